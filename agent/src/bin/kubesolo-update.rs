@@ -1,0 +1,2 @@
+//! `kubesolo-update`: the update agent on the device.
+fn main() {}

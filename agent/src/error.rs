@@ -1,0 +1,89 @@
+//! The one error type: what happened, what to do next, and the exit code that says so to a script.
+
+use std::fmt;
+
+/// Exit codes of both commands. The numbers follow `sysexits.h`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// The command line is wrong.
+    Usage = 64,
+    /// Bytes are wrong: digest, size, format, or a limit exceeded.
+    Data = 65,
+    /// The source cannot be reached, or what was asked for is not there.
+    Unavailable = 69,
+    /// A fault of this program or of the system below it.
+    Internal = 70,
+    /// A slot or the boot environment cannot be written.
+    CannotWrite = 73,
+    /// Not now: window, block, trial, clock, failed before, lock.
+    NotNow = 75,
+    /// Not allowed: signature, channel, architecture, minimum version, downgrade, epoch.
+    NotAllowed = 77,
+    /// The configuration, a key or the boot environment is not usable as it is.
+    Config = 78,
+}
+
+impl Exit {
+    /// The number that the process ends with.
+    #[must_use]
+    pub fn code(self) -> u8 {
+        self as u8
+    }
+}
+
+/// A failed operation. `Display` gives one line: what happened and to which object, with its cause.
+#[derive(Debug)]
+pub struct Error {
+    /// The exit code.
+    pub exit: Exit,
+    /// A stable word for scripts (`digest-mismatch`, `no-space`): `reason` in `--json`.
+    pub reason: &'static str,
+    /// What happened, where, and why.
+    pub message: String,
+    /// What to do next, as a sentence; empty when there is nothing to say.
+    pub remedy: String,
+}
+
+/// `Result` with [`Error`].
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+impl Error {
+    /// An error without a remedy.
+    pub fn new(exit: Exit, reason: &'static str, message: impl Into<String>) -> Self {
+        Self { exit, reason, message: message.into(), remedy: String::new() }
+    }
+
+    /// Adds what to do next.
+    #[must_use]
+    pub fn remedy(mut self, remedy: impl Into<String>) -> Self {
+        self.remedy = remedy.into();
+        self
+    }
+
+    /// Puts what was being done in front of the message: `context: message`.
+    #[must_use]
+    pub fn context(mut self, context: impl fmt::Display) -> Self {
+        self.message = format!("{context}: {}", self.message);
+        self
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for Error {}
+
+/// Turns an `io::Error` or the like into an [`Error`] that names operation and object.
+pub trait Context<T> {
+    /// `what` names operation and object: `write /mnt/vmlinuz`.
+    fn context(self, exit: Exit, reason: &'static str, what: impl fmt::Display) -> Result<T>;
+}
+
+impl<T, E: fmt::Display> Context<T> for std::result::Result<T, E> {
+    fn context(self, exit: Exit, reason: &'static str, what: impl fmt::Display) -> Result<T> {
+        self.map_err(|e| Error::new(exit, reason, format!("cannot {what}: {e}")))
+    }
+}
