@@ -1,0 +1,126 @@
+#!/bin/sh
+# Installs on a Debian 12 machine what a part of the project needs, and says what and why. Does nothing when it is there.
+#
+#   build/scripts/setup.sh WHAT...
+#     rust   Rust at least as new as Cargo.toml asks for, a C compiler and linker
+#     try    docker-registry, unpacked under target/tools: needs no root
+#     qemu   QEMU, UEFI firmware, GRUB, the tools that build a disk, a Debian kernel
+#     lint   rustfmt, clippy, shellcheck, grub-script-check
+#     test   rust, try and qemu
+set -eu
+cd "$(dirname "$0")/../.."
+. build/scripts/apt-root.sh
+PATH=$PATH:/usr/sbin:/sbin
+
+packages='' reasons=''
+
+say() { echo "setup: $*"; }
+
+# need PROBE PACKAGE REASON: PROBE is a command, or a file when it begins with a slash.
+need() {
+    case $1 in
+        /*) [ -e "$1" ] && return 0 ;;
+        *) command -v "$1" >/dev/null && return 0 ;;
+    esac
+    packages="$packages $2"
+    reasons="$reasons
+setup:   $2: $3"
+}
+
+rust_is_new_enough() {
+    command -v cargo >/dev/null && command -v rustc >/dev/null || return 1
+    wanted=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
+    # Either may be older than the other on a machine with two toolchains.
+    for tool in cargo rustc; do
+        found=$("$tool" --version | cut -d' ' -f2)
+        [ "$(printf '%s\n%s\n' "$wanted" "$found" | sort -V | head -n1)" = "$wanted" ] || return 1
+    done
+}
+
+need_rust() {
+    need cc gcc 'C compiler and linker, for Rust'
+    need /usr/include/stdlib.h libc6-dev 'C library, also the static one for the device'
+    need /etc/ssl/certs/ca-certificates.crt ca-certificates 'to reach crates.io'
+    rust_is_new_enough && return 0
+    need /nonexistent cargo-web "Rust $wanted or newer"
+    need /nonexistent rustc-web "Rust $wanted or newer"
+}
+
+need_try() {
+    command -v docker-registry >/dev/null && return 0
+    [ -x target/tools/usr/bin/docker-registry ] && return 0
+    say 'unpacking docker-registry (a real registry on loopback) into target/tools, without installing it'
+    apt_unpack target/tools docker-registry
+}
+
+need_qemu() {
+    need qemu-system-x86_64 qemu-system-x86 'the virtual device'
+    need /usr/share/OVMF/OVMF_CODE_4M.fd ovmf 'its UEFI firmware'
+    need grub-mkimage grub-common 'bootloader, and an oracle for the environment block'
+    need /usr/lib/grub/i386-pc/boot.img grub-pc-bin 'bootloader for BIOS'
+    need /usr/lib/grub/x86_64-efi/normal.mod grub-efi-amd64-bin 'bootloader for UEFI'
+    need mcopy mtools 'fills the EFI partition without root'
+    need mke2fs e2fsprogs 'fills the slots without root'
+    need sgdisk gdisk 'partitions the disk image'
+    need_initramfs
+}
+
+need_initramfs() {
+    need cpio cpio "packs the virtual device's initramfs"
+    need depmod kmod 'kernel modules of that initramfs'
+    # Both packages own /bin/busybox; only a static one runs in the initramfs.
+    if ! busybox_is_static; then
+        need /nonexistent busybox-static 'shell and tools of that initramfs'
+    fi
+}
+
+busybox_is_static() {
+    command -v busybox >/dev/null && ! ldd "$(command -v busybox)" >/dev/null 2>&1
+}
+
+need_lint() {
+    need shellcheck shellcheck 'checks the shell scripts'
+    need grub-script-check grub-common 'checks grub.cfg'
+    cargo fmt --version >/dev/null 2>&1 || need rustfmt-web rustfmt-web 'checks the format of the Rust code'
+    cargo clippy --version >/dev/null 2>&1 || need clippy-web rust-web-clippy 'Rust linter'
+}
+
+# apt may have to remove a package that conflicts (qemu-utils from backports beside Debian 12's QEMU): never unannounced.
+install_packages() {
+    [ -n "$packages" ] || return 0
+    say "missing, installing with apt-get:$reasons"
+    root=''
+    if [ "$(id -u)" != 0 ]; then
+        if ! command -v sudo >/dev/null; then
+            say "needs root once. As root run: apt-get install --no-install-recommends$packages" >&2
+            exit 1
+        fi
+        root=sudo
+    fi
+    $root apt-get -qq -o Acquire::Retries=3 update || say 'some package lists could not be fetched, going on'
+    # shellcheck disable=SC2086 # a list of package names
+    apt-get -s install --no-install-recommends $packages | sed -n 's/^Remv \([^ ]*\) \[\(.*\)\].*/setup:   conflicts, so apt removes it: \1 \2/p'
+    # shellcheck disable=SC2086
+    if ! $root env DEBIAN_FRONTEND=noninteractive apt-get -y -q -o Acquire::Retries=3 -o Dpkg::Use-Pty=0 \
+        install --no-install-recommends $packages >target/setup.log 2>&1; then
+        tail -n 20 target/setup.log >&2
+        say "apt-get failed, its whole output is in target/setup.log" >&2
+        exit 1
+    fi
+    say 'done'
+}
+
+[ $# -gt 0 ] || { sed -n '2,9s/^# \{0,1\}//p' "$0"; exit 64; }
+mkdir -p target
+for what in "$@"; do
+    case $what in
+        rust) need_rust ;;
+        try) need_try ;;
+        qemu) need_qemu; kernel=1 ;;
+        lint) need_rust; need_lint ;;
+        test) need_rust; need_try; need_qemu; kernel=1 ;;
+        *) say "unknown: $what (rust, try, qemu, lint or test)" >&2; exit 64 ;;
+    esac
+done
+install_packages
+[ -z "${kernel:-}" ] || build/scripts/fetch-kernel.sh cloud
