@@ -1,0 +1,77 @@
+//! Which slot would the bootloader boot, and why?
+//!
+//! `cargo run -p bootenv --example boot -- GRUBENV [KSENV2] SLOT_A SLOT_B`, where a slot is a folder.
+
+use std::path::Path;
+use std::process::{Command, ExitCode};
+
+use bootenv::Slot;
+use bootenv::boot::{Files, PowerOn, decide};
+use bootenv::medium::Medium;
+use bootenv::protocol::View;
+
+fn main() -> ExitCode {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let (env, second, a, b) = match args.as_slice() {
+        [env, a, b] => (env, None, a, b),
+        [env, second, a, b] => (env, Some(second), a, b),
+        _ => {
+            eprintln!("usage: boot GRUBENV [KSENV2] SLOT_A SLOT_B");
+            return ExitCode::from(64);
+        }
+    };
+    let main = match Medium::File(env.into()).load() {
+        Ok(block) => block.view(),
+        Err(error) => {
+            println!("{env}: {error}");
+            View::Invalid
+        }
+    };
+    let second = second.and_then(|path| Medium::File(path.into()).load().ok()?.as_second());
+    let files = [files(Path::new(a)), files(Path::new(b))];
+    for (slot, files) in Slot::BOTH.into_iter().zip(files) {
+        println!("slot {slot}: {}", describe(files));
+    }
+    let decision = decide(&PowerOn { main, second, files, can_save: true });
+    println!("why: {}", decision.reason);
+    for (name, value) in &decision.stored {
+        println!("stores: {name}={value}");
+    }
+    match decision.start {
+        Some(start) => {
+            let fallback = start.fallback.map_or(String::new(), |f| format!(" ks.fallback={}", f.as_str()));
+            println!("boots: kubesolo.slot={} ks.trial={}{fallback} ks.proto=1", start.slot, start.trial);
+            ExitCode::SUCCESS
+        }
+        None => {
+            println!("boots: nothing, retries after a delay");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn describe(files: Files) -> &'static str {
+    match files {
+        Files::Hold => "complete, hashes hold",
+        Files::Load => "can be loaded, hashes missing or wrong",
+        Files::Broken => "cannot be loaded",
+    }
+}
+
+/// As GRUB does it: a hash file that is there and not empty, for both files; `sha256sum` stands for `hashsum`.
+fn files(slot: &Path) -> Files {
+    let there = |name: &str| slot.join(name).metadata().is_ok_and(|m| m.is_file() && m.len() > 0);
+    if !["vmlinuz", "kubesolo-os.gz"].into_iter().all(there) {
+        return Files::Broken;
+    }
+    let holds = |list: &str| {
+        let mut check = Command::new("sha256sum");
+        there(list)
+            && check
+                .current_dir(slot)
+                .args(["--check", "--status", "--strict", list])
+                .status()
+                .is_ok_and(|s| s.success())
+    };
+    if holds("vmlinuz.sha256") && holds("kubesolo-os.gz.sha256") { Files::Hold } else { Files::Load }
+}

@@ -1,0 +1,144 @@
+//! The bootloader's side of the protocol: which slot a power-on boots, and what it stores before.
+//!
+//! `loader/grub.cfg` implements this in GRUB's language. Tests replay both against each other, so a change here is
+//! a change there.
+
+use crate::protocol::{FOREIGN_SEAL, Foreign, Second, SlotState, State, View};
+use crate::{Fallback, Slot, TrialId};
+
+/// What the bootloader finds in a slot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Files {
+    /// Both files are there, and both match their non-empty hash files.
+    Hold,
+    /// Both files can be loaded, but a hash file is missing, empty or does not match.
+    Load,
+    /// A file is missing, or the kernel is none.
+    Broken,
+}
+
+/// Everything that a power-on sees.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct PowerOn {
+    /// The main block.
+    pub main: View,
+    /// The second file, if it is valid.
+    pub second: Option<Second>,
+    /// The files of slot A, slot B.
+    pub files: [Files; 2],
+    /// Whether the bootloader can write the main block.
+    pub can_save: bool,
+}
+
+/// The kernel that is started, and what it is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Start {
+    /// `kubesolo.slot=`.
+    pub slot: Slot,
+    /// `ks.trial=`.
+    pub trial: TrialId,
+    /// `ks.fallback=`, if any.
+    pub fallback: Option<Fallback>,
+}
+
+/// The outcome of a power-on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Decision {
+    /// The one store that was made, as the variables that differ from before. Empty: nothing was written.
+    pub stored: Vec<(&'static str, String)>,
+    /// What is started; `None`: nothing loads, the bootloader retries after a delay.
+    pub start: Option<Start>,
+    /// Why, in words.
+    pub reason: &'static str,
+}
+
+/// Decides a power-on.
+#[must_use]
+pub fn decide(on: &PowerOn) -> Decision {
+    match on.main {
+        View::Ours(state) => ours(on, state),
+        View::Foreign(foreign) => decide_foreign(on, foreign),
+        View::Invalid => match on.second {
+            Some(second) => {
+                fall(on, Fallback::Env, second.good, [second.a, second.b], "main block invalid, second file")
+            }
+            None => fall(on, Fallback::Env, Slot::A, [SlotState::Good; 2], "both files of the environment invalid"),
+        },
+    }
+}
+
+fn ours(on: &PowerOn, state: State) -> Decision {
+    let states = [state.a, state.b];
+    if state.success {
+        return boot(on, vec![], state.active, TrialId::NONE, states, "committed");
+    }
+    let (next, trial, reason) = match state.counter {
+        0 => (state.back_to_good(), TrialId::NONE, "no tries left: back to the last good slot"),
+        left => (State { counter: left - 1, ..state }, state.trial, "trial: one more try"),
+    };
+    if !on.can_save {
+        return fall(on, Fallback::Save, state.good, states, "the environment cannot be saved");
+    }
+    let stored = difference(&state, &next);
+    boot(on, stored, next.active, trial, [next.a, next.b], reason)
+}
+
+fn decide_foreign(on: &PowerOn, env: Foreign) -> Decision {
+    let states = env.fail.map(|failed| if failed { SlotState::Fail } else { SlotState::Good });
+    if env.success {
+        return boot(on, vec![], env.active, TrialId::NONE, states, "foreign environment, confirmed");
+    }
+    let other = env.active.other();
+    let (active, counter, reason) = match env.counter {
+        0 if on.files[other as usize] == Files::Hold => (other, 2, "foreign environment: no tries left, other slot"),
+        0 => return boot(on, vec![], env.active, TrialId::NONE, states, "foreign environment: no other slot holds"),
+        left => (env.active, left - 1, "foreign environment: one more try"),
+    };
+    if !on.can_save {
+        return fall(on, Fallback::Save, env.active, states, "the environment cannot be saved");
+    }
+    let mut stored = vec![("boot_counter", counter.to_string())];
+    if active != env.active {
+        stored.insert(0, ("active_slot", active.to_string()));
+    }
+    if env.has_seal {
+        stored.push(("ks_seal", FOREIGN_SEAL.to_owned()));
+    }
+    boot(on, stored, active, TrialId::NONE, states, reason)
+}
+
+/// Starts `slot` if it is good and holds, else falls back.
+fn boot(
+    on: &PowerOn,
+    stored: Vec<(&'static str, String)>,
+    slot: Slot,
+    trial: TrialId,
+    states: [SlotState; 2],
+    reason: &'static str,
+) -> Decision {
+    if states[slot as usize] == SlotState::Good && on.files[slot as usize] == Files::Hold {
+        return Decision { stored, start: Some(Start { slot, trial, fallback: None }), reason };
+    }
+    Decision { stored, ..fall(on, Fallback::Load, slot, states, "the active slot cannot be booted") }
+}
+
+/// Looks for anything to start, `first` before the other slot: a good slot that holds, a void one that holds, one that
+/// merely loads. Such a boot is never a trial, and stores nothing.
+fn fall(on: &PowerOn, fallback: Fallback, first: Slot, states: [SlotState; 2], reason: &'static str) -> Decision {
+    let order = [first, first.other()];
+    let holds = |slot: Slot, state| states[slot as usize] == state && on.files[slot as usize] == Files::Hold;
+    let find = |test: &dyn Fn(Slot) -> bool| order.into_iter().find(|slot| test(*slot));
+    let slot = find(&|slot| holds(slot, SlotState::Good))
+        .or_else(|| find(&|slot| holds(slot, SlotState::Void)))
+        .or_else(|| find(&|slot| on.files[slot as usize] != Files::Broken));
+    Decision {
+        stored: vec![],
+        start: slot.map(|slot| Start { slot, trial: TrialId::NONE, fallback: Some(fallback) }),
+        reason: if slot.is_some() { reason } else { "nothing can be loaded: retry after a delay" },
+    }
+}
+
+fn difference(before: &State, after: &State) -> Vec<(&'static str, String)> {
+    let before = before.variables();
+    after.variables().into_iter().zip(before).filter(|(new, old)| new != old).map(|(new, _)| new).collect()
+}

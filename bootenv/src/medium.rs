@@ -1,0 +1,201 @@
+//! One block of 1024 bytes on a medium: read, and stored by one write of one sector, synced and read back.
+//!
+//! The file is never truncated, renamed or extended: power loss during any of these has cost devices their
+//! environment. GRUB reads the sectors that the file has, so they are the unit here.
+
+use std::fmt;
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use nix::libc::{O_DIRECT, O_NOFOLLOW};
+
+use crate::grub::{Block, Error as BlockError, SECTOR, SIZE};
+use crate::sys;
+
+/// Alignment for direct reads and writes in bytes: enough for every device with sectors up to 4 KiB.
+const ALIGN: usize = 4096;
+
+/// Where a block lies.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Medium {
+    /// In a file, through its filesystem.
+    File(PathBuf),
+    /// On a block device, around the filesystem, which may stay mounted read-only.
+    Device {
+        /// The block device.
+        device: PathBuf,
+        /// Offset of the block's first byte; a multiple of the sector size.
+        offset: u64,
+        /// The file that lies there, for messages.
+        file: PathBuf,
+    },
+}
+
+/// A block that could not be read or stored.
+#[derive(Debug)]
+pub enum Error {
+    /// Opening, reading, writing or syncing failed.
+    Io {
+        /// What was done.
+        operation: &'static str,
+        /// Its cause.
+        cause: io::Error,
+    },
+    /// The bytes are no block.
+    Block(BlockError),
+    /// What was read back differs from what was written.
+    ReadBack,
+    /// The file does not lie in whole consecutive sectors of the device.
+    Layout,
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Error::Io { operation, cause } => write!(f, "cannot {operation}: {cause}"),
+            Error::Block(error) => error.fmt(f),
+            Error::ReadBack => f.write_str("what was read back from the medium is not what was written"),
+            Error::Layout => f.write_str("the file does not lie in consecutive sectors of its device"),
+        }
+    }
+}
+
+impl std::error::Error for Error {}
+
+impl From<BlockError> for Error {
+    fn from(error: BlockError) -> Self {
+        Error::Block(error)
+    }
+}
+
+fn io(operation: &'static str) -> impl FnOnce(io::Error) -> Error {
+    move |cause| Error::Io { operation, cause }
+}
+
+impl fmt::Display for Medium {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Medium::File(path) => path.display().fmt(f),
+            Medium::Device { device, offset, file } => {
+                write!(f, "{} ({} at byte {offset})", file.display(), device.display())
+            }
+        }
+    }
+}
+
+impl Medium {
+    /// Finds the sectors of `file` on `device`, on which its filesystem is mounted.
+    ///
+    /// # Errors
+    /// [`Error::Layout`] when the block is not in consecutive sectors, [`Error::Io`] when the filesystem cannot tell.
+    pub fn map(file: &Path, device: &Path) -> Result<Self, Error> {
+        let handle = OpenOptions::new().read(true).custom_flags(O_NOFOLLOW).open(file).map_err(io("open"))?;
+        let unit = sys::block_size(&handle).map_err(io("ask for the block size"))?;
+        let mut first = None;
+        for index in 0..(SIZE as u64).div_ceil(unit) {
+            let block = sys::block_of(&handle, index).map_err(io("map the file to its device"))?;
+            if block == 0 || *first.get_or_insert(block) + index != block {
+                return Err(Error::Layout);
+            }
+        }
+        let offset = first.ok_or(Error::Layout)? * unit;
+        Ok(Self::Device { device: device.to_owned(), offset, file: file.to_owned() })
+    }
+
+    /// Reads and checks the block.
+    ///
+    /// # Errors
+    /// [`Error`] when it cannot be read or is no block.
+    pub fn load(&self) -> Result<Block, Error> {
+        Ok(Block::parse(&self.read()?)?)
+    }
+
+    /// Stores `next` in place of `current`, by one write of the first sector. Nothing is written if they are equal.
+    ///
+    /// # Errors
+    /// [`Error`]; the medium then holds the old or the new block.
+    pub fn store(&self, current: &Block, next: &Block) -> Result<(), Error> {
+        if current.bytes()[SECTOR..] != next.bytes()[SECTOR..] {
+            return Err(BlockError::SecondSector.into());
+        }
+        if current != next {
+            self.write(&next.bytes()[..SECTOR])?;
+        }
+        if self.read()? == next.bytes() { Ok(()) } else { Err(Error::ReadBack) }
+    }
+
+    /// Writes a whole new block over whatever is there: for a file that is no valid block any more, whose 1024 bytes
+    /// nobody can rely on.
+    ///
+    /// # Errors
+    /// [`Error`]; the medium may then hold anything, as before.
+    pub fn replace(&self, block: &Block) -> Result<(), Error> {
+        self.write(block.bytes())?;
+        if self.read()? == block.bytes() { Ok(()) } else { Err(Error::ReadBack) }
+    }
+
+    fn read(&self) -> Result<Vec<u8>, Error> {
+        let (file, offset) = self.open(false)?;
+        let mut buffer = Aligned::new(SIZE);
+        if let Medium::File(_) = self {
+            let size = file.metadata().map_err(io("read"))?.size();
+            if size != SIZE as u64 {
+                return Err(BlockError::Size(usize::try_from(size).unwrap_or(usize::MAX)).into());
+            }
+            // What the page cache holds is not what a power loss leaves.
+            nix::fcntl::posix_fadvise(&file, 0, 0, nix::fcntl::PosixFadviseAdvice::POSIX_FADV_DONTNEED)
+                .map_err(|e| io("drop the page cache")(e.into()))?;
+        }
+        file.read_exact_at(buffer.bytes_mut(), offset).map_err(io("read"))?;
+        Ok(buffer.bytes_mut().to_vec())
+    }
+
+    fn write(&self, bytes: &[u8]) -> Result<(), Error> {
+        let (file, offset) = self.open(true)?;
+        let mut buffer = Aligned::new(bytes.len());
+        buffer.bytes_mut().copy_from_slice(bytes);
+        file.write_all_at(buffer.bytes_mut(), offset).map_err(io("write"))?;
+        file.sync_data().map_err(io("sync"))
+    }
+
+    fn open(&self, write: bool) -> Result<(File, u64), Error> {
+        let mut options = OpenOptions::new();
+        options.read(true).write(write);
+        let (file, offset) = match self {
+            Medium::File(path) => (options.custom_flags(O_NOFOLLOW).open(path), 0),
+            Medium::Device { device, offset, .. } => (options.custom_flags(O_DIRECT).open(device), *offset),
+        };
+        let file = file.map_err(io("open"))?;
+        let kind = file.metadata().map_err(io("open"))?.file_type();
+        let right = match self {
+            Medium::File(_) => kind.is_file(),
+            Medium::Device { .. } => kind.is_block_device(),
+        };
+        if right {
+            Ok((file, offset))
+        } else {
+            Err(io("open")(io::Error::new(io::ErrorKind::InvalidInput, "neither a regular file nor a block device")))
+        }
+    }
+}
+
+/// A buffer whose start is aligned for direct I/O.
+struct Aligned {
+    memory: Vec<u8>,
+    start: usize,
+    size: usize,
+}
+
+impl Aligned {
+    fn new(size: usize) -> Self {
+        let memory = vec![0; size + ALIGN];
+        let start = memory.as_ptr().align_offset(ALIGN);
+        Self { memory, start, size }
+    }
+
+    fn bytes_mut(&mut self) -> &mut [u8] {
+        &mut self.memory[self.start..self.start + self.size]
+    }
+}

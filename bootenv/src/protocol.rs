@@ -1,0 +1,517 @@
+//! What the variables of the boot environment mean, and which change of them is legal.
+//!
+//! Nothing here reads or writes: a transition takes the state and what is known of this boot, and gives the
+//! complete next state, to be stored at once. `docs/architecture.md` tells a whole cycle store by store.
+
+use std::fmt;
+
+use crate::{Fallback, OutsideAlphabet, Slot, TrialId};
+
+/// The layout version that this crate writes, the value of `ks_v`.
+pub const LAYOUT: &str = "1";
+/// Tries that a trial has: `boot_counter` at activation.
+pub const TRIES: u8 = 3;
+/// The seal that a bootloader writes over an environment that somebody else changed.
+pub const FOREIGN_SEAL: &str = "--";
+
+/// All variables of the main block in the order in which they are written.
+pub const NAMES: [&str; 10] =
+    ["ks_v", "active_slot", "boot_success", "boot_counter", "ks_good", "ks_a", "ks_b", "ks_trial", "ks_seal", "ks_end"];
+
+/// What is known of a slot's content.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum SlotState {
+    /// Complete and verified; committed once, or on trial now.
+    Good,
+    /// Being written, staged, or never filled.
+    Void,
+    /// A trial of it ended without commit.
+    Fail,
+}
+
+impl SlotState {
+    /// The value in the environment; all are four characters wide.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            SlotState::Good => "good",
+            SlotState::Void => "void",
+            SlotState::Fail => "fail",
+        }
+    }
+
+    fn parse(text: &str) -> Result<Self, OutsideAlphabet> {
+        match text {
+            "good" => Ok(SlotState::Good),
+            "void" => Ok(SlotState::Void),
+            "fail" => Ok(SlotState::Fail),
+            _ => Err(OutsideAlphabet),
+        }
+    }
+}
+
+impl fmt::Display for SlotState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// The complete state of a sealed main block. The seal is derived, so a `State` is always ours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct State {
+    /// `active_slot`: what the bootloader boots next.
+    pub active: Slot,
+    /// `boot_success`: false while a trial of `active` runs.
+    pub success: bool,
+    /// `boot_counter`: tries left, 3 to 0; without meaning while `success`.
+    pub counter: u8,
+    /// `ks_good`: the slot that was committed last.
+    pub good: Slot,
+    /// `ks_a`.
+    pub a: SlotState,
+    /// `ks_b`.
+    pub b: SlotState,
+    /// `ks_trial`: the trial that runs, or the one that ended in a `fail`.
+    pub trial: TrialId,
+}
+
+/// The second file `ksenv2`: what is known when the main block is unreadable. Never promises more than the main block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Second {
+    /// The slot that was committed last.
+    pub good: Slot,
+    /// State of slot A.
+    pub a: SlotState,
+    /// State of slot B.
+    pub b: SlotState,
+}
+
+/// An environment that somebody else changed last: only KubeSolo OS's variables count, and `fail` marks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Foreign {
+    /// `active_slot`.
+    pub active: Slot,
+    /// `boot_success`.
+    pub success: bool,
+    /// `boot_counter`.
+    pub counter: u8,
+    /// Whether slot A, slot B is marked `fail`.
+    pub fail: [bool; 2],
+    /// Whether a `ks_seal` is there, which the bootloader then overwrites with [`FOREIGN_SEAL`].
+    pub has_seal: bool,
+}
+
+/// The main block as agent and bootloader see it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum View {
+    /// Complete, every value in its alphabet, sealed.
+    Ours(State),
+    /// Readable, but the seal is missing or does not fit: the Go agent or a person wrote last.
+    Foreign(Foreign),
+    /// Not usable: damaged, incomplete, or a value outside its alphabet.
+    Invalid,
+}
+
+/// What this boot knows of itself, from the kernel command line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Booted {
+    /// `kubesolo.slot=`: where the running system came from.
+    pub slot: Slot,
+    /// `ks.trial=`: the trial that this boot was started for.
+    pub trial: TrialId,
+    /// `ks.fallback=`.
+    pub fallback: Option<Fallback>,
+}
+
+impl Booted {
+    /// A boot of `slot` that is no trial and no fallback.
+    #[must_use]
+    pub fn ordinary(slot: Slot) -> Self {
+        Self { slot, trial: TrialId::NONE, fallback: None }
+    }
+}
+
+/// A transition that the state does not allow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Illegal {
+    /// The slot is the last good one or the booted one: it is never written.
+    NoFreeSlot {
+        /// The booted slot.
+        booted: Slot,
+        /// The last good slot.
+        good: Slot,
+    },
+    /// A trial of this slot is pending or running.
+    TrialPending(Slot),
+    /// No trial of the booted slot runs, or this boot was not started for it.
+    NotThisTrial,
+    /// There is nothing that could be cancelled: no activation is waiting for a reboot.
+    NothingPending,
+    /// The slot is not known to be good.
+    NotGood(Slot, SlotState),
+    /// The running system did not come from the active slot.
+    NotActive {
+        /// The booted slot.
+        booted: Slot,
+        /// The active slot.
+        active: Slot,
+    },
+    /// A trial needs an id that is not zero.
+    ZeroTrial,
+}
+
+impl fmt::Display for Illegal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Illegal::NoFreeSlot { booted, good } => {
+                write!(f, "no slot is free: slot {booted} is booted and slot {good} is the last good one")
+            }
+            Illegal::TrialPending(slot) => write!(f, "a trial of slot {slot} is pending"),
+            Illegal::NotThisTrial => f.write_str("this boot is not the trial that the boot environment names"),
+            Illegal::NothingPending => f.write_str("no activation is waiting for a reboot"),
+            Illegal::NotGood(slot, state) => write!(f, "slot {slot} is {state}, not good"),
+            Illegal::NotActive { booted, active } => {
+                write!(f, "the running system came from slot {booted}, but slot {active} is active")
+            }
+            Illegal::ZeroTrial => f.write_str("a trial needs an id other than 00000000"),
+        }
+    }
+}
+
+impl std::error::Error for Illegal {}
+
+impl State {
+    /// A device whose `slot` is committed and whose other slot was never filled.
+    #[must_use]
+    pub fn committed(slot: Slot) -> Self {
+        let state = Self {
+            active: slot,
+            success: true,
+            counter: TRIES,
+            good: slot,
+            a: SlotState::Void,
+            b: SlotState::Void,
+            trial: TrialId::NONE,
+        };
+        state.with(slot, SlotState::Good)
+    }
+
+    /// What is known of `slot`.
+    #[must_use]
+    pub fn slot(&self, slot: Slot) -> SlotState {
+        match slot {
+            Slot::A => self.a,
+            Slot::B => self.b,
+        }
+    }
+
+    fn with(mut self, slot: Slot, state: SlotState) -> Self {
+        match slot {
+            Slot::A => self.a = state,
+            Slot::B => self.b = state,
+        }
+        self
+    }
+
+    /// The slot whose trial is pending or running.
+    #[must_use]
+    pub fn on_trial(&self) -> Option<Slot> {
+        (!self.success).then_some(self.active)
+    }
+
+    /// The slot that may be written: neither the last good one nor the booted one.
+    ///
+    /// # Errors
+    /// [`Illegal::NoFreeSlot`] when those are two.
+    pub fn target(&self, booted: Slot) -> Result<Slot, Illegal> {
+        if booted == self.good { Ok(self.good.other()) } else { Err(Illegal::NoFreeSlot { booted, good: self.good }) }
+    }
+
+    /// Before the first byte is written: the target becomes void, and a trial of it that has not started yet is
+    /// cancelled in the same store.
+    ///
+    /// # Errors
+    /// [`Illegal`] when no slot is free, or a try of the target was already counted: that trial has to be settled.
+    pub fn invalidate(self, booted: Slot) -> Result<State, Illegal> {
+        let target = self.target(booted)?;
+        let mut next = self.with(target, SlotState::Void);
+        if self.active == target {
+            if !self.success && self.counter < TRIES {
+                return Err(Illegal::TrialPending(target));
+            }
+            next.active = self.good;
+            next.success = true;
+            next.trial = TrialId::NONE;
+        }
+        Ok(next)
+    }
+
+    /// Makes the verified target the active slot, on trial. A second call while the trial is pending changes nothing:
+    /// the counter is not filled up again.
+    ///
+    /// # Errors
+    /// [`Illegal`] when no slot is free, or the id is zero.
+    pub fn activate(self, booted: Slot, trial: TrialId) -> Result<State, Illegal> {
+        let target = self.target(booted)?;
+        if self.on_trial() == Some(target) {
+            return Ok(self);
+        }
+        if let Some(other) = self.on_trial() {
+            return Err(Illegal::TrialPending(other));
+        }
+        if trial.is_none() {
+            return Err(Illegal::ZeroTrial);
+        }
+        Ok(State { active: target, success: false, counter: TRIES, trial, ..self.with(target, SlotState::Good) })
+    }
+
+    fn this_trial(&self, booted: Booted) -> Result<(), Illegal> {
+        let same = !self.success && booted.slot == self.active && !self.trial.is_none() && booted.trial == self.trial;
+        if same { Ok(()) } else { Err(Illegal::NotThisTrial) }
+    }
+
+    /// Ends the running trial: the booted slot is good from now on.
+    ///
+    /// # Errors
+    /// [`Illegal::NotThisTrial`] unless this very boot was started for the trial.
+    pub fn commit(self, booted: Booted) -> Result<State, Illegal> {
+        self.this_trial(booted)?;
+        Ok(State { success: true, good: self.active, trial: TrialId::NONE, ..self })
+    }
+
+    /// Ends the running trial: back to the last good slot, the booted one failed. The id stays, so that userspace can
+    /// tell which trial it was.
+    ///
+    /// # Errors
+    /// [`Illegal::NotThisTrial`] unless this very boot was started for the trial.
+    pub fn revert(self, booted: Booted) -> Result<State, Illegal> {
+        self.this_trial(booted)?;
+        Ok(self.back_to_good())
+    }
+
+    /// What the bootloader does when the tries are used up, and what [`State::settle`] does when it fell back.
+    #[must_use]
+    pub fn back_to_good(self) -> State {
+        State { active: self.good, success: true, ..self.with(self.good.other(), SlotState::Fail) }
+    }
+
+    /// Takes back an activation that has not been tried yet. The slot stays staged.
+    ///
+    /// # Errors
+    /// [`Illegal::NothingPending`] when there is none, or a try of it was counted.
+    pub fn cancel(self, booted: Slot) -> Result<State, Illegal> {
+        if self.success || booted != self.good || self.active == self.good || self.counter != TRIES {
+            return Err(Illegal::NothingPending);
+        }
+        let tried = self.active;
+        Ok(State { active: self.good, success: true, trial: TrialId::NONE, ..self.with(tried, SlotState::Void) })
+    }
+
+    /// Back to the release before: a trial of the other slot, which was good when it was left. `ks_good` stays.
+    ///
+    /// # Errors
+    /// [`Illegal`] when a trial is pending, the active slot is not the booted one, or the other slot is not good.
+    pub fn rollback(self, booted: Slot, trial: TrialId) -> Result<State, Illegal> {
+        if let Some(slot) = self.on_trial() {
+            return Err(Illegal::TrialPending(slot));
+        }
+        if booted != self.active {
+            return Err(Illegal::NotActive { booted, active: self.active });
+        }
+        let other = booted.other();
+        match self.slot(other) {
+            SlotState::Good => self.activate(booted, trial),
+            state => Err(Illegal::NotGood(other, state)),
+        }
+    }
+
+    /// At each run of the health hook: whether a trial ended without this userspace. `None` means there is nothing to
+    /// do. A pending activation (counter still full, no fallback) is left alone.
+    #[must_use]
+    pub fn settle(self, booted: Booted) -> Option<State> {
+        let fell_back = matches!(booted.fallback, Some(Fallback::Load | Fallback::Save));
+        let over = booted.slot == self.good
+            && !self.success
+            && self.active != self.good
+            && (fell_back || self.counter < TRIES);
+        over.then(|| self.back_to_good())
+    }
+
+    /// A healthy boot of a slot that is not the active one, whose files were found damaged on re-reading (the caller
+    /// re-hashes): the booted slot becomes active and good, the other one void.
+    ///
+    /// # Errors
+    /// [`Illegal`] when the booted slot is the active one or a trial is pending.
+    pub fn take_over(self, booted: Slot) -> Result<State, Illegal> {
+        if let Some(slot) = self.on_trial() {
+            return Err(Illegal::TrialPending(slot));
+        }
+        if booted == self.active {
+            return Err(Illegal::NothingPending);
+        }
+        Ok(State { counter: self.counter, ..State::committed(booted) })
+    }
+
+    /// `ks_seal`: `active_slot` followed by `boot_success`.
+    #[must_use]
+    pub fn seal(&self) -> String {
+        format!("{}{}", self.active, u8::from(self.success))
+    }
+
+    /// The complete set of variables, in the order of [`NAMES`].
+    #[must_use]
+    pub fn variables(&self) -> Vec<(&'static str, String)> {
+        let values = [
+            LAYOUT.to_owned(),
+            self.active.to_string(),
+            u8::from(self.success).to_string(),
+            self.counter.to_string(),
+            self.good.to_string(),
+            self.a.to_string(),
+            self.b.to_string(),
+            self.trial.to_string(),
+            self.seal(),
+            LAYOUT.to_owned(),
+        ];
+        NAMES.into_iter().zip(values).collect()
+    }
+}
+
+impl Foreign {
+    /// After a healthy boot of the active slot: the environment becomes ours, with the booted slot committed.
+    ///
+    /// # Errors
+    /// [`Illegal::NotActive`] when the running system came from the other slot.
+    pub fn adopt(self, booted: Slot) -> Result<State, Illegal> {
+        if booted != self.active {
+            return Err(Illegal::NotActive { booted, active: self.active });
+        }
+        let other = booted.other();
+        let failed = self.fail[other as usize];
+        Ok(State::committed(booted).with(other, if failed { SlotState::Fail } else { SlotState::Void }))
+    }
+}
+
+impl Second {
+    /// What the second file says beside `state`: a slot on trial is void here.
+    #[must_use]
+    pub fn of(state: &State) -> Self {
+        let shown = match state.on_trial() {
+            Some(slot) if slot != state.good => state.with(slot, SlotState::Void),
+            _ => *state,
+        };
+        Self { good: state.good, a: shown.a, b: shown.b }
+    }
+
+    /// What must be in the second file before the main block becomes `next`: no more than either promises.
+    #[must_use]
+    pub fn before(self, next: &State) -> Self {
+        let next = Second::of(next);
+        if next.slot(self.good) != SlotState::Good {
+            return next;
+        }
+        let meet = |slot| match (self.slot(slot), next.slot(slot)) {
+            (SlotState::Good, state) => state,
+            (state, SlotState::Good) => state,
+            (_, state) => state,
+        };
+        Self { good: self.good, a: meet(Slot::A), b: meet(Slot::B) }
+    }
+
+    /// What is known of `slot`.
+    #[must_use]
+    pub fn slot(&self, slot: Slot) -> SlotState {
+        match slot {
+            Slot::A => self.a,
+            Slot::B => self.b,
+        }
+    }
+
+    /// The main block, made anew after it was found invalid, on a healthy boot of `booted`.
+    #[must_use]
+    pub fn rebuild(second: Option<Second>, booted: Slot) -> State {
+        let other = booted.other();
+        let known = second.map_or(SlotState::Void, |s| s.slot(other));
+        State::committed(booted).with(other, known)
+    }
+
+    /// The variables of the second file in their order.
+    #[must_use]
+    pub fn variables(&self) -> Vec<(&'static str, String)> {
+        vec![
+            ("ks_v", LAYOUT.to_owned()),
+            ("ks_good", self.good.to_string()),
+            ("ks_a", self.a.to_string()),
+            ("ks_b", self.b.to_string()),
+            ("ks_end", LAYOUT.to_owned()),
+        ]
+    }
+
+    /// Reads the second file's variables; `None` unless complete and within the alphabets.
+    pub fn read<'a>(get: impl Fn(&str) -> Option<&'a str>) -> Option<Self> {
+        if get("ks_v")? != LAYOUT || get("ks_end")? != LAYOUT {
+            return None;
+        }
+        Some(Self {
+            good: get("ks_good")?.parse().ok()?,
+            a: SlotState::parse(get("ks_a")?).ok()?,
+            b: SlotState::parse(get("ks_b")?).ok()?,
+        })
+    }
+}
+
+impl View {
+    /// Reads the main block's variables.
+    ///
+    /// A block with neither `ks_v` nor `ks_end` is foreign (the Go agent's); one with only one of them, or with any
+    /// value outside its alphabet, is invalid.
+    pub fn read<'a>(get: impl Fn(&str) -> Option<&'a str>) -> Self {
+        Self::try_read(get).unwrap_or(View::Invalid)
+    }
+
+    fn try_read<'a>(get: impl Fn(&str) -> Option<&'a str>) -> Option<Self> {
+        let active: Slot = get("active_slot")?.parse().ok()?;
+        let success = flag(get("boot_success")?)?;
+        let counter = counter(get("boot_counter")?)?;
+        let seal = get("ks_seal");
+        let foreign = |fail| View::Foreign(Foreign { active, success, counter, fail, has_seal: seal.is_some() });
+        match (get("ks_v"), get("ks_end")) {
+            (None, None) => {
+                let failed = |name| get(name) == Some(SlotState::Fail.as_str());
+                Some(foreign([failed("ks_a"), failed("ks_b")]))
+            }
+            (Some(LAYOUT), Some(LAYOUT)) => {
+                let state = State {
+                    active,
+                    success,
+                    counter,
+                    good: get("ks_good")?.parse().ok()?,
+                    a: SlotState::parse(get("ks_a")?).ok()?,
+                    b: SlotState::parse(get("ks_b")?).ok()?,
+                    trial: get("ks_trial")?.parse().ok()?,
+                };
+                if seal == Some(state.seal().as_str()) {
+                    Some(View::Ours(state))
+                } else {
+                    Some(foreign([state.a == SlotState::Fail, state.b == SlotState::Fail]))
+                }
+            }
+            _ => None,
+        }
+    }
+}
+
+fn flag(text: &str) -> Option<bool> {
+    match text {
+        "0" => Some(false),
+        "1" => Some(true),
+        _ => None,
+    }
+}
+
+fn counter(text: &str) -> Option<u8> {
+    match text.as_bytes() {
+        [digit @ b'0'..=b'3'] => Some(digit - b'0'),
+        _ => None,
+    }
+}
