@@ -1,0 +1,64 @@
+//! HTTP, with a limit on everything.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::limits;
+
+/// How to reach servers.
+#[derive(Clone, Debug)]
+pub struct FetchOptions {
+    /// PEM file with the certificate authorities to trust, instead of the system's.
+    pub registry_ca: Option<PathBuf>,
+    /// `host` or `host:port`, exactly as in the reference: spoken to without TLS. Nothing else is.
+    pub plain_http: Vec<String>,
+    /// Use the proxies named by the environment (`https_proxy`, `http_proxy`, `no_proxy`).
+    pub proxies: bool,
+    /// How long to wait.
+    pub patience: Patience,
+}
+
+impl Default for FetchOptions {
+    fn default() -> Self {
+        Self { registry_ca: None, plain_http: vec![], proxies: true, patience: Patience::default() }
+    }
+}
+
+/// How long to wait for what. The default is the documented behaviour; tests are less patient.
+#[derive(Clone, Debug)]
+pub struct Patience {
+    /// One attempt to connect, with TLS.
+    pub connect: Duration,
+    /// All documents of one check, see [`limits::DOCUMENTS_TIME`].
+    pub documents: Duration,
+    /// A download without a byte for so long is taken up again on a new connection.
+    pub idle: Duration,
+    /// See [`limits::RATE_WINDOW`].
+    pub rate_window: Duration,
+    /// See [`limits::RATE_MIN`].
+    pub rate_min: u64,
+    /// The pause before the second attempt; it doubles with each.
+    pub retry_pause: Duration,
+    /// The longest pause a server can ask for (`Retry-After`).
+    pub retry_after_max: Duration,
+    /// Attempts at a document.
+    pub document_attempts: u32,
+    /// Attempts at a download without progress.
+    pub blob_attempts: u32,
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        Self {
+            connect: Duration::from_secs(15),
+            documents: limits::DOCUMENTS_TIME,
+            idle: Duration::from_secs(60),
+            rate_window: limits::RATE_WINDOW,
+            rate_min: limits::RATE_MIN,
+            retry_pause: Duration::from_millis(500),
+            retry_after_max: Duration::from_secs(60),
+            document_attempts: 3,
+            blob_attempts: 6,
+        }
+    }
+}

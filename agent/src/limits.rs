@@ -1,0 +1,70 @@
+//! How much is accepted from outside. Each limit is the last value that is still accepted; one more is refused.
+//!
+//! A device must survive any server: without these, a wrong or hostile answer fills the memory of a small board. The
+//! numbers are part of the documented interface; publishers may rely on them.
+
+use std::fmt::Display;
+use std::time::Duration;
+
+use crate::error::{Error, Exit};
+
+/// Image index or Docker manifest list, in bytes.
+pub const INDEX_BYTES: u64 = 256 * KIB;
+/// Entries (platforms) in an index.
+pub const INDEX_ENTRIES: usize = 64;
+/// Manifest, in bytes; also of a signature.
+pub const MANIFEST_BYTES: u64 = 256 * KIB;
+/// Layers in a manifest.
+pub const MANIFEST_LAYERS: usize = 16;
+/// Annotations in a manifest.
+pub const ANNOTATIONS: usize = 64;
+/// Key or value of an annotation, in bytes.
+pub const ANNOTATION_BYTES: usize = 4 * KIB as usize;
+/// Release notes, in bytes.
+pub const RELEASE_NOTES_BYTES: usize = 16 * KIB as usize;
+/// `latest.json`, in bytes.
+pub const LATEST_JSON_BYTES: u64 = 64 * KIB;
+/// A `.sig` file, in bytes.
+pub const SIGNATURE_FILE_BYTES: u64 = 2 * KIB;
+/// List of referrers, in bytes, all its pages together.
+pub const REFERRERS_BYTES: u64 = 256 * KIB;
+/// Entries in the list of referrers, all its pages together.
+pub const REFERRERS: usize = 256;
+/// Signatures of one manifest.
+pub const SIGNATURES: usize = 16;
+/// Payload of a cosign signature, in bytes.
+pub const COSIGN_PAYLOAD_BYTES: u64 = 4 * KIB;
+/// Answer of a token server, in bytes.
+pub const TOKEN_BYTES: u64 = 64 * KIB;
+/// How much of an error's body is read, in bytes.
+pub const ERROR_BODY_BYTES: u64 = 8 * KIB;
+/// A kernel or initramfs, in bytes. Larger than any that a boot loader can load; it keeps sums of sizes far from overflow.
+pub const IMAGE_BYTES: u64 = 16 * GIB;
+/// A public key file, in bytes.
+pub const KEY_FILE_BYTES: u64 = 4 * KIB;
+/// Keys in a set.
+pub const KEYS: usize = 16;
+/// `update.conf`, in bytes.
+pub const CONF_BYTES: u64 = 64 * KIB;
+/// User-data after unpacking, in bytes.
+pub const USER_DATA_BYTES: u64 = 1024 * KIB;
+/// Nested arrays and objects in JSON.
+pub const JSON_DEPTH: usize = 16;
+/// Redirects from one request.
+pub const REDIRECTS: usize = 5;
+/// All documents of one check together: index, manifest, tokens, referrers, signatures; with waits and retries.
+pub const DOCUMENTS_TIME: Duration = Duration::from_secs(60);
+/// The window over which the rate of a download is measured.
+pub const RATE_WINDOW: Duration = Duration::from_secs(600);
+/// The slowest download, in bytes per second over [`RATE_WINDOW`].
+pub const RATE_MIN: u64 = 256;
+/// Text from outside in one message, in characters.
+pub const SHOWN_CHARS: usize = 256;
+
+const KIB: u64 = 1024;
+const GIB: u64 = 1024 * 1024 * KIB;
+
+/// The error of a limit: `what` exceeds `limit`, which carries its unit.
+pub(crate) fn exceeded(what: impl Display, limit: impl Display) -> Error {
+    Error::new(Exit::Data, "limit-exceeded", format!("{what}: more than the limit of {limit}"))
+}

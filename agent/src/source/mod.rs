@@ -1,0 +1,42 @@
+//! Where releases come from.
+
+use bytes::Bytes;
+
+use crate::error::Result;
+use crate::release::{Architecture, Blob, Digest, Release};
+use crate::trust::Signature;
+
+/// What a source has for one architecture. The metadata is parsed strictly, and proven only once
+/// [`KeySet::verify`](crate::trust::KeySet::verify) accepts `signed` with `signatures`.
+#[derive(Clone, Debug)]
+pub struct Offer {
+    /// `signed`, parsed.
+    pub release: Release,
+    /// Of `signed`: the identity of the release.
+    pub digest: Digest,
+    /// The exact bytes that the signatures are over.
+    pub signed: Vec<u8>,
+    /// Media type of `signed`.
+    pub signed_type: String,
+    /// All that were published; proven is none.
+    pub signatures: Vec<Signature>,
+    /// What was asked for, for messages: `host/repository:tag`.
+    pub origin: String,
+}
+
+/// A server or a file with releases.
+pub trait Source {
+    /// Looks up the current release and its signatures; no image is fetched.
+    fn offer(&mut self, architecture: Architecture) -> Result<Offer>;
+
+    /// Starts to fetch an image of the offered release. That the server has it, and of the right size, is known when this
+    /// returns, so nothing needs to be erased before.
+    fn open(&mut self, blob: &Blob) -> Result<Box<dyn Body>>;
+}
+
+/// An image on its way. Its size is enforced here; its digest is not: whoever takes the bytes has to hash them.
+pub trait Body {
+    /// The next bytes, or `None` after exactly as many as the blob has. Fewer or more are an error, the latter before the
+    /// first surplus byte is returned.
+    fn chunk(&mut self) -> Result<Option<Bytes>>;
+}
