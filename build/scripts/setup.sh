@@ -16,20 +16,26 @@ packages='' reasons=''
 
 say() { echo "setup: $*"; }
 
+# want PACKAGE REASON
+want() {
+    case " $packages " in *" $1 "*) return 0 ;; esac
+    packages="$packages $1"
+    reasons="$reasons
+setup:   $1: $2"
+}
+
 # need PROBE PACKAGE REASON: PROBE is a command, or a file when it begins with a slash.
 need() {
     case $1 in
-        /*) [ -e "$1" ] && return 0 ;;
-        *) command -v "$1" >/dev/null && return 0 ;;
+        /*) [ -e "$1" ] || want "$2" "$3" ;;
+        *) command -v "$1" >/dev/null || want "$2" "$3" ;;
     esac
-    packages="$packages $2"
-    reasons="$reasons
-setup:   $2: $3"
 }
+
+wanted=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
 
 rust_is_new_enough() {
     command -v cargo >/dev/null && command -v rustc >/dev/null || return 1
-    wanted=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
     # Either may be older than the other on a machine with two toolchains.
     for tool in cargo rustc; do
         found=$("$tool" --version | cut -d' ' -f2)
@@ -42,8 +48,8 @@ need_rust() {
     need /usr/include/stdlib.h libc6-dev 'C library, also the static one for the device'
     need /etc/ssl/certs/ca-certificates.crt ca-certificates 'to reach crates.io'
     rust_is_new_enough && return 0
-    need /nonexistent cargo-web "Rust $wanted or newer"
-    need /nonexistent rustc-web "Rust $wanted or newer"
+    want cargo-web "Rust $wanted or newer"
+    want rustc-web "Rust $wanted or newer"
 }
 
 need_try() {
@@ -69,9 +75,7 @@ need_initramfs() {
     need cpio cpio "packs the virtual device's initramfs"
     need depmod kmod 'kernel modules of that initramfs'
     # Both packages own /bin/busybox; only a static one runs in the initramfs.
-    if ! busybox_is_static; then
-        need /nonexistent busybox-static 'shell and tools of that initramfs'
-    fi
+    busybox_is_static || want busybox-static 'shell and tools of that initramfs'
 }
 
 busybox_is_static() {
@@ -81,8 +85,8 @@ busybox_is_static() {
 need_lint() {
     need shellcheck shellcheck 'checks the shell scripts'
     need grub-script-check grub-common 'checks grub.cfg'
-    cargo fmt --version >/dev/null 2>&1 || need rustfmt-web rustfmt-web 'checks the format of the Rust code'
-    cargo clippy --version >/dev/null 2>&1 || need clippy-web rust-web-clippy 'Rust linter'
+    cargo fmt --version >/dev/null 2>&1 || want rustfmt-web 'checks the format of the Rust code'
+    cargo clippy --version >/dev/null 2>&1 || want rust-web-clippy 'Rust linter'
 }
 
 # apt may have to remove a package that conflicts (qemu-utils from backports beside Debian 12's QEMU): never unannounced.
@@ -107,6 +111,14 @@ install_packages() {
         say "apt-get failed, its whole output is in target/setup.log" >&2
         exit 1
     fi
+    hash -r
+    case "$packages " in
+        *' cargo-web '*) rust_is_new_enough || {
+            say "the Rust found first is still older than $wanted (cargo: $(command -v cargo))." >&2
+            say "If it comes from rustup run 'rustup update'; if it is Debian's, add the bookworm-security suite to apt's sources." >&2
+            exit 1
+        } ;;
+    esac
     say 'done'
 }
 
