@@ -1,9 +1,13 @@
 //! The update agent: from a release on a server to a verified inactive boot slot.
 
+pub mod env;
 pub mod error;
 pub mod fetch;
+pub mod gates;
+pub mod health;
 pub mod json;
 pub mod limits;
+pub mod progress;
 pub mod release;
 pub mod source;
 pub mod text;

@@ -1,0 +1,211 @@
+//! The boot environment of this device: what it says, and the stores that change it.
+//!
+//! Every change goes through [`BootEnv::store`], which keeps the order of the two files: `ksenv2` never promises more
+//! than the main block, so it is lowered before and raised after.
+
+use std::fs::OpenOptions;
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use bootenv::grub::Block;
+use bootenv::medium::{Error as MediumError, Medium};
+use bootenv::protocol::{Second, State, View};
+
+use crate::error::{Context, Error, Exit, Result};
+
+/// Name of the main block beside GRUB's other files.
+pub const MAIN: &str = "grub/grubenv";
+/// Name of the second file, in the main block's folder.
+pub const SECOND: &str = "ksenv2";
+
+/// The boot environment, read once; stores keep what was read in step.
+#[derive(Debug)]
+pub struct BootEnv {
+    main: Medium,
+    second: Option<Medium>,
+    block: Option<Block>,
+    second_block: Option<Block>,
+    /// Why the main block is not usable, if it is not.
+    damage: Option<String>,
+}
+
+impl BootEnv {
+    /// The environment in a file, with `ksenv2` beside it; that one is made by the first store if it is missing.
+    ///
+    /// # Errors
+    /// 78 when the file is not there or cannot be read.
+    pub fn file(path: &Path) -> Result<Self> {
+        let second = path.parent().unwrap_or(Path::new(".")).join(SECOND);
+        Self::open(Medium::File(path.to_owned()), Some(Medium::File(second)))
+    }
+
+    /// The environment in the given places.
+    ///
+    /// # Errors
+    /// 78 when the main block cannot be read at all. A damaged one is no error here: see [`BootEnv::usable`].
+    pub fn open(main: Medium, second: Option<Medium>) -> Result<Self> {
+        let (block, damage) = match main.load() {
+            Ok(block) => (Some(block), None),
+            Err(MediumError::Block(error)) => (None, Some(error.to_string())),
+            Err(error) => {
+                return Err(Error::new(Exit::Config, "env-unreadable", format!("boot environment {main}: {error}"))
+                    .remedy("Name the file with --bootenv grub:FILE, or make one: grub-editenv FILE create; grub-editenv FILE set active_slot=A boot_success=1 boot_counter=3"));
+            }
+        };
+        let second_block = second.as_ref().and_then(|medium| match medium.load() {
+            Ok(block) => Some(block),
+            Err(error) => {
+                log::debug!("second boot environment {medium}: {error}");
+                None
+            }
+        });
+        Ok(Self { main, second, block, second_block, damage })
+    }
+
+    /// What the main block says.
+    #[must_use]
+    pub fn view(&self) -> View {
+        self.block.as_ref().map_or(View::Invalid, Block::view)
+    }
+
+    /// What the second file says; `None` when it is missing or damaged.
+    #[must_use]
+    pub fn second(&self) -> Option<Second> {
+        self.second_block.as_ref().and_then(Block::as_second)
+    }
+
+    /// Where the main block lies, for messages.
+    #[must_use]
+    pub fn place(&self) -> String {
+        self.main.to_string()
+    }
+
+    /// Why the main block is not usable.
+    #[must_use]
+    pub fn damage(&self) -> Option<String> {
+        match (&self.damage, self.view()) {
+            (Some(damage), _) => Some(damage.clone()),
+            (None, View::Invalid) => {
+                Some("it lacks active_slot, boot_success or boot_counter, or has values outside their alphabet".into())
+            }
+            _ => None,
+        }
+    }
+
+    /// Refuses a damaged environment, as `apply` and `activate` do.
+    ///
+    /// # Errors
+    /// 78 with the damage.
+    pub fn usable(&self) -> Result<View> {
+        match self.damage() {
+            None => Ok(self.view()),
+            Some(damage) => Err(Error::new(
+                Exit::Config,
+                "env-invalid",
+                format!("boot environment {} is not valid: {damage}", self.main),
+            )
+            .remedy("On a device, `kubesolo-update healthcheck` rebuilds it after a healthy boot.")),
+        }
+    }
+
+    /// Makes `next` the state, in the order that survives a power cut after any step.
+    ///
+    /// # Errors
+    /// 73 when a store fails or reads back differently. Old or new state then, never a mixture.
+    pub fn store(&mut self, next: &State) -> Result<()> {
+        self.lower_second(next)?;
+        let block = match &self.block {
+            Some(current) => {
+                let block = current.with(&next.variables()).map_err(|e| self.cannot_store(&e))?;
+                self.main.store(current, &block).map_err(|e| self.cannot_store(&e))?;
+                block
+            }
+            None => {
+                let block = Block::main(next);
+                self.main.replace(&block).map_err(|e| self.cannot_store(&e))?;
+                block
+            }
+        };
+        self.block = Some(block);
+        self.damage = None;
+        log::info!("boot environment stored: {}", describe(next));
+        self.raise_second(next)
+    }
+
+    /// Before the main block changes: no slot may look better in the second file than it will be.
+    fn lower_second(&mut self, next: &State) -> Result<()> {
+        let lowered = match self.second() {
+            Some(current) => current.before(next),
+            None => Second::of(next),
+        };
+        self.put_second(lowered)
+    }
+
+    /// After the main block: the second file says what it may say now. Also the correction at each run of the agent.
+    ///
+    /// # Errors
+    /// 73 when the second file cannot be written.
+    pub fn raise_second(&mut self, state: &State) -> Result<()> {
+        self.put_second(Second::of(state))
+    }
+
+    fn put_second(&mut self, second: Second) -> Result<()> {
+        if self.second() == Some(second) {
+            return Ok(());
+        }
+        let Some(medium) = &self.second else { return Ok(()) };
+        let new = Block::second(&second);
+        let stored = match (&self.second_block, medium) {
+            (Some(current), _) => {
+                medium.store(current, &new).or_else(|_| medium.replace(&new)).map_err(|e| e.to_string())
+            }
+            (None, Medium::File(path)) if !path.exists() => create(path, new.bytes()).map_err(|e| e.message),
+            (None, _) => medium.replace(&new).map_err(|e| e.to_string()),
+        };
+        stored.map_err(|cause| {
+            let message = format!("cannot store the second boot environment {medium}: {cause}");
+            Error::new(Exit::CannotWrite, "env-write", message)
+        })?;
+        self.second_block = Some(new);
+        Ok(())
+    }
+
+    /// Confirms a boot for KubeSolo OS's old grub.cfg, which counts down on every boot.
+    ///
+    /// # Errors
+    /// 73 when the store fails.
+    pub fn confirm_legacy(&mut self) -> Result<()> {
+        let Some(current) = &self.block else { return self.usable().map(drop) };
+        let confirmed = [("boot_success", "1".to_owned()), ("boot_counter", "3".to_owned())];
+        let block = current.with(&confirmed).map_err(|e| self.cannot_store(&e))?;
+        self.main.store(current, &block).map_err(|e| self.cannot_store(&e))?;
+        self.block = Some(block);
+        Ok(())
+    }
+
+    fn cannot_store(&self, cause: &dyn std::fmt::Display) -> Error {
+        Error::new(Exit::CannotWrite, "env-write", format!("cannot store the boot environment {}: {cause}", self.main))
+            .remedy("The environment is as it was. See `kubesolo-update status`.")
+    }
+}
+
+/// Makes a file of its final size that is complete or absent after a power cut.
+fn create(path: &Path, bytes: &[u8]) -> Result<()> {
+    let what = || format!("create {}", path.display());
+    let temporary = PathBuf::from(format!("{}.new", path.display()));
+    let _ = std::fs::remove_file(&temporary);
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o644).open(&temporary).context(
+        Exit::CannotWrite,
+        "env-write",
+        what(),
+    )?;
+    file.write_all(bytes).and_then(|()| file.sync_all()).context(Exit::CannotWrite, "env-write", what())?;
+    std::fs::rename(&temporary, path).context(Exit::CannotWrite, "env-write", what())?;
+    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    std::fs::File::open(folder).and_then(|f| f.sync_all()).context(Exit::CannotWrite, "env-write", what())
+}
+
+fn describe(state: &State) -> String {
+    state.variables().iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join(" ")
+}

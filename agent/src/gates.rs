@@ -1,0 +1,183 @@
+//! May this release be installed here and now? Each gate gives a verdict, even when an earlier one is closed.
+
+use semver::Version;
+use serde::Serialize;
+
+use crate::error::{Error, Exit};
+use crate::release::{Architecture, Digest, Release};
+use crate::text;
+
+/// The verdict of one gate.
+#[derive(Clone, Debug, Serialize)]
+pub struct Gate {
+    /// `maintenance-window`, `channel`, `architecture`, `minimum-version`, `version`, `failed-before`.
+    pub name: &'static str,
+    /// Whether the update may pass.
+    pub open: bool,
+    /// A stable word for scripts when it is closed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<&'static str>,
+    /// The same for people.
+    pub message: String,
+    #[serde(skip)]
+    closed: Option<(Exit, String)>,
+}
+
+impl Gate {
+    /// A gate that lets the update pass.
+    pub fn open(name: &'static str, message: impl Into<String>) -> Self {
+        Self { name, open: true, reason: None, message: message.into(), closed: None }
+    }
+
+    /// A gate that does not; `remedy` says what would open it.
+    pub fn closed(
+        name: &'static str,
+        exit: Exit,
+        reason: &'static str,
+        message: impl Into<String>,
+        remedy: impl Into<String>,
+    ) -> Self {
+        let closed = Some((exit, remedy.into()));
+        Self { name, open: false, reason: Some(reason), message: message.into(), closed }
+    }
+
+    /// The refusal of a closed gate.
+    #[must_use]
+    pub fn refusal(&self) -> Option<Error> {
+        let (exit, remedy) = self.closed.as_ref()?;
+        Some(Error::new(*exit, self.reason.unwrap_or(self.name), self.message.clone()).remedy(remedy.clone()))
+    }
+}
+
+/// The first closed gate's refusal.
+///
+/// # Errors
+/// That refusal: 75 or 77.
+pub fn pass(gates: &[Gate]) -> crate::Result<()> {
+    gates.iter().find_map(Gate::refusal).map_or(Ok(()), Err)
+}
+
+/// What a release is measured against.
+#[derive(Debug)]
+pub struct Device<'a> {
+    /// The channel that this device follows; `None`: any.
+    pub channel: Option<&'a str>,
+    /// The running version, if it is known.
+    pub running: Option<&'a Version>,
+    /// The running release's digest, if it is known.
+    pub running_digest: Option<Digest>,
+    /// Whether the slots are folders, where an unknown running version does not hold an update back.
+    pub folders: bool,
+    /// `--allow-downgrade`.
+    pub allow_downgrade: bool,
+    /// `--retry-failed`.
+    pub retry_failed: bool,
+    /// When and why this very release failed before.
+    pub failed: Option<String>,
+}
+
+/// The gates that look at the release, in the contract's order.
+#[must_use]
+pub fn release(release: &Release, digest: Digest, device: &Device<'_>) -> Vec<Gate> {
+    vec![
+        channel(release, device),
+        architecture(release),
+        minimum(release, device),
+        version(release, digest, device),
+        failed_before(device),
+    ]
+}
+
+fn channel(release: &Release, device: &Device<'_>) -> Gate {
+    match (&release.channel, device.channel) {
+        (Some(theirs), Some(ours)) if theirs != ours => Gate::closed(
+            "channel",
+            Exit::NotAllowed,
+            "other-channel",
+            format!("the release is for channel {}, this device follows {}", text::shown(theirs), text::shown(ours)),
+            "Set channel= in the configuration if this device shall follow the other one.",
+        ),
+        (Some(theirs), _) => Gate::open("channel", text::shown(theirs)),
+        (None, _) => Gate::open("channel", "the release names none"),
+    }
+}
+
+fn architecture(release: &Release) -> Gate {
+    let here = Architecture::current();
+    if release.architecture == here {
+        return Gate::open("architecture", here.to_string());
+    }
+    Gate::closed(
+        "architecture",
+        Exit::NotAllowed,
+        "wrong-architecture",
+        format!("the release is for {}, this device is {here}", release.architecture),
+        "Publish the release for this architecture too.",
+    )
+}
+
+fn minimum(release: &Release, device: &Device<'_>) -> Gate {
+    let name = "minimum-version";
+    let Some(minimum) = &release.min_compatible_version else {
+        return Gate::open(name, "the release has none");
+    };
+    match device.running {
+        Some(running) if running.cmp_precedence(minimum).is_lt() => Gate::closed(
+            name,
+            Exit::NotAllowed,
+            "too-old",
+            format!("the release needs version {minimum} or later, {running} runs here"),
+            format!("Update to a release between {running} and {minimum} first."),
+        ),
+        Some(_) => Gate::open(name, format!("{minimum} or later")),
+        None => Gate::closed(
+            name,
+            Exit::NotNow,
+            "version-unknown",
+            format!("the release needs version {minimum} or later, and what runs here is unknown"),
+            "Name the file with the running version by version_file= in the configuration.",
+        ),
+    }
+}
+
+fn version(release: &Release, digest: Digest, device: &Device<'_>) -> Gate {
+    let name = "version";
+    let Some(running) = device.running else {
+        if device.folders || device.allow_downgrade {
+            return Gate::open(name, "the running version is unknown");
+        }
+        return Gate::closed(
+            name,
+            Exit::NotNow,
+            "version-unknown",
+            "the running version is unknown: the booted slot has no manifest",
+            "Set version_file=, or call `apply --allow-downgrade` on the console.",
+        );
+    };
+    let held = if release.version.cmp_precedence(running).is_lt() {
+        ("downgrade", format!("{} is older than {running}, which runs here", release.version))
+    } else if release.version.cmp_precedence(running).is_eq() && device.running_digest.is_some_and(|d| d != digest) {
+        ("same-version", format!("{} runs here already, and this is another release of that version", release.version))
+    } else {
+        return Gate::open(name, format!("{} after {running}", release.version));
+    };
+    if device.allow_downgrade {
+        return Gate::open(name, format!("{}; allowed by --allow-downgrade", held.1));
+    }
+    Gate::closed(name, Exit::NotAllowed, held.0, held.1, "Call `apply --allow-downgrade` if that is what you want.")
+}
+
+fn failed_before(device: &Device<'_>) -> Gate {
+    let name = "failed-before";
+    match &device.failed {
+        None => Gate::open(name, "not tried before"),
+        Some(when) if device.retry_failed => Gate::open(name, format!("{when}; allowed by --retry-failed")),
+        Some(when) => Gate::closed(
+            name,
+            Exit::NotNow,
+            "failed-before",
+            format!("this release failed on this device before: {when}"),
+            "Publish a mended release, or call `apply --retry-failed`.",
+        ),
+    }
+}
