@@ -8,6 +8,7 @@ pub mod health;
 pub mod json;
 pub mod limits;
 pub mod progress;
+pub mod publish;
 pub mod release;
 pub mod source;
 pub mod text;

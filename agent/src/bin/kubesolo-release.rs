@@ -1,2 +1,262 @@
-//! `kubesolo-release`: keys, signatures and publishing, on the release engineer's machine.
-fn main() {}
+//! `kubesolo-release`: makes keys, publishes and signs releases, and shows what a registry offers.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
+use kubesolo_update::publish::key::{PrivateKey, PublicFormat};
+use kubesolo_update::publish::registry::Access;
+use kubesolo_update::publish::{self, Images, Metadata, Options, date};
+use kubesolo_update::release::Architecture;
+use kubesolo_update::{Error, Exit, Result, release};
+use log::LevelFilter;
+
+const AFTER_HELP: &str = "\
+Examples:
+  kubesolo-release keygen keys
+  kubesolo-release publish registry.example.com/os --version 1.2.0 --channel stable \\
+      --amd64 vmlinuz kubesolo-os.gz --key keys/private.pem
+  kubesolo-release inspect registry.example.com/os:stable --pubkey keys/public.pem
+
+Credentials: KUBESOLO_RELEASE_USER and KUBESOLO_RELEASE_PASSWORD, else the auths of docker's config.json.
+
+Exit codes: 0 done, 64 usage, 65 bytes are wrong, 69 file or registry not there or not willing, 70 internal,
+73 file cannot be written, 77 signature missing or not by this key, 78 key or configuration.";
+
+#[derive(Parser)]
+#[command(version, about = "Makes keys, publishes and signs releases, and shows what a registry offers", after_help = AFTER_HELP)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+    /// Show errors only
+    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    quiet: bool,
+    /// Show more
+    #[arg(short, long, global = true)]
+    verbose: bool,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Keygen(Keygen),
+    Publish(Publish),
+    Sign(Sign),
+}
+
+/// Make an Ed25519 key: the private half for the release engineer, the public half for every device
+///
+/// Nothing is ever overwritten. The private key is PKCS#8 PEM, as OpenSSL has it, and only you can read it.
+#[derive(Args)]
+#[command(group = ArgGroup::new("place").required(true).args(["dir", "private"]))]
+struct Keygen {
+    /// Folder for private.pem and public.pem (or public.hex)
+    #[arg(conflicts_with_all = ["private", "public"])]
+    dir: Option<PathBuf>,
+    /// File for the private key
+    #[arg(long, requires = "public", value_name = "FILE")]
+    private: Option<PathBuf>,
+    /// File for the public key
+    #[arg(long, requires = "private", value_name = "FILE")]
+    public: Option<PathBuf>,
+    /// How the public key is written
+    #[arg(long, value_enum, default_value_t = Format::Pem)]
+    public_format: Format,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Format {
+    /// PEM, as OpenSSL writes it
+    Pem,
+    /// 64 hex digits, which agents of KubeSolo OS up to 0.3 need
+    Hex,
+}
+
+#[derive(Args)]
+struct Network {
+    /// Speak to this registry without TLS
+    #[arg(long, value_name = "HOST[:PORT]")]
+    plain_http: Vec<String>,
+    /// PEM certificates to trust beside those of the system
+    #[arg(long, value_name = "FILE")]
+    registry_ca: Option<PathBuf>,
+}
+
+impl From<Network> for Access {
+    fn from(network: Network) -> Self {
+        Self { plain_http: network.plain_http, registry_ca: network.registry_ca }
+    }
+}
+
+/// Check, upload and sign a release, then move its tag
+///
+/// The tag moves last: no device sees it on something unsigned or incomplete. Running it again is safe.
+#[derive(Args)]
+#[command(group = ArgGroup::new("images").required(true).multiple(true).args(["amd64", "arm64"]))]
+#[command(group = ArgGroup::new("signing").required(true).multiple(true).args(["key", "unsigned"]))]
+struct Publish {
+    /// Where to; without a tag, the tag is the channel
+    #[arg(value_name = "HOST[:PORT]/PATH[:TAG]")]
+    reference: String,
+    /// Version of the release (SemVer)
+    #[arg(long, value_parser = version)]
+    version: semver::Version,
+    /// Channel that devices follow
+    #[arg(long)]
+    channel: String,
+    /// Kernel and initramfs for amd64
+    #[arg(long, num_args = 2, value_names = ["KERNEL", "INITRAMFS"])]
+    amd64: Option<Vec<PathBuf>>,
+    /// Kernel and initramfs for arm64
+    #[arg(long, num_args = 2, value_names = ["KERNEL", "INITRAMFS"])]
+    arm64: Option<Vec<PathBuf>>,
+    /// Private key file to sign with; may be given more than once
+    #[arg(long, value_name = "FILE")]
+    key: Vec<PathBuf>,
+    /// Publish without a signature; devices with a key refuse it until `sign` was run
+    #[arg(long, conflicts_with = "key")]
+    unsigned: bool,
+    /// Oldest version that can be updated to this one directly
+    #[arg(long, value_parser = version, value_name = "VERSION")]
+    min_compatible_version: Option<semver::Version>,
+    /// What changed: a text, or @FILE
+    #[arg(long, value_name = "TEXT|@FILE")]
+    release_notes: Option<String>,
+    /// RFC 3339; otherwise SOURCE_DATE_EPOCH, otherwise now
+    #[arg(long, value_name = "DATE")]
+    release_date: Option<String>,
+    /// Devices never go back to a lower one
+    #[arg(long, value_name = "N")]
+    security_epoch: Option<u64>,
+    /// The board that the images are made for
+    #[arg(long)]
+    board: Option<String>,
+    /// Another tag to move to the release; may be given more than once
+    #[arg(long, value_name = "TAG")]
+    also_tag: Vec<String>,
+    /// Publish the kernel even if it is not a known kind of Linux boot image
+    #[arg(long)]
+    unsafe_unchecked_kernel: bool,
+    #[command(flatten)]
+    network: Network,
+}
+
+/// Sign what is published already: all architectures of a tag or digest
+#[derive(Args)]
+struct Sign {
+    /// What to sign
+    #[arg(value_name = "HOST[:PORT]/PATH[:TAG|@DIGEST]")]
+    reference: String,
+    /// Private key file; may be given more than once
+    #[arg(long, value_name = "FILE", required = true)]
+    key: Vec<PathBuf>,
+    #[command(flatten)]
+    network: Network,
+}
+
+fn version(text: &str) -> Result<semver::Version> {
+    release::version(text)
+}
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(e) => {
+            // help and version go to stdout and are no error
+            let _ = e.print();
+            return ExitCode::from(if e.use_stderr() { Exit::Usage.code() } else { 0 });
+        }
+    };
+    let level = match (cli.quiet, cli.verbose) {
+        (true, _) => LevelFilter::Error,
+        (_, true) => LevelFilter::Debug,
+        _ => LevelFilter::Info,
+    };
+    // Only our own messages: the debug output of an HTTP library may hold tokens.
+    let _ = simple_logger::SimpleLogger::new()
+        .with_level(LevelFilter::Off)
+        .with_module_level("kubesolo_update", level)
+        .init();
+    let result = match cli.command {
+        Command::Keygen(args) => keygen(args),
+        Command::Publish(args) => publish(args),
+        Command::Sign(args) => sign(args),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            eprintln!("kubesolo-release: {e}");
+            if !e.remedy.is_empty() {
+                eprintln!("{}", e.remedy);
+            }
+            ExitCode::from(e.exit.code())
+        }
+    }
+}
+
+fn keygen(args: Keygen) -> Result<()> {
+    let (format, name) = match args.public_format {
+        Format::Pem => (PublicFormat::Pem, "public.pem"),
+        Format::Hex => (PublicFormat::Hex, "public.hex"),
+    };
+    let (private, public) = match (args.dir, args.private, args.public) {
+        (Some(dir), ..) => {
+            std::fs::create_dir_all(&dir).map_err(|e| {
+                Error::new(Exit::CannotWrite, "key-not-written", format!("cannot create {}: {e}", dir.display()))
+            })?;
+            (dir.join("private.pem"), dir.join(name))
+        }
+        (None, Some(private), Some(public)) => (private, public),
+        _ => return Err(Error::new(Exit::Usage, "no-place", "give a folder, or --private and --public")),
+    };
+    let key = PrivateKey::generate()?;
+    key.save(&private, &public, format)?;
+    println!("key id       {}", key.id());
+    println!("private key  {} (keep it off devices and out of backups that others can read)", private.display());
+    println!("public key   {} (goes onto devices: pubkey= in update.conf)", public.display());
+    Ok(())
+}
+
+fn keys(files: &[PathBuf]) -> Result<Vec<PrivateKey>> {
+    files.iter().map(|file| PrivateKey::load(file)).collect()
+}
+
+fn publish(args: Publish) -> Result<()> {
+    let keys = keys(&args.key)?;
+    let metadata = Metadata {
+        version: args.version,
+        channel: args.channel,
+        release_date: date::release_date(args.release_date.as_deref())?,
+        min_compatible_version: args.min_compatible_version,
+        release_notes: args.release_notes.map(publish::notes).transpose()?,
+        security_epoch: args.security_epoch,
+        board: args.board,
+    };
+    let images: Vec<Images> = [(Architecture::Amd64, args.amd64), (Architecture::Arm64, args.arm64)]
+        .into_iter()
+        .filter_map(|(architecture, files)| {
+            let [kernel, initramfs] = files?.try_into().ok()?;
+            Some(Images { architecture, kernel, initramfs })
+        })
+        .collect();
+    let options = Options {
+        access: args.network.into(),
+        unchecked_kernel: args.unsafe_unchecked_kernel,
+        also_tags: args.also_tag,
+    };
+    let published = publish::release(&args.reference, &metadata, &images, &keys, &options)?;
+    println!("published  {}", published.reference);
+    println!("index      {}", published.index);
+    for (architecture, digest) in &published.manifests {
+        println!("{architecture}      {digest}");
+    }
+    Ok(())
+}
+
+fn sign(args: Sign) -> Result<()> {
+    let keys = keys(&args.key)?;
+    let signed = publish::sign::sign(&args.reference, &keys, &args.network.into())?;
+    for (architecture, digest) in signed {
+        println!("signed {architecture} {digest}");
+    }
+    Ok(())
+}

@@ -1,0 +1,332 @@
+//! Does an initramfs unpack? Asked before it is published, because the device that finds out does not boot.
+//!
+//! What the kernel accepts (`init/initramfs.c`, `Documentation/driver-api/early-userspace/buffer-format.rst`): archives in
+//! newc format one after the other, each plain (the early archive with CPU microcode) or in a gzip member of its own,
+//! with zeros between them. An archive may not run on into the next gzip member. Stricter than the kernel in one
+//! thing: every archive must end with its trailer, or a file cut between two entries would pass.
+
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Read};
+use std::path::Path;
+
+use flate2::bufread::GzDecoder;
+
+use crate::error::{Error, Exit, Result};
+
+/// The largest unpacked size accepted, in bytes. All of it is memory of the device, so more is a mistake or a
+/// decompression bomb.
+pub const UNPACKED_BYTES: u64 = 8 << 30;
+/// The longest name in an archive, in bytes with its final zero: `PATH_MAX` of Linux, beyond which the kernel skips.
+const NAME_BYTES: u64 = 4096;
+const HEADER_BYTES: usize = 110;
+const BUFFER_BYTES: usize = 64 << 10;
+
+/// Reads the file at `path` to its end as the kernel would unpack it, and returns its unpacked size: the bytes of all
+/// archives, headers and padding included (for one gzip member what `zcat FILE | wc -c` prints).
+pub fn unpacked_size(path: &Path) -> Result<u64> {
+    let refused = |e: io::Error| {
+        let exit = if e.raw_os_error().is_some() { Exit::Unavailable } else { Exit::Data };
+        Error::new(exit, "initramfs-broken", format!("the initramfs {} does not unpack: {e}", path.display()))
+            .remedy("Nothing was published. Build the initramfs again: newc cpio, compressed with gzip.")
+    };
+    let file = File::open(path).map_err(refused)?;
+    unpack(BufReader::with_capacity(BUFFER_BYTES, file), UNPACKED_BYTES).map_err(refused)
+}
+
+/// The same on any bytes, with `limit` as the largest size accepted.
+fn unpack(raw: impl BufRead, limit: u64) -> io::Result<u64> {
+    let mut raw = Counted { inner: raw, read: 0, limit: u64::MAX };
+    let mut unpacked = 0;
+    let mut gzip_members = 0u32;
+    loop {
+        let before = raw.read;
+        let next = archives(&mut raw)?;
+        unpacked += raw.read - before;
+        match next {
+            None if gzip_members == 0 => return Err(bad("there is no gzip member in it")),
+            None => return Ok(unpacked),
+            Some(0x1f) => {}
+            Some(other) => return Err(bad(&describe(other, &mut raw))),
+        }
+        let at = raw.read;
+        let decoder = GzDecoder::new(&mut raw);
+        let mut member = Counted {
+            inner: BufReader::with_capacity(BUFFER_BYTES, decoder),
+            read: 0,
+            limit: limit.saturating_sub(unpacked),
+        };
+        let rest = archives(&mut member).map_err(|e| in_member(&e, at))?;
+        if rest.is_some() {
+            return Err(in_member(&bad("bytes that are not an archive follow the last one"), at));
+        }
+        unpacked += member.read;
+        gzip_members += 1;
+    }
+}
+
+fn in_member(e: &io::Error, at: u64) -> io::Error {
+    let what = if e.kind() == io::ErrorKind::UnexpectedEof { "it is cut short".to_string() } else { e.to_string() };
+    bad(&format!("in the gzip member at byte {at}: {what}"))
+}
+
+fn bad(why: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, why)
+}
+
+/// Names the compression that begins with this byte: the usual mistake is another one than gzip.
+fn describe(first: u8, raw: &mut Counted<impl BufRead>) -> String {
+    let name = match first {
+        0xfd => "xz",
+        0x28 => "zstd",
+        b'B' => "bzip2",
+        0x02 | 0x04 => "lz4",
+        0x5d => "lzma",
+        0x89 => "lzo",
+        _ => return format!("neither an archive nor gzip at byte {}", raw.read),
+    };
+    format!("this looks like {name} at byte {}, and devices are told that it is gzip", raw.read)
+}
+
+/// Reads archives and the zeros between them. Returns the first byte that is neither, unread, or `None` at the end.
+fn archives<R: BufRead>(input: &mut Counted<R>) -> io::Result<Option<u8>> {
+    loop {
+        match input.peek()? {
+            None => return Ok(None),
+            Some(0) => input.zeros()?,
+            Some(b'0') if input.read % 4 == 0 => archive(input)?,
+            Some(b'0') => return Err(bad(&format!("the archive at byte {} is not aligned to 4 bytes", input.read))),
+            Some(other) => return Ok(Some(other)),
+        }
+    }
+}
+
+/// Reads one archive to the end of its trailer.
+fn archive<R: BufRead>(input: &mut Counted<R>) -> io::Result<()> {
+    loop {
+        let at = input.read;
+        let fail = |why: &str| bad(&format!("archive entry at byte {at}: {why}"));
+        let mut header = [0; HEADER_BYTES];
+        input.read_exact(&mut header)?;
+        let with_sum = match &header[..6] {
+            b"070701" => false,
+            b"070702" => true,
+            _ => return Err(fail("not a newc header")),
+        };
+        let (size, name_size) = (field(&header, 6), field(&header, 11));
+        let (Some(size), Some(name_size), Some(sum)) = (size, name_size, field(&header, 12)) else {
+            return Err(fail("a number in the header is not hexadecimal"));
+        };
+        if !(1..=NAME_BYTES).contains(&name_size) {
+            return Err(fail("the name is empty or too long"));
+        }
+        let mut name = vec![0; usize::try_from(name_size).map_err(|_| fail("the name is too long"))?];
+        input.read_exact(&mut name)?;
+        if name.pop() != Some(0) {
+            return Err(fail("the name does not end"));
+        }
+        input.pad(at)?;
+        if name == b"TRAILER!!!" {
+            return if size == 0 { Ok(()) } else { Err(fail("the trailer has content")) };
+        }
+        let found = input.skip(size)?;
+        if with_sum && u64::from(found) != sum {
+            return Err(fail("the checksum does not match"));
+        }
+        input.pad(at)?;
+    }
+}
+
+/// The `index`th of the 13 numbers of a header: eight hexadecimal digits each, after the magic.
+fn field(header: &[u8; HEADER_BYTES], index: usize) -> Option<u64> {
+    let digits = header.get(6 + 8 * index..14 + 8 * index)?;
+    // from_str_radix would also take a sign
+    digits.iter().all(u8::is_ascii_hexdigit).then_some(())?;
+    u64::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()
+}
+
+/// A reader that knows its place, and stops at a limit.
+struct Counted<R> {
+    inner: R,
+    read: u64,
+    limit: u64,
+}
+
+impl<R: BufRead> BufRead for Counted<R> {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        if self.read > self.limit {
+            return Err(bad("it unpacks to more than a device can hold"));
+        }
+        self.inner.fill_buf()
+    }
+
+    fn consume(&mut self, amount: usize) {
+        self.inner.consume(amount);
+        self.read += amount as u64;
+    }
+}
+
+impl<R: BufRead> Read for Counted<R> {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        let read = self.fill_buf()?.read(into)?;
+        self.consume(read);
+        Ok(read)
+    }
+}
+
+impl<R: BufRead> Counted<R> {
+    fn peek(&mut self) -> io::Result<Option<u8>> {
+        Ok(self.fill_buf()?.first().copied())
+    }
+
+    fn zeros(&mut self) -> io::Result<()> {
+        loop {
+            let buffer = self.fill_buf()?;
+            let zeros = buffer.iter().take_while(|b| **b == 0).count();
+            let more = zeros == buffer.len() && zeros > 0;
+            self.consume(zeros);
+            if !more {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Skips content and returns the sum of its bytes, as the `070702` format has it.
+    fn skip(&mut self, mut size: u64) -> io::Result<u32> {
+        let mut sum = 0u32;
+        while size > 0 {
+            let buffer = self.fill_buf()?;
+            if buffer.is_empty() {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            let take = buffer.len().min(usize::try_from(size).unwrap_or(usize::MAX));
+            sum = buffer[..take].iter().fold(sum, |sum, byte| sum.wrapping_add(u32::from(*byte)));
+            self.consume(take);
+            size -= take as u64;
+        }
+        Ok(sum)
+    }
+
+    /// Skips to the next multiple of four, counted from the start of the entry, which is itself aligned.
+    fn pad(&mut self, start: u64) -> io::Result<()> {
+        self.skip((4 - (self.read - start) % 4) % 4).map(|_| ())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+
+    use flate2::{Compression, write::GzEncoder};
+
+    use super::*;
+
+    fn entry(magic: &str, name: &str, content: &[u8], sum: u32) -> Vec<u8> {
+        let mut out = format!(
+            "{magic}{:08x}{:08x}{:08x}{:08x}{:08x}{:08x}{:08x}{:08x}{:08x}{:08x}{:08x}{:08x}{sum:08x}{name}\0",
+            1,
+            0o100_644,
+            0,
+            0,
+            1,
+            0,
+            content.len(),
+            0,
+            0,
+            0,
+            0,
+            name.len() + 1
+        )
+        .into_bytes();
+        out.resize(out.len().next_multiple_of(4), 0);
+        out.extend_from_slice(content);
+        out.resize(out.len().next_multiple_of(4), 0);
+        out
+    }
+
+    fn archive_of(name: &str, content: &[u8]) -> Vec<u8> {
+        [entry("070701", name, content, 0), entry("070701", "TRAILER!!!", b"", 0)].concat()
+    }
+
+    fn gzip(bytes: &[u8]) -> Vec<u8> {
+        let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+        encoder.write_all(bytes).unwrap();
+        encoder.finish().unwrap()
+    }
+
+    fn check(bytes: &[u8]) -> Result<u64, String> {
+        unpack(bytes, 1 << 20).map_err(|e| e.to_string())
+    }
+
+    #[test]
+    fn a_gzip_archive_has_the_size_that_zcat_has() {
+        let plain = [archive_of("init", b"#!/bin/sh\n"), vec![0; 300]].concat();
+        assert_eq!(check(&gzip(&plain)), Ok(plain.len() as u64));
+    }
+
+    #[test]
+    fn an_early_archive_and_several_members_count_together() {
+        let early = [archive_of("kernel/x86/microcode/GenuineIntel.bin", &[7; 1000]), vec![0; 512]].concat();
+        let main = archive_of("init", &[1; 3]);
+        let file = [early.clone(), gzip(&main), vec![0; 8], gzip(&main)].concat();
+        assert_eq!(check(&file), Ok((early.len() + 8 + 2 * main.len()) as u64));
+    }
+
+    #[test]
+    fn cut_anywhere_it_is_refused() {
+        let file = gzip(&[archive_of("init", &[1; 3000]), archive_of("second", &[2; 100])].concat());
+        for end in 0..file.len() {
+            assert!(check(&file[..end]).is_err(), "the first {end} of {} bytes were accepted", file.len());
+        }
+    }
+
+    #[test]
+    fn an_archive_without_trailer_is_refused() {
+        assert!(check(&gzip(&entry("070701", "init", b"x", 0))).is_err());
+    }
+
+    #[test]
+    fn a_changed_byte_is_refused() {
+        // Not one byte over and over: in a run, some changed bits mean the same.
+        let content: Vec<u8> = (0..3000u32).map(|n| (n * n >> 7) as u8).collect();
+        let file = gzip(&archive_of("init", &content));
+        for at in [30, file.len() / 2, file.len() - 6] {
+            let mut changed = file.clone();
+            changed[at] ^= 0x40;
+            assert!(check(&changed).is_err(), "byte {at}");
+        }
+    }
+
+    #[test]
+    fn an_archive_across_two_members_is_refused() {
+        let archive = archive_of("init", &[1; 300]);
+        let (first, second) = archive.split_at(200);
+        assert!(check(&[gzip(first), gzip(second)].concat()).is_err());
+    }
+
+    #[test]
+    fn the_checksum_format_is_checked() {
+        let with_sum =
+            |sum| gzip(&[entry("070702", "init", &[1, 2, 255], sum), entry("070702", "TRAILER!!!", b"", 0)].concat());
+        assert!(check(&with_sum(258)).is_ok());
+        assert!(check(&with_sum(257)).unwrap_err().contains("checksum"));
+    }
+
+    #[test]
+    fn what_is_not_gzip_is_named() {
+        assert!(check(&[0xfd, b'7', b'z', b'X', b'Z', 0]).unwrap_err().contains("xz"));
+        assert!(check(&[0x28, 0xb5, 0x2f, 0xfd]).unwrap_err().contains("zstd"));
+        assert!(check(&archive_of("init", b"x")).unwrap_err().contains("no gzip"));
+        assert!(check(b"").unwrap_err().contains("no gzip"));
+        assert!(check(&[gzip(&archive_of("init", b"x")), b"junk".to_vec()].concat()).is_err());
+        assert!(check(&gzip(&[archive_of("init", b"x"), b"junk".to_vec()].concat())).is_err());
+    }
+
+    #[test]
+    fn a_bomb_is_stopped_at_the_limit() {
+        let bomb = gzip(&archive_of("init", &vec![0; 2 << 20]));
+        assert!(bomb.len() < 1 << 20);
+        assert!(check(&bomb).unwrap_err().contains("more than a device can hold"));
+        let zeros = gzip(&[archive_of("init", b"x"), vec![0; 2 << 20]].concat());
+        assert!(check(&zeros).unwrap_err().contains("more than a device can hold"));
+    }
+}

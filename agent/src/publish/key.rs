@@ -1,0 +1,126 @@
+//! The private half of a release key: made, kept in a file, used to sign.
+
+use std::fs::{self, OpenOptions};
+use std::io::{Read as _, Write as _};
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+use std::path::Path;
+
+use ed25519_dalek::pkcs8::spki::der::pem::LineEnding;
+use ed25519_dalek::pkcs8::{DecodePrivateKey as _, EncodePrivateKey as _, EncodePublicKey as _, KeypairBytes};
+use ed25519_dalek::{Signer as _, SigningKey, VerifyingKey};
+
+use crate::error::{Context as _, Error, Exit, Result};
+use crate::limits::KEY_FILE_BYTES;
+use crate::trust::KeyId;
+
+/// An Ed25519 private key. It is read from files only, and never shown.
+pub struct PrivateKey(SigningKey);
+
+/// How a public key is written to a file. Devices read both.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PublicFormat {
+    /// PEM `SubjectPublicKeyInfo`, as `openssl pkey -pubout` writes it.
+    Pem,
+    /// 64 hexadecimal digits, which the agents of KubeSolo OS up to 0.3 need.
+    Hex,
+}
+
+impl PrivateKey {
+    /// Makes a new key from the random source of the TLS provider, which is the system's.
+    pub fn generate() -> Result<Self> {
+        let mut seed = [0; 32];
+        rustls::crypto::ring::default_provider()
+            .secure_random
+            .fill(&mut seed)
+            .map_err(|_| Error::new(Exit::Internal, "no-random", "cannot make a key: no random numbers"))?;
+        Ok(Self(SigningKey::from_bytes(&seed)))
+    }
+
+    /// Reads a PKCS#8 PEM file as `openssl genpkey -algorithm ed25519` writes it (at most [`KEY_FILE_BYTES`] bytes).
+    pub fn load(path: &Path) -> Result<Self> {
+        let place = path.display();
+        let file = fs::File::open(path).context(Exit::Config, "key-unreadable", format!("read the key {place}"))?;
+        if file.metadata().is_ok_and(|m| m.permissions().mode() & 0o077 != 0) {
+            log::warn!("the private key {place} can be read by other users; run: chmod 600 {place}");
+        }
+        let mut text = String::new();
+        file.take(KEY_FILE_BYTES + 1).read_to_string(&mut text).context(
+            Exit::Config,
+            "key-malformed",
+            format!("read the key {place}"),
+        )?;
+        let malformed = |why: &str| {
+            Error::new(Exit::Config, "key-malformed", format!("{place} is not a usable private key: {why}"))
+                .remedy("Give an unencrypted Ed25519 key in PKCS#8 PEM, as `kubesolo-release keygen` makes it.")
+        };
+        if text.len() as u64 > KEY_FILE_BYTES {
+            return Err(malformed("the file is too long"));
+        }
+        if text.contains("ENCRYPTED PRIVATE KEY") {
+            return Err(malformed("it is encrypted").remedy(format!(
+                "Decrypt it into a file only you can read: (umask 077; openssl pkey -in {place} -out FILE)."
+            )));
+        }
+        SigningKey::from_pkcs8_pem(&text).map(Self).map_err(|e| malformed(&e.to_string()))
+    }
+
+    /// Writes the private key to `private` (mode 0600) and its public half to `public`. Neither may exist before:
+    /// a key that is overwritten is lost, and with it every device that trusts only that key.
+    pub fn save(&self, private: &Path, public: &Path, format: PublicFormat) -> Result<()> {
+        // Version 1 of PKCS#8, without the public half: the one form that every OpenSSL reads.
+        let pair = KeypairBytes { secret_key: self.0.to_bytes(), public_key: None };
+        let pem = pair.to_pkcs8_pem(LineEnding::LF).context(Exit::Internal, "key-encoding", "encode the key")?;
+        create(private, pem.as_bytes(), 0o600)?;
+        create(public, self.public_text(format)?.as_bytes(), 0o644).inspect_err(|_| {
+            // Only what was created above goes away; a private key without its public half helps nobody.
+            let _ = fs::remove_file(private);
+        })
+    }
+
+    /// The public half as the text of a key file.
+    pub fn public_text(&self, format: PublicFormat) -> Result<String> {
+        Ok(match format {
+            PublicFormat::Hex => format!("{}\n", hex::encode(self.public().as_bytes())),
+            PublicFormat::Pem => self.public().to_public_key_pem(LineEnding::LF).context(
+                Exit::Internal,
+                "key-encoding",
+                "encode the public key",
+            )?,
+        })
+    }
+
+    /// The public half.
+    #[must_use]
+    pub fn public(&self) -> VerifyingKey {
+        self.0.verifying_key()
+    }
+
+    /// What signatures name this key by.
+    #[must_use]
+    pub fn id(&self) -> KeyId {
+        KeyId::of(self.public().as_bytes())
+    }
+
+    /// A pure Ed25519 signature over exactly these bytes.
+    #[must_use]
+    pub fn sign(&self, message: &[u8]) -> [u8; 64] {
+        self.0.sign(message).to_bytes()
+    }
+}
+
+/// Writes a new file; refuses one that exists, also as a dangling link.
+fn create(path: &Path, content: &[u8], mode: u32) -> Result<()> {
+    let place = path.display();
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(mode)
+        .open(path)
+        .context(Exit::CannotWrite, "key-not-written", format!("create {place}"))
+        .map_err(|e| e.remedy("Nothing was overwritten. Choose another place for the new key."))?;
+    file.write_all(content).and_then(|()| file.sync_all()).context(
+        Exit::CannotWrite,
+        "key-not-written",
+        format!("write {place}"),
+    )
+}

@@ -1,0 +1,271 @@
+//! The publisher's side: makes releases that devices accept. The program `kubesolo-release` is its command line.
+
+pub mod credentials;
+pub mod date;
+pub mod initramfs;
+pub mod kernel;
+pub mod key;
+pub mod registry;
+pub mod sign;
+
+use std::collections::BTreeMap;
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+
+use oci_client::RegistryOperation;
+use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
+
+use crate::error::{Context as _, Error, Exit, Result};
+use crate::limits;
+use crate::release::{self, Architecture, Blob, Digest, Release};
+use key::PrivateKey;
+use registry::{Access, Registry};
+
+/// Artifact type of a release manifest and of its index. OCI asks for one when there is no config; devices ignore it.
+pub const RELEASE_TYPE: &str = "application/vnd.kubesolo.os.release.v1";
+/// The config of an artifact that has none, fixed by OCI 1.1.
+const EMPTY_TYPE: &str = "application/vnd.oci.empty.v1+json";
+const EMPTY: &[u8] = b"{}";
+/// The standard annotation that tools show as a file name.
+const TITLE: &str = "org.opencontainers.image.title";
+
+/// The files of one architecture.
+#[derive(Clone, Debug)]
+pub struct Images {
+    /// What both files are for.
+    pub architecture: Architecture,
+    /// A Linux boot image.
+    pub kernel: PathBuf,
+    /// An initramfs compressed with gzip.
+    pub initramfs: PathBuf,
+}
+
+/// What a release says about itself.
+#[derive(Clone, Debug)]
+pub struct Metadata {
+    /// Its version.
+    pub version: semver::Version,
+    /// The channel it is for; also the tag when the reference has none.
+    pub channel: String,
+    /// RFC 3339.
+    pub release_date: String,
+    /// Oldest version that can be updated directly.
+    pub min_compatible_version: Option<semver::Version>,
+    /// For people.
+    pub release_notes: Option<String>,
+    /// A device never goes back to a lower one; absent means 0.
+    pub security_epoch: Option<u64>,
+    /// The board that the images are made for.
+    pub board: Option<String>,
+}
+
+impl Metadata {
+    /// The least that a release must say, dated at the start of 1970: enough for a test.
+    #[must_use]
+    pub fn new(version: semver::Version, channel: impl Into<String>) -> Self {
+        Self {
+            version,
+            channel: channel.into(),
+            release_date: "1970-01-01T00:00:00Z".into(),
+            min_compatible_version: None,
+            release_notes: None,
+            security_epoch: None,
+            board: None,
+        }
+    }
+}
+
+/// How a release is published.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// How the registry is reached.
+    pub access: Access,
+    /// Skip the check that the kernel is one.
+    pub unchecked_kernel: bool,
+    /// Tags beside the one of the reference that are moved to the release after it.
+    pub also_tags: Vec<String>,
+}
+
+/// A published release.
+#[derive(Clone, Debug)]
+pub struct Published {
+    /// `host/path:tag`, as a device is configured.
+    pub reference: String,
+    /// Of the index.
+    pub index: Digest,
+    /// Of the manifest of each architecture: what is signed.
+    pub manifests: Vec<(Architecture, Digest)>,
+}
+
+/// Publishes a release: checks the files, uploads them, signs the manifest of each architecture with each key, and
+/// moves the tag last, so that no device ever sees the tag on something unsigned or incomplete. Without keys the release
+/// is unsigned.
+///
+/// Doing it again is safe: what is there is not uploaded again, and the same input gives the same digests.
+pub fn release(
+    reference: &str,
+    metadata: &Metadata,
+    images: &[Images],
+    keys: &[PrivateKey],
+    options: &Options,
+) -> Result<Published> {
+    // Everything that can be refused is refused before the first byte goes out.
+    let prepared =
+        images.iter().map(|images| Prepared::new(images, metadata, options)).collect::<Result<Vec<Prepared>>>()?;
+    check_set(&prepared)?;
+    let registry = Registry::open(reference, &options.access, RegistryOperation::Push)?;
+    if registry.digest().is_some() {
+        return Err(Error::new(Exit::Usage, "bad-reference", "a release is published under a tag, not a digest"));
+    }
+    let tag = registry.tag().unwrap_or(&metadata.channel).to_owned();
+
+    registry.put_bytes("config", EMPTY)?;
+    for one in &prepared {
+        let architecture = one.images.architecture;
+        registry.put_file(&format!("{architecture} kernel"), &one.release.kernel, &one.images.kernel)?;
+        registry.put_file(&format!("{architecture} initramfs"), &one.release.initramfs, &one.images.initramfs)?;
+        registry.put_manifest(None, &one.manifest, release::OCI_MANIFEST_TYPE)?;
+        for key in keys {
+            sign::attach(&registry, &one.manifest, key)?;
+        }
+    }
+    let index = index(metadata, &prepared);
+    let mut digest = registry.put_manifest(Some(&tag), &index, release::OCI_INDEX_TYPE)?;
+    for tag in &options.also_tags {
+        digest = registry.put_manifest(Some(tag), &index, release::OCI_INDEX_TYPE)?;
+    }
+    Ok(Published {
+        reference: format!("{}:{tag}", registry.name()),
+        index: digest,
+        manifests: prepared.iter().map(|p| (p.images.architecture, Digest::of(&p.manifest))).collect(),
+    })
+}
+
+/// One architecture, checked, with its manifest.
+struct Prepared<'a> {
+    images: &'a Images,
+    manifest: Vec<u8>,
+    release: Release,
+}
+
+impl<'a> Prepared<'a> {
+    fn new(images: &'a Images, metadata: &Metadata, options: &Options) -> Result<Self> {
+        if !options.unchecked_kernel {
+            kernel::check(&images.kernel, images.architecture)?;
+        }
+        let unpacked = initramfs::unpacked_size(&images.initramfs)?;
+        log::info!("{} initramfs: unpacks to {unpacked} bytes", images.architecture);
+        let layers = json!([
+            descriptor(release::KERNEL_TYPE, &blob(&images.kernel)?, "vmlinuz"),
+            descriptor(release::INITRAMFS_TYPE, &blob(&images.initramfs)?, "kubesolo-os.gz"),
+        ]);
+        let mut annotations = BTreeMap::from([
+            (release::VERSION, metadata.version.to_string()),
+            (release::CHANNEL, metadata.channel.clone()),
+            (release::ARCHITECTURE, images.architecture.to_string()),
+            (release::RELEASE_DATE, metadata.release_date.clone()),
+            (release::INITRAMFS_UNPACKED_SIZE, unpacked.to_string()),
+        ]);
+        let optional = [
+            (release::MIN_COMPATIBLE_VERSION, metadata.min_compatible_version.as_ref().map(ToString::to_string)),
+            (release::RELEASE_NOTES, metadata.release_notes.clone()),
+            (release::SECURITY_EPOCH, metadata.security_epoch.map(|epoch| epoch.to_string())),
+            (release::BOARD, metadata.board.clone()),
+        ];
+        annotations.extend(optional.into_iter().filter_map(|(key, value)| Some((key, value?))));
+        let manifest = document(&json!({
+            "schemaVersion": 2,
+            "mediaType": release::OCI_MANIFEST_TYPE,
+            "artifactType": RELEASE_TYPE,
+            "config": empty_config(),
+            "layers": layers,
+            "annotations": annotations,
+        }));
+        // The device's own parser and limits have the last word.
+        let release = Release::from_oci_manifest(&manifest)
+            .map_err(|e| e.context(format!("no device would take the {} release", images.architecture)))?;
+        Ok(Self { images, manifest, release })
+    }
+}
+
+fn check_set(prepared: &[Prepared]) -> Result<()> {
+    if prepared.is_empty() {
+        return Err(Error::new(Exit::Usage, "no-images", "there is nothing to publish: no architecture is given"));
+    }
+    for (at, one) in prepared.iter().enumerate() {
+        if prepared[..at].iter().any(|other| other.images.architecture == one.images.architecture) {
+            let message = format!("the images of {} are given twice", one.images.architecture);
+            return Err(Error::new(Exit::Usage, "doubled-images", message));
+        }
+    }
+    Ok(())
+}
+
+fn index(metadata: &Metadata, prepared: &[Prepared]) -> Vec<u8> {
+    let manifests: Vec<Value> = prepared
+        .iter()
+        .map(|one| {
+            json!({
+                "mediaType": release::OCI_MANIFEST_TYPE,
+                "artifactType": RELEASE_TYPE,
+                "digest": Digest::of(&one.manifest),
+                "size": one.manifest.len(),
+                "platform": { "os": "linux", "architecture": one.images.architecture.to_string() },
+            })
+        })
+        .collect();
+    document(&json!({
+        "schemaVersion": 2,
+        "mediaType": release::OCI_INDEX_TYPE,
+        "artifactType": RELEASE_TYPE,
+        "manifests": manifests,
+        "annotations": {
+            (release::VERSION): metadata.version.to_string(),
+            (release::CHANNEL): metadata.channel,
+        },
+    }))
+}
+
+/// The bytes of a document. The order of keys is that of `serde_json`'s map: sorted, hence the same every time.
+fn document(value: &Value) -> Vec<u8> {
+    value.to_string().into_bytes()
+}
+
+fn empty_config() -> Value {
+    json!({ "mediaType": EMPTY_TYPE, "digest": Digest::of(EMPTY), "size": EMPTY.len(), "data": "e30=" })
+}
+
+fn descriptor(media_type: &str, blob: &Blob, title: &str) -> Value {
+    json!({ "mediaType": media_type, "digest": blob.digest, "size": blob.size, "annotations": { (TITLE): title } })
+}
+
+/// Digest and size of a file, read once with bounded memory.
+fn blob(path: &Path) -> Result<Blob> {
+    let read = || -> std::io::Result<Blob> {
+        let mut file = std::fs::File::open(path)?;
+        let mut hash = Sha256::new();
+        let mut buffer = vec![0; 256 << 10];
+        let mut size = 0;
+        loop {
+            match file.read(&mut buffer)? {
+                0 => return Ok(Blob { digest: Digest(hash.finalize().into()), size }),
+                read => {
+                    hash.update(&buffer[..read]);
+                    size += read as u64;
+                }
+            }
+        }
+    };
+    read().context(Exit::Unavailable, "image-unreadable", format!("read {}", path.display()))
+}
+
+/// Release notes as given on a command line: the text, or `@FILE`.
+pub fn notes(given: String) -> Result<String> {
+    let Some(path) = given.strip_prefix('@') else { return Ok(given) };
+    let mut text = String::new();
+    std::fs::File::open(path)
+        .and_then(|file| file.take(limits::RELEASE_NOTES_BYTES as u64 + 1).read_to_string(&mut text))
+        .context(Exit::Unavailable, "notes-unreadable", format!("read the release notes {path}"))?;
+    Ok(text)
+}

@@ -1,0 +1,315 @@
+//! A repository of a registry, for writing: blobs and manifests, over `oci-client`.
+
+use std::fs::File;
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use oci_client::client::{Certificate, CertificateEncoding, Client, ClientConfig, ClientProtocol};
+use oci_client::errors::{OciDistributionError, OciErrorCode};
+use oci_client::{Reference, RegistryOperation};
+use reqwest::header::HeaderValue;
+use tokio::runtime::Runtime;
+
+use crate::error::{Context as _, Error, Exit, Result};
+use crate::publish::credentials;
+use crate::release::{Blob, DOCKER_INDEX_TYPE, DOCKER_MANIFEST_TYPE, Digest, OCI_INDEX_TYPE, OCI_MANIFEST_TYPE};
+use crate::text;
+
+/// Time for one small request, with all its redirects and tokens.
+const REQUEST_TIME: Duration = Duration::from_secs(60);
+/// The slowest upload, in bytes per second over its whole length.
+const UPLOAD_RATE_MIN: u64 = 16 << 10;
+const CONNECT_TIME: Duration = Duration::from_secs(15);
+/// How often an operation is tried that failed for a reason that may pass.
+const TRIES: u32 = 4;
+/// Wait before the second try; doubles with each.
+const RETRY_WAIT: Duration = Duration::from_secs(1);
+const CHUNK_BYTES: usize = 256 << 10;
+const PROGRESS_EVERY: Duration = Duration::from_secs(5);
+
+/// How registries are reached.
+#[derive(Clone, Debug, Default)]
+pub struct Access {
+    /// Registries (`host[:port]`) that are spoken to without TLS.
+    pub plain_http: Vec<String>,
+    /// PEM file with certificates to trust beside the system's.
+    pub registry_ca: Option<PathBuf>,
+}
+
+/// One repository, with a login to it.
+pub struct Registry {
+    client: Client,
+    runtime: Runtime,
+    reference: Reference,
+    tag: Option<String>,
+}
+
+impl Registry {
+    /// Parses `HOST[:PORT]/PATH[:TAG|@DIGEST]`, finds the credentials and logs in.
+    pub fn open(reference: &str, access: &Access, operation: RegistryOperation) -> Result<Self> {
+        let parsed: Reference = reference.parse().map_err(|e| {
+            let message = format!("\"{}\" is not a reference: {e}", text::shown(reference));
+            Error::new(Exit::Usage, "bad-reference", message).remedy("Write HOST[:PORT]/PATH[:TAG|@sha256:DIGEST].")
+        })?;
+        // The parser fills in `latest`: only what was written counts.
+        let name = reference.rsplit('/').next().unwrap_or(reference);
+        let tag = if name.contains(':') { parsed.tag().map(str::to_owned) } else { None };
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context(
+            Exit::Internal,
+            "no-runtime",
+            "start the network runtime",
+        )?;
+        let registry = Self { client: client(access)?, runtime, reference: parsed, tag };
+        let auth = credentials::find(registry.host())?;
+        registry.timed(REQUEST_TIME, "log in to", async || {
+            registry.client.auth(&registry.reference, &auth, operation).await.map(|_| ())
+        })?;
+        Ok(registry)
+    }
+
+    /// `host[:port]` of the registry.
+    #[must_use]
+    pub fn host(&self) -> &str {
+        self.reference.resolve_registry()
+    }
+
+    /// `host[:port]/path`.
+    #[must_use]
+    pub fn name(&self) -> String {
+        format!("{}/{}", self.host(), self.reference.repository())
+    }
+
+    /// The tag that was written in the reference.
+    #[must_use]
+    pub fn tag(&self) -> Option<&str> {
+        self.tag.as_deref()
+    }
+
+    /// The digest that was written in the reference.
+    #[must_use]
+    pub fn digest(&self) -> Option<&str> {
+        self.reference.digest()
+    }
+
+    /// A tag or digest of this repository. A digest goes where a tag does: the path in the registry is the same, and the
+    /// client panics on a digest when the answer to a push has no `Location`.
+    fn at(&self, tag_or_digest: &str) -> Reference {
+        Reference::with_tag(
+            self.reference.registry().to_owned(),
+            self.reference.repository().to_owned(),
+            tag_or_digest.to_owned(),
+        )
+    }
+
+    /// Uploads bytes, unless they are there.
+    pub fn put_bytes(&self, what: &str, bytes: &[u8]) -> Result<Blob> {
+        let blob = Blob { digest: Digest::of(bytes), size: bytes.len() as u64 };
+        if !self.has(&blob, what)? {
+            let bytes = Bytes::copy_from_slice(bytes);
+            self.timed(REQUEST_TIME, &format!("upload the {what} to"), async || {
+                self.client.push_blob(&self.reference, bytes.clone(), &blob.digest.to_string()).await.map(|_| ())
+            })?;
+        }
+        Ok(blob)
+    }
+
+    /// Uploads a file in one pass with bounded memory, unless it is there. The registry refuses it if its bytes are no
+    /// longer those of `blob`.
+    pub fn put_file(&self, what: &str, blob: &Blob, path: &Path) -> Result<()> {
+        if self.has(blob, what)? {
+            log::info!("{what}: {} bytes are there already", blob.size);
+            return Ok(());
+        }
+        let time = REQUEST_TIME + Duration::from_secs(blob.size / UPLOAD_RATE_MIN);
+        self.timed(time, &format!("upload the {what} {} to", path.display()), async || {
+            let stream = futures_util::stream::iter(Chunks::open(what, path, blob.size)?);
+            let digest = blob.digest.to_string();
+            self.client.push_blob_stream(&self.reference, stream, &digest, Some(blob.size)).await.map(|_| ())
+        })
+    }
+
+    fn has(&self, blob: &Blob, what: &str) -> Result<bool> {
+        let digest = blob.digest.to_string();
+        self.timed(REQUEST_TIME, &format!("look for the {what} in"), async || {
+            self.client.blob_exists(&self.reference, &digest).await
+        })
+    }
+
+    /// Writes a manifest or index under a tag, or under its own digest. Returns the digest.
+    pub fn put_manifest(&self, tag: Option<&str>, raw: &[u8], media_type: &'static str) -> Result<Digest> {
+        let digest = Digest::of(raw);
+        let target = self.at(tag.unwrap_or(&digest.to_string()));
+        let raw = Bytes::copy_from_slice(raw);
+        self.timed(REQUEST_TIME, &format!("write {} to", target.tag().unwrap_or_default()), async || {
+            let media_type = HeaderValue::from_static(media_type);
+            self.client.push_manifest_raw(&target, raw.clone(), media_type).await.map(|_| ())
+        })?;
+        Ok(digest)
+    }
+
+    /// Reads a manifest or index; `None` if there is none.
+    pub fn manifest(&self, tag_or_digest: &str) -> Result<Option<Bytes>> {
+        let types = [OCI_INDEX_TYPE, OCI_MANIFEST_TYPE, DOCKER_INDEX_TYPE, DOCKER_MANIFEST_TYPE];
+        let target = self.at(tag_or_digest);
+        let auth = oci_client::secrets::RegistryAuth::Anonymous; // the login is stored already; this one is not used
+        self.timed(REQUEST_TIME, &format!("read {} of", text::shown(tag_or_digest)), async || {
+            match self.client.pull_manifest_raw(&target, &auth, &types).await {
+                Ok((raw, _)) => Ok(Some(raw)),
+                Err(e) if is_absent(&e) => Ok(None),
+                Err(e) => Err(e),
+            }
+        })
+    }
+
+    /// Is `referrer` listed as a referrer of `subject`, where readers look for it?
+    pub fn lists(&self, subject: &Digest, referrer: &Digest) -> Result<bool> {
+        let target = Reference::with_digest(
+            self.reference.registry().to_owned(),
+            self.reference.repository().to_owned(),
+            subject.to_string(),
+        );
+        let listed = self
+            .timed(REQUEST_TIME, "list the signatures in", async || self.client.pull_referrers(&target, None).await)?;
+        let referrer = referrer.to_string();
+        Ok(listed.manifests.iter().any(|entry| entry.digest == referrer))
+    }
+
+    /// Runs one operation with its time limit, and again if its failure may pass.
+    fn timed<T>(
+        &self,
+        time: Duration,
+        what: &str,
+        operation: impl AsyncFn() -> Result<T, OciDistributionError>,
+    ) -> Result<T> {
+        let mut wait = RETRY_WAIT;
+        for left in (0..TRIES).rev() {
+            let result = self.runtime.block_on(async { tokio::time::timeout(time, operation()).await });
+            let (why, may_pass) = match result {
+                Ok(Ok(value)) => return Ok(value),
+                Ok(Err(e)) if may_pass(&e) => (e, true),
+                Ok(Err(e)) => (e, false),
+                Err(_) => {
+                    let message = format!("cannot {what} {}: no answer within {} s", self.name(), time.as_secs());
+                    return Err(Error::new(Exit::Unavailable, "registry-too-slow", message));
+                }
+            };
+            if !may_pass || left == 0 {
+                return Err(self.explain(what, &why));
+            }
+            log::warn!("cannot {what} {}: {}; trying again", self.name(), describe(&why));
+            self.runtime.block_on(tokio::time::sleep(wait));
+            wait *= 2;
+        }
+        unreachable!("the last try returns")
+    }
+
+    fn explain(&self, what: &str, e: &OciDistributionError) -> Error {
+        let message = format!("cannot {what} {}: {}", self.name(), describe(e));
+        match status(e) {
+            Some(401 | 403) => Error::new(Exit::Unavailable, "registry-denied", message).remedy(format!(
+                "Log in: set {} and {}, or run `docker login {}`.",
+                credentials::USER,
+                credentials::PASSWORD,
+                self.host()
+            )),
+            _ => Error::new(Exit::Unavailable, "registry-failed", message),
+        }
+    }
+}
+
+fn client(access: &Access) -> Result<Client> {
+    // Fails when a provider is there already, which is as good.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let mut extra_root_certificates = vec![];
+    if let Some(path) = &access.registry_ca {
+        let data = std::fs::read(path).context(Exit::Config, "bad-ca", format!("read {}", path.display()))?;
+        extra_root_certificates.push(Certificate { encoding: CertificateEncoding::Pem, data });
+    }
+    Client::try_from(ClientConfig {
+        protocol: ClientProtocol::HttpsExcept(access.plain_http.clone()),
+        extra_root_certificates,
+        // One PUT with the whole blob is what every registry takes; some do not take chunks.
+        use_monolithic_push: true,
+        connect_timeout: Some(CONNECT_TIME),
+        user_agent: concat!("kubesolo-release/", env!("CARGO_PKG_VERSION")),
+        ..ClientConfig::default()
+    })
+    .context(Exit::Config, "no-client", "set up the registry client")
+}
+
+/// A file in pieces. Tells about its progress, since a kernel over a slow line takes a while.
+struct Chunks {
+    what: String,
+    file: File,
+    size: u64,
+    sent: u64,
+    told: Instant,
+}
+
+impl Chunks {
+    fn open(what: &str, path: &Path, size: u64) -> std::io::Result<Self> {
+        log::info!("{what}: uploading {size} bytes");
+        Ok(Self { what: what.to_owned(), file: File::open(path)?, size, sent: 0, told: Instant::now() })
+    }
+}
+
+impl Iterator for Chunks {
+    type Item = Result<Bytes, OciDistributionError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let mut chunk = Vec::with_capacity(CHUNK_BYTES);
+        match (&self.file).take(CHUNK_BYTES as u64).read_to_end(&mut chunk) {
+            Err(e) => return Some(Err(e.into())),
+            Ok(0) => return None,
+            Ok(read) => self.sent += read as u64,
+        }
+        if self.told.elapsed() >= PROGRESS_EVERY {
+            log::info!("{}: {} of {} bytes", self.what, self.sent, self.size);
+            self.told = Instant::now();
+        }
+        Some(Ok(chunk.into()))
+    }
+}
+
+fn status(e: &OciDistributionError) -> Option<u16> {
+    match e {
+        OciDistributionError::ServerError { code, .. } => Some(*code),
+        OciDistributionError::RequestError(e) => e.status().map(|s| s.as_u16()),
+        OciDistributionError::UnauthorizedError { .. } | OciDistributionError::AuthenticationFailure(_) => Some(401),
+        OciDistributionError::RegistryError { envelope, .. } => match envelope.errors.first().map(|e| &e.code)? {
+            OciErrorCode::Unauthorized => Some(401),
+            OciErrorCode::Denied => Some(403),
+            OciErrorCode::ManifestUnknown | OciErrorCode::NameUnknown | OciErrorCode::NotFound => Some(404),
+            OciErrorCode::Toomanyrequests => Some(429),
+            _ => None,
+        },
+        _ => None,
+    }
+}
+
+fn is_absent(e: &OciDistributionError) -> bool {
+    matches!(e, OciDistributionError::ImageManifestNotFoundError(_)) || status(e) == Some(404)
+}
+
+fn may_pass(e: &OciDistributionError) -> bool {
+    match status(e) {
+        Some(code) => matches!(code, 408 | 429 | 500..),
+        None => matches!(e, OciDistributionError::RequestError(e) if !e.is_builder() && !e.is_decode()),
+    }
+}
+
+/// The whole chain of causes on one line: reqwest's own text stops at "error sending request".
+fn describe(e: &OciDistributionError) -> String {
+    let mut line = e.to_string();
+    let mut cause = std::error::Error::source(e);
+    while let Some(e) = cause {
+        let more = e.to_string();
+        if !line.contains(&more) {
+            line = format!("{line}: {more}");
+        }
+        cause = e.source();
+    }
+    text::shown(&line)
+}
