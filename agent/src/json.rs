@@ -6,7 +6,7 @@
 use std::collections::HashSet;
 use std::fmt;
 
-use serde::de::{self, Deserialize, DeserializeOwned, DeserializeSeed, MapAccess, SeqAccess, Visitor};
+use serde::de::{self, DeserializeOwned, DeserializeSeed, MapAccess, SeqAccess, Visitor};
 
 use crate::error::{Error, Exit, Result};
 use crate::{limits, text};
@@ -88,7 +88,7 @@ impl<'de> Visitor<'de> for Unambiguous {
         let mut keys = HashSet::new();
         while let Some(key) = map.next_key::<Key>()? {
             if !keys.insert(key.0.clone()) {
-                return Err(de::Error::custom(format_args!("key \"{}\" twice", text::shown(&key.0))));
+                return Err(de::Error::custom(format_args!("key \"{}\" twice", key.0)));
             }
             map.next_value_seed(inner)?;
         }

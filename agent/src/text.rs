@@ -7,7 +7,13 @@ use crate::limits;
 /// A registry's answer must not be able to move the cursor, forge a log line or fill the disk with one message.
 #[must_use]
 pub fn shown(text: &str) -> String {
-    let mut out: String = text.chars().take(limits::SHOWN_CHARS).flat_map(char::escape_default).collect();
+    let mut out = String::new();
+    for c in text.chars().take(limits::SHOWN_CHARS) {
+        match c {
+            ' '..='[' | ']'..='~' => out.push(c),
+            _ => out.extend(c.escape_default()),
+        }
+    }
     if text.chars().nth(limits::SHOWN_CHARS).is_some() {
         out.push_str("...");
     }
@@ -20,7 +26,8 @@ mod tests {
 
     #[test]
     fn control_characters_are_escaped() {
-        assert_eq!(shown("a\x1b[2J\n\u{202e}b"), "a\\u{1b}[2J\\n\\u{202e}b");
+        assert_eq!(shown("a\x1b[2J\n\u{202e}b\\"), "a\\u{1b}[2J\\n\\u{202e}b\\\\");
+        assert_eq!(shown("it's \"fine\" {[~]}"), "it's \"fine\" {[~]}");
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! Where releases come from.
 
+pub mod oci;
+
 use bytes::Bytes;
 
 use crate::error::Result;

@@ -1,1 +1,360 @@
 //! Releases in an OCI registry.
+
+use std::rc::Rc;
+
+use oci_client::Reference;
+use reqwest::Url;
+use serde::Deserialize;
+use serde::de::IgnoredAny;
+
+use super::{Body, Offer, Source};
+use crate::error::{Error, Exit, Result};
+use crate::fetch::{self, Answer, BlobBody, Client, Deadline, FetchOptions};
+use crate::release::{self, Architecture, Blob, Descriptor, Digest, Manifest, Release, SIGNATURE_TYPE};
+use crate::trust::Signature;
+use crate::{json, limits, text};
+
+/// What is asked for when manifests are: every type that is understood, or registries convert or refuse.
+const MANIFESTS: &str = "application/vnd.oci.image.index.v1+json, application/vnd.docker.distribution.manifest.list.v2+json, \
+                         application/vnd.oci.image.manifest.v1+json, application/vnd.docker.distribution.manifest.v2+json";
+
+/// One repository of a registry, at one tag or digest.
+pub struct OciSource {
+    client: Rc<Client>,
+    root: Url,
+    repository: String,
+    wanted: Wanted,
+    origin: String,
+}
+
+enum Wanted {
+    Tag(String),
+    Digest(Digest),
+}
+
+impl OciSource {
+    /// `reference` is `host/path`, `host/path:tag` or `host/path@sha256:…`. A `tag` counts more than the reference's own;
+    /// `default_tag` (the channel) is for when there is neither. No request is sent yet.
+    pub fn new(options: &FetchOptions, reference: &str, tag: Option<&str>, default_tag: &str) -> Result<Self> {
+        let bad = |why: &str| {
+            let message = format!("registry \"{}\": {why}", text::shown(reference));
+            Error::new(Exit::Config, "bad-reference", message)
+                .remedy("Write it as host/path, host:port/path:tag or host/path@sha256:...")
+        };
+        let parsed: Reference = reference.parse().map_err(|e| bad(&format!("{e}")))?;
+        let name = reference.split('@').next().unwrap_or_default();
+        // The parser's own defaults, a public registry and the tag `latest`, are nobody's wish on a device.
+        if !name.starts_with(&format!("{}/", parsed.registry())) {
+            return Err(bad("it does not start with a host"));
+        }
+        let own_tag = parsed.tag().filter(|_| name.rsplit('/').next().is_some_and(|last| last.contains(':')));
+        let wanted = match (parsed.digest(), tag) {
+            (Some(_), Some(_)) => return Err(bad("it has a digest, so there can be no tag")),
+            (Some(digest), None) => Wanted::Digest(digest.parse().map_err(|e: Error| bad(&e.message))?),
+            (None, tag) => Wanted::Tag(tag.or(own_tag).unwrap_or(default_tag).to_owned()),
+        };
+        let origin = format!("{}/{}", parsed.registry(), parsed.repository());
+        let origin = match &wanted {
+            Wanted::Digest(digest) => format!("{origin}@{digest}"),
+            Wanted::Tag(tag) if format!("{origin}:{tag}").parse::<Reference>().is_ok_and(|r| r.tag() == Some(tag)) => {
+                format!("{origin}:{tag}")
+            }
+            Wanted::Tag(tag) => {
+                let message = format!("\"{}\" cannot be a tag", text::shown(tag));
+                return Err(Error::new(Exit::Config, "bad-tag", message)
+                    .remedy("Name the tag: up to 128 letters, digits, dots, dashes and underscores."));
+            }
+        };
+        let client = Client::new(options)?;
+        let root = client.root(parsed.resolve_registry())?;
+        Ok(Self { client: Rc::new(client), root, repository: parsed.repository().to_owned(), wanted, origin })
+    }
+
+    fn url(&self, kind: &str, reference: &str) -> Url {
+        let mut url = self.root.clone();
+        url.set_path(&format!("/v2/{}/{kind}/{reference}", self.repository));
+        url
+    }
+
+    /// The one look at the tag: everything after it goes by digest.
+    fn resolve(&self, deadline: Deadline) -> Result<Answer> {
+        let reference = match &self.wanted {
+            Wanted::Tag(tag) => tag.clone(),
+            Wanted::Digest(digest) => digest.to_string(),
+        };
+        let limit = limits::INDEX_BYTES.max(limits::MANIFEST_BYTES);
+        let answer =
+            self.client.document(&self.url("manifests", &reference), MANIFESTS, limit, &self.origin, deadline)?;
+        if answer.status == 404 {
+            let what = if matches!(self.wanted, Wanted::Tag(_)) { "tag" } else { "digest" };
+            let message = format!("{}: the registry has no such {what}", self.origin);
+            return Err(Error::new(Exit::Unavailable, "tag-not-found", message)
+                .remedy("Check registry, tag and channel against what was published."));
+        }
+        let answer = answer.good(&self.origin)?;
+        let expected = match &self.wanted {
+            Wanted::Digest(digest) => Some(*digest),
+            Wanted::Tag(_) => fetch::digest_of(&answer.headers),
+        };
+        if let Some(expected) = expected {
+            check_digest(&answer.body, expected, &self.origin)?;
+        }
+        Ok(answer)
+    }
+
+    /// Fetches the manifest that `entry` describes, and nothing else.
+    fn manifest(&self, entry: &Descriptor, what: &str, deadline: Deadline) -> Result<Answer> {
+        let digest: Digest = entry.digest.parse()?;
+        if entry.size > limits::MANIFEST_BYTES {
+            return Err(limits::exceeded(what, format_args!("{} bytes", limits::MANIFEST_BYTES)));
+        }
+        let url = self.url("manifests", &digest.to_string());
+        let answer = self.client.document(&url, MANIFESTS, limits::MANIFEST_BYTES, what, deadline)?.good(what)?;
+        check_size(&answer.body, entry.size, what)?;
+        check_digest(&answer.body, digest, what)?;
+        Ok(answer)
+    }
+
+    /// All signatures published for a manifest. A bad one among them is left out: whoever can add to a registry must not
+    /// be able to stop an update by adding nonsense.
+    fn signatures(&self, subject: Digest, deadline: Deadline) -> Result<Vec<Signature>> {
+        let mut entries = self.referrers(subject, deadline)?;
+        if entries.is_empty() {
+            // No such interface here; or the registry got it after the signatures were pushed.
+            entries = self.tagged_referrers(subject, deadline)?;
+        }
+        let mut signatures = vec![];
+        for entry in entries {
+            match self.signature(&entry, subject, deadline) {
+                Ok(more) => signatures.extend(more),
+                Err(e) if e.exit == Exit::Data || e.reason == "not-found" => log::debug!("signature left out: {e}"),
+                Err(e) => return Err(e),
+            }
+        }
+        if signatures.len() > limits::SIGNATURES {
+            return Err(limits::exceeded(format_args!("signatures of {subject}"), limits::SIGNATURES));
+        }
+        Ok(signatures)
+    }
+
+    /// Signatures by the referrers interface; none if the registry does not have it.
+    fn referrers(&self, subject: Digest, deadline: Deadline) -> Result<Vec<Descriptor>> {
+        let what = format!("list of referrers of {subject}");
+        let mut next = Some(self.url("referrers", &subject.to_string()));
+        if let Some(url) = &mut next {
+            url.query_pairs_mut().append_pair("artifactType", SIGNATURE_TYPE);
+        }
+        let (mut list, mut room) = (Listed::default(), limits::REFERRERS_BYTES);
+        while let Some(url) = next {
+            let answer = self.client.document(&url, release::OCI_INDEX_TYPE, room, &what, deadline)?;
+            if answer.status.is_client_error() || answer.media_type() != Some(release::OCI_INDEX_TYPE) {
+                log::debug!("no referrers interface: {} {:?}", answer.status.as_u16(), answer.media_type());
+                break;
+            }
+            let answer = answer.good(&what)?;
+            room = room.saturating_sub(answer.body.len() as u64);
+            list.add(&answer.body, &what)?;
+            next = next_page(&answer);
+        }
+        Ok(list.signatures)
+    }
+
+    /// Signatures by the fallback tag, an index that publishers keep where there is no referrers interface.
+    fn tagged_referrers(&self, subject: Digest, deadline: Deadline) -> Result<Vec<Descriptor>> {
+        let tag = format!("sha256-{}", subject.hex());
+        let what = format!("list of referrers at tag {tag}");
+        let url = self.url("manifests", &tag);
+        let answer = self.client.document(&url, release::OCI_INDEX_TYPE, limits::REFERRERS_BYTES, &what, deadline)?;
+        let mut list = Listed::default();
+        if answer.status != 404 {
+            list.add(&answer.good(&what)?.body, &what)?;
+        }
+        Ok(list.signatures)
+    }
+
+    fn signature(&self, entry: &Descriptor, subject: Digest, deadline: Deadline) -> Result<Vec<Signature>> {
+        let what = format!("signature {}", text::shown(&entry.digest));
+        let answer = self.manifest(entry, &what, deadline)?;
+        let manifest: Manifest = json::parse(&answer.body, &what)?;
+        manifest.check()?;
+        let wrong = |why: &str| Error::new(Exit::Data, "malformed-signature", format!("{what}: {why}"));
+        if !manifest.is_of_type(SIGNATURE_TYPE) {
+            return Err(wrong("it is something else"));
+        }
+        if manifest.subject.as_ref().is_some_and(|s| s.digest != subject.to_string()) {
+            return Err(wrong("it is of another manifest"));
+        }
+        let mut signatures = vec![];
+        for layer in manifest.layers.iter().filter(|layer| layer.media_type == SIGNATURE_TYPE) {
+            if layer.size != 64 {
+                return Err(wrong("it has not 64 bytes"));
+            }
+            let digest: Digest = layer.digest.parse()?;
+            let url = self.url("blobs", &digest.to_string());
+            let raw = self.client.document(&url, "*/*", layer.size, &what, deadline)?.good(&what)?.body;
+            check_digest(&raw, digest, &what)?;
+            let bytes = raw.try_into().map_err(|_| wrong("it has not 64 bytes"))?;
+            let key_id = manifest.annotations.get(release::KEY_ID).or(layer.annotations.get(release::KEY_ID));
+            let key_id =
+                key_id.filter(|id| id.len() == 16 && id.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')));
+            signatures.push(Signature { key_id: key_id.cloned(), bytes });
+        }
+        Ok(signatures)
+    }
+}
+
+impl Source for OciSource {
+    fn offer(&mut self, architecture: Architecture) -> Result<Offer> {
+        let deadline = self.client.deadline();
+        let mut answer = self.resolve(deadline)?;
+        let mut signed_type = document_type(&answer, &self.origin)?;
+        if matches!(signed_type.as_str(), release::OCI_INDEX_TYPE | release::DOCKER_INDEX_TYPE) {
+            let index = Index::parse(&answer.body, &self.origin, limits::INDEX_ENTRIES)?;
+            let entry = index.choose(architecture).ok_or_else(|| {
+                let message = format!("{} has nothing for {architecture}, only for {}", self.origin, index.platforms());
+                Error::new(Exit::NotAllowed, "no-such-architecture", message)
+                    .remedy(format!("Publish the release for {architecture} too, or choose another tag."))
+            })?;
+            let what = format!("manifest for {architecture} of {}", self.origin);
+            answer = self.manifest(entry, &what, deadline)?;
+            signed_type = document_type(&answer, &what)?;
+        }
+        let release = Release::from_oci_manifest(&answer.body).map_err(|e| e.context(&self.origin))?;
+        if release.architecture != architecture {
+            let message = format!("{} is for {}, not for {architecture}", self.origin, release.architecture);
+            return Err(Error::new(Exit::NotAllowed, "wrong-architecture", message)
+                .remedy("Publish an index with one manifest for each architecture, or choose another tag."));
+        }
+        let digest = Digest::of(&answer.body);
+        let signatures = self.signatures(digest, deadline)?;
+        Ok(Offer { release, digest, signed: answer.body, signed_type, signatures, origin: self.origin.clone() })
+    }
+
+    fn open(&mut self, blob: &Blob) -> Result<Box<dyn Body>> {
+        let what = format!("{} of {}", blob.digest, self.origin);
+        let url = self.url("blobs", &blob.digest.to_string());
+        Ok(Box::new(BlobBody::open(self.client.clone(), url, blob.size, what)?))
+    }
+}
+
+/// The type that a document says it has, else the one its server says.
+fn document_type(answer: &Answer, what: &str) -> Result<String> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Typed {
+        media_type: Option<String>,
+    }
+    let typed: Typed = json::parse(&answer.body, what)?;
+    let found = typed.media_type.or(answer.media_type().map(str::to_owned)).unwrap_or_default();
+    match found.as_str() {
+        release::OCI_INDEX_TYPE
+        | release::DOCKER_INDEX_TYPE
+        | release::OCI_MANIFEST_TYPE
+        | release::DOCKER_MANIFEST_TYPE => Ok(found),
+        other => {
+            let message = format!("{what} is neither manifest nor index, but \"{}\"", text::shown(other));
+            Err(Error::new(Exit::Data, "malformed-manifest", message))
+        }
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Index {
+    schema_version: u64,
+    media_type: Option<String>,
+    #[serde(deserialize_with = "release::null_is_empty")]
+    manifests: Vec<Descriptor>,
+    config: Option<IgnoredAny>,
+    layers: Option<IgnoredAny>,
+}
+
+impl Index {
+    fn parse(raw: &[u8], what: &str, entries: usize) -> Result<Self> {
+        let index: Self = json::parse(raw, what)?;
+        let known =
+            matches!(index.media_type.as_deref(), None | Some(release::OCI_INDEX_TYPE | release::DOCKER_INDEX_TYPE));
+        // One document that can be read as manifest and as index is two documents.
+        if index.schema_version != 2 || !known || index.config.is_some() || index.layers.is_some() {
+            return Err(Error::new(Exit::Data, "malformed-index", format!("{what} is not a valid index")));
+        }
+        if index.manifests.len() > entries {
+            return Err(limits::exceeded(what, format_args!("{entries} entries")));
+        }
+        Ok(index)
+    }
+
+    /// The first entry that this device can run, as OCI has it. Entries of no platform (attestations are `unknown`) are
+    /// none of ours; a variant is only accepted if every processor of the architecture has it.
+    fn choose(&self, architecture: Architecture) -> Option<&Descriptor> {
+        let variants: &[&str] = match architecture {
+            Architecture::Amd64 => &["", "v1"],
+            Architecture::Arm64 => &["", "v8"],
+        };
+        self.manifests.iter().find(|entry| {
+            matches!(entry.media_type.as_str(), release::OCI_MANIFEST_TYPE | release::DOCKER_MANIFEST_TYPE)
+                && entry.platform.as_ref().is_some_and(|p| {
+                    p.os == "linux"
+                        && p.architecture == architecture.to_string()
+                        && variants.contains(&p.variant.as_deref().unwrap_or_default())
+                })
+        })
+    }
+
+    fn platforms(&self) -> String {
+        let platforms = self.manifests.iter().filter_map(|entry| entry.platform.as_ref());
+        let names: Vec<String> = platforms.map(|p| format!("{}/{}", p.os, p.architecture)).collect();
+        if names.is_empty() { "no platform at all".into() } else { text::shown(&names.join(", ")) }
+    }
+}
+
+/// The signatures in a list of referrers, which can come in pages.
+#[derive(Default)]
+struct Listed {
+    entries: usize,
+    signatures: Vec<Descriptor>,
+}
+
+impl Listed {
+    fn add(&mut self, raw: &[u8], what: &str) -> Result<()> {
+        let index = Index::parse(raw, what, limits::REFERRERS - self.entries)?;
+        self.entries += index.manifests.len();
+        for entry in index.manifests {
+            let known = self.signatures.iter().any(|s| s.digest == entry.digest);
+            if entry.artifact_type.as_deref() == Some(SIGNATURE_TYPE) && !known {
+                self.signatures.push(entry);
+            }
+        }
+        if self.signatures.len() > limits::SIGNATURES {
+            return Err(limits::exceeded(what, format_args!("{} signatures", limits::SIGNATURES))
+                .remedy("Remove signatures of this manifest from the registry that nobody needs."));
+        }
+        Ok(())
+    }
+}
+
+/// The next page of a list (RFC 8288), on the same server.
+fn next_page(answer: &Answer) -> Option<Url> {
+    let link = answer.headers.get(reqwest::header::LINK)?.to_str().ok()?;
+    let (target, rest) = link.strip_prefix('<')?.split_once('>')?;
+    let next = answer.url.join(target).ok()?;
+    (rest.contains("rel=\"next\"") && next.origin() == answer.url.origin()).then_some(next)
+}
+
+fn check_digest(bytes: &[u8], expected: Digest, what: &str) -> Result<()> {
+    let found = Digest::of(bytes);
+    if found == expected {
+        return Ok(());
+    }
+    let message = format!("{what}: the digest is {found}, not {expected}");
+    Err(Error::new(Exit::Data, "digest-mismatch", message)
+        .remedy("The registry, or something on the way, changed the bytes; publish again or find out who did."))
+}
+
+fn check_size(bytes: &[u8], expected: u64, what: &str) -> Result<()> {
+    if bytes.len() as u64 == expected {
+        return Ok(());
+    }
+    let message = format!("{what}: it has {} bytes, not {expected}", bytes.len());
+    Err(Error::new(Exit::Data, "size-mismatch", message))
+}

@@ -1,4 +1,4 @@
-//! HTTP, with a limit on everything.
+//! What an administrator can say about reaching servers.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -8,7 +8,7 @@ use crate::limits;
 /// How to reach servers.
 #[derive(Clone, Debug)]
 pub struct FetchOptions {
-    /// PEM file with the certificate authorities to trust, instead of the system's.
+    /// PEM file with the certificate authorities to trust, in addition to the system's.
     pub registry_ca: Option<PathBuf>,
     /// `host` or `host:port`, exactly as in the reference: spoken to without TLS. Nothing else is.
     pub plain_http: Vec<String>,

@@ -1,0 +1,243 @@
+//! The download of one image: resumed after a broken connection, ended when it is too slow or too long.
+
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use reqwest::header::{self, HeaderMap, HeaderValue};
+use reqwest::{Response, Url};
+
+use super::client::{Client, Failure, cause, passing, refusal, shown};
+use crate::error::{Error, Exit, Result};
+use crate::source::Body;
+use crate::text;
+
+/// So much progress makes up for all failed attempts before it.
+const PROGRESS_BYTES: u64 = 64 * 1024;
+
+/// A download of known size.
+pub(crate) struct BlobBody {
+    client: Rc<Client>,
+    url: Url,
+    what: String,
+    size: u64,
+    received: u64,
+    stream: Option<Stream>,
+    /// Since the last progress.
+    failures: u32,
+    failed_at: u64,
+    rate: Rate,
+}
+
+struct Stream {
+    response: Response,
+    /// The length was told before, or the end is marked: an early end is the server's word, not an accident.
+    framed: bool,
+    /// Known already, sent again by a server that does not resume.
+    skip: u64,
+}
+
+impl BlobBody {
+    /// Sends the request; returns when the server answered that it has the blob, and not of another size.
+    pub(crate) fn open(client: Rc<Client>, url: Url, size: u64, what: String) -> Result<Self> {
+        let rate = Rate::new(client.options.patience.rate_window, client.options.patience.rate_min);
+        let mut body = Self { client, url, what, size, received: 0, stream: None, failures: 0, failed_at: 0, rate };
+        while body.stream.is_none() {
+            body.connect()?;
+        }
+        Ok(body)
+    }
+
+    /// One attempt to get a stream that goes on after what was received; `Ok` without one means: try again.
+    fn connect(&mut self) -> Result<()> {
+        let end = Instant::now() + self.client.options.patience.idle;
+        let begin = Instant::now();
+        let attempt = self.client.within(end, self.request());
+        self.rate.add(begin.elapsed(), 0);
+        match attempt {
+            Some(Ok(stream)) => {
+                self.stream = Some(stream);
+                Ok(())
+            }
+            Some(Err(Failure::Final(e))) => Err(e),
+            Some(Err(Failure::Passing(e, wish))) => self.failed(e, wish),
+            None => self.failed(self.broken("no answer"), None),
+        }
+    }
+
+    async fn request(&self) -> Result<Stream, Failure> {
+        let mut headers = HeaderMap::new();
+        if self.received > 0 {
+            let range = HeaderValue::try_from(format!("bytes={}-", self.received));
+            headers.extend(range.ok().map(|range| (header::RANGE, range)));
+        }
+        let response = self.client.answer(&self.url, &headers, &self.what).await?;
+        let (status, url) = (response.status(), response.url());
+        if let Some(failure) = passing(status, url, response.headers(), b"", &self.what) {
+            return Err(failure);
+        }
+        let skip = match status.as_u16() {
+            200 => self.received,
+            206 if self.received > 0 => {
+                let range = response.headers().get(header::CONTENT_RANGE).and_then(|value| value.to_str().ok());
+                let range = range.unwrap_or("nothing");
+                let wanted = format!("bytes {}-{}/", self.received, self.size - 1);
+                if !range.strip_prefix(&wanted).is_some_and(|total| total == "*" || total == self.size.to_string()) {
+                    let message = format!(
+                        "{} sends {} of {}, not {wanted}{}",
+                        shown(url),
+                        text::shown(range),
+                        self.what,
+                        self.size
+                    );
+                    return Err(Error::new(Exit::Data, "range-mismatch", message).into());
+                }
+                0
+            }
+            _ => return Err(refusal(status, url, b"", &self.what).into()),
+        };
+        let told = response.content_length();
+        let expected = self.size - self.received + skip;
+        if let Some(told) = told.filter(|told| *told != expected) {
+            let message = format!("{}: {} has {told} bytes, the manifest says {expected}", self.what, shown(url));
+            return Err(Error::new(Exit::Data, "size-mismatch", message).into());
+        }
+        let framed = told.is_some() || response.headers().contains_key(header::TRANSFER_ENCODING);
+        Ok(Stream { response, framed, skip })
+    }
+
+    /// Counts a failed attempt and waits, or gives up.
+    fn failed(&mut self, error: Error, wish: Option<Duration>) -> Result<()> {
+        self.stream = None;
+        if self.received - self.failed_at >= PROGRESS_BYTES {
+            self.failures = 0;
+        }
+        self.failures += 1;
+        self.failed_at = self.received;
+        let patience = &self.client.options.patience;
+        let pause = self.client.pause(self.failures, wish);
+        if self.failures >= patience.blob_attempts || pause > patience.retry_after_max {
+            let (received, size) = (self.received, self.size);
+            return Err(error.context(format_args!("gave up after {received} of {size} bytes")));
+        }
+        log::warn!("{error}; going on in {pause:.1?}");
+        std::thread::sleep(pause);
+        self.rate.add(pause, 0);
+        self.check_rate()
+    }
+
+    fn broken(&self, why: &str) -> Error {
+        let message = format!("cannot fetch {} from {}: {why}", self.what, shown(&self.url));
+        Error::new(Exit::Unavailable, "unreachable", message)
+            .remedy("Check the connection to the server, then try again.")
+    }
+
+    fn check_rate(&mut self) -> Result<()> {
+        if self.rate.enough() {
+            return Ok(());
+        }
+        let Rate { window, min, .. } = self.rate;
+        let why = format!("slower than {min} bytes per second over {window:.0?}");
+        Err(Error { reason: "too-slow", ..self.broken(&why) })
+    }
+
+    fn surplus(&self) -> Error {
+        let message = format!("{} has more than the {} bytes that the manifest says", self.what, self.size);
+        Error::new(Exit::Data, "size-mismatch", message)
+    }
+
+    /// The size is reached; a stream of unknown length must end now.
+    fn end(&mut self) -> Result<()> {
+        let Some(mut stream) = self.stream.take() else { return Ok(()) };
+        while stream.response.content_length().is_none() {
+            let end = Instant::now() + self.client.options.patience.idle;
+            match self.client.within(end, stream.response.chunk()) {
+                Some(Ok(Some(more))) if more.is_empty() => {}
+                Some(Ok(Some(_))) => return Err(self.surplus()),
+                // All bytes are here; how the connection ends is no concern.
+                _ => break,
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Body for BlobBody {
+    fn chunk(&mut self) -> Result<Option<Bytes>> {
+        while self.received < self.size {
+            let Some(stream) = &mut self.stream else {
+                self.connect()?;
+                continue;
+            };
+            let begin = Instant::now();
+            let end = begin + self.client.options.patience.idle.min(self.rate.left());
+            let next = self.client.within(end, stream.response.chunk());
+            let arrived = next.as_ref().map_or(0, |next| next.as_ref().map_or(0, |c| c.as_ref().map_or(0, Bytes::len)));
+            self.rate.add(begin.elapsed(), arrived as u64);
+            match next {
+                Some(Ok(Some(mut bytes))) => {
+                    let known = stream.skip.min(bytes.len() as u64);
+                    stream.skip -= known;
+                    // At most its length.
+                    drop(bytes.split_to(known as usize));
+                    if bytes.len() as u64 > self.size - self.received {
+                        return Err(self.surplus());
+                    }
+                    self.received += bytes.len() as u64;
+                    self.check_rate()?;
+                    if !bytes.is_empty() {
+                        return Ok(Some(bytes));
+                    }
+                }
+                Some(Ok(None)) if stream.framed => {
+                    let message = format!(
+                        "{} ends after {} of the {} bytes that the manifest says",
+                        self.what, self.received, self.size
+                    );
+                    return Err(Error::new(Exit::Data, "size-mismatch", message));
+                }
+                Some(Ok(None)) => self.failed(self.broken("the connection was closed"), None)?,
+                Some(Err(e)) => self.failed(self.broken(&cause(&e)), None)?,
+                None => {
+                    self.check_rate()?;
+                    self.failed(self.broken("no byte for too long"), None)?;
+                }
+            }
+        }
+        self.end()?;
+        Ok(None)
+    }
+}
+
+/// Bytes over time, in windows one after the other. Time spent elsewhere, writing to a slow disk, is not counted.
+struct Rate {
+    window: Duration,
+    min: u64,
+    waited: Duration,
+    bytes: u64,
+}
+
+impl Rate {
+    fn new(window: Duration, min: u64) -> Self {
+        Self { window, min, waited: Duration::ZERO, bytes: 0 }
+    }
+
+    fn add(&mut self, waited: Duration, bytes: u64) {
+        self.waited += waited;
+        self.bytes += bytes;
+    }
+
+    fn left(&self) -> Duration {
+        self.window.saturating_sub(self.waited).max(Duration::from_millis(1))
+    }
+
+    /// False when a window is over and had too little; starts the next one when it had enough.
+    fn enough(&mut self) -> bool {
+        if self.waited < self.window {
+            return true;
+        }
+        let enough = self.bytes as u128 * 1000 >= self.min as u128 * self.waited.as_millis();
+        (self.waited, self.bytes) = (Duration::ZERO, 0);
+        enough
+    }
+}

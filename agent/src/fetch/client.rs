@@ -1,0 +1,440 @@
+//! Requests: redirects, tokens, retries and limits, the same for every document and image.
+
+use std::cell::RefCell;
+use std::collections::{HashMap, HashSet};
+use std::error::Error as _;
+use std::fmt;
+use std::future::Future;
+use std::hash::{BuildHasher, RandomState};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use reqwest::header::{self, HeaderMap, HeaderValue};
+use reqwest::{Response, StatusCode, Url};
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+use tokio::runtime::Runtime;
+
+use super::options::FetchOptions;
+use crate::error::{Context, Error, Exit, Result};
+use crate::release::Digest;
+use crate::{json, limits, text};
+
+/// One HTTP client with one set of authorities, proxies and times, for everything that one command fetches.
+pub(crate) struct Client {
+    runtime: Runtime,
+    http: reqwest::Client,
+    pub(super) options: FetchOptions,
+    plain: HashSet<(String, u16)>,
+    /// By origin; a token is never sent anywhere else.
+    tokens: RefCell<HashMap<String, HeaderValue>>,
+}
+
+/// When the documents of one check must be complete.
+#[derive(Clone, Copy)]
+pub(crate) struct Deadline(Instant);
+
+/// An answer with its body, whatever its status.
+pub(crate) struct Answer {
+    pub(crate) url: Url,
+    pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
+    /// As far as [`limits::ERROR_BODY_BYTES`] if the status is an error.
+    pub(crate) body: Vec<u8>,
+}
+
+/// Why an attempt failed, and whether another one can help.
+pub(super) enum Failure {
+    Final(Error),
+    /// The pause is the server's wish, if it has one.
+    Passing(Error, Option<Duration>),
+}
+
+impl From<Error> for Failure {
+    fn from(e: Error) -> Self {
+        Self::Final(e)
+    }
+}
+
+/// Makes `ring` the cryptography of every TLS connection of this process.
+pub fn use_ring() {
+    // An error means that it is chosen already.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+}
+
+impl Client {
+    pub(crate) fn new(options: &FetchOptions) -> Result<Self> {
+        use_ring();
+        let tls = rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .context(Exit::Internal, "tls", "set up TLS")?
+            .with_root_certificates(authorities(options.registry_ca.as_deref())?)
+            .with_no_client_auth();
+        let mut http = reqwest::Client::builder()
+            .tls_backend_preconfigured(tls)
+            .user_agent(concat!(env!("CARGO_PKG_NAME"), "/", env!("CARGO_PKG_VERSION")))
+            // Followed in `answer`, which knows what may be sent where.
+            .redirect(reqwest::redirect::Policy::none())
+            .retry(reqwest::retry::never())
+            .connect_timeout(options.patience.connect);
+        if !options.proxies {
+            http = http.no_proxy();
+        }
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context(
+            Exit::Internal,
+            "runtime",
+            "start the network runtime",
+        )?;
+        Ok(Self {
+            runtime,
+            http: http.build().map_err(|e| {
+                Error::new(Exit::Config, "http-client", format!("cannot use the network: {}", cause(&e)))
+            })?,
+            plain: options.plain_http.iter().map(|host| plain_host(host)).collect::<Result<_>>()?,
+            options: options.clone(),
+            tokens: RefCell::default(),
+        })
+    }
+
+    /// The root URL of `host` or `host:port`: `https`, unless it is listed as plain.
+    pub(crate) fn root(&self, host: &str) -> Result<Url> {
+        let bad = |e| Error::new(Exit::Config, "bad-host", format!("\"{}\" is not a host: {e}", text::shown(host)));
+        let plain = Url::parse(&format!("http://{host}/")).map_err(bad)?;
+        if self.may_be_plain(&plain) { Ok(plain) } else { Url::parse(&format!("https://{host}/")).map_err(bad) }
+    }
+
+    pub(crate) fn deadline(&self) -> Deadline {
+        Deadline(Instant::now() + self.options.patience.documents)
+    }
+
+    /// Fetches a document of at most `limit` bytes, with retries, before the deadline. `what` names it in messages.
+    pub(crate) fn document(
+        &self,
+        url: &Url,
+        accept: &str,
+        limit: u64,
+        what: &str,
+        deadline: Deadline,
+    ) -> Result<Answer> {
+        let mut headers = HeaderMap::new();
+        headers.insert(header::ACCEPT, HeaderValue::from_str(accept).context(Exit::Internal, "header", "ask")?);
+        let attempts = self.options.patience.document_attempts;
+        let mut attempt = 0;
+        loop {
+            attempt += 1;
+            let one = async {
+                let answer = self.answer(url, &headers, what).await?;
+                self.whole(answer, limit, what).await
+            };
+            let (error, wish) = match self.within(deadline.0, one) {
+                None => return Err(self.too_late(what)),
+                Some(Ok(answer)) => return Ok(answer),
+                Some(Err(Failure::Final(e))) => return Err(e),
+                Some(Err(Failure::Passing(e, wish))) => (e, wish),
+            };
+            let pause = self.pause(attempt, wish);
+            if attempt >= attempts || pause > self.options.patience.retry_after_max {
+                return Err(error);
+            }
+            if Instant::now() + pause >= deadline.0 {
+                return Err(error.context(format_args!("no time for another attempt in {pause:.0?}")));
+            }
+            log::debug!("{error}; next attempt in {pause:.1?}");
+            std::thread::sleep(pause);
+        }
+    }
+
+    /// How long to wait after the given number of failed attempts: the server's wish, else twice as long each time; and a
+    /// little more, so that a fleet that failed together does not come back together.
+    pub(super) fn pause(&self, attempt: u32, wish: Option<Duration>) -> Duration {
+        let pause = wish.unwrap_or(self.options.patience.retry_pause * 2u32.saturating_pow(attempt - 1).min(32));
+        let chance = RandomState::new().hash_one(attempt) % 256;
+        if wish.is_some_and(|wish| wish > self.options.patience.retry_after_max) {
+            return pause;
+        }
+        (pause + pause.mul_f64(chance as f64 / 1024.0)).min(self.options.patience.retry_after_max)
+    }
+
+    /// Runs `work` until the time is over: `None`.
+    pub(super) fn within<T>(&self, end: Instant, work: impl Future<Output = T>) -> Option<T> {
+        self.runtime.block_on(async { tokio::time::timeout_at(end.into(), work).await.ok() })
+    }
+
+    fn too_late(&self, what: &str) -> Error {
+        let time = self.options.patience.documents;
+        Error::new(Exit::Unavailable, "timeout", format!("cannot fetch {what}: not done after {time:.0?}"))
+            .remedy("Try again later, or check the connection to the server.")
+    }
+
+    /// Sends one request and follows it to an answer that is neither a redirect nor, if that can be helped, a 401.
+    pub(super) async fn answer(&self, url: &Url, headers: &HeaderMap, what: &str) -> Result<Response, Failure> {
+        let response = self.redirected(url, headers, what).await?;
+        if response.status() != StatusCode::UNAUTHORIZED || origin(response.url()) != origin(url) {
+            return Ok(response);
+        }
+        // The token is missing, or it expired.
+        self.tokens.borrow_mut().remove(&origin(url));
+        let token = self.token(&response, what).await?;
+        drop(response);
+        self.tokens.borrow_mut().insert(origin(url), token);
+        self.redirected(url, headers, what).await
+    }
+
+    async fn redirected(&self, url: &Url, headers: &HeaderMap, what: &str) -> Result<Response, Failure> {
+        let mut url = url.clone();
+        for _ in 0..=limits::REDIRECTS {
+            if url.scheme() != "https" && !self.may_be_plain(&url) {
+                let message = format!("cannot fetch {what}: {} has no TLS", shown(&url));
+                return Err(Error::new(Exit::Unavailable, "not-https", message)
+                    .remedy("Use https, or list this host and port as plain_http if its network can be trusted.")
+                    .into());
+            }
+            let mut request = self.http.get(url.clone()).headers(headers.clone());
+            if let Some(token) = self.tokens.borrow().get(&origin(&url)) {
+                request = request.header(header::AUTHORIZATION, token.clone());
+            }
+            let response = request.send().await.map_err(|e| self.unreachable(&e, &url, what))?;
+            log::debug!("GET {} {}", shown(&url), response.status().as_u16());
+            let next = match response.status().as_u16() {
+                301 | 302 | 303 | 307 | 308 => response.headers().get(header::LOCATION),
+                _ => None,
+            };
+            let Some(next) = next else { return Ok(response) };
+            let next = next.to_str().ok().and_then(|next| url.join(next).ok());
+            let Some(mut next) = next else {
+                let message = format!("cannot fetch {what}: {} redirects to something that is no URL", shown(&url));
+                return Err(Error::new(Exit::Data, "bad-redirect", message).into());
+            };
+            if url.scheme() == "https" && next.scheme() != "https" {
+                let message =
+                    format!("cannot fetch {what}: {} redirects to {}, which has no TLS", shown(&url), shown(&next));
+                return Err(Error::new(Exit::Unavailable, "insecure-redirect", message)
+                    .remedy("Repair the server: what it serves over https must not be fetched without.")
+                    .into());
+            }
+            // A user name and password there would become an Authorization header.
+            if next.set_username("").and_then(|()| next.set_password(None)).is_err() {
+                let message = format!("cannot fetch {what}: {} redirects to a URL without host", shown(&url));
+                return Err(Error::new(Exit::Data, "bad-redirect", message).into());
+            }
+            url = next;
+        }
+        Err(limits::exceeded(format_args!("cannot fetch {what}"), format_args!("{} redirects", limits::REDIRECTS))
+            .into())
+    }
+
+    /// Asks the token server that a 401 names. Nobody's name is given: what is fetched here is public, and signed.
+    async fn token(&self, refusal: &Response, what: &str) -> Result<HeaderValue, Failure> {
+        let denied = |why: &str| {
+            let message = format!("cannot fetch {what}: {} wants to know who asks, {why}", shown(refusal.url()));
+            Error::new(Exit::Unavailable, "access-denied", message)
+                .remedy("Check the name of the repository, and allow it to be pulled without a password.")
+        };
+        let challenges = refusal.headers().get_all(header::WWW_AUTHENTICATE);
+        let found = challenges.iter().filter_map(|value| value.to_str().ok()).find_map(|value| {
+            let challenges = http_auth::parse_challenges(value).ok()?;
+            let bearer = challenges.into_iter().find(|c| c.scheme.eq_ignore_ascii_case("bearer"))?;
+            let value = |name: &str| {
+                let (_, value) = bearer.params.iter().find(|(n, _)| n.eq_ignore_ascii_case(name))?;
+                Some(value.to_unescaped())
+            };
+            Some((value("realm")?, value("service"), value("scope")))
+        });
+        let Some((realm, service, scope)) = found else {
+            return Err(denied("and offers no token to those without a name").into());
+        };
+        let mut url = refusal.url().join(&realm).map_err(|_| denied("and names no token server"))?;
+        if refusal.url().scheme() == "https" && url.scheme() != "https" {
+            return Err(denied("and its token server has no TLS").into());
+        }
+        for (name, value) in [("service", service), ("scope", scope)] {
+            if let Some(value) = value {
+                url.query_pairs_mut().append_pair(name, &value);
+            }
+        }
+        let what = format!("a token for {what}");
+        let response = self.redirected(&url, &HeaderMap::new(), &what).await?;
+        let answer = self.whole(response, limits::TOKEN_BYTES, &what).await?.good(&what)?;
+        #[derive(serde::Deserialize)]
+        struct Token {
+            token: Option<String>,
+            access_token: Option<String>,
+        }
+        let token: Token = json::parse(&answer.body, &what)?;
+        let token = token.token.or(token.access_token).filter(|token| !token.is_empty());
+        let value = token.and_then(|token| HeaderValue::try_from(format!("Bearer {token}")).ok());
+        let mut value = value.ok_or_else(|| denied("and its token server gives no token"))?;
+        value.set_sensitive(true);
+        Ok(value)
+    }
+
+    /// Reads a body to its end. Statuses that pass are failures, others are for the caller to judge.
+    async fn whole(&self, mut response: Response, limit: u64, what: &str) -> Result<Answer, Failure> {
+        let refused = !response.status().is_success();
+        let (url, status, headers) = (response.url().clone(), response.status(), response.headers().clone());
+        let limit = if refused { limits::ERROR_BODY_BYTES } else { limit };
+        if !refused && response.content_length().is_some_and(|length| length > limit) {
+            return Err(limits::exceeded(what, format_args!("{limit} bytes")).into());
+        }
+        let mut body = vec![];
+        loop {
+            match response.chunk().await {
+                Ok(Some(chunk)) if body.len() as u64 + chunk.len() as u64 <= limit => body.extend_from_slice(&chunk),
+                Ok(Some(_)) if !refused => return Err(limits::exceeded(what, format_args!("{limit} bytes")).into()),
+                Err(e) if !refused => return Err(self.unreachable(&e, &url, what)),
+                // What a refusal says matters less than that it is one.
+                _ => break,
+            }
+        }
+        let answer = Answer { url, status, headers, body };
+        match answer.passing(what) {
+            Some(failure) => Err(failure),
+            None => Ok(answer),
+        }
+    }
+
+    pub(super) fn unreachable(&self, e: &reqwest::Error, url: &Url, what: &str) -> Failure {
+        let host = host(url);
+        let message = format!("cannot fetch {what} from {}: {}", shown(url), cause(e));
+        let remedy = if url.scheme() == "https" && e.is_connect() {
+            format!(
+                "Check that {host} is up and its certificate is of a trusted authority (registry_ca); list it as \
+                 plain_http={host} only if it has no TLS and its network can be trusted."
+            )
+        } else {
+            format!("Check that {host} is up and can be reached from here.")
+        };
+        Failure::Passing(Error::new(Exit::Unavailable, "unreachable", message).remedy(remedy), None)
+    }
+
+    fn may_be_plain(&self, url: &Url) -> bool {
+        let port = url.port_or_known_default();
+        url.scheme() == "http" && url.host_str().zip(port).is_some_and(|(h, p)| self.plain.contains(&(h.to_owned(), p)))
+    }
+}
+
+impl Answer {
+    /// The media type, without parameters.
+    pub(crate) fn media_type(&self) -> Option<&str> {
+        let value = self.headers.get(header::CONTENT_TYPE)?.to_str().ok()?;
+        value.split(';').next().map(str::trim)
+    }
+
+    /// Refuses every status but 200.
+    pub(crate) fn good(self, what: &str) -> Result<Self> {
+        match self.status.as_u16() {
+            200 => Ok(self),
+            _ => Err(refusal(self.status, &self.url, &self.body, what)),
+        }
+    }
+
+    fn passing(&self, what: &str) -> Option<Failure> {
+        passing(self.status, &self.url, &self.headers, &self.body, what)
+    }
+}
+
+/// The failure, if the status says that the same request may succeed later.
+pub(super) fn passing(status: StatusCode, url: &Url, headers: &HeaderMap, body: &[u8], what: &str) -> Option<Failure> {
+    if !matches!(status.as_u16(), 408 | 429 | 500 | 502 | 503 | 504) {
+        return None;
+    }
+    let wish = retry_after(headers);
+    let mut error = refusal(status, url, body, what);
+    if let Some(wish) = wish {
+        error.message.push_str(&format!("; it asks to wait {} s", wish.as_secs()));
+    }
+    if status == StatusCode::TOO_MANY_REQUESTS {
+        error.reason = "rate-limited";
+        error.remedy = "Try again after that time, and less often.".into();
+    }
+    Some(Failure::Passing(error, wish))
+}
+
+/// The error of an answer that is not what was asked for.
+pub(super) fn refusal(status: StatusCode, url: &Url, body: &[u8], what: &str) -> Error {
+    let mut message = format!("cannot fetch {what}: {} answers {}", shown(url), status.as_u16());
+    let said = String::from_utf8_lossy(body);
+    if !said.trim().is_empty() {
+        message.push_str(&format!(": {}", text::shown(said.trim())));
+    }
+    match status.as_u16() {
+        404 | 410 => Error::new(Exit::Unavailable, "not-found", message),
+        401 | 403 => Error::new(Exit::Unavailable, "access-denied", message)
+            .remedy("Check the name of the repository, and allow it to be pulled without a password."),
+        _ => Error::new(Exit::Unavailable, "server-error", message)
+            .remedy("Try again later, or ask who runs the server."),
+    }
+}
+
+/// `Retry-After`: seconds, or a date. A date counts from the server's own `Date`, since the clock here may be wrong.
+fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    let value = headers.get(header::RETRY_AFTER)?.to_str().ok()?;
+    if let Ok(seconds) = value.parse::<u32>() {
+        return Some(Duration::from_secs(seconds.into()));
+    }
+    let date = |text: &str| chrono::DateTime::parse_from_rfc2822(text).ok();
+    let now = date(headers.get(header::DATE)?.to_str().ok()?)?;
+    Some((date(value)? - now).to_std().unwrap_or_default())
+}
+
+/// The digest in a `Docker-Content-Digest` header, if it is one of ours.
+pub(crate) fn digest_of(headers: &HeaderMap) -> Option<Digest> {
+    headers.get("docker-content-digest")?.to_str().ok()?.parse().ok()
+}
+
+/// A URL without what may be secret in it: user, password and the query, which can be a signature that gives access.
+pub(super) fn shown(url: &Url) -> String {
+    text::shown(&format!("{}://{}{}", url.scheme(), host(url), url.path()))
+}
+
+fn host(url: &Url) -> String {
+    let host = url.host_str().unwrap_or_default();
+    url.port().map_or(host.to_owned(), |port| format!("{host}:{port}"))
+}
+
+fn origin(url: &Url) -> String {
+    url.origin().ascii_serialization()
+}
+
+/// The innermost cause: "Connection refused" says more than "error sending request".
+pub(super) fn cause(e: &reqwest::Error) -> String {
+    let mut inner: &dyn std::error::Error = e;
+    while let Some(source) = inner.source() {
+        inner = source;
+    }
+    // Only the outermost one would print the URL, with its query.
+    let cause = if e.source().is_none() { "the request failed".to_owned() } else { inner.to_string() };
+    text::shown(&cause)
+}
+
+fn plain_host(entry: &str) -> Result<(String, u16)> {
+    let url = Url::parse(&format!("http://{entry}/")).ok();
+    let url = url.filter(|url| url.path() == "/" && url.username().is_empty() && url.password().is_none());
+    let url = url.filter(|url| url.query().is_none() && url.fragment().is_none());
+    url.as_ref().and_then(|url| Some((url.host_str()?.to_owned(), url.port_or_known_default()?))).ok_or_else(|| {
+        let message = format!("plain_http: \"{}\" is neither a host nor host:port", text::shown(entry));
+        Error::new(Exit::Config, "bad-host", message)
+    })
+}
+
+/// The system's certificate authorities, or those known to browsers where the system has none, and the given ones.
+fn authorities(registry_ca: Option<&Path>) -> Result<rustls::RootCertStore> {
+    let mut store = rustls::RootCertStore::empty();
+    store.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    if store.is_empty() {
+        log::debug!("no certificate store in this system: using the built-in one");
+        store.add_parsable_certificates(webpki_root_certs::TLS_SERVER_ROOT_CERTS.iter().cloned());
+    }
+    let Some(file) = registry_ca else { return Ok(store) };
+    let bad = |why: &dyn fmt::Display| {
+        let message = format!("registry_ca {}: {}", file.display(), text::shown(&why.to_string()));
+        Error::new(Exit::Config, "bad-ca", message).remedy("Give a PEM file with the certificate of the authority.")
+    };
+    let mut added = false;
+    for certificate in CertificateDer::pem_file_iter(file).map_err(|e| bad(&e))? {
+        store.add(certificate.map_err(|e| bad(&e))?).map_err(|e| bad(&e))?;
+        added = true;
+    }
+    if added { Ok(store) } else { Err(bad(&"no certificate in it")) }
+}

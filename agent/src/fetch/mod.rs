@@ -1,0 +1,11 @@
+//! HTTP, with a limit on everything.
+
+mod blob;
+mod client;
+mod options;
+
+pub use client::use_ring;
+pub use options::{FetchOptions, Patience};
+
+pub(crate) use blob::BlobBody;
+pub(crate) use client::{Answer, Client, Deadline, digest_of};

@@ -1,0 +1,89 @@
+//! What several test programs need: a real registry, and releases to put in it.
+#![allow(dead_code, reason = "each test program uses its own part")]
+
+pub mod fault;
+pub mod registry;
+
+use ed25519_dalek::{Signer, SigningKey};
+use kubesolo_update::release::{self, Architecture, Digest};
+use serde_json::{Value, json};
+
+/// A JSON descriptor of `bytes`.
+pub fn descriptor(media_type: &str, bytes: &[u8]) -> Value {
+    json!({"mediaType": media_type, "digest": Digest::of(bytes), "size": bytes.len()})
+}
+
+/// The manifest of a release, as a publisher makes it.
+pub fn manifest(version: &str, architecture: Architecture, kernel: &[u8], initramfs: &[u8]) -> Value {
+    json!({
+        "schemaVersion": 2,
+        "mediaType": release::OCI_MANIFEST_TYPE,
+        "artifactType": "application/vnd.kubesolo.os.release.v1",
+        "config": descriptor("application/vnd.oci.empty.v1+json", b"{}"),
+        "layers": [descriptor(release::KERNEL_TYPE, kernel), descriptor(release::INITRAMFS_TYPE, initramfs)],
+        "annotations": {
+            release::VERSION: version,
+            release::ARCHITECTURE: architecture.to_string(),
+            release::CHANNEL: "stable",
+        },
+    })
+}
+
+/// An index with one entry per manifest.
+pub fn index(entries: &[(&str, &[u8])]) -> Value {
+    let entries: Vec<Value> = entries
+        .iter()
+        .map(|(architecture, manifest)| {
+            let mut entry = descriptor(release::OCI_MANIFEST_TYPE, manifest);
+            entry["platform"] = json!({"os": "linux", "architecture": architecture});
+            entry
+        })
+        .collect();
+    json!({"schemaVersion": 2, "mediaType": release::OCI_INDEX_TYPE, "manifests": entries})
+}
+
+/// The manifest that attaches `signature` to `signed`.
+pub fn signature_manifest(signed: &[u8], signature: &[u8], key_id: &str) -> Value {
+    json!({
+        "schemaVersion": 2,
+        "mediaType": release::OCI_MANIFEST_TYPE,
+        "artifactType": release::SIGNATURE_TYPE,
+        "config": descriptor("application/vnd.oci.empty.v1+json", b"{}"),
+        "layers": [descriptor(release::SIGNATURE_TYPE, signature)],
+        "subject": descriptor(release::OCI_MANIFEST_TYPE, signed),
+        "annotations": {release::KEY_ID: key_id},
+    })
+}
+
+/// An index of signature manifests, as it stands under a fallback tag.
+pub fn referrers(manifests: &[&[u8]]) -> Value {
+    let entries: Vec<Value> = manifests
+        .iter()
+        .map(|manifest| {
+            let mut entry = descriptor(release::OCI_MANIFEST_TYPE, manifest);
+            entry["artifactType"] = json!(release::SIGNATURE_TYPE);
+            entry
+        })
+        .collect();
+    json!({"schemaVersion": 2, "mediaType": release::OCI_INDEX_TYPE, "manifests": entries})
+}
+
+/// A signing key made from one byte, so that runs are alike.
+pub fn key(seed: u8) -> SigningKey {
+    SigningKey::from_bytes(&[seed; 32])
+}
+
+/// 16 hex digits.
+pub fn key_id(key: &SigningKey) -> String {
+    kubesolo_update::trust::KeyId::of(key.verifying_key().as_bytes()).to_string()
+}
+
+/// A signature and the hint at its key.
+pub fn sign(key: &SigningKey, message: &[u8]) -> Vec<u8> {
+    key.sign(message).to_bytes().to_vec()
+}
+
+/// The JSON text of `value`.
+pub fn bytes(value: &Value) -> Vec<u8> {
+    serde_json::to_vec(value).unwrap()
+}
