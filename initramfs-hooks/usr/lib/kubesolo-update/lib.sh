@@ -1,0 +1,34 @@
+# shellcheck shell=sh
+# shellcheck disable=SC2034 # the names are used by the steps that source this
+# Sourced by every step of the init stage.
+
+run=/run/kubesolo
+data=/var/lib/kubesolo
+
+say() { echo "kubesolo: $*"; }
+
+# argument NAME: its value on the kernel command line, the last one if it is repeated.
+argument() {
+    tr ' ' '\n' </proc/cmdline | sed -n "s/^$1=//p" | tail -n 1
+}
+
+mounted() { grep -q " $1 " /proc/mounts; }
+
+in_trial() {
+    case $(argument ks.trial) in '' | 00000000) return 1 ;; esac
+}
+
+# What is wrong, for the console and for whoever looks later. The device stays up.
+degraded() {
+    say "degraded: $*"
+    echo "$*" >>$run/degraded
+}
+
+# Goes down even when init, a filesystem or the disk hangs.
+restart() {
+    say "restarting: $*"
+    sync &
+    sleep 3
+    echo b >/proc/sysrq-trigger
+    reboot -nf
+}
