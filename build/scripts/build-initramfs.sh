@@ -1,0 +1,94 @@
+#!/bin/sh
+# Builds an initramfs that is a whole small system: busybox, kernel modules, the agent and the init stage. Needs no root;
+# the same input gives the same bytes.
+#
+#   build/scripts/build-initramfs.sh [OPTION...] OUT
+#     --kernel DIR     vmlinuz and lib/modules/VERSION are in it   [target/kernels/cloud]
+#     --agent FILE     the static agent                            [target/dist/amd64/kubesolo-update]
+#     --key FILE       a public key the image trusts; repeatable
+#     --conf FILE      becomes /etc/kubesolo/update.conf
+#     --version TEXT   goes into /etc/kubesolo/version
+#     --test           for the test bench: runs the script that a second disk carries (tests/qemu/guest)
+#     --add FILE:PATH  puts FILE at PATH with its mode, after everything else; repeatable
+set -eu
+cd "$(dirname "$0")/../.."
+umask 022
+PATH=$PATH:/usr/sbin:/sbin
+
+usage() { sed -n '2,12s/^# \{0,1\}//p' "$0" >&2; exit 64; }
+
+kernel=target/kernels/cloud agent=target/dist/amd64/kubesolo-update version='' out=''
+mkdir -p target
+root=$(mktemp -d target/initramfs.XXXXXX)
+added=$root.added
+trap 'rm -rf "$root" "$added"' EXIT
+mkdir -p "$root/usr/bin" "$root/etc/kubesolo" "$root/usr/share/kubesolo/keys"
+: >"$added"
+
+while [ $# -gt 0 ]; do
+    case $1 in
+        --kernel) kernel=$2 ;;
+        --agent) agent=$2 ;;
+        --key) cp "$2" "$root/usr/share/kubesolo/keys/" ;;
+        --conf) cp "$2" "$root/etc/kubesolo/update.conf" ;;
+        --version) version=$2 ;;
+        --add) echo "$2" >>"$added" ;;
+        --test)
+            echo tests/qemu/guest/inittab:/etc/inittab >>"$added"
+            echo tests/qemu/guest/health-then-script:/usr/lib/guest/health-then-script >>"$added"
+            shift
+            continue
+            ;;
+        -*) usage ;;
+        *) [ -z "$out" ] || usage; out=$1; shift; continue ;;
+    esac
+    shift 2
+done
+[ -n "$out" ] || usage
+
+# busybox: a link per command, where Debian has them
+cp "$(command -v busybox)" "$root/usr/bin/busybox"
+for link in $(busybox --list-full); do
+    mkdir -p "$root/$(dirname "$link")"
+    [ -e "$root/$link" ] || ln -s /usr/bin/busybox "$root/$link"
+done
+
+# the agent and the init stage
+cp "$agent" "$root/usr/bin/kubesolo-update"
+cp -r initramfs-hooks/usr/. "$root/usr/"
+cp -r initramfs-hooks/etc/kubesolo/. "$root/etc/kubesolo/"
+ln -s /usr/lib/kubesolo-update/inittab "$root/etc/inittab"
+ln -s /usr/bin/busybox "$root/init"
+[ -z "$version" ] || echo "$version" >"$root/etc/kubesolo/version"
+# An empty key folder is a mistake in an image; one without the folder only checks.
+rmdir "$root/usr/share/kubesolo/keys" 2>/dev/null || true
+
+# kernel modules that this kernel does not have built in, and what they need
+release=$(basename "$kernel"/lib/modules/*)
+for module in virtio_pci virtio_blk virtio_net ext4 vfat nls_cp437 nls_ascii i6300esb; do
+    needs=$(modprobe -d "$kernel" -S "$release" --show-depends "$module" 2>/dev/null | sed -n 's/^insmod //p') || true
+    [ -n "$needs" ] || continue
+    echo "$module" >>"$root/usr/lib/kubesolo-update/modules"
+    for file in $needs; do
+        into=$root/lib/modules/${file#*/lib/modules/}
+        mkdir -p "$(dirname "$into")"
+        cp "$file" "$into"
+    done
+done
+if [ -d "$root/lib/modules" ]; then
+    cp "$kernel/lib/modules/$release"/modules.builtin* "$kernel/lib/modules/$release/modules.order" "$root/lib/modules/$release/"
+    depmod -b "$root" "$release"
+fi
+
+while IFS=: read -r file path; do
+    mkdir -p "$root/$(dirname "$path")"
+    rm -f "$root/$path"
+    cp "$file" "$root/$path"
+done <"$added"
+
+chmod -R u=rwX,go=rX "$root"
+find "$root" -exec touch --no-dereference --date=@0 {} +
+mkdir -p "$(dirname "$out")"
+(cd "$root" && find . -mindepth 1 | LC_ALL=C sort | cpio --quiet --create --format=newc --reproducible --owner=0:0) | gzip -n >"$out.new"
+mv "$out.new" "$out"
+echo "$out: $(($(stat -c %s "$out") / 1024)) KiB, kernel $release"
