@@ -1,5 +1,6 @@
 //! The update agent: from a release on a server to a verified inactive boot slot.
 
+pub mod config;
 pub mod env;
 pub mod error;
 pub mod fetch;
@@ -13,5 +14,6 @@ pub mod release;
 pub mod source;
 pub mod text;
 pub mod trust;
+pub mod window;
 
 pub use error::{Error, Exit, Result};

@@ -1,0 +1,376 @@
+//! Settings: command line over `update.conf` over defaults.
+
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::time::Duration;
+
+use crate::error::{Context, Error, Exit, Result};
+use crate::window::Window;
+use crate::{limits, text};
+
+/// Where the settings are unless `--conf` says otherwise.
+pub const CONF_FILE: &str = "/etc/kubesolo/update.conf";
+/// Tag that is asked for when neither a tag nor a channel is set.
+pub const DEFAULT_TAG: &str = "stable";
+/// Health checks that the image brings along, unless `health_dir` says otherwise.
+pub const DEFAULT_HEALTH_DIR: &str = "/usr/lib/kubesolo/health.d";
+/// Time for all health checks of one run, unless `health_timeout` says otherwise.
+pub const DEFAULT_HEALTH_TIMEOUT: Duration = Duration::from_secs(300);
+/// Persistent data, which a healthy device can write, unless `data_dir` says otherwise.
+pub const DEFAULT_DATA_DIR: &str = "/var/lib/kubesolo";
+
+/// Where releases come from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// An http or https server with a `latest.json`.
+    Http(String),
+    /// An OCI reference: `host/path`, `host/path:tag` or `host/path@digest`.
+    Oci(String),
+}
+
+impl FromStr for Origin {
+    type Err = &'static str;
+
+    /// A URL of a scheme other than http and https is refused, since it would pass for a strange OCI reference.
+    fn from_str(server: &str) -> Result<Self, &'static str> {
+        match server.split_once("://") {
+            Some(("http" | "https", _)) => Ok(Self::Http(server.to_owned())),
+            Some(_) => Err("it is neither an http(s) URL nor an OCI reference"),
+            None => Ok(Self::Oci(server.to_owned())),
+        }
+    }
+}
+
+/// Where the variables of the bootloader are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum BootEnv {
+    /// GRUB's environment block.
+    Grub(PathBuf),
+    /// `fw_env.config`, which says where U-Boot's environment is.
+    UBoot(PathBuf),
+}
+
+impl FromStr for BootEnv {
+    type Err = &'static str;
+
+    /// Reads `grub:FILE` or `uboot:FW_ENV_CONFIG`.
+    fn from_str(place: &str) -> Result<Self, &'static str> {
+        match place.split_once(':') {
+            Some(("grub", file)) if !file.is_empty() => Ok(Self::Grub(file.into())),
+            Some(("uboot", file)) if !file.is_empty() => Ok(Self::UBoot(file.into())),
+            _ => Err("it is neither grub:FILE nor uboot:FILE"),
+        }
+    }
+}
+
+/// What the command line sets. Each field wins over the same key of the file; `server` and `registry` both replace whichever
+/// of the two the file has.
+#[derive(Clone, Debug, Default)]
+#[allow(missing_docs)] // the fields of `Config`
+pub struct Overrides {
+    pub server: Option<String>,
+    pub registry: Option<String>,
+    pub tag: Option<String>,
+    pub channel: Option<String>,
+    pub maintenance_window: Option<Window>,
+    pub pubkey: Option<PathBuf>,
+    pub registry_ca: Option<PathBuf>,
+    pub plain_http: Vec<String>,
+    pub slot_a: Option<String>,
+    pub slot_b: Option<String>,
+    pub bootenv: Option<BootEnv>,
+    pub auto_rollback_after: Option<u32>,
+    pub health_dir: Option<PathBuf>,
+    pub data_dir: Option<PathBuf>,
+}
+
+/// All settings, resolved.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// `server=` or `registry=`; `None` when neither is set.
+    pub source: Option<Origin>,
+    /// `tag=`; see [`Config::tag`].
+    pub tag: Option<String>,
+    /// `channel=`: only releases of this channel.
+    pub channel: Option<String>,
+    /// `maintenance_window=`
+    pub maintenance_window: Window,
+    /// `pubkey=`: file or folder with the public keys; it is the whole set.
+    pub pubkey: Option<PathBuf>,
+    /// `registry_ca=`: PEM file with more authorities for TLS.
+    pub registry_ca: Option<PathBuf>,
+    /// `plain_http=`: `host` or `host:port` that are reached without TLS.
+    pub plain_http: Vec<String>,
+    /// `allow_unsigned=`: counts only when there is no key at all.
+    pub allow_unsigned: bool,
+    /// `version_file=`: the running version, when the booted slot has no manifest.
+    pub version_file: Option<PathBuf>,
+    /// `slot_a=`: a folder, a block device, or `LABEL=name`; `None` means the label `KSOLOA`.
+    pub slot_a: Option<String>,
+    /// `slot_b=`: as `slot_a`; `None` means the label `KSOLOB`.
+    pub slot_b: Option<String>,
+    /// `bootenv=`; `None` means `grub/grubenv` on the partition with the label `KSOLOEFI`.
+    pub bootenv: Option<BootEnv>,
+    /// `healthcheck_url=`: must answer 200 on a healthy device.
+    pub healthcheck_url: Option<String>,
+    /// `auto_rollback_after=`: consecutive failed health runs within one boot; 0 is off.
+    pub auto_rollback_after: u32,
+    /// `health_dir=`: folder with executables, each a health check.
+    pub health_dir: PathBuf,
+    /// `health_timeout=`, in seconds: for all checks of one run together.
+    pub health_timeout: Duration,
+    /// `data_dir=`: must be writable on a healthy device.
+    pub data_dir: PathBuf,
+    /// What was ignored in the file, with file and line. To be logged.
+    pub warnings: Vec<String>,
+}
+
+impl Config {
+    /// Reads `file` and puts `overrides` over it. A missing file is an empty one.
+    pub fn load(file: &Path, overrides: &Overrides) -> Result<Self> {
+        let name = file.display().to_string();
+        let mut bytes = vec![];
+        match std::fs::File::open(file) {
+            Ok(f) => {
+                f.take(limits::CONF_BYTES + 1).read_to_end(&mut bytes).context(
+                    Exit::Config,
+                    "bad-config",
+                    format_args!("read {name}"),
+                )?;
+            }
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
+            Err(e) => return Err(e).context(Exit::Config, "bad-config", format_args!("open {name}")),
+        }
+        Self::resolve(&Conf::parse(&bytes, &name)?, overrides)
+    }
+
+    /// Command line over file over default.
+    pub fn resolve(conf: &Conf, over: &Overrides) -> Result<Self> {
+        let path = |over: &Option<PathBuf>, key| over.clone().or_else(|| conf.text(key).map(PathBuf::from));
+        let word = |over: &Option<String>, key| over.clone().or_else(|| conf.text(key).map(str::to_owned));
+        let (source, from_command_line) = match (&over.server, &over.registry) {
+            (None, None) => (conf.source()?, false),
+            (server, registry) => (exclusive(server.as_deref(), registry.as_deref(), "the command line")?, true),
+        };
+        // A reference on the command line that names a tag is more specific than a tag in the file.
+        let own_tag = from_command_line && source.as_ref().is_some_and(names_tag);
+        Ok(Self {
+            source,
+            tag: over.tag.clone().or_else(|| conf.text("tag").filter(|_| !own_tag).map(str::to_owned)),
+            channel: word(&over.channel, "channel"),
+            maintenance_window: match over.maintenance_window {
+                Some(window) => window,
+                None => conf.value("maintenance_window")?.unwrap_or_default(),
+            },
+            pubkey: path(&over.pubkey, "pubkey"),
+            registry_ca: path(&over.registry_ca, "registry_ca"),
+            plain_http: if over.plain_http.is_empty() { conf.hosts("plain_http")? } else { over.plain_http.clone() },
+            allow_unsigned: conf.switch("allow_unsigned")?.unwrap_or(false),
+            version_file: path(&None, "version_file"),
+            slot_a: word(&over.slot_a, "slot_a"),
+            slot_b: word(&over.slot_b, "slot_b"),
+            bootenv: match &over.bootenv {
+                Some(place) => Some(place.clone()),
+                None => conf.value("bootenv")?,
+            },
+            healthcheck_url: word(&None, "healthcheck_url"),
+            auto_rollback_after: match over.auto_rollback_after {
+                Some(runs) => runs,
+                None => conf.value("auto_rollback_after")?.unwrap_or(0),
+            },
+            health_dir: path(&over.health_dir, "health_dir").unwrap_or_else(|| DEFAULT_HEALTH_DIR.into()),
+            health_timeout: match conf.value::<u32>("health_timeout")? {
+                Some(seconds) => Duration::from_secs(seconds.into()),
+                None => DEFAULT_HEALTH_TIMEOUT,
+            },
+            data_dir: path(&over.data_dir, "data_dir").unwrap_or_else(|| DEFAULT_DATA_DIR.into()),
+            warnings: conf.warnings.clone(),
+        })
+    }
+
+    /// The tag to ask for: `tag`, else none if the reference names its own tag or digest, else the channel, else
+    /// [`DEFAULT_TAG`].
+    #[must_use]
+    pub fn tag(&self) -> Option<&str> {
+        match (&self.tag, &self.source) {
+            (Some(tag), _) => Some(tag),
+            (None, Some(source)) if names_tag(source) => None,
+            (None, _) => Some(self.channel.as_deref().unwrap_or(DEFAULT_TAG)),
+        }
+    }
+}
+
+/// Whether an OCI reference has a tag or a digest; a colon before the last slash is that of a port.
+fn names_tag(source: &Origin) -> bool {
+    matches!(source, Origin::Oci(reference)
+        if reference.contains('@') || reference.rsplit('/').next().is_some_and(|name| name.contains(':')))
+}
+
+/// At most one of the two may be set. `registry` is an OCI reference, never a URL.
+fn exclusive(server: Option<&str>, registry: Option<&str>, place: &str) -> Result<Option<Origin>> {
+    match (server, registry) {
+        (Some(_), Some(_)) => Err(bad(format!("{place}: both server and registry are set"))
+            .remedy("Keep one of them: server for an http(s) URL or an OCI reference, registry for an OCI reference.")),
+        (Some(server), None) => {
+            let wrong = |why| bad(format!("{place}: server=\"{}\": {why}", text::shown(server)));
+            server.parse().map(Some).map_err(wrong)
+        }
+        (None, Some(registry)) if registry.contains("://") => {
+            Err(bad(format!("{place}: registry: \"{}\" is a URL, not an OCI reference", text::shown(registry)))
+                .remedy("Write host/path without a scheme; name a host without TLS in plain_http."))
+        }
+        (None, Some(registry)) => Ok(Some(Origin::Oci(registry.to_owned()))),
+        (None, None) => Ok(None),
+    }
+}
+
+/// Keys that have a meaning here.
+const KEYS: &[&str] = &[
+    "allow_unsigned",
+    "auto_rollback_after",
+    "bootenv",
+    "channel",
+    "data_dir",
+    "health_dir",
+    "health_timeout",
+    "healthcheck_url",
+    "maintenance_window",
+    "plain_http",
+    "pubkey",
+    "registry",
+    "registry_ca",
+    "server",
+    "slot_a",
+    "slot_b",
+    "tag",
+    "version_file",
+];
+
+/// Keys of the contract that this version does not act on.
+const NOT_YET: &[&str] = &["legacy_file_signatures"];
+
+/// `update.conf`: a line is `key=value`, blank, or a `#` comment. White space around key and value does not count. An empty
+/// value is as good as none.
+#[derive(Clone, Debug, Default)]
+pub struct Conf {
+    name: String,
+    entries: Vec<Entry>,
+    /// Ignored lines, with file and line.
+    pub warnings: Vec<String>,
+}
+
+#[derive(Clone, Debug)]
+struct Entry {
+    key: &'static str,
+    value: String,
+    line: usize,
+}
+
+impl Conf {
+    /// Reads the bytes of a file that is called `name` in messages.
+    pub fn parse(bytes: &[u8], name: &str) -> Result<Self> {
+        if bytes.len() as u64 > limits::CONF_BYTES {
+            return Err(limits::exceeded(name, format_args!("{} bytes", limits::CONF_BYTES)));
+        }
+        let all = std::str::from_utf8(bytes).map_err(|e| {
+            let line = bytes[..e.valid_up_to()].iter().filter(|b| **b == b'\n').count() + 1;
+            bad(format!("{name}:{line}: it is not text in UTF-8"))
+        })?;
+        let mut conf = Self { name: name.to_owned(), ..Self::default() };
+        for (line, content) in (1..).zip(all.lines()).map(|(line, content)| (line, content.trim())) {
+            if content.is_empty() || content.starts_with('#') {
+                continue;
+            }
+            let Some((key, value)) = content.split_once('=') else {
+                return Err(bad(format!("{name}:{line}: \"{}\" is not of the form key=value", text::shown(content)))
+                    .remedy("Complete the line, or put # in front of it."));
+            };
+            conf.add(key.trim(), value.trim(), line)?;
+        }
+        Ok(conf)
+    }
+
+    fn add(&mut self, key: &str, value: &str, line: usize) -> Result<()> {
+        let at = format!("{}:{line}", self.name);
+        let Some(key) = KEYS.iter().copied().find(|known| *known == key) else {
+            let what = if NOT_YET.contains(&key) { "is not supported by this version" } else { "is not known" };
+            self.warnings.push(format!("{at}: key \"{}\" {what} and has no effect", text::shown(key)));
+            return Ok(());
+        };
+        if let Some(first) = self.entries.iter().find(|entry| entry.key == key) {
+            let message = format!("{at}: key {key} is already set in line {}", first.line);
+            return Err(bad(message).remedy("Remove one of the two lines."));
+        }
+        self.entries.push(Entry { key, value: value.to_owned(), line });
+        Ok(())
+    }
+
+    fn entry(&self, key: &str) -> Option<&Entry> {
+        debug_assert!(KEYS.contains(&key), "{key}");
+        self.entries.iter().find(|entry| entry.key == key && !entry.value.is_empty())
+    }
+
+    fn text(&self, key: &str) -> Option<&str> {
+        self.entry(key).map(|entry| entry.value.as_str())
+    }
+
+    fn value<T: FromStr<Err: std::fmt::Display>>(&self, key: &str) -> Result<Option<T>> {
+        let Some(entry) = self.entry(key) else { return Ok(None) };
+        entry
+            .value
+            .parse()
+            .map(Some)
+            .map_err(|why| bad(format!("{}:{}: {key}=\"{}\": {why}", self.name, entry.line, text::shown(&entry.value))))
+    }
+
+    fn switch(&self, key: &str) -> Result<Option<bool>> {
+        Ok(self.value::<Switch>(key)?.map(|switch| switch.0))
+    }
+
+    fn hosts(&self, key: &str) -> Result<Vec<String>> {
+        Ok(self.value::<Hosts>(key)?.map(|hosts| hosts.0).unwrap_or_default())
+    }
+
+    fn source(&self) -> Result<Option<Origin>> {
+        exclusive(self.text("server"), self.text("registry"), &self.name)
+    }
+}
+
+struct Switch(bool);
+
+impl FromStr for Switch {
+    type Err = &'static str;
+
+    fn from_str(value: &str) -> Result<Self, &'static str> {
+        match value {
+            "yes" | "true" | "1" => Ok(Self(true)),
+            "no" | "false" | "0" => Ok(Self(false)),
+            _ => Err("it is neither yes nor no"),
+        }
+    }
+}
+
+struct Hosts(Vec<String>);
+
+impl FromStr for Hosts {
+    type Err = &'static str;
+
+    /// A list with commas or blanks between its members.
+    fn from_str(value: &str) -> Result<Self, &'static str> {
+        let hosts = value.split([',', ' ', '\t']).filter(|host| !host.is_empty());
+        hosts.map(host).collect::<Result<_, _>>().map(Self)
+    }
+}
+
+/// Checks one `host[:port]`, as of `--plain-http`.
+pub fn host(text: &str) -> Result<String, &'static str> {
+    if text.is_empty() || text.contains(['/', '@', '?', '#', '*']) || text.contains(char::is_whitespace) {
+        return Err("each host must be of the form host or host:port");
+    }
+    Ok(text.to_owned())
+}
+
+fn bad(message: String) -> Error {
+    Error::new(Exit::Config, "bad-config", message)
+}
