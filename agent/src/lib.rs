@@ -1,6 +1,7 @@
 //! The update agent: from a release on a server to a verified inactive boot slot.
 
 pub mod config;
+pub mod device;
 pub mod env;
 pub mod error;
 pub mod fetch;
@@ -8,10 +9,12 @@ pub mod gates;
 pub mod health;
 pub mod json;
 pub mod limits;
+pub mod mount;
 pub mod progress;
 pub mod publish;
 pub mod release;
 pub mod source;
+mod sys;
 pub mod text;
 pub mod trust;
 pub mod window;

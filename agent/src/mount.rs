@@ -1,0 +1,171 @@
+//! Mounts: of a named filesystem type, in a mount namespace of our own, and with a checked unmount.
+
+use std::cell::Cell;
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use nix::libc;
+use nix::mount::MsFlags;
+use nix::sched::CloneFlags;
+use sys_mount::{Mount, MountFlags, Unmount, UnmountFlags};
+
+use crate::error::{Context, Error, Exit, Result};
+use crate::sys;
+
+/// Where mount points are made; only root looks in.
+const MOUNT_POINTS: &str = "/run/kubesolo-update";
+
+/// A filesystem type, as the kernel names it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Filesystem {
+    /// Also mounts ext2 and ext3.
+    Ext4,
+    /// FAT with long names.
+    Vfat,
+}
+
+impl Filesystem {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Ext4 => "ext4",
+            Self::Vfat => "vfat",
+        }
+    }
+
+    /// A journal is never replayed by a read-only mount: that would write, and the bootloader does not do it either.
+    fn read_only_options(self) -> &'static str {
+        match self {
+            Self::Ext4 => "noload",
+            Self::Vfat => "",
+        }
+    }
+}
+
+/// A mounted filesystem that no other process sees. Unmounted on drop, where a failure can only be logged: call
+/// [`Mounted::unmount`] whenever the outcome matters.
+#[derive(Debug)]
+pub struct Mounted {
+    mount: Option<Mount>,
+    device: PathBuf,
+    target: PathBuf,
+}
+
+impl Mounted {
+    /// Mounts without writing a single byte to the device.
+    pub fn read_only(device: &Path, filesystem: Filesystem) -> Result<Self> {
+        Self::new(device, filesystem, MountFlags::RDONLY, filesystem.read_only_options())
+    }
+
+    /// Mounts for writing.
+    pub fn read_write(device: &Path, filesystem: Filesystem) -> Result<Self> {
+        Self::new(device, filesystem, MountFlags::NOATIME, "")
+    }
+
+    fn new(device: &Path, filesystem: Filesystem, flags: MountFlags, options: &str) -> Result<Self> {
+        enter_private_namespace()?;
+        let target = mount_point(device)?;
+        let mount = Mount::builder()
+            .fstype(filesystem.name())
+            .flags(flags | MountFlags::NODEV | MountFlags::NOSUID | MountFlags::NOEXEC)
+            .data(options)
+            .mount(device, &target);
+        match mount {
+            Ok(mount) => Ok(Self { mount: Some(mount), device: device.to_owned(), target }),
+            Err(e) => {
+                let _ = fs::remove_dir(&target); // the failed mount is what matters
+                let what = format!("cannot mount {} as {}: {e}", device.display(), filesystem.name());
+                Err(Error::new(Exit::CannotWrite, "cannot-mount", what).remedy(remedy(&e)))
+            }
+        }
+    }
+
+    /// Where the filesystem's root is, in this process.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.target
+    }
+
+    /// Unmounts. Never lazily: that would succeed while the filesystem is still in use.
+    pub fn unmount(mut self) -> Result<()> {
+        self.end()
+    }
+
+    fn end(&mut self) -> Result<()> {
+        let Some(mount) = self.mount.take() else { return Ok(()) };
+        let what = format!("unmount {}", self.device.display());
+        mount.unmount(UnmountFlags::empty()).context(Exit::CannotWrite, "cannot-unmount", what)?;
+        let _ = fs::remove_dir(&self.target); // an empty folder in /run is no reason to fail
+        Ok(())
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        if let Err(e) = self.end() {
+            log::warn!("{e}");
+        }
+    }
+}
+
+fn remedy(e: &io::Error) -> &'static str {
+    match e.raw_os_error() {
+        Some(libc::EPERM | libc::EACCES) => "Run it as root.",
+        Some(libc::EBUSY) => "Find out who has it mounted (findmnt) and unmount it there.",
+        Some(libc::EINVAL | libc::EUCLEAN) => "Check the filesystem (fsck), or make it anew.",
+        Some(libc::ENODEV) => "The kernel does not know this filesystem: load its module.",
+        _ => "See the kernel log (dmesg) for the cause.",
+    }
+}
+
+/// Shows that nobody has the device mounted or in use, and makes the next read come from the medium.
+pub fn claim(device: &Path, writable: bool) -> Result<()> {
+    let opened = OpenOptions::new().read(true).write(writable).custom_flags(libc::O_EXCL).open(device);
+    opened.and_then(|file: File| sys::flush_buffers(&file)).map_err(|e| match e.raw_os_error() {
+        Some(libc::EBUSY) => {
+            let what = format!("{} is mounted elsewhere or in use: what is on it cannot be told", device.display());
+            Error::new(Exit::CannotWrite, "device-busy", what).remedy(remedy(&e))
+        }
+        _ => {
+            let what = format!("cannot open {} for itself: {e}", device.display());
+            Error::new(Exit::CannotWrite, "cannot-open-device", what).remedy(remedy(&e))
+        }
+    })
+}
+
+/// Moves this thread, and those it starts from now on, to a mount namespace of its own, once. Mounts made here are not seen
+/// outside and end with the process; an unmount outside still comes through, so that a shutdown is not held up.
+fn enter_private_namespace() -> Result<()> {
+    thread_local!(static ENTERED: Cell<bool> = const { Cell::new(false) });
+    if ENTERED.get() {
+        return Ok(());
+    }
+    let entered = nix::sched::unshare(CloneFlags::CLONE_NEWNS).and_then(|()| {
+        nix::mount::mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_SLAVE, None::<&str>)
+    });
+    entered.map_err(|e| {
+        let what = format!("cannot make a mount namespace: {}", e.desc());
+        Error::new(Exit::CannotWrite, "cannot-mount", what).remedy(remedy(&e.into()))
+    })?;
+    ENTERED.set(true);
+    Ok(())
+}
+
+fn mount_point(device: &Path) -> Result<PathBuf> {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let name = device.file_name().unwrap_or_default().to_string_lossy();
+    let number = NEXT.fetch_add(1, Ordering::Relaxed);
+    let target = Path::new(MOUNT_POINTS).join(format!("{name}-{}-{number}", std::process::id()));
+    for folder in [Path::new(MOUNT_POINTS), &target] {
+        match DirBuilder::new().mode(0o700).create(folder) {
+            // One left behind by a process that was killed is as good as a new one.
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists && folder.is_dir() => {}
+            made => {
+                made.context(Exit::CannotWrite, "cannot-mount", format_args!("make the folder {}", folder.display()))?
+            }
+        }
+    }
+    Ok(target)
+}

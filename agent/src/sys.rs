@@ -1,0 +1,41 @@
+//! The system calls that have no safe wrapper.
+#![allow(unsafe_code)]
+
+use std::fs::File;
+use std::io;
+use std::os::fd::AsRawFd;
+
+use nix::errno::Errno;
+use nix::libc;
+
+/// Writes out and drops what the kernel caches of a block device (`BLKFLSBUF`).
+pub fn flush_buffers(device: &File) -> io::Result<()> {
+    mod ioctl {
+        // _IO(0x12, 97) in linux/fs.h
+        nix::ioctl_none_bad!(blkflsbuf, nix::request_code_none!(0x12, 97));
+    }
+    // SAFETY: the descriptor is open for as long as the borrow lives; this request takes no argument.
+    unsafe { ioctl::blkflsbuf(device.as_raw_fd()) }?;
+    Ok(())
+}
+
+/// Starts to write out what was written to this part of a file, without waiting for it.
+pub fn start_write_out(file: &File, from: u64, length: u64) -> io::Result<()> {
+    sync_range(file, from, length, libc::SYNC_FILE_RANGE_WRITE)
+}
+
+/// Waits until this part of a file is written out. Says nothing about the file's metadata or the cache of the disk.
+pub fn finish_write_out(file: &File, from: u64, length: u64) -> io::Result<()> {
+    let flags = libc::SYNC_FILE_RANGE_WAIT_BEFORE | libc::SYNC_FILE_RANGE_WRITE | libc::SYNC_FILE_RANGE_WAIT_AFTER;
+    sync_range(file, from, length, flags)
+}
+
+fn sync_range(file: &File, from: u64, length: u64, flags: libc::c_uint) -> io::Result<()> {
+    let (from, length) = (from.cast_signed(), length.cast_signed());
+    // SAFETY: the descriptor is open for as long as the borrow lives; no memory is passed.
+    match Errno::result(unsafe { libc::sync_file_range(file.as_raw_fd(), from, length, flags) }) {
+        // Filesystems without it (some network and overlay ones) lose only the early start: fsync follows.
+        Ok(_) | Err(Errno::ENOSYS | Errno::ESPIPE | Errno::EINVAL) => Ok(()),
+        Err(e) => Err(e.into()),
+    }
+}
