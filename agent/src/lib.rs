@@ -13,6 +13,7 @@ pub mod mount;
 pub mod progress;
 pub mod publish;
 pub mod release;
+pub mod slot;
 pub mod source;
 mod sys;
 pub mod text;

@@ -1,0 +1,162 @@
+//! `manifest.json` of a slot: which release it holds, with everything that is needed to prove it again without a network.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use chrono::{DateTime, SecondsFormat, Utc};
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Exit, Result};
+use crate::release::{Blob, DOCKER_MANIFEST_TYPE, Digest, OCI_MANIFEST_TYPE, Release};
+use crate::source::Offer;
+use crate::trust::Signature;
+use crate::{json, limits, text};
+
+/// The schema that is written. A newer one is refused.
+const SCHEMA: u32 = 1;
+/// Longest `manifest.json`, in bytes: a manifest of the largest size in base64, 16 signatures, and the rest.
+pub(super) const MANIFEST_JSON_BYTES: u64 = limits::MANIFEST_BYTES.div_ceil(3) * 4 + 16 * 1024;
+
+/// Which release a slot holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SlotManifest {
+    /// SemVer.
+    pub version: semver::Version,
+    /// Of `signed`: the identity of the release.
+    pub digest: Digest,
+    /// The exact bytes that the signatures are over.
+    pub signed: Vec<u8>,
+    /// Media type of `signed`.
+    pub signed_type: String,
+    /// As they were published. Not proven by being here: the slot may have been written by anybody.
+    pub signatures: Vec<Signature>,
+    /// `vmlinuz`
+    pub kernel: Blob,
+    /// `kubesolo-os.gz`
+    pub initramfs: Blob,
+    /// When the slot was completed, by the device's clock; whole seconds.
+    pub written_at: DateTime<Utc>,
+}
+
+/// The JSON. All but `signed` could be told from `signed`; it is there for people and scripts, and compared.
+#[derive(Serialize, Deserialize)]
+struct Document {
+    schema: u32,
+    version: String,
+    release: Digest,
+    kernel: Blob,
+    initramfs: Blob,
+    written_at: String,
+    signed_type: String,
+    signed: String,
+    signatures: Vec<SignatureDocument>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct SignatureDocument {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    key_id: Option<String>,
+    signature: String,
+}
+
+#[derive(Deserialize)]
+struct Schema {
+    schema: u32,
+}
+
+impl SlotManifest {
+    /// For a slot that was filled with what is on offer.
+    #[must_use]
+    pub fn new(offer: &Offer, written_at: DateTime<Utc>) -> Self {
+        Self {
+            version: offer.release.version.clone(),
+            digest: offer.digest,
+            signed: offer.signed.clone(),
+            signed_type: offer.signed_type.clone(),
+            signatures: offer.signatures.clone(),
+            kernel: offer.release.kernel,
+            initramfs: offer.release.initramfs,
+            written_at,
+        }
+    }
+
+    /// All that the release says about itself.
+    pub fn release(&self) -> Result<Release> {
+        match self.signed_type.as_str() {
+            OCI_MANIFEST_TYPE | DOCKER_MANIFEST_TYPE => Release::from_oci_manifest(&self.signed),
+            other => Err(malformed(format_args!("signed_type \"{}\" is not known", text::shown(other)))),
+        }
+    }
+
+    /// The bytes of `manifest.json`.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        let document = Document {
+            schema: SCHEMA,
+            version: self.version.to_string(),
+            release: self.digest,
+            kernel: self.kernel,
+            initramfs: self.initramfs,
+            written_at: self.written_at.to_rfc3339_opts(SecondsFormat::Secs, true),
+            signed_type: self.signed_type.clone(),
+            signed: BASE64.encode(&self.signed),
+            signatures: self.signatures.iter().map(SignatureDocument::from).collect(),
+        };
+        let mut bytes = serde_json::to_vec_pretty(&document).expect("strings and numbers only");
+        bytes.push(b'\n');
+        bytes
+    }
+
+    /// Reads `manifest.json`, and checks that it agrees with the signed bytes in it.
+    pub fn parse(bytes: &[u8]) -> Result<Self> {
+        if bytes.len() as u64 > MANIFEST_JSON_BYTES {
+            return Err(limits::exceeded("manifest.json", format_args!("{MANIFEST_JSON_BYTES} bytes")));
+        }
+        let Schema { schema } = json::parse(bytes, "manifest.json")?;
+        if schema != SCHEMA {
+            let message = format!("manifest.json has schema {schema}, and only {SCHEMA} is known");
+            return Err(Error::new(Exit::Data, "newer-schema", message)
+                .remedy("It was written by another version of this agent: use that one, or apply again."));
+        }
+        let document: Document = json::parse(bytes, "manifest.json")?;
+        if document.signatures.len() > limits::SIGNATURES {
+            return Err(limits::exceeded("manifest.json: signatures", limits::SIGNATURES));
+        }
+        let manifest = Self {
+            version: crate::release::version(&document.version)?,
+            digest: document.release,
+            signed: BASE64.decode(&document.signed).map_err(|_| malformed("signed is not base64"))?,
+            signed_type: document.signed_type,
+            signatures: document.signatures.into_iter().map(Signature::try_from).collect::<Result<_>>()?,
+            kernel: document.kernel,
+            initramfs: document.initramfs,
+            written_at: DateTime::parse_from_rfc3339(&document.written_at)
+                .map_err(|_| malformed("written_at is not a time as of RFC 3339"))?
+                .to_utc(),
+        };
+        let release = manifest.release()?;
+        let same = Digest::of(&manifest.signed) == manifest.digest
+            && (&release.version, release.kernel, release.initramfs)
+                == (&manifest.version, manifest.kernel, manifest.initramfs);
+        if same { Ok(manifest) } else { Err(malformed("it differs from the signed bytes in it")) }
+    }
+}
+
+impl From<&Signature> for SignatureDocument {
+    fn from(signature: &Signature) -> Self {
+        Self { key_id: signature.key_id.clone(), signature: BASE64.encode(signature.bytes) }
+    }
+}
+
+impl TryFrom<SignatureDocument> for Signature {
+    type Error = Error;
+
+    fn try_from(document: SignatureDocument) -> Result<Self> {
+        let bytes = BASE64.decode(&document.signature).ok().and_then(|bytes| bytes.try_into().ok());
+        let bytes = bytes.ok_or_else(|| malformed("a signature is not 64 bytes in base64"))?;
+        Ok(Self { key_id: document.key_id, bytes })
+    }
+}
+
+fn malformed(why: impl std::fmt::Display) -> Error {
+    Error::new(Exit::Data, "malformed-slot-manifest", format!("manifest.json is not valid: {why}"))
+}

@@ -1,0 +1,158 @@
+//! Fills a slot, in an order that leaves it void or complete wherever the power goes.
+
+use std::fs::File;
+use std::io::Write;
+
+use sha2::{Digest as _, Sha256};
+
+use super::dir::{Dir, part_name};
+use super::{MANIFEST_FILE, Part, Place, Slot, SlotManifest};
+use crate::error::{Error, Exit, Result};
+use crate::mount::{self, Filesystem, Mounted};
+use crate::progress::Progress;
+use crate::release::{Blob, Digest};
+use crate::source::Body;
+use crate::sys;
+
+/// Bytes after which writing out starts. Two such pieces at most are waiting in memory, and the sync at the end is short.
+const WRITE_OUT_BYTES: u64 = 8 * 1024 * 1024;
+
+/// A slot that is being filled. Void from the beginning; given up, it stays void.
+#[derive(Debug)]
+pub struct Writer {
+    slot: Slot,
+    // In this order: an open folder would keep the filesystem from being unmounted.
+    dir: Dir,
+    mounted: Option<Mounted>,
+    written: [Option<Blob>; 2],
+}
+
+impl Writer {
+    pub(super) fn new(slot: &Slot) -> Result<Self> {
+        let (dir, mounted) = match &slot.place {
+            Place::Folder(path) => (Dir::folder(path)?, None),
+            Place::Device(device) => {
+                // What is mounted elsewhere must be known before anything is erased.
+                mount::claim(device, true)?;
+                let mounted = Mounted::read_write(device, Filesystem::Ext4)?;
+                (Dir::mounted(mounted.path(), device)?, Some(mounted))
+            }
+        };
+        let writer = Self { slot: slot.clone(), dir, mounted, written: [None, None] };
+        writer.invalidate()?;
+        for part in Part::BOTH {
+            writer.dir.remove(part.file())?;
+            writer.dir.remove(&part_name(part.file()))?;
+        }
+        writer.dir.sync()?;
+        Ok(writer)
+    }
+
+    /// Without hash files no bootloader and without manifest no agent takes the slot for filled.
+    fn invalidate(&self) -> Result<()> {
+        for name in [MANIFEST_FILE, Part::Kernel.hash_file(), Part::Initramfs.hash_file()] {
+            self.dir.remove(name)?;
+            self.dir.remove(&part_name(name))?;
+        }
+        self.dir.sync()
+    }
+
+    /// Writes one image as it arrives: each byte once, hashed on its way. The image gets the name that a bootloader looks
+    /// for only when it is complete, proven and on the medium.
+    pub fn part(&mut self, part: Part, blob: &Blob, body: &mut dyn Body, progress: &mut dyn Progress) -> Result<()> {
+        let name = part_name(part.file());
+        let file = self.dir.create(&name)?;
+        let result = self.stream(&name, &file, blob, body, progress);
+        drop(file);
+        if let Err(e) = result.and_then(|()| self.dir.publish(part.file())) {
+            if let Err(left) = self.dir.remove(&name) {
+                log::warn!("{left}"); // it takes room until the next attempt, and nothing else
+            }
+            return Err(e.context(format_args!("slot {}, {}", self.slot.id, part.file())));
+        }
+        self.written[part as usize] = Some(*blob);
+        Ok(())
+    }
+
+    fn stream(
+        &self,
+        name: &str,
+        mut file: &File,
+        blob: &Blob,
+        body: &mut dyn Body,
+        progress: &mut dyn Progress,
+    ) -> Result<()> {
+        let wrong = |reason, why: String| Err(Error::new(Exit::Data, reason, why).remedy(WRONG_BYTES_REMEDY));
+        let (mut hasher, mut size) = (Sha256::new(), 0);
+        let (mut started, mut finished) = (0, 0);
+        while let Some(chunk) = body.chunk()? {
+            size += chunk.len() as u64;
+            if size > blob.size {
+                return wrong(
+                    "size-mismatch",
+                    format!("more bytes arrived than the {} that were announced", blob.size),
+                );
+            }
+            file.write_all(&chunk).map_err(|e| self.dir.write_error(name, e))?;
+            hasher.update(&chunk);
+            progress.advance(chunk.len() as u64);
+            if size - started >= WRITE_OUT_BYTES {
+                // The piece before this one has had time to be written while this one arrived.
+                sys::start_write_out(file, started, size - started)
+                    .and_then(|()| sys::finish_write_out(file, finished, started - finished))
+                    .map_err(|e| self.dir.write_error(name, e))?;
+                (finished, started) = (started, size);
+            }
+        }
+        if size < blob.size {
+            return wrong("size-mismatch", format!("only {size} of {} bytes arrived", blob.size));
+        }
+        let digest = Digest(hasher.finalize().into());
+        if digest != blob.digest {
+            return wrong("digest-mismatch", format!("the bytes have the digest {digest}, not {}", blob.digest));
+        }
+        file.sync_all().map_err(|e| self.dir.write_error(name, e))
+    }
+
+    /// Completes the slot: hash files, the manifest last, all of it read back from the medium and compared.
+    pub fn finish(self, manifest: &SlotManifest) -> Result<()> {
+        if self.written != [Some(manifest.kernel), Some(manifest.initramfs)] {
+            return Err(Error::new(Exit::Internal, "slot-incomplete", "a slot was finished without its images"));
+        }
+        let slot = self.slot.clone();
+        let finished = self.complete(manifest);
+        if let Err(e) = &finished {
+            log::debug!("slot {}: {e}; emptying it", slot.id);
+            // Complete or not, it must not look like a slot that holds.
+            if let Err(left) = Self::new(&slot) {
+                log::warn!("slot {} could not be emptied: {left}", slot.id);
+            }
+        }
+        finished.map_err(|e| e.context(format_args!("slot {}", slot.id)))
+    }
+
+    fn complete(self, manifest: &SlotManifest) -> Result<()> {
+        for (part, blob) in [(Part::Kernel, manifest.kernel), (Part::Initramfs, manifest.initramfs)] {
+            self.dir.put(part.hash_file(), part.hash_line(&blob.digest).as_bytes())?;
+        }
+        self.dir.put(MANIFEST_FILE, &manifest.encode())?;
+        let Self { slot, dir, mounted, .. } = self;
+        drop(dir);
+        if let Some(mounted) = mounted {
+            mounted.unmount()?;
+        }
+        let found = slot.verify().map_err(|e| match e.exit {
+            Exit::Data => failed_read_back(&e.message),
+            _ => e,
+        })?;
+        if found.encode() == manifest.encode() { Ok(()) } else { Err(failed_read_back("manifest.json differs")) }
+    }
+}
+
+const WRONG_BYTES_REMEDY: &str =
+    "Nothing of it was kept. Publish the release again if the server has it wrong; try again if the network does.";
+
+fn failed_read_back(why: &str) -> Error {
+    Error::new(Exit::CannotWrite, "read-back-failed", format!("what was written cannot be read back: {why}"))
+        .remedy("See the kernel log (dmesg): the medium may be failing.")
+}
