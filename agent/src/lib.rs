@@ -15,6 +15,7 @@ pub mod publish;
 pub mod release;
 pub mod slot;
 pub mod source;
+pub mod state;
 mod sys;
 pub mod text;
 pub mod trust;

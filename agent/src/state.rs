@@ -1,0 +1,440 @@
+//! What the agent remembers on the data partition: `state.json` (where an update stands), `trust.json` (what must not be
+//! forgotten), and the lock that only one agent holds.
+
+mod file;
+mod trust;
+
+use std::fs::{File, TryLockError};
+use std::io::{Read, Seek, Write};
+use std::path::{Path, PathBuf};
+
+use bootenv::TrialId;
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+
+pub use self::trust::{FAILED_KEPT, FailedRelease, Trust};
+
+use self::file::Found;
+use crate::error::{Context, Error, Exit, Result};
+use crate::release::Digest;
+use crate::text;
+
+/// Where the state is unless `--state` says otherwise.
+pub const STATE_FILE: &str = "/var/lib/kubesolo/update/state.json";
+/// The schema of both files that is written. A newer one is refused and kept; the Go agent's files have none.
+const SCHEMA: u32 = 1;
+
+/// Where an update stands. The names and their order are those of KubeSolo OS.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Phase {
+    /// Nothing was attempted yet.
+    #[default]
+    Idle,
+    /// Asking the source.
+    Checking,
+    /// Writing a slot.
+    Downloading,
+    /// A slot is complete and verified, and not activated.
+    Staged,
+    /// The bootloader will try the slot.
+    Activated,
+    /// The slot is on trial.
+    Verifying,
+    /// The trial was committed.
+    Success,
+    /// The device is back in the slot it came from.
+    RolledBack,
+    /// An attempt was refused, or a step of it failed.
+    Failed,
+}
+
+impl Phase {
+    /// All of them, in the order of an update.
+    pub const ALL: [Phase; 9] = [
+        Phase::Idle,
+        Phase::Checking,
+        Phase::Downloading,
+        Phase::Staged,
+        Phase::Activated,
+        Phase::Verifying,
+        Phase::Success,
+        Phase::RolledBack,
+        Phase::Failed,
+    ];
+
+    /// As in `state.json` and in metrics.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Idle => "idle",
+            Self::Checking => "checking",
+            Self::Downloading => "downloading",
+            Self::Staged => "staged",
+            Self::Activated => "activated",
+            Self::Verifying => "verifying",
+            Self::Success => "success",
+            Self::RolledBack => "rolled_back",
+            Self::Failed => "failed",
+        }
+    }
+
+    /// Whether an update can go from here to `next`. State can be lost while slots and bootloader keep theirs, so what they
+    /// tell (staged, activated, on trial) may follow anything but its own undoing.
+    #[must_use]
+    pub fn leads_to(self, next: Phase) -> bool {
+        match next {
+            Self::Checking | Self::Verifying | Self::RolledBack | Self::Failed | Self::Idle => true,
+            Self::Downloading => self == Self::Checking,
+            Self::Staged => self != Self::Verifying,
+            Self::Activated => !matches!(self, Self::Verifying | Self::Downloading),
+            Self::Success => matches!(self, Self::Verifying | Self::Success),
+        }
+    }
+}
+
+impl std::fmt::Display for Phase {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+/// `state.json`. Everything but the schema may be missing, as in the files of the Go agent.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct State {
+    schema: u32,
+    phase: Phase,
+    /// What `checking` will go back to if it turns out that now is not the time.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    phase_before: Option<Phase>,
+    /// The version that ran when the attempt began; empty when it was not known.
+    pub from_version: String,
+    /// The version that the attempt is for.
+    pub to_version: String,
+    /// The release that the attempt is for.
+    pub to_release: Option<Digest>,
+    /// Tells attempts apart, in logs too.
+    pub attempt_id: String,
+    /// Attempts for this release, this one included.
+    pub attempt_count: u32,
+    /// When the attempt began.
+    #[serde(with = "optional_seconds")]
+    pub started_at: Option<DateTime<Utc>>,
+    /// When this file was changed last.
+    #[serde(with = "optional_seconds")]
+    pub updated_at: Option<DateTime<Utc>>,
+    /// Why the last attempt failed, and what to do; empty when it did not.
+    pub last_error: String,
+    /// Why the last run did nothing.
+    pub last_skip: Option<Skip>,
+    /// The trial that was noted before the bootloader was told of it.
+    pub trial: Option<Trial>,
+    /// The release whose trial was never seen to start, once. The second time counts as a failure.
+    pub not_started: Option<Digest>,
+    /// Consecutive failed health runs within one boot.
+    pub health_failures: u32,
+    /// Consecutive boots without a healthy run.
+    pub unhealthy_boots: u32,
+}
+
+/// Why a run did nothing, though nothing is wrong.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Skip {
+    /// By the device's clock.
+    #[serde(with = "seconds")]
+    pub at: DateTime<Utc>,
+    /// The stable word for scripts.
+    pub reason: String,
+    /// For people.
+    pub message: String,
+}
+
+/// A trial, as it was noted before the bootloader was told of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Trial {
+    /// As in the environment and on the kernel command line.
+    #[serde(with = "as_text")]
+    pub id: TrialId,
+    /// The slot on trial.
+    #[serde(with = "as_text")]
+    pub slot: bootenv::Slot,
+    /// Of the release.
+    pub version: String,
+    /// Of its manifest.
+    pub release: Digest,
+    /// Of its kernel.
+    pub kernel: Digest,
+    /// Of its initramfs.
+    pub initramfs: Digest,
+    /// Whether a boot of it was seen.
+    pub started: bool,
+}
+
+impl Trial {
+    /// How this trial is remembered when it failed.
+    #[must_use]
+    pub fn failure(&self, reason: &str, now: DateTime<Utc>) -> FailedRelease {
+        FailedRelease {
+            release: self.release,
+            kernel: self.kernel,
+            initramfs: self.initramfs,
+            version: self.version.clone(),
+            failed_at: now,
+            reason: reason.to_owned(),
+        }
+    }
+}
+
+impl Default for State {
+    fn default() -> Self {
+        Self {
+            schema: SCHEMA,
+            phase: Phase::Idle,
+            phase_before: None,
+            from_version: String::new(),
+            to_version: String::new(),
+            to_release: None,
+            attempt_id: String::new(),
+            attempt_count: 0,
+            started_at: None,
+            updated_at: None,
+            last_error: String::new(),
+            last_skip: None,
+            trial: None,
+            not_started: None,
+            health_failures: 0,
+            unhealthy_boots: 0,
+        }
+    }
+}
+
+impl State {
+    /// Where the update stands.
+    #[must_use]
+    pub fn phase(&self) -> Phase {
+        self.phase
+    }
+
+    /// Goes to another phase.
+    pub fn enter(&mut self, next: Phase, now: DateTime<Utc>) -> Result<()> {
+        if !self.phase.leads_to(next) {
+            let message = format!("the phase {} cannot follow {}", next, self.phase);
+            return Err(Error::new(Exit::Internal, "illegal-phase", message));
+        }
+        self.set(next, now);
+        Ok(())
+    }
+
+    fn set(&mut self, next: Phase, now: DateTime<Utc>) {
+        self.phase = next;
+        self.phase_before = None;
+        self.updated_at = Some(now);
+    }
+
+    /// Begins an attempt: the phase is `checking`. What for is told by [`State::aim`] as soon as it is known.
+    pub fn begin(&mut self, attempt_id: String, now: DateTime<Utc>) {
+        // An attempt that was killed while it asked leaves the phase before it to go back to.
+        let before = self.phase_before.unwrap_or(self.phase);
+        self.set(Phase::Checking, now);
+        self.phase_before = Some(before);
+        self.attempt_id = attempt_id;
+        self.started_at = Some(now);
+        self.last_error.clear();
+    }
+
+    /// Says what the attempt is for, and counts it. The count begins anew with another release.
+    pub fn aim(&mut self, from: Option<&semver::Version>, to: &semver::Version, release: Digest) {
+        if self.to_release != Some(release) {
+            self.attempt_count = 0;
+        }
+        self.attempt_count = self.attempt_count.saturating_add(1);
+        self.from_version = from.map(ToString::to_string).unwrap_or_default();
+        self.to_version = to.to_string();
+        self.to_release = Some(release);
+        self.last_skip = None;
+    }
+
+    /// Ends the attempt in `failed`, with an error that a person can act on.
+    pub fn fail(&mut self, error: &Error, now: DateTime<Utc>) {
+        self.set(Phase::Failed, now);
+        self.last_error = told(error);
+    }
+
+    /// Notes that now is not the time. The phase is what it was before the attempt.
+    pub fn skip(&mut self, error: &Error, now: DateTime<Utc>) {
+        let phase = self.phase_before.unwrap_or(self.phase);
+        self.set(phase, now);
+        self.last_skip = Some(Skip { at: now, reason: error.reason.to_owned(), message: told(error) });
+    }
+}
+
+fn told(error: &Error) -> String {
+    if error.remedy.is_empty() { error.message.clone() } else { format!("{}. {}", error.message, error.remedy) }
+}
+
+/// Where state, trust and lock are: side by side in one folder.
+#[derive(Clone, Debug)]
+pub struct Store {
+    state: PathBuf,
+}
+
+/// What was read.
+#[derive(Clone, Debug, Default)]
+pub struct Memory {
+    /// `state.json`, or a new one.
+    pub state: State,
+    /// `trust.json`, or a new one.
+    pub trust: Trust,
+    /// There was no usable `state.json`.
+    pub state_lost: bool,
+    /// There was no usable `trust.json`: rebuild it from the slots.
+    pub trust_lost: bool,
+    /// What was wrong, for the log.
+    pub warnings: Vec<String>,
+}
+
+impl Store {
+    /// `state` is the path of `state.json`.
+    #[must_use]
+    pub fn new(state: &Path) -> Self {
+        Self { state: state.to_owned() }
+    }
+
+    fn trust(&self) -> PathBuf {
+        file::folder_of(&self.state).join("trust.json")
+    }
+
+    /// Reads without a lock and without changing anything, as `status` does.
+    pub fn read(&self) -> Result<Memory> {
+        self.load(|path, why| Ok(format!("{} is damaged: {why}", path.display())))
+    }
+
+    fn load(&self, damaged: impl Fn(&Path, &str) -> Result<String>) -> Result<Memory> {
+        let mut memory = Memory::default();
+        match file::read(&self.state, SCHEMA)? {
+            Found::Document(state) => memory.state = State { schema: SCHEMA, ..state },
+            Found::Nothing => memory.state_lost = true,
+            Found::Damaged(why) => {
+                memory.state_lost = true;
+                memory.warnings.push(damaged(&self.state, &why)?);
+            }
+        }
+        match file::read(&self.trust(), SCHEMA)? {
+            Found::Document(trust) => memory.trust = Trust { schema: SCHEMA, ..trust },
+            Found::Nothing => memory.trust_lost = true,
+            Found::Damaged(why) => {
+                memory.trust_lost = true;
+                memory.warnings.push(damaged(&self.trust(), &why)?);
+            }
+        }
+        Ok(memory)
+    }
+
+    /// Takes the lock, which is held until the returned value is dropped or the process ends. Makes the folder if need be.
+    pub fn lock(&self) -> Result<Lock> {
+        let path = file::folder_of(&self.state).join("lock");
+        let mut file = file::open_lock(&path)?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                let mut holder = String::new();
+                let _ = (&mut file).take(20).read_to_string(&mut holder); // only for the message
+                let holder =
+                    if holder.is_empty() { String::new() } else { format!(" (pid {})", text::shown(holder.trim())) };
+                return Err(Error::new(Exit::NotNow, "locked", format!("another kubesolo-update is running{holder}"))
+                    .remedy("Try again when it is done."));
+            }
+            Err(TryLockError::Error(e)) => return Err(file::write_error(&format!("lock {}", path.display()), &e)),
+        }
+        // For the message above; a full disk must not keep the lock from being taken.
+        let _ = file.set_len(0).and_then(|()| file.rewind()).and_then(|()| writeln!(file, "{}", std::process::id()));
+        Ok(Lock { store: self.clone(), _file: file })
+    }
+}
+
+/// The right to change the state.
+#[derive(Debug)]
+pub struct Lock {
+    store: Store,
+    _file: File,
+}
+
+impl Lock {
+    /// Reads, and sets damaged files aside.
+    pub fn load(&self) -> Result<Memory> {
+        self.store.load(|path, why| {
+            let aside = file::set_aside(path)?;
+            Ok(format!("{} was damaged ({why}); it is kept as {}", path.display(), aside.display()))
+        })
+    }
+
+    /// Replaces `state.json`.
+    pub fn save_state(&self, state: &State) -> Result<()> {
+        file::write(&self.store.state, state)
+    }
+
+    /// Replaces `trust.json`.
+    pub fn save_trust(&self, trust: &Trust) -> Result<()> {
+        file::write(&self.store.trust(), trust)
+    }
+}
+
+/// A number that nobody can guess and that does not repeat: for attempt and trial ids.
+pub fn random() -> Result<u32> {
+    let mut bytes = [0; 4];
+    File::open("/dev/urandom").and_then(|mut file| file.read_exact(&mut bytes)).context(
+        Exit::Internal,
+        "no-random-numbers",
+        "read /dev/urandom",
+    )?;
+    Ok(u32::from_ne_bytes(bytes))
+}
+
+/// A time as of RFC 3339, UTC, in whole seconds.
+mod seconds {
+    use chrono::{DateTime, SecondsFormat, Utc};
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+
+    pub(super) fn serialize<S: Serializer>(time: &DateTime<Utc>, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&time.to_rfc3339_opts(SecondsFormat::Secs, true))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<DateTime<Utc>, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        Ok(DateTime::parse_from_rfc3339(&text).map_err(D::Error::custom)?.to_utc())
+    }
+}
+
+/// The same, or nothing.
+mod optional_seconds {
+    use chrono::{DateTime, Utc};
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    #[derive(Serialize, Deserialize)]
+    struct Time(#[serde(with = "super::seconds")] DateTime<Utc>);
+
+    pub(super) fn serialize<S: Serializer>(time: &Option<DateTime<Utc>>, serializer: S) -> Result<S::Ok, S::Error> {
+        time.map(Time).serialize(serializer)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<DateTime<Utc>>, D::Error> {
+        Ok(Option::<Time>::deserialize(deserializer)?.map(|time| time.0))
+    }
+}
+
+/// A value by the text that it shows and reads.
+mod as_text {
+    use std::fmt::Display;
+    use std::str::FromStr;
+
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+
+    pub(super) fn serialize<T: Display, S: Serializer>(value: &T, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(value)
+    }
+
+    pub(super) fn deserialize<'de, T: FromStr<Err: Display>, D: Deserializer<'de>>(d: D) -> Result<T, D::Error> {
+        String::deserialize(d)?.parse().map_err(D::Error::custom)
+    }
+}

@@ -1,0 +1,168 @@
+//! Small files that are replaced whole: the old content or the new one is there, wherever the power goes.
+
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use nix::libc;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Exit, Result};
+use crate::json;
+
+/// Longest file that is read, in bytes; what is longer was not written here.
+const FILE_BYTES: u64 = 256 * 1024;
+/// Damaged files that are kept for a person to look at.
+const DAMAGED_KEPT: u32 = 5;
+
+/// What was found under a name.
+pub(super) enum Found<T> {
+    Nothing,
+    Document(T),
+    /// Why it cannot be used.
+    Damaged(String),
+}
+
+#[derive(Deserialize)]
+struct Schema {
+    /// The Go agent writes none.
+    #[serde(default)]
+    schema: u32,
+}
+
+/// Reads a document of at most this schema. A newer one is an error, and stays as it is.
+pub(super) fn read<T: DeserializeOwned>(path: &Path, known: u32) -> Result<Found<T>> {
+    let Some(bytes) = read_bytes(path)? else { return Ok(Found::Nothing) };
+    if bytes.len() as u64 > FILE_BYTES {
+        return Ok(Found::Damaged(format!("it is longer than {FILE_BYTES} bytes")));
+    }
+    let name = path.display().to_string();
+    match json::parse::<Schema>(&bytes, &name) {
+        Ok(Schema { schema }) if schema > known => {
+            let message = format!("{name} has schema {schema}, and only schemas up to {known} are known");
+            return Err(Error::new(Exit::Config, "newer-schema", message).remedy(
+                "It was written by a newer version of this agent and was left as it is: use that version, or move the file away.",
+            ));
+        }
+        Ok(_) => {}
+        Err(e) => return Ok(Found::Damaged(e.message)),
+    }
+    Ok(match json::parse(&bytes, &name) {
+        Ok(document) => Found::Document(document),
+        Err(e) => Found::Damaged(e.message),
+    })
+}
+
+fn read_bytes(path: &Path) -> Result<Option<Vec<u8>>> {
+    let cannot = |why: &dyn std::fmt::Display| {
+        Error::new(Exit::Config, "state-unusable", format!("cannot read {}: {why}", path.display()))
+    };
+    // O_NONBLOCK: a FIFO of that name must not hold the agent up.
+    let file = match OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(path) {
+        Ok(file) => file,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(e) if e.raw_os_error() == Some(libc::ELOOP) => return Err(symlink(path)),
+        Err(e) => return Err(cannot(&e)),
+    };
+    if !file.metadata().map_err(|e| cannot(&e))?.is_file() {
+        return Err(cannot(&"it is not a regular file"));
+    }
+    let mut bytes = vec![];
+    file.take(FILE_BYTES + 1).read_to_end(&mut bytes).map_err(|e| cannot(&e))?;
+    Ok(Some(bytes))
+}
+
+/// Renames a damaged file out of the way, for a person to look at. The last name is used again and again: a medium that
+/// damages every file does not fill the disk.
+pub(super) fn set_aside(path: &Path) -> Result<PathBuf> {
+    let name = |n: u32| with_suffix(path, &format!(".damaged-{n}"));
+    let free = (1..DAMAGED_KEPT).map(name).find(|path| path.symlink_metadata().is_err());
+    let aside = free.unwrap_or_else(|| name(DAMAGED_KEPT));
+    fs::rename(path, &aside).map_err(|e| write_error(&format!("set aside {}", path.display()), &e))?;
+    sync_folder(path)?;
+    Ok(aside)
+}
+
+/// Replaces a document: a new file, synced, renamed over the old one, the folder synced. Only for who holds the lock.
+pub(super) fn write(path: &Path, document: &impl Serialize) -> Result<()> {
+    let mut bytes = serde_json::to_vec_pretty(document).expect("strings, numbers and lists only");
+    bytes.push(b'\n');
+    if path.symlink_metadata().is_ok_and(|meta| meta.is_symlink()) {
+        return Err(symlink(path));
+    }
+    let new = with_suffix(path, ".new");
+    let written = remove(&new).and_then(|()| {
+        let options = OpenOptions::new().write(true).create_new(true).mode(0o644).open(&new);
+        options.and_then(|mut file| file.write_all(&bytes).and_then(|()| file.sync_all()))
+    });
+    if let Err(e) = written.and_then(|()| fs::rename(&new, path)) {
+        let _ = remove(&new); // the first error is the one that counts
+        return Err(write_error(&format!("write {}", path.display()), &e));
+    }
+    sync_folder(path)
+}
+
+fn remove(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
+        _ => Ok(()),
+    }
+}
+
+fn sync_folder(file: &Path) -> Result<()> {
+    let folder = folder_of(file);
+    File::open(folder)
+        .and_then(|folder| folder.sync_all())
+        .map_err(|e| write_error(&format!("sync {}", folder.display()), &e))
+}
+
+/// Opens, and makes if need be, the lock file and the folders above it.
+pub(super) fn open_lock(path: &Path) -> Result<File> {
+    let folder = folder_of(path);
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o755)
+        .create(folder)
+        .map_err(|e| write_error(&format!("make the folder {}", folder.display()), &e))?;
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(false).mode(0o644).custom_flags(libc::O_NOFOLLOW);
+    options.open(path).map_err(|e| match e.raw_os_error() {
+        Some(libc::ELOOP) => symlink(path),
+        _ => write_error(&format!("open {}", path.display()), &e),
+    })
+}
+
+pub(super) fn folder_of(file: &Path) -> &Path {
+    match file.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    }
+}
+
+fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
+}
+
+fn symlink(path: &Path) -> Error {
+    Error::new(Exit::Config, "state-unusable", format!("{} is a symbolic link", path.display()))
+        .remedy("Put a plain file there, or name the place that it points to with --state.")
+}
+
+pub(super) fn write_error(what: &str, e: &io::Error) -> Error {
+    let (reason, remedy) = match e.raw_os_error() {
+        Some(libc::ENOSPC | libc::EDQUOT | libc::EFBIG) => ("state-no-space", "Make room on the data partition."),
+        Some(libc::EROFS) => {
+            ("state-read-only", "Mount the data partition for writing; if it turned read-only by itself, see dmesg.")
+        }
+        Some(libc::EIO) => ("state-io-error", "See the kernel log (dmesg): the medium may be failing."),
+        Some(libc::EACCES | libc::EPERM) => {
+            ("state-not-permitted", "Run it as root, or name a place that you may write with --state.")
+        }
+        _ => ("state-not-writable", ""),
+    };
+    Error::new(Exit::CannotWrite, reason, format!("cannot {what}: {e}")).remedy(remedy)
+}
