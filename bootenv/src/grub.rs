@@ -60,8 +60,16 @@ impl std::error::Error for Error {}
 enum Line {
     /// Starts with `#`; kept as it is.
     Comment(Vec<u8>),
-    /// `name=value`, still escaped as in the block.
-    Variable { name: Vec<u8>, value: Vec<u8>, at: usize },
+    /// `name=value`.
+    Variable {
+        name: Vec<u8>,
+        /// As GRUB hands it out.
+        value: Vec<u8>,
+        /// As it stands in the block, escaped.
+        raw: Vec<u8>,
+        /// Offset of `raw`.
+        at: usize,
+    },
 }
 
 /// A valid block. Unknown variables, comments and their order survive every change.
@@ -84,11 +92,10 @@ impl Block {
             return Err(Error::Signature);
         }
         let lines = lines(bytes)?;
-        let block = Self { bytes: bytes.to_vec(), lines };
-        if block.get(ELSEWHERE).is_some() {
+        if lines.iter().any(|line| line.sets(ELSEWHERE)) {
             return Err(Error::Elsewhere);
         }
-        Ok(block)
+        Ok(Self { bytes: bytes.to_vec(), lines })
     }
 
     /// A block with these variables only.
@@ -121,13 +128,14 @@ impl Block {
         &self.bytes
     }
 
-    /// The value that GRUB's `load_env` would give to `name`: of the last line that sets it.
+    /// The value that GRUB's `load_env` would give to `name`: of the last line that sets it. `None` also for a value
+    /// that is not UTF-8: nobody who asks for a name can use it.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&str> {
         self.lines.iter().rev().find_map(|line| match line {
-            Line::Variable { name: n, value, .. } if n == name.as_bytes() => std::str::from_utf8(value).ok(),
+            Line::Variable { value, .. } if line.sets(name) => Some(std::str::from_utf8(value).ok()),
             _ => None,
-        })
+        })?
     }
 
     /// The main block's meaning.
@@ -148,7 +156,12 @@ impl Block {
     /// # Errors
     /// [`Error`] when a variable occurs twice, or bytes beyond the first sector would change. The block is unchanged.
     pub fn with(&self, variables: &[(&'static str, String)]) -> Result<Self, Error> {
-        let bytes = match self.patched(variables)? {
+        for (name, _) in variables {
+            if self.lines.iter().filter(|line| line.sets(name)).count() > 1 {
+                return Err(Error::Twice((*name).to_owned()));
+            }
+        }
+        let bytes = match self.patched(variables) {
             Some(bytes) => bytes,
             None => render(&self.lines, variables)?,
         };
@@ -160,27 +173,28 @@ impl Block {
 
     /// The bytes with each value overwritten where it stands; `None` if one is absent, of another width, or beyond the
     /// first sector, or if the order is not that of a complete store.
-    fn patched(&self, variables: &[(&'static str, String)]) -> Result<Option<Vec<u8>>, Error> {
+    fn patched(&self, variables: &[(&'static str, String)]) -> Option<Vec<u8>> {
         let mut bytes = self.bytes.clone();
         let mut last = 0;
         for (name, new) in variables {
-            let mut found = self.lines.iter().filter_map(|line| match line {
-                Line::Variable { name: n, value, at } if n == name.as_bytes() => Some((*at, value.len())),
+            let new = escape(new);
+            let (at, width) = self.lines.iter().find_map(|line| match line {
+                Line::Variable { raw, at, .. } if line.sets(name) => Some((*at, raw.len())),
                 _ => None,
-            });
-            let place = found.next();
-            if found.next().is_some() {
-                return Err(Error::Twice((*name).to_owned()));
+            })?;
+            if width != new.len() || at < last || at + width > SECTOR {
+                return None;
             }
-            match place {
-                Some((at, width)) if width == new.len() && at >= last && at + width <= SECTOR => {
-                    bytes[at..at + width].copy_from_slice(new.as_bytes());
-                    last = at;
-                }
-                _ => return Ok(None),
-            }
+            bytes[at..at + width].copy_from_slice(&new);
+            last = at;
         }
-        Ok(Some(bytes))
+        Some(bytes)
+    }
+}
+
+impl Line {
+    fn sets(&self, variable: &str) -> bool {
+        matches!(self, Line::Variable { name, .. } if name == variable.as_bytes())
     }
 }
 
@@ -199,8 +213,8 @@ fn lines(bytes: &[u8]) -> Result<Vec<Line>, Error> {
             lines.push(Line::Comment(line.to_vec()));
         } else {
             let equals = line.iter().position(|b| *b == b'=').ok_or(Error::Line(at))?;
-            let (name, value) = (line[..equals].to_vec(), line[equals + 1..].to_vec());
-            lines.push(Line::Variable { name, value, at: at + equals + 1 });
+            let (name, raw) = (line[..equals].to_vec(), line[equals + 1..].to_vec());
+            lines.push(Line::Variable { name, value: unescape(&raw), raw, at: at + equals + 1 });
         }
         at += end + 1;
     }
@@ -217,10 +231,26 @@ fn line_end(bytes: &[u8]) -> Option<usize> {
     })
 }
 
+fn escape(value: &str) -> Vec<u8> {
+    value.bytes().flat_map(|b| [b'\\', b].into_iter().skip(usize::from(!matches!(b, b'\\' | b'\n')))).collect()
+}
+
+fn unescape(raw: &[u8]) -> Vec<u8> {
+    let mut escaped = false;
+    let keep = |b: &u8| {
+        escaped = *b == b'\\' && !escaped;
+        !escaped
+    };
+    raw.iter().copied().filter(keep).collect()
+}
+
 fn render(lines: &[Line], variables: &[(&'static str, String)]) -> Result<Vec<u8>, Error> {
     let mut bytes = SIGNATURE.to_vec();
     for (name, value) in variables {
-        bytes.extend_from_slice(format!("{name}={value}\n").as_bytes());
+        bytes.extend_from_slice(name.as_bytes());
+        bytes.push(b'=');
+        bytes.extend(escape(value));
+        bytes.push(b'\n');
     }
     if bytes.len() > SECTOR {
         return Err(Error::Full);
@@ -230,10 +260,10 @@ fn render(lines: &[Line], variables: &[(&'static str, String)]) -> Result<Vec<u8
         match line {
             Line::Comment(text) => bytes.extend_from_slice(text),
             Line::Variable { name, .. } if ours(name) => continue,
-            Line::Variable { name, value, .. } => {
+            Line::Variable { name, raw, .. } => {
                 bytes.extend_from_slice(name);
                 bytes.push(b'=');
-                bytes.extend_from_slice(value);
+                bytes.extend_from_slice(raw);
             }
         }
         bytes.push(b'\n');

@@ -1,0 +1,64 @@
+//! What several tests of this crate need.
+#![allow(dead_code, reason = "each test binary uses its own part")]
+
+use bootenv::protocol::{SlotState, State};
+use bootenv::{Slot, TrialId};
+use proptest::prelude::*;
+
+/// Either slot.
+pub fn slot() -> impl Strategy<Value = Slot> {
+    prop_oneof![Just(Slot::A), Just(Slot::B)]
+}
+
+/// Any knowledge of a slot.
+pub fn slot_state() -> impl Strategy<Value = SlotState> {
+    prop_oneof![Just(SlotState::Good), Just(SlotState::Void), Just(SlotState::Fail)]
+}
+
+/// Few enough ids that equal ones meet.
+pub fn trial() -> impl Strategy<Value = TrialId> {
+    prop_oneof![Just(TrialId::NONE), Just(TrialId(1)), Just(TrialId(0xdead_beef))]
+}
+
+/// Any state that the alphabets allow, sensible or not.
+pub fn state() -> impl Strategy<Value = State> {
+    (slot(), any::<bool>(), 0..=3u8, slot(), slot_state(), slot_state(), trial())
+        .prop_map(|(active, success, counter, good, a, b, trial)| State { active, success, counter, good, a, b, trial })
+}
+
+/// A line that is not ours: its bytes as they stand in a block, without the line feed.
+pub fn stranger() -> impl Strategy<Value = Vec<u8>> {
+    let comment = "#[ -~]{0,20}".prop_map(|text| escape(&text));
+    let variable = ("[a-z][a-z_]{0,7}", value())
+        .prop_filter("this one has a meaning", |(name, _)| name != "env_block")
+        .prop_map(|(name, value)| [b"x_", name.as_bytes(), b"=", &escape(&value)].concat());
+    prop_oneof![1 => comment, 3 => variable]
+}
+
+/// A value with all that may surprise a parser.
+pub fn value() -> impl Strategy<Value = String> {
+    proptest::collection::vec(prop_oneof![4 => "[a-zA-Z0-9.]", 1 => "[\\\\\n#= é]"], 0..10)
+        .prop_map(|parts| parts.concat())
+}
+
+/// As GRUB writes a value into a block.
+pub fn escape(value: &str) -> Vec<u8> {
+    value.replace('\\', "\\\\").replace('\n', "\\\n").into_bytes()
+}
+
+/// A block of these lines, padded.
+pub fn block(lines: &[Vec<u8>]) -> Vec<u8> {
+    let mut bytes = b"# GRUB Environment Block\n".to_vec();
+    for line in lines {
+        bytes.extend_from_slice(line);
+        bytes.push(b'\n');
+    }
+    assert!(bytes.len() < 1024, "the generated lines leave room for padding");
+    bytes.resize(1024, b'#');
+    bytes
+}
+
+/// The lines of a complete main block.
+pub fn main_lines(state: &State) -> Vec<Vec<u8>> {
+    state.variables().into_iter().map(|(name, value)| format!("{name}={value}").into_bytes()).collect()
+}
