@@ -1,0 +1,43 @@
+#!/bin/sh
+# Unpacks standard tools for OCI artifacts from Debian 13 into target/tools, without installing them and without root:
+# oracles for the tests, and what docs/releasing.md uses. They run on Debian 12 too, which does not have them.
+#
+#   build/scripts/fetch-release-tools.sh [oras] [cosign]     (default: oras)
+set -eu
+cd "$(dirname "$0")/../.."
+PATH=$PATH:/usr/sbin:/sbin
+
+suite=trixie
+keyring=/usr/share/keyrings/debian-archive-keyring.gpg
+
+[ $# -gt 0 ] || set -- oras
+missing=
+for tool; do
+    case $tool in
+        oras | cosign) [ -x "target/tools/usr/bin/$tool" ] || missing="$missing $tool" ;;
+        *) sed -n '2,5s/^# \{0,1\}//p' "$0"; exit 64 ;;
+    esac
+done
+[ -n "$missing" ] || exit 0
+
+# Where this machine gets Debian from, with another suite.
+codename=$(sed -n 's/^VERSION_CODENAME=//p' /etc/os-release)
+# shellcheck disable=SC2016 # apt's own variables
+mirror=$(apt-get indextargets --no-release-info --format '$(RELEASE) $(REPO_URI)' 'Identifier: Packages' |
+    sed -n "s/^$codename //p" | head -n1)
+[ -n "$mirror" ] || { echo "fetch-release-tools: no apt source for $codename on this machine" >&2; exit 1; }
+
+apt_root=$PWD/target/apt-$suite
+mkdir -p "$apt_root"
+echo "deb [signed-by=$keyring] $mirror $suite main" >"$apt_root/sources.list"
+# Read before the command line, whose other settings apt-root.sh gives.
+cat >"$apt_root/apt.conf" <<CONF
+Dir::Etc::sourcelist "$apt_root/sources.list";
+Dir::Etc::sourceparts "-";
+CONF
+export APT_CONFIG="$apt_root/apt.conf"
+. build/scripts/apt-root.sh
+
+echo "setup: unpacking$missing from Debian $suite into target/tools, without installing it"
+# shellcheck disable=SC2086 # a list of package names
+apt_unpack target/tools $missing
