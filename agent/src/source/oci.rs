@@ -175,32 +175,47 @@ impl OciSource {
     fn signature(&self, entry: &Descriptor, subject: Digest, deadline: Deadline) -> Result<Vec<Signature>> {
         let what = format!("signature {}", text::shown(&entry.digest));
         let answer = self.manifest(entry, &what, deadline)?;
-        let manifest: Manifest = json::parse(&answer.body, &what)?;
-        manifest.check()?;
-        let wrong = |why: &str| Error::new(Exit::Data, "malformed-signature", format!("{what}: {why}"));
-        if !manifest.is_of_type(SIGNATURE_TYPE) {
-            return Err(wrong("it is something else"));
-        }
-        if manifest.subject.as_ref().is_some_and(|s| s.digest != subject.to_string()) {
-            return Err(wrong("it is of another manifest"));
-        }
         let mut signatures = vec![];
-        for layer in manifest.layers.iter().filter(|layer| layer.media_type == SIGNATURE_TYPE) {
-            if layer.size != 64 {
-                return Err(wrong("it has not 64 bytes"));
-            }
-            let digest: Digest = layer.digest.parse()?;
+        for (digest, key_id) in attached(&answer.body, subject, &what)? {
             let url = self.url("blobs", &digest.to_string());
-            let raw = self.client.document(&url, "*/*", layer.size, &what, deadline)?.good(&what)?.body;
+            let raw = self.client.document(&url, "*/*", SIGNATURE_BYTES, &what, deadline)?.good(&what)?.body;
             check_digest(&raw, digest, &what)?;
-            let bytes = raw.try_into().map_err(|_| wrong("it has not 64 bytes"))?;
-            let key_id = manifest.annotations.get(release::KEY_ID).or(layer.annotations.get(release::KEY_ID));
-            let key_id =
-                key_id.filter(|id| id.len() == 16 && id.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')));
-            signatures.push(Signature { key_id: key_id.cloned(), bytes });
+            let bytes = raw.try_into().map_err(|_| malformed_signature(&what, "it has not 64 bytes"))?;
+            signatures.push(Signature { key_id, bytes });
         }
         Ok(signatures)
     }
+}
+
+/// An Ed25519 signature, in bytes.
+pub(crate) const SIGNATURE_BYTES: u64 = 64;
+
+/// The signatures in a manifest attached to `subject`: each layer, with the key that it names.
+pub(crate) fn attached(raw: &[u8], subject: Digest, what: &str) -> Result<Vec<(Digest, Option<String>)>> {
+    let manifest: Manifest = json::parse(raw, what)?;
+    manifest.check()?;
+    if !manifest.is_of_type(SIGNATURE_TYPE) {
+        return Err(malformed_signature(what, "it is something else"));
+    }
+    if manifest.subject.as_ref().is_some_and(|s| s.digest != subject.to_string()) {
+        return Err(malformed_signature(what, "it is of another manifest"));
+    }
+    let layers = manifest.layers.iter().filter(|layer| layer.media_type == SIGNATURE_TYPE);
+    layers
+        .map(|layer| {
+            if layer.size != SIGNATURE_BYTES {
+                return Err(malformed_signature(what, "it has not 64 bytes"));
+            }
+            let key_id = manifest.annotations.get(release::KEY_ID).or(layer.annotations.get(release::KEY_ID));
+            let key_id =
+                key_id.filter(|id| id.len() == 16 && id.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')));
+            Ok((layer.digest.parse()?, key_id.cloned()))
+        })
+        .collect()
+}
+
+fn malformed_signature(what: &str, why: &str) -> Error {
+    Error::new(Exit::Data, "malformed-signature", format!("{what}: {why}"))
 }
 
 impl Source for OciSource {
@@ -260,17 +275,17 @@ fn document_type(answer: &Answer, what: &str) -> Result<String> {
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Index {
+pub(crate) struct Index {
     schema_version: u64,
     media_type: Option<String>,
     #[serde(deserialize_with = "release::null_is_empty")]
-    manifests: Vec<Descriptor>,
+    pub(crate) manifests: Vec<Descriptor>,
     config: Option<IgnoredAny>,
     layers: Option<IgnoredAny>,
 }
 
 impl Index {
-    fn parse(raw: &[u8], what: &str, entries: usize) -> Result<Self> {
+    pub(crate) fn parse(raw: &[u8], what: &str, entries: usize) -> Result<Self> {
         let index: Self = json::parse(raw, what)?;
         let known =
             matches!(index.media_type.as_deref(), None | Some(release::OCI_INDEX_TYPE | release::DOCKER_INDEX_TYPE));
@@ -286,7 +301,7 @@ impl Index {
 
     /// The first entry that this device can run, as OCI has it. Entries of no platform (attestations are `unknown`) are
     /// none of ours; a variant is only accepted if every processor of the architecture has it.
-    fn choose(&self, architecture: Architecture) -> Option<&Descriptor> {
+    pub(crate) fn choose(&self, architecture: Architecture) -> Option<&Descriptor> {
         let variants: &[&str] = match architecture {
             Architecture::Amd64 => &["", "v1"],
             Architecture::Arm64 => &["", "v8"],
