@@ -1,13 +1,15 @@
 //! `kubesolo-release`: makes keys, publishes and signs releases, and shows what a registry offers.
 
+use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 use kubesolo_update::publish::key::{PrivateKey, PublicFormat};
-use kubesolo_update::publish::registry::Access;
+use kubesolo_update::publish::registry::{Access, missing_authorities};
 use kubesolo_update::publish::{self, Images, Metadata, Options, date};
 use kubesolo_update::release::Architecture;
+use kubesolo_update::trust::KeySet;
 use kubesolo_update::{Error, Exit, Result, release};
 use log::LevelFilter;
 
@@ -39,8 +41,10 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     Keygen(Keygen),
-    Publish(Publish),
+    Publish(Box<Publish>),
     Sign(Sign),
+    Inspect(Inspect),
+    Tag(Tag),
 }
 
 /// Make an Ed25519 key: the private half for the release engineer, the public half for every device
@@ -141,14 +145,57 @@ struct Publish {
 }
 
 /// Sign what is published already: all architectures of a tag or digest
+///
+/// Or attach a signature made elsewhere: 64 raw bytes over the exact bytes of the manifest of one architecture.
 #[derive(Args)]
+#[command(group = ArgGroup::new("by").required(true).args(["key", "signature"]))]
 struct Sign {
     /// What to sign
     #[arg(value_name = "HOST[:PORT]/PATH[:TAG|@DIGEST]")]
     reference: String,
     /// Private key file; may be given more than once
-    #[arg(long, value_name = "FILE", required = true)]
+    #[arg(long, value_name = "FILE")]
     key: Vec<PathBuf>,
+    /// Signature to attach, of the one manifest that the reference names
+    #[arg(long, value_name = "FILE", requires = "pubkey")]
+    signature: Option<PathBuf>,
+    /// Public key that the signature must fit
+    #[arg(long, value_name = "FILE", conflicts_with = "key")]
+    pubkey: Option<PathBuf>,
+    #[command(flatten)]
+    network: Network,
+}
+
+/// Show what a registry offers, and whether its signatures are right
+#[derive(Args)]
+struct Inspect {
+    /// What to show
+    #[arg(value_name = "HOST[:PORT]/PATH[:TAG|@DIGEST]")]
+    reference: String,
+    /// Public key, or folder of keys, as on the device; ends with 77 if an architecture has no signature by one of them
+    #[arg(long, value_name = "FILE|DIR")]
+    pubkey: Option<PathBuf>,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    network: Network,
+}
+
+/// Move tags to a published release, if all of it is signed
+///
+/// For what is signed after it was published, and for a release that proved itself under another tag.
+#[derive(Args)]
+struct Tag {
+    /// The release
+    #[arg(value_name = "HOST[:PORT]/PATH[:TAG|@DIGEST]")]
+    reference: String,
+    /// The tags to move
+    #[arg(required = true)]
+    tag: Vec<String>,
+    /// Public key, or folder of keys: each architecture must have a signature by one of them
+    #[arg(long, value_name = "FILE|DIR")]
+    pubkey: PathBuf,
     #[command(flatten)]
     network: Network,
 }
@@ -176,11 +223,13 @@ fn main() -> ExitCode {
         .with_level(LevelFilter::Off)
         .with_module_level("kubesolo_update", level)
         .init();
-    let result = match cli.command {
+    let result = authorities(&cli.command).and_then(|()| match cli.command {
         Command::Keygen(args) => keygen(args),
-        Command::Publish(args) => publish(args),
+        Command::Publish(args) => publish(*args),
         Command::Sign(args) => sign(args),
-    };
+        Command::Inspect(args) => inspect(args),
+        Command::Tag(args) => tag(args),
+    });
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => {
@@ -191,6 +240,19 @@ fn main() -> ExitCode {
             ExitCode::from(e.exit.code())
         }
     }
+}
+
+/// Where the system has no certificate authorities, starts this program again with built-in ones.
+fn authorities(command: &Command) -> Result<()> {
+    if matches!(command, Command::Keygen(_)) {
+        return Ok(());
+    }
+    let Some((path, _open)) = missing_authorities()? else { return Ok(()) };
+    let failed = std::process::Command::new("/proc/self/exe")
+        .args(std::env::args_os().skip(1))
+        .env("SSL_CERT_FILE", path)
+        .exec();
+    Err(Error::new(Exit::Internal, "no-authorities", format!("cannot start again with certificates: {failed}")))
 }
 
 fn keygen(args: Keygen) -> Result<()> {
@@ -253,10 +315,34 @@ fn publish(args: Publish) -> Result<()> {
 }
 
 fn sign(args: Sign) -> Result<()> {
-    let keys = keys(&args.key)?;
-    let signed = publish::sign::sign(&args.reference, &keys, &args.network.into())?;
+    let access = args.network.into();
+    let signed = match (&args.signature, &args.pubkey) {
+        (Some(signature), Some(pubkey)) => {
+            publish::sign::attach_file(&args.reference, signature, &KeySet::load(pubkey)?, &access)?
+        }
+        _ => publish::sign::sign(&args.reference, &keys(&args.key)?, &access)?,
+    };
     for (architecture, digest) in signed {
         println!("signed {architecture} {digest}");
+    }
+    Ok(())
+}
+
+fn inspect(args: Inspect) -> Result<()> {
+    let keys = args.pubkey.as_deref().map(KeySet::load).transpose()?;
+    let found = publish::inspect::inspect(&args.reference, keys.as_ref(), &args.network.into())?;
+    if args.json {
+        println!("{}", found.json()?);
+    } else {
+        print!("{found}");
+    }
+    found.trusted()
+}
+
+fn tag(args: Tag) -> Result<()> {
+    let digest = publish::retag(&args.reference, &args.tag, &KeySet::load(&args.pubkey)?, &args.network.into())?;
+    for tag in &args.tag {
+        println!("{tag} is {digest}");
     }
     Ok(())
 }

@@ -93,7 +93,7 @@ fn archives<R: BufRead>(input: &mut Counted<R>) -> io::Result<Option<u8>> {
         match input.peek()? {
             None => return Ok(None),
             Some(0) => input.zeros()?,
-            Some(b'0') if input.read % 4 == 0 => archive(input)?,
+            Some(b'0') if input.read.is_multiple_of(4) => archive(input)?,
             Some(b'0') => return Err(bad(&format!("the archive at byte {} is not aligned to 4 bytes", input.read))),
             Some(other) => return Ok(Some(other)),
         }

@@ -3,8 +3,10 @@
 pub mod credentials;
 pub mod date;
 pub mod initramfs;
+pub mod inspect;
 pub mod kernel;
 pub mod key;
+mod read;
 pub mod registry;
 pub mod sign;
 
@@ -19,6 +21,7 @@ use sha2::{Digest as _, Sha256};
 use crate::error::{Context as _, Error, Exit, Result};
 use crate::limits;
 use crate::release::{self, Architecture, Blob, Digest, Release};
+use crate::trust::KeySet;
 use key::PrivateKey;
 use registry::{Access, Registry};
 
@@ -119,6 +122,7 @@ pub fn release(
         return Err(Error::new(Exit::Usage, "bad-reference", "a release is published under a tag, not a digest"));
     }
     let tag = registry.tag().unwrap_or(&metadata.channel).to_owned();
+    [&tag].into_iter().chain(&options.also_tags).try_for_each(|tag| registry.check_tag(tag))?;
 
     registry.put_bytes("config", EMPTY)?;
     for one in &prepared {
@@ -127,7 +131,7 @@ pub fn release(
         registry.put_file(&format!("{architecture} initramfs"), &one.release.initramfs, &one.images.initramfs)?;
         registry.put_manifest(None, &one.manifest, release::OCI_MANIFEST_TYPE)?;
         for key in keys {
-            sign::attach(&registry, &one.manifest, key)?;
+            sign::attach(&registry, &one.manifest, &key.sign(&one.manifest), key.id())?;
         }
     }
     let index = index(metadata, &prepared);
@@ -140,6 +144,22 @@ pub fn release(
         index: digest,
         manifests: prepared.iter().map(|p| (p.images.architecture, Digest::of(&p.manifest))).collect(),
     })
+}
+
+/// Moves tags to a release that is published already, if each of its manifests is signed by one of the keys. Returns the
+/// digest that the tags now stand for.
+pub fn retag(reference: &str, tags: &[String], keys: &KeySet, access: &Access) -> Result<Digest> {
+    let registry = Registry::open(reference, access, RegistryOperation::Push)?;
+    tags.iter().try_for_each(|tag| registry.check_tag(tag))?;
+    let found = read::read(&registry)?;
+    for manifest in &found.manifests {
+        keys.verify(&manifest.raw, &read::signatures(&registry, manifest.digest)?)
+            .map_err(|e| e.context(format!("{} for {}", registry.reference(), manifest.release.architecture)))?;
+    }
+    for tag in tags {
+        registry.put_manifest(Some(tag), &found.raw, found.media_type)?;
+    }
+    Ok(found.digest)
 }
 
 /// One architecture, checked, with its manifest.

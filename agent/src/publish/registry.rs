@@ -1,18 +1,26 @@
 //! A repository of a registry, for writing: blobs and manifests, over `oci-client`.
 
+use std::cell::Cell;
 use std::fs::File;
-use std::io::Read as _;
+use std::io::{Read as _, Write as _};
+use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
+use futures_util::StreamExt as _;
+use nix::sys::memfd::{MFdFlags, memfd_create};
 use oci_client::client::{Certificate, CertificateEncoding, Client, ClientConfig, ClientProtocol};
 use oci_client::errors::{OciDistributionError, OciErrorCode};
+use oci_client::secrets::RegistryAuth;
 use oci_client::{Reference, RegistryOperation};
 use reqwest::header::HeaderValue;
 use tokio::runtime::Runtime;
 
 use crate::error::{Context as _, Error, Exit, Result};
+use crate::fetch::use_ring;
 use crate::publish::credentials;
 use crate::release::{Blob, DOCKER_INDEX_TYPE, DOCKER_MANIFEST_TYPE, Digest, OCI_INDEX_TYPE, OCI_MANIFEST_TYPE};
 use crate::text;
@@ -44,24 +52,30 @@ pub struct Registry {
     runtime: Runtime,
     reference: Reference,
     tag: Option<String>,
+    reached: Cell<bool>,
 }
 
 impl Registry {
     /// Parses `HOST[:PORT]/PATH[:TAG|@DIGEST]`, finds the credentials and logs in.
     pub fn open(reference: &str, access: &Access, operation: RegistryOperation) -> Result<Self> {
-        let parsed: Reference = reference.parse().map_err(|e| {
-            let message = format!("\"{}\" is not a reference: {e}", text::shown(reference));
-            Error::new(Exit::Usage, "bad-reference", message).remedy("Write HOST[:PORT]/PATH[:TAG|@sha256:DIGEST].")
-        })?;
-        // The parser fills in `latest`: only what was written counts.
-        let name = reference.rsplit('/').next().unwrap_or(reference);
-        let tag = if name.contains(':') { parsed.tag().map(str::to_owned) } else { None };
+        let bad = |why: &str| {
+            Error::new(Exit::Usage, "bad-reference", format!("\"{}\": {why}", text::shown(reference)))
+                .remedy("Write HOST[:PORT]/PATH[:TAG|@sha256:DIGEST].")
+        };
+        let parsed: Reference = reference.parse().map_err(|e| bad(&format!("{e}")))?;
+        let name = reference.split('@').next().unwrap_or_default();
+        // The parser fills in a public registry and the tag `latest`: only what was written counts.
+        if !name.starts_with(&format!("{}/", parsed.registry())) {
+            return Err(bad("it does not start with a host"));
+        }
+        let tagged = name.rsplit('/').next().is_some_and(|last| last.contains(':'));
+        let tag = parsed.tag().filter(|_| tagged).map(str::to_owned);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context(
             Exit::Internal,
             "no-runtime",
             "start the network runtime",
         )?;
-        let registry = Self { client: client(access)?, runtime, reference: parsed, tag };
+        let registry = Self { client: client(access)?, runtime, reference: parsed, tag, reached: Cell::new(false) };
         let auth = credentials::find(registry.host())?;
         registry.timed(REQUEST_TIME, "log in to", async || {
             registry.client.auth(&registry.reference, &auth, operation).await.map(|_| ())
@@ -79,6 +93,27 @@ impl Registry {
     #[must_use]
     pub fn name(&self) -> String {
         format!("{}/{}", self.host(), self.reference.repository())
+    }
+
+    /// The reference as it was given.
+    #[must_use]
+    pub fn reference(&self) -> String {
+        match (self.digest(), self.tag()) {
+            (Some(digest), _) => format!("{}@{digest}", self.name()),
+            (None, Some(tag)) => format!("{}:{tag}", self.name()),
+            (None, None) => self.name(),
+        }
+    }
+
+    /// Refuses what cannot be a tag of this repository.
+    pub fn check_tag(&self, tag: &str) -> Result<()> {
+        let whole = format!("{}:{tag}", self.name());
+        if whole.parse::<Reference>().is_ok_and(|parsed| parsed.tag() == Some(tag)) {
+            return Ok(());
+        }
+        Err(Error::new(Exit::Usage, "bad-tag", format!("\"{}\" cannot be a tag", text::shown(tag))).remedy(
+            "Use up to 128 letters, digits, dots, dashes and underscores; a tag begins with a letter or digit.",
+        ))
     }
 
     /// The tag that was written in the reference.
@@ -153,27 +188,54 @@ impl Registry {
     pub fn manifest(&self, tag_or_digest: &str) -> Result<Option<Bytes>> {
         let types = [OCI_INDEX_TYPE, OCI_MANIFEST_TYPE, DOCKER_INDEX_TYPE, DOCKER_MANIFEST_TYPE];
         let target = self.at(tag_or_digest);
-        let auth = oci_client::secrets::RegistryAuth::Anonymous; // the login is stored already; this one is not used
-        self.timed(REQUEST_TIME, &format!("read {} of", text::shown(tag_or_digest)), async || {
-            match self.client.pull_manifest_raw(&target, &auth, &types).await {
+        let login = RegistryAuth::Anonymous; // not used: `open` stored the real one
+        let shown = text::shown(tag_or_digest);
+        let found = self.timed(REQUEST_TIME, &format!("read {shown} of"), async || {
+            match self.client.pull_manifest_raw(&target, &login, &types).await {
                 Ok((raw, _)) => Ok(Some(raw)),
                 Err(e) if is_absent(&e) => Ok(None),
                 Err(e) => Err(e),
             }
+        })?;
+        if let (Some(raw), Ok(expected)) = (&found, tag_or_digest.parse::<Digest>())
+            && Digest::of(raw) != expected
+        {
+            let message = format!("{} answers other bytes than {shown}", self.name());
+            return Err(Error::new(Exit::Data, "digest-mismatch", message));
+        }
+        Ok(found)
+    }
+
+    /// Reads a small blob, of at most `limit` bytes.
+    pub fn blob(&self, digest: &Digest, limit: u64) -> Result<Vec<u8>> {
+        let name = digest.to_string();
+        self.timed(REQUEST_TIME, &format!("read {name} of"), async || {
+            let mut stream = self.client.pull_blob_stream(&self.reference, name.as_str()).await?;
+            let mut bytes = vec![];
+            // The client checks the digest at the end of the stream.
+            while let Some(chunk) = stream.next().await {
+                bytes.extend_from_slice(&chunk?);
+                if bytes.len() as u64 > limit {
+                    return Err(std::io::Error::other(format!("it has more than {limit} bytes")).into());
+                }
+            }
+            Ok(bytes)
         })
     }
 
-    /// Is `referrer` listed as a referrer of `subject`, where readers look for it?
-    pub fn lists(&self, subject: &Digest, referrer: &Digest) -> Result<bool> {
+    /// Digests of the referrers of `subject` that the registry lists, or the fallback tag where it has no such list.
+    pub fn referrers(&self, subject: &Digest, artifact_type: &str) -> Result<Vec<String>> {
         let target = Reference::with_digest(
             self.reference.registry().to_owned(),
             self.reference.repository().to_owned(),
             subject.to_string(),
         );
-        let listed = self
-            .timed(REQUEST_TIME, "list the signatures in", async || self.client.pull_referrers(&target, None).await)?;
-        let referrer = referrer.to_string();
-        Ok(listed.manifests.iter().any(|entry| entry.digest == referrer))
+        let listed = self.timed(REQUEST_TIME, "list the signatures in", async || {
+            self.client.pull_referrers(&target, Some(artifact_type)).await
+        })?;
+        // A registry may ignore the filter.
+        let wanted = listed.manifests.into_iter().filter(|entry| entry.artifact_type.as_deref() == Some(artifact_type));
+        Ok(wanted.map(|entry| entry.digest).collect())
     }
 
     /// Runs one operation with its time limit, and again if its failure may pass.
@@ -187,9 +249,15 @@ impl Registry {
         for left in (0..TRIES).rev() {
             let result = self.runtime.block_on(async { tokio::time::timeout(time, operation()).await });
             let (why, may_pass) = match result {
-                Ok(Ok(value)) => return Ok(value),
-                Ok(Err(e)) if may_pass(&e) => (e, true),
-                Ok(Err(e)) => (e, false),
+                Ok(Ok(value)) => {
+                    self.reached.set(true);
+                    return Ok(value);
+                }
+                // A registry that was never reached is more likely misspelt than down for a moment.
+                Ok(Err(e)) => {
+                    let may_pass = may_pass(&e) && (self.reached.get() || !is_connect(&e));
+                    (e, may_pass)
+                }
                 Err(_) => {
                     let message = format!("cannot {what} {}: no answer within {} s", self.name(), time.as_secs());
                     return Err(Error::new(Exit::Unavailable, "registry-too-slow", message));
@@ -199,7 +267,7 @@ impl Registry {
                 return Err(self.explain(what, &why));
             }
             log::warn!("cannot {what} {}: {}; trying again", self.name(), describe(&why));
-            self.runtime.block_on(tokio::time::sleep(wait));
+            std::thread::sleep(wait);
             wait *= 2;
         }
         unreachable!("the last try returns")
@@ -214,14 +282,16 @@ impl Registry {
                 credentials::PASSWORD,
                 self.host()
             )),
+            // What a TLS client reads from a server that speaks plain HTTP.
+            _ if message.contains("InvalidContentType") => Error::new(Exit::Unavailable, "registry-failed", message)
+                .remedy(format!("If this registry has no TLS, give --plain-http {}.", self.host())),
             _ => Error::new(Exit::Unavailable, "registry-failed", message),
         }
     }
 }
 
 fn client(access: &Access) -> Result<Client> {
-    // Fails when a provider is there already, which is as good.
-    let _ = rustls::crypto::ring::default_provider().install_default();
+    use_ring();
     let mut extra_root_certificates = vec![];
     if let Some(path) = &access.registry_ca {
         let data = std::fs::read(path).context(Exit::Config, "bad-ca", format!("read {}", path.display()))?;
@@ -236,7 +306,37 @@ fn client(access: &Access) -> Result<Client> {
         user_agent: concat!("kubesolo-release/", env!("CARGO_PKG_VERSION")),
         ..ClientConfig::default()
     })
-    .context(Exit::Config, "no-client", "set up the registry client")
+    .map_err(|e| Error::new(Exit::Config, "no-client", format!("cannot set up the registry client: {}", describe(&e))))
+}
+
+/// The built-in certificate authorities as a PEM file without a name, if this system has none.
+///
+/// `oci-client` cannot be set up without authorities in the system, whatever it is given; small containers have none. The
+/// caller starts the program again with `SSL_CERT_FILE` set to the returned path, which lives as long as the file.
+pub fn missing_authorities() -> Result<Option<(PathBuf, OwnedFd)>> {
+    const OURS: &str = "/proc/self/fd/";
+    let again =
+        std::env::var_os("SSL_CERT_FILE").is_some_and(|file| file.as_encoded_bytes().starts_with(OURS.as_bytes()));
+    if again || !rustls_native_certs::load_native_certs().certs.is_empty() {
+        return Ok(None);
+    }
+    let mut pem = String::new();
+    for certificate in webpki_root_certs::TLS_SERVER_ROOT_CERTS {
+        let text = STANDARD.encode(certificate);
+        pem.push_str("-----BEGIN CERTIFICATE-----\n");
+        for line in text.as_bytes().chunks(64) {
+            pem.extend(line.iter().map(|b| char::from(*b)));
+            pem.push('\n');
+        }
+        pem.push_str("-----END CERTIFICATE-----\n");
+    }
+    // Not closed on exec: the next program reads it.
+    let write = || -> std::io::Result<(PathBuf, OwnedFd)> {
+        let mut file = File::from(memfd_create("authorities", MFdFlags::empty())?);
+        file.write_all(pem.as_bytes())?;
+        Ok((format!("{OURS}{}", file.as_raw_fd()).into(), file.into()))
+    };
+    write().map(Some).context(Exit::Internal, "no-authorities", "lay out the built-in certificate authorities")
 }
 
 /// A file in pieces. Tells about its progress, since a kernel over a slow line takes a while.
@@ -291,6 +391,10 @@ fn status(e: &OciDistributionError) -> Option<u16> {
 
 fn is_absent(e: &OciDistributionError) -> bool {
     matches!(e, OciDistributionError::ImageManifestNotFoundError(_)) || status(e) == Some(404)
+}
+
+fn is_connect(e: &OciDistributionError) -> bool {
+    matches!(e, OciDistributionError::RequestError(e) if e.is_connect())
 }
 
 fn may_pass(e: &OciDistributionError) -> bool {

@@ -1,27 +1,66 @@
 //! Signatures: made over the exact bytes of a manifest, and attached to it as OCI 1.1 referrers.
 
-use bytes::Bytes;
+use std::path::Path;
+
 use oci_client::RegistryOperation;
-use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::key::PrivateKey;
 use super::registry::{Access, Registry};
-use super::{EMPTY, descriptor, document, empty_config};
-use crate::error::{Error, Exit, Result};
-use crate::release::{self, Architecture, Descriptor, Digest, Release};
-use crate::{limits, text};
+use super::{EMPTY, descriptor, document, empty_config, read};
+use crate::error::{Context as _, Error, Exit, Result};
+use crate::limits;
+use crate::release::{self, Architecture, Digest};
+use crate::trust::{KeyId, KeySet, Signature};
 
 /// How often the list of referrers is written again when another signer writes it at the same time.
 const LIST_TRIES: u32 = 3;
 
-/// Signs `manifest` and attaches the signature. Ed25519 is deterministic and so is the attached manifest: the same key
+/// Signs what `reference` names, by tag or digest: the manifest of each architecture. Returns what was signed.
+pub fn sign(reference: &str, keys: &[PrivateKey], access: &Access) -> Result<Vec<(Architecture, Digest)>> {
+    let registry = Registry::open(reference, access, RegistryOperation::Push)?;
+    // All are read before the first is signed: a broken one must not leave a half-signed release.
+    let found = read::read(&registry)?;
+    for manifest in &found.manifests {
+        for key in keys {
+            attach(&registry, &manifest.raw, &key.sign(&manifest.raw), key.id())?;
+        }
+    }
+    Ok(found.manifests.iter().map(|manifest| (manifest.release.architecture, manifest.digest)).collect())
+}
+
+/// Attaches a signature that was made elsewhere, for instance by `openssl pkeyutl -sign -rawin` where there is no network.
+/// It is checked with `keys` first. `reference` must name one manifest.
+pub fn attach_file(
+    reference: &str,
+    signature: &Path,
+    keys: &KeySet,
+    access: &Access,
+) -> Result<Vec<(Architecture, Digest)>> {
+    let place = signature.display();
+    let bytes = std::fs::read(signature).context(Exit::Unavailable, "signature-unreadable", format!("read {place}"))?;
+    let bytes = bytes.try_into().map_err(|_| {
+        Error::new(Exit::Data, "malformed-signature", format!("{place} is not a raw Ed25519 signature of 64 bytes"))
+    })?;
+    let registry = Registry::open(reference, access, RegistryOperation::Push)?;
+    let found = read::read(&registry)?;
+    let [manifest] = &found.manifests[..] else {
+        let message = format!("{} has several manifests, and a signature is of one", registry.reference());
+        return Err(Error::new(Exit::Usage, "ambiguous", message)
+            .remedy("Name the manifest by its digest, as `kubesolo-release inspect` shows it."));
+    };
+    for id in keys.verify(&manifest.raw, &[Signature { key_id: None, bytes }])? {
+        attach(&registry, &manifest.raw, &bytes, id)?;
+    }
+    Ok(vec![(manifest.release.architecture, manifest.digest)])
+}
+
+/// Attaches a signature of `manifest`. What is attached depends on nothing else, and Ed25519 is deterministic: the same key
 /// signs the same release once, however often this is called.
-pub fn attach(registry: &Registry, manifest: &[u8], key: &PrivateKey) -> Result<()> {
+pub(super) fn attach(registry: &Registry, manifest: &[u8], signature: &[u8; 64], id: KeyId) -> Result<()> {
     let subject = Digest::of(manifest);
-    let id = key.id();
     registry.put_bytes("config", EMPTY)?;
-    let signature = registry.put_bytes("signature", &key.sign(manifest))?;
+    let signature = registry.put_bytes("signature", signature)?;
     let annotations = json!({ (release::KEY_ID): id.to_string() });
     let referrer = document(&json!({
         "schemaVersion": 2,
@@ -35,7 +74,7 @@ pub fn attach(registry: &Registry, manifest: &[u8], key: &PrivateKey) -> Result<
     let digest = registry.put_manifest(None, &referrer, release::OCI_MANIFEST_TYPE)?;
     // Asking as a reader asks tells best whether the registry lists referrers itself.
     for _ in 0..LIST_TRIES {
-        if registry.lists(&subject, &digest)? {
+        if registry.referrers(&subject, release::SIGNATURE_TYPE)?.contains(&digest.to_string()) {
             log::info!("signed {subject} with key {id}");
             return Ok(());
         }
@@ -59,7 +98,7 @@ pub fn attach(registry: &Registry, manifest: &[u8], key: &PrivateKey) -> Result<
 /// Adds an entry to the referrers tag `sha256-<hex>`, for registries that list no referrers themselves. The entries of
 /// others stay as they are.
 fn list(registry: &Registry, subject: &Digest, entry: &Value) -> Result<()> {
-    let tag = format!("sha256-{}", subject.hex());
+    let tag = read::fallback_tag(subject);
     let foreign = || {
         let message = format!("the tag {tag} of {} is not a list of referrers", registry.name());
         Error::new(Exit::Data, "malformed-referrers", message)
@@ -81,51 +120,4 @@ fn list(registry: &Registry, subject: &Digest, entry: &Value) -> Result<()> {
             .remedy("Delete entries that are not needed; devices read no longer lists."));
     }
     registry.put_manifest(Some(&tag), &raw, release::OCI_INDEX_TYPE).map(|_| ())
-}
-
-/// Signs what `reference` names, by tag or digest: a release manifest, or each one in an index. Returns what was signed.
-pub fn sign(reference: &str, keys: &[PrivateKey], access: &Access) -> Result<Vec<(Architecture, Digest)>> {
-    let registry = Registry::open(reference, access, RegistryOperation::Push)?;
-    let manifests = manifests(&registry)?;
-    // All are read before the first is signed: a broken one must not leave a half-signed release.
-    for (_, raw) in &manifests {
-        for key in keys {
-            attach(&registry, raw, key)?;
-        }
-    }
-    Ok(manifests.iter().map(|(release, raw)| (release.architecture, Digest::of(raw))).collect())
-}
-
-/// Reads the release manifests that the reference of `registry` names.
-fn manifests(registry: &Registry) -> Result<Vec<(Release, Bytes)>> {
-    #[derive(Deserialize)]
-    struct Index {
-        manifests: Vec<Descriptor>,
-    }
-    let name = registry.digest().or(registry.tag()).ok_or_else(|| {
-        Error::new(Exit::Usage, "bad-reference", format!("{} has neither tag nor digest", registry.name()))
-    })?;
-    let read = |name: &str| -> Result<Bytes> {
-        registry.manifest(name)?.ok_or_else(|| {
-            let message = format!("{} has no {}", registry.name(), text::shown(name));
-            Error::new(Exit::Unavailable, "not-found", message)
-        })
-    };
-    let parse = |raw: Bytes| Ok((Release::from_oci_manifest(&raw)?, raw));
-    let raw = read(name)?;
-    if serde_json::from_slice::<Value>(&raw).is_ok_and(|value| value.get("manifests").is_none()) {
-        return Ok(vec![parse(raw)?]);
-    }
-    let index: Index = crate::json::parse(&raw, "index")?;
-    let releases = index.manifests.iter().filter(|entry| {
-        entry.platform.as_ref().is_some_and(|p| p.os == "linux" && p.architecture.parse::<Architecture>().is_ok())
-    });
-    let found: Vec<_> = releases
-        .map(|entry| parse(read(&entry.digest)?).map_err(|e| e.context(text::shown(&entry.digest))))
-        .collect::<Result<_>>()?;
-    if found.is_empty() {
-        let message = format!("{} has no manifest for amd64 or arm64", text::shown(name));
-        return Err(Error::new(Exit::Unavailable, "no-architecture", message));
-    }
-    Ok(found)
 }

@@ -1,0 +1,178 @@
+//! What a registry offers, told to a person or a script.
+
+use std::fmt;
+
+use oci_client::RegistryOperation;
+use serde::Serialize;
+
+use super::read;
+use super::registry::{Access, Registry};
+use crate::error::{Context as _, Error, Exit, Result};
+use crate::release::{Blob, Digest};
+use crate::text;
+use crate::trust::KeySet;
+
+/// A published release. As JSON, the answer of `kubesolo-release inspect --json`.
+#[derive(Debug, Serialize)]
+pub struct Inspection {
+    /// `host/path:tag` or `host/path@digest`.
+    pub reference: String,
+    /// Digest of the index; absent when the reference names a single manifest.
+    pub index: Option<Digest>,
+    /// One for each architecture that devices can choose.
+    pub manifests: Vec<Inspected>,
+}
+
+/// The release for one architecture.
+#[derive(Debug, Serialize)]
+pub struct Inspected {
+    /// `amd64` or `arm64`.
+    pub architecture: String,
+    /// Of the manifest: the identity of the release.
+    pub digest: Digest,
+    /// SemVer.
+    pub version: String,
+    /// Absent means every channel.
+    pub channel: Option<String>,
+    /// Absent means any.
+    pub min_compatible_version: Option<String>,
+    /// 0 when absent.
+    pub security_epoch: u64,
+    /// Absent means any.
+    pub board: Option<String>,
+    /// RFC 3339 if the publisher kept to it.
+    pub release_date: Option<String>,
+    /// For people.
+    pub release_notes: Option<String>,
+    /// The kernel image.
+    pub kernel: Blob,
+    /// The compressed initramfs.
+    pub initramfs: Blob,
+    /// In bytes.
+    pub initramfs_unpacked_size: Option<u64>,
+    /// All that are attached.
+    pub signatures: Vec<Seal>,
+    /// Whether a device with the given key would take the release; absent when no key was given.
+    pub trusted: Option<bool>,
+}
+
+/// One signature.
+#[derive(Debug, Serialize)]
+pub struct Seal {
+    /// The key that made it, if its publisher is right.
+    pub key_id: Option<String>,
+    /// Whether a given key made it; absent when no key was given.
+    pub verified: Option<bool>,
+}
+
+/// Reads what `reference` names and checks each signature with `keys`.
+pub fn inspect(reference: &str, keys: Option<&KeySet>, access: &Access) -> Result<Inspection> {
+    let registry = Registry::open(reference, access, RegistryOperation::Pull)?;
+    let found = read::read(&registry)?;
+    let mut manifests = vec![];
+    for manifest in found.manifests {
+        let signatures = read::signatures(&registry, manifest.digest)?;
+        let release = manifest.release;
+        manifests.push(Inspected {
+            architecture: release.architecture.to_string(),
+            digest: manifest.digest,
+            version: release.version.to_string(),
+            channel: release.channel,
+            min_compatible_version: release.min_compatible_version.map(|v| v.to_string()),
+            security_epoch: release.security_epoch,
+            board: release.board,
+            release_date: release.release_date,
+            release_notes: release.release_notes,
+            kernel: release.kernel,
+            initramfs: release.initramfs,
+            initramfs_unpacked_size: release.initramfs_unpacked_size,
+            trusted: keys.map(|keys| keys.verify(&manifest.raw, &signatures).is_ok()),
+            signatures: signatures
+                .into_iter()
+                .map(|signature| Seal {
+                    verified: keys.map(|keys| keys.verify(&manifest.raw, std::slice::from_ref(&signature)).is_ok()),
+                    key_id: signature.key_id,
+                })
+                .collect(),
+        });
+    }
+    Ok(Inspection { reference: registry.reference(), index: found.is_index.then_some(found.digest), manifests })
+}
+
+impl Inspection {
+    /// JSON in ASCII: texts of the release may hold characters that act on a terminal, and JSON can escape them all.
+    pub fn json(&self) -> Result<String> {
+        let json = serde_json::to_string_pretty(self).context(Exit::Internal, "json", "write the answer as JSON")?;
+        let mut out = String::with_capacity(json.len());
+        for c in json.chars() {
+            match c {
+                '\n' | ' '..='~' => out.push(c),
+                _ => out.extend(c.encode_utf16(&mut [0; 2]).iter().map(|unit| format!("\\u{unit:04x}"))),
+            }
+        }
+        Ok(out)
+    }
+
+    /// An error that names the architectures without a signature by a given key.
+    pub fn trusted(&self) -> Result<()> {
+        let untrusted: Vec<&str> =
+            self.manifests.iter().filter(|m| m.trusted == Some(false)).map(|m| m.architecture.as_str()).collect();
+        if untrusted.is_empty() {
+            return Ok(());
+        }
+        let message = format!("{}: no signature by this key for {}", self.reference, untrusted.join(", "));
+        Err(Error::new(Exit::NotAllowed, "signature-missing", message)
+            .remedy("Sign it with `kubesolo-release sign`, or give the public key of its signer."))
+    }
+}
+
+impl fmt::Display for Inspection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{}", text::shown(&self.reference))?;
+        match &self.index {
+            Some(digest) => writeln!(f, "index {digest}")?,
+            None => writeln!(f, "a single manifest, no index")?,
+        }
+        for manifest in &self.manifests {
+            write!(f, "{manifest}")?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Inspected {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let or = |value: &Option<String>, none: &str| value.as_deref().map_or(none.into(), text::shown);
+        writeln!(f, "{}", self.architecture)?;
+        writeln!(f, "  manifest    {}", self.digest)?;
+        writeln!(f, "  version     {}", self.version)?;
+        writeln!(f, "  channel     {}", or(&self.channel, "any"))?;
+        writeln!(
+            f,
+            "  from        {}",
+            self.min_compatible_version.as_deref().map_or("any version".into(), |v| format!("{v} or later"))
+        )?;
+        writeln!(f, "  epoch       {}", self.security_epoch)?;
+        writeln!(f, "  board       {}", or(&self.board, "any"))?;
+        writeln!(f, "  date        {}", or(&self.release_date, "not given"))?;
+        writeln!(f, "  notes       {}", or(&self.release_notes, "none"))?;
+        writeln!(f, "  kernel      {} bytes, {}", self.kernel.size, self.kernel.digest)?;
+        writeln!(f, "  initramfs   {} bytes, {}", self.initramfs.size, self.initramfs.digest)?;
+        match self.initramfs_unpacked_size {
+            Some(size) => writeln!(f, "  unpacked    {size} bytes")?,
+            None => writeln!(f, "  unpacked    not given")?,
+        }
+        if self.signatures.is_empty() {
+            writeln!(f, "  signature   none")?;
+        }
+        for signature in &self.signatures {
+            let verdict = match signature.verified {
+                None => "not checked (give --pubkey)",
+                Some(true) => "verified",
+                Some(false) => "NOT by the given key",
+            };
+            writeln!(f, "  signature   key {}: {verdict}", or(&signature.key_id, "not named"))?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,130 @@
+//! What is published under a reference, read with the credentials of the publisher and chosen as a device chooses.
+
+use bytes::Bytes;
+use serde::Deserialize;
+use serde::de::IgnoredAny;
+
+use super::registry::Registry;
+use crate::error::{Error, Exit, Result};
+use crate::release::{
+    Architecture, DOCKER_INDEX_TYPE, DOCKER_MANIFEST_TYPE, Descriptor, Digest, OCI_INDEX_TYPE, OCI_MANIFEST_TYPE,
+    Release, SIGNATURE_TYPE,
+};
+use crate::source::oci::{Index, SIGNATURE_BYTES, attached};
+use crate::trust::Signature;
+use crate::{json, limits, text};
+
+/// A published release.
+pub(super) struct Found {
+    /// Of what the reference names: an index, or the one manifest.
+    pub(super) digest: Digest,
+    /// Its bytes.
+    pub(super) raw: Bytes,
+    /// Its media type.
+    pub(super) media_type: &'static str,
+    /// Whether it is an index.
+    pub(super) is_index: bool,
+    /// One for each architecture, at least one.
+    pub(super) manifests: Vec<Manifest>,
+}
+
+/// The manifest of one architecture: what is signed.
+pub(super) struct Manifest {
+    pub(super) release: Release,
+    pub(super) digest: Digest,
+    pub(super) raw: Bytes,
+}
+
+/// Reads what the reference of `registry` names. The tag is looked up once; the rest goes by digest.
+pub(super) fn read(registry: &Registry) -> Result<Found> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Kind {
+        media_type: Option<String>,
+        manifests: Option<IgnoredAny>,
+    }
+    let name = registry.digest().or(registry.tag()).ok_or_else(|| {
+        let message = format!("{} has neither tag nor digest", registry.name());
+        Error::new(Exit::Usage, "bad-reference", message).remedy("Write HOST[:PORT]/PATH:TAG or …/PATH@sha256:DIGEST.")
+    })?;
+    let raw = needed(registry, name)?;
+    let origin = format!("{} of {}", text::shown(name), registry.name());
+    let digest = Digest::of(&raw);
+    let kind: Kind = json::parse(&raw, &origin)?;
+    // What is not said here is OCI's; anything else is refused by the parsers below.
+    let media_type = match (kind.media_type.as_deref(), kind.manifests.is_some()) {
+        (Some(DOCKER_INDEX_TYPE), true) => DOCKER_INDEX_TYPE,
+        (Some(DOCKER_MANIFEST_TYPE), false) => DOCKER_MANIFEST_TYPE,
+        (_, true) => OCI_INDEX_TYPE,
+        (_, false) => OCI_MANIFEST_TYPE,
+    };
+    if kind.manifests.is_none() {
+        let manifests = vec![Manifest { release: Release::from_oci_manifest(&raw)?, digest, raw: raw.clone() }];
+        return Ok(Found { digest, raw, media_type, is_index: false, manifests });
+    }
+    let index = Index::parse(&raw, &origin, limits::INDEX_ENTRIES)?;
+    let mut manifests = vec![];
+    for architecture in [Architecture::Amd64, Architecture::Arm64] {
+        let Some(entry) = index.choose(architecture) else { continue };
+        let digest: Digest = entry.digest.parse()?;
+        let raw = needed(registry, &entry.digest)?;
+        let release = Release::from_oci_manifest(&raw).map_err(|e| e.context(digest))?;
+        if release.architecture != architecture {
+            let message = format!("{digest} stands for {architecture} in the index, but says {}", release.architecture);
+            return Err(Error::new(Exit::NotAllowed, "wrong-architecture", message));
+        }
+        manifests.push(Manifest { release, digest, raw });
+    }
+    if manifests.is_empty() {
+        let message = format!("{origin} has a manifest for neither amd64 nor arm64");
+        return Err(Error::new(Exit::NotAllowed, "no-such-architecture", message));
+    }
+    Ok(Found { digest, raw, media_type, is_index: true, manifests })
+}
+
+/// The signatures attached to a manifest. What is not one is left out with a warning, as a device leaves it out.
+pub(super) fn signatures(registry: &Registry, subject: Digest) -> Result<Vec<Signature>> {
+    let mut entries = registry.referrers(&subject, SIGNATURE_TYPE)?;
+    if entries.is_empty()
+        && let Some(raw) = registry.manifest(&fallback_tag(&subject))?
+    {
+        let listed: Vec<Descriptor> = Index::parse(&raw, "the list of referrers", limits::REFERRERS)?.manifests;
+        entries = listed
+            .into_iter()
+            .filter(|entry| entry.artifact_type.as_deref() == Some(SIGNATURE_TYPE))
+            .map(|entry| entry.digest)
+            .collect();
+    }
+    let mut signatures = vec![];
+    for digest in entries.iter().take(limits::SIGNATURES) {
+        let mut add = || -> Result<()> {
+            let what = format!("signature {}", text::shown(digest));
+            for (blob, key_id) in attached(&needed(registry, digest)?, subject, &what)? {
+                let bytes = registry.blob(&blob, SIGNATURE_BYTES)?;
+                let bytes = bytes
+                    .try_into()
+                    .map_err(|_| Error::new(Exit::Data, "malformed-signature", format!("{what} is cut short")))?;
+                signatures.push(Signature { key_id, bytes });
+            }
+            Ok(())
+        };
+        match add() {
+            Err(e) if e.exit == Exit::Data || e.reason == "not-found" => log::warn!("signature left out: {e}"),
+            other => other?,
+        }
+    }
+    Ok(signatures)
+}
+
+/// Where referrers of `subject` are listed in a registry that does not list them itself (OCI 1.1).
+pub(super) fn fallback_tag(subject: &Digest) -> String {
+    format!("sha256-{}", subject.hex())
+}
+
+fn needed(registry: &Registry, name: &str) -> Result<Bytes> {
+    registry.manifest(name)?.ok_or_else(|| {
+        let message = format!("{} has no {}", registry.name(), text::shown(name));
+        Error::new(Exit::Unavailable, "not-found", message)
+            .remedy("Check the reference against what was published; if it is right, log in to the registry.")
+    })
+}
