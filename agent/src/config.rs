@@ -14,7 +14,7 @@ pub const CONF_FILE: &str = "/etc/kubesolo/update.conf";
 /// Tag that is asked for when neither a tag nor a channel is set.
 pub const DEFAULT_TAG: &str = "stable";
 /// Health checks that the image brings along, unless `health_dir` says otherwise.
-pub const DEFAULT_HEALTH_DIR: &str = "/usr/lib/kubesolo/health.d";
+pub const DEFAULT_HEALTH_DIR: &str = "/etc/kubesolo/health.d";
 /// Time for all health checks of one run, unless `health_timeout` says otherwise.
 pub const DEFAULT_HEALTH_TIMEOUT: Duration = Duration::from_secs(300);
 /// Persistent data, which a healthy device can write, unless `data_dir` says otherwise.
@@ -90,7 +90,7 @@ pub struct Overrides {
 pub struct Config {
     /// `server=` or `registry=`; `None` when neither is set.
     pub source: Option<Origin>,
-    /// `tag=`; see [`Config::tag`].
+    /// `tag=`; without it, the reference's own tag, else the channel, else [`DEFAULT_TAG`].
     pub tag: Option<String>,
     /// `channel=`: only releases of this channel.
     pub channel: Option<String>,
@@ -187,17 +187,6 @@ impl Config {
             data_dir: path(&over.data_dir, "data_dir").unwrap_or_else(|| DEFAULT_DATA_DIR.into()),
             warnings: conf.warnings.clone(),
         })
-    }
-
-    /// The tag to ask for: `tag`, else none if the reference names its own tag or digest, else the channel, else
-    /// [`DEFAULT_TAG`].
-    #[must_use]
-    pub fn tag(&self) -> Option<&str> {
-        match (&self.tag, &self.source) {
-            (Some(tag), _) => Some(tag),
-            (None, Some(source)) if names_tag(source) => None,
-            (None, _) => Some(self.channel.as_deref().unwrap_or(DEFAULT_TAG)),
-        }
     }
 }
 

@@ -7,6 +7,20 @@ use crate::error::{Error, Exit};
 use crate::release::{Architecture, Digest, Release};
 use crate::text;
 
+/// Rules that a person may lift. Each is logged, and none can stand in the settings.
+#[derive(clap::Args, Clone, Copy, Debug, Default)]
+pub struct Lifted {
+    /// Do it outside the maintenance window. Lifts nothing else.
+    #[arg(long)]
+    pub force: bool,
+    /// Try a release again that failed on this device.
+    #[arg(long)]
+    pub retry_failed: bool,
+    /// Accept an older version, or another release of the running version.
+    #[arg(long)]
+    pub allow_downgrade: bool,
+}
+
 /// The verdict of one gate.
 #[derive(Clone, Debug, Serialize)]
 pub struct Gate {
@@ -68,10 +82,8 @@ pub struct Device<'a> {
     pub running_digest: Option<Digest>,
     /// Whether the slots are folders, where an unknown running version does not hold an update back.
     pub folders: bool,
-    /// `--allow-downgrade`.
-    pub allow_downgrade: bool,
-    /// `--retry-failed`.
-    pub retry_failed: bool,
+    /// What a person lifted.
+    pub lifted: Lifted,
     /// When and why this very release failed before.
     pub failed: Option<String>,
 }
@@ -143,7 +155,7 @@ fn minimum(release: &Release, device: &Device<'_>) -> Gate {
 fn version(release: &Release, digest: Digest, device: &Device<'_>) -> Gate {
     let name = "version";
     let Some(running) = device.running else {
-        if device.folders || device.allow_downgrade {
+        if device.folders || device.lifted.allow_downgrade {
             return Gate::open(name, "the running version is unknown");
         }
         return Gate::closed(
@@ -161,7 +173,7 @@ fn version(release: &Release, digest: Digest, device: &Device<'_>) -> Gate {
     } else {
         return Gate::open(name, format!("{} after {running}", release.version));
     };
-    if device.allow_downgrade {
+    if device.lifted.allow_downgrade {
         return Gate::open(name, format!("{}; allowed by --allow-downgrade", held.1));
     }
     Gate::closed(name, Exit::NotAllowed, held.0, held.1, "Call `apply --allow-downgrade` if that is what you want.")
@@ -171,7 +183,7 @@ fn failed_before(device: &Device<'_>) -> Gate {
     let name = "failed-before";
     match &device.failed {
         None => Gate::open(name, "not tried before"),
-        Some(when) if device.retry_failed => Gate::open(name, format!("{when}; allowed by --retry-failed")),
+        Some(when) if device.lifted.retry_failed => Gate::open(name, format!("{when}; allowed by --retry-failed")),
         Some(when) => Gate::closed(
             name,
             Exit::NotNow,

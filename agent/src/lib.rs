@@ -1,5 +1,8 @@
 //! The update agent: from a release on a server to a verified inactive boot slot.
 
+pub mod boot;
+pub mod cli;
+pub mod commands;
 pub mod config;
 pub mod device;
 pub mod env;
@@ -9,16 +12,21 @@ pub mod gates;
 pub mod health;
 pub mod json;
 pub mod limits;
+pub mod memory;
 pub mod mount;
 pub mod progress;
 pub mod publish;
+pub mod reboot;
 pub mod release;
 pub mod slot;
 pub mod source;
 pub mod state;
+pub mod status;
 mod sys;
 pub mod text;
+pub mod trial;
 pub mod trust;
+pub mod update;
 pub mod window;
 
 pub use error::{Error, Exit, Result};

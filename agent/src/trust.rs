@@ -9,8 +9,12 @@ use ed25519_dalek::VerifyingKey;
 use ed25519_dalek::pkcs8::DecodePublicKey;
 use sha2::{Digest as _, Sha256};
 
+use crate::config::Config;
 use crate::error::{Context, Error, Exit, Result};
 use crate::{limits, text};
+
+/// The running image's keys, used when the settings name none.
+pub const IMAGE_KEYS: &str = "/usr/share/kubesolo/keys";
 
 /// Name of a public key: first 16 hex digits of its SHA-256.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -124,6 +128,34 @@ impl KeySet {
         );
         Error::new(Exit::NotAllowed, "signature-unknown-key", message)
             .remedy("Sign the release with a known key, or install its public key if you trust it.")
+    }
+}
+
+/// The keys of this device: `pubkey=` is the whole set, else the running image's folder. `None`: there is no key at all.
+///
+/// # Errors
+/// 78 when keys are named or there, and cannot be used.
+pub fn keys(config: &Config) -> Result<Option<KeySet>> {
+    match &config.pubkey {
+        Some(place) => KeySet::load(place).map(Some),
+        None if Path::new(IMAGE_KEYS).exists() => KeySet::load(Path::new(IMAGE_KEYS)).map(Some),
+        None => Ok(None),
+    }
+}
+
+/// The keys without which nothing is installed; `None` only by `allow_unsigned=yes`, which is logged.
+///
+/// # Errors
+/// 77 when there is no key, 78 when keys cannot be used.
+pub fn required_keys(config: &Config) -> Result<Option<KeySet>> {
+    match keys(config)? {
+        None if config.allow_unsigned => {
+            log::warn!("allow_unsigned=yes: without a key, whatever the source offers is installed");
+            Ok(None)
+        }
+        None => Err(Error::new(Exit::NotAllowed, "no-key", "this device has no public key to verify a release with")
+            .remedy(format!("Name it by --pubkey or pubkey=, or put it into the image's {IMAGE_KEYS}."))),
+        set => Ok(set),
     }
 }
 

@@ -1,2 +1,7 @@
 //! `kubesolo-update`: the update agent on the device.
-fn main() {}
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    kubesolo_update::commands::main()
+}

@@ -4,7 +4,9 @@ pub mod oci;
 
 use bytes::Bytes;
 
-use crate::error::Result;
+use crate::config::{Config, DEFAULT_TAG, Origin};
+use crate::error::{Error, Exit, Result};
+use crate::fetch::FetchOptions;
 use crate::release::{Architecture, Blob, Digest, Release};
 use crate::trust::Signature;
 
@@ -24,6 +26,32 @@ pub struct Offer {
     pub signatures: Vec<Signature>,
     /// What was asked for, for messages: `host/repository:tag`.
     pub origin: String,
+}
+
+/// The source that the settings name.
+///
+/// # Errors
+/// 78 when they name none, or one that cannot be used.
+pub fn open(config: &Config) -> Result<Box<dyn Source>> {
+    let options = FetchOptions {
+        registry_ca: config.registry_ca.clone(),
+        plain_http: config.plain_http.clone(),
+        ..FetchOptions::default()
+    };
+    match &config.source {
+        Some(Origin::Oci(reference)) => {
+            let default_tag = config.channel.as_deref().unwrap_or(DEFAULT_TAG);
+            Ok(Box::new(oci::OciSource::new(&options, reference, config.tag.as_deref(), default_tag)?))
+        }
+        Some(Origin::Http(_)) => Err(Error::new(
+            Exit::Config,
+            "source-kind",
+            "HTTP servers with a latest.json are not supported by this version",
+        )
+        .remedy("Give an OCI reference: --registry host/path.")),
+        None => Err(Error::new(Exit::Config, "no-source", "no source of releases is named")
+            .remedy("Give --registry host/path, or set registry= in the configuration.")),
+    }
 }
 
 /// A server or a file with releases.

@@ -1,0 +1,167 @@
+//! This boot, the slots and the boot environment: what the agent finds before it does anything.
+
+use std::path::Path;
+
+use bootenv::medium::Medium;
+use bootenv::protocol::{Booted, State, TRIES, View};
+use bootenv::{Slot as Id, TrialId};
+
+use crate::config::{BootEnv as Place, Config};
+use crate::device::{self, CommandLine};
+use crate::env::{self, BootEnv};
+use crate::error::{Context, Error, Exit, Result};
+use crate::mount::{Filesystem, Mounted};
+use crate::slot::{Place as SlotPlace, Slots};
+
+/// How it is known which slot runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Known {
+    /// From the kernel command line.
+    CommandLine,
+    /// From `--booted`.
+    Told,
+    /// It is the active slot; for slots in folders only.
+    Assumed,
+}
+
+/// The device as the agent finds it.
+#[derive(Debug)]
+pub struct Boot {
+    /// Both slots.
+    pub slots: Slots,
+    /// The boot environment.
+    pub env: BootEnv,
+    /// What runs now.
+    pub booted: Booted,
+    /// How that is known.
+    pub known: Known,
+    /// KubeSolo OS's old grub.cfg started this boot: it counts down on every boot and knows nothing of `ks_good`.
+    pub legacy: bool,
+    /// Keeps the filesystem of the environment mounted where it has to be written through.
+    _esp: Option<Mounted>,
+}
+
+impl Boot {
+    /// Finds everything. `told` is `--booted`, `cmdline` is `--cmdline`.
+    ///
+    /// # Errors
+    /// 78 when a place is not there or the booted slot cannot be told.
+    pub fn find(config: &Config, told: Option<Id>, cmdline: Option<&Path>) -> Result<Self> {
+        let devices = device::System::default();
+        let slots = Slots::locate(config, &devices)?;
+        let folders = are_folders(&slots);
+        let (env, esp) = environment(config, &devices)?;
+        let (booted, known, legacy) = match (told, cmdline) {
+            (Some(_), _) if !folders => {
+                return Err(Error::new(
+                    Exit::Usage,
+                    "booted-with-devices",
+                    "--booted is for slots in folders: on a device the kernel command line names the booted slot",
+                ));
+            }
+            (Some(slot), _) => (Booted::ordinary(slot), Known::Told, false),
+            (None, Some(file)) => {
+                let line = std::fs::read_to_string(file).context(
+                    Exit::Config,
+                    "no-command-line",
+                    format!("read {}", file.display()),
+                )?;
+                let line = CommandLine::parse(&line);
+                (booted(&line)?, Known::CommandLine, legacy(&line))
+            }
+            (None, None) if folders => (Booted::ordinary(assumed(&env)?), Known::Assumed, false),
+            (None, None) => {
+                let line = devices.command_line()?;
+                (booted(&line)?, Known::CommandLine, legacy(&line))
+            }
+        };
+        Ok(Self { slots, env, booted, known, legacy, _esp: esp })
+    }
+
+    /// Whether both slots are folders, so that nothing here is a real device.
+    #[must_use]
+    pub fn folders(&self) -> bool {
+        are_folders(&self.slots)
+    }
+
+    /// The state for `apply`, `activate` and `rollback`: an environment that is ours, or in folders one that can be made
+    /// ours by the next store.
+    ///
+    /// # Errors
+    /// 78 for an old loader or a damaged environment, 75 where the health hook has to run first.
+    pub fn state(&self) -> Result<State> {
+        if self.legacy {
+            let message = "this boot was started by a loader file that does not know the slot protocol";
+            return Err(Error::new(Exit::Config, "old-loader", message)
+                .remedy("Install this product's grub.cfg; until then the health hook only confirms each boot."));
+        }
+        let booted = self.booted.slot;
+        match self.env.usable()? {
+            View::Ours(state) => Ok(state),
+            View::Foreign(foreign) if self.folders() && foreign.success => {
+                foreign.adopt(booted).map_err(|e| Error::new(Exit::NotNow, "foreign-environment", e.to_string()))
+            }
+            View::Foreign(_) | View::Invalid => {
+                let message = "the boot environment was last changed by another program";
+                Err(Error::new(Exit::NotNow, "foreign-environment", message)
+                    .remedy("Run `kubesolo-update healthcheck` after a healthy boot: it takes the environment over."))
+            }
+        }
+    }
+}
+
+fn are_folders(slots: &Slots) -> bool {
+    [&slots.a, &slots.b].iter().all(|slot| matches!(slot.place, SlotPlace::Folder(_)))
+}
+
+fn environment(config: &Config, devices: &device::System) -> Result<(BootEnv, Option<Mounted>)> {
+    match &config.bootenv {
+        Some(Place::Grub(file)) => Ok((BootEnv::file(file)?, None)),
+        Some(Place::UBoot(_)) => Err(Error::new(
+            Exit::Config,
+            "bootenv-kind",
+            "the boot environment of U-Boot is not supported by this version",
+        )),
+        None => {
+            let partition = devices.find(device::ESP_LABEL)?;
+            // Around the filesystem if the kernel can tell where the files lie: the ESP then stays read-only, and a store
+            // changes one sector of the medium and nothing else.
+            let esp = Mounted::read_only(&partition, Filesystem::Vfat)?;
+            let main = esp.path().join(env::MAIN);
+            let second = main.with_file_name(env::SECOND);
+            let mapped = Medium::map(&main, &partition);
+            let mapped_second = Medium::map(&second, &partition);
+            esp.unmount()?;
+            match (mapped, mapped_second) {
+                (Ok(main), second) => Ok((BootEnv::open(main, second.ok())?, None)),
+                (Err(why), _) => {
+                    log::info!("boot environment through its filesystem: {why}");
+                    let esp = Mounted::read_write(&partition, Filesystem::Vfat)?;
+                    let env = BootEnv::file(&esp.path().join(env::MAIN))?;
+                    Ok((env, Some(esp)))
+                }
+            }
+        }
+    }
+}
+
+fn booted(line: &CommandLine) -> Result<Booted> {
+    let trial = *line.trial.as_ref().unwrap_or(&TrialId::NONE);
+    let fallback = line.fallback.as_ref().ok().copied();
+    Ok(Booted { slot: line.booted()?, trial, fallback })
+}
+
+fn legacy(line: &CommandLine) -> bool {
+    line.proto != Ok(1)
+}
+
+/// Folders boot nothing, so the active slot is taken for the running one; but a trial without a counted try has
+/// certainly not been booted.
+fn assumed(env: &BootEnv) -> Result<Id> {
+    match env.usable()? {
+        View::Ours(state) if !state.success && state.counter == TRIES => Ok(state.good),
+        View::Ours(state) => Ok(state.active),
+        View::Foreign(foreign) => Ok(foreign.active),
+        View::Invalid => Err(Error::new(Exit::Config, "env-invalid", "the boot environment names no active slot")),
+    }
+}

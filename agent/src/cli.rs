@@ -1,0 +1,222 @@
+//! The command line of `kubesolo-update`.
+
+use std::path::PathBuf;
+
+use bootenv::Slot;
+use clap::{Args, Parser, Subcommand};
+
+use crate::config::{BootEnv, CONF_FILE, Overrides};
+use crate::gates::Lifted;
+use crate::state::STATE_FILE;
+use crate::window::Window;
+
+const EXIT_CODES: &str = "\
+Exit codes:
+   0  done, or nothing to do
+   1  healthcheck: the system is not healthy
+  64  the command line is wrong
+  65  bytes are wrong: digest, size, format
+  69  the source cannot be reached, or what was asked for is not there
+  70  internal error
+  73  a slot or the boot environment cannot be written
+  75  not now: window, block, trial, clock, failed before, another run
+  77  not allowed: signature, channel, architecture, minimum version, downgrade
+  78  configuration, key or boot environment not usable";
+
+const EXAMPLES: &str = "\
+Examples:
+  kubesolo-update check
+      What is on offer, and what each gate says about it.
+  kubesolo-update apply --activate --reboot
+      The whole update: fetch, verify, write, then boot the new release on trial.
+  kubesolo-update apply --force
+      On a console, outside the maintenance window: stage only.
+  kubesolo-update --conf /dev/null --state S/state.json apply --registry 127.0.0.1:5000/os --tag stable \\
+      --plain-http 127.0.0.1:5000 --slot-a A --slot-b B --bootenv grub:FILE --pubkey KEY
+      On folders, without root.";
+
+/// Updates the kernel and initramfs of this device: the new release goes into the slot that is not in use, is booted on
+/// trial, and stays only if that boot proves healthy.
+#[derive(Debug, Parser)]
+#[command(name = "kubesolo-update", version, after_help = EXIT_CODES, after_long_help = format!("{EXAMPLES}\n\n{EXIT_CODES}"))]
+pub struct Cli {
+    /// Settings.
+    #[arg(long, value_name = "FILE", default_value = CONF_FILE, global = true)]
+    pub conf: PathBuf,
+    /// State; trust.json and the lock lie beside it.
+    #[arg(long, value_name = "FILE", default_value = STATE_FILE, global = true)]
+    pub state: PathBuf,
+    /// Print JSON on standard output.
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// Say more; twice: everything.
+    #[arg(short, long, action = clap::ArgAction::Count, global = true)]
+    pub verbose: u8,
+    /// Say errors only.
+    #[arg(short, long, conflicts_with = "verbose", global = true)]
+    pub quiet: bool,
+    #[command(flatten)]
+    pub(crate) places: Places,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// Where slots and boot environment are.
+#[derive(Args, Debug)]
+pub(crate) struct Places {
+    /// Slot A: a folder, a block device, or LABEL=name.
+    #[arg(long, value_name = "PLACE", global = true, help_heading = "Places")]
+    slot_a: Option<String>,
+    /// Slot B, as slot A.
+    #[arg(long, value_name = "PLACE", global = true, help_heading = "Places")]
+    slot_b: Option<String>,
+    /// Boot environment: grub:FILE.
+    #[arg(long, value_name = "KIND:FILE", global = true, help_heading = "Places")]
+    bootenv: Option<BootEnv>,
+    /// The slot that runs now, when the slots are folders.
+    #[arg(long, value_name = "A|B", global = true, help_heading = "Places")]
+    pub(crate) booted: Option<Slot>,
+    /// The kernel command line that names the slot and the trial of this boot [default: /proc/cmdline, unless the slots
+    /// are folders].
+    #[arg(long, value_name = "FILE", global = true, conflicts_with = "booted", help_heading = "Places")]
+    pub(crate) cmdline: Option<PathBuf>,
+    /// Public key file, or a folder of them: the whole set.
+    #[arg(long, value_name = "PATH", global = true, help_heading = "Places")]
+    pubkey: Option<PathBuf>,
+}
+
+/// Where releases come from.
+#[derive(Args, Debug, Default)]
+pub(crate) struct From {
+    /// An http(s) server with a latest.json, or an OCI reference.
+    #[arg(long, value_name = "URL|REF", conflicts_with = "registry", help_heading = "Source")]
+    server: Option<String>,
+    /// An OCI reference: host/path, host/path:tag or host/path@digest.
+    #[arg(long, value_name = "REF", help_heading = "Source")]
+    registry: Option<String>,
+    /// The tag [default: the channel, else stable].
+    #[arg(long, value_name = "TAG", help_heading = "Source")]
+    tag: Option<String>,
+    /// The channel that this device follows.
+    #[arg(long, value_name = "NAME", help_heading = "Source")]
+    channel: Option<String>,
+    /// Another certificate authority for the source, in PEM.
+    #[arg(long, value_name = "FILE", help_heading = "Source")]
+    registry_ca: Option<PathBuf>,
+    /// Unsafe: speak to this host without TLS. Can be given several times.
+    #[arg(long, value_name = "HOST[:PORT]", help_heading = "Source")]
+    plain_http: Vec<String>,
+    /// HH:MM-HH:MM in UTC, may wrap midnight; empty: always.
+    #[arg(long, value_name = "WINDOW", help_heading = "Source")]
+    maintenance_window: Option<Window>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Show what is on offer and every gate's verdict. Changes nothing.
+    Check {
+        #[command(flatten)]
+        from: From,
+        #[command(flatten)]
+        lifted: Lifted,
+    },
+    /// Fetch, verify and write the offered release into the free slot.
+    Apply {
+        #[command(flatten)]
+        from: From,
+        #[command(flatten)]
+        lifted: Lifted,
+        /// Say what would be done, and write nothing.
+        #[arg(long)]
+        dry_run: bool,
+        /// Also make it the release that boots next, on trial.
+        #[arg(long)]
+        activate: bool,
+        /// Then reboot.
+        #[arg(long, requires = "activate")]
+        reboot: bool,
+    },
+    /// Make the staged release the one that boots next, on trial.
+    Activate {
+        #[command(flatten)]
+        lifted: Lifted,
+        /// Then reboot.
+        #[arg(long)]
+        reboot: bool,
+    },
+    /// Judge this boot: commit or revert a trial, and settle what an earlier boot left. Called after each boot.
+    Healthcheck {
+        /// Revert a trial after this many failed runs within one boot; 0: never, which leaves it to the tries and the
+        /// deadline [default: auto_rollback_after, else 0].
+        #[arg(long, value_name = "N")]
+        auto_rollback_after: Option<u32>,
+        /// Folder with executables that must end with 0.
+        #[arg(long, value_name = "DIR")]
+        health_dir: Option<PathBuf>,
+        /// Folder on the data partition that must take a write.
+        #[arg(long, value_name = "DIR")]
+        data_dir: Option<PathBuf>,
+        /// Leave the reboot after a revert to the caller.
+        #[arg(long)]
+        no_reboot: bool,
+    },
+    /// Go back: end a trial, take back an activation, or try the release before.
+    Rollback {
+        /// Reboot afterwards where that is needed.
+        #[arg(long)]
+        reboot: bool,
+    },
+    /// Show slots, boot environment and the last update. Needs neither root nor settings.
+    Status,
+    /// Read both slots from the medium and compare them with their digests and signatures.
+    Verify,
+}
+
+impl Cli {
+    /// What the command line sets over the settings file.
+    #[must_use]
+    pub fn overrides(&self) -> Overrides {
+        let places = &self.places;
+        let mut over = Overrides {
+            slot_a: places.slot_a.clone(),
+            slot_b: places.slot_b.clone(),
+            bootenv: places.bootenv.clone(),
+            pubkey: places.pubkey.clone(),
+            ..Overrides::default()
+        };
+        match &self.command {
+            Command::Check { from, .. } | Command::Apply { from, .. } => from.fill(&mut over),
+            Command::Healthcheck { auto_rollback_after, health_dir, data_dir, .. } => {
+                over.auto_rollback_after = *auto_rollback_after;
+                over.health_dir.clone_from(health_dir);
+                over.data_dir.clone_from(data_dir);
+            }
+            _ => {}
+        }
+        over
+    }
+}
+
+impl From {
+    fn fill(&self, over: &mut Overrides) {
+        over.server.clone_from(&self.server);
+        over.registry.clone_from(&self.registry);
+        over.tag.clone_from(&self.tag);
+        over.channel.clone_from(&self.channel);
+        over.registry_ca.clone_from(&self.registry_ca);
+        over.plain_http.clone_from(&self.plain_http);
+        over.maintenance_window.clone_from(&self.maintenance_window);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_definition_is_consistent() {
+        Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,242 @@
+//! From the command line to an exit code: opens what a command needs, runs it, prints what it found.
+
+use std::fmt::Write as _;
+use std::process::ExitCode;
+
+use chrono::Utc;
+use clap::Parser;
+use serde::Serialize;
+use serde_json::json;
+
+use crate::boot::{Boot, Known};
+use crate::cli::{Cli, Command};
+use crate::config::Config;
+use crate::error::{Error, Exit, Result};
+use crate::health;
+use crate::memory::Memory;
+use crate::progress::size;
+use crate::trial::{self, Verdict};
+use crate::update::{self, Applied, Apply, Checked};
+use crate::{reboot, status, text};
+
+/// Exit code of a `healthcheck` that found the system unhealthy.
+const UNHEALTHY: u8 = 1;
+
+/// Runs `kubesolo-update` with the arguments of this process.
+#[must_use]
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            let _ = error.print();
+            return ExitCode::from(if error.use_stderr() { Exit::Usage.code() } else { 0 });
+        }
+    };
+    log_to_stderr(&cli);
+    match run(&cli) {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => {
+            if cli.json {
+                let report = json!({"error": {"exit_code": error.exit.code(), "reason": error.reason,
+                    "message": error.message, "remedy": error.remedy}});
+                println!("{report}");
+            }
+            eprintln!("kubesolo-update: {}", error.message);
+            if !error.remedy.is_empty() {
+                eprintln!("  {}", error.remedy);
+            }
+            ExitCode::from(error.exit.code())
+        }
+    }
+}
+
+fn log_to_stderr(cli: &Cli) {
+    use log::LevelFilter::{Debug, Error, Info, Warn};
+    let ours = match (cli.quiet, cli.verbose) {
+        (true, _) => Error,
+        (_, 0) => Warn,
+        (_, 1) => Info,
+        _ => Debug,
+    };
+    let others = if cli.verbose > 2 { Debug } else { Warn.min(ours) };
+    let logger = simple_logger::SimpleLogger::new().with_level(others);
+    let _ = logger.with_module_level("kubesolo_update", ours).with_module_level("bootenv", ours).init();
+}
+
+fn run(cli: &Cli) -> Result<u8> {
+    let config = Config::load(&cli.conf, &cli.overrides())?;
+    for warning in &config.warnings {
+        log::warn!("{warning}");
+    }
+    let find = || Boot::find(&config, cli.places.booted, cli.places.cmdline.as_deref());
+    let now = Utc::now();
+    match &cli.command {
+        Command::Status => {
+            let status = status::find(find(), &cli.state);
+            print(cli, &status, || status.to_string());
+        }
+        Command::Verify => return verify(cli, &config, &find()?),
+        Command::Check { lifted, .. } => {
+            log_lifted(*lifted);
+            let checked = update::check(&config, &find()?, &Memory::read(&cli.state)?, *lifted, now)?;
+            print(cli, &checked, || show_checked(&checked));
+        }
+        Command::Apply { lifted, dry_run, activate, reboot, .. } => {
+            log_lifted(*lifted);
+            let what = Apply { lifted: *lifted, dry_run: *dry_run, activate: *activate };
+            let applied = if *dry_run {
+                update::apply(&config, &mut find()?, &mut Memory::read(&cli.state)?, what, now)?
+            } else {
+                let mut memory = Memory::lock(&cli.state)?;
+                let mut boot = find()?;
+                note_assumed(&boot);
+                recorded(&mut memory, |memory| update::apply(&config, &mut boot, memory, what, now))?
+            };
+            print(cli, &applied, || show_applied(&applied));
+            if *reboot && applied.outcome == "activated" {
+                reboot::now("the new release is booted on trial")?;
+            }
+        }
+        Command::Activate { lifted, reboot } => {
+            log_lifted(*lifted);
+            let mut memory = Memory::lock(&cli.state)?;
+            let mut boot = find()?;
+            note_assumed(&boot);
+            let applied = recorded(&mut memory, |memory| update::activate(&config, &mut boot, memory, *lifted, now))?;
+            print(cli, &applied, || show_applied(&applied));
+            if *reboot {
+                reboot::now("the new release is booted on trial")?;
+            }
+        }
+        Command::Healthcheck { no_reboot, .. } => {
+            let mut memory = Memory::lock(&cli.state)?;
+            let mut boot = find()?;
+            trial::seen(&boot, &mut memory, now)?;
+            let checks = health::run(&config.data_dir, &config.health_dir, config.health_timeout);
+            let judged = trial::judge(&config, &mut boot, &mut memory, &checks, now)?;
+            let report = json!({"healthy": judged.healthy, "outcome": judged.verdict, "message": judged.message, "checks": checks});
+            print(cli, &report, || show_health(&judged, &checks));
+            if judged.verdict == Verdict::Reverted && !no_reboot && !boot.folders() {
+                reboot::now("the trial was reverted")?;
+            }
+            return Ok(if judged.healthy { 0 } else { UNHEALTHY });
+        }
+        Command::Rollback { reboot } => {
+            let mut memory = Memory::lock(&cli.state)?;
+            let mut boot = find()?;
+            note_assumed(&boot);
+            let back = trial::rollback(&mut boot, &mut memory, now)?;
+            print(cli, &back, || format!("{}\n", back.message));
+            if back.reboot && *reboot {
+                reboot::now("rollback")?;
+            }
+        }
+    }
+    Ok(0)
+}
+
+/// A refusal or failed step ends in `failed` with `last_error`; "not now" leaves the phase and fills `last_skip`.
+fn recorded<T>(memory: &mut Memory, f: impl FnOnce(&mut Memory) -> Result<T>) -> Result<T> {
+    f(memory).inspect_err(|error| {
+        match error.exit {
+            Exit::NotNow => memory.state.skip(error, Utc::now()),
+            _ => memory.state.fail(error, Utc::now()),
+        }
+        if let Err(second) = memory.save() {
+            log::error!("{second}");
+        }
+    })
+}
+
+fn log_lifted(lifted: crate::gates::Lifted) {
+    for (name, set) in [
+        ("--force", lifted.force),
+        ("--retry-failed", lifted.retry_failed),
+        ("--allow-downgrade", lifted.allow_downgrade),
+    ] {
+        if set {
+            log::warn!("{name} was given");
+        }
+    }
+}
+
+fn note_assumed(boot: &Boot) {
+    if boot.known == Known::Assumed {
+        log::info!(
+            "slot {} is assumed to be the running one, since it is active; --booted says otherwise",
+            boot.booted.slot
+        );
+    }
+}
+
+fn print(cli: &Cli, data: &impl Serialize, text: impl FnOnce() -> String) {
+    if cli.json {
+        match serde_json::to_string_pretty(data) {
+            Ok(json) => println!("{json}"),
+            Err(error) => log::error!("cannot print JSON: {error}"),
+        }
+    } else {
+        print!("{}", text());
+    }
+}
+
+fn verify(cli: &Cli, config: &Config, boot: &Boot) -> Result<u8> {
+    let slots = status::verify(config, boot);
+    let damaged = slots.iter().find(|slot| slot.needed && !slot.holds);
+    print(cli, &slots, || slots.iter().fold(String::new(), |all, slot| format!("{all}{slot}\n")));
+    match damaged {
+        None => Ok(0),
+        Some(slot) => Err(Error::new(Exit::Data, "slot-damaged", format!("slot {} does not hold", slot.slot))
+            .remedy("If it is not the running slot, `kubesolo-update apply` fills it anew.")),
+    }
+}
+
+fn show_checked(checked: &Checked) -> String {
+    let mut out = String::new();
+    let running = checked.running.as_deref().unwrap_or("unknown");
+    let _ = writeln!(out, "running:  {running}");
+    if let Some(offered) = &checked.offered {
+        let _ = writeln!(out, "offered:  {} from {} ({})", offered.version, offered.origin, size(offered.size));
+        let _ = writeln!(out, "digest:   {}", offered.digest);
+        let by = if offered.signed_by.is_empty() { "not checked: no key".into() } else { offered.signed_by.join(", ") };
+        let _ = writeln!(out, "signed:   {by}");
+        if let Some(notes) = &offered.release_notes {
+            let _ = writeln!(out, "notes:    {}", text::shown(notes));
+        }
+    }
+    for gate in &checked.gates {
+        let _ =
+            writeln!(out, "gate:     {} {}: {}", if gate.open { "open  " } else { "closed" }, gate.name, gate.message);
+    }
+    let _ = writeln!(out, "verdict:  {}", checked.verdict);
+    if checked.verdict == "update-available" {
+        out.push_str("next:     kubesolo-update apply\n");
+    }
+    out
+}
+
+fn show_applied(applied: &Applied) -> String {
+    let Applied { version, slot, .. } = applied;
+    match applied.outcome {
+        "up-to-date" => format!("{version} runs already; nothing to do\n"),
+        "would-stage" => format!("would write {version} into slot {slot}; nothing was changed\n"),
+        "staged" => {
+            let how = if applied.written { "written into" } else { "already complete in" };
+            format!("{version} is {how} slot {slot} and verified\nnext: kubesolo-update activate\n")
+        }
+        _ => format!(
+            "{version} in slot {slot} boots next, on trial {}\nnext: reboot; then kubesolo-update healthcheck commits or reverts it\n",
+            applied.trial.as_deref().unwrap_or_default()
+        ),
+    }
+}
+
+fn show_health(judged: &trial::Judged, checks: &[health::Check]) -> String {
+    let mut out = String::new();
+    for check in checks {
+        let verdict = if check.passed { "passed" } else { "failed" };
+        let _ = writeln!(out, "{verdict}: {}{}{}", check.name, if check.passed { "" } else { ": " }, check.message);
+    }
+    let _ = writeln!(out, "{}: {}", if judged.healthy { "healthy" } else { "unhealthy" }, judged.message);
+    out
+}

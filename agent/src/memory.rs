@@ -1,0 +1,178 @@
+//! What a run remembers: where the update stands, and what failed once.
+//!
+//! The boot environment tells how a trial ended, `state.json` which release it was; this is where both are brought
+//! together, so that a release that failed is never installed again by itself.
+
+use std::path::Path;
+
+use bootenv::Slot as Id;
+use bootenv::protocol::{SlotState, State as EnvState, View};
+use chrono::{DateTime, Utc};
+
+use crate::boot::Boot;
+use crate::error::{Error, Exit, Result};
+use crate::slot::SlotManifest;
+use crate::state::{FailedRelease, Lock, Phase, State, Store, Trial, Trust};
+
+/// State and trust while a command runs.
+#[derive(Debug)]
+pub struct Memory {
+    lock: Option<Lock>,
+    /// `state.json`.
+    pub state: State,
+    /// `trust.json`.
+    pub trust: Trust,
+}
+
+impl Memory {
+    /// Takes the lock and reads; for a command that changes something.
+    ///
+    /// # Errors
+    /// 75 when another run has the lock, 73 and 78 when the files cannot be used.
+    pub fn lock(path: &Path) -> Result<Self> {
+        let lock = Store::new(path).lock()?;
+        let found = lock.load()?;
+        found.warnings.iter().for_each(|warning| log::warn!("{warning}"));
+        Ok(Self { lock: Some(lock), state: found.state, trust: found.trust })
+    }
+
+    /// Reads only.
+    ///
+    /// # Errors
+    /// 78 when the files cannot be used.
+    pub fn read(path: &Path) -> Result<Self> {
+        let found = Store::new(path).read()?;
+        found.warnings.iter().for_each(|warning| log::warn!("{warning}"));
+        Ok(Self { lock: None, state: found.state, trust: found.trust })
+    }
+
+    fn held(&self) -> Result<&Lock> {
+        self.lock.as_ref().ok_or_else(|| Error::new(Exit::Internal, "no-lock", "the state is only open for reading"))
+    }
+
+    /// Writes `state.json`.
+    ///
+    /// # Errors
+    /// 73 when it cannot be written.
+    pub fn save(&self) -> Result<()> {
+        self.held()?.save_state(&self.state)
+    }
+
+    /// Enters a phase and writes it.
+    ///
+    /// # Errors
+    /// 73 when it cannot be written.
+    pub fn enter(&mut self, phase: Phase, now: DateTime<Utc>) -> Result<()> {
+        self.state.enter(phase, now)?;
+        self.save()
+    }
+
+    /// Remembers a release that failed, and writes it.
+    ///
+    /// # Errors
+    /// 73 when it cannot be written.
+    pub fn remember(&mut self, failed: FailedRelease) -> Result<()> {
+        log::warn!("{} is remembered as failed: {}", failed.version, failed.reason);
+        self.trust.remember(failed);
+        self.held()?.save_trust(&self.trust)
+    }
+
+    /// Draws the conclusion from how the noted trial ended, if it has.
+    ///
+    /// # Errors
+    /// 73 when the state cannot be written.
+    pub fn conclude(&mut self, boot: &Boot, now: DateTime<Utc>) -> Result<()> {
+        let View::Ours(env) = boot.env.view() else { return Ok(()) };
+        if let Some(trial) = self.state.trial.clone() {
+            if env.on_trial() == Some(trial.slot) && env.trial == trial.id {
+                return Ok(());
+            }
+            self.state.trial = None;
+            match ending(&env, &trial) {
+                Ending::Committed => self.state.enter(Phase::Success, now).or_else(|_| self.committed(now))?,
+                Ending::Failed(why) => {
+                    self.remember(trial.failure(why, now))?;
+                    self.state.enter(Phase::RolledBack, now)?;
+                    self.state.last_error = format!("{} failed its trial: {why}", trial.version);
+                }
+                Ending::NotStarted if self.state.not_started == Some(trial.release) => {
+                    self.remember(trial.failure("its trial never started, twice", now))?;
+                    self.state.enter(Phase::RolledBack, now)?;
+                    self.state.last_error = format!("{} never started its trial", trial.version);
+                }
+                Ending::NotStarted => {
+                    log::warn!("the trial of {} was never seen to start; it can be tried once more", trial.version);
+                    self.state.not_started = Some(trial.release);
+                    self.state.enter(Phase::RolledBack, now)?;
+                }
+            }
+            self.save()?;
+        }
+        // A mark without a note: state.json was lost. The slot itself says what failed.
+        let other = env.good.other();
+        if env.slot(other) == SlotState::Fail {
+            self.remember_content(boot, other, now)?;
+        }
+        Ok(())
+    }
+
+    fn committed(&mut self, now: DateTime<Utc>) -> Result<()> {
+        self.state.enter(Phase::Verifying, now)?;
+        self.state.enter(Phase::Success, now)
+    }
+
+    /// Before a failed slot is overwritten, its content is remembered.
+    ///
+    /// # Errors
+    /// 73 when it cannot be written.
+    pub fn remember_content(&mut self, boot: &Boot, slot: Id, now: DateTime<Utc>) -> Result<()> {
+        let Ok(Some(content)) = boot.slots.get(slot).manifest() else { return Ok(()) };
+        if self.trust.failure(&content.digest, &content.kernel.digest, &content.initramfs.digest).is_some() {
+            return Ok(());
+        }
+        self.remember(failure(&content, "its slot is marked as failed", now))
+    }
+
+    /// Notes the trial that is about to be stored in the environment.
+    ///
+    /// # Errors
+    /// 73 when it cannot be written.
+    pub fn note(&mut self, trial: Trial) -> Result<()> {
+        self.state.trial = Some(trial);
+        self.save()
+    }
+}
+
+/// How a failed content of a slot is remembered.
+#[must_use]
+pub fn failure(content: &SlotManifest, reason: &str, now: DateTime<Utc>) -> FailedRelease {
+    FailedRelease {
+        release: content.digest,
+        kernel: content.kernel.digest,
+        initramfs: content.initramfs.digest,
+        version: content.version.to_string(),
+        failed_at: now,
+        reason: reason.to_owned(),
+    }
+}
+
+enum Ending {
+    Committed,
+    Failed(&'static str),
+    NotStarted,
+}
+
+fn ending(env: &EnvState, trial: &Trial) -> Ending {
+    let marked = env.slot(trial.slot) == SlotState::Fail && env.trial == trial.id;
+    if env.success && env.good == trial.slot {
+        Ending::Committed
+    } else if marked && trial.started {
+        Ending::Failed("it started, and was not committed")
+    } else if marked {
+        Ending::Failed("it never reached its health check")
+    } else if trial.started {
+        Ending::Failed("it started, and the boot environment was lost before a verdict")
+    } else {
+        Ending::NotStarted
+    }
+}

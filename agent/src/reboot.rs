@@ -1,0 +1,29 @@
+//! Restarting the device.
+
+use std::convert::Infallible;
+use std::path::Path;
+use std::process::Command;
+
+use nix::sys::reboot::{RebootMode, reboot};
+
+use crate::error::{Context, Exit, Result};
+
+/// There when systemd is process 1: it then stops the services in order.
+const SYSTEMD: &str = "/run/systemd/system";
+
+/// Restarts the device: through systemd where that runs, else at once after a sync.
+///
+/// # Errors
+/// 70 when the kernel refuses.
+pub fn now(why: &str) -> Result<()> {
+    log::warn!("rebooting: {why}");
+    if Path::new(SYSTEMD).exists() {
+        let asked = Command::new("systemctl").arg("reboot").status();
+        if asked.is_ok_and(|status| status.success()) {
+            return Ok(());
+        }
+    }
+    nix::unistd::sync();
+    let refused: Result<Infallible, _> = reboot(RebootMode::RB_AUTOBOOT);
+    refused.map(drop).context(Exit::Internal, "reboot", "reboot")
+}

@@ -1,0 +1,320 @@
+//! What this device boots, what its slots hold, and how the last update went. Nothing here changes anything.
+
+use std::fmt;
+use std::path::Path;
+
+use bootenv::Slot as Id;
+use bootenv::boot::{Files, PowerOn, decide};
+use bootenv::protocol::View;
+use serde::Serialize;
+
+use crate::boot::{Boot, Known};
+use crate::config::Config;
+use crate::error::Result;
+use crate::memory::Memory;
+use crate::slot::Facts;
+use crate::state::{Phase, Skip};
+use crate::trust;
+
+/// The whole report; what cannot be told is absent, and `problems` says why.
+#[derive(Debug, Serialize)]
+pub struct Status {
+    /// Version of this agent.
+    pub agent: &'static str,
+    /// The running slot.
+    pub booted: Option<Booted>,
+    /// Both slots.
+    pub slots: Vec<SlotStatus>,
+    /// The boot environment.
+    pub environment: Option<Environment>,
+    /// What the next power-on would boot, if the hashes hold.
+    pub next_boot: Option<NextBoot>,
+    /// Where the last update stands.
+    pub phase: Phase,
+    /// The version of the last attempt.
+    pub to_version: String,
+    /// Attempts for it.
+    pub attempt_count: u32,
+    /// Why it failed.
+    pub last_error: String,
+    /// Why the last run did nothing.
+    pub last_skip: Option<Skip>,
+    /// Releases that failed here: version and digest.
+    pub failed: Vec<String>,
+    /// What could not be read.
+    pub problems: Vec<String>,
+}
+
+/// The running slot.
+#[derive(Debug, Serialize)]
+pub struct Booted {
+    /// `A` or `B`.
+    pub slot: String,
+    /// Its version.
+    pub version: Option<String>,
+    /// `command-line`, `told` or `assumed`.
+    pub known: &'static str,
+    /// The trial that this boot is.
+    pub trial: Option<String>,
+    /// Why the bootloader did not boot what it was asked to.
+    pub fallback: Option<&'static str>,
+}
+
+/// What a slot holds, at a glance.
+#[derive(Debug, Serialize)]
+pub struct SlotStatus {
+    /// `A` or `B`.
+    pub slot: String,
+    /// Folder or block device.
+    pub place: String,
+    /// `good`, `void` or `fail`, as the environment has it.
+    pub state: Option<&'static str>,
+    /// The version it holds.
+    pub version: Option<String>,
+    /// The digest of that release.
+    pub digest: Option<String>,
+    /// Whether all files are there with their sizes; see `verify` for their content.
+    pub complete: bool,
+}
+
+/// The boot environment.
+#[derive(Debug, Serialize)]
+pub struct Environment {
+    /// Where it is.
+    pub place: String,
+    /// `ours`, `foreign` or `invalid`.
+    pub kind: &'static str,
+    /// What is wrong with it.
+    pub damage: Option<String>,
+    /// The active slot.
+    pub active: Option<String>,
+    /// The last good slot.
+    pub good: Option<String>,
+    /// The slot on trial.
+    pub on_trial: Option<String>,
+    /// Tries that it has left.
+    pub tries_left: Option<u8>,
+}
+
+/// What the next power-on would boot.
+#[derive(Debug, Serialize)]
+pub struct NextBoot {
+    /// `A` or `B`; absent: nothing.
+    pub slot: Option<String>,
+    /// Why.
+    pub reason: &'static str,
+}
+
+/// Gathers everything that can be told.
+#[must_use]
+pub fn find(boot: Result<Boot>, state: &Path) -> Status {
+    let mut problems = vec![];
+    let memory = Memory::read(state).inspect_err(|e| problems.push(e.message.clone())).ok();
+    let boot = boot.inspect_err(|e| problems.push(e.message.clone())).ok();
+    let (state, trust) = memory.map(|m| (m.state, m.trust)).unwrap_or_default();
+    let mut status = Status {
+        agent: env!("CARGO_PKG_VERSION"),
+        booted: None,
+        slots: vec![],
+        environment: None,
+        next_boot: None,
+        phase: state.phase(),
+        to_version: state.to_version,
+        attempt_count: state.attempt_count,
+        last_error: state.last_error,
+        last_skip: state.last_skip,
+        failed: trust.failed.iter().map(|f| format!("{} ({}): {}", f.version, f.release, f.reason)).collect(),
+        problems,
+    };
+    if let Some(boot) = boot {
+        status.describe(&boot);
+    }
+    status
+}
+
+impl Status {
+    fn describe(&mut self, boot: &Boot) {
+        let view = boot.env.view();
+        let mut files = [Files::Broken; 2];
+        for id in Id::BOTH {
+            let slot = boot.slots.get(id);
+            let facts = slot.facts().inspect_err(|e| self.problems.push(e.message.clone())).ok();
+            files[id as usize] = facts.as_ref().map_or(Files::Broken, at_a_glance);
+            let manifest = facts.as_ref().and_then(|f| f.manifest.as_ref()?.as_ref().ok());
+            self.slots.push(SlotStatus {
+                slot: id.to_string(),
+                place: slot.place.to_string(),
+                state: match view {
+                    View::Ours(env) => Some(env.slot(id).as_str()),
+                    _ => None,
+                },
+                version: manifest.map(|m| m.version.to_string()),
+                digest: manifest.map(|m| m.digest.to_string()),
+                complete: facts.as_ref().is_some_and(Facts::looks_complete),
+            });
+        }
+        let booted = boot.booted;
+        self.booted = Some(Booted {
+            slot: booted.slot.to_string(),
+            version: self.slots[booted.slot as usize].version.clone(),
+            known: match boot.known {
+                Known::CommandLine => "command-line",
+                Known::Told => "told",
+                Known::Assumed => "assumed",
+            },
+            trial: (!booted.trial.is_none()).then(|| booted.trial.to_string()),
+            fallback: booted.fallback.map(bootenv::Fallback::as_str),
+        });
+        self.environment = Some(environment(boot, view));
+        let decision = decide(&PowerOn { main: view, second: boot.env.second(), files, can_save: true });
+        let slot = decision.start.map(|start| start.slot.to_string());
+        self.next_boot = Some(NextBoot { slot, reason: decision.reason });
+    }
+}
+
+fn at_a_glance(facts: &Facts) -> Files {
+    match (facts.kernel, facts.initramfs) {
+        (Some(1..), Some(1..)) if facts.hash_files => Files::Hold,
+        (Some(1..), Some(1..)) => Files::Load,
+        _ => Files::Broken,
+    }
+}
+
+fn environment(boot: &Boot, view: View) -> Environment {
+    let mut environment = Environment {
+        place: boot.env.place(),
+        kind: "invalid",
+        damage: boot.env.damage(),
+        active: None,
+        good: None,
+        on_trial: None,
+        tries_left: None,
+    };
+    match view {
+        View::Ours(env) => {
+            environment.kind = "ours";
+            environment.active = Some(env.active.to_string());
+            environment.good = Some(env.good.to_string());
+            environment.on_trial = env.on_trial().map(|slot| slot.to_string());
+            environment.tries_left = env.on_trial().map(|_| env.counter);
+        }
+        View::Foreign(foreign) => {
+            environment.kind = "foreign";
+            environment.active = Some(foreign.active.to_string());
+        }
+        View::Invalid => {}
+    }
+    environment
+}
+
+impl fmt::Display for Status {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let or_unknown = |text: &Option<String>| text.clone().unwrap_or_else(|| "unknown".into());
+        match &self.booted {
+            Some(b) => {
+                let trial = b.trial.as_ref().map_or(String::new(), |t| format!(", on trial {t}"));
+                let fallback = b.fallback.map_or(String::new(), |why| format!(", by fallback ({why})"));
+                writeln!(
+                    f,
+                    "running:      slot {} ({}), version {}{trial}{fallback}",
+                    b.slot,
+                    b.known,
+                    or_unknown(&b.version)
+                )?;
+            }
+            None => writeln!(f, "running:      unknown")?,
+        }
+        for slot in &self.slots {
+            let complete = if slot.complete { "complete" } else { "not complete" };
+            let state = slot.state.unwrap_or("unknown");
+            writeln!(
+                f,
+                "slot {}:       {state}, {complete}, version {} in {}",
+                slot.slot,
+                or_unknown(&slot.version),
+                slot.place
+            )?;
+        }
+        if let Some(env) = &self.environment {
+            let damage = env.damage.as_ref().map_or(String::new(), |d| format!(": {d}"));
+            writeln!(f, "environment:  {}{damage} ({})", env.kind, env.place)?;
+            if let (Some(slot), Some(left)) = (&env.on_trial, env.tries_left) {
+                writeln!(f, "trial:        slot {slot}, {left} tries left")?;
+            }
+        }
+        if let Some(next) = &self.next_boot {
+            let slot = next.slot.as_ref().map_or("nothing".into(), |slot| format!("slot {slot}"));
+            writeln!(f, "next boot:    {slot} ({})", next.reason)?;
+        }
+        let target = if self.to_version.is_empty() { String::new() } else { format!(" ({})", self.to_version) };
+        writeln!(f, "last update:  {}{target}", self.phase)?;
+        if !self.last_error.is_empty() {
+            writeln!(f, "last error:   {}", self.last_error)?;
+        }
+        if let Some(skip) = &self.last_skip {
+            writeln!(f, "last skip:    {}", skip.message)?;
+        }
+        for failed in &self.failed {
+            writeln!(f, "failed:       {failed}")?;
+        }
+        for problem in &self.problems {
+            writeln!(f, "not readable: {problem}")?;
+        }
+        Ok(())
+    }
+}
+
+/// What reading a whole slot showed.
+#[derive(Debug, Serialize)]
+pub struct Verified {
+    /// `A` or `B`.
+    pub slot: String,
+    /// Whether the bootloader may need it: it is the active, the last good or the booted one.
+    pub needed: bool,
+    /// Whether both images are those of its manifest and hash files.
+    pub holds: bool,
+    /// Keys of this device that signed its release; absent when there is no key or the signatures do not hold.
+    pub signed_by: Option<Vec<String>>,
+    /// Version, or what is wrong.
+    pub message: String,
+}
+
+impl fmt::Display for Verified {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let holds = if self.holds { "holds" } else { "does not hold" };
+        write!(f, "slot {} {holds}: {}", self.slot, self.message)
+    }
+}
+
+/// Reads both slots from the medium and compares them with their digests and signatures.
+#[must_use]
+pub fn verify(config: &Config, boot: &Boot) -> Vec<Verified> {
+    let needed = match boot.env.view() {
+        View::Ours(env) => vec![env.active, env.good, boot.booted.slot],
+        View::Foreign(foreign) => vec![foreign.active, boot.booted.slot],
+        View::Invalid => vec![boot.booted.slot],
+    };
+    let keys = trust::keys(config);
+    let one = |id: Id| {
+        let mut signed_by = None;
+        let found = boot.slots.get(id).verify();
+        let message = match &found {
+            Err(error) => error.message.clone(),
+            Ok(content) => match &keys {
+                Err(error) => format!("{}, signatures not checked: {error}", content.version),
+                Ok(None) => format!("{}, signatures not checked: no key on this device", content.version),
+                Ok(Some(keys)) => match keys.verify(&content.signed, &content.signatures) {
+                    Ok(by) => {
+                        let by: Vec<String> = by.iter().map(ToString::to_string).collect();
+                        let message = format!("{}, signed by {}", content.version, by.join(", "));
+                        signed_by = Some(by);
+                        message
+                    }
+                    Err(error) => format!("{}: {error}", content.version),
+                },
+            },
+        };
+        Verified { slot: id.to_string(), needed: needed.contains(&id), holds: found.is_ok(), signed_by, message }
+    };
+    Id::BOTH.into_iter().map(one).collect()
+}

@@ -1,0 +1,283 @@
+//! The end of a trial: commit, revert, and what an earlier boot left to settle.
+
+use bootenv::Slot as Id;
+use bootenv::protocol::{Foreign, Second, State as EnvState, View};
+use chrono::{DateTime, Utc};
+use serde::Serialize;
+
+use crate::boot::Boot;
+use crate::config::Config;
+use crate::error::{Error, Exit, Result};
+use crate::health::Check;
+use crate::memory::{self, Memory};
+use crate::slot::SlotManifest;
+use crate::state::{self, Phase, Trial};
+
+/// What a health run did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Verdict {
+    /// The trial ended well: this slot is good now.
+    Committed,
+    /// The trial ended: back to the last good slot, a reboot is due.
+    Reverted,
+    /// The trial goes on.
+    Waiting,
+    /// A trial that ended without this system was settled.
+    Settled,
+    /// The environment was damaged, or written by somebody else, and is ours again.
+    TakenOver,
+    /// Nothing had to be done.
+    Nothing,
+}
+
+/// The outcome of a health run.
+#[derive(Debug)]
+pub struct Judged {
+    /// Whether every check passed.
+    pub healthy: bool,
+    /// What was done.
+    pub verdict: Verdict,
+    /// The same in words.
+    pub message: String,
+}
+
+/// Notes that the boot of a trial reached userspace, before any check runs: whatever happens now counts as a failure of
+/// this release.
+///
+/// # Errors
+/// 73 when the state cannot be written.
+pub fn seen(boot: &Boot, memory: &mut Memory, now: DateTime<Utc>) -> Result<()> {
+    let View::Ours(env) = boot.env.view() else { return Ok(()) };
+    if env.commit(boot.booted).is_err() {
+        return Ok(());
+    }
+    let noted = memory.state.trial.take().filter(|trial| trial.id == env.trial);
+    let trial = match noted {
+        Some(trial) if trial.started => Some(trial),
+        Some(trial) => Some(Trial { started: true, ..trial }),
+        // state.json was lost: the slot says which release this is.
+        None => boot
+            .slots
+            .get(env.active)
+            .manifest()
+            .ok()
+            .flatten()
+            .map(|content| Trial { started: true, ..note(env.trial, env.active, &content) }),
+    };
+    memory.state.trial = trial;
+    memory.state.enter(Phase::Verifying, now)?;
+    memory.save()
+}
+
+/// A trial of what a slot holds, to be noted before the environment is told of it.
+#[must_use]
+pub fn note(id: bootenv::TrialId, slot: Id, content: &SlotManifest) -> Trial {
+    Trial {
+        id,
+        slot,
+        version: content.version.to_string(),
+        release: content.digest,
+        kernel: content.kernel.digest,
+        initramfs: content.initramfs.digest,
+        started: false,
+    }
+}
+
+/// Judges this boot by its checks.
+///
+/// # Errors
+/// 73 when environment or state cannot be written.
+pub fn judge(
+    config: &Config,
+    boot: &mut Boot,
+    memory: &mut Memory,
+    checks: &[Check],
+    now: DateTime<Utc>,
+) -> Result<Judged> {
+    let healthy = checks.iter().all(|check| check.passed);
+    let (verdict, message) = if boot.legacy {
+        legacy(boot, healthy)?
+    } else {
+        match boot.env.view() {
+            View::Ours(env) if env.commit(boot.booted).is_ok() => judge_trial(config, boot, memory, env, healthy, now)?,
+            View::Ours(_) => settle_boot(boot, memory, healthy, now)?,
+            View::Foreign(foreign) => adopt(boot, foreign, healthy)?,
+            View::Invalid => rebuild(boot, memory, healthy, now)?,
+        }
+    };
+    if healthy {
+        memory.state.health_failures = 0;
+        memory.save()?;
+    }
+    Ok(Judged { healthy, verdict, message })
+}
+
+fn judge_trial(
+    config: &Config,
+    boot: &mut Boot,
+    memory: &mut Memory,
+    env: EnvState,
+    healthy: bool,
+    now: DateTime<Utc>,
+) -> Result<(Verdict, String)> {
+    let slot = env.active;
+    if healthy {
+        boot.env.store(&env.commit(boot.booted).map_err(illegal)?)?;
+        memory.state.not_started = None;
+        memory.conclude(boot, now)?;
+        return Ok((Verdict::Committed, format!("slot {slot} is committed")));
+    }
+    memory.state.health_failures += 1;
+    let (failures, limit) = (memory.state.health_failures, config.auto_rollback_after);
+    if limit == 0 || failures < limit {
+        memory.save()?;
+        let rest = if limit == 0 { "the deadline ends the trial".into() } else { format!("reverted after {limit}") };
+        return Ok((Verdict::Waiting, format!("slot {slot} is on trial, failed run {failures}; {rest}")));
+    }
+    revert(boot, memory, env, now)?;
+    Ok((
+        Verdict::Reverted,
+        format!("slot {slot} is reverted after {failures} failed runs; slot {} boots next", env.good),
+    ))
+}
+
+/// The store comes first: its mark and the noted trial together say what failed, even if the power goes in between.
+fn revert(boot: &mut Boot, memory: &mut Memory, env: EnvState, now: DateTime<Utc>) -> Result<()> {
+    boot.env.store(&env.revert(boot.booted).map_err(illegal)?)?;
+    memory.state.health_failures = 0;
+    memory.conclude(boot, now)
+}
+
+/// Ends a trial that the bootloader gave up, and remembers how the last one ended. For `apply` too.
+///
+/// # Errors
+/// 73 when environment or state cannot be written.
+pub fn settle(boot: &mut Boot, memory: &mut Memory, now: DateTime<Utc>) -> Result<bool> {
+    let View::Ours(env) = boot.env.view() else { return Ok(false) };
+    let settled = env.settle(boot.booted);
+    if let Some(next) = &settled {
+        boot.env.store(next)?;
+    }
+    boot.env.raise_second(&settled.unwrap_or(env))?;
+    memory.conclude(boot, now)?;
+    Ok(settled.is_some())
+}
+
+fn settle_boot(boot: &mut Boot, memory: &mut Memory, healthy: bool, now: DateTime<Utc>) -> Result<(Verdict, String)> {
+    if settle(boot, memory, now)? {
+        return Ok((Verdict::Settled, "the trial of the other slot had ended; it is marked as failed".into()));
+    }
+    let View::Ours(env) = boot.env.view() else { return Ok((Verdict::Nothing, String::new())) };
+    let booted = boot.booted.slot;
+    if let Some(slot) = env.on_trial() {
+        return Ok((Verdict::Nothing, format!("slot {slot} will be tried at the next boot")));
+    }
+    if booted == env.active {
+        return Ok((Verdict::Nothing, format!("slot {booted} is committed")));
+    }
+    // The bootloader passed the active slot over.
+    if healthy && boot.slots.get(env.active).hashes().is_err_and(|damage| damage.exit == Exit::Data) {
+        boot.env.store(&env.take_over(booted).map_err(illegal)?)?;
+        return Ok((Verdict::TakenOver, format!("slot {} is damaged; slot {booted} is active now", env.active)));
+    }
+    Ok((Verdict::Nothing, format!("slot {booted} runs in place of the active slot {}", env.active)))
+}
+
+fn adopt(boot: &mut Boot, foreign: Foreign, healthy: bool) -> Result<(Verdict, String)> {
+    let next = match foreign.adopt(boot.booted.slot) {
+        Ok(next) if healthy => next,
+        Ok(_) => {
+            return Ok((Verdict::Nothing, "another program changed the boot environment; unhealthy: left so".into()));
+        }
+        Err(why) => return Ok((Verdict::Nothing, format!("another program changed the boot environment: {why}"))),
+    };
+    boot.env.store(&next)?;
+    Ok((Verdict::TakenOver, format!("the boot environment is ours again, slot {} committed", next.active)))
+}
+
+fn rebuild(boot: &mut Boot, memory: &mut Memory, healthy: bool, now: DateTime<Utc>) -> Result<(Verdict, String)> {
+    let damage = boot.env.damage().unwrap_or_default();
+    if !healthy {
+        return Ok((Verdict::Nothing, format!("the boot environment is damaged ({damage}); unhealthy: left so")));
+    }
+    let next = Second::rebuild(boot.env.second(), boot.booted.slot);
+    boot.env.store(&next)?;
+    // Whether that trial would have ended well cannot be told any more.
+    if let Some(trial) = memory.state.trial.as_mut() {
+        trial.started = true;
+    }
+    memory.conclude(boot, now)?;
+    Ok((
+        Verdict::TakenOver,
+        format!("the boot environment was damaged ({damage}) and is rebuilt, slot {} committed", next.active),
+    ))
+}
+
+/// KubeSolo OS's old grub.cfg: every boot counts down and has to be confirmed.
+fn legacy(boot: &mut Boot, healthy: bool) -> Result<(Verdict, String)> {
+    if !healthy {
+        return Ok((Verdict::Nothing, "the old loader file counts this boot as failed".into()));
+    }
+    boot.env.confirm_legacy()?;
+    Ok((Verdict::Nothing, "this boot is confirmed for the old loader file".into()))
+}
+
+fn illegal(why: bootenv::protocol::Illegal) -> Error {
+    Error::new(Exit::NotNow, "trial", why.to_string())
+}
+
+/// The outcome of `rollback`.
+#[derive(Debug, Serialize)]
+pub struct Back {
+    /// `reverted`, `cancelled`, `trial-of-previous`.
+    pub outcome: &'static str,
+    /// Whether a reboot completes it.
+    pub reboot: bool,
+    /// In words, with what to do next.
+    pub message: String,
+}
+
+/// Goes back one step; what is left behind is remembered, so that no unattended run returns to it.
+///
+/// # Errors
+/// 75 when there is nothing to go back to, 65 when the other slot is damaged, 73 when nothing can be written.
+pub fn rollback(boot: &mut Boot, memory: &mut Memory, now: DateTime<Utc>) -> Result<Back> {
+    settle(boot, memory, now)?;
+    let env = boot.state()?;
+    let booted = boot.booted.slot;
+    if env.revert(boot.booted).is_ok() {
+        seen(boot, memory, now)?;
+        revert(boot, memory, env, now)?;
+        let message = format!("the trial of slot {booted} is over\nnext: reboot into slot {}", env.good);
+        return Ok(Back { outcome: "reverted", reboot: true, message });
+    }
+    if let Ok(next) = env.cancel(booted) {
+        let left = boot.slots.get(env.active).manifest()?;
+        boot.env.store(&next)?;
+        memory.state.trial = None;
+        leave(memory, left, "its activation was taken back by rollback", now)?;
+        let message = format!("slot {} is not activated any more; slot {booted} boots next", env.active);
+        return Ok(Back { outcome: "cancelled", reboot: false, message });
+    }
+    let trial = bootenv::TrialId(state::random()?.max(1));
+    let next = env.rollback(booted, trial).map_err(|why| {
+        Error::new(Exit::NotNow, "nothing-to-roll-back", format!("cannot roll back: {why}"))
+            .remedy("See `kubesolo-update status`.")
+    })?;
+    let other = boot.slots.get(booted.other());
+    let content = other.verify()?;
+    let left = boot.slots.get(booted).manifest()?;
+    memory.note(note(trial, booted.other(), &content))?;
+    boot.env.store(&next)?;
+    leave(memory, left, "it was left by rollback", now)?;
+    let message = format!("{} in slot {} boots next, on trial\nnext: reboot", content.version, booted.other());
+    Ok(Back { outcome: "trial-of-previous", reboot: true, message })
+}
+
+fn leave(memory: &mut Memory, content: Option<SlotManifest>, why: &str, now: DateTime<Utc>) -> Result<()> {
+    if let Some(content) = content {
+        memory.remember(memory::failure(&content, why, now))?;
+    }
+    memory.enter(Phase::RolledBack, now)
+}

@@ -1,0 +1,391 @@
+//! The update itself, top to bottom: check, apply, activate.
+
+use bootenv::protocol::{SlotState, State as EnvState};
+use bootenv::{Slot as Id, TrialId};
+use chrono::{DateTime, Utc};
+use semver::Version;
+use serde::Serialize;
+
+use crate::boot::Boot;
+use crate::config::Config;
+use crate::error::{Context, Error, Exit, Result};
+use crate::gates::{self, Gate, Lifted};
+use crate::memory::Memory;
+use crate::progress::Shown;
+use crate::release::{Architecture, Digest, Release};
+use crate::slot::{Part, SlotManifest};
+use crate::source::{self, Offer, Source};
+use crate::state::{self, Phase};
+use crate::{trial, trust};
+
+/// What runs, as far as it can be told.
+#[derive(Debug)]
+pub struct Running {
+    /// Its version.
+    pub version: Option<Version>,
+    /// The manifest of the booted slot.
+    pub manifest: Option<SlotManifest>,
+}
+
+impl Running {
+    /// The booted slot's manifest, else the version file.
+    ///
+    /// # Errors
+    /// 78 when `version_file` is set and has no version.
+    pub fn find(config: &Config, boot: &Boot) -> Result<Self> {
+        let manifest = boot.slots.get(boot.booted.slot).manifest().unwrap_or_else(|error| {
+            log::warn!("{error}");
+            None
+        });
+        let version = match (&manifest, &config.version_file) {
+            (Some(manifest), _) => Some(manifest.version.clone()),
+            (None, Some(file)) => {
+                let text = std::fs::read_to_string(file).context(
+                    Exit::Config,
+                    "version-file",
+                    format!("read {}", file.display()),
+                )?;
+                Some(crate::release::version(text.trim()).map_err(|e| e.context(file.display()))?)
+            }
+            (None, None) => None,
+        };
+        Ok(Self { version, manifest })
+    }
+}
+
+/// The outcome of `check`.
+#[derive(Debug, Serialize)]
+pub struct Checked {
+    /// `up-to-date`, `update-available`, `held` or `unknown`.
+    pub verdict: &'static str,
+    /// A stable word: why, when it is not `update-available`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<&'static str>,
+    /// What runs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub running: Option<String>,
+    /// What is on offer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub offered: Option<Offered>,
+    /// Every gate.
+    pub gates: Vec<Gate>,
+}
+
+/// A release on offer, for people and scripts.
+#[derive(Debug, Serialize)]
+pub struct Offered {
+    /// Its version.
+    pub version: String,
+    /// The digest of its manifest.
+    pub digest: String,
+    /// Where it was found.
+    pub origin: String,
+    /// Bytes of both images.
+    pub size: u64,
+    /// Keys of this device that signed it; empty when there is no key here.
+    pub signed_by: Vec<String>,
+    /// What changed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub release_notes: Option<String>,
+}
+
+impl Offered {
+    fn of(offer: &Offer, signed_by: Vec<String>) -> Self {
+        Self {
+            version: offer.release.version.to_string(),
+            digest: offer.digest.to_string(),
+            origin: offer.origin.clone(),
+            size: size(&offer.release),
+            signed_by,
+            release_notes: offer.release.release_notes.clone(),
+        }
+    }
+}
+
+fn size(release: &Release) -> u64 {
+    release.kernel.size.saturating_add(release.initramfs.size)
+}
+
+/// Looks up what is on offer, and what each gate says. Changes nothing anywhere.
+///
+/// # Errors
+/// Whatever makes the offer unreadable or unproven: 65, 69, 77, 78.
+pub fn check(config: &Config, boot: &Boot, memory: &Memory, lifted: Lifted, now: DateTime<Utc>) -> Result<Checked> {
+    let running = Running::find(config, boot)?;
+    let offer = source::open(config)?.offer(Architecture::current())?;
+    let signed_by = match trust::keys(config)? {
+        Some(keys) => names(&keys.verify(&offer.signed, &offer.signatures)?),
+        None => vec![],
+    };
+    let mut gates = vec![window(config, lifted, now)];
+    gates.extend(release_gates(config, boot, memory, &running, lifted, (&offer.release, offer.digest)));
+    gates.push(trial_gate(boot));
+    let same = is_running(&running, &offer);
+    let closed = gates.iter().find(|gate| !gate.open);
+    let (verdict, reason) = match closed {
+        _ if same => ("up-to-date", None),
+        Some(gate) => ("held", gate.reason),
+        None if running.version.is_none() => ("unknown", Some("version-unknown")),
+        None => ("update-available", None),
+    };
+    Ok(Checked {
+        verdict,
+        reason,
+        running: running.version.map(|v| v.to_string()),
+        offered: Some(Offered::of(&offer, signed_by)),
+        gates,
+    })
+}
+
+fn names(keys: &[trust::KeyId]) -> Vec<String> {
+    keys.iter().map(ToString::to_string).collect()
+}
+
+fn is_running(running: &Running, offer: &Offer) -> bool {
+    running.manifest.as_ref().is_some_and(|manifest| manifest.digest == offer.digest)
+}
+
+fn window(config: &Config, lifted: Lifted, now: DateTime<Utc>) -> Gate {
+    use chrono::Timelike;
+    let name = "maintenance-window";
+    let window = &config.maintenance_window;
+    let minute = u16::try_from(now.hour() * 60 + now.minute()).unwrap_or(0);
+    if window.contains(minute) {
+        Gate::open(name, window.to_string())
+    } else if lifted.force {
+        Gate::open(name, format!("outside {window}; allowed by --force"))
+    } else {
+        let message = format!("it is {} UTC, outside the maintenance window {window}", now.format("%H:%M"));
+        Gate::closed(name, Exit::NotNow, "window", message, "Wait for the window, or call `apply --force`.")
+    }
+}
+
+fn release_gates(
+    config: &Config,
+    boot: &Boot,
+    memory: &Memory,
+    running: &Running,
+    lifted: Lifted,
+    (release, digest): (&Release, Digest),
+) -> Vec<Gate> {
+    let device = gates::Device {
+        channel: config.channel.as_deref(),
+        running: running.version.as_ref(),
+        running_digest: running.manifest.as_ref().map(|m| m.digest),
+        folders: boot.folders(),
+        lifted,
+        failed: memory
+            .trust
+            .failure(&digest, &release.kernel.digest, &release.initramfs.digest)
+            .map(|f| format!("{} on {}", f.reason, f.failed_at.format("%Y-%m-%d"))),
+    };
+    gates::release(release, digest, &device)
+}
+
+fn trial_gate(boot: &Boot) -> Gate {
+    let name = "trial";
+    match boot.state().and_then(|state| free_slot(&state, boot.booted.slot)) {
+        Ok(slot) => Gate::open(name, format!("slot {slot} is free")),
+        Err(error) => Gate::closed(name, error.exit, error.reason, error.message, error.remedy),
+    }
+}
+
+fn free_slot(state: &EnvState, booted: Id) -> Result<Id> {
+    state.target(booted).map_err(|illegal| {
+        let error = Error::new(Exit::NotNow, "no-free-slot", illegal.to_string());
+        match state.on_trial() {
+            Some(slot) => {
+                error.remedy(format!("Slot {slot} is on trial: the health hook commits or reverts it first."))
+            }
+            None => error.remedy("The bootloader fell back. Call `kubesolo-update healthcheck`, then try again."),
+        }
+    })
+}
+
+/// What `apply` shall do.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Apply {
+    /// Rules lifted by a person.
+    pub lifted: Lifted,
+    /// Write nothing.
+    pub dry_run: bool,
+    /// Activate what was staged.
+    pub activate: bool,
+}
+
+/// The outcome of `apply` and `activate`.
+#[derive(Debug, Serialize)]
+pub struct Applied {
+    /// `up-to-date`, `would-stage`, `staged`, `activated`.
+    pub outcome: &'static str,
+    /// The release.
+    pub version: String,
+    /// Its digest.
+    pub digest: String,
+    /// The slot that has it, or would get it.
+    pub slot: String,
+    /// The trial, once activated.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub trial: Option<String>,
+    /// Whether the image was fetched and written by this run.
+    pub written: bool,
+}
+
+impl Applied {
+    fn new(outcome: &'static str, release: (&Version, String), slot: Id) -> Self {
+        Self {
+            outcome,
+            version: release.0.to_string(),
+            digest: release.1,
+            slot: slot.to_string(),
+            trial: None,
+            written: false,
+        }
+    }
+}
+
+/// Fetches the offered release into the free slot, and on request makes it the next to boot.
+///
+/// # Errors
+/// Each with its exit code. The active slot and the booted one are never touched; the message of an error after the
+/// first write says that the free slot is void.
+pub fn apply(
+    config: &Config,
+    boot: &mut Boot,
+    memory: &mut Memory,
+    what: Apply,
+    now: DateTime<Utc>,
+) -> Result<Applied> {
+    // Before any network use: an operator's window also keeps the network quiet.
+    gates::pass(&[window(config, what.lifted, now)])?;
+    let booted = boot.booted.slot;
+    if !what.dry_run {
+        trial::settle(boot, memory, now)?;
+    }
+    let env = boot.state()?;
+    let target = free_slot(&env, booted)?;
+    let running = Running::find(config, boot)?;
+    let keys = trust::required_keys(config)?;
+
+    if !what.dry_run {
+        memory.state.begin(format!("{:08x}", state::random()?), now);
+        memory.save()?;
+    }
+    let mut source = source::open(config)?;
+    let offer = source.offer(Architecture::current())?;
+    let (release, digest) = (&offer.release, offer.digest);
+    if let Some(keys) = &keys {
+        let by = keys.verify(&offer.signed, &offer.signatures)?;
+        log::info!("{} of {} is signed by {}", release.version, offer.origin, names(&by).join(", "));
+    }
+    if is_running(&running, &offer) {
+        return Ok(Applied::new("up-to-date", (&release.version, digest.to_string()), booted));
+    }
+    gates::pass(&release_gates(config, boot, memory, &running, what.lifted, (release, digest)))?;
+
+    let place = boot.slots.get(target);
+    let mut applied = Applied::new("staged", (&release.version, digest.to_string()), target);
+    let staged = place.manifest().ok().flatten().is_some_and(|m| m.digest == digest) && place.verify().is_ok();
+    if !staged {
+        place.check_room(size(release))?;
+    }
+    if what.dry_run {
+        applied.outcome = "would-stage";
+        return Ok(applied);
+    }
+    if staged && env.on_trial() == Some(target) {
+        return activate(config, boot, memory, what.lifted, now);
+    }
+    memory.state.aim(running.version.as_ref(), &release.version, digest);
+    if !staged {
+        write(boot, memory, env, &mut *source, &offer, now)?;
+        applied.written = true;
+    }
+    memory.enter(Phase::Staged, now)?;
+    if what.activate {
+        return Ok(Applied { written: applied.written, ..activate(config, boot, memory, what.lifted, now)? });
+    }
+    Ok(applied)
+}
+
+/// The write path. The environment says "void" before the first byte changes, and what is written counts only once it was
+/// read back from the medium.
+fn write(
+    boot: &mut Boot,
+    memory: &mut Memory,
+    env: EnvState,
+    source: &mut dyn Source,
+    offer: &Offer,
+    now: DateTime<Utc>,
+) -> Result<()> {
+    let release = &offer.release;
+    let booted = boot.booted.slot;
+    let target = free_slot(&env, booted)?;
+    memory.enter(Phase::Downloading, now)?;
+    // Opened before anything is erased: a server that lacks the image costs no slot.
+    let mut kernel = source.open(&release.kernel)?;
+    if env.slot(target) == SlotState::Fail {
+        memory.remember_content(boot, target, now)?;
+    }
+    let void = env.invalidate(booted).map_err(|e| Error::new(Exit::NotNow, "trial", e.to_string()))?;
+    boot.env.store(&void)?;
+
+    let written = (|| {
+        let mut writer = boot.slots.get(target).writer()?;
+        let mut progress = Shown::new("fetching", size(release));
+        writer.part(Part::Kernel, &release.kernel, &mut *kernel, &mut progress)?;
+        drop(kernel);
+        let mut initramfs = source.open(&release.initramfs)?;
+        writer.part(Part::Initramfs, &release.initramfs, &mut *initramfs, &mut progress)?;
+        drop(progress);
+        writer.finish(&SlotManifest::new(offer, now))
+    })();
+    written.map_err(|error| {
+        let remedy = format!("Slot {target} is void, slot {booted} is untouched and boots. {}", error.remedy);
+        error.remedy(remedy.trim_end().to_owned())
+    })
+}
+
+/// Makes the staged release the next to boot, on trial.
+///
+/// Everything that `apply` proved is proven again: days may lie between the two.
+///
+/// # Errors
+/// Each with its exit code; the environment is untouched then.
+pub fn activate(
+    config: &Config,
+    boot: &mut Boot,
+    memory: &mut Memory,
+    lifted: Lifted,
+    now: DateTime<Utc>,
+) -> Result<Applied> {
+    let booted = boot.booted.slot;
+    let env = boot.state()?;
+    let target = free_slot(&env, booted)?;
+    let place = boot.slots.get(target);
+    if place.manifest()?.is_none() {
+        return Err(Error::new(Exit::NotNow, "nothing-staged", format!("slot {target} holds no complete release"))
+            .remedy("Call `kubesolo-update apply` first."));
+    }
+    let content = place.verify()?;
+    let release = content.release()?;
+    if let Some(keys) = trust::required_keys(config)? {
+        keys.verify(&content.signed, &content.signatures)?;
+    }
+    let running = Running::find(config, boot)?;
+    gates::pass(&release_gates(config, boot, memory, &running, lifted, (&release, content.digest)))?;
+
+    let mut applied = Applied::new("activated", (&release.version, content.digest.to_string()), target);
+    if env.on_trial() == Some(target) {
+        applied.trial = Some(env.trial.to_string());
+        return Ok(applied);
+    }
+    let id = TrialId(state::random()?.max(1));
+    let next = env.activate(booted, id).map_err(|e| Error::new(Exit::NotNow, "trial", e.to_string()))?;
+    // Before the store: a trial that is not noted could fail without being remembered.
+    memory.note(trial::note(id, target, &content))?;
+    boot.env.store(&next)?;
+    memory.enter(Phase::Activated, now)?;
+    applied.trial = Some(id.to_string());
+    Ok(applied)
+}
