@@ -7,6 +7,7 @@
 #     qemu   QEMU, UEFI firmware, GRUB, the tools that build a disk, a Debian kernel
 #     lint   rustfmt, clippy, shellcheck, grub-script-check
 #     test   rust, try and qemu
+#     test-all  test and lint, and initramfs-tools
 set -eu
 cd "$(dirname "$0")/../.."
 . build/scripts/apt-root.sh
@@ -122,7 +123,7 @@ install_packages() {
     say 'done'
 }
 
-[ $# -gt 0 ] || { sed -n '2,9s/^# \{0,1\}//p' "$0"; exit 64; }
+[ $# -gt 0 ] || { sed -n '2,10s/^# \{0,1\}//p' "$0"; exit 64; }
 mkdir -p target
 for what in "$@"; do
     case $what in
@@ -131,7 +132,11 @@ for what in "$@"; do
         qemu) need_qemu; kernel=1 ;;
         lint) need_rust; need_lint ;;
         test) need_rust; need_try; need_qemu; kernel=1 ;;
-        *) say "unknown: $what (rust, try, qemu, lint or test)" >&2; exit 64 ;;
+        test-all)
+            need_rust; need_try; need_qemu; need_lint; kernel=1
+            need mkinitramfs initramfs-tools-core 'makes an image as its users do'
+            ;;
+        *) say "unknown: $what (rust, try, qemu, lint, test or test-all)" >&2; exit 64 ;;
     esac
 done
 install_packages
