@@ -1,0 +1,31 @@
+# One verb per habit. Every target installs what it needs and says so (build/scripts/setup.sh).
+.DEFAULT_GOAL := help
+.PHONY: help agent image initramfs kernel lint test
+export PATH := $(PATH):/usr/sbin:/sbin:$(CURDIR)/target/tools/usr/bin
+
+help: ## This list
+	@sed -n 's/^\([a-z%-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
+
+agent: ## Static binaries for the device: target/dist/amd64
+	@build/scripts/setup.sh rust
+	@build/scripts/build-agent.sh
+
+kernel: ## A Debian kernel for the virtual device: target/kernels/cloud
+	@build/scripts/fetch-kernel.sh cloud
+
+initramfs: agent kernel ## An initramfs with the agent, for the virtual device: target/image/kubesolo-os.gz
+	@build/scripts/setup.sh qemu
+	@build/scripts/build-initramfs.sh target/image/kubesolo-os.gz
+
+image: ## A bootable disk from anybody's KERNEL= and INITRAMFS=: OUTPUT= (target/image/disk.img)
+	@build/scripts/setup.sh qemu
+	@build/scripts/build-image.sh
+
+lint: ## Format, clippy, shellcheck, grub-script-check
+	@build/scripts/setup.sh lint
+	build/scripts/lint.sh
+
+test: ## Everything fast and the main scenarios on virtual devices
+	@build/scripts/setup.sh test
+	@build/scripts/build-agent.sh
+	cargo test --workspace --locked

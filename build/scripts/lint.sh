@@ -1,0 +1,12 @@
+#!/bin/sh
+# Everything that is checked without running it.
+set -eu
+cd "$(dirname "$0")/../.."
+
+# Scripts are known by their first line, wherever they lie.
+scripts=$(git ls-files | xargs grep -lE '^#( shellcheck shell=|!.*\bsh$|!.*\bbash$)' -- 2>/dev/null)
+# shellcheck disable=SC2086 # a list of file names
+shellcheck -x $scripts
+grub-script-check bootenv/loader/grub.cfg
+cargo fmt --all --check
+cargo clippy --workspace --all-targets --locked --quiet -- -D warnings
