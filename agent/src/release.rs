@@ -346,3 +346,6 @@ fn decimal(key: &str, value: &str) -> Result<u64> {
         .and_then(|value| value.parse().ok())
         .ok_or_else(|| malformed(format_args!("annotation {key} is \"{}\", not a decimal number", text::shown(value))))
 }
+
+#[cfg(test)]
+mod tests;

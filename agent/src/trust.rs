@@ -190,5 +190,12 @@ fn parse(bytes: &[u8]) -> Result<VerifyingKey, String> {
         VerifyingKey::from_bytes(&raw).map_err(|_| "it is not a point of the curve")?
     };
     // Anybody can make signatures that fit a key of small order.
-    if key.is_weak() { Err("it is a weak key".into()) } else { Ok(key) }
+    if key.is_weak() {
+        return Err("it is a weak key".into());
+    }
+    // A second spelling of a key would have another name.
+    if key.to_edwards().compress().as_bytes() != key.as_bytes() {
+        return Err("it is not in its canonical form".into());
+    }
+    Ok(key)
 }

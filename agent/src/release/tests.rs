@@ -1,0 +1,255 @@
+use super::*;
+use proptest::prelude::*;
+use serde_json::{Value, json};
+
+fn layer(media_type: &str, byte: u8, size: u64) -> Value {
+    json!({"mediaType": media_type, "digest": Digest([byte; 32]), "size": size})
+}
+
+fn good() -> Value {
+    json!({
+        "schemaVersion": 2,
+        "mediaType": OCI_MANIFEST_TYPE,
+        "config": layer("application/vnd.oci.empty.v1+json", 0, 2),
+        "layers": [layer(KERNEL_TYPE, 1, 10), layer(INITRAMFS_TYPE, 2, 20)],
+        "annotations": {VERSION: "v1.2.3-rc.1+build", ARCHITECTURE: "arm64"},
+    })
+}
+
+fn parse(manifest: &Value) -> Result<Release> {
+    Release::from_oci_manifest(&serde_json::to_vec(manifest).unwrap())
+}
+
+/// Changes the good manifest and expects a refusal with this reason.
+fn refused(reason: &str, change: impl FnOnce(&mut Value)) -> String {
+    let mut manifest = good();
+    change(&mut manifest);
+    let e = parse(&manifest).unwrap_err();
+    let exit = if reason == "wrong-architecture" { Exit::NotAllowed } else { Exit::Data };
+    assert_eq!((e.exit, e.reason), (exit, reason), "{e}");
+    e.message
+}
+
+fn accepted(change: impl FnOnce(&mut Value)) -> Release {
+    let mut manifest = good();
+    change(&mut manifest);
+    parse(&manifest).unwrap()
+}
+
+fn annotate(key: &str, value: impl Into<Value>) -> impl FnOnce(&mut Value) {
+    let (key, value) = (key.to_owned(), value.into());
+    move |manifest| manifest["annotations"][key] = value
+}
+
+#[test]
+fn the_least_release_has_version_architecture_and_two_images() {
+    let release = parse(&good()).unwrap();
+    assert_eq!(release.version.to_string(), "1.2.3-rc.1+build");
+    assert_eq!(release.architecture, Architecture::Arm64);
+    assert_eq!(release.kernel, Blob { digest: Digest([1; 32]), size: 10 });
+    assert_eq!(release.initramfs, Blob { digest: Digest([2; 32]), size: 20 });
+    assert_eq!((release.security_epoch, release.channel, release.board), (0, None, None));
+}
+
+#[test]
+fn every_annotation_is_read() {
+    let release = accepted(|m| {
+        m["annotations"] = json!({
+            VERSION: "2.0.0", ARCHITECTURE: "amd64", CHANNEL: "edge", MIN_COMPATIBLE_VERSION: "v1.0.0",
+            RELEASE_NOTES: "notes", RELEASE_DATE: "2026-01-02T03:04:05Z", SECURITY_EPOCH: "7", BOARD: "board",
+            INITRAMFS_UNPACKED_SIZE: "123456", "io.kubesolo.os.rollout": "not read here", "other": "",
+        });
+    });
+    assert_eq!(release.channel.as_deref(), Some("edge"));
+    assert_eq!(release.min_compatible_version, Some(semver::Version::new(1, 0, 0)));
+    assert_eq!(release.release_notes.as_deref(), Some("notes"));
+    assert_eq!(release.release_date.as_deref(), Some("2026-01-02T03:04:05Z"));
+    assert_eq!((release.security_epoch, release.initramfs_unpacked_size), (7, Some(123_456)));
+    assert_eq!(release.board.as_deref(), Some("board"));
+}
+
+/// The Go publisher writes every annotation, empty if it has no value.
+#[test]
+fn an_empty_annotation_is_an_absent_one() {
+    let release = accepted(|m| {
+        for key in [CHANNEL, MIN_COMPATIBLE_VERSION, SECURITY_EPOCH] {
+            m["annotations"][key] = json!("");
+        }
+    });
+    assert_eq!((release.channel, release.min_compatible_version, release.security_epoch), (None, None, 0));
+    assert!(refused("malformed-manifest", annotate(VERSION, "")).contains(VERSION));
+    assert!(refused("malformed-manifest", annotate(ARCHITECTURE, "")).contains(ARCHITECTURE));
+}
+
+#[test]
+fn each_image_is_there_exactly_once_and_unknown_layers_are_ignored() {
+    assert!(
+        refused("malformed-manifest", |m| m["layers"] = json!([layer(KERNEL_TYPE, 1, 1)])).contains("no initramfs")
+    );
+    assert!(
+        refused("malformed-manifest", |m| m["layers"] = json!([layer(INITRAMFS_TYPE, 1, 1)])).contains("no kernel")
+    );
+    for media_type in [KERNEL_TYPE, INITRAMFS_TYPE] {
+        let message = refused("malformed-manifest", |m| {
+            m["layers"].as_array_mut().unwrap().push(layer(media_type, 1, 10));
+        });
+        assert!(message.contains("more than one"), "{message}");
+    }
+    accepted(|m| m["layers"].as_array_mut().unwrap().insert(0, layer("text/plain", 9, 0)));
+    accepted(|m| {
+        let odd = json!({"mediaType": "text/plain", "digest": "sha512:odd", "size": 1});
+        m["layers"].as_array_mut().unwrap().push(odd);
+    });
+}
+
+#[test]
+fn sizes_and_digests_of_images_are_plausible() {
+    refused("malformed-manifest", |m| m["layers"][0]["size"] = json!(0));
+    refused("malformed-json", |m| m["layers"][0]["size"] = json!(-1));
+    refused("malformed-json", |m| m["layers"][0]["size"] = json!(1.5));
+    refused("malformed-json", |m| m["layers"][0]["size"] = json!("10"));
+    accepted(|m| m["layers"][1]["size"] = json!(limits::IMAGE_BYTES));
+    refused("limit-exceeded", |m| m["layers"][1]["size"] = json!(limits::IMAGE_BYTES + 1));
+    for digest in
+        ["", "sha256:", "sha256:00", &format!("sha256:{}", "A".repeat(64)), &format!("sha512:{}", "0".repeat(128))]
+    {
+        refused("malformed-digest", |m| m["layers"][0]["digest"] = json!(digest));
+    }
+}
+
+#[test]
+fn versions_are_semantic() {
+    assert_eq!(version("v1.0.0").unwrap(), version("1.0.0").unwrap());
+    for text in ["", "v", "1", "1.2", "vv1.0.0", "V1.0.0", " 1.0.0", "1.0.0 ", "01.0.0", "1.0.0-", "latest", "1.0.0\n"]
+    {
+        let e = version(text).unwrap_err();
+        assert_eq!((e.exit, e.reason), (Exit::Data, "malformed-version"), "{text:?}");
+    }
+    refused("malformed-version", annotate(VERSION, "one"));
+    assert!(refused("malformed-version", annotate(MIN_COMPATIBLE_VERSION, "one")).contains(MIN_COMPATIBLE_VERSION));
+}
+
+#[test]
+fn numbers_are_decimal() {
+    for value in ["-1", "+1", "0x1", "1.0", " 1", "18446744073709551616"] {
+        refused("malformed-manifest", annotate(SECURITY_EPOCH, value));
+        refused("malformed-manifest", annotate(INITRAMFS_UNPACKED_SIZE, value));
+    }
+    refused("malformed-json", annotate(SECURITY_EPOCH, 1));
+}
+
+#[test]
+fn another_architecture_is_not_allowed_rather_than_malformed() {
+    refused("wrong-architecture", annotate(ARCHITECTURE, "riscv64"));
+    refused("wrong-architecture", annotate(ARCHITECTURE, "x86_64"));
+}
+
+#[test]
+fn nothing_else_that_is_signed_passes_for_a_release() {
+    refused("malformed-manifest", |m| m["schemaVersion"] = json!(1));
+    refused("malformed-manifest", |m| m["mediaType"] = json!(OCI_INDEX_TYPE));
+    refused("malformed-manifest", |m| m["artifactType"] = json!(SIGNATURE_TYPE));
+    refused("malformed-manifest", |m| m["config"]["mediaType"] = json!(SIGNATURE_TYPE));
+    refused("malformed-manifest", |m| m["subject"] = layer(OCI_MANIFEST_TYPE, 5, 5));
+    refused("malformed-manifest", |m| m["manifests"] = json!([]));
+    refused("malformed-json", |m| {
+        m.as_object_mut().unwrap().remove("config");
+    });
+    assert!(Release::from_oci_manifest(br#"{"critical":{"image":{}}}"#).is_err());
+    assert!(Release::from_oci_manifest(br#"{"version":"1.0.0","vmlinuz_sha256":""}"#).is_err());
+}
+
+#[test]
+fn docker_manifests_and_those_without_a_type_are_read_too() {
+    accepted(|m| m["mediaType"] = json!(DOCKER_MANIFEST_TYPE));
+    accepted(|m| {
+        m.as_object_mut().unwrap().remove("mediaType");
+    });
+    // Go's encoder.
+    assert!(refused("malformed-manifest", |m| m["annotations"] = json!(null)).contains(VERSION));
+}
+
+#[test]
+fn every_limit_is_the_last_value_that_is_accepted() {
+    let long = |length: usize| "x".repeat(length);
+    accepted(annotate(BOARD, long(limits::ANNOTATION_BYTES)));
+    assert!(refused("limit-exceeded", annotate(BOARD, long(limits::ANNOTATION_BYTES + 1))).contains(BOARD));
+    accepted(annotate(RELEASE_NOTES, long(limits::RELEASE_NOTES_BYTES)));
+    refused("limit-exceeded", annotate(RELEASE_NOTES, long(limits::RELEASE_NOTES_BYTES + 1)));
+    accepted(annotate(&long(limits::ANNOTATION_BYTES), ""));
+    refused("limit-exceeded", annotate(&long(limits::ANNOTATION_BYTES + 1), ""));
+
+    let annotations = |count: usize| {
+        move |m: &mut Value| {
+            for n in 2..count {
+                m["annotations"][format!("n{n}")] = json!("");
+            }
+        }
+    };
+    accepted(annotations(limits::ANNOTATIONS));
+    refused("limit-exceeded", annotations(limits::ANNOTATIONS + 1));
+
+    let layers = |count: usize| {
+        move |m: &mut Value| {
+            for _ in 2..count {
+                m["layers"].as_array_mut().unwrap().push(layer("text/plain", 3, 1));
+            }
+        }
+    };
+    accepted(layers(limits::MANIFEST_LAYERS));
+    refused("limit-exceeded", layers(limits::MANIFEST_LAYERS + 1));
+
+    let mut raw = serde_json::to_vec(&good()).unwrap();
+    raw.resize(limits::MANIFEST_BYTES as usize, b' ');
+    Release::from_oci_manifest(&raw).unwrap();
+    raw.push(b' ');
+    assert_eq!(Release::from_oci_manifest(&raw).unwrap_err().reason, "limit-exceeded");
+}
+
+#[test]
+fn a_repeated_annotation_is_refused() {
+    let text = serde_json::to_string(&good()).unwrap();
+    let twice = text.replacen(
+        "\"io.kubesolo.os.version\"",
+        "\"io.kubesolo.os.version\":\"9.9.9\",\"io.kubesolo.os.version\"",
+        1,
+    );
+    assert_eq!(Release::from_oci_manifest(twice.as_bytes()).unwrap_err().reason, "malformed-json");
+}
+
+#[test]
+fn digests_have_one_spelling() {
+    let digest = Digest::of(b"");
+    assert_eq!(digest.to_string(), "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855");
+    assert_eq!(digest.to_string().parse::<Digest>().unwrap(), digest);
+    assert_eq!(serde_json::from_value::<Digest>(json!(digest)).unwrap(), digest);
+    assert!(digest.to_string().to_uppercase().parse::<Digest>().is_err());
+    assert!(digest.hex().parse::<Digest>().is_err());
+}
+
+proptest! {
+    #[test]
+    fn any_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..400)) {
+        let _ = Release::from_oci_manifest(&bytes);
+    }
+
+    /// Random bytes hardly get past the first brace: cut, or change, something good.
+    #[test]
+    fn no_damage_of_a_manifest_panics(at in any::<prop::sample::Index>(), byte in any::<u8>(), cut in any::<bool>()) {
+        let mut raw = serde_json::to_vec(&good()).unwrap();
+        let at = at.index(raw.len());
+        if cut { raw.truncate(at) } else { raw[at] = byte }
+        let _ = Release::from_oci_manifest(&raw);
+    }
+
+    #[test]
+    fn any_annotation_is_read_back_or_refused(value in ".{0,40}") {
+        for key in [VERSION, ARCHITECTURE, CHANNEL, MIN_COMPATIBLE_VERSION, SECURITY_EPOCH, INITRAMFS_UNPACKED_SIZE] {
+            let mut manifest = good();
+            manifest["annotations"][key] = json!(value);
+            if let Err(e) = parse(&manifest) {
+                prop_assert!(e.message.is_ascii() && !e.message.bytes().any(|b| b.is_ascii_control()), "{}", e.message);
+            }
+        }
+    }
+}

@@ -1,0 +1,255 @@
+//! Keys from files, and what their signatures are worth.
+
+mod common;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use common::{key, key_id, sign};
+use ed25519_dalek::pkcs8::{EncodePublicKey, spki::der::pem::LineEnding};
+use kubesolo_update::error::Exit;
+use kubesolo_update::limits;
+use kubesolo_update::trust::{KeySet, Signature};
+use proptest::prelude::*;
+use tempfile::TempDir;
+
+const MESSAGE: &[u8] = b"a manifest";
+
+fn hex_key(seed: u8) -> String {
+    hex::encode(key(seed).verifying_key().as_bytes())
+}
+
+fn signature(seed: u8, message: &[u8]) -> Signature {
+    Signature { key_id: Some(key_id(&key(seed))), bytes: sign(&key(seed), message).try_into().unwrap() }
+}
+
+fn file(folder: &TempDir, name: &str, content: impl AsRef<[u8]>) -> PathBuf {
+    let path = folder.path().join(name);
+    fs::write(&path, content).unwrap();
+    path
+}
+
+fn set(seeds: &[u8]) -> KeySet {
+    let folder = TempDir::new().unwrap();
+    for seed in seeds {
+        file(&folder, &format!("{seed}.pub"), hex_key(*seed));
+    }
+    KeySet::load(folder.path()).unwrap()
+}
+
+fn loads(content: impl AsRef<[u8]>) -> Result<KeySet, String> {
+    let folder = TempDir::new().unwrap();
+    KeySet::load(&file(&folder, "key", content)).map_err(|e| {
+        assert_eq!((e.exit, e.reason), (Exit::Config, "bad-key"), "{e}");
+        e.message
+    })
+}
+
+fn refused(place: &Path) -> String {
+    let e = KeySet::load(place).unwrap_err();
+    assert_eq!(e.exit, Exit::Config, "{e}");
+    e.message
+}
+
+fn openssl(args: &[&str]) {
+    let done = Command::new("openssl").args(args).output().expect("openssl is needed: apt-get install openssl");
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+}
+
+#[test]
+fn hex_and_pem_name_the_same_key_with_any_line_end() {
+    let key = key(1).verifying_key();
+    let hex = hex_key(1);
+    let mut texts =
+        vec![hex.clone(), format!("{hex}\n"), format!("{hex}\r\n"), format!("  {}\n\n", hex.to_uppercase())];
+    for end in [LineEnding::LF, LineEnding::CRLF, LineEnding::CR] {
+        texts.push(key.to_public_key_pem(end).unwrap());
+    }
+    texts.push(key.to_public_key_pem(LineEnding::LF).unwrap().trim_end().to_owned());
+    for text in texts {
+        let set = loads(&text).unwrap();
+        assert_eq!(set.verify(MESSAGE, &[signature(1, MESSAGE)]).unwrap(), set.ids().collect::<Vec<_>>(), "{text:?}");
+    }
+}
+
+#[test]
+fn what_openssl_makes_and_signs_is_accepted() {
+    let folder = TempDir::new().unwrap();
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    openssl(&["genpkey", "-algorithm", "ed25519", "-out", &path("key.pem")]);
+    openssl(&["pkey", "-in", &path("key.pem"), "-pubout", "-out", &path("key.pub")]);
+    file(&folder, "message", MESSAGE);
+    openssl(&["pkeyutl", "-sign", "-inkey", &path("key.pem"), "-rawin", "-in", &path("message"), "-out", &path("sig")]);
+    let set = KeySet::load(path("key.pub").as_ref()).unwrap();
+    let bytes = fs::read(path("sig")).unwrap().try_into().unwrap();
+    set.verify(MESSAGE, &[Signature { key_id: None, bytes }]).unwrap();
+    assert!(refused(path("key.pem").as_ref()).contains("private key"));
+}
+
+#[test]
+fn keys_of_another_kind_are_refused() {
+    let folder = TempDir::new().unwrap();
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    for algorithm in ["x25519", "ed448"] {
+        openssl(&["genpkey", "-algorithm", algorithm, "-out", &path("key.pem")]);
+        openssl(&["pkey", "-in", &path("key.pem"), "-pubout", "-out", &path("key.pub")]);
+        assert!(refused(path("key.pub").as_ref()).contains("not an Ed25519"), "{algorithm}");
+    }
+}
+
+#[test]
+fn malformed_keys_are_refused_without_being_quoted() {
+    let hex = hex_key(1);
+    let pem = key(1).verifying_key().to_public_key_pem(LineEnding::LF).unwrap();
+    let wrong = [
+        String::new(),
+        "secret words".into(),
+        hex[..63].into(),
+        format!("{hex}0"),
+        format!("{hex}\n{hex}"),
+        format!("0x{hex}"),
+        pem.replace("PUBLIC", "EC PUBLIC"),
+        pem[..pem.len() - 30].into(),
+        format!("{pem}{pem}"),
+        // y is not below the prime; y has no x.
+        "ff".repeat(31) + "7f",
+        "02".to_owned() + &"00".repeat(31),
+    ];
+    for text in wrong {
+        let message = loads(&text).map(|_| text.clone()).unwrap_err();
+        assert!(!message.contains("secret"), "{message}");
+    }
+    loads([0xff, 0xfe, 0x00]).unwrap_err();
+}
+
+/// The points of small order, and their spellings that no encoder makes (RFC 7748, "The Provable Security of Ed25519").
+#[test]
+fn weak_keys_are_refused() {
+    let points = [
+        "0000000000000000000000000000000000000000000000000000000000000000",
+        "0000000000000000000000000000000000000000000000000000000000000080",
+        "0100000000000000000000000000000000000000000000000000000000000000",
+        "0100000000000000000000000000000000000000000000000000000000000080",
+        "ecffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
+        "ecffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff",
+        "edffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
+        "edffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff",
+        "eeffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
+        "eeffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff",
+        "26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05",
+        "26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc85",
+        "c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac037a",
+        "c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac03fa",
+    ];
+    for point in points {
+        loads(point).map(|_| point).unwrap_err();
+    }
+}
+
+#[test]
+fn a_folder_is_a_set_in_which_one_bad_key_spoils_all() {
+    let folder = TempDir::new().unwrap();
+    assert!(refused(folder.path()).contains("empty"));
+    file(&folder, ".hidden", "not a key");
+    assert!(refused(folder.path()).contains("empty"));
+    file(&folder, "b.pub", hex_key(2));
+    file(&folder, "a.pub", hex_key(1));
+    file(&folder, "same.pub", hex_key(1));
+    let set = KeySet::load(folder.path()).unwrap();
+    assert_eq!(set.ids().map(|id| id.to_string()).collect::<Vec<_>>(), [key_id(&key(1)), key_id(&key(2))]);
+    file(&folder, "c.pub", "not a key");
+    assert!(refused(folder.path()).contains("c.pub"));
+    fs::remove_file(folder.path().join("c.pub")).unwrap();
+    fs::create_dir(folder.path().join("folder")).unwrap();
+    refused(folder.path());
+}
+
+#[test]
+fn a_key_that_cannot_be_read_is_not_no_key() {
+    let folder = TempDir::new().unwrap();
+    assert!(refused(&folder.path().join("absent")).contains("absent"));
+    std::os::unix::fs::symlink("nowhere", folder.path().join("dangling.pub")).unwrap();
+    assert!(refused(folder.path()).contains("dangling.pub"));
+}
+
+#[test]
+fn size_and_number_of_keys_are_limited() {
+    let padded = |size: u64| format!("{}{}", hex_key(1), "\n".repeat(size as usize - 64));
+    loads(padded(limits::KEY_FILE_BYTES)).unwrap();
+    assert!(loads(padded(limits::KEY_FILE_BYTES + 1)).unwrap_err().contains("4096"));
+
+    let folder = TempDir::new().unwrap();
+    for seed in 0..limits::KEYS as u8 {
+        file(&folder, &format!("{seed}"), hex_key(seed));
+    }
+    KeySet::load(folder.path()).unwrap();
+    file(&folder, "one-more", hex_key(99));
+    assert!(refused(folder.path()).contains("16"));
+}
+
+#[test]
+fn each_refusal_has_its_own_reason() {
+    let set = set(&[1, 2]);
+    let refusal = |signatures: &[Signature]| {
+        let e = set.verify(MESSAGE, signatures).unwrap_err();
+        assert_eq!(e.exit, Exit::NotAllowed);
+        assert!(!e.remedy.is_empty());
+        (e.reason, e.message)
+    };
+    assert_eq!(refusal(&[]).0, "signature-missing");
+    assert_eq!(refusal(&[signature(3, MESSAGE)]).0, "signature-unknown-key");
+    assert_eq!(refusal(&[signature(1, b"another manifest")]).0, "signature-invalid");
+    let unnamed = Signature { key_id: None, ..signature(3, MESSAGE) };
+    assert_eq!(refusal(&[unnamed]).0, "signature-unknown-key");
+    let hostile = Signature { key_id: Some("\x1b[2J".into()), ..signature(3, MESSAGE) };
+    assert!(!refusal(&[hostile]).1.contains('\x1b'));
+}
+
+#[test]
+fn one_good_signature_is_found_among_others_whatever_the_hints_say() {
+    let set = set(&[1, 2]);
+    let lying = Signature { key_id: Some(key_id(&key(3))), ..signature(2, MESSAGE) };
+    let unnamed = Signature { key_id: None, ..signature(1, MESSAGE) };
+    let found =
+        set.verify(MESSAGE, &[signature(3, MESSAGE), signature(1, b"other"), lying, unnamed.clone(), unnamed]).unwrap();
+    assert_eq!(found, set.ids().collect::<Vec<_>>(), "each key once");
+}
+
+#[test]
+fn a_key_vouches_once_however_often_it_signed() {
+    let set = set(&[1, 2]);
+    assert_eq!(set.verify(MESSAGE, &vec![signature(1, MESSAGE); limits::SIGNATURES]).unwrap().len(), 1);
+    assert_eq!(set.verify(MESSAGE, &vec![signature(1, MESSAGE); limits::SIGNATURES + 1]).unwrap_err().exit, Exit::Data);
+}
+
+/// S + L is the same number to a careless verifier: a second signature that nobody made.
+#[test]
+fn signatures_are_not_malleable() {
+    const L: [u8; 32] = [
+        0xed, 0xd3, 0xf5, 0x5c, 0x1a, 0x63, 0x12, 0x58, 0xd6, 0x9c, 0xf7, 0xa2, 0xde, 0xf9, 0xde, 0x14, 0, 0, 0, 0, 0,
+        0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x10,
+    ];
+    let mut other = signature(1, MESSAGE);
+    let mut carry = 0;
+    for (s, l) in other.bytes[32..].iter_mut().zip(L) {
+        let sum = u16::from(*s) + u16::from(l) + carry;
+        *s = sum as u8;
+        carry = sum >> 8;
+    }
+    assert_eq!(set(&[1]).verify(MESSAGE, &[other]).unwrap_err().reason, "signature-invalid");
+}
+
+proptest! {
+    #[test]
+    fn any_file_is_a_key_or_refused(content in prop::collection::vec(any::<u8>(), 0..200)) {
+        let _ = loads(content);
+    }
+
+    #[test]
+    fn no_changed_bit_is_accepted(bit in 0usize..512) {
+        let mut changed = signature(1, MESSAGE);
+        changed.bytes[bit / 8] ^= 1 << (bit % 8);
+        prop_assert!(set(&[1]).verify(MESSAGE, &[changed]).is_err());
+    }
+}
