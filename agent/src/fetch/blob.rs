@@ -7,7 +7,7 @@ use bytes::Bytes;
 use reqwest::header::{self, HeaderMap, HeaderValue};
 use reqwest::{Response, Url};
 
-use super::client::{Client, Failure, cause, passing, refusal, shown};
+use super::client::{Client, Failure, cause, origin, passing, refusal};
 use crate::error::{Error, Exit, Result};
 use crate::source::Body;
 use crate::text;
@@ -85,7 +85,7 @@ impl BlobBody {
                 if !range.strip_prefix(&wanted).is_some_and(|total| total == "*" || total == self.size.to_string()) {
                     let message = format!(
                         "{} sends {} of {}, not {wanted}{}",
-                        shown(url),
+                        origin(url),
                         text::shown(range),
                         self.what,
                         self.size
@@ -99,7 +99,7 @@ impl BlobBody {
         let told = response.content_length();
         let expected = self.size - self.received + skip;
         if let Some(told) = told.filter(|told| *told != expected) {
-            let message = format!("{}: {} has {told} bytes, the manifest says {expected}", self.what, shown(url));
+            let message = format!("{}: {} has {told} bytes, the manifest says {expected}", self.what, origin(url));
             return Err(Error::new(Exit::Data, "size-mismatch", message).into());
         }
         let framed = told.is_some() || response.headers().contains_key(header::TRANSFER_ENCODING);
@@ -127,7 +127,7 @@ impl BlobBody {
     }
 
     fn broken(&self, why: &str) -> Error {
-        let message = format!("cannot fetch {} from {}: {why}", self.what, shown(&self.url));
+        let message = format!("cannot fetch {} from {}: {why}", self.what, origin(&self.url));
         Error::new(Exit::Unavailable, "unreachable", message)
             .remedy("Check the connection to the server, then try again.")
     }
@@ -170,8 +170,8 @@ impl Body for BlobBody {
                 continue;
             };
             let begin = Instant::now();
-            let end = begin + self.client.options.patience.idle.min(self.rate.left());
-            let next = self.client.within(end, stream.response.chunk());
+            let (idle, left) = (self.client.options.patience.idle, self.rate.left());
+            let next = self.client.within(begin + idle.min(left), stream.response.chunk());
             let arrived = next.as_ref().map_or(0, |next| next.as_ref().map_or(0, |c| c.as_ref().map_or(0, Bytes::len)));
             self.rate.add(begin.elapsed(), arrived as u64);
             match next {
@@ -198,10 +198,9 @@ impl Body for BlobBody {
                 }
                 Some(Ok(None)) => self.failed(self.broken("the connection was closed"), None)?,
                 Some(Err(e)) => self.failed(self.broken(&cause(&e)), None)?,
-                None => {
-                    self.check_rate()?;
-                    self.failed(self.broken("no byte for too long"), None)?;
-                }
+                // A window ended; it says nothing about the connection unless it was too slow.
+                None if left < idle => self.check_rate()?,
+                None => self.failed(self.broken("no byte for too long"), None)?,
             }
         }
         self.end()?;

@@ -227,7 +227,7 @@ impl Client {
     /// Asks the token server that a 401 names. Nobody's name is given: what is fetched here is public, and signed.
     async fn token(&self, refusal: &Response, what: &str) -> Result<HeaderValue, Failure> {
         let denied = |why: &str| {
-            let message = format!("cannot fetch {what}: {} wants to know who asks, {why}", shown(refusal.url()));
+            let message = format!("cannot fetch {what}: {} wants to know who asks, {why}", origin(refusal.url()));
             Error::new(Exit::Unavailable, "access-denied", message)
                 .remedy("Check the name of the repository, and allow it to be pulled without a password.")
         };
@@ -296,7 +296,7 @@ impl Client {
 
     pub(super) fn unreachable(&self, e: &reqwest::Error, url: &Url, what: &str) -> Failure {
         let host = host(url);
-        let message = format!("cannot fetch {what} from {}: {}", shown(url), cause(e));
+        let message = format!("cannot fetch {what} from {}: {}", origin(url), cause(e));
         let remedy = if url.scheme() == "https" && e.is_connect() {
             format!(
                 "Check that {host} is up and its certificate is of a trusted authority (registry_ca); list it as \
@@ -353,7 +353,7 @@ pub(super) fn passing(status: StatusCode, url: &Url, headers: &HeaderMap, body: 
 
 /// The error of an answer that is not what was asked for.
 pub(super) fn refusal(status: StatusCode, url: &Url, body: &[u8], what: &str) -> Error {
-    let mut message = format!("cannot fetch {what}: {} answers {}", shown(url), status.as_u16());
+    let mut message = format!("cannot fetch {what}: {} answers {}", origin(url), status.as_u16());
     let said = String::from_utf8_lossy(body);
     if !said.trim().is_empty() {
         message.push_str(&format!(": {}", text::shown(said.trim())));
@@ -393,7 +393,8 @@ fn host(url: &Url) -> String {
     url.port().map_or(host.to_owned(), |port| format!("{host}:{port}"))
 }
 
-fn origin(url: &Url) -> String {
+/// Scheme, host and port.
+pub(super) fn origin(url: &Url) -> String {
     url.origin().ascii_serialization()
 }
 

@@ -246,7 +246,7 @@ impl Source for OciSource {
     }
 
     fn open(&mut self, blob: &Blob) -> Result<Box<dyn Body>> {
-        let what = format!("{} of {}", blob.digest, self.origin);
+        let what = format!("image {} of {}", blob.digest, self.origin);
         let url = self.url("blobs", &blob.digest.to_string());
         Ok(Box::new(BlobBody::open(self.client.clone(), url, blob.size, what)?))
     }

@@ -1,1 +1,183 @@
 //! A server that does what a real registry cannot be made to do.
+
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader, Write};
+use std::net::{TcpListener, TcpStream};
+use std::sync::{Arc, Mutex};
+
+use kubesolo_update::release::{self, Architecture, Digest};
+
+use super::{bytes, key, key_id, sign};
+
+/// One request per connection, each answered by the same function, until the test ends.
+pub struct Fault {
+    /// `127.0.0.1:port`
+    pub address: String,
+    log: Arc<Mutex<Vec<Request>>>,
+}
+
+/// What was asked.
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// Path and query.
+    pub path: String,
+    /// Names in lower case.
+    pub headers: Vec<(String, String)>,
+    /// Requests for the same path before this one.
+    pub earlier: usize,
+}
+
+impl Request {
+    /// By its name in lower case.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.iter().find(|(n, _)| n == name).map(|(_, v)| v.as_str())
+    }
+
+    /// The first byte that a `Range` asks for.
+    pub fn from(&self) -> Option<usize> {
+        self.header("range")?.strip_prefix("bytes=")?.strip_suffix('-')?.parse().ok()
+    }
+}
+
+impl Fault {
+    /// `answer` writes the whole answer, or less of it; then the connection is closed.
+    pub fn start(answer: impl Fn(&Request, &mut TcpStream) + Send + Sync + 'static) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let log: Arc<Mutex<Vec<Request>>> = Arc::default();
+        let (answer, seen) = (Arc::new(answer), log.clone());
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                let (mut stream, answer, seen) = (stream.unwrap(), answer.clone(), seen.clone());
+                std::thread::spawn(move || {
+                    let Some(mut request) = read(&stream) else { return };
+                    {
+                        let mut seen = seen.lock().unwrap();
+                        request.earlier = seen.iter().filter(|r| r.path == request.path).count();
+                        seen.push(request.clone());
+                    }
+                    answer(&request, &mut stream);
+                });
+            }
+        });
+        Self { address, log }
+    }
+
+    /// All requests until now.
+    pub fn requests(&self) -> Vec<Request> {
+        self.log.lock().unwrap().clone()
+    }
+
+    /// How often something whose path contains `part` was asked for.
+    pub fn count(&self, part: &str) -> usize {
+        self.requests().iter().filter(|r| r.path.contains(part)).count()
+    }
+}
+
+fn read(stream: &TcpStream) -> Option<Request> {
+    let mut lines = BufReader::new(stream).lines().map_while(Result::ok);
+    let path = lines.next()?.split(' ').nth(1)?.to_owned();
+    let headers = lines
+        .take_while(|line| !line.is_empty())
+        .filter_map(|line| line.split_once(": ").map(|(n, v)| (n.to_ascii_lowercase(), v.to_owned())))
+        .collect();
+    Some(Request { path, headers, earlier: 0 })
+}
+
+/// Writes a whole answer. `headers` are whole lines, each with its end.
+pub fn reply(out: &mut TcpStream, status: u16, headers: &str, body: &[u8]) {
+    head(out, status, &format!("{headers}Content-Length: {}\r\n", body.len()));
+    send(out, body);
+}
+
+/// Writes the head of an answer only.
+pub fn head(out: &mut TcpStream, status: u16, headers: &str) {
+    send(out, format!("HTTP/1.1 {status} Test\r\nConnection: close\r\n{headers}\r\n").as_bytes());
+}
+
+/// Writes bytes; false when the client is gone.
+pub fn send(out: &mut TcpStream, bytes: &[u8]) -> bool {
+    out.write_all(bytes).and_then(|()| out.flush()).is_ok()
+}
+
+/// Writes one chunk of a chunked body; an empty one ends it.
+pub fn chunk(out: &mut TcpStream, bytes: &[u8]) -> bool {
+    send(out, format!("{:x}\r\n", bytes.len()).as_bytes()) && send(out, bytes) && send(out, b"\r\n")
+}
+
+/// A signed release at `os:stable`, with what a test needs to know of it, as files of a server.
+#[derive(Clone)]
+pub struct World {
+    /// Path to media type and content.
+    pub files: BTreeMap<String, (String, Vec<u8>)>,
+    /// The manifest for amd64.
+    pub manifest: Vec<u8>,
+    /// The larger image.
+    pub initramfs: Vec<u8>,
+}
+
+impl World {
+    /// The initramfs has this size, and no two parts of it are alike.
+    pub fn new(size: usize) -> Self {
+        let initramfs: Vec<u8> =
+            (0..size.div_ceil(4) as u32).flat_map(|n| n.wrapping_mul(2_654_435_761).to_le_bytes()).take(size).collect();
+        let manifest = bytes(&super::manifest("v1.0.0", Architecture::Amd64, b"kernel", &initramfs));
+        let mut world = Self { files: BTreeMap::new(), manifest: manifest.clone(), initramfs: initramfs.clone() };
+        world.blob(b"kernel");
+        world.blob(&initramfs);
+        world.manifest(&manifest);
+        world.tag("stable", &bytes(&super::index(&[("amd64", &manifest)])));
+        let signature = world.signature(&manifest, 1);
+        world.tag(&world.fallback_tag(), &bytes(&super::referrers(&[&signature])));
+        world
+    }
+
+    /// The tag with the list of referrers.
+    pub fn fallback_tag(&self) -> String {
+        format!("sha256-{}", Digest::of(&self.manifest).hex())
+    }
+
+    /// Path of a blob.
+    pub fn path(blob: &[u8]) -> String {
+        format!("/v2/os/blobs/{}", Digest::of(blob))
+    }
+
+    /// Adds a blob.
+    pub fn blob(&mut self, blob: &[u8]) {
+        self.files.insert(Self::path(blob), ("application/octet-stream".into(), blob.to_vec()));
+    }
+
+    /// Adds a manifest.
+    pub fn manifest(&mut self, raw: &[u8]) {
+        self.files
+            .insert(format!("/v2/os/manifests/{}", Digest::of(raw)), (release::OCI_MANIFEST_TYPE.into(), raw.to_vec()));
+    }
+
+    /// Adds or moves the tag of an index.
+    pub fn tag(&mut self, tag: &str, index: &[u8]) {
+        self.files.insert(format!("/v2/os/manifests/{tag}"), (release::OCI_INDEX_TYPE.into(), index.to_vec()));
+    }
+
+    /// Adds a signature, and gives its manifest.
+    pub fn signature(&mut self, signed: &[u8], seed: u8) -> Vec<u8> {
+        let signature = sign(&key(seed), signed);
+        let manifest = bytes(&super::signature_manifest(signed, &signature, &key_id(&key(seed))));
+        self.blob(&signature);
+        self.manifest(&manifest);
+        manifest
+    }
+
+    /// Answers as a registry without referrers interface does.
+    pub fn answer(&self, request: &Request, out: &mut TcpStream) {
+        match self.files.get(&request.path) {
+            None => reply(out, 404, "", b"404 page not found"),
+            Some((media_type, body)) => match request.from() {
+                None => reply(out, 200, &format!("Content-Type: {media_type}\r\n"), body),
+                Some(from) => {
+                    let range = format!("Content-Range: bytes {from}-{}/{}\r\n", body.len() - 1, body.len());
+                    reply(out, 206, &range, &body[from..]);
+                }
+            },
+        }
+    }
+}
