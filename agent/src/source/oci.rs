@@ -36,10 +36,16 @@ impl OciSource {
     /// `reference` is `host/path`, `host/path:tag` or `host/path@sha256:…`. A `tag` counts more than the reference's own;
     /// `default_tag` (the channel) is for when there is neither. No request is sent yet.
     pub fn new(options: &FetchOptions, reference: &str, tag: Option<&str>, default_tag: &str) -> Result<Self> {
+        // Somebody may have put a password there.
+        let safe = match reference.rsplit_once('@') {
+            Some((_, rest)) if !rest.starts_with("sha") => rest,
+            _ => reference,
+        };
         let bad = |why: &str| {
-            let message = format!("registry \"{}\": {why}", text::shown(reference));
-            Error::new(Exit::Config, "bad-reference", message)
-                .remedy("Write it as host/path, host:port/path:tag or host/path@sha256:...")
+            let message = format!("registry \"{}\": {why}", text::shown(safe));
+            Error::new(Exit::Config, "bad-reference", message).remedy(
+                "Write it as host.name/path, host:port/path:tag or host.name/path@sha256:...; a host has a dot or a port.",
+            )
         };
         let parsed: Reference = reference.parse().map_err(|e| bad(&format!("{e}")))?;
         let name = reference.split('@').next().unwrap_or_default();

@@ -16,6 +16,12 @@ pub struct Fault {
     log: Arc<Mutex<Vec<Request>>>,
 }
 
+impl AsRef<str> for Fault {
+    fn as_ref(&self) -> &str {
+        &self.address
+    }
+}
+
 /// What was asked.
 #[derive(Clone, Debug)]
 pub struct Request {

@@ -4,6 +4,7 @@ use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use kubesolo_update::release::{self, Digest};
@@ -16,16 +17,28 @@ pub struct Registry {
     pub address: String,
     child: Child,
     folder: TempDir,
+    storage: Arc<TempDir>,
+}
+
+impl AsRef<str> for Registry {
+    fn as_ref(&self) -> &str {
+        &self.address
+    }
 }
 
 impl Registry {
     /// Plain HTTP.
     pub fn start() -> Self {
-        Self::start_with("")
+        Self::serve(Arc::new(TempDir::new().unwrap()), "")
     }
 
-    /// `http` is added to the `http:` section of the configuration, indented by two.
-    pub fn start_with(http: &str) -> Self {
+    /// A second registry with the same content. `more` ends its configuration: more of the `http:` section, indented by
+    /// two, and other sections.
+    pub fn sibling(&self, more: &str) -> Self {
+        Self::serve(self.storage.clone(), more)
+    }
+
+    fn serve(storage: Arc<TempDir>, more: &str) -> Self {
         let program = find("docker-registry").expect("docker-registry is needed: apt-get install docker-registry");
         // Another process can take the port between its choice and its use.
         for _ in 0..5 {
@@ -33,8 +46,8 @@ impl Registry {
             let folder = TempDir::new().unwrap();
             let config = format!(
                 "version: 0.1\nlog:\n  level: error\n  accesslog:\n    disabled: true\nstorage:\n  delete:\n    enabled: true\n  \
-                 filesystem:\n    rootdirectory: {}\nhttp:\n  addr: {address}\n{http}",
-                folder.path().join("storage").display()
+                 filesystem:\n    rootdirectory: {}\nhttp:\n  addr: {address}\n{more}",
+                storage.path().display()
             );
             std::fs::write(folder.path().join("config.yml"), config).unwrap();
             let log = std::fs::File::create(folder.path().join("log")).unwrap();
@@ -48,7 +61,7 @@ impl Registry {
             let begin = Instant::now();
             while child.try_wait().unwrap().is_none() {
                 if TcpStream::connect(&address).is_ok() {
-                    return Self { address, child, folder };
+                    return Self { address, child, folder, storage };
                 }
                 assert!(begin.elapsed() < Duration::from_secs(60), "registry does not answer");
                 std::thread::sleep(Duration::from_millis(20));
@@ -60,7 +73,7 @@ impl Registry {
 
     /// Where its blobs lie.
     pub fn storage(&self) -> PathBuf {
-        self.folder.path().join("storage/docker/registry/v2")
+        self.storage.path().join("docker/registry/v2")
     }
 
     /// The file that holds a blob.
