@@ -1,11 +1,12 @@
 //! Mounts: of a named filesystem type, in a mount namespace of our own, and with a checked unmount.
 
 use std::cell::Cell;
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::fs::{self, DirBuilder, OpenOptions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 use nix::libc;
 use nix::mount::MsFlags;
@@ -17,6 +18,10 @@ use crate::sys;
 
 /// Where mount points are made; only root looks in.
 const MOUNT_POINTS: &str = "/run/kubesolo-update";
+
+/// How often a busy filesystem is asked to unmount, and the pause in between: one second in all.
+const UNMOUNT_TRIES: u32 = 20;
+const UNMOUNT_PAUSE: Duration = Duration::from_millis(50);
 
 /// A filesystem type, as the kernel names it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -95,8 +100,16 @@ impl Mounted {
 
     fn end(&mut self) -> Result<()> {
         let Some(mount) = self.mount.take() else { return Ok(()) };
-        let what = format!("unmount {}", self.device.display());
-        mount.unmount(UnmountFlags::empty()).context(Exit::CannotWrite, "cannot-unmount", what)?;
+        let mut tries = 0;
+        // A process that was just forked holds every open file of ours until it calls exec.
+        while let Err(e) = mount.unmount(UnmountFlags::empty()) {
+            tries += 1;
+            if e.raw_os_error() != Some(libc::EBUSY) || tries == UNMOUNT_TRIES {
+                let what = format!("cannot unmount {}: {e}", self.device.display());
+                return Err(Error::new(Exit::CannotWrite, "cannot-unmount", what).remedy(remedy(&e)));
+            }
+            std::thread::sleep(UNMOUNT_PAUSE);
+        }
         let _ = fs::remove_dir(&self.target); // an empty folder in /run is no reason to fail
         Ok(())
     }
@@ -114,6 +127,7 @@ fn remedy(e: &io::Error) -> &'static str {
     match e.raw_os_error() {
         Some(libc::EPERM | libc::EACCES) => "Run it as root.",
         Some(libc::EBUSY) => "Find out who has it mounted (findmnt) and unmount it there.",
+        Some(libc::EROFS) => "Lift the write protection of the medium.",
         Some(libc::EINVAL | libc::EUCLEAN) => "Check the filesystem (fsck), or make it anew.",
         Some(libc::ENODEV) => "The kernel does not know this filesystem: load its module.",
         _ => "See the kernel log (dmesg) for the cause.",
@@ -122,16 +136,21 @@ fn remedy(e: &io::Error) -> &'static str {
 
 /// Shows that nobody has the device mounted or in use, and makes the next read come from the medium.
 pub fn claim(device: &Path, writable: bool) -> Result<()> {
-    let opened = OpenOptions::new().read(true).write(writable).custom_flags(libc::O_EXCL).open(device);
-    opened.and_then(|file: File| sys::flush_buffers(&file)).map_err(|e| match e.raw_os_error() {
-        Some(libc::EBUSY) => {
-            let what = format!("{} is mounted elsewhere or in use: what is on it cannot be told", device.display());
-            Error::new(Exit::CannotWrite, "device-busy", what).remedy(remedy(&e))
+    let claimed = || {
+        let file = OpenOptions::new().read(true).write(writable).custom_flags(libc::O_EXCL).open(device)?;
+        // The kernel lets root open a write-protected device for writing.
+        if writable && sys::is_read_only(&file)? {
+            return Err(io::Error::from_raw_os_error(libc::EROFS));
         }
-        _ => {
-            let what = format!("cannot open {} for itself: {e}", device.display());
-            Error::new(Exit::CannotWrite, "cannot-open-device", what).remedy(remedy(&e))
-        }
+        sys::flush_buffers(&file)
+    };
+    claimed().map_err(|e| {
+        let (reason, what) = match e.raw_os_error() {
+            Some(libc::EBUSY) => ("device-busy", "is mounted elsewhere or in use: what is on it cannot be told".into()),
+            Some(libc::EROFS) => ("read-only", "is write-protected".into()),
+            _ => ("cannot-open-device", format!("cannot be opened: {e}")),
+        };
+        Error::new(Exit::CannotWrite, reason, format!("{} {what}", device.display())).remedy(remedy(&e))
     })
 }
 

@@ -23,6 +23,8 @@ use crate::text;
 
 /// Name of the slot manifest.
 pub const MANIFEST_FILE: &str = "manifest.json";
+/// Every file of a slot, in the order in which they go when it is emptied.
+const FILES: [&str; 5] = [MANIFEST_FILE, "vmlinuz.sha256", "kubesolo-os.gz.sha256", "vmlinuz", "kubesolo-os.gz"];
 /// Room beside the images, in bytes: hash files, manifest, and the filesystem's own blocks for all of them.
 const MARGIN_BYTES: u64 = 1024 * 1024;
 /// Longest hash file that is read, in bytes.
@@ -203,14 +205,14 @@ impl Slot {
     /// What the bootloader checks before it boots the slot: both images against their hash files, read from the medium.
     /// [`Exit::Data`] if it would refuse them.
     pub fn hashes(&self) -> Result<[Blob; 2]> {
-        self.from_medium()?;
+        self.drop_cache()?;
         self.read(hashes)
     }
 
     /// Re-hashes both images from the medium and compares them with hash files and manifest. [`Exit::Data`] if the slot does
     /// not hold a complete release.
     pub fn verify(&self) -> Result<SlotManifest> {
-        self.from_medium()?;
+        self.drop_cache()?;
         self.read(|dir| {
             let manifest = manifest(dir)?.ok_or_else(|| incomplete(dir, MANIFEST_FILE))?;
             if hashes(dir)? != [manifest.kernel, manifest.initramfs] {
@@ -222,7 +224,7 @@ impl Slot {
     }
 
     /// Makes the next read come from the medium. A folder has no such switch: its files are read past the cache.
-    fn from_medium(&self) -> Result<()> {
+    fn drop_cache(&self) -> Result<()> {
         match &self.place {
             Place::Folder(_) => Ok(()),
             Place::Device(device) => {
@@ -334,7 +336,7 @@ fn room(dir: &Dir, place: &Place) -> Result<u64> {
         Place::Device(_) => fs.blocks_free().saturating_sub((fs.blocks() / 50 + 1).min(4096)),
     };
     let mut free = blocks.saturating_mul(fs.fragment_size());
-    for name in Part::BOTH.into_iter().flat_map(|part| [part.file().to_owned(), part_name(part.file())]) {
+    for name in FILES.into_iter().flat_map(|name| [name.to_owned(), part_name(name)]) {
         // The blocks of a file with a second name stay.
         if let Some(stat) = dir.stat(&name)?.filter(|stat| is_regular(stat) && stat.st_nlink == 1) {
             free = free.saturating_add(stat.st_blocks.cast_unsigned() * 512);

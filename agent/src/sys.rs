@@ -8,15 +8,25 @@ use std::os::fd::AsRawFd;
 use nix::errno::Errno;
 use nix::libc;
 
+// Requests 97 and 94 of linux/fs.h.
+mod ioctl {
+    nix::ioctl_none_bad!(blkflsbuf, nix::request_code_none!(0x12, 97));
+    nix::ioctl_read_bad!(blkroget, nix::request_code_none!(0x12, 94), nix::libc::c_int);
+}
+
 /// Writes out and drops what the kernel caches of a block device (`BLKFLSBUF`).
 pub fn flush_buffers(device: &File) -> io::Result<()> {
-    mod ioctl {
-        // _IO(0x12, 97) in linux/fs.h
-        nix::ioctl_none_bad!(blkflsbuf, nix::request_code_none!(0x12, 97));
-    }
     // SAFETY: the descriptor is open for as long as the borrow lives; this request takes no argument.
     unsafe { ioctl::blkflsbuf(device.as_raw_fd()) }?;
     Ok(())
+}
+
+/// Whether a block device is write-protected (`BLKROGET`).
+pub fn is_read_only(device: &File) -> io::Result<bool> {
+    let mut answer = 0;
+    // SAFETY: the descriptor is open for as long as the borrow lives; the request writes one int, to `answer`.
+    unsafe { ioctl::blkroget(device.as_raw_fd(), &raw mut answer) }?;
+    Ok(answer != 0)
 }
 
 /// Starts to write out what was written to this part of a file, without waiting for it.

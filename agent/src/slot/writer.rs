@@ -6,7 +6,7 @@ use std::io::Write;
 use sha2::{Digest as _, Sha256};
 
 use super::dir::{Dir, part_name};
-use super::{MANIFEST_FILE, Part, Place, Slot, SlotManifest};
+use super::{FILES, MANIFEST_FILE, Part, Place, Slot, SlotManifest};
 use crate::error::{Error, Exit, Result};
 use crate::mount::{self, Filesystem, Mounted};
 use crate::progress::Progress;
@@ -38,23 +38,17 @@ impl Writer {
                 (Dir::mounted(mounted.path(), device)?, Some(mounted))
             }
         };
-        let writer = Self { slot: slot.clone(), dir, mounted, written: [None, None] };
-        writer.invalidate()?;
-        for part in Part::BOTH {
-            writer.dir.remove(part.file())?;
-            writer.dir.remove(&part_name(part.file()))?;
+        // Without hash files no bootloader and without manifest no agent takes the slot for filled: they are gone for sure
+        // before an image changes.
+        let (small, images) = FILES.split_at(3);
+        for names in [small, images] {
+            for name in names {
+                dir.remove(name)?;
+                dir.remove(&part_name(name))?;
+            }
+            dir.sync()?;
         }
-        writer.dir.sync()?;
-        Ok(writer)
-    }
-
-    /// Without hash files no bootloader and without manifest no agent takes the slot for filled.
-    fn invalidate(&self) -> Result<()> {
-        for name in [MANIFEST_FILE, Part::Kernel.hash_file(), Part::Initramfs.hash_file()] {
-            self.dir.remove(name)?;
-            self.dir.remove(&part_name(name))?;
-        }
-        self.dir.sync()
+        Ok(Self { slot: slot.clone(), dir, mounted, written: [None, None] })
     }
 
     /// Writes one image as it arrives: each byte once, hashed on its way. The image gets the name that a bootloader looks
