@@ -38,6 +38,10 @@ pub(super) fn read<T: DeserializeOwned>(path: &Path, known: u32) -> Result<Found
     if bytes.len() as u64 > FILE_BYTES {
         return Ok(Found::Damaged(format!("it is longer than {FILE_BYTES} bytes")));
     }
+    // An array would pass for a struct, its members taken for the fields in their order.
+    if bytes.trim_ascii_start().first() != Some(&b'{') {
+        return Ok(Found::Damaged("it is not a JSON object".into()));
+    }
     let name = path.display().to_string();
     match json::parse::<Schema>(&bytes, &name) {
         Ok(Schema { schema }) if schema > known => {

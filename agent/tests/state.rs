@@ -1,0 +1,442 @@
+//! State, memory and lock on a real folder.
+#![allow(clippy::unwrap_used)]
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use bootenv::TrialId;
+use chrono::{DateTime, TimeDelta, Utc};
+use kubesolo_update::error::{Error, Exit};
+use kubesolo_update::release::Digest;
+use kubesolo_update::state::{FAILED_KEPT, FailedRelease, Lock, Phase, State, Store, Trial, Trust};
+use proptest::prelude::*;
+use serde_json::{Value, json};
+
+struct Place {
+    dir: tempfile::TempDir,
+}
+
+impl Place {
+    fn new() -> Self {
+        Self { dir: tempfile::tempdir().unwrap() }
+    }
+
+    /// With this `state.json`.
+    fn with(state: &[u8]) -> Self {
+        let place = Self::new();
+        fs::write(place.path("state.json"), state).unwrap();
+        place
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    fn store(&self) -> Store {
+        Store::new(&self.path("state.json"))
+    }
+
+    fn lock(&self) -> Lock {
+        self.store().lock().unwrap()
+    }
+
+    fn names(&self) -> Vec<String> {
+        let entries = fs::read_dir(self.dir.path()).unwrap();
+        let mut names: Vec<_> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    }
+
+    fn json(&self, name: &str) -> Value {
+        serde_json::from_slice(&fs::read(self.path(name)).unwrap()).unwrap()
+    }
+}
+
+fn now() -> DateTime<Utc> {
+    "2026-03-04T05:06:07Z".parse().unwrap()
+}
+
+fn version(text: &str) -> semver::Version {
+    text.parse().unwrap()
+}
+
+fn digest(n: u32) -> Digest {
+    Digest::of(&n.to_le_bytes())
+}
+
+fn refusal() -> Error {
+    Error::new(Exit::NotAllowed, "signature-missing", "the release is not signed").remedy("Sign it.")
+}
+
+fn not_now() -> Error {
+    Error::new(Exit::NotNow, "window", "the window opens at 02:00")
+}
+
+fn busy() -> State {
+    let mut state = State::default();
+    state.begin("4f6a".into(), now());
+    state.aim(Some(&version("1.0.0")), &version("2.0.0"), digest(2));
+    state.trial = Some(Trial {
+        id: TrialId(0x00c0_ffee),
+        slot: bootenv::Slot::B,
+        version: "2.0.0".into(),
+        release: digest(2),
+        kernel: digest(20),
+        initramfs: digest(21),
+        started: false,
+    });
+    state.health_failures = 2;
+    state
+}
+
+fn failed(n: u32) -> FailedRelease {
+    FailedRelease {
+        release: digest(n),
+        kernel: digest(n + 10_000),
+        initramfs: digest(n + 20_000),
+        version: format!("{n}.0.0"),
+        failed_at: now() + TimeDelta::seconds(i64::from(n)),
+        reason: "kernel panic".into(),
+    }
+}
+
+#[test]
+fn what_is_saved_is_read_again() {
+    let place = Place::new();
+    let lock = place.lock();
+    let found = lock.load().unwrap();
+    assert!(found.state_lost && found.trust_lost && found.warnings.is_empty());
+    assert_eq!((found.state, found.trust.clone()), (State::default(), Trust::default()));
+    let (mut state, mut trust) = (busy(), found.trust);
+    state.fail(&refusal(), now());
+    trust.remember(failed(1));
+    trust.raise_epoch(3);
+    lock.save_state(&state).unwrap();
+    lock.save_trust(&trust).unwrap();
+    for found in [lock.load().unwrap(), place.store().read().unwrap()] {
+        assert!(!found.state_lost && !found.trust_lost);
+        assert_eq!(found.trust.failed[0].release, digest(1));
+        assert_eq!(found.trust.security_epoch, 3);
+        assert_eq!(found.state.trial, state.trial);
+        assert_eq!((found.state.phase(), &found.state.last_error), (Phase::Failed, &state.last_error));
+    }
+    assert_eq!(place.names(), ["lock", "state.json", "trust.json"]);
+}
+
+/// Scripts and KubeSolo OS's own tools read these names.
+#[test]
+fn the_names_in_the_files_are_those_of_the_contract() {
+    let place = Place::new();
+    let (lock, mut state, mut trust) = (place.lock(), busy(), Trust::default());
+    state.skip(&not_now(), now() + TimeDelta::milliseconds(890));
+    trust.remember(failed(1));
+    lock.save_state(&state).unwrap();
+    lock.save_trust(&trust).unwrap();
+    let expected = json!({
+        "schema": 1, "phase": "idle", "from_version": "1.0.0", "to_version": "2.0.0", "to_release": digest(2).to_string(),
+        "attempt_id": "4f6a", "attempt_count": 1, "started_at": "2026-03-04T05:06:07Z", "updated_at": "2026-03-04T05:06:07Z",
+        "last_error": "", "last_skip": {"at": "2026-03-04T05:06:07Z", "reason": "window", "message": "the window opens at 02:00"},
+        "trial": {"id": "00c0ffee", "slot": "B", "version": "2.0.0", "release": digest(2).to_string(),
+            "kernel": digest(20).to_string(), "initramfs": digest(21).to_string(), "started": false},
+        "not_started": null, "health_failures": 2, "unhealthy_boots": 0,
+    });
+    assert_eq!(place.json("state.json"), expected);
+    assert_eq!(place.json("trust.json")["failed"][0]["failed_at"], "2026-03-04T05:06:08Z");
+    assert_eq!(place.json("trust.json")["schema"], 1);
+    for phase in Phase::ALL {
+        assert_eq!(serde_json::to_value(phase).unwrap(), phase.as_str());
+    }
+}
+
+#[test]
+fn a_state_of_the_go_agent_is_taken_over() {
+    let place = Place::with(
+        br#"{"phase":"activated","from_version":"0.3.0","to_version":"0.3.1","started_at":"2026-01-02T03:04:05.123456789+02:00",
+            "updated_at":"0001-01-01T00:00:00Z","last_error":"","attempt_count":2,"something_of_its_own":7}"#,
+    );
+    let found = place.lock().load().unwrap();
+    assert!(found.warnings.is_empty(), "{:?}", found.warnings);
+    assert_eq!((found.state.phase(), found.state.attempt_count), (Phase::Activated, 2));
+    place.lock().save_state(&found.state).unwrap();
+    assert_eq!(place.json("state.json")["schema"], 1);
+}
+
+#[test]
+fn attempts_count_from_one_again_with_another_release() {
+    let mut state = State::default();
+    let mut attempt = |release| {
+        state.begin("id".into(), now());
+        state.aim(None, &version("2.0.0"), digest(release));
+        state.attempt_count
+    };
+    assert_eq!([attempt(1), attempt(1), attempt(1), attempt(2), attempt(1)], [1, 2, 3, 1, 1]);
+}
+
+#[test]
+fn not_now_leaves_the_phase_and_a_refusal_ends_in_failed() {
+    for phase in Phase::ALL {
+        let before: State = serde_json::from_value(json!({"phase": phase, "last_error": "old"})).unwrap();
+        let mut state = before.clone();
+        state.skip(&not_now(), now());
+        assert_eq!((state.phase(), state.last_error.as_str()), (phase, "old"));
+        let mut state = before.clone();
+        state.begin("one".into(), now());
+        state.begin("two".into(), now()); // the first was killed
+        assert_eq!((state.phase(), state.last_error.as_str()), (Phase::Checking, ""));
+        state.skip(&not_now(), now());
+        assert_eq!(state.phase(), phase);
+        assert_eq!(state.last_skip.as_ref().map(|skip| skip.reason.as_str()), Some("window"));
+        state.begin("three".into(), now());
+        state.aim(None, &version("2.0.0"), digest(2));
+        assert_eq!(state.last_skip, None);
+        state.fail(&refusal(), now());
+        assert_eq!((state.phase(), state.last_error.as_str()), (Phase::Failed, "the release is not signed. Sign it."));
+    }
+}
+
+#[test]
+fn no_download_without_asking_and_no_success_without_a_trial() {
+    for (from, to, legal) in [
+        (Phase::Checking, Phase::Downloading, true),
+        (Phase::Idle, Phase::Downloading, false),
+        (Phase::Downloading, Phase::Staged, true),
+        (Phase::Verifying, Phase::Staged, false),
+        (Phase::Downloading, Phase::Activated, false),
+        (Phase::Staged, Phase::Activated, true),
+        (Phase::Activated, Phase::Verifying, true),
+        (Phase::Activated, Phase::Success, false),
+        (Phase::Staged, Phase::Success, false),
+        (Phase::Verifying, Phase::Success, true),
+    ] {
+        let mut state: State = serde_json::from_value(json!({"phase": from})).unwrap();
+        let result = state.enter(to, now());
+        assert_eq!(result.is_ok(), legal, "{from} to {to}");
+        assert_eq!(state.phase(), if legal { to } else { from });
+    }
+    // From every phase, one step leads back to a new attempt, and one to failed.
+    for phase in Phase::ALL {
+        assert!(phase.leads_to(Phase::Checking) && phase.leads_to(Phase::Failed));
+    }
+}
+
+#[test]
+fn a_release_that_failed_is_known_by_its_manifest_and_by_its_images() {
+    let mut trust = Trust::default();
+    trust.remember(failed(1));
+    let (release, kernel, initramfs) = (digest(1), digest(10_001), digest(20_001));
+    let (other, new) = (digest(7), digest(8));
+    assert!(trust.failure(&release, &new, &new).is_some());
+    assert!(trust.failure(&other, &kernel, &initramfs).is_some(), "published again under another manifest");
+    assert!(trust.failure(&other, &kernel, &new).is_none(), "one image of two is another release");
+    assert!(trust.failure(&other, &new, &initramfs).is_none());
+    assert!(trust.forget(&release, &kernel, &initramfs) && !trust.forget(&release, &kernel, &initramfs));
+    assert!(trust.failure(&release, &kernel, &initramfs).is_none());
+}
+
+#[test]
+fn the_memory_of_failures_is_bounded_and_loses_the_oldest_first() {
+    let mut trust = Trust::default();
+    let last = FAILED_KEPT as u32 + 9;
+    for n in 0..=last {
+        trust.remember(failed(n));
+        trust.remember(failed(n)); // the same again takes no second place
+    }
+    assert_eq!(trust.failed.len(), FAILED_KEPT);
+    assert_eq!((trust.failed[0].release, trust.failed[FAILED_KEPT - 1].release), (digest(10), digest(last)));
+}
+
+#[test]
+fn the_epoch_never_goes_down() {
+    let mut trust = Trust::default();
+    trust.raise_epoch(5);
+    trust.raise_epoch(3);
+    assert_eq!(trust.security_epoch, 5);
+}
+
+#[test]
+fn a_second_agent_is_told_who_has_the_lock() {
+    let place = Place::new();
+    let lock = place.lock();
+    let error = place.store().lock().unwrap_err();
+    assert_eq!((error.exit, error.reason), (Exit::NotNow, "locked"));
+    assert!(error.message.contains(&format!("pid {}", std::process::id())), "{error}");
+    place.store().read().unwrap(); // looking is free
+    drop(lock);
+    place.lock();
+}
+
+#[test]
+fn the_lock_of_a_dead_agent_is_free() {
+    let place = Place::new();
+    drop(place.lock());
+    // Another process takes it, and is killed while it has it.
+    let script = format!("exec 9<>{}; flock 9; echo; exec sleep 60", place.path("lock").display());
+    let mut child = Command::new("sh").args(["-c", &script]).stdout(std::process::Stdio::piped()).spawn().unwrap();
+    std::io::Read::read_exact(child.stdout.as_mut().unwrap(), &mut [0]).unwrap();
+    assert_eq!(place.store().lock().unwrap_err().reason, "locked");
+    child.kill().unwrap();
+    child.wait().unwrap();
+    place.lock();
+}
+
+#[test]
+fn a_damaged_file_is_kept_and_reported_and_the_other_still_counts() {
+    for damage in [
+        &b""[..],
+        b"\0\0\0\0",
+        b"{\"schema\":1,\"pha",
+        b"[]",
+        b"{\"phase\":\"exploded\"}",
+        b"{\"schema\":1,\"schema\":1}",
+    ] {
+        let place = Place::with(damage);
+        let mut trust = Trust::default();
+        trust.remember(failed(1));
+        place.lock().save_trust(&trust).unwrap();
+        let looked = place.store().read().unwrap();
+        assert_eq!((looked.warnings.len(), looked.state_lost), (1, true));
+        assert_eq!(fs::read(place.path("state.json")).unwrap(), damage, "looking changes nothing");
+        let found = place.lock().load().unwrap();
+        assert!(found.state_lost && !found.trust_lost && found.trust == trust);
+        assert!(found.warnings[0].contains("state.json.damaged-1"), "{:?}", found.warnings);
+        assert_eq!(fs::read(place.path("state.json.damaged-1")).unwrap(), damage);
+        assert!(!place.path("state.json").exists());
+        place.lock().save_state(&busy()).unwrap();
+    }
+}
+
+#[test]
+fn a_medium_that_damages_every_file_does_not_fill_the_disk() {
+    let place = Place::new();
+    for n in 0..20 {
+        fs::write(place.path("trust.json"), format!("rot {n}")).unwrap();
+        assert!(place.lock().load().unwrap().trust_lost);
+    }
+    assert_eq!(place.names().len(), 6, "{:?}", place.names());
+    assert_eq!(fs::read(place.path("trust.json.damaged-1")).unwrap(), b"rot 0");
+    assert_eq!(fs::read(place.path("trust.json.damaged-5")).unwrap(), b"rot 19");
+}
+
+#[test]
+fn a_huge_file_is_damaged_not_read() {
+    let place = Place::new();
+    fs::File::create(place.path("state.json")).unwrap().set_len(1 << 40).unwrap();
+    assert!(place.lock().load().unwrap().warnings[0].contains("longer than"));
+}
+
+#[test]
+fn a_newer_schema_is_refused_and_kept() {
+    for name in ["state.json", "trust.json"] {
+        let place = Place::new();
+        // Of a shape that this version does not know.
+        let newer = br#"{"schema":2,"phase":{"name":"staged"},"failed":"none"}"#;
+        fs::write(place.path(name), newer).unwrap();
+        for error in [place.lock().load().unwrap_err(), place.store().read().unwrap_err()] {
+            assert_eq!((error.exit, error.reason), (Exit::Config, "newer-schema"));
+            assert!(error.message.contains(name), "{error}");
+        }
+        assert_eq!(fs::read(place.path(name)).unwrap(), newer);
+        assert!(place.names().iter().all(|name| !name.contains("damaged")));
+    }
+}
+
+#[test]
+fn a_symbolic_link_is_neither_read_nor_written_through() {
+    let outside = tempfile::NamedTempFile::new().unwrap();
+    fs::write(outside.path(), "precious").unwrap();
+    for name in ["state.json", "trust.json", "lock", "state.json.new", "trust.json.new"] {
+        let place = Place::new();
+        symlink(outside.path(), place.path(name)).unwrap();
+        let all = place.store().lock().and_then(|lock| {
+            lock.load()?;
+            lock.save_state(&busy())?;
+            lock.save_trust(&Trust::default())
+        });
+        if name.ends_with(".new") {
+            all.unwrap(); // only a leftover in the way
+        } else {
+            let error = all.unwrap_err();
+            assert!(error.exit == Exit::Config && error.message.contains("symbolic link"), "{name}: {error}");
+        }
+        assert_eq!(fs::read(outside.path()).unwrap(), b"precious", "{name}");
+    }
+    // One that appears only after the file was read.
+    let place = Place::new();
+    let lock = place.lock();
+    symlink(outside.path(), place.path("state.json")).unwrap();
+    assert!(lock.save_state(&busy()).unwrap_err().message.contains("symbolic link"));
+}
+
+#[test]
+fn a_fifo_or_a_folder_does_not_hold_the_agent_up() {
+    let place = Place::new();
+    nix::unistd::mkfifo(&place.path("state.json"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+    assert!(place.lock().load().unwrap_err().message.contains("not a regular file"));
+    let place = Place::new();
+    fs::create_dir(place.path("state.json")).unwrap();
+    assert_eq!(place.lock().load().unwrap_err().exit, Exit::Config);
+    assert_eq!(place.lock().save_state(&busy()).unwrap_err().exit, Exit::CannotWrite);
+}
+
+#[test]
+fn missing_folders_are_made() {
+    let place = Place::new();
+    let store = Store::new(&place.path("a/b/state.json"));
+    assert!(store.read().unwrap().state_lost);
+    assert!(!place.path("a").exists(), "looking makes nothing");
+    store.lock().unwrap().save_state(&busy()).unwrap();
+    assert_eq!(store.read().unwrap().state, busy());
+}
+
+/// A filesystem of its own for this thread; `None` without the right to mount.
+fn mount_tmpfs(on: &Path, options: &str) -> Option<()> {
+    use nix::mount::{MsFlags, mount};
+    nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS).ok()?;
+    mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>).unwrap();
+    mount(Some("tmpfs"), on, Some("tmpfs"), MsFlags::empty(), Some(options)).unwrap();
+    Some(())
+}
+
+#[test]
+fn a_full_partition_keeps_the_old_state() {
+    let place = Place::new();
+    let Some(()) = mount_tmpfs(place.dir.path(), "size=64k") else { return eprintln!("skipped: not root") };
+    let lock = place.lock();
+    lock.save_state(&busy()).unwrap();
+    fs::write(place.path("filler"), [0; 1 << 20]).unwrap_err();
+    let mut newer = busy();
+    newer.fail(&refusal(), now());
+    let error = lock.save_state(&newer).unwrap_err();
+    assert_eq!((error.exit, error.reason), (Exit::CannotWrite, "state-no-space"));
+    assert!(error.message.contains("state.json") && !error.remedy.is_empty(), "{error}");
+    assert_eq!(lock.load().unwrap().state, busy());
+    assert_eq!(place.names(), ["filler", "lock", "state.json"]);
+}
+
+#[test]
+fn a_read_only_partition_is_named() {
+    use nix::mount::{MsFlags, mount};
+    let place = Place::new();
+    let Some(()) = mount_tmpfs(place.dir.path(), "size=64k") else { return eprintln!("skipped: not root") };
+    let lock = place.lock();
+    mount(None::<&str>, place.dir.path(), None::<&str>, MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY, None::<&str>)
+        .unwrap_err(); // the lock is open for writing
+    drop(lock);
+    mount(None::<&str>, place.dir.path(), None::<&str>, MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY, None::<&str>)
+        .unwrap();
+    let error = place.store().lock().unwrap_err();
+    assert_eq!((error.exit, error.reason), (Exit::CannotWrite, "state-read-only"), "{error}");
+    place.store().read().unwrap();
+}
+
+proptest! {
+    #[test]
+    fn no_bytes_panic_and_none_are_lost(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
+        let place = Place::with(&bytes);
+        if let Ok(found) = place.lock().load() {
+            prop_assert_eq!(found.state_lost, place.path("state.json.damaged-1").exists());
+        }
+    }
+}
