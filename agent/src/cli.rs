@@ -147,7 +147,7 @@ pub(crate) enum Command {
     /// Judge this boot: commit or revert a trial, and settle what an earlier boot left. Called after each boot.
     Healthcheck {
         /// Revert a trial after this many failed runs within one boot; 0: never, which leaves it to the tries and the
-        /// deadline [default: auto_rollback_after, else 0].
+        /// deadline [default: auto_rollback_after, else 3].
         #[arg(long, value_name = "N")]
         auto_rollback_after: Option<u32>,
         /// Folder with executables that must end with 0.

@@ -17,6 +17,8 @@ pub const DEFAULT_TAG: &str = "stable";
 pub const DEFAULT_HEALTH_DIR: &str = "/etc/kubesolo/health.d";
 /// Time for all health checks of one run, unless `health_timeout` says otherwise.
 pub const DEFAULT_HEALTH_TIMEOUT: Duration = Duration::from_secs(300);
+/// Failed health runs that end a trial, unless `auto_rollback_after` says otherwise.
+pub const DEFAULT_AUTO_ROLLBACK_AFTER: u32 = 3;
 /// Persistent data, which a healthy device can write, unless `data_dir` says otherwise.
 pub const DEFAULT_DATA_DIR: &str = "/var/lib/kubesolo";
 
@@ -177,7 +179,7 @@ impl Config {
             healthcheck_url: word(&None, "healthcheck_url"),
             auto_rollback_after: match over.auto_rollback_after {
                 Some(runs) => runs,
-                None => conf.value("auto_rollback_after")?.unwrap_or(0),
+                None => conf.value("auto_rollback_after")?.unwrap_or(DEFAULT_AUTO_ROLLBACK_AFTER),
             },
             health_dir: path(&over.health_dir, "health_dir").unwrap_or_else(|| DEFAULT_HEALTH_DIR.into()),
             health_timeout: match conf.value::<u32>("health_timeout")? {

@@ -77,6 +77,18 @@ impl Memory {
         self.held()?.save_trust(&self.trust)
     }
 
+    /// The noted trial ended in a failure.
+    ///
+    /// # Errors
+    /// 73 when it cannot be written.
+    pub fn failed(&mut self, trial: &Trial, why: &str, now: DateTime<Utc>) -> Result<()> {
+        self.remember(trial.failure(why, now))?;
+        self.state.trial = None;
+        self.state.health_failures = 0;
+        self.state.last_error = format!("{} failed its trial: {why}", trial.version);
+        self.enter(Phase::RolledBack, now)
+    }
+
     /// Draws the conclusion from how the noted trial ended, if it has.
     ///
     /// # Errors
@@ -90,15 +102,9 @@ impl Memory {
             self.state.trial = None;
             match ending(&env, &trial) {
                 Ending::Committed => self.state.enter(Phase::Success, now).or_else(|_| self.committed(now))?,
-                Ending::Failed(why) => {
-                    self.remember(trial.failure(why, now))?;
-                    self.state.enter(Phase::RolledBack, now)?;
-                    self.state.last_error = format!("{} failed its trial: {why}", trial.version);
-                }
+                Ending::Failed(why) => return self.failed(&trial, why, now),
                 Ending::NotStarted if self.state.not_started == Some(trial.release) => {
-                    self.remember(trial.failure("its trial never started, twice", now))?;
-                    self.state.enter(Phase::RolledBack, now)?;
-                    self.state.last_error = format!("{} never started its trial", trial.version);
+                    return self.failed(&trial, "its trial never started, twice", now);
                 }
                 Ending::NotStarted => {
                     log::warn!("the trial of {} was never seen to start; it can be tried once more", trial.version);

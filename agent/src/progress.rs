@@ -32,7 +32,7 @@ impl Shown {
     /// Starts to show `what` of `total` bytes.
     #[must_use]
     pub fn new(what: &'static str, total: u64) -> Self {
-        let bar = std::io::stderr().is_terminal().then(|| {
+        let bar = can_move_the_cursor().then(|| {
             let style = ProgressStyle::with_template("{msg} [{bar:30}] {bytes}/{total_bytes} {bytes_per_sec} {eta}");
             let bar = ProgressBar::new(total).with_message(what);
             bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()).progress_chars("=> "));
@@ -61,6 +61,14 @@ impl Drop for Shown {
             bar.finish_and_clear();
         }
     }
+}
+
+/// A serial console is a terminal too, but what it shows is usually a log.
+fn can_move_the_cursor() -> bool {
+    let name = nix::unistd::ttyname(std::io::stderr()).unwrap_or_default();
+    let name = name.to_string_lossy();
+    let screen = name.strip_prefix("/dev/tty").is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()));
+    std::io::stderr().is_terminal() && (screen || name.starts_with("/dev/pts/"))
 }
 
 /// A size for people: binary units, one decimal.

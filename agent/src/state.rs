@@ -134,8 +134,8 @@ pub struct State {
     pub not_started: Option<Digest>,
     /// Consecutive failed health runs within one boot.
     pub health_failures: u32,
-    /// Consecutive boots without a healthy run.
-    pub unhealthy_boots: u32,
+    /// The boot that they were in, by the kernel's boot id.
+    pub health_boot: String,
 }
 
 /// Why a run did nothing, though nothing is wrong.
@@ -204,7 +204,7 @@ impl Default for State {
             trial: None,
             not_started: None,
             health_failures: 0,
-            unhealthy_boots: 0,
+            health_boot: String::new(),
         }
     }
 }
@@ -255,6 +255,12 @@ impl State {
         self.last_skip = None;
     }
 
+    /// Ends an attempt that found nothing to do. The phase is what it was before.
+    pub fn stand_down(&mut self, now: DateTime<Utc>) {
+        let phase = self.phase_before.unwrap_or(self.phase);
+        self.set(phase, now);
+    }
+
     /// Ends the attempt in `failed`, with an error that a person can act on.
     pub fn fail(&mut self, error: &Error, now: DateTime<Utc>) {
         self.set(Phase::Failed, now);
@@ -263,8 +269,7 @@ impl State {
 
     /// Notes that now is not the time. The phase is what it was before the attempt.
     pub fn skip(&mut self, error: &Error, now: DateTime<Utc>) {
-        let phase = self.phase_before.unwrap_or(self.phase);
-        self.set(phase, now);
+        self.stand_down(now);
         self.last_skip = Some(Skip { at: now, reason: error.reason.to_owned(), message: told(error) });
     }
 }

@@ -1,5 +1,7 @@
 //! The end of a trial: commit, revert, and what an earlier boot left to settle.
 
+use std::fs;
+
 use bootenv::Slot as Id;
 use bootenv::protocol::{Foreign, Second, State as EnvState, View};
 use chrono::{DateTime, Utc};
@@ -12,6 +14,9 @@ use crate::health::Check;
 use crate::memory::{self, Memory};
 use crate::slot::SlotManifest;
 use crate::state::{self, Phase, Trial};
+
+/// Differs from boot to boot: failed runs count within one.
+const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 
 /// What a health run did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -95,12 +100,12 @@ pub fn judge(
     checks: &[Check],
     now: DateTime<Utc>,
 ) -> Result<Judged> {
-    let healthy = checks.iter().all(|check| check.passed);
+    let healthy = passed(checks);
     let (verdict, message) = if boot.legacy {
         legacy(boot, healthy)?
     } else {
         match boot.env.view() {
-            View::Ours(env) if env.commit(boot.booted).is_ok() => judge_trial(config, boot, memory, env, healthy, now)?,
+            View::Ours(env) if env.commit(boot.booted).is_ok() => judge_trial(config, boot, memory, env, checks, now)?,
             View::Ours(_) => settle_boot(boot, memory, healthy, now)?,
             View::Foreign(foreign) => adopt(boot, foreign, healthy)?,
             View::Invalid => rebuild(boot, memory, healthy, now)?,
@@ -113,20 +118,29 @@ pub fn judge(
     Ok(Judged { healthy, verdict, message })
 }
 
+fn passed(checks: &[Check]) -> bool {
+    checks.iter().all(|check| check.passed)
+}
+
 fn judge_trial(
     config: &Config,
     boot: &mut Boot,
     memory: &mut Memory,
     env: EnvState,
-    healthy: bool,
+    checks: &[Check],
     now: DateTime<Utc>,
 ) -> Result<(Verdict, String)> {
     let slot = env.active;
-    if healthy {
+    if passed(checks) {
         boot.env.store(&env.commit(boot.booted).map_err(illegal)?)?;
         memory.state.not_started = None;
         memory.conclude(boot, now)?;
         return Ok((Verdict::Committed, format!("slot {slot} is committed")));
+    }
+    let boot_id = fs::read_to_string(BOOT_ID).unwrap_or_default();
+    if memory.state.health_boot != boot_id.trim() {
+        memory.state.health_failures = 0;
+        memory.state.health_boot = boot_id.trim().to_owned();
     }
     memory.state.health_failures += 1;
     let (failures, limit) = (memory.state.health_failures, config.auto_rollback_after);
@@ -135,7 +149,8 @@ fn judge_trial(
         let rest = if limit == 0 { "the deadline ends the trial".into() } else { format!("reverted after {limit}") };
         return Ok((Verdict::Waiting, format!("slot {slot} is on trial, failed run {failures}; {rest}")));
     }
-    revert(boot, memory, env, now)?;
+    let bad = checks.iter().filter(|check| !check.passed).map(|check| check.name.as_str()).collect::<Vec<_>>();
+    revert(boot, memory, env, &format!("unhealthy: {}", bad.join(", ")), now)?;
     Ok((
         Verdict::Reverted,
         format!("slot {slot} is reverted after {failures} failed runs; slot {} boots next", env.good),
@@ -143,10 +158,12 @@ fn judge_trial(
 }
 
 /// The store comes first: its mark and the noted trial together say what failed, even if the power goes in between.
-fn revert(boot: &mut Boot, memory: &mut Memory, env: EnvState, now: DateTime<Utc>) -> Result<()> {
+fn revert(boot: &mut Boot, memory: &mut Memory, env: EnvState, why: &str, now: DateTime<Utc>) -> Result<()> {
     boot.env.store(&env.revert(boot.booted).map_err(illegal)?)?;
-    memory.state.health_failures = 0;
-    memory.conclude(boot, now)
+    match memory.state.trial.take() {
+        Some(trial) => memory.failed(&trial, why, now),
+        None => memory.conclude(boot, now),
+    }
 }
 
 /// Ends a trial that the bootloader gave up, and remembers how the last one ended. For `apply` too.
@@ -248,7 +265,7 @@ pub fn rollback(boot: &mut Boot, memory: &mut Memory, now: DateTime<Utc>) -> Res
     let booted = boot.booted.slot;
     if env.revert(boot.booted).is_ok() {
         seen(boot, memory, now)?;
-        revert(boot, memory, env, now)?;
+        revert(boot, memory, env, "reverted by rollback", now)?;
         let message = format!("the trial of slot {booted} is over\nnext: reboot into slot {}", env.good);
         return Ok(Back { outcome: "reverted", reboot: true, message });
     }
@@ -256,7 +273,8 @@ pub fn rollback(boot: &mut Boot, memory: &mut Memory, now: DateTime<Utc>) -> Res
         let left = boot.slots.get(env.active).manifest()?;
         boot.env.store(&next)?;
         memory.state.trial = None;
-        leave(memory, left, "its activation was taken back by rollback", now)?;
+        leave(memory, left, "its activation was taken back by rollback")?;
+        memory.enter(Phase::RolledBack, now)?;
         let message = format!("slot {} is not activated any more; slot {booted} boots next", env.active);
         return Ok(Back { outcome: "cancelled", reboot: false, message });
     }
@@ -270,14 +288,12 @@ pub fn rollback(boot: &mut Boot, memory: &mut Memory, now: DateTime<Utc>) -> Res
     let left = boot.slots.get(booted).manifest()?;
     memory.note(note(trial, booted.other(), &content))?;
     boot.env.store(&next)?;
-    leave(memory, left, "it was left by rollback", now)?;
+    leave(memory, left, "it was left by rollback")?;
+    memory.enter(Phase::Activated, now)?;
     let message = format!("{} in slot {} boots next, on trial\nnext: reboot", content.version, booted.other());
     Ok(Back { outcome: "trial-of-previous", reboot: true, message })
 }
 
-fn leave(memory: &mut Memory, content: Option<SlotManifest>, why: &str, now: DateTime<Utc>) -> Result<()> {
-    if let Some(content) = content {
-        memory.remember(memory::failure(&content, why, now))?;
-    }
-    memory.enter(Phase::RolledBack, now)
+fn leave(memory: &mut Memory, content: Option<SlotManifest>, why: &str) -> Result<()> {
+    content.map_or(Ok(()), |content| memory.remember(memory::failure(&content, why, Utc::now())))
 }

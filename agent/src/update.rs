@@ -279,6 +279,10 @@ pub fn apply(
         log::info!("{} of {} is signed by {}", release.version, offer.origin, names(&by).join(", "));
     }
     if is_running(&running, &offer) {
+        if !what.dry_run {
+            memory.state.stand_down(now);
+            memory.save()?;
+        }
         return Ok(Applied::new("up-to-date", (&release.version, digest.to_string()), booted));
     }
     gates::pass(&release_gates(config, boot, memory, &running, what.lifted, (release, digest)))?;

@@ -79,7 +79,8 @@ impl fmt::Display for Medium {
         match self {
             Medium::File(path) => path.display().fmt(f),
             Medium::Device { device, offset, file } => {
-                write!(f, "{} ({} at byte {offset})", file.display(), device.display())
+                let name = file.file_name().unwrap_or_default().display();
+                write!(f, "{name} on {} at byte {offset}", device.display())
             }
         }
     }
