@@ -1,6 +1,7 @@
 //! Where releases come from.
 
 pub mod oci;
+mod reference;
 
 use bytes::Bytes;
 

@@ -7,7 +7,7 @@ use reqwest::Url;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
-use super::{Body, Offer, Source};
+use super::{Body, Offer, Source, reference};
 use crate::error::{Error, Exit, Result};
 use crate::fetch::{self, Answer, BlobBody, Client, Deadline, FetchOptions};
 use crate::release::{self, Architecture, Blob, Descriptor, Digest, Manifest, Release, SIGNATURE_TYPE};
@@ -33,13 +33,13 @@ enum Wanted {
 }
 
 impl OciSource {
-    /// `reference` is `host/path`, `host/path:tag` or `host/path@sha256:…`. A `tag` counts more than the reference's own;
+    /// `text` is `host/path`, `host/path:tag` or `host/path@sha256:…`. A `tag` counts more than the reference's own;
     /// `default_tag` (the channel) is for when there is neither. No request is sent yet.
-    pub fn new(options: &FetchOptions, reference: &str, tag: Option<&str>, default_tag: &str) -> Result<Self> {
+    pub fn new(options: &FetchOptions, text: &str, tag: Option<&str>, default_tag: &str) -> Result<Self> {
         // Somebody may have put a password there.
-        let safe = match reference.rsplit_once('@') {
+        let safe = match text.rsplit_once('@') {
             Some((_, rest)) if !rest.starts_with("sha") => rest,
-            _ => reference,
+            _ => text,
         };
         let bad = |why: &str| {
             let message = format!("registry \"{}\": {why}", text::shown(safe));
@@ -47,33 +47,33 @@ impl OciSource {
                 "Write it as host.name/path, host:port/path:tag or host.name/path@sha256:...; a host has a dot or a port.",
             )
         };
-        let parsed: Reference = reference.parse().map_err(|e| bad(&format!("{e}")))?;
-        let name = reference.split('@').next().unwrap_or_default();
-        // The parser's own defaults, a public registry and the tag `latest`, are nobody's wish on a device.
-        if !name.starts_with(&format!("{}/", parsed.registry())) {
-            return Err(bad("it does not start with a host"));
-        }
-        let own_tag = parsed.tag().filter(|_| name.rsplit('/').next().is_some_and(|last| last.contains(':')));
-        let wanted = match (parsed.digest(), tag) {
+        let parts = reference::parse(text).map_err(bad)?;
+        let (host, repository) = (parts.host.to_owned(), parts.repository.to_owned());
+        let (wanted, reference) = match (parts.digest, tag) {
             (Some(_), Some(_)) => return Err(bad("it has a digest, so there can be no tag")),
-            (Some(digest), None) => Wanted::Digest(digest.parse().map_err(|e: Error| bad(&e.message))?),
-            (None, tag) => Wanted::Tag(tag.or(own_tag).unwrap_or(default_tag).to_owned()),
-        };
-        let origin = format!("{}/{}", parsed.registry(), parsed.repository());
-        let origin = match &wanted {
-            Wanted::Digest(digest) => format!("{origin}@{digest}"),
-            Wanted::Tag(tag) if format!("{origin}:{tag}").parse::<Reference>().is_ok_and(|r| r.tag() == Some(tag)) => {
-                format!("{origin}:{tag}")
+            (Some(digest), None) => {
+                let digest: Digest = digest.parse().map_err(|e: Error| bad(&e.message))?;
+                (Wanted::Digest(digest), Reference::with_digest(host, repository, digest.to_string()))
             }
-            Wanted::Tag(tag) => {
-                let message = format!("\"{}\" cannot be a tag", text::shown(tag));
-                return Err(Error::new(Exit::Config, "bad-tag", message)
-                    .remedy("Name the tag: up to 128 letters, digits, dots, dashes and underscores."));
+            (None, tag) => {
+                let tag = tag.or(parts.tag).unwrap_or(default_tag).to_owned();
+                if !reference::is_tag(&tag) {
+                    let message = format!("\"{}\" cannot be a tag", text::shown(&tag));
+                    return Err(Error::new(Exit::Config, "bad-tag", message)
+                        .remedy("Name the tag: up to 128 letters, digits, dots, dashes and underscores."));
+                }
+                (Wanted::Tag(tag.clone()), Reference::with_tag(host, repository, tag))
             }
         };
         let client = Client::new(options)?;
-        let root = client.root(parsed.resolve_registry())?;
-        Ok(Self { client: Rc::new(client), root, repository: parsed.repository().to_owned(), wanted, origin })
+        let root = client.root(reference.resolve_registry())?;
+        Ok(Self {
+            client: Rc::new(client),
+            root,
+            wanted,
+            origin: reference.whole(),
+            repository: reference.repository().to_owned(),
+        })
     }
 
     fn url(&self, kind: &str, reference: &str) -> Url {

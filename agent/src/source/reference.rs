@@ -1,0 +1,136 @@
+//! Names of releases in registries: `host/path`, `host/path:tag`, `host/path@sha256:…`.
+//!
+//! The parser of the OCI crate takes any such name, with defaults of its own (a public registry, the tag `latest`) that are
+//! nobody's wish on a device; and its regular expression takes 13 MiB of memory, more than all the rest of an update.
+
+/// The parts of a reference, none of them a default.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Parts<'a> {
+    /// With a dot, a port, or `localhost`.
+    pub(super) host: &'a str,
+    pub(super) repository: &'a str,
+    pub(super) tag: Option<&'a str>,
+    /// Whatever follows the `@`.
+    pub(super) digest: Option<&'a str>,
+}
+
+/// The error says what is wrong.
+pub(super) fn parse(reference: &str) -> Result<Parts<'_>, &'static str> {
+    let (name, digest) = match reference.split_once('@') {
+        Some((name, digest)) => (name, Some(digest)),
+        None => (reference, None),
+    };
+    let (host, path) = name.split_once('/').filter(|(host, _)| is_host(host)).ok_or("it does not start with a host")?;
+    let (repository, tag) = match path.split_once(':') {
+        Some((repository, tag)) => (repository, Some(tag)),
+        None => (path, None),
+    };
+    if repository.len() > 255 || !repository.split('/').all(is_path_component) {
+        return Err("its path is not the name of a repository: lower-case letters, digits and single separators");
+    }
+    if tag.is_some_and(|tag| !is_tag(tag)) {
+        return Err("its tag is not one");
+    }
+    Ok(Parts { host, repository, tag, digest })
+}
+
+/// Letters, digits and `_`, also `.` and `-` but not at the start; at most 128.
+pub(super) fn is_tag(tag: &str) -> bool {
+    let word = |b: u8| b.is_ascii_alphanumeric() || b == b'_';
+    tag.len() <= 128 && tag.bytes().next().is_some_and(word) && tag.bytes().all(|b| word(b) || matches!(b, b'.' | b'-'))
+}
+
+fn is_host(host: &str) -> bool {
+    let (name, port) = match host.split_once(':') {
+        Some((name, port)) => (name, Some(port)),
+        None => (host, None),
+    };
+    let label = |label: &str| {
+        label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
+            && !label.is_empty()
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+    };
+    name.split('.').all(label)
+        && port.is_none_or(|port| port.parse::<u16>().is_ok() && port.bytes().all(|b| b.is_ascii_digit()))
+        && (host.contains(['.', ':']) || host == "localhost")
+}
+
+/// Letters and digits, with `.`, `_`, `__` or any number of `-` between them.
+fn is_path_component(component: &str) -> bool {
+    let alphanumeric = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
+    component.starts_with(alphanumeric)
+        && component.ends_with(alphanumeric)
+        && component
+            .split(alphanumeric)
+            .all(|gap| matches!(gap, "" | "." | "_" | "__") || gap.bytes().all(|b| b == b'-'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use oci_client::Reference;
+    use proptest::prelude::*;
+
+    #[test]
+    fn the_parts_are_told_apart() {
+        let parts = |text| parse(text).map(|p| (p.host, p.repository, p.tag, p.digest));
+        assert_eq!(parts("a.b/c"), Ok(("a.b", "c", None, None)));
+        assert_eq!(parts("a:5000/c/d:e"), Ok(("a:5000", "c/d", Some("e"), None)));
+        assert_eq!(parts("localhost/c:e@sha256:00"), Ok(("localhost", "c", Some("e"), Some("sha256:00"))));
+        for wrong in [
+            "",
+            "/",
+            "a",
+            "a:5000",
+            "a/b",
+            "a.b/",
+            "a.b/c:",
+            "a.b//c",
+            "a.b/C",
+            "a:x/c",
+            "a:+1/c",
+            "a:65536/c",
+            "[::1]/c",
+        ] {
+            parse(wrong).map(|_| wrong).unwrap_err();
+        }
+    }
+
+    fn agree(text: &str) {
+        let digest = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+        for text in [text.to_owned(), format!("{text}@{digest}")] {
+            let oracle = text.parse::<Reference>();
+            match (parse(&text), oracle) {
+                (Ok(ours), Ok(theirs)) => {
+                    assert_eq!((ours.host, ours.repository), (theirs.registry(), theirs.repository()), "{text}");
+                    let default = ours.tag.is_none() && ours.digest.is_none();
+                    assert_eq!(ours.tag, theirs.tag().filter(|_| !default), "{text}");
+                    assert_eq!(ours.digest, theirs.digest(), "{text}");
+                }
+                (Ok(_), Err(e)) => panic!("{text}: only we accept it: {e}"),
+                // They also take names without host, for a public registry, and ports that there are not.
+                (Err(why), Ok(theirs)) => assert!(
+                    theirs.registry() == "docker.io"
+                        || theirs.registry().rsplit(':').next().is_some_and(|p| p.len() > 4),
+                    "{text}: only we refuse it: {why}"
+                ),
+                (Err(_), Err(_)) => {}
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn the_crate_for_oci_reads_the_same(text in "[ab]{1,2}[.:][a1-]{1,3}/[aA.1_/-]{1,8}(:[aA._-]{0,4})?") {
+            agree(&text);
+        }
+
+        #[test]
+        fn the_crate_for_oci_reads_the_same_in_arbitrary_text(text in "[aA1._:/@-]{0,16}|\\PC{0,16}") {
+            // A word in their tags can be of any script; registries only know this one.
+            prop_assume!(text.is_ascii());
+            agree(&text);
+        }
+    }
+}
