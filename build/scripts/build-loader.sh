@@ -35,7 +35,7 @@ END
 
 # Only what grub.cfg uses. gcry_sha256 is loaded by name: nothing depends on it. all_video: a screen for the kernel.
 modules='part_gpt part_msdos fat ext2 normal configfile echo test true loadenv hashsum gcry_sha256 linux boot search
-    search_label regexp sleep reboot serial terminal'
+    multiboot search_label regexp sleep reboot serial terminal'
 # shellcheck disable=SC2086 # a list of module names
 {
     grub-mkimage -d "$lib/i386-pc" -O i386-pc -o "$dir/core.img" -p '(,gpt1)/grub' -c "$dir/early-pc.cfg" \
