@@ -10,7 +10,7 @@
 #   KERNEL_ARGS=TEXT  kernel command line instead of grub.cfg's default (console=tty0 console=ttyS0,115200n8)
 #   DATA=DIR          files of the data partition (empty)
 #   ESP_MIB=, SLOT_MIB=, DATA_MIB=
-#                     sizes of the EFI partition, of each slot, of the data partition (64, 256, 256)
+#                     sizes of the EFI partition, of each slot, of the data partition (128, 256, 256)
 #   GRUB_CFG=FILE     the bootloader's script (bootenv/loader/grub.cfg)
 #   LOADER=DIR        what build-loader.sh made (made anew)
 #
@@ -21,7 +21,7 @@ PATH=$PATH:/usr/sbin:/sbin
 
 root=$(cd "$(dirname "$0")/../.." && pwd)
 output=${OUTPUT:-$root/target/image/disk.img}
-esp=${ESP_MIB:-64}
+esp=${ESP_MIB:-128}
 slot=${SLOT_MIB:-256}
 data=${DATA_MIB:-256}
 grub_cfg=${GRUB_CFG:-$root/bootenv/loader/grub.cfg}
@@ -122,9 +122,11 @@ for name in vmlinuz kubesolo-os.gz; do
     mkdir -p "$work/names/$name"
     echo 'By this file GRUB sees which name a hash file lists.' >"$work/names/$name/$name"
 done
+# Sectors per cluster: FAT32 must have 65525 clusters; with more than one each file of the environment is in one piece.
+if [ "$esp" -lt 68 ]; then cluster=1; elif [ "$esp" -lt 136 ]; then cluster=2; elif [ "$esp" -lt 272 ]; then cluster=4; else cluster=8; fi
 export MTOOLS_SKIP_CHECK=1
 fat=$disk@@1M
-mformat -i "$fat" -F -c "$([ "$esp" -lt 256 ] && echo 1 || echo 8)" -T $((esp * mib)) -h 64 -s 32 -H $mib -v KSOLOEFI ::
+mformat -i "$fat" -F -c "$cluster" -T $((esp * mib)) -h 64 -s 32 -H $mib -v KSOLOEFI ::
 mmd -i "$fat" ::/EFI ::/EFI/BOOT ::/grub
 mcopy -i "$fat" "$loader/BOOTX64.EFI" ::/EFI/BOOT/BOOTX64.EFI
 mcopy -i "$fat" "$grub_cfg" ::/grub/grub.cfg
