@@ -1,0 +1,267 @@
+//! Disks of virtual devices: built by the project's own script, changed and read without root.
+
+use std::fs::{self, File};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use bootenv::Slot;
+use bootenv::grub::{Block, SIZE};
+use sha2::{Digest, Sha256};
+
+use crate::{Result, root, run, tool};
+
+const MIB: u64 = 1024 * 1024;
+/// File name of the kernel in a slot.
+pub const KERNEL: &str = "vmlinuz";
+/// File name of the initramfs in a slot.
+pub const INITRAMFS: &str = "kubesolo-os.gz";
+
+/// What goes into a slot.
+#[derive(Clone, Debug)]
+pub struct Content {
+    /// The kernel.
+    pub kernel: PathBuf,
+    /// The initramfs.
+    pub initramfs: PathBuf,
+    /// The slot manifest, if there is to be one.
+    pub manifest: Option<PathBuf>,
+}
+
+impl Content {
+    /// Without a manifest.
+    #[must_use]
+    pub fn new(kernel: &Path, initramfs: &Path) -> Self {
+        Self { kernel: kernel.to_owned(), initramfs: initramfs.to_owned(), manifest: None }
+    }
+}
+
+/// A disk to be built.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// Slot A, active and good.
+    pub a: Content,
+    /// Slot B, void whatever is in it.
+    pub b: Option<Content>,
+    /// Kernel command line in place of the default.
+    pub kernel_args: Option<String>,
+    /// Files of the data partition.
+    pub data: Option<PathBuf>,
+    /// Sizes in MiB.
+    pub size: Size,
+}
+
+/// Sizes of the partitions in MiB.
+#[derive(Clone, Copy, Debug)]
+pub struct Size {
+    /// EFI partition.
+    pub esp: u64,
+    /// Each slot.
+    pub slot: u64,
+    /// Data partition.
+    pub data: u64,
+}
+
+impl Plan {
+    /// A disk for a real kernel, slot B empty.
+    #[must_use]
+    pub fn new(a: Content) -> Self {
+        Self { a, b: None, kernel_args: None, data: None, size: Size { esp: 34, slot: 64, data: 32 } }
+    }
+
+    /// Builds the disk.
+    ///
+    /// # Errors
+    /// The script fails.
+    pub fn build(&self, output: &Path) -> Result<Disk> {
+        let mut script = Command::new(root().join("build/scripts/build-image.sh"));
+        script.env("OUTPUT", output);
+        script.env("ESP_MIB", self.size.esp.to_string());
+        script.env("SLOT_MIB", self.size.slot.to_string());
+        script.env("DATA_MIB", self.size.data.to_string());
+        for name in ["MANIFEST", "KERNEL_B", "INITRAMFS_B", "MANIFEST_B", "KERNEL_ARGS", "DATA", "LOADER", "GRUB_CFG"] {
+            script.env_remove(name);
+        }
+        for (content, suffix) in [(Some(&self.a), ""), (self.b.as_ref(), "_B")] {
+            let Some(content) = content else { continue };
+            script.env(format!("KERNEL{suffix}"), &content.kernel);
+            script.env(format!("INITRAMFS{suffix}"), &content.initramfs);
+            if let Some(manifest) = &content.manifest {
+                script.env(format!("MANIFEST{suffix}"), manifest);
+            }
+        }
+        if let Some(args) = &self.kernel_args {
+            script.env("KERNEL_ARGS", args);
+        }
+        if let Some(data) = &self.data {
+            script.env("DATA", data);
+        }
+        run(&mut script)?;
+        Ok(Disk { path: output.to_owned(), size: self.size })
+    }
+}
+
+/// A disk that was built here. Only to be touched while no device runs from it.
+#[derive(Clone, Debug)]
+pub struct Disk {
+    /// The raw image.
+    pub path: PathBuf,
+    /// Sizes of its partitions.
+    pub size: Size,
+}
+
+impl Disk {
+    /// Offset of the EFI partition in bytes.
+    pub const ESP: u64 = MIB;
+
+    /// Offset and size of a slot's partition in bytes.
+    #[must_use]
+    pub fn slot(&self, slot: Slot) -> (u64, u64) {
+        let before = if slot == Slot::A { 0 } else { self.size.slot };
+        ((1 + self.size.esp + before) * MIB, self.size.slot * MIB)
+    }
+
+    /// The main block of the environment.
+    ///
+    /// # Errors
+    /// It cannot be read or is none.
+    pub fn env(&self) -> Result<Block> {
+        self.block("grubenv")
+    }
+
+    /// The second file of the environment.
+    ///
+    /// # Errors
+    /// It cannot be read or is none.
+    pub fn second(&self) -> Result<Block> {
+        self.block("ksenv2")
+    }
+
+    fn block(&self, name: &str) -> Result<Block> {
+        Block::parse(&self.esp_file(&format!("grub/{name}"))?).map_err(|e| format!("grub/{name}: {e}").into())
+    }
+
+    /// A file of the EFI partition.
+    ///
+    /// # Errors
+    /// It is not there.
+    pub fn esp_file(&self, path: &str) -> Result<Vec<u8>> {
+        run(self.mtools("mtype")?.arg(format!("::/{path}")))
+    }
+
+    /// Writes a file of the EFI partition anew.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub fn put_esp_file(&self, path: &str, bytes: &[u8]) -> Result<()> {
+        let file = self.path.with_extension("tmp");
+        fs::write(&file, bytes)?;
+        run(self.mtools("mcopy")?.arg("-o").arg(&file).arg(format!("::/{path}")))?;
+        fs::remove_file(file)?;
+        Ok(())
+    }
+
+    fn mtools(&self, name: &str) -> Result<Command> {
+        let mut command = Command::new(tool(name)?);
+        command.env("MTOOLS_SKIP_CHECK", "1").arg("-i").arg(format!("{}@@{}", self.path.display(), Self::ESP));
+        Ok(command)
+    }
+
+    /// Stores the main block in place, as the agent does.
+    ///
+    /// # Errors
+    /// It is not found on the disk or cannot be written.
+    pub fn set_env(&self, block: &Block) -> Result<()> {
+        self.overwrite("grubenv", block.bytes())
+    }
+
+    /// Stores the second file in place.
+    ///
+    /// # Errors
+    /// It is not found on the disk or cannot be written.
+    pub fn set_second(&self, block: &Block) -> Result<()> {
+        self.overwrite("ksenv2", block.bytes())
+    }
+
+    fn overwrite(&self, name: &str, bytes: &[u8]) -> Result<()> {
+        let old = self.esp_file(&format!("grub/{name}"))?;
+        let file = File::options().read(true).write(true).open(&self.path)?;
+        file.write_all_at(bytes, find(&file, &old, Self::ESP, self.size.esp * MIB)?)?;
+        Ok(())
+    }
+
+    /// A file of a slot.
+    ///
+    /// # Errors
+    /// It is not there.
+    pub fn slot_file(&self, slot: Slot, name: &str) -> Result<Vec<u8>> {
+        let to = self.path.with_extension("tmp");
+        // debugfs always exits 0; what it wrote tells.
+        let _ = fs::remove_file(&to);
+        self.debugfs(slot, false, &format!("dump /{name} {}", to.display()))?;
+        let bytes = fs::read(&to).map_err(|_| format!("slot {slot} has no file {name}"))?;
+        fs::remove_file(to)?;
+        Ok(bytes)
+    }
+
+    /// Removes a file of a slot.
+    ///
+    /// # Errors
+    /// The slot cannot be changed.
+    pub fn remove_slot_file(&self, slot: Slot, name: &str) -> Result<()> {
+        self.debugfs(slot, true, &format!("rm /{name}"))
+    }
+
+    /// Writes a file of a slot anew, without touching its hash file.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub fn put_slot_file(&self, slot: Slot, name: &str, bytes: &[u8]) -> Result<()> {
+        let from = self.path.with_extension("put");
+        fs::write(&from, bytes)?;
+        self.remove_slot_file(slot, name)?;
+        self.debugfs(slot, true, &format!("write {} /{name}", from.display()))?;
+        fs::remove_file(from)?;
+        if self.slot_file(slot, name)? != bytes {
+            return Err(format!("slot {slot}: {name} was not written: is the slot too small?").into());
+        }
+        Ok(())
+    }
+
+    /// Writes a file of a slot and the hash file that describes it.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub fn put_slot_file_and_hash(&self, slot: Slot, name: &str, bytes: &[u8]) -> Result<()> {
+        self.put_slot_file(slot, name, bytes)?;
+        self.put_slot_file(slot, &format!("{name}.sha256"), hash_line(name, bytes).as_bytes())
+    }
+
+    fn debugfs(&self, slot: Slot, write: bool, request: &str) -> Result<()> {
+        let mut command = Command::new(tool("debugfs")?);
+        if write {
+            command.arg("-w");
+        }
+        command.args(["-R", request]).arg(format!("{}?offset={}", self.path.display(), self.slot(slot).0));
+        run(&mut command)?;
+        Ok(())
+    }
+}
+
+/// The line of a hash file.
+#[must_use]
+pub fn hash_line(name: &str, bytes: &[u8]) -> String {
+    format!("{}  {name}\n", hex::encode(Sha256::digest(bytes)))
+}
+
+/// Finds a file of one block by its content, sector by sector.
+fn find(disk: &File, content: &[u8], from: u64, size: u64) -> Result<u64> {
+    let mut bytes = vec![0; usize::try_from(size)?];
+    disk.read_exact_at(&mut bytes, from)?;
+    let mut places = (0..bytes.len() - SIZE).step_by(512).filter(|at| &bytes[*at..*at + SIZE] == content);
+    match (places.next(), places.next()) {
+        (Some(at), None) => Ok(from + at as u64),
+        (None, _) => Err("the block is not in one piece on the disk".into()),
+        _ => Err("the block is on the disk twice".into()),
+    }
+}

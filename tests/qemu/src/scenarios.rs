@@ -1,0 +1,294 @@
+//! The stories.
+
+use std::str::FromStr;
+
+use bootenv::grub::Block;
+use bootenv::protocol::{Booted, Foreign, Second, State, View};
+use bootenv::{Slot, TrialId};
+
+use crate::image::{Content, Disk, INITRAMFS, KERNEL, Plan};
+use crate::initramfs::{self, Then};
+use crate::machine::{Device, Firmware, Machine};
+use crate::runner::{Run, Scenario};
+use crate::{Result, root, table};
+
+/// All of them.
+pub const ALL: &[Scenario] = &[
+    Scenario {
+        name: "table-quick",
+        about: "GRUB and the model decide alike, every pair of conditions",
+        firmware: Firmware::Bios,
+        quick: true,
+        wide: true,
+        body: table::quick,
+    },
+    Scenario {
+        name: "table",
+        about: "GRUB and the model decide alike, every three conditions",
+        firmware: Firmware::Bios,
+        quick: false,
+        wide: true,
+        body: table::all,
+    },
+    Scenario {
+        name: "commit",
+        about: "a trial boots, is committed, and later boots write nothing",
+        firmware: Firmware::Uefi,
+        quick: true,
+        wide: false,
+        body: commit,
+    },
+    Scenario {
+        name: "commit-bios",
+        about: "the same through BIOS",
+        firmware: Firmware::Bios,
+        quick: true,
+        wide: false,
+        body: commit,
+    },
+    Scenario {
+        name: "panic",
+        about: "a release that panics uses up its tries, then the last good one is back",
+        firmware: Firmware::Uefi,
+        quick: true,
+        wide: false,
+        body: panic,
+    },
+    Scenario {
+        name: "corrupt-kernel",
+        about: "a kernel that does not match its hash is never started",
+        firmware: Firmware::Uefi,
+        quick: true,
+        wide: false,
+        body: corrupt_kernel,
+    },
+    Scenario {
+        name: "truncated-initramfs",
+        about: "half an initramfs with a fitting hash ends in a panic, and that in the last good release",
+        firmware: Firmware::Bios,
+        quick: true,
+        wide: false,
+        body: truncated_initramfs,
+    },
+    Scenario {
+        name: "power-cut-in-trial",
+        about: "power cuts during a trial count as tries, and during a committed release do not",
+        firmware: Firmware::Uefi,
+        quick: false,
+        wide: false,
+        body: power_cut_in_trial,
+    },
+    Scenario {
+        name: "foreign-env",
+        about: "an environment that somebody else wrote, out of tries: GRUB loads a second kernel, and it gets its command line",
+        firmware: Firmware::Uefi,
+        quick: false,
+        wide: false,
+        body: foreign_env,
+    },
+];
+
+const TRIAL: TrialId = TrialId(0x1234_abcd);
+
+/// What userspace of a test initramfs said about its boot.
+struct Up {
+    release: String,
+    booted: Booted,
+}
+
+impl Up {
+    fn wait(machine: &mut Machine) -> Result<Self> {
+        let line = machine.wait_for("test: release=")?;
+        let word = |name: &str| {
+            let mut found = line.split_whitespace().filter_map(|word| word.strip_prefix(name));
+            match (found.next(), found.next()) {
+                (found, None) => Ok(found),
+                _ => Err(format!("{name} twice: {line}")),
+            }
+        };
+        if word("ks.proto=")? != Some("1") {
+            return Err(format!("no ks.proto=1: {line}").into());
+        }
+        Ok(Self {
+            release: word("release=")?.ok_or("no release")?.to_owned(),
+            booted: Booted {
+                slot: read(word("kubesolo.slot=")?, &line)?,
+                trial: read(word("ks.trial=")?, &line)?,
+                fallback: word("ks.fallback=")?.map(|f| read(Some(f), &line)).transpose()?,
+            },
+        })
+    }
+}
+
+fn read<T: FromStr>(word: Option<&str>, line: &str) -> Result<T> {
+    word.and_then(|word| word.parse().ok()).ok_or_else(|| format!("missing or odd: {line}").into())
+}
+
+/// A device with release v1 in slot A, good, and release v2 in slot B.
+struct Pair {
+    disk: Disk,
+    device: Device,
+}
+
+impl Pair {
+    fn build(run: &Run, v2: Then) -> Result<Self> {
+        let kernel = root().join("target/kernels/cloud/vmlinuz");
+        if !kernel.exists() {
+            return Err(format!("{} is missing: run build/scripts/setup.sh qemu", kernel.display()).into());
+        }
+        let v1 = run.write("v1.gz", &initramfs::make("v1", Then::Idle)?)?;
+        let v2 = run.write("v2.gz", &initramfs::make("v2", v2)?)?;
+        let mut plan = Plan::new(Content::new(&kernel, &v1));
+        plan.b = Some(Content::new(&kernel, &v2));
+        // The last panic= counts.
+        plan.kernel_args = Some("console=ttyS0,115200n8 quiet panic=1".to_owned());
+        let disk = plan.build(&run.file("disk.img"))?;
+        let device = Device::new(run.firmware, &disk.path);
+        Ok(Self { disk, device })
+    }
+
+    fn power_on(&self, run: &Run) -> Result<Machine> {
+        Machine::power_on(&self.device, &run.dir)
+    }
+
+    fn state(&self) -> Result<State> {
+        match self.disk.env()?.view() {
+            View::Ours(state) => Ok(state),
+            other => Err(format!("the environment is not ours: {other:?}").into()),
+        }
+    }
+
+    /// Stores what the agent would store.
+    fn store(&self, next: &State) -> Result<()> {
+        let block = self.disk.env()?.with(&next.variables()).map_err(|e| e.to_string())?;
+        self.disk.set_env(&block)?;
+        self.disk.set_second(&Block::second(&Second::of(next)))
+    }
+
+    /// Makes the filled slot B the active one, on trial.
+    fn activate(&self) -> Result<State> {
+        let next = self.state()?.activate(Slot::A, TRIAL).map_err(|e| e.to_string())?;
+        self.store(&next)?;
+        Ok(next)
+    }
+}
+
+/// An error that names what was seen in place of what was wanted.
+fn expect<T: PartialEq + std::fmt::Debug>(what: &str, seen: &T, wanted: &T) -> Result<()> {
+    if seen == wanted {
+        return Ok(());
+    }
+    Err(format!("{what}: {seen:?} instead of {wanted:?}").into())
+}
+
+fn expect_up(machine: &mut Machine, release: &str, booted: Booted) -> Result<()> {
+    let up = Up::wait(machine)?;
+    expect("release", &up.release.as_str(), &release)?;
+    expect("boot", &up.booted, &booted)
+}
+
+fn commit(run: &Run) -> Result<()> {
+    let pair = Pair::build(run, Then::Idle)?;
+    let before = pair.disk.env()?;
+    let mut machine = pair.power_on(run)?;
+    expect_up(&mut machine, "v1", Booted::ordinary(Slot::A))?;
+    machine.power_cut()?;
+    expect("the environment after an ordinary boot", &pair.disk.env()?, &before)?;
+
+    let activated = pair.activate()?;
+    let trial = Booted { trial: TRIAL, ..Booted::ordinary(Slot::B) };
+    let mut machine = pair.power_on(run)?;
+    machine.wait_for("ks: boot slot=B try counter=2 trial=1234abcd")?;
+    expect_up(&mut machine, "v2", trial)?;
+    machine.power_cut()?;
+    expect("the environment in the trial", &pair.state()?, &State { counter: 2, ..activated })?;
+
+    pair.store(&pair.state()?.commit(trial).map_err(|e| e.to_string())?)?;
+    let committed = pair.disk.env()?;
+    let mut machine = pair.power_on(run)?;
+    expect_up(&mut machine, "v2", Booted::ordinary(Slot::B))?;
+    // A reset is no power cut, and no try either.
+    machine.reset()?;
+    expect_up(&mut machine, "v2", Booted::ordinary(Slot::B))?;
+    machine.power_cut()?;
+    expect("the environment after committed boots", &pair.disk.env()?, &committed)
+}
+
+/// Powers the device on after an activation and sees it use up three tries and come back to v1.
+fn tries_run_out(run: &Run, pair: &Pair, sign: &str) -> Result<()> {
+    let activated = pair.activate()?;
+    let mut machine = pair.power_on(run)?;
+    for counter in [2, 1, 0] {
+        machine.wait_for(&format!("ks: boot slot=B try counter={counter} trial=1234abcd"))?;
+        machine.wait_for(sign)?;
+    }
+    machine.wait_for("ks: no tries left for slot B: back to slot A")?;
+    expect_up(&mut machine, "v1", Booted::ordinary(Slot::A))?;
+    machine.power_cut()?;
+    let back = State { counter: 0, ..activated }.back_to_good();
+    expect("the environment after the last try", &pair.state()?, &back)
+}
+
+fn panic(run: &Run) -> Result<()> {
+    tries_run_out(run, &Pair::build(run, Then::Panic)?, "test: release=v2")
+}
+
+fn truncated_initramfs(run: &Run) -> Result<()> {
+    let pair = Pair::build(run, Then::Idle)?;
+    let whole = pair.disk.slot_file(Slot::B, INITRAMFS)?;
+    pair.disk.put_slot_file_and_hash(Slot::B, INITRAMFS, &whole[..whole.len() / 2])?;
+    tries_run_out(run, &pair, "Kernel panic")
+}
+
+fn corrupt_kernel(run: &Run) -> Result<()> {
+    let pair = Pair::build(run, Then::Idle)?;
+    let mut kernel = pair.disk.slot_file(Slot::B, KERNEL)?;
+    let middle = kernel.len() / 2;
+    kernel[middle] ^= 1;
+    pair.disk.put_slot_file(Slot::B, KERNEL, &kernel)?;
+    let activated = pair.activate()?;
+    let mut machine = pair.power_on(run)?;
+    machine.wait_for("ks: slot B does not hold")?;
+    machine.wait_for("ks: boot slot=A fallback=load")?;
+    let fell = Booted { fallback: Some(bootenv::Fallback::Load), ..Booted::ordinary(Slot::A) };
+    expect_up(&mut machine, "v1", fell)?;
+    machine.power_cut()?;
+    // The bootloader counted the try before it looked at the kernel, and stored nothing else.
+    let counted = State { counter: 2, ..activated };
+    expect("the environment after the fallback", &pair.state()?, &counted)?;
+
+    let settled = counted.settle(fell).ok_or("userspace would not end this trial")?;
+    pair.store(&settled)?;
+    let mut machine = pair.power_on(run)?;
+    expect_up(&mut machine, "v1", Booted::ordinary(Slot::A))
+}
+
+fn power_cut_in_trial(run: &Run) -> Result<()> {
+    let pair = Pair::build(run, Then::Idle)?;
+    let activated = pair.activate()?;
+    for counter in [2, 1, 0] {
+        let mut machine = pair.power_on(run)?;
+        expect_up(&mut machine, "v2", Booted { trial: TRIAL, ..Booted::ordinary(Slot::B) })?;
+        machine.power_cut()?;
+        expect("the environment in the trial", &pair.state()?, &State { counter, ..activated })?;
+    }
+    let back = State { counter: 0, ..activated }.back_to_good();
+    for _ in 0..2 {
+        let mut machine = pair.power_on(run)?;
+        expect_up(&mut machine, "v1", Booted::ordinary(Slot::A))?;
+        machine.power_cut()?;
+        expect("the environment afterwards", &pair.state()?, &back)?;
+    }
+    Ok(())
+}
+
+fn foreign_env(run: &Run) -> Result<()> {
+    let pair = Pair::build(run, Then::Idle)?;
+    let theirs = [("boot_success", "0".to_owned()), ("boot_counter", "0".to_owned())];
+    pair.disk.set_env(&pair.disk.env()?.with(&theirs).map_err(|e| e.to_string())?)?;
+    let mut machine = pair.power_on(run)?;
+    expect_up(&mut machine, "v2", Booted::ordinary(Slot::B))?;
+    machine.power_cut()?;
+    let foreign = Foreign { active: Slot::B, success: false, counter: 2, fail: [false; 2], has_seal: true };
+    expect("the environment afterwards", &pair.disk.env()?.view(), &View::Foreign(foreign))
+}

@@ -1,0 +1,491 @@
+//! The decision table of the slot protocol, replayed on real GRUB and held against the model in `bootenv::boot`.
+//!
+//! A cell is an environment, the content of two slots, and whether the disk can be written. Each is one power-on of a
+//! device whose kernels are stubs. What GRUB started, what it told the kernel, and every byte of the disk afterwards
+//! must be what the model says.
+
+use std::collections::HashSet;
+use std::fs::{self, File};
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::sync::Mutex;
+use std::thread;
+
+use bootenv::boot::{Decision, Files, PowerOn, decide};
+use bootenv::grub::{Block, SIZE};
+use bootenv::protocol::{FOREIGN_SEAL, Second, SlotState, State, View};
+use bootenv::{Slot, TrialId};
+
+use crate::cells::{Seeded, covering};
+use crate::image::{Content, Disk, INITRAMFS, KERNEL, Plan, Size, hash_line};
+use crate::machine::{Device, Machine};
+use crate::runner::Run;
+use crate::{Result, stub};
+
+const SLOTS: [Slot; 2] = Slot::BOTH;
+const STATES: [SlotState; 3] = [SlotState::Good, SlotState::Void, SlotState::Fail];
+const CLASSES: [Files; 3] = [Files::Hold, Files::Load, Files::Broken];
+const TRIAL: TrialId = TrialId(0xbeef_0001);
+/// Prints what GRUB was told to do with the stub's exit; `ks_delay` lets a retry come at once.
+const SETTINGS: &str = "set ks_args=\"table\"\nset ks_delay=0\n";
+
+/// One way in which a slot's files can be.
+struct Variant {
+    name: &'static str,
+    class: Files,
+    spoil: fn(&Disk, Slot) -> Result<()>,
+}
+
+const VARIANTS: &[Variant] = &[
+    Variant { name: "whole", class: Files::Hold, spoil: |_, _| Ok(()) },
+    Variant {
+        name: "kernel changed",
+        class: Files::Load,
+        spoil: |disk, slot| disk.put_slot_file(slot, KERNEL, &stub::kernel(&format!("\nks-stub: changed {slot}: "))),
+    },
+    Variant {
+        name: "initramfs changed",
+        class: Files::Load,
+        spoil: |disk, slot| disk.put_slot_file(slot, INITRAMFS, b" changed\n\0"),
+    },
+    Variant {
+        name: "kernel's hash file missing",
+        class: Files::Load,
+        spoil: |disk, slot| disk.remove_slot_file(slot, "vmlinuz.sha256"),
+    },
+    Variant {
+        name: "kernel's hash file empty",
+        class: Files::Load,
+        spoil: |disk, slot| disk.put_slot_file(slot, "vmlinuz.sha256", b""),
+    },
+    Variant {
+        name: "initramfs' hash file empty",
+        class: Files::Load,
+        spoil: |disk, slot| disk.put_slot_file(slot, "kubesolo-os.gz.sha256", b""),
+    },
+    Variant {
+        name: "kernel's hash file lists the initramfs",
+        class: Files::Load,
+        spoil: |disk, slot| {
+            let line = hash_line(INITRAMFS, &disk.slot_file(slot, INITRAMFS)?);
+            disk.put_slot_file(slot, KERNEL, &stub::kernel(&format!("\nks-stub: unlisted {slot}: ")))?;
+            disk.put_slot_file(slot, "vmlinuz.sha256", line.as_bytes())
+        },
+    },
+    Variant {
+        name: "hash file without a hash",
+        class: Files::Load,
+        spoil: |disk, slot| disk.put_slot_file(slot, "kubesolo-os.gz.sha256", b"kubesolo-os.gz\n"),
+    },
+    Variant { name: "kernel missing", class: Files::Broken, spoil: |disk, slot| disk.remove_slot_file(slot, KERNEL) },
+    Variant {
+        name: "initramfs missing",
+        class: Files::Broken,
+        spoil: |disk, slot| disk.remove_slot_file(slot, INITRAMFS),
+    },
+    Variant {
+        name: "kernel is none, with a fitting hash",
+        class: Files::Broken,
+        spoil: |disk, slot| disk.put_slot_file_and_hash(slot, KERNEL, b"This is no kernel.\n"),
+    },
+    Variant {
+        name: "initramfs empty, with a fitting hash",
+        class: Files::Broken,
+        spoil: |disk, slot| disk.put_slot_file_and_hash(slot, INITRAMFS, b""),
+    },
+    Variant {
+        name: "filesystem destroyed",
+        class: Files::Broken,
+        spoil: |disk, slot| {
+            let (at, _) = disk.slot(slot);
+            Ok(File::options().write(true).open(&disk.path)?.write_all_at(&[0x5a; 65536], at)?)
+        },
+    },
+];
+
+/// What is in one of the two files of the environment.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum Content1024 {
+    /// These bytes.
+    Bytes(Vec<u8>),
+    /// The file has no bytes.
+    Empty,
+    /// There is no file.
+    Missing,
+}
+
+/// One power-on.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Cell {
+    main: Content1024,
+    second: Content1024,
+    /// Indices into [`VARIANTS`], slot A and B.
+    files: [usize; 2],
+    can_save: bool,
+}
+
+impl Cell {
+    fn power_on(&self) -> PowerOn {
+        let block = |content: &Content1024| match content {
+            Content1024::Bytes(bytes) => Block::parse(bytes).ok(),
+            _ => None,
+        };
+        PowerOn {
+            main: block(&self.main).map_or(View::Invalid, |b| b.view()),
+            second: block(&self.second).and_then(|b| b.as_second()),
+            files: self.files.map(|f| VARIANTS[f].class),
+            can_save: self.can_save,
+        }
+    }
+
+    /// For a person.
+    fn describe(&self) -> String {
+        let content = |content: &Content1024| match content {
+            Content1024::Bytes(bytes) => {
+                let text = String::from_utf8_lossy(bytes);
+                let lines = text.trim_end_matches('#').lines().skip(1);
+                lines.collect::<Vec<_>>().join(" ").escape_default().to_string()
+            }
+            other => format!("{other:?}"),
+        };
+        let [a, b] = self.files.map(|f| VARIANTS[f].name);
+        format!(
+            "    grubenv  {}\n    ksenv2   {}\n    slot A   {a}\n    slot B   {b}\n    can save {}",
+            content(&self.main),
+            content(&self.second),
+            self.can_save
+        )
+    }
+}
+
+/// A part of the table: any two conditions together.
+///
+/// # Errors
+/// A cell in which GRUB and the model differ.
+pub fn quick(run: &Run) -> Result<()> {
+    replay(run, &table(2))
+}
+
+/// The table: any three conditions together, and all single-file damages.
+///
+/// # Errors
+/// A cell in which GRUB and the model differ.
+pub fn all(run: &Run) -> Result<()> {
+    replay(run, &table(3))
+}
+
+/// Cells in which every combination of values of any `strength` conditions occurs, and every outcome of the model.
+fn table(strength: usize) -> Vec<Cell> {
+    let random = &mut Seeded::new(2026);
+    let mut turn = [0; 3];
+    // Each class of file damage in turn, so that all of them occur.
+    let mut files = |class: usize| {
+        let of_class: Vec<usize> = (0..VARIANTS.len()).filter(|v| VARIANTS[*v].class == CLASSES[class]).collect();
+        turn[class] += 1;
+        of_class[turn[class] % of_class.len()]
+    };
+    let mut cells = Vec::new();
+    let second = |good: usize, a: usize, b: usize| Second { good: SLOTS[good], a: STATES[a], b: STATES[b] };
+    let good = Content1024::Bytes(Block::second(&second(0, 0, 1)).bytes().to_vec());
+
+    // Ours.
+    for r in covering(&[2, 2, 4, 2, 3, 3, 2, 3, 3, 2], strength, random) {
+        let state = State {
+            active: SLOTS[r[0]],
+            success: r[1] == 1,
+            counter: r[2] as u8,
+            good: SLOTS[r[3]],
+            a: STATES[r[4]],
+            b: STATES[r[5]],
+            trial: if r[6] == 1 { TRIAL } else { TrialId::NONE },
+        };
+        let main = Content1024::Bytes(Block::main(&state).bytes().to_vec());
+        cells.push(Cell { main, second: good.clone(), files: [files(r[7]), files(r[8])], can_save: r[9] == 1 });
+    }
+    // Foreign: without our variables; with a seal that is not right, or `--`, or without one.
+    for r in covering(&[2, 2, 4, 4, 3, 3, 3, 3, 2], strength, random) {
+        let state = State {
+            active: SLOTS[r[0]],
+            success: r[1] == 1,
+            counter: r[2] as u8,
+            a: STATES[r[4]],
+            b: STATES[r[5]],
+            trial: TRIAL,
+            ..State::committed(Slot::B)
+        };
+        let stale = format!("{}{}", state.active.other(), u8::from(state.success));
+        let keep = |name: &str| match r[3] {
+            0 => ["active_slot", "boot_success", "boot_counter"].contains(&name),
+            1 => name != "ks_seal",
+            _ => true,
+        };
+        let seal = if r[3] == 2 { FOREIGN_SEAL.to_owned() } else { stale };
+        let reseal = |(name, value)| if name == "ks_seal" { (name, seal.clone()) } else { (name, value) };
+        let variables: Vec<_> = state.variables().into_iter().filter(|(n, _)| keep(n)).map(reseal).collect();
+        let main = Content1024::Bytes(created(&variables));
+        cells.push(Cell { main, second: good.clone(), files: [files(r[6]), files(r[7])], can_save: r[8] == 1 });
+    }
+    // Main block invalid, second file valid.
+    let invalid = invalid_contents(&State::committed(Slot::A).variables());
+    let mut kind = 0;
+    for r in covering(&[2, 3, 3, 3, 3], strength, random) {
+        kind += 1;
+        let second = Content1024::Bytes(Block::second(&second(r[0], r[1], r[2])).bytes().to_vec());
+        let main = invalid[kind % invalid.len()].clone();
+        cells.push(Cell { main, second, files: [files(r[3]), files(r[4])], can_save: kind % 2 == 0 });
+    }
+    // Both invalid.
+    let seconds = invalid_contents(&Second { good: Slot::B, a: SlotState::Void, b: SlotState::Good }.variables());
+    for r in covering(&[seconds.len(), 3, 3], strength - 1, random) {
+        kind += 1;
+        let main = invalid[kind % invalid.len()].clone();
+        cells.push(Cell { main, second: seconds[r[0]].clone(), files: [files(r[1]), files(r[2])], can_save: true });
+    }
+    // Each single damage of the slot that is wanted, beside a whole one.
+    let whole = 0;
+    if strength > 2 {
+        let trial =
+            State { active: Slot::B, success: false, b: SlotState::Good, trial: TRIAL, ..State::committed(Slot::A) };
+        let main = Content1024::Bytes(Block::main(&trial).bytes().to_vec());
+        let damaged =
+            |variant| Cell { main: main.clone(), second: good.clone(), files: [whole, variant], can_save: true };
+        cells.extend((0..VARIANTS.len()).map(damaged));
+    }
+    let mut seen = HashSet::new();
+    cells.retain(|cell| seen.insert(cell.clone()));
+    cells
+}
+
+fn created(variables: &[(&'static str, String)]) -> Vec<u8> {
+    Block::create(variables).expect("the protocol's variables fit").bytes().to_vec()
+}
+
+/// Ways in which a file with these variables can be invalid.
+fn invalid_contents(variables: &[(&'static str, String)]) -> Vec<Content1024> {
+    let whole = created(variables);
+    let mut no_signature = whole.clone();
+    no_signature[2] = b'g';
+    let with = |name: &str, value: &str| {
+        let set = |(n, v): &(&'static str, String)| (*n, if *n == name { value.to_owned() } else { v.clone() });
+        Content1024::Bytes(created(&variables.iter().map(set).collect::<Vec<_>>()))
+    };
+    let without = |name: &str| {
+        let kept = variables.iter().filter(|(n, _)| *n != name).cloned();
+        Content1024::Bytes(created(&kept.collect::<Vec<_>>()))
+    };
+    vec![
+        Content1024::Missing,
+        Content1024::Empty,
+        Content1024::Bytes(no_signature),
+        Content1024::Bytes(vec![0; SIZE]),
+        Content1024::Bytes(vec![0xff; SIZE]),
+        without("ks_end"),
+        without("ks_v"),
+        without("ks_good"),
+        with("ks_v", "2"),
+        with("ks_end", "0"),
+        with("ks_good", "C"),
+        with("ks_a", "gone"),
+        with("ks_b", "good "),
+    ]
+    .into_iter()
+    .chain(
+        variables
+            .iter()
+            .any(|(n, _)| *n == "active_slot")
+            .then(|| {
+                vec![
+                    without("active_slot"),
+                    without("boot_counter"),
+                    with("active_slot", "a"),
+                    with("boot_success", "2"),
+                    with("boot_counter", "4"),
+                    with("boot_counter", "33"),
+                    with("ks_trial", "BEEF0001"),
+                    with("ks_trial", "beef001"),
+                ]
+            })
+            .into_iter()
+            .flatten(),
+    )
+    .collect()
+}
+
+/// The disk without an environment and slots, and what can be put there.
+struct Parts {
+    size: Size,
+    /// All bytes of a disk whose slots are whole.
+    disk: Vec<u8>,
+    /// Offsets of the blocks of `grubenv` and `ksenv2`, and of their directory entries.
+    blocks: [usize; 2],
+    entries: [usize; 2],
+    /// For each slot, each variant's partition.
+    slots: [Vec<Vec<u8>>; 2],
+}
+
+impl Parts {
+    fn build(run: &Run) -> Result<Self> {
+        let file = |name: &str, bytes: &[u8]| run.write(name, bytes);
+        let content = |slot: Slot| -> Result<Content> {
+            let kernel = file(&format!("kernel-{slot}"), &stub::kernel(&format!("\nks-stub: kernel {slot}: ")))?;
+            let initramfs = file(&format!("initramfs-{slot}"), format!(" initramfs {slot}\n\0").as_bytes())?;
+            Ok(Content::new(&kernel, &initramfs))
+        };
+        let mut plan = Plan::new(content(Slot::A)?);
+        plan.b = Some(content(Slot::B)?);
+        plan.size = Size { esp: 34, slot: 2, data: 2 };
+        let disk = plan.build(&run.file("template.img"))?;
+        disk.put_esp_file("grub/kernel-args.cfg", SETTINGS.as_bytes())?;
+        let bytes = fs::read(&disk.path)?;
+        let esp = &bytes[..usize::try_from(disk.slot(Slot::A).0)?];
+        let blocks = [disk.env()?, disk.second()?].map(|block| position(esp, block.bytes(), 512));
+        let entries = [b"GRUBENV    ", b"KSENV2     "].map(|name| position(esp, name, 32));
+        let mut slots = [vec![], vec![]];
+        for slot in SLOTS {
+            for variant in VARIANTS {
+                let spoiled = Disk { path: run.file("spoiled.img"), size: disk.size };
+                fs::copy(&disk.path, &spoiled.path)?;
+                (variant.spoil)(&spoiled, slot)?;
+                let (at, size) = disk.slot(slot);
+                let mut partition = vec![0; usize::try_from(size)?];
+                File::open(&spoiled.path)?.read_exact_at(&mut partition, at)?;
+                slots[slot as usize].push(partition);
+            }
+        }
+        let [Some(b0), Some(b1)] = blocks else { return Err("the environment is not where it can be found".into()) };
+        let [Some(e0), Some(e1)] = entries else { return Err("the directory is not where it can be found".into()) };
+        Ok(Self { size: disk.size, disk: bytes, blocks: [b0, b1], entries: [e0, e1], slots })
+    }
+
+    /// All bytes of a cell's disk.
+    fn disk(&self, cell: &Cell) -> Vec<u8> {
+        let mut disk = self.disk.clone();
+        for (content, (block, entry)) in
+            [&cell.main, &cell.second].into_iter().zip(self.blocks.into_iter().zip(self.entries))
+        {
+            match content {
+                Content1024::Bytes(bytes) => disk[block..block + SIZE].copy_from_slice(bytes),
+                // Of a directory entry of FAT: the size, and the mark of a deleted one.
+                Content1024::Empty => disk[entry + 28..entry + 32].fill(0),
+                Content1024::Missing => disk[entry] = 0xe5,
+            }
+        }
+        let layout = Disk { path: "".into(), size: self.size };
+        for slot in SLOTS {
+            let at = layout.slot(slot).0 as usize;
+            let partition = &self.slots[slot as usize][cell.files[slot as usize]];
+            disk[at..at + partition.len()].copy_from_slice(partition);
+        }
+        disk
+    }
+}
+
+fn position(bytes: &[u8], wanted: &[u8], step: usize) -> Option<usize> {
+    (0..bytes.len() - wanted.len()).step_by(step).find(|at| bytes[*at..].starts_with(wanted))
+}
+
+fn replay(run: &Run, cells: &[Cell]) -> Result<()> {
+    let parts = Parts::build(run)?;
+    println!("      {} cells of the table", cells.len());
+    let queue = Mutex::new(cells.iter().enumerate());
+    let differences = Mutex::new(Vec::new());
+    thread::scope(|scope| -> Result<()> {
+        let workers: Vec<_> = (0..run.jobs)
+            .map(|worker| {
+                let (queue, differences, parts) = (&queue, &differences, &parts);
+                scope.spawn(move || -> Result<()> {
+                    let disk = run.file(&format!("worker-{worker}.img"));
+                    loop {
+                        let next = queue.lock().map_err(|_| "a worker panicked")?.next();
+                        let Some((number, cell)) = next else { return Ok(()) };
+                        let dir = run.file(&format!("cell-{number:03}"));
+                        if let Err(difference) = one(run, parts, cell, &disk, &dir) {
+                            let mut differences = differences.lock().map_err(|_| "a worker panicked")?;
+                            differences.push(format!("cell {number}:\n{}\n{difference}", cell.describe()));
+                        }
+                    }
+                })
+            })
+            .collect();
+        workers.into_iter().try_for_each(|worker| worker.join().map_err(|_| "a worker panicked")?)
+    })?;
+    let differences = differences.into_inner()?;
+    if differences.is_empty() {
+        return Ok(());
+    }
+    // The first ones tell enough.
+    let shown = differences[..differences.len().min(5)].join("\n");
+    Err(format!("{} of {} cells differ\n{shown}", differences.len(), cells.len()).into())
+}
+
+/// Plays one cell and compares.
+fn one(run: &Run, parts: &Parts, cell: &Cell, file: &Path, dir: &Path) -> Result<()> {
+    let decision = decide(&cell.power_on());
+    let before = parts.disk(cell);
+    write_sparse(file, &before)?;
+    let mut device = Device::new(run.firmware, file);
+    device.memory = 64;
+    device.read_only = !cell.can_save;
+    device.end_on_reset = true;
+    device.more = stub::DEVICE.map(str::to_owned).to_vec();
+    let mut machine = Machine::power_on(&device, dir)?;
+    let ended = machine.wait_for_end()?;
+    let said = machine.said()?;
+    let seen = said.lines().find_map(|line| line.split_once("ks-stub: ")).map(|(_, started)| started.trim().to_owned());
+    let stub_ended = ended.code() == Some(stub::EXIT);
+    let wanted = wanted(cell, &decision);
+    let explain = |what: String| format!("    model    {decision:?}\n    {what}\n{}", machine.tail());
+    if seen != wanted || stub_ended != wanted.is_some() {
+        return Err(explain(format!("wanted   {wanted:?}\n    seen     {seen:?} ({ended})")).into());
+    }
+    if wanted.is_none() && !said.contains("ks: nothing can be loaded") {
+        return Err(explain("ended without saying that nothing can be loaded".to_owned()).into());
+    }
+    let mut after = before;
+    if !decision.stored.is_empty() {
+        let block = &mut after[parts.blocks[0]..parts.blocks[0] + SIZE];
+        let stored = Block::parse(block).and_then(|b| b.with(&decision.stored)).map_err(|e| explain(e.to_string()))?;
+        block.copy_from_slice(stored.bytes());
+    }
+    let on_disk = fs::read(file)?;
+    if on_disk != after {
+        let at = on_disk.iter().zip(&after).position(|(seen, wanted)| seen != wanted).unwrap_or_default();
+        let block =
+            String::from_utf8_lossy(&on_disk[parts.blocks[0]..parts.blocks[0] + SIZE]).escape_default().to_string();
+        let what = format!("the disk differs at byte {at}; the block is at {}: {block}", parts.blocks[0]);
+        return Err(explain(what).into());
+    }
+    Ok(())
+}
+
+/// What the stub says when GRUB does what the model says; `None`: nothing is started.
+fn wanted(cell: &Cell, decision: &Decision) -> Option<String> {
+    let start = decision.start?;
+    let slot = start.slot;
+    let (kernel, initramfs) = match VARIANTS[cell.files[slot as usize]].name {
+        "kernel changed" => (format!("changed {slot}"), format!("initramfs {slot}")),
+        "kernel's hash file lists the initramfs" => (format!("unlisted {slot}"), format!("initramfs {slot}")),
+        "initramfs changed" => (format!("kernel {slot}"), "changed".to_owned()),
+        _ => (format!("kernel {slot}"), format!("initramfs {slot}")),
+    };
+    let fallback = start.fallback.map_or(String::new(), |f| format!(" ks.fallback={}", f.as_str()));
+    let partition = if slot == Slot::A { 2 } else { 3 };
+    Some(format!(
+        "{kernel}: BOOT_IMAGE=(hd0,gpt{partition})/vmlinuz panic=5 table kubesolo.slot={slot} ks.trial={} ks.proto=1{fallback} {initramfs}",
+        start.trial
+    ))
+}
+
+/// Writes a file that takes room only where it is not zero.
+fn write_sparse(path: &Path, bytes: &[u8]) -> Result<()> {
+    const CHUNK: usize = 64 * 1024;
+    let zero = vec![0; CHUNK];
+    let file = File::create(path)?;
+    file.set_len(bytes.len() as u64)?;
+    for (number, chunk) in bytes.chunks(CHUNK).enumerate() {
+        if chunk != &zero[..chunk.len()] {
+            file.write_all_at(chunk, (number * CHUNK) as u64)?;
+        }
+    }
+    Ok(())
+}
