@@ -287,7 +287,7 @@ mod tests {
     #[test]
     fn a_changed_byte_is_refused() {
         // Not one byte over and over: in a run, some changed bits mean the same.
-        let content: Vec<u8> = (0..3000u32).map(|n| (n * n >> 7) as u8).collect();
+        let content: Vec<u8> = (0..3000u32).map(|n| ((n * n) >> 7) as u8).collect();
         let file = gzip(&archive_of("init", &content));
         for at in [30, file.len() / 2, file.len() - 6] {
             let mut changed = file.clone();

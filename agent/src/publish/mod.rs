@@ -25,7 +25,7 @@ use crate::trust::KeySet;
 use key::PrivateKey;
 use registry::{Access, Registry};
 
-/// Artifact type of a release manifest and of its index. OCI asks for one when there is no config; devices ignore it.
+/// Artifact type of a release manifest. OCI asks for one when there is no config; devices ignore it.
 pub const RELEASE_TYPE: &str = "application/vnd.kubesolo.os.release.v1";
 /// The config of an artifact that has none, fixed by OCI 1.1.
 const EMPTY_TYPE: &str = "application/vnd.oci.empty.v1+json";
@@ -134,6 +134,13 @@ pub fn release(
             sign::attach(&registry, &one.manifest, &key.sign(&one.manifest), key.id())?;
         }
     }
+    for architecture in read::architectures(&registry, &tag)? {
+        if !prepared.iter().any(|one| one.images.architecture == architecture) {
+            log::warn!(
+                "the tag {tag} had a release for {architecture}, which this one leaves out: such devices stay behind"
+            );
+        }
+    }
     let index = index(metadata, &prepared);
     let mut digest = registry.put_manifest(Some(&tag), &index, release::OCI_INDEX_TYPE)?;
     for tag in &options.also_tags {
@@ -222,13 +229,13 @@ fn check_set(prepared: &[Prepared]) -> Result<()> {
     Ok(())
 }
 
+/// The index has no artifact types: skopeo before 1.14 drops those of entries, and cannot copy the digest then.
 fn index(metadata: &Metadata, prepared: &[Prepared]) -> Vec<u8> {
     let manifests: Vec<Value> = prepared
         .iter()
         .map(|one| {
             json!({
                 "mediaType": release::OCI_MANIFEST_TYPE,
-                "artifactType": RELEASE_TYPE,
                 "digest": Digest::of(&one.manifest),
                 "size": one.manifest.len(),
                 "platform": { "os": "linux", "architecture": one.images.architecture.to_string() },
@@ -238,7 +245,6 @@ fn index(metadata: &Metadata, prepared: &[Prepared]) -> Vec<u8> {
     document(&json!({
         "schemaVersion": 2,
         "mediaType": release::OCI_INDEX_TYPE,
-        "artifactType": RELEASE_TYPE,
         "manifests": manifests,
         "annotations": {
             (release::VERSION): metadata.version.to_string(),

@@ -10,7 +10,7 @@ use crate::release::{
     Architecture, DOCKER_INDEX_TYPE, DOCKER_MANIFEST_TYPE, Descriptor, Digest, OCI_INDEX_TYPE, OCI_MANIFEST_TYPE,
     Release, SIGNATURE_TYPE,
 };
-use crate::source::oci::{Index, SIGNATURE_BYTES, attached};
+use crate::source::oci::{Index, SIGNATURE_BYTES, attached, may_be_signature};
 use crate::trust::Signature;
 use crate::{json, limits, text};
 
@@ -82,6 +82,13 @@ pub(super) fn read(registry: &Registry) -> Result<Found> {
     Ok(Found { digest, raw, media_type, is_index: true, manifests })
 }
 
+/// The architectures that devices find under a tag; none if there is no such index.
+pub(super) fn architectures(registry: &Registry, tag: &str) -> Result<Vec<Architecture>> {
+    let Some(raw) = registry.manifest(tag)? else { return Ok(vec![]) };
+    let Ok(index) = Index::parse(&raw, tag, limits::INDEX_ENTRIES) else { return Ok(vec![]) };
+    Ok([Architecture::Amd64, Architecture::Arm64].into_iter().filter(|a| index.choose(*a).is_some()).collect())
+}
+
 /// The signatures attached to a manifest. What is not one is left out with a warning, as a device leaves it out.
 pub(super) fn signatures(registry: &Registry, subject: Digest) -> Result<Vec<Signature>> {
     let mut entries = registry.referrers(&subject, SIGNATURE_TYPE)?;
@@ -91,7 +98,7 @@ pub(super) fn signatures(registry: &Registry, subject: Digest) -> Result<Vec<Sig
         let listed: Vec<Descriptor> = Index::parse(&raw, "the list of referrers", limits::REFERRERS)?.manifests;
         entries = listed
             .into_iter()
-            .filter(|entry| entry.artifact_type.as_deref() == Some(SIGNATURE_TYPE))
+            .filter(|entry| may_be_signature(entry.artifact_type.as_deref()))
             .map(|entry| entry.digest)
             .collect();
     }

@@ -329,6 +329,12 @@ impl Index {
     }
 }
 
+/// Whether an entry in a list of referrers is worth a look. Copies made by skopeo before 1.14 have lost the types of the
+/// entries; the type of the manifest itself counts in any case.
+pub(crate) fn may_be_signature(artifact_type: Option<&str>) -> bool {
+    artifact_type.is_none_or(|found| found == SIGNATURE_TYPE)
+}
+
 /// The signatures in a list of referrers, which can come in pages.
 #[derive(Default)]
 struct Listed {
@@ -342,7 +348,7 @@ impl Listed {
         self.entries += index.manifests.len();
         for entry in index.manifests {
             let known = self.signatures.iter().any(|s| s.digest == entry.digest);
-            if entry.artifact_type.as_deref() == Some(SIGNATURE_TYPE) && !known {
+            if may_be_signature(entry.artifact_type.as_deref()) && !known {
                 self.signatures.push(entry);
             }
         }

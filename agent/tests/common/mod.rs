@@ -2,6 +2,7 @@
 #![allow(dead_code, reason = "each test program uses its own part")]
 
 pub mod fault;
+pub mod images;
 pub mod registry;
 
 use ed25519_dalek::{Signer, SigningKey};

@@ -101,6 +101,13 @@ impl Registry {
         Digest::of(body)
     }
 
+    /// The bytes of a manifest or index, by tag or digest, as they are stored.
+    pub fn read(&self, repository: &str, reference: &str) -> Vec<u8> {
+        let link = self.storage().join("repositories").join(repository).join("_manifests/tags").join(reference);
+        let digest = std::fs::read_to_string(link.join("current/link")).unwrap_or_else(|_| reference.to_owned());
+        std::fs::read(self.blob_file(digest.parse().unwrap())).unwrap()
+    }
+
     /// Uploads an artifact: its blobs first, then its manifest by digest.
     pub fn artifact(&self, repository: &str, manifest: &Value, blobs: &[&[u8]]) -> Vec<u8> {
         self.blob(repository, b"{}");

@@ -1,0 +1,218 @@
+//! Releases between our publisher and the standard tools: openssl, skopeo and oras.
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use std::path::Path;
+use std::process::Command;
+
+use common::images;
+use common::registry::{Registry, find};
+use kubesolo_update::Exit;
+use kubesolo_update::publish::inspect::inspect;
+use kubesolo_update::publish::key::{PrivateKey, PublicFormat};
+use kubesolo_update::publish::registry::Access;
+use kubesolo_update::publish::{self, Metadata, Options, Published, sign};
+use kubesolo_update::release::{
+    ARCHITECTURE, Architecture, CHANNEL, Digest, INITRAMFS_TYPE, KERNEL_TYPE, SIGNATURE_TYPE, VERSION,
+};
+use kubesolo_update::trust::KeySet;
+use serde_json::Value;
+use tempfile::TempDir;
+
+use Architecture::{Amd64, Arm64};
+
+/// Runs a tool in `folder`, with no configuration of the user's, and returns what it printed.
+fn tool(name: &str, folder: &Path, arguments: &[&str]) -> Result<Vec<u8>, String> {
+    let program = find(name).unwrap_or_else(|| panic!("{name} is needed: build/scripts/setup.sh test"));
+    let output = Command::new(program).args(arguments).current_dir(folder).env("HOME", folder).output().unwrap();
+    if output.status.success() {
+        Ok(output.stdout)
+    } else {
+        Err(format!("{name} {arguments:?}: {}", String::from_utf8_lossy(&output.stderr)))
+    }
+}
+
+fn json(bytes: &[u8]) -> Value {
+    serde_json::from_slice(bytes).unwrap_or_else(|e| panic!("{e}: {}", String::from_utf8_lossy(bytes)))
+}
+
+fn access(registry: &Registry) -> Access {
+    Access { plain_http: vec![registry.address.clone()], registry_ca: None }
+}
+
+/// A signed release for both architectures at `os:stable`, its key as `key` and `key.pub` in `folder`.
+fn released(registry: &Registry, folder: &TempDir) -> (Published, KeySet) {
+    let key = PrivateKey::generate().unwrap();
+    let public = folder.path().join("key.pub");
+    key.save(&folder.path().join("key"), &public, PublicFormat::Pem).unwrap();
+    let images = [images::files(folder.path(), Amd64, 1), images::files(folder.path(), Arm64, 2)];
+    let options = Options { access: access(registry), ..Options::default() };
+    let metadata = Metadata::new("1.2.0".parse().unwrap(), "stable");
+    let published =
+        publish::release(&format!("{}/os", registry.address), &metadata, &images, &[key], &options).unwrap();
+    (published, KeySet::load(&public).unwrap())
+}
+
+#[test]
+fn openssl_reads_our_keys_and_verifies_our_signatures() {
+    let (registry, folder) = (Registry::start(), TempDir::new().unwrap());
+    let (published, _) = released(&registry, &folder);
+    let dir = folder.path();
+    let public = tool("openssl", dir, &["pkey", "-in", "key", "-pubout"]).unwrap();
+    assert_eq!(public, std::fs::read(dir.join("key.pub")).unwrap());
+
+    for (_, digest) in published.manifests {
+        let list = json(&registry.read("os", &digest.to_string().replace(':', "-")));
+        let attached = json(&registry.read("os", list["manifests"][0]["digest"].as_str().unwrap()));
+        let signature: Digest = attached["layers"][0]["digest"].as_str().unwrap().parse().unwrap();
+        std::fs::copy(registry.blob_file(signature), dir.join("sig")).unwrap();
+        std::fs::write(dir.join("manifest"), registry.read("os", &digest.to_string())).unwrap();
+        let verify =
+            ["pkeyutl", "-verify", "-rawin", "-pubin", "-inkey", "key.pub", "-sigfile", "sig", "-in", "manifest"];
+        tool("openssl", dir, &verify).unwrap();
+        std::fs::write(dir.join("manifest"), b"something else").unwrap();
+        tool("openssl", dir, &verify).unwrap_err();
+    }
+}
+
+#[test]
+fn keys_and_signatures_of_openssl_are_accepted() {
+    let (registry, folder) = (Registry::start(), TempDir::new().unwrap());
+    let dir = folder.path();
+    let (published, _) = released(&registry, &folder);
+    tool("openssl", dir, &["genpkey", "-algorithm", "ed25519", "-out", "o"]).unwrap();
+    tool("openssl", dir, &["pkey", "-in", "o", "-pubout", "-out", "o.pub"]).unwrap();
+    let keys = KeySet::load(&dir.join("o.pub")).unwrap();
+    let key = PrivateKey::load(&dir.join("o")).unwrap();
+    assert_eq!(keys.ids().collect::<Vec<_>>(), [key.id()]);
+
+    // What openssl signs and what we sign is the same, to the byte.
+    let digest = published.manifests[0].1;
+    let manifest = registry.read("os", &digest.to_string());
+    std::fs::write(dir.join("manifest"), &manifest).unwrap();
+    tool("openssl", dir, &["pkeyutl", "-sign", "-rawin", "-inkey", "o", "-in", "manifest", "-out", "sig"]).unwrap();
+    assert_eq!(std::fs::read(dir.join("sig")).unwrap(), key.sign(&manifest));
+    let reference = format!("{}/os@{digest}", registry.address);
+    sign::attach_file(&reference, &dir.join("sig"), &keys, &access(&registry)).unwrap();
+    inspect(&reference, Some(&keys), &access(&registry)).unwrap().trusted().unwrap();
+
+    // Other kinds of keys are refused, with a word about it.
+    tool("openssl", dir, &["genpkey", "-algorithm", "x25519", "-out", "x"]).unwrap();
+    tool("openssl", dir, &["pkey", "-in", "o", "-aes256", "-passout", "pass:p", "-out", "e"]).unwrap();
+    for (name, word) in [("x", "not a usable private key"), ("e", "encrypted"), ("o.pub", "not a usable private key")] {
+        let Err(error) = PrivateKey::load(&dir.join(name)) else { panic!("{name} was accepted") };
+        assert_eq!(error.exit, Exit::Config, "{name}");
+        assert!(error.message.contains(word), "{name}: {error}");
+    }
+}
+
+#[test]
+fn skopeo_inspects_and_copies_our_release() {
+    let (registry, folder) = (Registry::start(), TempDir::new().unwrap());
+    let (published, keys) = released(&registry, &folder);
+    let dir = folder.path();
+    let from = |reference: &str| format!("docker://{}/{reference}", registry.address);
+    let raw = tool("skopeo", dir, &["inspect", "--raw", "--tls-verify=false", &from("os:stable")]).unwrap();
+    assert_eq!(Digest::of(&raw), published.index);
+
+    let copy = |options: &[&str], source: &str, target: &str| {
+        let fixed = ["copy", "--insecure-policy", "--src-tls-verify=false", "--dest-tls-verify=false"];
+        let ends = [from(source), from(target)];
+        tool("skopeo", dir, &[&fixed, options, &[ends[0].as_str(), ends[1].as_str()]].concat()).unwrap()
+    };
+    // Everything, with the signatures of both: what docs/releasing.md says.
+    copy(&["--all", "--preserve-digests"], "os:stable", "mirror:stable");
+    for (_, digest) in &published.manifests {
+        let tag = digest.to_string().replace(':', "-");
+        // Not the same digest: skopeo before 1.14 loses the types of the entries here.
+        copy(&["--all"], &format!("os:{tag}"), &format!("mirror:{tag}"));
+    }
+    let mirrored = inspect(&format!("{}/mirror:stable", registry.address), Some(&keys), &access(&registry)).unwrap();
+    assert_eq!(mirrored.index, Some(published.index));
+    mirrored.trusted().unwrap();
+
+    // One architecture: the same manifest, so the same signature.
+    copy(&["--override-arch", "arm64", "--preserve-digests"], "os:stable", "arm:stable");
+    let tag = published.manifests[1].1.to_string().replace(':', "-");
+    copy(&["--all"], &format!("os:{tag}"), &format!("arm:{tag}"));
+    let arm = inspect(&format!("{}/arm:stable", registry.address), Some(&keys), &access(&registry)).unwrap();
+    assert_eq!((arm.index, arm.manifests[0].digest), (None, published.manifests[1].1));
+    arm.trusted().unwrap();
+}
+
+#[test]
+fn oras_reads_and_copies_our_release() {
+    let (registry, folder) = (Registry::start(), TempDir::new().unwrap());
+    let (published, keys) = released(&registry, &folder);
+    let dir = folder.path();
+    let reference = |rest: &str| format!("{}/{rest}", registry.address);
+    let index = tool("oras", dir, &["manifest", "fetch", "--plain-http", &reference("os:stable")]).unwrap();
+    assert_eq!(Digest::of(&index), published.index);
+
+    let digest = published.manifests[0].1;
+    let one = reference(&format!("os@{digest}"));
+    let found =
+        tool("oras", dir, &["discover", "--plain-http", "--format", "json", "--artifact-type", SIGNATURE_TYPE, &one])
+            .unwrap();
+    let found = json(&found);
+    assert_eq!(found["manifests"].as_array().unwrap().len(), 1, "{found}");
+    assert_eq!(found["manifests"][0]["artifactType"], SIGNATURE_TYPE);
+
+    let ends = [reference("os:stable"), reference("mirror:stable")];
+    let copy = ["cp", "--from-plain-http", "--to-plain-http", &ends[0], &ends[1]];
+    tool("oras", dir, &copy).unwrap();
+    // oras 1.2 alone with -r copies the signatures and forgets the index, so it comes second.
+    tool("oras", dir, &[&copy[..], &["-r"]].concat()).unwrap();
+    inspect(&ends[1], Some(&keys), &access(&registry)).unwrap().trusted().unwrap();
+
+    tool("oras", dir, &["pull", "--plain-http", "--platform", "linux/amd64", "-o", "pulled", &ends[0]]).unwrap();
+    let kernel = std::fs::read(dir.join("pulled/vmlinuz")).unwrap();
+    assert_eq!(kernel, images::kernel(Amd64, 1));
+}
+
+#[test]
+fn a_release_made_with_oras_and_openssl_alone_is_valid() {
+    let (registry, folder) = (Registry::start(), TempDir::new().unwrap());
+    let dir = folder.path();
+    std::fs::write(dir.join("vmlinuz"), images::kernel(Amd64, 1)).unwrap();
+    std::fs::write(dir.join("kubesolo-os.gz"), images::gzip(&images::archive(b"init"))).unwrap();
+    tool("openssl", dir, &["genpkey", "-algorithm", "ed25519", "-out", "key"]).unwrap();
+    tool("openssl", dir, &["pkey", "-in", "key", "-pubout", "-out", "key.pub"]).unwrap();
+    let tag = format!("{}/os:stable", registry.address);
+    let annotation = |key: &str, value: &str| format!("--annotation={key}={value}");
+    tool(
+        "oras",
+        dir,
+        &[
+            "push",
+            "--plain-http",
+            &tag,
+            "--artifact-type=application/vnd.kubesolo.os.release.v1",
+            &annotation(VERSION, "1.0.0"),
+            &annotation(CHANNEL, "stable"),
+            &annotation(ARCHITECTURE, "amd64"),
+            &format!("vmlinuz:{KERNEL_TYPE}"),
+            &format!("kubesolo-os.gz:{INITRAMFS_TYPE}"),
+        ],
+    )
+    .unwrap();
+    let manifest = tool("oras", dir, &["manifest", "fetch", "--plain-http", &tag]).unwrap();
+    std::fs::write(dir.join("manifest"), &manifest).unwrap();
+    tool("openssl", dir, &["pkeyutl", "-sign", "-rawin", "-inkey", "key", "-in", "manifest", "-out", "sig"]).unwrap();
+    let layer = format!("sig:{SIGNATURE_TYPE}");
+    tool("oras", dir, &["attach", "--plain-http", "--artifact-type", SIGNATURE_TYPE, &tag, &layer]).unwrap();
+
+    let keys = KeySet::load(&dir.join("key.pub")).unwrap();
+    let found = inspect(&tag, Some(&keys), &access(&registry)).unwrap();
+    found.trusted().unwrap();
+    assert_eq!(found.manifests[0].digest, Digest::of(&manifest));
+    assert_eq!(found.manifests[0].version, "1.0.0");
+
+    // A second signature beside the one that oras attached.
+    let ours = PrivateKey::generate().unwrap();
+    sign::sign(&tag, &[ours], &access(&registry)).unwrap();
+    let found = inspect(&tag, Some(&keys), &access(&registry)).unwrap();
+    assert_eq!(found.manifests[0].signatures.len(), 2);
+    found.trusted().unwrap();
+}
