@@ -1,10 +1,15 @@
 # One verb per habit. Every target installs what it needs and says so (build/scripts/setup.sh).
 .DEFAULT_GOAL := help
-.PHONY: help agent image initramfs kernel lint test
-export PATH := $(PATH):/usr/sbin:/sbin:$(CURDIR)/target/tools/usr/bin
+.PHONY: help try agent image initramfs kernel lint test
+export PATH := $(PATH):/usr/sbin:/sbin:$(CURDIR)/target/tools/usr/bin:$(CURDIR)/target/tools/bin
 
 help: ## This list
 	@sed -n 's/^\([a-z%-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
+
+try: ## The agent on folders, against a real registry on loopback: half a minute, no root
+	@build/scripts/setup.sh rust try
+	@cargo build --locked -p kubesolo-update -p bootenv --bins --examples
+	@build/scripts/try.sh
 
 agent: ## Static binaries for the device: target/dist/amd64
 	@build/scripts/setup.sh rust

@@ -209,7 +209,7 @@ fn show_checked(checked: &Checked) -> String {
             writeln!(out, "gate:     {} {}: {}", if gate.open { "open  " } else { "closed" }, gate.name, gate.message);
     }
     let _ = writeln!(out, "verdict:  {}", checked.verdict);
-    if checked.verdict == "update-available" {
+    if checked.verdict != "up-to-date" && checked.gates.iter().all(|gate| gate.open) {
         out.push_str("next:     kubesolo-update apply\n");
     }
     out

@@ -146,14 +146,15 @@ fn judge_trial(
     let (failures, limit) = (memory.state.health_failures, config.auto_rollback_after);
     if limit == 0 || failures < limit {
         memory.save()?;
-        let rest = if limit == 0 { "the deadline ends the trial".into() } else { format!("reverted after {limit}") };
+        let rest =
+            if limit == 0 { "the deadline ends the trial".into() } else { format!("run {limit} would revert it") };
         return Ok((Verdict::Waiting, format!("slot {slot} is on trial, failed run {failures}; {rest}")));
     }
     let bad = checks.iter().filter(|check| !check.passed).map(|check| check.name.as_str()).collect::<Vec<_>>();
     revert(boot, memory, env, &format!("unhealthy: {}", bad.join(", ")), now)?;
     Ok((
         Verdict::Reverted,
-        format!("slot {slot} is reverted after {failures} failed runs; slot {} boots next", env.good),
+        format!("slot {slot} is reverted after failed run {failures}; slot {} boots next", env.good),
     ))
 }
 

@@ -1,6 +1,7 @@
 //! Which slot would the bootloader boot, and why?
 //!
-//! `cargo run -p bootenv --example boot -- GRUBENV [KSENV2] SLOT_A SLOT_B`, where a slot is a folder.
+//! `cargo run -p bootenv --example boot -- [--store] GRUBENV [KSENV2] SLOT_A SLOT_B`, where a slot is a folder. With
+//! `--store`, what the bootloader would store is stored.
 
 use std::path::Path;
 use std::process::{Command, ExitCode};
@@ -11,22 +12,19 @@ use bootenv::medium::Medium;
 use bootenv::protocol::View;
 
 fn main() -> ExitCode {
-    let args: Vec<String> = std::env::args().skip(1).collect();
+    let (options, args): (Vec<String>, Vec<String>) = std::env::args().skip(1).partition(|a| a.starts_with("--"));
+    let store = options.iter().any(|option| option == "--store");
     let (env, second, a, b) = match args.as_slice() {
         [env, a, b] => (env, None, a, b),
         [env, second, a, b] => (env, Some(second), a, b),
         _ => {
-            eprintln!("usage: boot GRUBENV [KSENV2] SLOT_A SLOT_B");
+            eprintln!("usage: boot [--store] GRUBENV [KSENV2] SLOT_A SLOT_B");
             return ExitCode::from(64);
         }
     };
-    let main = match Medium::File(env.into()).load() {
-        Ok(block) => block.view(),
-        Err(error) => {
-            println!("{env}: {error}");
-            View::Invalid
-        }
-    };
+    let medium = Medium::File(env.into());
+    let block = medium.load().inspect_err(|error| println!("{env}: {error}")).ok();
+    let main = block.as_ref().map_or(View::Invalid, |block| block.view());
     let second = second.and_then(|path| Medium::File(path.into()).load().ok()?.as_second());
     let files = [files(Path::new(a)), files(Path::new(b))];
     for (slot, files) in Slot::BOTH.into_iter().zip(files) {
@@ -36,6 +34,14 @@ fn main() -> ExitCode {
     println!("why: {}", decision.reason);
     for (name, value) in &decision.stored {
         println!("stores: {name}={value}");
+    }
+    if let (true, Some(block)) = (store, block) {
+        if let Err(error) =
+            block.with(&decision.stored).map_err(Into::into).and_then(|next| medium.store(&block, &next))
+        {
+            eprintln!("{env}: {error}");
+            return ExitCode::from(73);
+        }
     }
     match decision.start {
         Some(start) => {

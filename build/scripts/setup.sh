@@ -3,7 +3,7 @@
 #
 #   build/scripts/setup.sh WHAT...
 #     rust   Rust at least as new as Cargo.toml asks for, a C compiler and linker
-#     try    docker-registry, unpacked under target/tools: needs no root
+#     try    docker-registry and cpio, unpacked under target/tools: needs no root
 #     qemu   QEMU, UEFI firmware, GRUB, the tools that build a disk, a Debian kernel
 #     lint   rustfmt, clippy, shellcheck, grub-script-check
 #     test   rust, try and qemu
@@ -54,10 +54,12 @@ need_rust() {
 }
 
 need_try() {
-    command -v docker-registry >/dev/null && return 0
-    [ -x target/tools/usr/bin/docker-registry ] && return 0
-    say 'unpacking docker-registry (a real registry on loopback) into target/tools, without installing it'
-    apt_unpack target/tools docker-registry
+    for tool in docker-registry cpio; do
+        command -v $tool >/dev/null && continue
+        [ -x target/tools/usr/bin/$tool ] || [ -x target/tools/bin/$tool ] && continue
+        say "unpacking $tool into target/tools, without installing it"
+        apt_unpack target/tools $tool
+    done
 }
 
 need_qemu() {

@@ -1,0 +1,111 @@
+#!/bin/sh
+# Shows the agent on folders in half a minute: no root, no virtual device, a registry on loopback.
+# Everything it makes is under target/try, from scratch each time.
+set -eu
+cd "$(dirname "$0")/../.."
+PATH=$PATH:/usr/sbin:/sbin:$PWD/target/tools/usr/bin:$PWD/target/tools/bin
+
+bin=${CARGO_TARGET_DIR:-$PWD/target}/debug
+here=$PWD/target/try
+rm -rf "$here"
+mkdir -p "$here/A" "$here/B" "$here/data" "$here/health.d" "$here/root"
+cd "$here"
+
+say() { printf '\n== %s\n' "$*"; }
+show() { printf '$ %s\n' "$*"; "$@"; }
+# A command of the device. What differs from a real one is that slots and environment are folders and files here.
+device() {
+    printf '$ kubesolo-update %s\n' "$*"
+    command=$1
+    shift
+    [ ! -e cmdline ] || set -- --cmdline cmdline "$@"
+    "$bin/kubesolo-update" --conf update.conf --state data/update/state.json "$command" "$@"
+}
+# What the bootloader does at power-on: decide, store, and tell the kernel.
+power_on() {
+    "$bin/examples/boot" --store grubenv ksenv2 A B | tee boot.txt
+    sed -n 's/^boots: //p' boot.txt >cmdline
+}
+stop() {
+    [ -z "${registry_pid:-}" ] || kill "$registry_pid" 2>/dev/null || true
+}
+trap stop EXIT INT TERM
+
+say 'A registry on loopback, and a key for the releases'
+cat >registry.yml <<'YML'
+version: 0.1
+storage: {filesystem: {rootdirectory: registry}}
+http: {addr: "127.0.0.1:0"}
+YML
+docker-registry serve registry.yml >registry.log 2>&1 &
+registry_pid=$!
+port=''
+for _ in $(seq 50); do
+    port=$(sed -n 's/.*listening on 127\.0\.0\.1:\([0-9]*\).*/\1/p' registry.log | head -n 1)
+    [ -z "$port" ] || break
+    sleep 0.1
+done
+[ -n "$port" ] || { cat registry.log >&2; exit 1; }
+registry=127.0.0.1:$port
+show "$bin/kubesolo-release" --quiet keygen keys
+
+say 'Three releases: 1.0.0, 2.0.0, and 3.0.0, which will turn out to be bad'
+release() {
+    echo "release $1" >root/version
+    (cd root && find . | cpio --quiet -o -H newc | gzip -n >../initramfs.gz)
+    head -c 2000000 /dev/urandom >kernel
+    "$bin/kubesolo-release" --quiet publish "$registry/os" --version "$1" --channel stable --amd64 kernel initramfs.gz \
+        --unsafe-unchecked-kernel --key keys/private.pem --plain-http "$registry"
+}
+release 1.0.0
+
+say 'The device: two slots, an environment block, settings'
+# What `grub-editenv grubenv set active_slot=A boot_success=1 boot_counter=3` leaves: 1024 bytes, padded with '#'.
+{
+    printf '# GRUB Environment Block\nactive_slot=A\nboot_success=1\nboot_counter=3\n'
+    head -c 1024 /dev/zero | tr '\0' '#'
+} | head -c 1024 >grubenv
+cat >update.conf <<CONF
+registry=$registry/os
+channel=stable
+plain_http=$registry
+pubkey=keys/public.pem
+slot_a=A
+slot_b=B
+bootenv=grub:grubenv
+data_dir=data
+health_dir=health.d
+CONF
+cat update.conf
+
+say '1.0.0 comes into slot B, is booted on trial, and is committed'
+device check
+device apply --activate
+power_on
+device healthcheck
+
+say '2.0.0 comes into slot A. First it is only staged'
+release 2.0.0
+device apply
+device status
+device activate
+say 'Which slot does the bootloader boot now, and why?'
+power_on
+device healthcheck
+device status
+
+say '3.0.0 is signed and complete, but unhealthy: its trial is reverted, and 2.0.0 is back'
+release 3.0.0
+device apply --activate
+power_on
+printf '#!/bin/sh\necho "the node is not ready"\nexit 1\n' >health.d/10-node
+chmod +x health.d/10-node
+device healthcheck --auto-rollback-after 1 || echo "(exit code $?: unhealthy)"
+rm health.d/10-node
+power_on
+device healthcheck
+say 'It is remembered, and not installed again by itself'
+device apply || echo "(exit code $?: not now)"
+device status
+
+say 'Done. Look around in target/try'
