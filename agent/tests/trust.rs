@@ -240,6 +240,19 @@ fn signatures_are_not_malleable() {
     assert_eq!(set(&[1]).verify(MESSAGE, &[other]).unwrap_err().reason, "signature-invalid");
 }
 
+/// Made with key 1, and R of small order: loose verifiers accept it, and for some messages it fits others too.
+#[test]
+fn signatures_with_a_point_of_small_order_are_refused() {
+    let mut bytes = [0; 64];
+    let signature = "0100000000000000000000000000000000000000000000000000000000000000\
+                     da42ff5b638befc2f2ec31fbc1b835e08ce2a338cd634f3b7b987eed0a08a500";
+    hex::decode_to_slice(signature, &mut bytes).unwrap();
+    let loose = ed25519_dalek::Verifier::verify(&key(1).verifying_key(), MESSAGE, &bytes.into());
+    loose.expect("the example is well made");
+    let signature = Signature { key_id: None, bytes };
+    assert_eq!(set(&[1]).verify(MESSAGE, &[signature]).unwrap_err().reason, "signature-unknown-key");
+}
+
 proptest! {
     #[test]
     fn any_file_is_a_key_or_refused(content in prop::collection::vec(any::<u8>(), 0..200)) {

@@ -99,7 +99,7 @@ impl BlobBody {
         let told = response.content_length();
         let expected = self.size - self.received + skip;
         if let Some(told) = told.filter(|told| *told != expected) {
-            let message = format!("{}: {} has {told} bytes, the manifest says {expected}", self.what, origin(url));
+            let message = format!("{}: {} sends {told} bytes, not the expected {expected}", self.what, origin(url));
             return Err(Error::new(Exit::Data, "size-mismatch", message).into());
         }
         let framed = told.is_some() || response.headers().contains_key(header::TRANSFER_ENCODING);

@@ -69,7 +69,7 @@ impl Client {
         let tls = rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
             .with_safe_default_protocol_versions()
             .context(Exit::Internal, "tls", "set up TLS")?
-            .with_root_certificates(authorities(options.registry_ca.as_deref())?)
+            .with_root_certificates(authorities(system_authorities(), options.registry_ca.as_deref())?)
             .with_no_client_auth();
         let mut http = reqwest::Client::builder()
             .tls_backend_preconfigured(tls)
@@ -419,10 +419,18 @@ fn plain_host(entry: &str) -> Result<(String, u16)> {
     })
 }
 
+fn system_authorities() -> Vec<CertificateDer<'static>> {
+    let found = rustls_native_certs::load_native_certs();
+    for e in found.errors {
+        log::debug!("certificate store: {}", text::shown(&e.to_string()));
+    }
+    found.certs
+}
+
 /// The system's certificate authorities, or those known to browsers where the system has none, and the given ones.
-fn authorities(registry_ca: Option<&Path>) -> Result<rustls::RootCertStore> {
+fn authorities(system: Vec<CertificateDer<'_>>, registry_ca: Option<&Path>) -> Result<rustls::RootCertStore> {
     let mut store = rustls::RootCertStore::empty();
-    store.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    store.add_parsable_certificates(system);
     if store.is_empty() {
         log::debug!("no certificate store in this system: using the built-in one");
         store.add_parsable_certificates(webpki_root_certs::TLS_SERVER_ROOT_CERTS.iter().cloned());
@@ -438,4 +446,73 @@ fn authorities(registry_ca: Option<&Path>) -> Result<rustls::RootCertStore> {
         added = true;
     }
     if added { Ok(store) } else { Err(bad(&"no certificate in it")) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// A minimal initramfs has no /etc/ssl.
+    #[test]
+    fn a_system_without_certificates_has_the_built_in_ones() {
+        let built_in = webpki_root_certs::TLS_SERVER_ROOT_CERTS;
+        assert_eq!(authorities(vec![], None).unwrap().len(), built_in.len());
+        assert_eq!(authorities(vec![CertificateDer::from(vec![0])], None).unwrap().len(), built_in.len());
+        assert_eq!(authorities(vec![built_in[0].clone()], None).unwrap().len(), 1);
+    }
+
+    fn client(plain_http: &[&str]) -> Client {
+        let plain_http = plain_http.iter().map(|&host| host.to_owned()).collect();
+        Client::new(&FetchOptions { plain_http, ..FetchOptions::default() }).unwrap()
+    }
+
+    #[test]
+    fn plain_http_is_for_the_listed_host_and_port_only() {
+        let client = client(&["Registry.lan:5000", "other.lan"]);
+        let root = |host: &str| client.root(host).unwrap().to_string();
+        assert_eq!(root("registry.lan:5000"), "http://registry.lan:5000/");
+        assert_eq!(root("registry.lan:5001"), "https://registry.lan:5001/");
+        assert_eq!(root("registry.lan"), "https://registry.lan/");
+        assert_eq!(root("other.lan"), "http://other.lan/");
+        assert_eq!(root("other.lan:80"), "http://other.lan/");
+        assert_eq!(root("other.lan:443"), "https://other.lan/");
+        assert_eq!(root("sub.other.lan"), "https://sub.other.lan/");
+    }
+
+    #[test]
+    fn pauses_grow_and_stay_below_their_cap() {
+        let client = client(&[]);
+        let cap = client.options.patience.retry_after_max;
+        assert!(client.pause(3, None) > client.pause(1, None));
+        for attempt in [1, 2, 10, u32::MAX] {
+            assert!(client.pause(attempt, None) <= cap);
+        }
+        assert!(client.pause(1, Some(cap)) == cap && client.pause(1, Some(cap + Duration::from_secs(1))) > cap);
+    }
+
+    #[test]
+    fn what_is_secret_in_a_url_is_not_shown() {
+        let url = Url::parse("https://user:password@host:8443/path?X-Amz-Signature=secret#part").unwrap();
+        assert_eq!(shown(&url), "https://host:8443/path");
+    }
+
+    proptest! {
+        #[test]
+        fn any_retry_after_is_a_time_or_nothing(value in "\\PC{0,40}|[0-9]{0,30}|[A-Z][a-z]{2}, [0-9]{2} Oct [0-9]{1,9} 00:00:00 GMT") {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::DATE, HeaderValue::from_static("Wed, 21 Oct 2015 07:28:00 GMT"));
+            if let Ok(value) = HeaderValue::try_from(value) {
+                headers.insert(header::RETRY_AFTER, value);
+                let _ = retry_after(&headers);
+            }
+        }
+
+        #[test]
+        fn any_list_entry_is_a_host_or_refused(entry in "\\PC{0,30}") {
+            if let Err(e) = plain_host(&entry) {
+                prop_assert_eq!(e.exit, Exit::Config);
+            }
+        }
+    }
 }

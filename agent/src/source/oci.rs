@@ -385,3 +385,48 @@ fn check_size(bytes: &[u8], expected: u64, what: &str) -> Result<()> {
     let message = format!("{what}: it has {} bytes, not {expected}", bytes.len());
     Err(Error::new(Exit::Data, "size-mismatch", message))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    fn good() -> Vec<u8> {
+        let entry = json!({
+            "mediaType": release::OCI_MANIFEST_TYPE, "digest": Digest([1; 32]), "size": 5, "artifactType": SIGNATURE_TYPE,
+            "platform": {"os": "linux", "architecture": "amd64", "variant": "v1"}, "annotations": {},
+        });
+        let index = json!({"schemaVersion": 2, "mediaType": release::OCI_INDEX_TYPE, "manifests": [entry]});
+        serde_json::to_vec(&index).unwrap()
+    }
+
+    fn read(raw: &[u8]) {
+        if let Ok(index) = Index::parse(raw, "test", limits::INDEX_ENTRIES) {
+            let _ = (index.choose(Architecture::Amd64), index.platforms());
+        }
+        let _ = Listed::default().add(raw, "test");
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
+            read(&bytes);
+        }
+
+        #[test]
+        fn no_damage_of_an_index_panics(at in any::<prop::sample::Index>(), byte in any::<u8>(), cut in any::<bool>()) {
+            let mut raw = good();
+            let at = at.index(raw.len());
+            if cut { raw.truncate(at) } else { raw[at] = byte }
+            read(&raw);
+        }
+    }
+
+    #[test]
+    fn null_is_an_empty_list() {
+        let raw = br#"{"schemaVersion":2,"manifests":null}"#;
+        assert!(Index::parse(raw, "test", 1).unwrap().choose(Architecture::Amd64).is_none());
+        assert!(Index::parse(br#"{"schemaVersion":2}"#, "test", 1).is_err());
+    }
+}

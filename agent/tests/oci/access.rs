@@ -214,3 +214,41 @@ fn challenges_that_cannot_be_met_are_a_refused_access() {
     refused(offer(&server), Exit::Unavailable, "not-https");
     assert!(elsewhere.requests().is_empty());
 }
+
+// ---- proxies
+
+/// Settings of the environment are of the process: the test runs itself again in another one.
+#[test]
+fn a_proxy_named_by_the_environment_is_used() {
+    const NAME: &str = "access::a_proxy_named_by_the_environment_is_used";
+    if std::env::var_os("http_proxy").is_some_and(|proxy| proxy == std::env::var_os("TEST_PROXY").unwrap_or_default()) {
+        let options = FetchOptions { proxies: true, ..options(&["registry.invalid"]) };
+        let offer = OciSource::new(&options, "registry.invalid/os", None, "stable").unwrap().offer(Architecture::Amd64);
+        assert_eq!(offer.unwrap().signatures.len(), 1);
+        return;
+    }
+    let world = World::new(10);
+    let proxy = Fault::start(move |request, out| {
+        let path = request.path.strip_prefix("http://registry.invalid").unwrap_or_default().to_owned();
+        world.answer(&Request { path, ..request.clone() }, out);
+    });
+    let url = format!("http://user:password@{}", proxy.address);
+    let run = |no_proxy: &str| {
+        std::process::Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", NAME])
+            .envs([("http_proxy", url.as_str()), ("TEST_PROXY", url.as_str()), ("no_proxy", no_proxy)])
+            .output()
+            .unwrap()
+    };
+    let used = run("");
+    assert!(used.status.success(), "{}", String::from_utf8_lossy(&used.stdout));
+    assert!(proxy.requests().iter().all(|r| r.header("proxy-authorization") == Some("Basic dXNlcjpwYXNzd29yZA==")));
+    assert_eq!(proxy.count("manifests/stable"), 1);
+    let unused = run("registry.invalid");
+    assert!(!unused.status.success());
+    assert_eq!(proxy.count("manifests/stable"), 1);
+    for output in [used, unused] {
+        let text = [output.stdout, output.stderr].concat();
+        assert!(!String::from_utf8_lossy(&text).contains("password"), "credentials are not shown");
+    }
+}
