@@ -12,6 +12,13 @@ argument() {
     tr ' ' '\n' </proc/cmdline | sed -n "s/^$1=//p" | tail -n 1
 }
 
+# seconds NAME DEFAULT: a duration from the kernel command line.
+seconds() {
+    asked=$(argument "$1")
+    case $asked in '' | *[!0-9]*) asked=$2 ;; esac
+    echo "$asked"
+}
+
 mounted() { grep -q " $1 " /proc/mounts; }
 
 in_trial() {
