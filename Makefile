@@ -1,6 +1,6 @@
 # One verb per habit. Every target installs what it needs and says so (build/scripts/setup.sh).
 .DEFAULT_GOAL := help
-.PHONY: help try agent image initramfs kernel lint test
+.PHONY: help try agent kernel initramfs image lint test test-all qemu
 export PATH := $(PATH):/usr/sbin:/sbin:$(CURDIR)/target/tools/usr/bin:$(CURDIR)/target/tools/bin
 
 help: ## This list
@@ -30,7 +30,24 @@ lint: ## Format, clippy, shellcheck, grub-script-check
 	@build/scripts/setup.sh lint
 	build/scripts/lint.sh
 
-test: ## Everything fast and the main scenarios on virtual devices
+test: ## Everything fast, and the main stories on virtual devices
 	@build/scripts/setup.sh test
 	@build/scripts/build-agent.sh
 	cargo test --workspace --locked
+	cargo run --quiet --locked -p qemu-tests -- quick
+
+test-all: ## make lint, make test, and all stories
+	@build/scripts/setup.sh test-all
+	build/scripts/lint.sh
+	@build/scripts/build-agent.sh
+	cargo test --workspace --locked
+	cargo run --quiet --locked -p qemu-tests -- all
+
+qemu-%: ## One story on a virtual device, by its name; make qemu lists them
+	@build/scripts/setup.sh rust qemu try
+	@build/scripts/build-agent.sh
+	cargo run --quiet --locked -p qemu-tests -- $*
+
+qemu: ## The names of the stories
+	@build/scripts/setup.sh rust
+	@cargo run --quiet --locked -p qemu-tests
