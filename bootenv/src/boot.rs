@@ -122,14 +122,15 @@ fn boot(
     Decision { stored, ..fall(on, Fallback::Load, slot, states, "the active slot cannot be booted") }
 }
 
-/// Looks for anything to start, `first` before the other slot: a good slot that holds, a void one that holds, one that
-/// merely loads. Such a boot is never a trial, and stores nothing.
+/// Looks for anything to start, `first` before the other slot: a good slot that holds, a void one that holds, a failed
+/// one that holds, one that merely loads. Such a boot is never a trial, and stores nothing.
 fn fall(on: &PowerOn, fallback: Fallback, first: Slot, states: [SlotState; 2], reason: &'static str) -> Decision {
     let order = [first, first.other()];
     let holds = |slot: Slot, state| states[slot as usize] == state && on.files[slot as usize] == Files::Hold;
     let find = |test: &dyn Fn(Slot) -> bool| order.into_iter().find(|slot| test(*slot));
     let slot = find(&|slot| holds(slot, SlotState::Good))
         .or_else(|| find(&|slot| holds(slot, SlotState::Void)))
+        .or_else(|| find(&|slot| holds(slot, SlotState::Fail)))
         .or_else(|| find(&|slot| on.files[slot as usize] != Files::Broken));
     Decision {
         stored: vec![],
