@@ -256,7 +256,8 @@ pub struct Back {
     pub message: String,
 }
 
-/// Goes back one step; what is left behind is remembered, so that no unattended run returns to it.
+/// Goes back one step; what is left behind is remembered, so that no unattended run returns to it. That comes before
+/// the store: a power cut in between must not lose it.
 ///
 /// # Errors
 /// 75 when there is nothing to go back to, 65 when the other slot is damaged, 73 when nothing can be written.
@@ -272,24 +273,24 @@ pub fn rollback(boot: &mut Boot, memory: &mut Memory, now: DateTime<Utc>) -> Res
     }
     if let Ok(next) = env.cancel(booted) {
         let left = boot.slots.get(env.active).manifest()?;
+        leave(memory, left, "its activation was taken back by rollback")?;
         boot.env.store(&next)?;
         memory.state.trial = None;
-        leave(memory, left, "its activation was taken back by rollback")?;
         memory.enter(Phase::RolledBack, now)?;
         let message = format!("slot {} is not activated any more; slot {booted} boots next", env.active);
         return Ok(Back { outcome: "cancelled", reboot: false, message });
     }
     let trial = bootenv::TrialId(state::random()?.max(1));
-    let next = env.rollback(booted, trial).map_err(|why| {
+    let next = env.rollback(boot.booted, trial).map_err(|why| {
         Error::new(Exit::NotNow, "nothing-to-roll-back", format!("cannot roll back: {why}"))
             .remedy("See `kubesolo-update status`.")
     })?;
     let other = boot.slots.get(booted.other());
     let content = other.verify()?;
     let left = boot.slots.get(booted).manifest()?;
+    leave(memory, left, "it was left by rollback")?;
     memory.note(note(trial, booted.other(), &content))?;
     boot.env.store(&next)?;
-    leave(memory, left, "it was left by rollback")?;
     memory.enter(Phase::Activated, now)?;
     let message = format!("{} in slot {} boots next, on trial\nnext: reboot", content.version, booted.other());
     Ok(Back { outcome: "trial-of-previous", reboot: true, message })

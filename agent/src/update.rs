@@ -385,7 +385,7 @@ pub fn activate(
         return Ok(applied);
     }
     let id = TrialId(state::random()?.max(1));
-    let next = env.activate(booted, id).map_err(|e| Error::new(Exit::NotNow, "trial", e.to_string()))?;
+    let next = env.activate(boot.booted, id).map_err(|e| Error::new(Exit::NotNow, "trial", e.to_string()))?;
     // Before the store: a trial that is not noted could fail without being remembered.
     memory.note(trial::note(id, target, &content))?;
     boot.env.store(&next)?;

@@ -158,6 +158,8 @@ pub enum Illegal {
     },
     /// A trial needs an id that is not zero.
     ZeroTrial,
+    /// The bootloader could not save the counter of a trial when this boot began.
+    CannotCount,
 }
 
 impl fmt::Display for Illegal {
@@ -174,6 +176,7 @@ impl fmt::Display for Illegal {
                 write!(f, "the running system came from slot {booted}, but slot {active} is active")
             }
             Illegal::ZeroTrial => f.write_str("a trial needs an id other than 00000000"),
+            Illegal::CannotCount => f.write_str("the bootloader could not save the counter of a trial at this boot"),
         }
     }
 }
@@ -250,9 +253,10 @@ impl State {
     /// the counter is not filled up again.
     ///
     /// # Errors
-    /// [`Illegal`] when no slot is free, or the id is zero.
-    pub fn activate(self, booted: Slot, trial: TrialId) -> Result<State, Illegal> {
-        let target = self.target(booted)?;
+    /// [`Illegal`] when no slot is free, the id is zero, or the bootloader could not save at this boot: the trial
+    /// could not be counted, and [`State::settle`] could not tell it from the one that this boot fell back from.
+    pub fn activate(self, booted: Booted, trial: TrialId) -> Result<State, Illegal> {
+        let target = self.target(booted.slot)?;
         if self.on_trial() == Some(target) {
             return Ok(self);
         }
@@ -261,6 +265,9 @@ impl State {
         }
         if trial.is_none() {
             return Err(Illegal::ZeroTrial);
+        }
+        if booted.fallback == Some(Fallback::Save) {
+            return Err(Illegal::CannotCount);
         }
         Ok(State { active: target, success: false, counter: TRIES, trial, ..self.with(target, SlotState::Good) })
     }
@@ -310,15 +317,16 @@ impl State {
     /// Back to the release before: a trial of the other slot, which was good when it was left. `ks_good` stays.
     ///
     /// # Errors
-    /// [`Illegal`] when a trial is pending, the active slot is not the booted one, or the other slot is not good.
-    pub fn rollback(self, booted: Slot, trial: TrialId) -> Result<State, Illegal> {
+    /// [`Illegal`] when a trial is pending, the active slot is not the booted one, or the other slot is not good, and
+    /// as for [`State::activate`].
+    pub fn rollback(self, booted: Booted, trial: TrialId) -> Result<State, Illegal> {
         if let Some(slot) = self.on_trial() {
             return Err(Illegal::TrialPending(slot));
         }
-        if booted != self.active {
-            return Err(Illegal::NotActive { booted, active: self.active });
+        if booted.slot != self.active {
+            return Err(Illegal::NotActive { booted: booted.slot, active: self.active });
         }
-        let other = booted.other();
+        let other = booted.slot.other();
         match self.slot(other) {
             SlotState::Good => self.activate(booted, trial),
             state => Err(Illegal::NotGood(other, state)),
@@ -326,14 +334,12 @@ impl State {
     }
 
     /// At each run of the health hook: whether a trial ended without this userspace. `None` means there is nothing to
-    /// do. A pending activation (counter still full, no fallback) is left alone.
+    /// do. A pending activation (counter still full) is left alone, also in a boot that fell back before it was made:
+    /// a slot that could not be loaded has used up a try.
     #[must_use]
     pub fn settle(self, booted: Booted) -> Option<State> {
-        let fell_back = matches!(booted.fallback, Some(Fallback::Load | Fallback::Save));
-        let over = booted.slot == self.good
-            && !self.success
-            && self.active != self.good
-            && (fell_back || self.counter < TRIES);
+        let tried = self.counter < TRIES || booted.fallback == Some(Fallback::Save);
+        let over = booted.slot == self.good && !self.success && self.active != self.good && tried;
         over.then(|| self.back_to_good())
     }
 

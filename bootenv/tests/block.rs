@@ -13,11 +13,11 @@ use proptest::prelude::*;
 fn successors(state: State, booted: Booted, id: TrialId) -> Vec<State> {
     let results = [
         state.invalidate(booted.slot).ok(),
-        state.activate(booted.slot, id).ok(),
+        state.activate(booted, id).ok(),
         state.commit(booted).ok(),
         state.revert(booted).ok(),
         state.cancel(booted.slot).ok(),
-        state.rollback(booted.slot, id).ok(),
+        state.rollback(booted, id).ok(),
         state.settle(booted),
         state.take_over(booted.slot).ok(),
         Some(state.back_to_good()),

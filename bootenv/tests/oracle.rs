@@ -164,7 +164,7 @@ fn grub_reads_from_a_fat_filesystem_what_was_written_around_it() {
     type Step<'a> = &'a dyn Fn(State) -> State;
     let cycle: [Step; 3] = [
         &|state| state.invalidate(Slot::A).expect("B is free"),
-        &|state| state.activate(Slot::A, id).expect("B is free"),
+        &|state| state.activate(Booted::ordinary(Slot::A), id).expect("B is free"),
         &|state| state.commit(trial).expect("the trial runs"),
     ];
     for step in cycle {

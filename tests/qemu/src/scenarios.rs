@@ -167,7 +167,7 @@ impl Pair {
 
     /// Makes the filled slot B the active one, on trial.
     fn activate(&self) -> Result<State> {
-        let next = self.state()?.activate(Slot::A, TRIAL).map_err(|e| e.to_string())?;
+        let next = self.state()?.activate(Booted::ordinary(Slot::A), TRIAL).map_err(|e| e.to_string())?;
         self.store(&next)?;
         Ok(next)
     }
