@@ -203,7 +203,14 @@ fn settle_boot(boot: &mut Boot, memory: &mut Memory, healthy: bool, now: DateTim
 }
 
 fn adopt(boot: &mut Boot, foreign: Foreign, healthy: bool) -> Result<(Verdict, String)> {
-    let next = match foreign.adopt(boot.booted.slot) {
+    let booted = boot.booted.slot;
+    // The bootloader passes over what is marked as failed, and what does not match its hashes.
+    let passed_over = || {
+        foreign.fail[foreign.active as usize]
+            || boot.slots.get(foreign.active).hashes().is_err_and(|damage| damage.exit == Exit::Data)
+    };
+    let next = match foreign.adopt(booted) {
+        Err(_) if healthy && passed_over() => foreign.take_over(booted).map_err(illegal)?,
         Ok(next) if healthy => next,
         Ok(_) => {
             return Ok((Verdict::Nothing, "another program changed the boot environment; unhealthy: left so".into()));

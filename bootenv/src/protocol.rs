@@ -392,9 +392,23 @@ impl Foreign {
         if booted != self.active {
             return Err(Illegal::NotActive { booted, active: self.active });
         }
+        Ok(self.committed(booted))
+    }
+
+    /// A healthy boot of the slot that is not active, because the active one cannot be booted: its files were found
+    /// damaged on re-reading (the caller re-hashes), or it is marked as failed. The environment becomes ours, with
+    /// the booted slot committed.
+    ///
+    /// # Errors
+    /// [`Illegal::NothingPending`] when the running system came from the active slot.
+    pub fn take_over(self, booted: Slot) -> Result<State, Illegal> {
+        if booted == self.active { Err(Illegal::NothingPending) } else { Ok(self.committed(booted)) }
+    }
+
+    fn committed(self, booted: Slot) -> State {
         let other = booted.other();
         let failed = self.fail[other as usize];
-        Ok(State::committed(booted).with(other, if failed { SlotState::Fail } else { SlotState::Void }))
+        State::committed(booted).with(other, if failed { SlotState::Fail } else { SlotState::Void })
     }
 }
 
