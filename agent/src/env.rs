@@ -135,11 +135,8 @@ impl BootEnv {
 
     /// Before the main block changes: no slot may look better in the second file than it will be.
     fn lower_second(&mut self, next: &State) -> Result<()> {
-        let lowered = match self.second() {
-            Some(current) => current.before(next),
-            None => Second::of(next),
-        };
-        self.put_second(lowered)
+        // A file that is not valid promises nothing yet.
+        self.second().map_or(Ok(()), |current| self.put_second(current.before(next)))
     }
 
     /// After the main block: the second file says what it may say now. Also the correction at each run of the agent.

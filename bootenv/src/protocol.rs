@@ -423,13 +423,11 @@ impl Second {
         Self { good: state.good, a: shown.a, b: shown.b }
     }
 
-    /// What must be in the second file before the main block becomes `next`: no more than either promises.
+    /// What must be in the second file before the main block becomes `next`: good is only what is good in both. The
+    /// last good slot changes afterwards. A second file that is not valid promises nothing, and needs no such store.
     #[must_use]
     pub fn before(self, next: &State) -> Self {
         let next = Second::of(next);
-        if next.slot(self.good) != SlotState::Good {
-            return next;
-        }
         let meet = |slot| match (self.slot(slot), next.slot(slot)) {
             (SlotState::Good, state) => state,
             (state, SlotState::Good) => state,
