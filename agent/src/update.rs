@@ -333,6 +333,11 @@ fn write(
     }
     let void = env.invalidate(booted).map_err(|e| Error::new(Exit::NotNow, "trial", e.to_string()))?;
     boot.env.store(&void)?;
+    if env.on_trial() == Some(target) {
+        // Cancelled, which is not the same as never started.
+        memory.state.trial = None;
+        memory.save()?;
+    }
 
     let written = (|| {
         let mut writer = boot.slots.get(target).writer()?;
@@ -363,6 +368,8 @@ pub fn activate(
     lifted: Lifted,
     now: DateTime<Utc>,
 ) -> Result<Applied> {
+    // A failure that no run has read yet must be known to the gates.
+    trial::settle(boot, memory, now)?;
     let booted = boot.booted.slot;
     let env = boot.state()?;
     let target = free_slot(&env, booted)?;
