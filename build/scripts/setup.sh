@@ -62,6 +62,12 @@ need_try() {
     done
 }
 
+need_oracles() {
+    need openssl openssl 'makes and verifies signatures beside ours'
+    need skopeo skopeo 'reads and copies releases beside ours'
+    oracles=1
+}
+
 need_qemu() {
     need qemu-system-x86_64 qemu-system-x86 'the virtual device'
     need /usr/share/OVMF/OVMF_CODE_4M.fd ovmf 'its UEFI firmware'
@@ -133,13 +139,14 @@ for what in "$@"; do
         try) need_try ;;
         qemu) need_qemu; kernel=1 ;;
         lint) need_rust; need_lint ;;
-        test) need_rust; need_try; need_qemu; kernel=1 ;;
+        test) need_rust; need_try; need_oracles; need_qemu; kernel=1 ;;
         test-all)
-            need_rust; need_try; need_qemu; need_lint; kernel=1
+            need_rust; need_try; need_oracles; need_qemu; need_lint; kernel=1
             need mkinitramfs initramfs-tools-core 'makes an image as its users do'
             ;;
         *) say "unknown: $what (rust, try, qemu, lint, test or test-all)" >&2; exit 64 ;;
     esac
 done
 install_packages
+[ -z "${oracles:-}" ] || build/scripts/fetch-release-tools.sh oras
 [ -z "${kernel:-}" ] || build/scripts/fetch-kernel.sh cloud
