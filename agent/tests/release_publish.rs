@@ -173,15 +173,15 @@ fn what_others_attached_stays_when_a_signature_is_added() {
 fn unusable_files_are_refused_before_anything_is_sent() {
     let (registry, folder) = (Registry::start(), TempDir::new().unwrap());
     let good = images::files(folder.path(), Amd64, 1);
-    let write = |name: &str, bytes: &[u8]| {
-        let path = folder.path().join(name);
+    let write = |bytes: &[u8]| {
+        let (_, path) = tempfile::NamedTempFile::new_in(folder.path()).unwrap().keep().unwrap();
         std::fs::write(&path, bytes).unwrap();
         path
     };
     let initramfs = std::fs::read(&good.initramfs).unwrap();
     let kernel = std::fs::read(&good.kernel).unwrap();
-    let with_initramfs = |bytes: &[u8]| Images { initramfs: write("initramfs", bytes), ..good.clone() };
-    let with_kernel = |bytes: &[u8]| Images { kernel: write("kernel", bytes), ..good.clone() };
+    let with_initramfs = |bytes: &[u8]| Images { initramfs: write(bytes), ..good.clone() };
+    let with_kernel = |bytes: &[u8]| Images { kernel: write(bytes), ..good.clone() };
     let mut without_64_bits = kernel.clone();
     without_64_bits[0x236] = 0;
     let cases = [

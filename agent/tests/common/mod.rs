@@ -4,6 +4,7 @@
 pub mod fault;
 pub mod images;
 pub mod registry;
+pub mod tls;
 
 use ed25519_dalek::{Signer, SigningKey};
 use kubesolo_update::release::{self, Architecture, Digest};

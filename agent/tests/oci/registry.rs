@@ -1,8 +1,5 @@
 //! What a real registry serves.
 
-use std::path::Path;
-use std::process::Command;
-
 use kubesolo_update::error::Exit;
 use kubesolo_update::fetch::FetchOptions;
 use kubesolo_update::release::{self, Architecture, Digest};
@@ -12,6 +9,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::common::registry::Registry;
+use crate::common::tls::{certificates, section as tls};
 use crate::common::{self, bytes, key, key_id, sign};
 use crate::{fetch, offer, options, refused, source, source_with};
 
@@ -268,29 +266,6 @@ fn a_registry_that_stops_is_unreachable() {
 }
 
 // ---- TLS
-
-fn openssl(folder: &Path, args: &str) {
-    let done = Command::new("openssl").current_dir(folder).args(args.split(' ')).output();
-    let done = done.expect("openssl is needed: apt-get install openssl");
-    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
-}
-
-/// An authority (`ca.pem`), and a certificate by it for 127.0.0.1.
-fn certificates() -> TempDir {
-    let folder = TempDir::new().unwrap();
-    let path = folder.path();
-    let key = "-newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes";
-    std::fs::write(path.join("san"), "subjectAltName=IP:127.0.0.1\n").unwrap();
-    openssl(path, &format!("req -x509 {key} -keyout ca.key -out ca.pem -subj /CN=test -days 2"));
-    openssl(path, &format!("req -new {key} -keyout key.pem -out request -subj /CN=registry"));
-    openssl(path, "x509 -req -in request -CA ca.pem -CAkey ca.key -CAcreateserial -days 2 -extfile san -out cert.pem");
-    folder
-}
-
-fn tls(certificates: &TempDir) -> String {
-    let path = certificates.path().display();
-    format!("  tls:\n    certificate: {path}/cert.pem\n    key: {path}/key.pem\n")
-}
 
 #[test]
 fn tls_needs_an_authority_that_is_known() {
