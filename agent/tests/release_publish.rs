@@ -170,6 +170,40 @@ fn what_others_attached_stays_when_a_signature_is_added() {
 }
 
 #[test]
+fn a_registry_that_lists_referrers_gets_no_fallback_tag() {
+    let (registry, folder) = (Registry::start(), TempDir::new().unwrap());
+    let (key, keys) = key(&folder, "key");
+    let address = common::referrers::start(&registry);
+    let options =
+        Options { access: Access { plain_http: vec![address.clone()], registry_ca: None }, ..Options::default() };
+    let reference = format!("{address}/os");
+    publish::release(&reference, &metadata("1.0.0"), &both(&folder), &[key], &options).unwrap();
+    let tags = std::fs::read_dir(registry.storage().join("repositories/os/_manifests/tags")).unwrap();
+    assert_eq!(tags.map(|tag| tag.unwrap().file_name()).collect::<Vec<_>>(), ["stable"]);
+    inspect(&format!("{reference}:stable"), Some(&keys), &options.access).unwrap().trusted().unwrap();
+    let options = FetchOptions { plain_http: vec![address], ..FetchOptions::default() };
+    let offer = OciSource::new(&options, &reference, None, "stable").unwrap().offer(Arm64).unwrap();
+    keys.verify(&offer.signed, &offer.signatures).unwrap();
+}
+
+#[test]
+fn an_authority_is_trusted_when_it_is_named() {
+    let folder = TempDir::new().unwrap();
+    let certificates = common::tls::certificates();
+    let registry = Registry::start().sibling(&common::tls::section(&certificates));
+    let images = [images::files(folder.path(), Amd64, 1)];
+    let publish = |registry_ca| {
+        let options = Options { access: Access { plain_http: vec![], registry_ca }, ..Options::default() };
+        publish::release(&format!("{}/os", registry.address), &metadata("1.0.0"), &images, &[], &options)
+    };
+    let error = publish(None).unwrap_err();
+    assert_eq!(error.exit, Exit::Unavailable);
+    assert!(error.message.contains("certificate"), "{error}");
+    publish(Some(certificates.path().join("ca.pem"))).unwrap();
+    assert_eq!(publish(Some(folder.path().join("none.pem"))).unwrap_err().exit, Exit::Config);
+}
+
+#[test]
 fn unusable_files_are_refused_before_anything_is_sent() {
     let (registry, folder) = (Registry::start(), TempDir::new().unwrap());
     let good = images::files(folder.path(), Amd64, 1);

@@ -3,6 +3,7 @@
 
 pub mod fault;
 pub mod images;
+pub mod referrers;
 pub mod registry;
 pub mod tls;
 
