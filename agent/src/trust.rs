@@ -138,8 +138,11 @@ impl KeySet {
 pub fn keys(config: &Config) -> Result<Option<KeySet>> {
     match &config.pubkey {
         Some(place) => KeySet::load(place).map(Some),
-        None if Path::new(IMAGE_KEYS).exists() => KeySet::load(Path::new(IMAGE_KEYS)).map(Some),
-        None => Ok(None),
+        // Only what is certainly not there is "no key"; a link to nowhere or a folder that cannot be entered is an error.
+        None => match std::fs::symlink_metadata(IMAGE_KEYS) {
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            _ => KeySet::load(Path::new(IMAGE_KEYS)).map(Some),
+        },
     }
 }
 
