@@ -20,6 +20,8 @@ pub const MANIFEST_LAYERS: usize = 16;
 pub const ANNOTATIONS: usize = 64;
 /// Key or value of an annotation, in bytes.
 pub const ANNOTATION_BYTES: usize = 4 * KIB as usize;
+/// A version, in bytes; it ends up in names, messages and metrics.
+pub const VERSION_BYTES: usize = 128;
 /// Release notes, in bytes.
 pub const RELEASE_NOTES_BYTES: usize = 16 * KIB as usize;
 /// `latest.json`, in bytes.

@@ -239,6 +239,9 @@ impl Release {
 
 /// Reads a version: SemVer, with or without a leading `v`.
 pub fn version(text: &str) -> Result<semver::Version> {
+    if text.len() > limits::VERSION_BYTES {
+        return Err(limits::exceeded("version", format_args!("{} bytes", limits::VERSION_BYTES)));
+    }
     semver::Version::parse(text.strip_prefix('v').unwrap_or(text)).map_err(|e| {
         let message =
             format!("version \"{}\" is not a semantic version: {}", text::shown(text), text::shown(&e.to_string()));

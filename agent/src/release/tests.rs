@@ -179,6 +179,10 @@ fn every_limit_is_the_last_value_that_is_accepted() {
     accepted(annotate(&long(limits::ANNOTATION_BYTES), ""));
     refused("limit-exceeded", annotate(&long(limits::ANNOTATION_BYTES + 1), ""));
 
+    let version = |length: usize| format!("1.0.0-{}", long(length - 6));
+    accepted(annotate(VERSION, version(limits::VERSION_BYTES)));
+    refused("limit-exceeded", annotate(VERSION, version(limits::VERSION_BYTES + 1)));
+
     let annotations = |count: usize| {
         move |m: &mut Value| {
             for n in 2..count {
