@@ -1,4 +1,5 @@
 //! Keys from files, and what their signatures are worth.
+#![allow(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
 
 mod common;
 

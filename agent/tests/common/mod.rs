@@ -1,5 +1,6 @@
 //! What several test programs need: a real registry, and releases to put in it.
 #![allow(dead_code, reason = "each test program uses its own part")]
+#![allow(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
 
 pub mod fault;
 pub mod images;

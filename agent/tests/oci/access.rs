@@ -113,6 +113,9 @@ fn an_expired_token_is_renewed_in_the_middle_of_a_download() {
     let server = Fault::start(move |request, out| {
         let mut valid = valid.lock().unwrap();
         if request.path.starts_with("/token") {
+            if request.header("authorization").is_some() {
+                return reply(out, 401, "", b"the old token is not good enough to get a new one");
+            }
             return reply(out, 200, "", format!("{{\"token\":\"t{valid}\"}}").as_bytes());
         }
         if request.header("authorization") != Some(format!("Bearer t{valid}").as_str()) {

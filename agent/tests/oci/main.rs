@@ -1,4 +1,5 @@
 //! The OCI source, against a real registry and against a server that breaks every promise.
+#![allow(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
 
 #[path = "../common/mod.rs"]
 mod common;

@@ -136,6 +136,16 @@ fn pages_of_referrers_are_followed_within_the_limits_and_the_server() {
     refused(offer(&server), Exit::Data, "limit-exceeded");
     assert!(server.count("page=") <= limits::REFERRERS);
 
+    // Few entries, but pages full of nothing.
+    let server = with_referrers(&world, |request| {
+        let page: usize = request.path.split("page=").nth(1).map_or(0, |n| n.parse().unwrap());
+        let mut list = bytes(&common::referrers(&[]));
+        list.resize(limits::REFERRERS_BYTES as usize / 4, b' ');
+        (format!("Link: <?page={}>; rel=\"next\"\r\n", page + 1), list)
+    });
+    refused(offer(&server), Exit::Data, "limit-exceeded");
+    assert_eq!(server.count("page="), 4);
+
     let elsewhere = Fault::start(|_, out| reply(out, 404, "", b""));
     let link = format!("Link: <http://{}/next>; rel=\"next\"\r\n", elsewhere.address);
     let server = with_referrers(&world, move |_| (link.clone(), bytes(&common::referrers(&[&all[0]]))));
