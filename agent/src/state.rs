@@ -234,13 +234,16 @@ impl State {
 
     /// Begins an attempt: the phase is `checking`. What for is told by [`State::aim`] as soon as it is known.
     pub fn begin(&mut self, attempt_id: String, now: DateTime<Utc>) {
-        // An attempt that was killed while it asked leaves the phase before it to go back to.
-        let before = self.phase_before.unwrap_or(self.phase);
+        // An attempt that was killed while it asked leaves the phase before it to go back to; one that was killed while
+        // it wrote left nothing that counts.
+        let before = match self.phase_before.unwrap_or(self.phase) {
+            Phase::Checking | Phase::Downloading => Phase::Idle,
+            before => before,
+        };
         self.set(Phase::Checking, now);
         self.phase_before = Some(before);
         self.attempt_id = attempt_id;
         self.started_at = Some(now);
-        self.last_error.clear();
     }
 
     /// Says what the attempt is for, and counts it. The count begins anew with another release.
@@ -252,24 +255,40 @@ impl State {
         self.from_version = from.map(ToString::to_string).unwrap_or_default();
         self.to_version = to.to_string();
         self.to_release = Some(release);
+        self.last_error.clear();
         self.last_skip = None;
     }
 
-    /// Ends an attempt that found nothing to do. The phase is what it was before.
+    /// Ends an attempt that found nothing to do. The phase is what it was before, but for a failure, which is over.
     pub fn stand_down(&mut self, now: DateTime<Utc>) {
+        self.go_back(now);
+        if self.phase == Phase::Failed {
+            self.phase = Phase::Idle;
+        }
+        if self.phase == Phase::Idle {
+            self.last_error.clear();
+        }
+        self.last_skip = None;
+    }
+
+    fn go_back(&mut self, now: DateTime<Utc>) {
         let phase = self.phase_before.unwrap_or(self.phase);
         self.set(phase, now);
     }
 
     /// Ends the attempt in `failed`, with an error that a person can act on.
     pub fn fail(&mut self, error: &Error, now: DateTime<Utc>) {
+        if self.phase == Phase::Checking {
+            // What was on offer is not known, and not what an earlier attempt was for.
+            (self.to_version, self.to_release) = (String::new(), None);
+        }
         self.set(Phase::Failed, now);
         self.last_error = told(error);
     }
 
     /// Notes that now is not the time. The phase is what it was before the attempt.
     pub fn skip(&mut self, error: &Error, now: DateTime<Utc>) {
-        self.stand_down(now);
+        self.go_back(now);
         self.last_skip = Some(Skip { at: now, reason: error.reason.to_owned(), message: told(error) });
     }
 }
