@@ -28,12 +28,15 @@ Examples:
   kubesolo-update check
       What is on offer, and what each gate says about it.
   kubesolo-update apply --activate --reboot
-      The whole update: fetch, verify, write, then boot the new release on trial.
+      The whole update: fetch, verify, write, then boot it on trial.
   kubesolo-update apply --force
       On a console, outside the maintenance window: stage only.
-  kubesolo-update --conf /dev/null --state S/state.json apply --registry 127.0.0.1:5000/os --tag stable \\
-      --plain-http 127.0.0.1:5000 --slot-a A --slot-b B --bootenv grub:FILE --pubkey KEY
+  kubesolo-update --conf /dev/null --state S/state.json apply \\
+      --registry 127.0.0.1:5000/os --tag stable --plain-http 127.0.0.1:5000 \\
+      --slot-a A --slot-b B --bootenv grub:FILE --pubkey KEY
       On folders, without root.";
+
+const SEE_HELP: &str = "Exit codes and examples: kubesolo-update --help";
 
 /// Updates the kernel and initramfs of this device: the new release goes into the slot that is not in use, is booted on
 /// trial, and stays only if that boot proves healthy.
@@ -114,6 +117,7 @@ pub(crate) struct From {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Show what is on offer and every gate's verdict. Changes nothing.
+    #[command(after_help = SEE_HELP)]
     Check {
         #[command(flatten)]
         from: From,
@@ -121,6 +125,7 @@ pub(crate) enum Command {
         lifted: Lifted,
     },
     /// Fetch, verify and write the offered release into the free slot.
+    #[command(after_help = SEE_HELP)]
     Apply {
         #[command(flatten)]
         from: From,
@@ -137,6 +142,7 @@ pub(crate) enum Command {
         reboot: bool,
     },
     /// Make the staged release the one that boots next, on trial.
+    #[command(after_help = SEE_HELP)]
     Activate {
         #[command(flatten)]
         lifted: Lifted,
@@ -145,6 +151,7 @@ pub(crate) enum Command {
         reboot: bool,
     },
     /// Judge this boot: commit or revert a trial, and settle what an earlier boot left. Called after each boot.
+    #[command(after_help = SEE_HELP)]
     Healthcheck {
         /// Revert a trial after this many failed runs within one boot; 0: never, which leaves it to the tries and the
         /// deadline [default: auto_rollback_after, else 3].
@@ -161,6 +168,7 @@ pub(crate) enum Command {
         no_reboot: bool,
     },
     /// Go back: end a trial, take back an activation, or try the release before.
+    #[command(after_help = SEE_HELP)]
     Rollback {
         /// Reboot afterwards where that is needed.
         #[arg(long)]
@@ -169,6 +177,7 @@ pub(crate) enum Command {
     /// Show slots, boot environment and the last update. Needs neither root nor settings.
     Status,
     /// Read both slots from the medium and compare them with their digests and signatures.
+    #[command(after_help = SEE_HELP)]
     Verify,
 }
 

@@ -1,6 +1,7 @@
 //! From the command line to an exit code: opens what a command needs, runs it, prints what it found.
 
 use std::fmt::Write as _;
+use std::io::{self, Write as _};
 use std::process::ExitCode;
 
 use chrono::Utc;
@@ -15,9 +16,10 @@ use crate::error::{Error, Exit, Result};
 use crate::health;
 use crate::memory::Memory;
 use crate::progress::size;
+use crate::slot::Slots;
 use crate::trial::{self, Verdict};
 use crate::update::{self, Applied, Apply, Checked};
-use crate::{reboot, status, text};
+use crate::{device, reboot, status, text};
 
 /// Exit code of a `healthcheck` that found the system unhealthy.
 const UNHEALTHY: u8 = 1;
@@ -37,16 +39,35 @@ pub fn main() -> ExitCode {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
             if cli.json {
-                let report = json!({"error": {"exit_code": error.exit.code(), "reason": error.reason,
-                    "message": error.message, "remedy": error.remedy}});
-                println!("{report}");
+                say(&format!("{}\n", json!({"error": report(&error)})));
             }
-            eprintln!("kubesolo-update: {}", error.message);
-            if !error.remedy.is_empty() {
-                eprintln!("  {}", error.remedy);
-            }
+            tell(&error);
             ExitCode::from(error.exit.code())
         }
+    }
+}
+
+/// A failure, for scripts.
+fn report(error: &Error) -> serde_json::Value {
+    json!({"exit_code": error.exit.code(), "reason": error.reason, "message": error.message, "remedy": error.remedy})
+}
+
+/// A failure, for people.
+fn tell(error: &Error) {
+    let mut text = format!("kubesolo-update: {}\n", error.message);
+    if !error.remedy.is_empty() {
+        let _ = writeln!(text, "  {}", error.remedy);
+    }
+    let _ = io::stderr().write_all(text.as_bytes());
+}
+
+/// To standard output. A reader that went away (`| head`) has what it wanted.
+fn say(text: &str) {
+    let mut out = io::stdout().lock();
+    if let Err(error) = out.write_all(text.as_bytes()).and_then(|()| out.flush())
+        && error.kind() != io::ErrorKind::BrokenPipe
+    {
+        log::error!("cannot write to standard output: {error}");
     }
 }
 
@@ -64,15 +85,32 @@ fn log_to_stderr(cli: &Cli) {
 }
 
 fn run(cli: &Cli) -> Result<u8> {
-    let config = Config::load(&cli.conf, &cli.overrides())?;
+    let config = match Config::load(&cli.conf, &cli.overrides()) {
+        Err(error) if matches!(cli.command, Command::Status) => {
+            let unknown = || Err(Error::new(Exit::Config, "bad-config", "the settings cannot be used"));
+            let status = status::find(Err(error), unknown, &cli.state);
+            print(cli, &status, || status.to_string());
+            return Ok(0);
+        }
+        config => config?,
+    };
     for warning in &config.warnings {
         log::warn!("{warning}");
     }
     let find = || Boot::find(&config, cli.places.booted, cli.places.cmdline.as_deref());
+    let find_to_change = |reboot: bool| {
+        let boot = find()?;
+        if reboot && boot.folders() {
+            let message = "--reboot is for a device: slots in folders boot nothing here";
+            return Err(Error::new(Exit::Usage, "reboot-with-folders", message).remedy("Leave it out."));
+        }
+        note_assumed(&boot);
+        Ok(boot)
+    };
     let now = Utc::now();
     match &cli.command {
         Command::Status => {
-            let status = status::find(find(), &cli.state);
+            let status = status::find(find(), || Slots::locate(&config, &device::System::default()), &cli.state);
             print(cli, &status, || status.to_string());
         }
         Command::Verify => return verify(cli, &config, &find()?),
@@ -87,10 +125,9 @@ fn run(cli: &Cli) -> Result<u8> {
             let applied = if *dry_run {
                 update::apply(&config, &mut find()?, &mut Memory::read(&cli.state)?, what, now)?
             } else {
-                let mut memory = Memory::lock(&cli.state)?;
-                let mut boot = find()?;
-                note_assumed(&boot);
-                recorded(&mut memory, |memory| update::apply(&config, &mut boot, memory, what, now))?
+                recorded(&mut Memory::lock(&cli.state)?, |memory| {
+                    update::apply(&config, &mut find_to_change(*reboot)?, memory, what, now)
+                })?
             };
             print(cli, &applied, || show_applied(&applied));
             if *reboot && applied.outcome == "activated" {
@@ -99,10 +136,9 @@ fn run(cli: &Cli) -> Result<u8> {
         }
         Command::Activate { lifted, reboot } => {
             log_lifted(*lifted);
-            let mut memory = Memory::lock(&cli.state)?;
-            let mut boot = find()?;
-            note_assumed(&boot);
-            let applied = recorded(&mut memory, |memory| update::activate(&config, &mut boot, memory, *lifted, now))?;
+            let applied = recorded(&mut Memory::lock(&cli.state)?, |memory| {
+                update::activate(&config, &mut find_to_change(*reboot)?, memory, *lifted, now)
+            })?;
             print(cli, &applied, || show_applied(&applied));
             if *reboot {
                 reboot::now("the new release is booted on trial")?;
@@ -123,8 +159,7 @@ fn run(cli: &Cli) -> Result<u8> {
         }
         Command::Rollback { reboot } => {
             let mut memory = Memory::lock(&cli.state)?;
-            let mut boot = find()?;
-            note_assumed(&boot);
+            let mut boot = find_to_change(*reboot)?;
             let back = trial::rollback(&mut boot, &mut memory, now)?;
             print(cli, &back, || format!("{}\n", back.message));
             if back.reboot && *reboot {
@@ -135,10 +170,12 @@ fn run(cli: &Cli) -> Result<u8> {
     Ok(0)
 }
 
-/// A refusal or failed step ends in `failed` with `last_error`; "not now" leaves the phase and fills `last_skip`.
+/// A refusal or failed step ends in `failed` with `last_error`; "not now" leaves the phase and fills `last_skip`. A wrong
+/// command line is no attempt.
 fn recorded<T>(memory: &mut Memory, f: impl FnOnce(&mut Memory) -> Result<T>) -> Result<T> {
     f(memory).inspect_err(|error| {
         match error.exit {
+            Exit::Usage => return,
             Exit::NotNow => memory.state.skip(error, Utc::now()),
             _ => memory.state.fail(error, Utc::now()),
         }
@@ -172,23 +209,27 @@ fn note_assumed(boot: &Boot) {
 fn print(cli: &Cli, data: &impl Serialize, text: impl FnOnce() -> String) {
     if cli.json {
         match serde_json::to_string_pretty(data) {
-            Ok(json) => println!("{json}"),
+            Ok(json) => say(&format!("{json}\n")),
             Err(error) => log::error!("cannot print JSON: {error}"),
         }
     } else {
-        print!("{}", text());
+        say(&text());
     }
 }
 
 fn verify(cli: &Cli, config: &Config, boot: &Boot) -> Result<u8> {
     let slots = status::verify(config, boot);
-    let damaged = slots.iter().find(|slot| slot.needed && !slot.holds);
-    print(cli, &slots, || slots.iter().fold(String::new(), |all, slot| format!("{all}{slot}\n")));
-    match damaged {
-        None => Ok(0),
-        Some(slot) => Err(Error::new(Exit::Data, "slot-damaged", format!("slot {} does not hold", slot.slot))
-            .remedy("If it is not the running slot, `kubesolo-update apply` fills it anew.")),
+    let damaged = slots.iter().find(|slot| slot.needed && !slot.holds).map(|slot| {
+        Error::new(Exit::Data, "slot-damaged", format!("slot {} does not hold: {}", slot.slot, slot.message))
+            .remedy("If it is not the running slot, `kubesolo-update apply` fills it anew.")
+    });
+    let mut findings = json!({"slots": slots});
+    if let Some(error) = &damaged {
+        findings["error"] = report(error);
     }
+    print(cli, &findings, || slots.iter().fold(String::new(), |all, slot| format!("{all}{slot}\n")));
+    damaged.as_ref().inspect(|error| tell(error));
+    Ok(damaged.map_or(0, |error| error.exit.code()))
 }
 
 fn show_checked(checked: &Checked) -> String {
@@ -209,9 +250,11 @@ fn show_checked(checked: &Checked) -> String {
             writeln!(out, "gate:     {} {}: {}", if gate.open { "open  " } else { "closed" }, gate.name, gate.message);
     }
     let _ = writeln!(out, "verdict:  {}", checked.verdict);
-    if checked.verdict != "up-to-date" && checked.gates.iter().all(|gate| gate.open) {
-        out.push_str("next:     kubesolo-update apply\n");
+    if checked.verdict == "up-to-date" {
+        return out;
     }
+    let next = checked.gates.iter().find_map(crate::gates::Gate::refusal).map(|refusal| refusal.remedy);
+    let _ = writeln!(out, "next:     {}", next.as_deref().unwrap_or("kubesolo-update apply"));
     out
 }
 
@@ -219,7 +262,9 @@ fn show_applied(applied: &Applied) -> String {
     let Applied { version, slot, .. } = applied;
     match applied.outcome {
         "up-to-date" => format!("{version} runs already; nothing to do\n"),
-        "would-stage" => format!("would write {version} into slot {slot}; nothing was changed\n"),
+        "would-stage" => {
+            format!("would write {version} into slot {slot}; nothing was changed\nnext: kubesolo-update apply\n")
+        }
         "staged" => {
             let how = if applied.written { "written into" } else { "already complete in" };
             format!("{version} is {how} slot {slot} and verified\nnext: kubesolo-update activate\n")
@@ -238,5 +283,12 @@ fn show_health(judged: &trial::Judged, checks: &[health::Check]) -> String {
         let _ = writeln!(out, "{verdict}: {}{}{}", check.name, if check.passed { "" } else { ": " }, check.message);
     }
     let _ = writeln!(out, "{}: {}", if judged.healthy { "healthy" } else { "unhealthy" }, judged.message);
+    let next = match judged.verdict {
+        Verdict::Reverted => "reboot",
+        Verdict::Waiting => "kubesolo-update healthcheck; or end the trial: kubesolo-update rollback",
+        Verdict::Committed => "kubesolo-update check",
+        Verdict::Settled | Verdict::TakenOver | Verdict::Nothing => "kubesolo-update status",
+    };
+    let _ = writeln!(out, "next: {next}");
     out
 }

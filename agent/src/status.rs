@@ -12,7 +12,7 @@ use crate::boot::{Boot, Known};
 use crate::config::Config;
 use crate::error::Result;
 use crate::memory::Memory;
-use crate::slot::Facts;
+use crate::slot::{Facts, Slots};
 use crate::state::{Phase, Skip};
 use crate::trust;
 
@@ -54,7 +54,7 @@ pub struct Booted {
     pub version: Option<String>,
     /// `command-line`, `told` or `assumed`.
     pub known: &'static str,
-    /// The trial that this boot is.
+    /// The trial that this boot was started for; it may be over by now.
     pub trial: Option<String>,
     /// Why the bootloader did not boot what it was asked to.
     pub fallback: Option<&'static str>,
@@ -107,7 +107,7 @@ pub struct NextBoot {
 
 /// Gathers everything that can be told.
 #[must_use]
-pub fn find(boot: Result<Boot>, state: &Path) -> Status {
+pub fn find(boot: Result<Boot>, slots: impl FnOnce() -> Result<Slots>, state: &Path) -> Status {
     let mut problems = vec![];
     let memory = Memory::read(state).inspect_err(|e| problems.push(e.message.clone())).ok();
     let boot = boot.inspect_err(|e| problems.push(e.message.clone())).ok();
@@ -126,20 +126,19 @@ pub fn find(boot: Result<Boot>, state: &Path) -> Status {
         failed: trust.failed.iter().map(|f| format!("{} ({}): {}", f.version, f.release, f.reason)).collect(),
         problems,
     };
-    if let Some(boot) = boot {
-        status.describe(&boot);
+    match boot {
+        Some(boot) => status.describe(&boot),
+        // One place that cannot be used does not hide the others.
+        None => drop(slots().map(|slots| status.describe_slots(&slots, View::Invalid))),
     }
     status
 }
 
 impl Status {
-    fn describe(&mut self, boot: &Boot) {
-        let view = boot.env.view();
-        let mut files = [Files::Broken; 2];
-        for id in Id::BOTH {
-            let slot = boot.slots.get(id);
+    fn describe_slots(&mut self, slots: &Slots, view: View) -> [Files; 2] {
+        Id::BOTH.map(|id| {
+            let slot = slots.get(id);
             let facts = slot.facts().inspect_err(|e| self.problems.push(e.message.clone())).ok();
-            files[id as usize] = facts.as_ref().map_or(Files::Broken, at_a_glance);
             let manifest = facts.as_ref().and_then(|f| f.manifest.as_ref()?.as_ref().ok());
             self.slots.push(SlotStatus {
                 slot: id.to_string(),
@@ -152,7 +151,13 @@ impl Status {
                 digest: manifest.map(|m| m.digest.to_string()),
                 complete: facts.as_ref().is_some_and(Facts::looks_complete),
             });
-        }
+            facts.as_ref().map_or(Files::Broken, at_a_glance)
+        })
+    }
+
+    fn describe(&mut self, boot: &Boot) {
+        let view = boot.env.view();
+        let files = self.describe_slots(&boot.slots, view);
         let booted = boot.booted;
         self.booted = Some(Booted {
             slot: booted.slot.to_string(),
@@ -212,7 +217,12 @@ impl fmt::Display for Status {
         let or_unknown = |text: &Option<String>| text.clone().unwrap_or_else(|| "unknown".into());
         match &self.booted {
             Some(b) => {
-                let trial = b.trial.as_ref().map_or(String::new(), |t| format!(", on trial {t}"));
+                let on_trial = self.environment.as_ref().is_some_and(|env| env.on_trial.as_ref() == Some(&b.slot));
+                let trial = match &b.trial {
+                    Some(trial) if on_trial => format!(", on trial {trial}"),
+                    Some(trial) => format!(", trial {trial} is over"),
+                    None => String::new(),
+                };
                 let fallback = b.fallback.map_or(String::new(), |why| format!(", by fallback ({why})"));
                 writeln!(
                     f,

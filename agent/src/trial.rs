@@ -284,7 +284,10 @@ pub fn rollback(boot: &mut Boot, memory: &mut Memory, now: DateTime<Utc>) -> Res
         boot.env.store(&next)?;
         memory.state.trial = None;
         memory.enter(Phase::RolledBack, now)?;
-        let message = format!("slot {} is not activated any more; slot {booted} boots next", env.active);
+        let message = format!(
+            "slot {} is not activated any more; slot {booted} boots next\nnext: kubesolo-update check",
+            env.active
+        );
         return Ok(Back { outcome: "cancelled", reboot: false, message });
     }
     let trial = bootenv::TrialId(state::random()?.max(1));

@@ -124,6 +124,7 @@ pub fn check(config: &Config, boot: &Boot, memory: &Memory, lifted: Lifted, now:
     let closed = gates.iter().find(|gate| !gate.open);
     let (verdict, reason) = match closed {
         _ if same => ("up-to-date", None),
+        Some(gate) if gate.reason == Some("version-unknown") => ("unknown", gate.reason),
         Some(gate) => ("held", gate.reason),
         None if running.version.is_none() => ("unknown", Some("version-unknown")),
         None => ("update-available", None),
@@ -294,7 +295,7 @@ pub fn apply(
         place.check_room(size(release))?;
     }
     if what.dry_run {
-        applied.outcome = "would-stage";
+        applied.outcome = if staged { "staged" } else { "would-stage" };
         return Ok(applied);
     }
     if staged && env.on_trial() == Some(target) {
