@@ -1,0 +1,507 @@
+//! The whole job on folders: the real program, a real registry, and the bootloader's decision in between.
+#![allow(clippy::unwrap_used)]
+
+mod cli_support;
+mod common;
+
+use std::fs;
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use bootenv::Slot;
+use bootenv::protocol::SlotState;
+use chrono::{Timelike, Utc};
+use cli_support::{Device, Ran, key, publish, publish_as};
+use common::fault::{self, Fault, World};
+use common::registry::Registry;
+use kubesolo_update::publish::Metadata;
+use serde_json::{Value, json};
+
+/// Applies, activates and commits what is on offer.
+fn install(device: &Device, registry: &Registry) {
+    device.from(registry, &["apply", "--activate"]).code(0);
+    device.power_on();
+    device.here(&["healthcheck"]).code(0).says(&["committed"]);
+}
+
+/// Applies what is on offer, and lets its trial fail.
+fn install_bad(device: &Device, registry: &Registry) {
+    device.from(registry, &["apply", "--activate"]).code(0);
+    device.power_on();
+    device.make_unhealthy();
+    device.here(&["healthcheck", "--auto-rollback-after", "1"]).code(1).says(&["the node is not ready", "reverted"]);
+    device.make_healthy();
+    device.power_on();
+    device.here(&["healthcheck"]).code(0);
+}
+
+fn metadata(version: &str) -> Metadata {
+    Metadata::new(version.parse().unwrap(), "stable")
+}
+
+/// A window that is closed now, and stays so for the length of a test.
+fn closed_window() -> String {
+    let hour = Utc::now().hour();
+    format!("{:02}:00-{:02}:00", (hour + 3) % 24, (hour + 4) % 24)
+}
+
+#[test]
+fn an_ordinary_user_updates_folders_twice_and_gets_rid_of_a_bad_release() {
+    let (registry, device) = (Registry::start(), Device::of_ordinary_user());
+    let factory = device.tree("A");
+
+    // The command of the documentation, word for word.
+    publish(&registry, "1.0.0", 1);
+    let line = format!(
+        "--conf /dev/null --state S/state.json apply --registry {0}/os --tag stable --plain-http {0} --slot-a A --slot-b B \
+         --bootenv grub:grubenv --pubkey K",
+        registry.address
+    );
+    let staged = device.run(&line.split(' ').collect::<Vec<_>>()).code(0);
+    assert_eq!(staged.stdout, "1.0.0 is written into slot B and verified\nnext: kubesolo-update activate\n");
+    assert_eq!(staged.stderr, "");
+    assert_eq!(device.phase(), "staged");
+    assert_eq!((device.env().active, device.env().b), (Slot::A, SlotState::Void), "staged is not activated");
+    assert_eq!(
+        device.names("B"),
+        ["kubesolo-os.gz", "kubesolo-os.gz.sha256", "manifest.json", "vmlinuz", "vmlinuz.sha256"]
+    );
+
+    device.here(&["activate"]).code(0).says(&["1.0.0 in slot B boots next", "next: reboot"]);
+    assert_eq!((device.phase().as_str(), device.env().counter), ("activated", 3));
+    assert_eq!(device.tree("A"), factory, "the active slot is not touched");
+    device.power_on();
+    device.here(&["healthcheck"]).code(0).says(&["slot B is committed", "next:"]);
+    assert_eq!((device.env().good, device.env().success), (Slot::B, true));
+    assert_eq!(device.phase(), "success");
+
+    publish(&registry, "2.0.0", 2);
+    install(&device, &registry);
+    assert_eq!(device.env().good, Slot::A);
+    assert_eq!(device.version_in(Slot::A).unwrap(), "2.0.0");
+
+    // A bad one is reverted, remembered, and not installed again.
+    publish(&registry, "3.0.0", 3);
+    install_bad(&device, &registry);
+    assert_eq!((device.env().good, device.env().b, device.phase().as_str()), (Slot::A, SlotState::Fail, "rolled_back"));
+    let before = (device.tree("A"), device.tree("B"), device.env_bytes());
+    let error = device.from(&registry, &["apply", "--json"]).refused(75, "failed-before");
+    assert!(error["message"].as_str().unwrap().contains("10-node"), "{error}");
+    assert_eq!((device.tree("A"), device.tree("B"), device.env_bytes()), before);
+    let state = device.state();
+    assert_eq!((&state["phase"], &state["last_skip"]["reason"]), (&json!("rolled_back"), &json!("failed-before")));
+    assert!(state["last_error"].as_str().unwrap().contains("3.0.0 failed its trial"), "{state}");
+    device.here(&["status"]).code(0).says(&["rolled_back", "failed:", "3.0.0"]);
+
+    // A person may try it again; what is mended is another release, and needs no word.
+    device.from(&registry, &["apply", "--retry-failed", "--dry-run"]).code(0).says(&["3.0.0"]);
+    publish(&registry, "3.0.1", 4);
+    install(&device, &registry);
+    let status = device.here(&["status", "--json"]).code(0).json();
+    assert_eq!((&status["booted"]["version"], &status["phase"]), (&json!("3.0.1"), &json!("success")));
+
+    // The foreign variable survived all of it, and nothing is left behind.
+    assert!(String::from_utf8(device.env_bytes()).unwrap().contains("other=kept\n"));
+    assert_eq!(device.names("S"), ["lock", "state.json", "trust.json"]);
+    assert_eq!(device.names("data"), Vec::<String>::new());
+}
+
+#[test]
+fn a_person_can_retry_what_failed() {
+    let (registry, device) = (Registry::start(), Device::new());
+    publish(&registry, "1.0.0", 1);
+    install_bad(&device, &registry);
+    device.from(&registry, &["apply"]).code(75);
+    let retried = device.from(&registry, &["apply", "--retry-failed", "--activate"]).code(0);
+    assert!(retried.stderr.contains("--retry-failed was given"), "{retried:?}");
+    device.power_on();
+    device.here(&["healthcheck"]).code(0).says(&["committed"]);
+    assert_eq!(device.version_in(device.env().good).unwrap(), "1.0.0");
+}
+
+#[test]
+fn rollback_ends_a_trial_takes_back_an_activation_or_tries_the_release_before() {
+    let (registry, device) = (Registry::start(), Device::new());
+    publish(&registry, "1.0.0", 1);
+    let nothing = device.here(&["rollback", "--json"]).refused(75, "nothing-to-roll-back");
+    assert!(nothing["message"].as_str().unwrap().contains("slot B is void"), "{nothing}");
+
+    // In the trial.
+    device.from(&registry, &["apply", "--activate"]).code(0);
+    device.power_on();
+    device.here(&["rollback"]).code(0).says(&["next: reboot into slot A"]);
+    assert_eq!(
+        (device.env().active, device.env().b, device.phase().as_str()),
+        (Slot::A, SlotState::Fail, "rolled_back")
+    );
+    device.power_on();
+    device.from(&registry, &["apply"]).code(75);
+
+    // Activated, not booted.
+    publish(&registry, "1.1.0", 2);
+    device.from(&registry, &["apply", "--activate"]).code(0);
+    device.here(&["rollback"]).code(0).says(&["slot B is not activated any more", "next:"]);
+    assert_eq!((device.env().active, device.env().success, device.env().b), (Slot::A, true, SlotState::Void));
+    device.power_on();
+    device.from(&registry, &["apply", "--json"]).refused(75, "failed-before");
+
+    // Committed.
+    publish(&registry, "1.2.0", 3);
+    install(&device, &registry);
+    publish(&registry, "1.3.0", 4);
+    install(&device, &registry);
+    let back = device.here(&["rollback", "--json"]).code(0).json();
+    assert_eq!((&back["outcome"], &back["reboot"]), (&json!("trial-of-previous"), &json!(true)));
+    assert_eq!(device.env().good, Slot::A, "a trial: the release that is left stays the good one");
+    device.power_on();
+    device.here(&["healthcheck"]).code(0).says(&["slot B is committed"]);
+    assert_eq!(device.version_in(device.env().good).unwrap(), "1.2.0");
+    device.from(&registry, &["apply", "--json"]).refused(75, "failed-before");
+}
+
+#[test]
+fn activating_twice_is_the_same_as_once() {
+    let (registry, device) = (Registry::start(), Device::new());
+    device.here(&["activate", "--json"]).refused(75, "nothing-staged");
+    publish(&registry, "1.0.0", 1);
+    device.from(&registry, &["apply", "--activate"]).code(0);
+    let (before, trial) = (device.env_bytes(), device.state()["trial"].clone());
+    let again = device.here(&["activate", "--json"]).code(0).json();
+    assert_eq!((&again["outcome"], &again["trial"]), (&json!("activated"), &trial["id"]));
+    device.from(&registry, &["apply", "--activate"]).code(0);
+    assert_eq!((device.env_bytes(), &device.state()["trial"]), (before, &trial));
+
+    // A try was counted, and the system of the other slot runs: whether the trial may go on is the hook's to say.
+    let before = device.power_on();
+    assert_eq!(before.start.unwrap().slot, Slot::B);
+    device.here(&["activate"]).code(75);
+    assert_eq!(device.env().counter, 2, "the tries are not filled up again");
+}
+
+#[test]
+fn what_is_staged_or_running_is_not_fetched_again() {
+    let world = World::new(300_000);
+    let (device, served) = (Device::new(), world.clone());
+    device.save_key(&key(1), "K");
+    let server = Fault::start(move |request, out| served.answer(request, out));
+    device.from(&server, &["apply"]).code(0);
+    let images = || server.count(&World::path(&world.initramfs)) + server.count(&World::path(b"kernel"));
+    assert_eq!(images(), 2);
+    let slot = device.tree("B");
+    device.from(&server, &["apply"]).code(0).says(&["already complete in slot B", "next: kubesolo-update activate"]);
+    assert_eq!((images(), device.tree("B")), (2, slot), "nothing is fetched or written twice");
+
+    device.here(&["activate"]).code(0);
+    device.power_on();
+    device.here(&["healthcheck"]).code(0);
+    let report = device.from(&server, &["apply", "--json"]).code(0).json();
+    assert_eq!((&report["outcome"], &report["written"]), (&json!("up-to-date"), &json!(false)));
+    device.from(&server, &["check"]).code(0).says(&["verdict:  up-to-date"]);
+    assert_eq!((images(), device.phase().as_str()), (2, "success"));
+
+    // A slot that rotted is not taken for staged: the hashes are read again.
+    let device = Device::new();
+    device.from(&server, &["apply"]).code(0);
+    let kernel = fs::read(device.path("B/vmlinuz")).unwrap();
+    device.write("B/vmlinuz", &vec![b'x'; kernel.len()]);
+    device.here(&["activate", "--json"]).refused(65, "slot-damaged");
+    device.from(&server, &["apply"]).code(0).says(&["written into slot B"]);
+    assert_eq!(fs::read(device.path("B/vmlinuz")).unwrap(), kernel);
+}
+
+#[test]
+fn a_newer_release_replaces_one_that_was_activated_and_not_booted() {
+    let (registry, device) = (Registry::start(), Device::new());
+    publish(&registry, "1.0.0", 1);
+    device.from(&registry, &["apply", "--activate"]).code(0);
+    publish(&registry, "2.0.0", 2);
+    device.from(&registry, &["apply"]).code(0).says(&["2.0.0 is written into slot B"]);
+    let env = device.env();
+    assert_eq!((env.active, env.success, env.b, env.trial.is_none()), (Slot::A, true, SlotState::Void, true));
+    assert_eq!(device.power_on().start.unwrap().slot, Slot::A);
+    device.here(&["healthcheck"]).code(0);
+    // The first one did not fail: it was never tried.
+    assert_eq!(device.here(&["status", "--json"]).code(0).json()["failed"], json!([]));
+    device.here(&["activate"]).code(0);
+    device.power_on();
+    device.here(&["healthcheck"]).code(0).says(&["committed"]);
+    assert_eq!(device.version_in(Slot::B).unwrap(), "2.0.0");
+}
+
+#[test]
+fn check_and_a_dry_run_change_nothing_at_all() {
+    let (registry, device) = (Registry::start(), Device::of_ordinary_user());
+    publish(&registry, "1.0.0", 1);
+    let before = device.tree("");
+    device.from(&registry, &["apply", "--dry-run"]).code(0).says(&["would write 1.0.0 into slot B", "next:"]);
+    device.from(&registry, &["apply", "--dry-run", "--activate"]).code(0);
+    device.from(&registry, &["check"]).code(0);
+    device.from(&registry, &["apply", "--dry-run", "--maintenance-window", &closed_window()]).code(75);
+    device.here(&["status"]).code(0);
+    device.here(&["verify"]).code(65);
+    assert_eq!(device.tree(""), before);
+
+    install(&device, &registry);
+    let before = device.tree("");
+    device.from(&registry, &["apply", "--dry-run"]).code(0).says(&["nothing to do"]);
+    publish(&registry, "2.0.0", 2);
+    device.from(&registry, &["apply", "--dry-run", "--json"]).code(0);
+    device.here(&["verify"]).code(0).says(&["slot B holds: 1.0.0, signed by"]);
+    assert_eq!(device.tree(""), before);
+}
+
+#[test]
+fn a_run_killed_while_it_downloads_leaves_nothing_that_disturbs_the_next() {
+    let world = World::new(600_000);
+    let (device, served) = (Device::new(), world.clone());
+    // Half of the initramfs, then silence.
+    let path = World::path(&world.initramfs);
+    let server = Fault::start(move |request, out| {
+        if request.path != path || request.earlier > 0 {
+            return served.answer(request, out);
+        }
+        fault::head(out, 200, &format!("Content-Length: {}\r\n", served.initramfs.len()));
+        fault::send(out, &served.initramfs[..served.initramfs.len() / 2]);
+        std::thread::sleep(Duration::from_secs(60));
+    });
+    let factory = device.tree("A");
+    let all = [&device.asking(&server, &["apply"])[..], &["--pubkey", "K"]].concat();
+    let mut killed = device.command(&all).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let begin = Instant::now();
+    while !fs::metadata(device.path("B/kubesolo-os.gz.part")).is_ok_and(|part| part.len() > 100_000) {
+        assert!(begin.elapsed() < Duration::from_secs(30), "it does not download");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    // Meanwhile a second one is sent away, and a look is free.
+    let before = device.tree("");
+    device.from(&server, &["apply", "--json"]).refused(75, "locked");
+    device.here(&["healthcheck", "--json"]).refused(75, "locked");
+    device.here(&["status"]).code(0).says(&["last update:  downloading (1.0.0)"]);
+    device.from(&server, &["check"]).code(0);
+    assert_eq!(device.tree(""), before);
+    killed.kill().unwrap();
+    killed.wait().unwrap();
+
+    assert_eq!((device.tree("A"), device.env().b), (factory.clone(), SlotState::Void));
+    assert!(!device.path("B/manifest.json").exists());
+    assert_eq!(device.power_on().start.unwrap().slot, Slot::A);
+    device.from(&server, &["apply"]).code(0).says(&["1.0.0 is written into slot B"]);
+    assert_eq!((device.tree("A"), device.phase().as_str()), (factory, "staged"));
+    assert_eq!(
+        device.names("B"),
+        ["kubesolo-os.gz", "kubesolo-os.gz.sha256", "manifest.json", "vmlinuz", "vmlinuz.sha256"]
+    );
+    assert_eq!(device.names("S"), ["lock", "state.json"]);
+}
+
+#[test]
+fn a_phase_that_is_over_is_not_shown_for_ever() {
+    let (registry, device) = (Registry::start(), Device::new());
+    publish(&registry, "1.0.0", 1);
+    install(&device, &registry);
+    // A failure, and the killed run of the test above, end with the next run that finds all well.
+    for phase in ["failed", "downloading", "checking"] {
+        let state = json!({"phase": phase, "last_error": "it broke", "to_version": "2.0.0"});
+        device.write("S/state.json", state.to_string().as_bytes());
+        device.from(&registry, &["apply"]).code(0).says(&["1.0.0 runs already"]);
+        let state = device.state();
+        assert_eq!((&state["phase"], &state["last_error"]), (&json!("idle"), &json!("")), "{phase}");
+    }
+}
+
+#[test]
+fn status_works_without_anything_to_look_at() {
+    let device = Device::of_ordinary_user();
+    fs::create_dir(device.path("empty")).unwrap();
+    // No settings, no state, no slots, no environment, no /proc/cmdline of ours, no root.
+    let bare = device.run(&["--conf", "nowhere/update.conf", "--state", "nowhere/state.json", "status"]).code(0);
+    bare.says(&["running:      unknown", "last update:  idle", "not readable:"]);
+    let report = device.run(&["--conf", "nowhere", "--state", "nowhere", "--json", "status"]).code(0).json();
+    assert_eq!((&report["booted"], &report["phase"]), (&Value::Null, &json!("idle")));
+    assert!(!report["problems"].as_array().unwrap().is_empty());
+
+    // Settings that cannot be read are a problem to show, not a reason to show nothing.
+    device.write("bad.conf", b"registry=h.example/os\nnonsense\n");
+    device.run(&["--conf", "bad.conf", "--state", "S/state.json", "status"]).code(0).says(&["bad.conf:2"]);
+    // One place that is missing does not hide the others.
+    device.write("grubenv", b"not a block");
+    device.here(&["status"]).code(0).says(&["not readable: boot environment grubenv", "slot A:"]);
+    fs::remove_dir_all(device.path("B")).unwrap();
+    device.here(&["status"]).code(0).says(&["not readable: slot B"]);
+}
+
+#[test]
+fn json_is_one_document_on_stdout_and_all_else_is_on_stderr() {
+    let (registry, device) = (Registry::start(), Device::new());
+    publish(&registry, "1.0.0", 1);
+    let verbose = |arguments: &[&'static str]| [arguments, &["--json", "-vv"]].concat();
+    for arguments in [&["check"][..], &["apply", "--dry-run"], &["apply"]] {
+        let ran = device.from(&registry, &verbose(arguments)).code(0);
+        assert!(ran.json().is_object(), "{ran:?}");
+        assert!(ran.stderr.contains("is signed by") || arguments == ["check"], "{ran:?}");
+    }
+    device.here(&verbose(&["activate"])).code(0).json();
+    device.power_on();
+    for (arguments, code) in [(&["healthcheck"][..], 0), (&["status"], 0), (&["verify"], 0), (&["rollback"], 65)] {
+        let ran = device.here(&verbose(arguments)).code(code);
+        ran.json();
+    }
+    // A failure with findings is one document too.
+    device.make_unhealthy();
+    assert_eq!(device.here(&["healthcheck", "--json"]).code(1).json()["healthy"], json!(false));
+    device.write("B/vmlinuz", b"rotten");
+    let ran = device.here(&["verify", "--json"]).code(65);
+    let report = ran.json();
+    assert_eq!(report["slots"][1]["holds"], json!(false));
+    assert_eq!(report["error"]["reason"], json!("slot-damaged"));
+    assert!(ran.stderr.contains("slot B does not hold"), "{ran:?}");
+}
+
+#[test]
+fn output_that_nobody_reads_is_no_failure() {
+    let device = Device::new();
+    for arguments in [&["status"][..], &["status", "--json"], &["rollback"]] {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let mut command = device.command(&device.local(arguments));
+        let status = command.stdout(writer.try_clone().unwrap()).stderr(writer).status().unwrap();
+        assert_eq!(status.code(), Some(if arguments == ["rollback"] { 75 } else { 0 }), "{arguments:?}");
+    }
+}
+
+#[test]
+fn help_shows_examples_and_exit_codes_and_fits_a_terminal() {
+    let device = Device::new();
+    let help = device.run(&["--help"]).code(0);
+    for code in ["0", "1", "64", "65", "69", "70", "73", "75", "77", "78"] {
+        assert!(help.stdout.lines().any(|line| line.trim_start().starts_with(&format!("{code}  "))), "{code}");
+    }
+    assert!(help.stdout.contains("Examples:\n"), "{help:?}");
+    for arguments in [&["--help"][..], &["-h"], &["apply", "--help"], &["healthcheck", "--help"], &["rollback", "-h"]] {
+        let narrow = device.command(arguments).env("COLUMNS", "80").output().unwrap();
+        let wide = Ran::from(narrow).code(0).stdout.lines().find(|line| line.chars().count() > 80).map(str::to_owned);
+        assert_eq!(wide, None, "{arguments:?}");
+    }
+    for arguments in [
+        &[][..],
+        &["update"],
+        &["apply", "--nonsense"],
+        &["apply", "--reboot"],
+        &["apply", "--server", "https://a.example", "--registry", "a.example/os"],
+        &["status", "--bootenv", "lilo:F"],
+        &["status", "--booted", "C"],
+        &["check", "--maintenance-window", "25:00-26:00"],
+    ] {
+        let wrong = device.run(arguments).code(64);
+        assert_eq!(wrong.stdout, "");
+        assert!(wrong.stderr.contains("--help"), "{wrong:?}");
+    }
+}
+
+#[test]
+fn slots_in_folders_never_restart_the_machine() {
+    let (registry, device) = (Registry::start(), Device::of_ordinary_user());
+    publish(&registry, "1.0.0", 1);
+    let things = || (device.tree("A"), device.tree("B"), device.env_bytes());
+    let before = things();
+    device.from(&registry, &["apply", "--activate", "--reboot", "--json"]).refused(64, "reboot-with-folders");
+    device.here(&["activate", "--reboot", "--json"]).refused(64, "reboot-with-folders");
+    device.here(&["rollback", "--reboot", "--json"]).refused(64, "reboot-with-folders");
+    assert_eq!(things(), before);
+}
+
+/// The verdict of each gate, in order.
+fn gates(check: &Value) -> Vec<(String, bool)> {
+    let gates = check["gates"].as_array().unwrap();
+    gates.iter().map(|gate| (gate["name"].as_str().unwrap().to_owned(), gate["open"].as_bool().unwrap())).collect()
+}
+
+#[test]
+fn check_shows_every_gate_whatever_an_earlier_one_says() {
+    let (registry, device) = (Registry::start(), Device::new());
+    publish(&registry, "1.0.0", 1);
+    install(&device, &registry);
+    publish_as(
+        &registry,
+        2,
+        Metadata {
+            min_compatible_version: Some("1.5.0".parse().unwrap()),
+            channel: "beta".into(),
+            ..metadata("0.9.0")
+        },
+        "os:stable",
+    );
+    let before = device.tree("");
+    let window = closed_window();
+    let check = device.from(&registry, &["check", "--json", "--channel", "stable", "--maintenance-window", &window]);
+    let check = check.code(0).json();
+    let all = [
+        ("maintenance-window", false),
+        ("channel", false),
+        ("architecture", true),
+        ("minimum-version", false),
+        ("version", false),
+        ("failed-before", true),
+        ("trial", true),
+    ];
+    assert_eq!(gates(&check), all.map(|(name, open)| (name.to_owned(), open)));
+    assert_eq!((&check["verdict"], &check["reason"]), (&json!("held"), &json!("window")));
+    assert_eq!((&check["running"], &check["offered"]["version"]), (&json!("1.0.0"), &json!("0.9.0")));
+    assert_eq!(device.tree(""), before, "a check leaves no trace");
+}
+
+#[test]
+fn a_closed_window_keeps_the_network_quiet_and_force_opens_only_that() {
+    let world = World::new(100_000);
+    let (device, served) = (Device::new(), world.clone());
+    let server = Fault::start(move |request, out| served.answer(request, out));
+    let window = closed_window();
+    device.from(&server, &["apply", "--json", "--maintenance-window", &window]).refused(75, "window");
+    assert_eq!(server.requests().len(), 0);
+    let state = device.state();
+    assert_eq!((&state["phase"], &state["last_skip"]["reason"]), (&json!("idle"), &json!("window")));
+    device
+        .from(&server, &["apply", "--json", "--channel", "beta", "--force", "--maintenance-window", &window])
+        .refused(77, "other-channel");
+    let forced = device.from(&server, &["apply", "--force", "--maintenance-window", &window]).code(0);
+    assert!(forced.stderr.contains("--force was given"), "{forced:?}");
+}
+
+#[test]
+fn releases_that_may_not_be_installed_are_refused_with_their_reason() {
+    let (registry, device) = (Registry::start(), Device::new());
+    publish(&registry, "1.5.0", 1);
+    install(&device, &registry);
+    let minimum = |version: &str| Some(version.parse().unwrap());
+    // The offer, a setting of the device, and how it is refused.
+    let cases = [
+        (Metadata { channel: "beta".into(), ..metadata("2.0.0") }, "stable", Err((77, "other-channel"))),
+        (Metadata { min_compatible_version: minimum("1.6.0"), ..metadata("2.0.0") }, "stable", Err((77, "too-old"))),
+        (Metadata { min_compatible_version: minimum("1.5.0"), ..metadata("2.0.0") }, "stable", Ok(())),
+        (metadata("1.4.9"), "stable", Err((77, "downgrade"))),
+        // Precedence: a pre-release comes before its release, numbers count as numbers, build metadata not at all.
+        (metadata("1.5.0-rc.9"), "stable", Err((77, "downgrade"))),
+        (metadata("1.5.0+other"), "stable", Err((77, "same-version"))),
+        (metadata("1.10.0"), "stable", Ok(())),
+        (metadata("1.5.1-rc.1"), "stable", Ok(())),
+    ];
+    let before = (device.tree("A"), device.tree("B"), device.env_bytes());
+    for (metadata, channel, expected) in cases {
+        let case = format!("{metadata:?}");
+        publish_as(&registry, 2, metadata, "os:stable");
+        match expected {
+            Ok(()) => drop(device.from(&registry, &["apply", "--dry-run", "--channel", channel]).code(0)),
+            Err((code, reason)) => {
+                let error = device.from(&registry, &["apply", "--json", "--channel", channel]).refused(code, reason);
+                let state = device.state();
+                assert_eq!(state["phase"], json!("failed"), "{case}");
+                assert!(state["last_error"].as_str().unwrap().contains(error["remedy"].as_str().unwrap()), "{case}");
+                let check = device.from(&registry, &["check", "--json", "--channel", channel]).code(0).json();
+                assert_eq!((&check["verdict"], &check["reason"]), (&json!("held"), &json!(reason)), "{case}");
+            }
+        }
+        assert_eq!((device.tree("A"), device.tree("B"), device.env_bytes()), before, "{case}");
+    }
+    publish_as(&registry, 2, metadata("1.4.9"), "os:stable");
+    device.from(&registry, &["apply", "--allow-downgrade"]).code(0).says(&["1.4.9"]);
+}

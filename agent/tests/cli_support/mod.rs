@@ -1,0 +1,323 @@
+//! A device on folders, and the real program run on it.
+#![allow(dead_code, reason = "each test program uses its own part")]
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::{MetadataExt, chown};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+use bootenv::Slot;
+use bootenv::boot::{Decision, Files, PowerOn, decide};
+use bootenv::grub::{Block, SIGNATURE, SIZE};
+use bootenv::protocol::{State, View};
+use kubesolo_update::publish::key::{PrivateKey, PublicFormat};
+use kubesolo_update::publish::registry::Access;
+use kubesolo_update::publish::{self, Images, Metadata, Options};
+use kubesolo_update::release::{Architecture, Digest};
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::common::{images, registry::Registry};
+
+/// `nobody`: the owner of the device's folders when the tests themselves run as root.
+const NOBODY: u32 = 65534;
+/// Version of what the active slot holds at first; it has no manifest, as after an installation.
+pub const FACTORY: &[u8] = b"factory image";
+
+/// Two slots, a boot environment as `grub-editenv` makes it, a key, health checks: all below one folder, which is the
+/// working directory of every command.
+pub struct Device {
+    pub dir: TempDir,
+    program: PathBuf,
+    user: Option<u32>,
+}
+
+/// What a command did.
+#[derive(Debug)]
+pub struct Ran {
+    pub code: Option<i32>,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+/// Content, owner and times of every file below a folder.
+pub type Tree = BTreeMap<PathBuf, (Vec<u8>, u32, i64, i64)>;
+
+impl Device {
+    pub fn new() -> Self {
+        let device =
+            Self { dir: TempDir::new().unwrap(), program: env!("CARGO_BIN_EXE_kubesolo-update").into(), user: None };
+        for folder in ["A", "B", "S", "data", "health.d"] {
+            fs::create_dir(device.path(folder)).unwrap();
+        }
+        for file in ["vmlinuz", "kubesolo-os.gz"] {
+            device.write(&format!("A/{file}"), FACTORY);
+            device.write(&format!("A/{file}.sha256"), format!("{}  {file}\n", Digest::of(FACTORY).hex()).as_bytes());
+        }
+        device.set_env("active_slot=A\nboot_success=1\nboot_counter=3\nother=kept\n");
+        device.save_key(&key(1), "K");
+        device
+    }
+
+    /// The same, used by somebody who is not root. Nothing but its own folder can be written then.
+    pub fn of_ordinary_user() -> Self {
+        let mut device = Self::new();
+        if nix::unistd::geteuid().is_root() {
+            // Where the program was built, others may not be allowed to look.
+            let program = device.path("kubesolo-update");
+            fs::copy(&device.program, &program).unwrap();
+            device.program = program;
+            device.user = Some(NOBODY);
+            device.hand_over(device.dir.path());
+        }
+        device
+    }
+
+    fn hand_over(&self, path: &Path) {
+        chown(path, self.user, self.user).unwrap();
+        if path.is_dir() {
+            fs::read_dir(path).unwrap().for_each(|entry| self.hand_over(&entry.unwrap().path()));
+        }
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    pub fn write(&self, name: &str, bytes: &[u8]) {
+        fs::write(self.path(name), bytes).unwrap();
+    }
+
+    /// The environment block with these lines, padded.
+    pub fn set_env(&self, lines: &str) {
+        let mut block = [SIGNATURE, lines.as_bytes()].concat();
+        block.resize(SIZE, b'#');
+        self.write("grubenv", &block);
+    }
+
+    pub fn save_key(&self, key: &PrivateKey, name: &str) {
+        self.write(name, key.public_text(PublicFormat::Pem).unwrap().as_bytes());
+    }
+
+    /// The program with these arguments, as they are.
+    pub fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(&self.program);
+        command.args(arguments).current_dir(self.dir.path()).stdin(Stdio::null());
+        command.env_clear().env("TMPDIR", "/nowhere");
+        if let Some(user) = self.user {
+            command.uid(user).gid(user);
+        }
+        command
+    }
+
+    pub fn run(&self, arguments: &[&str]) -> Ran {
+        self.command(arguments).output().unwrap().into()
+    }
+
+    /// The arguments of a command of this device that needs no source, `--cmdline` once it was booted.
+    pub fn local<'a>(&self, arguments: &[&'a str]) -> Vec<&'a str> {
+        let mut all = vec!["--conf", "/dev/null", "--state", "S/state.json"];
+        all.extend(arguments);
+        all.extend(["--slot-a", "A", "--slot-b", "B", "--bootenv", "grub:grubenv"]);
+        if self.path("cmdline").exists() {
+            all.extend(["--cmdline", "cmdline"]);
+        }
+        all
+    }
+
+    /// `activate`, `status` and the like.
+    pub fn here(&self, arguments: &[&str]) -> Ran {
+        let mut all = self.local(arguments);
+        match arguments[0] {
+            "healthcheck" => all.extend(["--data-dir", "data", "--health-dir", "health.d"]),
+            "activate" | "verify" => all.extend(["--pubkey", "K"]),
+            _ => {}
+        }
+        self.run(&all)
+    }
+
+    /// `check` and `apply` from `os:stable` of a server on loopback, with the key `K`.
+    pub fn from(&self, server: &impl AsRef<str>, arguments: &[&str]) -> Ran {
+        self.run(&[&self.asking(server, arguments)[..], &["--pubkey", "K"]].concat())
+    }
+
+    /// The arguments for it, but for the key.
+    pub fn asking<'a>(&self, server: &'a impl AsRef<str>, arguments: &[&'a str]) -> Vec<&'a str> {
+        let reference = String::leak(format!("{}/os", server.as_ref()));
+        let source = ["--registry", reference, "--tag", "stable", "--plain-http", server.as_ref()];
+        [&self.local(arguments)[..], &source].concat()
+    }
+
+    /// What the bootloader does at power-on: it decides, stores, and tells the kernel.
+    pub fn power_on(&self) -> Decision {
+        let block = Block::parse(&self.env_bytes()).unwrap();
+        let second = fs::read(self.path("ksenv2")).ok().and_then(|bytes| Block::parse(&bytes).ok()?.as_second());
+        let files = [self.files("A"), self.files("B")];
+        let decision = decide(&PowerOn { main: block.view(), second, files, can_save: true });
+        self.write("grubenv", block.with(&decision.stored).unwrap().bytes());
+        let start = decision.start.expect("something to boot");
+        let fallback = start.fallback.map_or(String::new(), |f| format!(" ks.fallback={}", f.as_str()));
+        let line = format!("quiet kubesolo.slot={} ks.trial={}{fallback} ks.proto=1\n", start.slot, start.trial);
+        self.write("cmdline", line.as_bytes());
+        decision
+    }
+
+    fn files(&self, slot: &str) -> Files {
+        let there = |file: &str| fs::read(self.path(&format!("{slot}/{file}"))).ok();
+        let one = |file: &str| {
+            let content = there(file).filter(|content| !content.is_empty())?;
+            Some(there(&format!("{file}.sha256"))? == format!("{}  {file}\n", Digest::of(&content).hex()).as_bytes())
+        };
+        match (one("vmlinuz"), one("kubesolo-os.gz")) {
+            (Some(true), Some(true)) => Files::Hold,
+            (Some(_), Some(_)) => Files::Load,
+            _ => Files::Broken,
+        }
+    }
+
+    pub fn env_bytes(&self) -> Vec<u8> {
+        fs::read(self.path("grubenv")).unwrap()
+    }
+
+    /// The environment, which must be ours by now.
+    pub fn env(&self) -> State {
+        match Block::parse(&self.env_bytes()).unwrap().view() {
+            View::Ours(state) => state,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    pub fn state(&self) -> Value {
+        serde_json::from_slice(&fs::read(self.path("S/state.json")).unwrap()).unwrap()
+    }
+
+    pub fn phase(&self) -> String {
+        self.state()["phase"].as_str().unwrap().to_owned()
+    }
+
+    pub fn version_in(&self, slot: Slot) -> Option<String> {
+        let manifest: Value =
+            serde_json::from_slice(&fs::read(self.path(&format!("{slot}/manifest.json"))).ok()?).unwrap();
+        Some(manifest["version"].as_str().unwrap().to_owned())
+    }
+
+    /// Everything below a folder of the device; `""` is all of it.
+    pub fn tree(&self, name: &str) -> Tree {
+        let mut tree = Tree::new();
+        collect(&self.path(name), &mut tree);
+        tree
+    }
+
+    /// Names in a folder.
+    pub fn names(&self, folder: &str) -> Vec<String> {
+        let mut names: Vec<_> =
+            fs::read_dir(self.path(folder)).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    }
+
+    /// A health check that fails from now on.
+    pub fn make_unhealthy(&self) {
+        use std::os::unix::fs::PermissionsExt;
+        self.write("health.d/10-node", b"#!/bin/sh\necho the node is not ready\nexit 1\n");
+        fs::set_permissions(self.path("health.d/10-node"), fs::Permissions::from_mode(0o755)).unwrap();
+    }
+
+    pub fn make_healthy(&self) {
+        fs::remove_file(self.path("health.d/10-node")).unwrap();
+    }
+}
+
+fn collect(path: &Path, tree: &mut Tree) {
+    let meta = fs::symlink_metadata(path).unwrap();
+    let content = if meta.is_file() { fs::read(path).unwrap() } else { vec![] };
+    tree.insert(path.to_owned(), (content, meta.mode(), meta.mtime(), meta.mtime_nsec()));
+    if meta.is_dir() {
+        fs::read_dir(path).unwrap().for_each(|entry| collect(&entry.unwrap().path(), tree));
+    }
+}
+
+impl From<Output> for Ran {
+    fn from(output: Output) -> Self {
+        Self {
+            code: output.status.code(),
+            stdout: String::from_utf8(output.stdout).unwrap(),
+            stderr: String::from_utf8(output.stderr).unwrap(),
+        }
+    }
+}
+
+impl Ran {
+    /// It ended with this code, and nothing panicked.
+    #[track_caller]
+    pub fn code(self, code: i32) -> Self {
+        assert_eq!(self.code, Some(code), "{self:#?}");
+        assert!(!self.stderr.contains("panicked"), "{self:#?}");
+        self
+    }
+
+    #[track_caller]
+    pub fn says(self, words: &[&str]) -> Self {
+        for word in words {
+            assert!(self.stdout.contains(word), "no \"{word}\" in {self:#?}");
+        }
+        self
+    }
+
+    /// The one JSON document on standard output.
+    #[track_caller]
+    pub fn json(&self) -> Value {
+        serde_json::from_str(&self.stdout).unwrap_or_else(|e| panic!("{e}: {self:#?}"))
+    }
+
+    /// It failed with this exit code and reason, in `--json`, and told a person the same.
+    #[track_caller]
+    pub fn refused(self, code: i32, reason: &str) -> Value {
+        let ran = self.code(code);
+        let error = ran.json()["error"].clone();
+        assert_eq!(
+            (error["exit_code"].as_i64(), error["reason"].as_str()),
+            (Some(code.into()), Some(reason)),
+            "{ran:#?}"
+        );
+        for part in ["message", "remedy"] {
+            let text = error[part].as_str().unwrap();
+            assert!(!text.is_empty() && ran.stderr.contains(text), "{part} in {ran:#?}");
+        }
+        error
+    }
+}
+
+/// A key made from one byte, so that runs are alike.
+pub fn key(seed: u8) -> PrivateKey {
+    let scratch = TempDir::new().unwrap();
+    let file = scratch.path().join("key");
+    // The DER of RFC 8410 around the seed.
+    let mut der = hex::decode("302e020100300506032b657004220420").unwrap();
+    der.extend([seed; 32]);
+    let pem = format!(
+        "-----BEGIN PRIVATE KEY-----\n{}\n-----END PRIVATE KEY-----\n",
+        base64::Engine::encode(&base64::engine::general_purpose::STANDARD, der)
+    );
+    fs::write(&file, pem).unwrap();
+    use std::os::unix::fs::PermissionsExt;
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
+    PrivateKey::load(&file).unwrap()
+}
+
+/// Publishes and signs a release for this device as `os:stable`, as `kubesolo-release` does. `salt` tells images apart.
+pub fn publish(registry: &Registry, version: &str, salt: u8) -> Digest {
+    publish_as(registry, salt, Metadata::new(version.parse().unwrap(), "stable"), "os:stable")
+}
+
+/// The same with everything that a release can say about itself.
+pub fn publish_as(registry: &Registry, salt: u8, metadata: Metadata, place: &str) -> Digest {
+    let folder = TempDir::new().unwrap();
+    let images: Images = images::files(folder.path(), Architecture::current(), salt);
+    let access = Access { plain_http: vec![registry.address.clone()], registry_ca: None };
+    let options = Options { access, ..Options::default() };
+    let reference = format!("{}/{place}", registry.address);
+    publish::release(&reference, &metadata, &[images], &[key(1)], &options).unwrap().manifests[0].1
+}
