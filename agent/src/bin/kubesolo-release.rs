@@ -6,8 +6,8 @@ use std::process::ExitCode;
 
 use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 use kubesolo_update::publish::key::{PrivateKey, PublicFormat};
-use kubesolo_update::publish::registry::{Access, missing_authorities};
-use kubesolo_update::publish::{self, Images, Metadata, Options, date};
+use kubesolo_update::publish::registry::Access;
+use kubesolo_update::publish::{self, Images, Metadata, Options, authorities, date};
 use kubesolo_update::release::Architecture;
 use kubesolo_update::trust::KeySet;
 use kubesolo_update::{Error, Exit, Result, release};
@@ -20,21 +20,41 @@ Examples:
       --amd64 vmlinuz kubesolo-os.gz --key keys/private.pem
   kubesolo-release inspect registry.example.com/os:stable --pubkey keys/public.pem
 
-Credentials: KUBESOLO_RELEASE_USER and KUBESOLO_RELEASE_PASSWORD, else the auths of docker's config.json.
+Credentials: KUBESOLO_RELEASE_USER and KUBESOLO_RELEASE_PASSWORD,
+else the auths in docker's config.json.
 
-Exit codes: 0 done, 64 usage, 65 bytes are wrong, 69 file or registry not there or not willing, 70 internal,
-73 file cannot be written, 77 signature missing or not by this key, 78 key or configuration.";
+Exit codes:
+   0  done
+  64  the command line is wrong
+  65  bytes are wrong: kernel, initramfs, manifest, signature
+  69  a file or the registry is not there, or the registry refuses
+  70  internal
+  73  a file cannot be written
+  77  a signature is missing, or not by the given key
+  78  a key or the configuration is not usable";
+
+const PUBLISH_HELP: &str = "\
+Example:
+  kubesolo-release publish registry.example.com/os --version 1.2.0 --channel stable \\
+      --amd64 vmlinuz kubesolo-os.gz --arm64 vmlinuz-arm64 kubesolo-os-arm64.gz \\
+      --key keys/private.pem --release-notes @NEWS --also-tag v1.2.0";
+
+const SIGN_HELP: &str = "\
+Examples:
+  kubesolo-release sign registry.example.com/os:stable --key keys/private.pem
+  kubesolo-release sign registry.example.com/os@sha256:DIGEST \\
+      --signature manifest.sig --pubkey keys/public.pem";
 
 #[derive(Parser)]
-#[command(version, about = "Makes keys, publishes and signs releases, and shows what a registry offers", after_help = AFTER_HELP)]
+#[command(name = "kubesolo-release", version, about = "Makes keys, publishes and signs releases, and shows what a registry offers", after_help = AFTER_HELP)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
     /// Show errors only
-    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    #[arg(short, long, global = true, conflicts_with = "verbose", help_heading = "Messages")]
     quiet: bool,
     /// Show more
-    #[arg(short, long, global = true)]
+    #[arg(short, long, global = true, help_heading = "Messages")]
     verbose: bool,
 }
 
@@ -76,6 +96,7 @@ enum Format {
 }
 
 #[derive(Args)]
+#[command(next_help_heading = "Network")]
 struct Network {
     /// Speak to this registry without TLS
     #[arg(long, value_name = "HOST[:PORT]")]
@@ -95,6 +116,7 @@ impl From<Network> for Access {
 ///
 /// The tag moves last: no device sees it on something unsigned or incomplete. Running it again is safe.
 #[derive(Args)]
+#[command(after_help = PUBLISH_HELP)]
 #[command(group = ArgGroup::new("images").required(true).multiple(true).args(["amd64", "arm64"]))]
 #[command(group = ArgGroup::new("signing").required(true).multiple(true).args(["key", "unsigned"]))]
 struct Publish {
@@ -148,6 +170,7 @@ struct Publish {
 ///
 /// Or attach a signature made elsewhere: 64 raw bytes over the exact bytes of the manifest of one architecture.
 #[derive(Args)]
+#[command(after_help = SIGN_HELP)]
 #[command(group = ArgGroup::new("by").required(true).args(["key", "signature"]))]
 struct Sign {
     /// What to sign
@@ -223,7 +246,7 @@ fn main() -> ExitCode {
         .with_level(LevelFilter::Off)
         .with_module_level("kubesolo_update", level)
         .init();
-    let result = authorities(&cli.command).and_then(|()| match cli.command {
+    let result = with_authorities(&cli.command).and_then(|()| match cli.command {
         Command::Keygen(args) => keygen(args),
         Command::Publish(args) => publish(*args),
         Command::Sign(args) => sign(args),
@@ -243,11 +266,11 @@ fn main() -> ExitCode {
 }
 
 /// Where the system has no certificate authorities, starts this program again with built-in ones.
-fn authorities(command: &Command) -> Result<()> {
+fn with_authorities(command: &Command) -> Result<()> {
     if matches!(command, Command::Keygen(_)) {
         return Ok(());
     }
-    let Some((path, _open)) = missing_authorities()? else { return Ok(()) };
+    let Some((path, _open)) = authorities::missing()? else { return Ok(()) };
     let failed = std::process::Command::new("/proc/self/exe")
         .args(std::env::args_os().skip(1))
         .env("SSL_CERT_FILE", path)

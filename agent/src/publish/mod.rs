@@ -1,7 +1,9 @@
 //! The publisher's side: makes releases that devices accept. The program `kubesolo-release` is its command line.
 
+pub mod authorities;
 pub mod credentials;
 pub mod date;
+mod failure;
 pub mod initramfs;
 pub mod inspect;
 pub mod kernel;

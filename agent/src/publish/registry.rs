@@ -2,18 +2,14 @@
 
 use std::cell::Cell;
 use std::fs::File;
-use std::io::{Read as _, Write as _};
-use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use futures_util::StreamExt as _;
-use nix::sys::memfd::{MFdFlags, memfd_create};
 use oci_client::client::{Certificate, CertificateEncoding, Client, ClientConfig, ClientProtocol};
-use oci_client::errors::{OciDistributionError, OciErrorCode};
+use oci_client::errors::OciDistributionError;
 use oci_client::secrets::RegistryAuth;
 use oci_client::{Reference, RegistryOperation};
 use reqwest::header::HeaderValue;
@@ -22,6 +18,7 @@ use tokio::runtime::Runtime;
 use crate::error::{Context as _, Error, Exit, Result};
 use crate::fetch::use_ring;
 use crate::publish::credentials;
+use crate::publish::failure::{describe, is_absent, is_connect, may_pass, status};
 use crate::release::{Blob, DOCKER_INDEX_TYPE, DOCKER_MANIFEST_TYPE, Digest, OCI_INDEX_TYPE, OCI_MANIFEST_TYPE};
 use crate::text;
 
@@ -309,36 +306,6 @@ fn client(access: &Access) -> Result<Client> {
     .map_err(|e| Error::new(Exit::Config, "no-client", format!("cannot set up the registry client: {}", describe(&e))))
 }
 
-/// The built-in certificate authorities as a PEM file without a name, if this system has none.
-///
-/// `oci-client` cannot be set up without authorities in the system, whatever it is given; small containers have none. The
-/// caller starts the program again with `SSL_CERT_FILE` set to the returned path, which lives as long as the file.
-pub fn missing_authorities() -> Result<Option<(PathBuf, OwnedFd)>> {
-    const OURS: &str = "/proc/self/fd/";
-    let again =
-        std::env::var_os("SSL_CERT_FILE").is_some_and(|file| file.as_encoded_bytes().starts_with(OURS.as_bytes()));
-    if again || !rustls_native_certs::load_native_certs().certs.is_empty() {
-        return Ok(None);
-    }
-    let mut pem = String::new();
-    for certificate in webpki_root_certs::TLS_SERVER_ROOT_CERTS {
-        let text = STANDARD.encode(certificate);
-        pem.push_str("-----BEGIN CERTIFICATE-----\n");
-        for line in text.as_bytes().chunks(64) {
-            pem.extend(line.iter().map(|b| char::from(*b)));
-            pem.push('\n');
-        }
-        pem.push_str("-----END CERTIFICATE-----\n");
-    }
-    // Not closed on exec: the next program reads it.
-    let write = || -> std::io::Result<(PathBuf, OwnedFd)> {
-        let mut file = File::from(memfd_create("authorities", MFdFlags::empty())?);
-        file.write_all(pem.as_bytes())?;
-        Ok((format!("{OURS}{}", file.as_raw_fd()).into(), file.into()))
-    };
-    write().map(Some).context(Exit::Internal, "no-authorities", "lay out the built-in certificate authorities")
-}
-
 /// A file in pieces. Tells about its progress, since a kernel over a slow line takes a while.
 struct Chunks {
     what: String,
@@ -371,49 +338,4 @@ impl Iterator for Chunks {
         }
         Some(Ok(chunk.into()))
     }
-}
-
-fn status(e: &OciDistributionError) -> Option<u16> {
-    match e {
-        OciDistributionError::ServerError { code, .. } => Some(*code),
-        OciDistributionError::RequestError(e) => e.status().map(|s| s.as_u16()),
-        OciDistributionError::UnauthorizedError { .. } | OciDistributionError::AuthenticationFailure(_) => Some(401),
-        OciDistributionError::RegistryError { envelope, .. } => match envelope.errors.first().map(|e| &e.code)? {
-            OciErrorCode::Unauthorized => Some(401),
-            OciErrorCode::Denied => Some(403),
-            OciErrorCode::ManifestUnknown | OciErrorCode::NameUnknown | OciErrorCode::NotFound => Some(404),
-            OciErrorCode::Toomanyrequests => Some(429),
-            _ => None,
-        },
-        _ => None,
-    }
-}
-
-fn is_absent(e: &OciDistributionError) -> bool {
-    matches!(e, OciDistributionError::ImageManifestNotFoundError(_)) || status(e) == Some(404)
-}
-
-fn is_connect(e: &OciDistributionError) -> bool {
-    matches!(e, OciDistributionError::RequestError(e) if e.is_connect())
-}
-
-fn may_pass(e: &OciDistributionError) -> bool {
-    match status(e) {
-        Some(code) => matches!(code, 408 | 429 | 500..),
-        None => matches!(e, OciDistributionError::RequestError(e) if !e.is_builder() && !e.is_decode()),
-    }
-}
-
-/// The whole chain of causes on one line: reqwest's own text stops at "error sending request".
-fn describe(e: &OciDistributionError) -> String {
-    let mut line = e.to_string();
-    let mut cause = std::error::Error::source(e);
-    while let Some(e) = cause {
-        let more = e.to_string();
-        if !line.contains(&more) {
-            line = format!("{line}: {more}");
-        }
-        cause = e.source();
-    }
-    text::shown(&line)
 }

@@ -3,8 +3,8 @@
 #![allow(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
 
 pub mod fault;
+pub mod front;
 pub mod images;
-pub mod referrers;
 pub mod registry;
 pub mod tls;
 

@@ -1,13 +1,10 @@
 //! Releases between our publisher and the standard tools: openssl, skopeo and oras.
-#![allow(clippy::unwrap_used)]
-
-mod common;
 
 use std::path::Path;
 use std::process::Command;
 
-use common::images;
-use common::registry::{Registry, find};
+use crate::common::images;
+use crate::common::registry::{Registry, find};
 use kubesolo_update::Exit;
 use kubesolo_update::publish::inspect::inspect;
 use kubesolo_update::publish::key::{PrivateKey, PublicFormat};

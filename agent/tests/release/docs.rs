@@ -1,13 +1,10 @@
 //! The commands of docs/releasing.md work as they are written.
-#![allow(clippy::unwrap_used)]
-
-mod common;
 
 use std::path::Path;
 use std::process::Command;
 
-use common::registry::Registry;
-use common::{images, tls};
+use crate::common::registry::Registry;
+use crate::common::{images, tls};
 use kubesolo_update::release::Architecture;
 use tempfile::TempDir;
 

@@ -1,8 +1,9 @@
-//! A registry that lists referrers itself, which Debian's does not: a real one behind a server that adds the list.
+//! What Debian's registry does not do: a server in front of it that lists referrers, and refuses uploads for a moment.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::sync::atomic::{AtomicI32, Ordering};
 use std::sync::{Arc, Mutex};
 
 use kubesolo_update::release::{OCI_INDEX_TYPE, OCI_MANIFEST_TYPE};
@@ -13,22 +14,23 @@ use super::registry::Registry;
 /// By the digest of the subject.
 type Lists = Arc<Mutex<BTreeMap<String, Vec<Value>>>>;
 
-/// Starts it in front of `registry`; returns its `127.0.0.1:port`.
-pub fn start(registry: &Registry) -> String {
+/// Starts it in front of `registry`; returns its `127.0.0.1:port`. The first uploads, as many as `busy` says, are answered
+/// with 503 after their last byte.
+pub fn start(registry: &Registry, busy: i32) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let (address, behind) = (listener.local_addr().unwrap().to_string(), registry.address.clone());
-    let lists = Lists::default();
+    let (lists, busy) = (Lists::default(), Arc::new(AtomicI32::new(busy)));
     std::thread::spawn(move || {
         for stream in listener.incoming() {
-            let (behind, lists) = (behind.clone(), lists.clone());
-            std::thread::spawn(move || serve(&stream.unwrap(), &behind, &lists));
+            let (behind, lists, busy) = (behind.clone(), lists.clone(), busy.clone());
+            std::thread::spawn(move || serve(&stream.unwrap(), &behind, &lists, &busy));
         }
     });
     address
 }
 
 /// One request, then the connection is closed.
-fn serve(stream: &TcpStream, behind: &str, lists: &Lists) {
+fn serve(stream: &TcpStream, behind: &str, lists: &Lists, busy: &AtomicI32) {
     let mut reader = BufReader::new(stream);
     let mut head = vec![];
     let mut length = 0;
@@ -62,6 +64,10 @@ fn serve(stream: &TcpStream, behind: &str, lists: &Lists) {
             "HTTP/1.1 200 OK\r\nContent-Type: {OCI_INDEX_TYPE}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{list}",
             list.len()
         );
+        return;
+    }
+    if method == "PUT" && path.contains("/uploads/") && busy.fetch_sub(1, Ordering::SeqCst) > 0 {
+        let _ = write!(writer, "HTTP/1.1 503 Busy\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
         return;
     }
     if method == "PUT" && path.contains("/manifests/") {

@@ -1,0 +1,42 @@
+//! Certificate authorities for systems that have none.
+
+use std::fs::File;
+use std::io::Write as _;
+use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::path::PathBuf;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use nix::sys::memfd::{MFdFlags, memfd_create};
+
+use crate::error::{Context as _, Exit, Result};
+
+/// The built-in certificate authorities as a PEM file without a name, if this system has none.
+///
+/// `oci-client` cannot be set up without authorities in the system, whatever it is given; small containers have none. The
+/// caller starts the program again with `SSL_CERT_FILE` set to the returned path, which lives as long as the file.
+pub fn missing() -> Result<Option<(PathBuf, OwnedFd)>> {
+    const OURS: &str = "/proc/self/fd/";
+    let again =
+        std::env::var_os("SSL_CERT_FILE").is_some_and(|file| file.as_encoded_bytes().starts_with(OURS.as_bytes()));
+    if again || !rustls_native_certs::load_native_certs().certs.is_empty() {
+        return Ok(None);
+    }
+    let mut pem = String::new();
+    for certificate in webpki_root_certs::TLS_SERVER_ROOT_CERTS {
+        let text = STANDARD.encode(certificate);
+        pem.push_str("-----BEGIN CERTIFICATE-----\n");
+        for line in text.as_bytes().chunks(64) {
+            pem.extend(line.iter().map(|b| char::from(*b)));
+            pem.push('\n');
+        }
+        pem.push_str("-----END CERTIFICATE-----\n");
+    }
+    // Not closed on exec: the next program reads it.
+    let write = || -> std::io::Result<(PathBuf, OwnedFd)> {
+        let mut file = File::from(memfd_create("authorities", MFdFlags::empty())?);
+        file.write_all(pem.as_bytes())?;
+        Ok((format!("{OURS}{}", file.as_raw_fd()).into(), file.into()))
+    };
+    write().map(Some).context(Exit::Internal, "no-authorities", "lay out the built-in certificate authorities")
+}

@@ -1,0 +1,74 @@
+//! What `kubesolo-release` publishes to a real registry, as a device, a person and the standard tools see it.
+#![allow(clippy::unwrap_used)]
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod access;
+mod docs;
+mod publish;
+mod signatures;
+mod tools;
+
+use std::path::Path;
+use std::process::{Command, Output};
+
+use common::registry::Registry;
+use common::{bytes, images};
+use kubesolo_update::fetch::FetchOptions;
+use kubesolo_update::publish::inspect::{Inspection, inspect};
+use kubesolo_update::publish::key::{PrivateKey, PublicFormat};
+use kubesolo_update::publish::registry::Access;
+use kubesolo_update::publish::{self as publisher, Images, Metadata, Options, Published, sign};
+use kubesolo_update::release::{self, Architecture, Digest};
+use kubesolo_update::source::{Source, oci::OciSource};
+use kubesolo_update::trust::KeySet;
+use kubesolo_update::{Error, Exit};
+use serde_json::json;
+use tempfile::TempDir;
+
+use Architecture::{Amd64, Arm64};
+
+fn access(registry: &Registry) -> Access {
+    Access { plain_http: vec![registry.address.clone()], registry_ca: None }
+}
+
+fn metadata(version: &str) -> Metadata {
+    Metadata::new(version.parse().unwrap(), "stable")
+}
+
+/// Publishes to the repository `os`.
+fn publish(registry: &Registry, version: &str, images: &[Images], keys: &[PrivateKey]) -> Result<Published, Error> {
+    let options = Options { access: access(registry), ..Options::default() };
+    publisher::release(&format!("{}/os", registry.address), &metadata(version), images, keys, &options)
+}
+
+fn both(folder: &TempDir) -> [Images; 2] {
+    [images::files(folder.path(), Amd64, 1), images::files(folder.path(), Arm64, 2)]
+}
+
+/// A new key, and the set of keys that a device with it has.
+fn key(folder: &TempDir, name: &str) -> (PrivateKey, KeySet) {
+    let key = PrivateKey::generate().unwrap();
+    let public = folder.path().join(format!("{name}.pub"));
+    key.save(&folder.path().join(name), &public, PublicFormat::Pem).unwrap();
+    (key, KeySet::load(&public).unwrap())
+}
+
+fn look(registry: &Registry, reference: &str, keys: &KeySet) -> Result<Inspection, Error> {
+    inspect(&format!("{}/{reference}", registry.address), Some(keys), &access(registry))
+}
+
+fn run(arguments: &[&str], environment: &[(&str, &str)]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_kubesolo-release"));
+    command.args(arguments).env_remove("SOURCE_DATE_EPOCH").env("DOCKER_CONFIG", "/nonexistent");
+    command.envs(environment.iter().copied()).output().unwrap()
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+fn path(path: &Path) -> &str {
+    path.to_str().unwrap()
+}

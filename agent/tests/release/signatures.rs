@@ -1,0 +1,192 @@
+//! Signatures and keys: attached, shown, and needed to move a tag.
+
+use super::*;
+
+#[test]
+fn what_others_attached_stays_when_a_signature_is_added() {
+    let (registry, folder) = (Registry::start(), TempDir::new().unwrap());
+    let (first, first_keys) = key(&folder, "first");
+    let (second, second_keys) = key(&folder, "second");
+    let images = [images::files(folder.path(), Amd64, 1)];
+    let published = publish(&registry, "1.0.0", &images, &[first]).unwrap();
+    let subject = published.manifests[0].1;
+    // Something of another type, as a tool that makes bills of materials attaches it, with a field we do not know.
+    let tag = subject.to_string().replace(':', "-");
+    let options = FetchOptions { plain_http: vec![registry.address.clone()], ..FetchOptions::default() };
+    let mut list: serde_json::Value = serde_json::from_slice(&registry.read("os", &tag)).unwrap();
+    let raw = registry.artifact("os", &common::manifest("0.0.1", Amd64, b"k", b"i"), &[b"k", b"i"]);
+    let mut foreign = common::descriptor(release::OCI_MANIFEST_TYPE, &raw);
+    foreign["artifactType"] = json!("application/spdx+json");
+    foreign["x-unknown"] = json!({"kept": true});
+    list["manifests"].as_array_mut().unwrap().push(foreign.clone());
+    registry.manifest("os", &tag, release::OCI_INDEX_TYPE, &bytes(&list));
+
+    sign::sign(&format!("{}/os:stable", registry.address), &[second], &access(&registry)).unwrap();
+    let list: serde_json::Value = serde_json::from_slice(&registry.read("os", &tag)).unwrap();
+    assert!(list["manifests"].as_array().unwrap().contains(&foreign), "{list}");
+    let mut source = OciSource::new(&options, &format!("{}/os", registry.address), None, "stable").unwrap();
+    let offer = source.offer(Amd64).unwrap();
+    for keys in [first_keys, second_keys] {
+        keys.verify(&offer.signed, &offer.signatures).unwrap();
+    }
+}
+
+#[test]
+fn a_registry_that_lists_referrers_gets_no_fallback_tag() {
+    let (registry, folder) = (Registry::start(), TempDir::new().unwrap());
+    let (key, keys) = key(&folder, "key");
+    let address = common::front::start(&registry, 0);
+    let options =
+        Options { access: Access { plain_http: vec![address.clone()], registry_ca: None }, ..Options::default() };
+    let reference = format!("{address}/os");
+    publisher::release(&reference, &metadata("1.0.0"), &both(&folder), &[key], &options).unwrap();
+    let tags = std::fs::read_dir(registry.storage().join("repositories/os/_manifests/tags")).unwrap();
+    assert_eq!(tags.map(|tag| tag.unwrap().file_name()).collect::<Vec<_>>(), ["stable"]);
+    inspect(&format!("{reference}:stable"), Some(&keys), &options.access).unwrap().trusted().unwrap();
+    let options = FetchOptions { plain_http: vec![address], ..FetchOptions::default() };
+    let offer = OciSource::new(&options, &reference, None, "stable").unwrap().offer(Arm64).unwrap();
+    keys.verify(&offer.signed, &offer.signatures).unwrap();
+}
+
+#[test]
+fn a_tag_moves_only_to_what_is_signed() {
+    let (registry, folder) = (Registry::start(), TempDir::new().unwrap());
+    let (key, keys) = key(&folder, "key");
+    let images = both(&folder);
+    publish(&registry, "1.0.0", &images, &[]).unwrap();
+    let reference = format!("{}/os:stable", registry.address);
+    let tags = ["v1".to_owned(), "lts".to_owned()];
+    let error = publisher::retag(&reference, &tags, &keys, &access(&registry)).unwrap_err();
+    assert_eq!((error.exit, error.reason), (Exit::NotAllowed, "signature-missing"));
+    assert!(look(&registry, "os:v1", &keys).is_err());
+
+    sign::sign(&reference, &[key], &access(&registry)).unwrap();
+    let digest = publisher::retag(&reference, &tags, &keys, &access(&registry)).unwrap();
+    for tag in ["os:v1", "os:lts"] {
+        let found = look(&registry, tag, &keys).unwrap();
+        assert_eq!(found.index, Some(digest));
+        found.trusted().unwrap();
+    }
+}
+
+#[test]
+fn a_signature_made_elsewhere_is_attached_only_if_it_fits() {
+    let (registry, folder) = (Registry::start(), TempDir::new().unwrap());
+    let (mine, keys) = key(&folder, "mine");
+    let (other, _) = key(&folder, "other");
+    let published = publish(&registry, "1.0.0", &both(&folder), &[]).unwrap();
+    let reference = format!("{}/os@{}", registry.address, published.manifests[1].1);
+    let manifest = registry.read("os", &published.manifests[1].1.to_string());
+    let attach = |reference: &str, signature: &[u8]| {
+        let file = folder.path().join("signature");
+        std::fs::write(&file, signature).unwrap();
+        sign::attach_file(reference, &file, &keys, &access(&registry))
+    };
+    let foreign = attach(&reference, &other.sign(&manifest)).unwrap_err();
+    assert_eq!((foreign.exit, foreign.reason), (Exit::NotAllowed, "signature-unknown-key"));
+    assert_eq!(attach(&reference, b"short").unwrap_err().exit, Exit::Data);
+    let whole = format!("{}/os:stable", registry.address);
+    assert_eq!(attach(&whole, &mine.sign(&manifest)).unwrap_err().reason, "ambiguous");
+    assert!(look(&registry, "os:stable", &keys).unwrap().manifests.iter().all(|m| m.signatures.is_empty()));
+
+    attach(&reference, &mine.sign(&manifest)).unwrap();
+    let found = look(&registry, "os:stable", &keys).unwrap();
+    assert_eq!(found.manifests.iter().map(|m| m.trusted).collect::<Vec<_>>(), [Some(false), Some(true)]);
+    assert_eq!(found.trusted().unwrap_err().exit, Exit::NotAllowed);
+}
+
+#[test]
+fn inspect_tells_whose_signature_is_right() {
+    let (registry, folder) = (Registry::start(), TempDir::new().unwrap());
+    let (mine, my_keys) = key(&folder, "mine");
+    let (_, other_keys) = key(&folder, "other");
+    let id = mine.id().to_string();
+    let images = [images::files(folder.path(), Amd64, 1)];
+    let published = publish(&registry, "1.0.0", &images, &[mine]).unwrap();
+    // A signature that names my key but is of something else.
+    let manifest = registry.read("os", &published.manifests[0].1.to_string());
+    let wrong = [7; 64];
+    let attached = registry.artifact("os", &common::signature_manifest(&manifest, &wrong, &id), &[&wrong]);
+    let tag = published.manifests[0].1.to_string().replace(':', "-");
+    let mut list: serde_json::Value = serde_json::from_slice(&registry.read("os", &tag)).unwrap();
+    list["manifests"]
+        .as_array_mut()
+        .unwrap()
+        .extend(common::referrers(&[&attached])["manifests"].as_array().unwrap().clone());
+    registry.manifest("os", &tag, release::OCI_INDEX_TYPE, &bytes(&list));
+
+    let found = look(&registry, "os:stable", &my_keys).unwrap();
+    assert_eq!(found.manifests[0].trusted, Some(true));
+    assert_eq!(found.manifests[0].signatures.iter().map(|s| s.verified).collect::<Vec<_>>(), [Some(true), Some(false)]);
+    let found = look(&registry, "os:stable", &other_keys).unwrap();
+    assert_eq!(found.manifests[0].trusted, Some(false));
+    assert!(found.to_string().contains("NOT by the given key"), "{found}");
+}
+
+#[test]
+fn a_single_manifest_can_be_inspected_signed_and_tagged() {
+    let (registry, folder) = (Registry::start(), TempDir::new().unwrap());
+    let (key, keys) = key(&folder, "key");
+    let raw = registry.artifact("os", &common::manifest("3.0.0", Arm64, b"k", b"i"), &[b"k", b"i"]);
+    registry.manifest("os", "alone", release::OCI_MANIFEST_TYPE, &raw);
+    let reference = format!("{}/os:alone", registry.address);
+    assert_eq!(sign::sign(&reference, &[key], &access(&registry)).unwrap(), [(Arm64, Digest::of(&raw))]);
+    publisher::retag(&reference, &["next".into()], &keys, &access(&registry)).unwrap();
+    let found = look(&registry, "os:next", &keys).unwrap();
+    assert_eq!(found.index, None);
+    found.trusted().unwrap();
+}
+
+#[test]
+fn texts_of_a_release_cannot_act_on_a_terminal() {
+    let (registry, folder) = (Registry::start(), TempDir::new().unwrap());
+    let images = [images::files(folder.path(), Amd64, 1)];
+    let options = Options { access: access(&registry), ..Options::default() };
+    let mut metadata = metadata("1.0.0");
+    metadata.release_notes = Some("\u{1b}[2J\u{9b}2J\u{202e}😀".into());
+    publisher::release(&format!("{}/os", registry.address), &metadata, &images, &[], &options).unwrap();
+    let found = inspect(&format!("{}/os:stable", registry.address), None, &access(&registry)).unwrap();
+    for shown in [found.to_string(), found.json().unwrap()] {
+        assert!(shown.chars().all(|c| c == '\n' || (' '..='~').contains(&c)), "{shown}");
+    }
+    let json: serde_json::Value = serde_json::from_str(&found.json().unwrap()).unwrap();
+    assert_eq!(json["manifests"][0]["release_notes"], "\u{1b}[2J\u{9b}2J\u{202e}😀");
+}
+
+#[test]
+fn keys_are_never_overwritten_and_the_private_one_is_private() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let folder = TempDir::new().unwrap();
+    let keys = folder.path().join("keys");
+    let made = run(&["keygen", path(&keys)], &[]);
+    assert!(made.status.success(), "{}", text(&made.stderr));
+    let private = keys.join("private.pem");
+    assert_eq!(std::fs::metadata(&private).unwrap().permissions().mode() & 0o777, 0o600);
+    let before = std::fs::read(&private).unwrap();
+    let id = PrivateKey::load(&private).unwrap().id().to_string();
+    assert!(text(&made.stdout).contains(&id));
+    assert!(!text(&made.stdout).contains(text(&before).lines().nth(1).unwrap()));
+    assert_eq!(KeySet::load(&keys.join("public.pem")).unwrap().ids().next().unwrap().to_string(), id);
+
+    assert_eq!(run(&["keygen", path(&keys)], &[]).status.code(), Some(73));
+    assert_eq!(std::fs::read(&private).unwrap(), before);
+    // The public half is in the way: no new private key may be left lying about.
+    let lone = folder.path().join("lone.pem");
+    let public = keys.join("public.pem");
+    let arguments = ["keygen", "--private", path(&lone), "--public", path(&public)];
+    assert_eq!(run(&arguments, &[]).status.code(), Some(73));
+    assert!(!lone.exists());
+    // A dangling link is not followed.
+    std::os::unix::fs::symlink(folder.path().join("target"), &lone).unwrap();
+    let public = folder.path().join("p");
+    let arguments = ["keygen", "--private", path(&lone), "--public", path(&public)];
+    assert_eq!(run(&arguments, &[]).status.code(), Some(73));
+
+    let hex = folder.path().join("hex");
+    let made = run(&["keygen", path(&hex), "--public-format", "hex"], &[]);
+    assert!(made.status.success(), "{}", text(&made.stderr));
+    let public = std::fs::read_to_string(hex.join("public.hex")).unwrap();
+    assert_eq!(public.trim().len(), 64);
+    let id = PrivateKey::load(&hex.join("private.pem")).unwrap().id();
+    assert_eq!(KeySet::load(&hex.join("public.hex")).unwrap().ids().collect::<Vec<_>>(), [id]);
+}
