@@ -14,6 +14,9 @@ use crate::error::{Error, Exit, Result};
 use crate::slot::SlotManifest;
 use crate::state::{FailedRelease, Lock, Phase, State, Store, Trial, Trust};
 
+/// How many releases whose trial never started are kept in mind.
+const NOT_STARTED_KEPT: usize = 8;
+
 /// State and trust while a command runs.
 #[derive(Debug)]
 pub struct Memory {
@@ -103,12 +106,14 @@ impl Memory {
             match ending(&env, &trial) {
                 Ending::Committed => self.state.enter(Phase::Success, now).or_else(|_| self.committed(now))?,
                 Ending::Failed(why) => return self.failed(&trial, why, now),
-                Ending::NotStarted if self.state.not_started == Some(trial.release) => {
+                Ending::NotStarted if self.state.not_started.contains(&trial.release) => {
                     return self.failed(&trial, "its trial never started, twice", now);
                 }
                 Ending::NotStarted => {
                     log::warn!("the trial of {} was never seen to start; it can be tried once more", trial.version);
-                    self.state.not_started = Some(trial.release);
+                    // Not only the last one: two releases in turn would be tried for ever.
+                    self.state.not_started.insert(0, trial.release);
+                    self.state.not_started.truncate(NOT_STARTED_KEPT);
                     self.state.enter(Phase::RolledBack, now)?;
                 }
             }

@@ -130,8 +130,8 @@ pub struct State {
     pub last_skip: Option<Skip>,
     /// The trial that was noted before the bootloader was told of it.
     pub trial: Option<Trial>,
-    /// The release whose trial was never seen to start, once. The second time counts as a failure.
-    pub not_started: Option<Digest>,
+    /// Releases whose trial was never seen to start, once, the latest first. The second time counts as a failure.
+    pub not_started: Vec<Digest>,
     /// Consecutive failed health runs within one boot.
     pub health_failures: u32,
     /// The boot that they were in, by the kernel's boot id.
@@ -202,7 +202,7 @@ impl Default for State {
             last_error: String::new(),
             last_skip: None,
             trial: None,
-            not_started: None,
+            not_started: vec![],
             health_failures: 0,
             health_boot: String::new(),
         }

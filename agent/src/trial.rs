@@ -133,7 +133,9 @@ fn judge_trial(
     let slot = env.active;
     if passed(checks) {
         boot.env.store(&env.commit(boot.booted).map_err(illegal)?)?;
-        memory.state.not_started = None;
+        if let Some(trial) = &memory.state.trial {
+            memory.state.not_started.retain(|release| *release != trial.release);
+        }
         memory.conclude(boot, now)?;
         return Ok((Verdict::Committed, format!("slot {slot} is committed")));
     }

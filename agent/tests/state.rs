@@ -140,7 +140,7 @@ fn the_names_in_the_files_are_those_of_the_contract() {
         "last_error": "", "last_skip": {"at": "2026-03-04T05:06:07Z", "reason": "window", "message": "the window opens at 02:00"},
         "trial": {"id": "00c0ffee", "slot": "B", "version": "2.0.0", "release": digest(2).to_string(),
             "kernel": digest(20).to_string(), "initramfs": digest(21).to_string(), "started": false},
-        "not_started": null, "health_failures": 2, "health_boot": "",
+        "not_started": [], "health_failures": 2, "health_boot": "",
     });
     assert_eq!(place.json("state.json"), expected);
     assert_eq!(place.json("trust.json")["failed"][0]["failed_at"], "2026-03-04T05:06:08Z");

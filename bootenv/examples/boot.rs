@@ -35,13 +35,12 @@ fn main() -> ExitCode {
     for (name, value) in &decision.stored {
         println!("stores: {name}={value}");
     }
-    if let (true, Some(block)) = (store, block) {
-        if let Err(error) =
+    if let (true, Some(block)) = (store, block)
+        && let Err(error) =
             block.with(&decision.stored).map_err(Into::into).and_then(|next| medium.store(&block, &next))
-        {
-            eprintln!("{env}: {error}");
-            return ExitCode::from(73);
-        }
+    {
+        eprintln!("{env}: {error}");
+        return ExitCode::from(73);
     }
     match decision.start {
         Some(start) => {
