@@ -41,6 +41,7 @@ test-all: ## make lint, make test, and all stories
 	build/scripts/lint.sh
 	@build/scripts/build-agent.sh
 	cargo test --workspace --locked
+	cargo test --locked -p bootenv --test model -- --ignored
 	cargo run --quiet --locked -p qemu-tests -- all
 
 qemu-%: ## One story on a virtual device, by its name; make qemu lists them

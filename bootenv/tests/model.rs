@@ -1,0 +1,80 @@
+//! Agent and bootloader as one system, explored exhaustively: the power may go after every single step, and up to two
+//! faults happen at any time. Every decision is made by the functions that run on the device.
+
+#[path = "model/agent.rs"]
+mod agent;
+#[path = "model/device.rs"]
+mod device;
+#[path = "model/mutations.rs"]
+mod mutations;
+#[path = "model/rules.rs"]
+mod rules;
+#[path = "model/world.rs"]
+mod world;
+
+use device::{Action, Device};
+use mutations::{MUTATIONS, Mutation};
+use stateright::{Checker, HasDiscoveries, Model};
+
+/// Explores a device until a rule is broken or nothing is left, and tells how many states it saw and what was broken,
+/// with the way there.
+fn explore(faults: u8, mutation: Option<Mutation>) -> (usize, Vec<(&'static str, String)>) {
+    let checker = Device { faults, mutation }
+        .checker()
+        .threads(std::thread::available_parallelism().map_or(1, usize::from))
+        .finish_when(HasDiscoveries::AnyFailures)
+        .spawn_bfs()
+        .join();
+    let mut broken = Vec::new();
+    for (rule, path) in checker.discoveries() {
+        let way = path.into_vec().into_iter().map(|(world, action)| match action {
+            Some(Action::Step) => format!("  {:?}\n", world.todo[0]),
+            Some(action) => format!("  {action:?}\n"),
+            None => format!("  = {world}\n"),
+        });
+        broken.push((rule, way.collect()));
+    }
+    (checker.unique_state_count(), broken)
+}
+
+fn all_rules_hold(faults: u8) {
+    let (states, broken) = explore(faults, None);
+    println!("faults: {faults}, states: {states}");
+    assert!(
+        broken.is_empty(),
+        "{}",
+        broken.into_iter().map(|(rule, way)| format!("{rule}:\n{way}")).collect::<String>()
+    );
+}
+
+#[test]
+fn all_rules_hold_without_faults() {
+    all_rules_hold(0);
+}
+
+#[test]
+fn all_rules_hold_with_any_fault() {
+    all_rules_hold(1);
+}
+
+#[test]
+#[ignore = "explores some ten million states, about a minute on two cores"]
+fn all_rules_hold_with_any_two_faults() {
+    all_rules_hold(2);
+}
+
+#[test]
+fn every_mistake_is_noticed() {
+    let mut missed = Vec::new();
+    for (mutation, faults) in MUTATIONS {
+        let (states, broken) = explore(*faults, Some(*mutation));
+        match broken.as_slice() {
+            [] => missed.push(mutation),
+            rules => {
+                let names: Vec<&str> = rules.iter().map(|(rule, _)| *rule).collect();
+                println!("{mutation:?}, {faults} faults, {states} states: {}", names.join("; "));
+            }
+        }
+    }
+    assert!(missed.is_empty(), "the model does not notice {missed:?}");
+}

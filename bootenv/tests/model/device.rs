@@ -1,0 +1,267 @@
+//! The system of bootloader, agent, power and faults, as `stateright` explores it.
+
+use bootenv::Slot;
+use bootenv::boot::{Decision, Files, PowerOn, Start, decide};
+use bootenv::protocol::{Booted, SlotState, View};
+use stateright::{Model, Property};
+
+use super::agent::{self, Command};
+use super::mutations::Mutation;
+use super::rules::{self, Rule};
+use super::world::{Content, Main, Notes, Power, Release, Step, World};
+
+/// A device, with at most one mistake in its protocol.
+pub struct Device {
+    /// How many faults may happen.
+    pub faults: u8,
+    pub mutation: Option<Mutation>,
+}
+
+/// What happens next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Action {
+    /// The bootloader runs. `survives`: until userspace runs; else the power goes after its store, or the kernel dies.
+    PowerOn {
+        survives: bool,
+    },
+    /// The power goes; a reboot is no different.
+    PowerOff,
+    /// A command begins: nothing is written yet.
+    Call(Command),
+    /// The next step of the command that runs.
+    Step,
+    /// The same power-on, but the environment cannot be saved.
+    FailSave {
+        survives: bool,
+    },
+    TearMain,
+    TearSecond,
+    /// An image in this slot changes.
+    Rot(Slot),
+    /// A health check fails although the release is a good one.
+    FailHealth,
+    /// state.json is gone.
+    LoseNotes,
+    /// The Go agent, or a person, sets KubeSolo OS's three variables. `keeps`: the others stay.
+    Foreign {
+        active: Slot,
+        success: bool,
+        keeps: bool,
+    },
+}
+
+impl Model for Device {
+    type State = World;
+    type Action = Action;
+
+    fn init_states(&self) -> Vec<World> {
+        vec![World::new(self.faults)]
+    }
+
+    fn actions(&self, world: &World, actions: &mut Vec<Action>) {
+        // What follows a broken rule tells nothing more.
+        if world.broken != 0 {
+            return;
+        }
+        match world.power {
+            Power::Off => {
+                actions.extend([Action::PowerOn { survives: true }, Action::PowerOn { survives: false }]);
+                if world.faults > 0 {
+                    actions.extend([Action::FailSave { survives: true }, Action::FailSave { survives: false }]);
+                }
+            }
+            Power::On { .. } => {
+                actions.push(Action::PowerOff);
+                if world.todo.is_empty() {
+                    actions.extend(Command::ALL.map(Action::Call));
+                    if world.faults > 0 {
+                        actions.push(Action::FailHealth);
+                    }
+                } else {
+                    actions.push(Action::Step);
+                }
+                if world.faults > 0 {
+                    for (active, success) in Slot::BOTH.into_iter().flat_map(|slot| [(slot, false), (slot, true)]) {
+                        actions.extend([true, false].map(|keeps| Action::Foreign { active, success, keeps }));
+                    }
+                }
+            }
+        }
+        if world.faults > 0 {
+            actions.extend([Action::TearMain, Action::TearSecond, Action::LoseNotes]);
+            actions.extend(Slot::BOTH.map(Action::Rot));
+        }
+    }
+
+    fn next_state(&self, last: &World, action: Action) -> Option<World> {
+        let mut world = last.clone();
+        match action {
+            Action::PowerOn { survives } => power_on(&mut world, true, survives, self.mutation),
+            Action::PowerOff => world.off(),
+            Action::Call(command) => {
+                world.todo = agent::plan(last, command, true, self.mutation);
+                world.broken |= rules::of_plan(last, command, &world.todo);
+            }
+            Action::Step => {
+                let step = world.todo.remove(0);
+                world.broken |= rules::of_write(last, step);
+                world.perform(step);
+            }
+            fault => {
+                world.faults -= 1;
+                self.fault(&mut world, fault);
+            }
+        }
+        world.broken |= rules::of_state(&world);
+        if world.power == Power::Off {
+            world.broken |= rules::of_rest(&world, self.mutation);
+        }
+        (world != *last).then_some(world)
+    }
+
+    fn properties(&self) -> Vec<Property<Self>> {
+        rules::properties()
+    }
+}
+
+impl Device {
+    fn fault(&self, world: &mut World, fault: Action) {
+        let before = world.main.view();
+        match fault {
+            Action::FailSave { survives } => power_on(world, false, survives, self.mutation),
+            Action::TearMain => {
+                world.main = Main::TORN;
+                world.ghost.torn = true;
+                trial_vanishes(world, before, false);
+            }
+            Action::TearSecond => world.second = None,
+            Action::Rot(slot) => {
+                let content = &mut world.slots[slot as usize];
+                *content = content.rotten();
+            }
+            Action::FailHealth => {
+                world.todo = agent::plan(world, Command::Healthcheck, false, self.mutation);
+                world.broken |= rules::of_plan(world, Command::Healthcheck, &world.todo);
+            }
+            Action::LoseNotes => world.notes = Notes::default(),
+            Action::Foreign { active, success, keeps } => {
+                if !keeps {
+                    world.main = Main::TORN;
+                }
+                world.main.set("active_slot", active.as_str());
+                world.main.set("boot_success", if success { "1" } else { "0" });
+                world.main.set("boot_counter", "3");
+                world.ghost.foreign = true;
+                if !matches!(world.main.view(), View::Ours(_)) {
+                    trial_vanishes(world, before, keeps);
+                }
+            }
+            Action::PowerOn { .. } | Action::PowerOff | Action::Call(_) | Action::Step => {}
+        }
+    }
+}
+
+/// The environment that knew of a trial, or of its end, is gone.
+///
+/// Declared limit: a mark that no run of the agent has read is gone with it. If userspace never saw that trial start, it
+/// counts as not started, which is retried once.
+fn trial_vanishes(world: &mut World, before: View, keeps_marks: bool) {
+    // A job that read the environment before stores over the damage.
+    let overwritten = world.todo.iter().any(|step| matches!(step, Step::Main(_)));
+    let on_trial = match before {
+        View::Ours(_) if overwritten => 0,
+        View::Ours(state) => state.on_trial().and_then(|slot| world.slot(slot).manifest()).map_or(0, Release::bit),
+        View::Foreign(_) | View::Invalid => 0,
+    };
+    let unread = if keeps_marks { 0 } else { world.ghost.owed & !world.failed };
+    for (release, count) in [Release::New, Release::Bad].into_iter().zip(&mut world.ghost.vanished) {
+        if (unread | on_trial) & release.bit() != 0 {
+            *count += 1;
+        }
+    }
+    world.ghost.owed &= !unread;
+}
+
+/// The bootloader, from reset to the start of a kernel.
+pub fn power_on(world: &mut World, can_save: bool, survives: bool, mutation: Option<Mutation>) {
+    let on =
+        PowerOn { main: world.main.view(), second: world.second, files: world.slots.map(Content::files), can_save };
+    let decision = mistaken(&on, mutation);
+    let before = world.main.view();
+    if matches!(before, View::Ours(state) if !state.success) {
+        world.ghost.tried = true;
+    }
+    let last = world.clone();
+    if can_save {
+        world.main.set_all(&decision.stored);
+        world.after_store(before);
+    }
+    world.broken |= rules::of_boot(&last, world, &on, &decision);
+    let release = decision.start.and_then(|start| world.slot(start.slot).runs());
+    if let (Some(start), Some(release), true) = (decision.start, release, survives) {
+        let booted = Booted { slot: start.slot, trial: start.trial, fallback: start.fallback };
+        world.power = Power::On { booted, release };
+    }
+}
+
+/// What the bootloader decides, unless it is one that gets it wrong.
+fn mistaken(on: &PowerOn, mutation: Option<Mutation>) -> Decision {
+    let right = decide(on);
+    let Some(mutation) = mutation else { return right };
+    let ours = match on.main {
+        View::Ours(state) => Some(state),
+        View::Foreign(_) | View::Invalid => None,
+    };
+    match (mutation, ours) {
+        (Mutation::CounterSavedAfterLoading, Some(state)) if !state.success && state.counter > 0 => {
+            Decision { stored: vec![], ..right }
+        }
+        (Mutation::CountsCommittedBoots, Some(state)) if state.success => {
+            Decision { stored: vec![("boot_counter", state.counter.saturating_sub(1).to_string())], ..right }
+        }
+        (Mutation::BootsVoidWhileGoodHolds, Some(state)) => {
+            let holds = |slot: Slot| state.slot(slot) == SlotState::Void && on.files[slot as usize] == Files::Hold;
+            let void = Slot::BOTH.into_iter().find(|slot| holds(*slot));
+            let start = right.start.map(|start| Start { slot: void.unwrap_or(start.slot), ..start });
+            Decision { start, ..right }
+        }
+        (Mutation::BootsDamagedBeforeFailed, Some(state))
+            if right.start.is_some_and(|start| {
+                state.slot(start.slot) == SlotState::Fail
+                    && on.files[start.slot as usize] == Files::Hold
+                    && on.files[start.slot.other() as usize] == Files::Load
+            }) =>
+        {
+            let start = right.start.map(|start| Start { slot: start.slot.other(), ..start });
+            Decision { start, ..right }
+        }
+        (Mutation::BootsWithoutHashing, _) => {
+            let files = on.files.map(|files| if files == Files::Load { Files::Hold } else { files });
+            decide(&PowerOn { files, ..*on })
+        }
+        (Mutation::GivesUpWithoutMark, _) => {
+            let stored = right.stored.into_iter().filter(|(name, _)| !matches!(*name, "ks_a" | "ks_b")).collect();
+            Decision { stored, ..right }
+        }
+        (Mutation::StopsAtAPrompt, _) => {
+            Decision { start: right.start.filter(|start| start.fallback.is_none()), ..right }
+        }
+        (Mutation::SealsForeign, None) => {
+            let stored = right.stored.into_iter().map(|(name, value)| match (name, on.main) {
+                ("ks_seal", View::Foreign(env)) => (name, format!("{}{}", env.active, u8::from(env.success))),
+                _ => (name, value),
+            });
+            Decision { stored: stored.collect(), ..right }
+        }
+        (Mutation::IgnoresTheSecondFile, _) => decide(&PowerOn { second: None, ..*on }),
+        (Mutation::BootsTheTrialWhenSavingFails, Some(state)) if !on.can_save && !state.success => {
+            Decision { stored: vec![], ..decide(&PowerOn { can_save: true, ..*on }) }
+        }
+        _ => right,
+    }
+}
+
+/// Whether `rule` was broken in this world.
+pub fn is_broken(world: &World, rule: Rule) -> bool {
+    world.broken & rule.bit() != 0
+}

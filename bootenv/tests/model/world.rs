@@ -1,0 +1,386 @@
+//! The device as the model sees it: what is on its disk, what runs, and what the rules need to remember.
+
+use bootenv::boot::Files;
+use bootenv::protocol::{Booted, NAMES, Second, SlotState, State, View};
+use bootenv::{Slot, TrialId};
+
+/// A release of the OS. Its behaviour is part of its name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Release {
+    /// What the device was made with: healthy, older than the others.
+    Home,
+    /// Healthy.
+    New,
+    /// Panics, never starts its health hook, or is found unhealthy; at each boot another of these.
+    Bad,
+}
+
+impl Release {
+    pub fn healthy(self) -> bool {
+        self != Release::Bad
+    }
+
+    /// Its place in a set of releases.
+    pub fn bit(self) -> u8 {
+        1 << self as u8
+    }
+}
+
+/// The files of a slot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Content {
+    /// No images.
+    Nothing,
+    /// Images that load and die: half written, or damaged.
+    Junk,
+    /// Both images, no hash files.
+    Images(Release),
+    /// Images and hash files, no manifest: not read back yet.
+    Hashed(Release),
+    /// All files. `verified`: they were read back from the medium and found right.
+    Complete { release: Release, verified: bool },
+    /// All files, and an image that does not match its hash any more.
+    Rotten(Release),
+}
+
+impl Content {
+    /// What the bootloader finds.
+    pub fn files(self) -> Files {
+        match self {
+            Content::Nothing => Files::Broken,
+            Content::Junk | Content::Images(_) | Content::Rotten(_) => Files::Load,
+            Content::Hashed(_) | Content::Complete { .. } => Files::Hold,
+        }
+    }
+
+    /// What the slot's manifest says.
+    pub fn manifest(self) -> Option<Release> {
+        match self {
+            Content::Complete { release, .. } | Content::Rotten(release) => Some(release),
+            _ => None,
+        }
+    }
+
+    /// What comes up when it is booted; `None` if the kernel dies.
+    pub fn runs(self) -> Option<Release> {
+        match self {
+            Content::Nothing | Content::Junk | Content::Rotten(_) => None,
+            Content::Images(release) | Content::Hashed(release) | Content::Complete { release, .. } => Some(release),
+        }
+    }
+
+    pub fn is_verified(self) -> bool {
+        matches!(self, Content::Complete { verified: true, .. })
+    }
+
+    pub fn rotten(self) -> Self {
+        match self {
+            Content::Nothing => Content::Nothing,
+            Content::Junk | Content::Images(_) | Content::Hashed(_) => Content::Junk,
+            Content::Complete { release, .. } | Content::Rotten(release) => Content::Rotten(release),
+        }
+    }
+}
+
+/// Every value that a variable of the model can have.
+const VALUES: [&str; 20] = [
+    "", "A", "B", "0", "1", "2", "3", "good", "void", "fail", "00000000", "00000001", "00000002", "00000003",
+    "00000004", "A0", "A1", "B0", "B1", "--",
+];
+
+/// The variables of the main block, each as its place in [`VALUES`] (0: not set), in the order of [`NAMES`].
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Main([u8; NAMES.len()]);
+
+impl Main {
+    /// A block that is none any more.
+    pub const TORN: Self = Self([0; NAMES.len()]);
+
+    pub fn of(state: &State) -> Self {
+        let mut main = Self::TORN;
+        main.set_all(&state.variables());
+        main
+    }
+
+    pub fn set(&mut self, name: &str, value: &str) {
+        let variable = NAMES.iter().position(|n| *n == name).expect("a variable of the protocol");
+        self.0[variable] = VALUES.iter().position(|v| *v == value).expect("a value of the model") as u8;
+    }
+
+    pub fn set_all(&mut self, variables: &[(&'static str, String)]) {
+        variables.iter().for_each(|(name, value)| self.set(name, value));
+    }
+
+    pub fn get(&self, name: &str) -> Option<&'static str> {
+        let variable = NAMES.iter().position(|n| *n == name)?;
+        Some(VALUES[self.0[variable] as usize]).filter(|value| !value.is_empty())
+    }
+
+    /// As the real code reads it.
+    pub fn view(&self) -> View {
+        View::read(|name| self.get(name))
+    }
+
+    /// The id in `ks_trial`.
+    pub fn trial(&self) -> TrialId {
+        self.get("ks_trial").and_then(|id| id.parse().ok()).unwrap_or(TrialId::NONE)
+    }
+}
+
+impl std::fmt::Debug for Main {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let words: Vec<&str> = NAMES.iter().map(|name| self.get(name).unwrap_or("?")).collect();
+        f.write_str(&words.join(" "))
+    }
+}
+
+/// A trial as it is noted in state.json before the environment is told of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Note {
+    pub id: TrialId,
+    pub slot: Slot,
+    pub release: Release,
+    /// A boot of it reached userspace.
+    pub started: bool,
+}
+
+/// state.json.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Notes {
+    pub trial: Option<Note>,
+    /// Releases whose trial was once not seen to start.
+    pub not_started: u8,
+}
+
+/// What runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Power {
+    Off,
+    On { booted: Booted, release: Release },
+}
+
+/// One write that happens whole or not at all, or a reading that decides whether the job goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Step {
+    /// The second file.
+    Second(Second),
+    /// The main block.
+    Main(State),
+    /// The first three variables of the main block; only a broken agent does that.
+    HalfMain(State),
+    /// state.json.
+    Notes(Notes),
+    /// trust.json: this release failed.
+    Remember(Release),
+    /// Hash files and manifest are unlinked.
+    Unhash(Slot),
+    /// The old images are unlinked.
+    Erase(Slot),
+    /// The first bytes of an image.
+    Begin(Slot),
+    /// Both images, synced.
+    Images(Slot, Release),
+    /// The hash files.
+    Hashes(Slot),
+    /// The manifest.
+    Manifest(Slot),
+    /// The medium is read and compared; the job ends here if it differs.
+    ReadBack(Slot),
+    Reboot,
+}
+
+impl Step {
+    /// The slot that it writes.
+    pub fn writes(self) -> Option<Slot> {
+        match self {
+            Step::Unhash(slot) | Step::Erase(slot) | Step::Begin(slot) => Some(slot),
+            Step::Images(slot, _) | Step::Hashes(slot) | Step::Manifest(slot) => Some(slot),
+            _ => None,
+        }
+    }
+}
+
+/// What no device stores, but rules speak of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Ghost {
+    /// The slot that was committed last.
+    pub last_good: Slot,
+    /// Slots whose content was committed once: a healthy boot proves them, whoever wrote them.
+    pub proven: [bool; 2],
+    /// The bootloader has counted, or tried to count, a try of the trial that runs.
+    pub tried: bool,
+    /// Releases whose trial ended in a `fail` mark: an unattended run must not install them again.
+    pub owed: u8,
+    /// How many trials of New, Bad were cut off by damage or a foreign writer.
+    pub vanished: [u8; 2],
+    /// A foreign writer was there.
+    pub foreign: bool,
+    /// A main block was torn.
+    pub torn: bool,
+}
+
+/// The whole device.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct World {
+    pub main: Main,
+    pub second: Option<Second>,
+    pub slots: [Content; 2],
+    pub notes: Notes,
+    /// Releases in trust.json.
+    pub failed: u8,
+    pub power: Power,
+    /// What the running job still has to do.
+    pub todo: Vec<Step>,
+    /// Faults that may still happen.
+    pub faults: u8,
+    pub ghost: Ghost,
+    /// Rules that were broken, as bits; see `rules`.
+    pub broken: u32,
+}
+
+impl World {
+    /// A device as it leaves the factory, switched off.
+    pub fn new(faults: u8) -> Self {
+        let state = State::committed(Slot::A);
+        Self {
+            main: Main::of(&state),
+            second: Some(Second::of(&state)),
+            slots: [Content::Complete { release: Release::Home, verified: true }, Content::Nothing],
+            notes: Notes::default(),
+            failed: 0,
+            power: Power::Off,
+            todo: vec![],
+            faults,
+            ghost: Ghost {
+                last_good: Slot::A,
+                proven: [true, false],
+                tried: false,
+                owed: 0,
+                vanished: [0; 2],
+                foreign: false,
+                torn: false,
+            },
+            broken: 0,
+        }
+    }
+
+    pub fn slot(&self, slot: Slot) -> Content {
+        self.slots[slot as usize]
+    }
+
+    pub fn booted(&self) -> Option<(Booted, Release)> {
+        match self.power {
+            Power::Off => None,
+            Power::On { booted, release } => Some((booted, release)),
+        }
+    }
+
+    pub fn off(&mut self) {
+        self.power = Power::Off;
+        self.todo.clear();
+    }
+
+    /// Does one step of a job.
+    pub fn perform(&mut self, step: Step) {
+        let slot = step.writes();
+        let content = slot.map_or(Content::Nothing, |slot| self.slot(slot));
+        let mut put = |content| {
+            if let Some(slot) = slot {
+                self.slots[slot as usize] = content;
+                self.ghost.proven[slot as usize] = false;
+            }
+        };
+        match step {
+            Step::Second(second) => self.second = Some(second),
+            Step::Main(state) => {
+                let before = self.main.view();
+                self.main.set_all(&state.variables());
+                self.after_store(before);
+            }
+            Step::HalfMain(state) => self.main.set_all(&state.variables()[..4]),
+            Step::Notes(notes) => self.notes = notes,
+            Step::Remember(release) => self.failed |= release.bit(),
+            Step::Unhash(_) => put(match content {
+                Content::Hashed(release) | Content::Complete { release, .. } => Content::Images(release),
+                Content::Rotten(_) => Content::Junk,
+                other => other,
+            }),
+            Step::Erase(_) => put(Content::Nothing),
+            Step::Begin(_) => put(Content::Junk),
+            Step::Images(_, release) => put(match content {
+                Content::Hashed(_) => Content::Hashed(release),
+                Content::Complete { .. } => Content::Complete { release, verified: false },
+                _ => Content::Images(release),
+            }),
+            Step::Hashes(_) => put(match content {
+                Content::Images(release) => Content::Hashed(release),
+                other => other,
+            }),
+            Step::Manifest(_) => put(match content {
+                Content::Hashed(release) => Content::Complete { release, verified: false },
+                other => other,
+            }),
+            Step::ReadBack(slot) => match self.slot(slot) {
+                Content::Complete { release, .. } => {
+                    self.slots[slot as usize] = Content::Complete { release, verified: true };
+                }
+                _ => self.todo.clear(),
+            },
+            Step::Reboot => self.off(),
+        }
+    }
+
+    /// Brings what rules remember in step with a store of the main block.
+    pub fn after_store(&mut self, before: View) {
+        let View::Ours(now) = self.main.view() else { return };
+        let was = match before {
+            View::Ours(was) => Some(was),
+            View::Foreign(_) | View::Invalid => None,
+        };
+        let same_trial = was.is_some_and(|was| was.on_trial() == now.on_trial() && was.trial == now.trial);
+        if now.success || !same_trial {
+            self.ghost.tried = false;
+        }
+        if now.success {
+            self.ghost.last_good = now.good;
+            self.ghost.proven[now.good as usize] = true;
+        }
+        for slot in Slot::BOTH {
+            let new_mark = now.slot(slot) == SlotState::Fail && was.is_some_and(|w| w.slot(slot) != SlotState::Fail);
+            if let (true, Some(release)) = (new_mark, self.slot(slot).manifest()) {
+                self.ghost.owed |= release.bit();
+            }
+            let committed = now.success && now.good == slot;
+            if let (true, Some(release)) = (committed, self.slot(slot).manifest()) {
+                self.ghost.owed &= !release.bit();
+                if let Some(count) = self.ghost.vanished.get_mut((release as usize).wrapping_sub(1)) {
+                    *count = 0;
+                }
+            }
+        }
+    }
+}
+
+impl std::fmt::Display for World {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let second = self.second.map_or("torn".to_owned(), |s| format!("{} {} {}", s.good, s.a, s.b));
+        let [a, b] = self.slots;
+        write!(f, "[{:?}] second [{second}] A {a:?} B {b:?}", self.main)?;
+        if let Some(note) = self.notes.trial {
+            let started = if note.started { " started" } else { "" };
+            write!(f, " noted {} {} {:?}{started}", note.id, note.slot, note.release)?;
+        }
+        write!(
+            f,
+            " not-started {:03b} failed {:03b} owed {:03b}",
+            self.notes.not_started, self.failed, self.ghost.owed
+        )?;
+        match self.power {
+            Power::Off => f.write_str(" off")?,
+            Power::On { booted, release } => {
+                write!(f, " runs {release:?} from {} trial {} {:?}", booted.slot, booted.trial, booted.fallback)?;
+            }
+        }
+        write!(f, " todo {:?}", self.todo)
+    }
+}
