@@ -1,6 +1,8 @@
 //! What `kubesolo-release` publishes to a real registry, as a device, a person and the standard tools see it.
 #![allow(clippy::unwrap_used)]
 
+#[path = "../cli_support/mod.rs"]
+mod cli_support;
 #[path = "../common/mod.rs"]
 mod common;
 

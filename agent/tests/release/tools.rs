@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::process::Command;
 
+use crate::cli_support::Device;
 use crate::common::images;
 use crate::common::registry::{Registry, find};
 use kubesolo_update::Exit;
@@ -172,7 +173,8 @@ fn oras_reads_and_copies_our_release() {
 fn a_release_made_with_oras_and_openssl_alone_is_valid() {
     let (registry, folder) = (Registry::start(), TempDir::new().unwrap());
     let dir = folder.path();
-    std::fs::write(dir.join("vmlinuz"), images::kernel(Amd64, 1)).unwrap();
+    let architecture = Architecture::current();
+    std::fs::write(dir.join("vmlinuz"), images::kernel(architecture, 1)).unwrap();
     std::fs::write(dir.join("kubesolo-os.gz"), images::gzip(&images::archive(b"init"))).unwrap();
     tool("openssl", dir, &["genpkey", "-algorithm", "ed25519", "-out", "key"]).unwrap();
     tool("openssl", dir, &["pkey", "-in", "key", "-pubout", "-out", "key.pub"]).unwrap();
@@ -188,7 +190,7 @@ fn a_release_made_with_oras_and_openssl_alone_is_valid() {
             "--artifact-type=application/vnd.kubesolo.os.release.v1",
             &annotation(VERSION, "1.0.0"),
             &annotation(CHANNEL, "stable"),
-            &annotation(ARCHITECTURE, "amd64"),
+            &annotation(ARCHITECTURE, &architecture.to_string()),
             &format!("vmlinuz:{KERNEL_TYPE}"),
             &format!("kubesolo-os.gz:{INITRAMFS_TYPE}"),
         ],
@@ -205,6 +207,12 @@ fn a_release_made_with_oras_and_openssl_alone_is_valid() {
     found.trusted().unwrap();
     assert_eq!(found.manifests[0].digest, Digest::of(&manifest));
     assert_eq!(found.manifests[0].version, "1.0.0");
+
+    // A device takes it: the real program, on folders, with the key that openssl made.
+    let device = Device::new();
+    device.write("K", &std::fs::read(dir.join("key.pub")).unwrap());
+    device.from(&registry, &["apply"]).code(0);
+    assert_eq!(device.version_in(bootenv::Slot::B).as_deref(), Some("1.0.0"));
 
     // A second signature beside the one that oras attached.
     let ours = PrivateKey::generate().unwrap();
