@@ -51,8 +51,8 @@ set -- "$REGISTRY" --version "$VERSION" --channel "$CHANNEL" --key "$KEY" \
 
 # A program that was named must be there; else the one that was built here, else the one on the PATH.
 here=$(cd "$(dirname "$0")/../.." && pwd)
-for program in ${KUBESOLO_RELEASE:+"$KUBESOLO_RELEASE"} "$here/target/release/kubesolo-release" \
-    "$here/target/debug/kubesolo-release" kubesolo-release; do
+for program in ${KUBESOLO_RELEASE:+"$KUBESOLO_RELEASE"} "$here/target/dist/amd64/kubesolo-release" \
+    "$here/target/release/kubesolo-release" "$here/target/debug/kubesolo-release" kubesolo-release; do
     if command -v "$program" >/dev/null; then
         exec "$program" publish "$@"
     fi

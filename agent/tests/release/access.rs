@@ -118,3 +118,47 @@ fn a_registry_that_is_busy_for_a_moment_is_asked_again() {
     assert_eq!((error.exit, error.reason), (Exit::Unavailable, "registry-failed"));
     try_with(2).unwrap();
 }
+
+#[test]
+fn the_script_for_ci_publishes_from_its_environment() {
+    let (registry, folder) = (Registry::start(), TempDir::new().unwrap());
+    let (_, keys) = key(&folder, "key");
+    let [amd64, arm64] = both(&folder);
+    let reference = format!("{}/os", registry.address);
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../build/scripts/push-oci-artifact.sh");
+    let key = folder.path().join("key");
+    let fixed = [
+        ("KUBESOLO_RELEASE", env!("CARGO_BIN_EXE_kubesolo-release")),
+        ("REGISTRY", &reference),
+        ("VERSION", "1.0.0"),
+        ("CHANNEL", "edge"),
+        ("KEY", path(&key)),
+        ("PLAIN_HTTP", &registry.address),
+        ("RELEASE_NOTES", "two words"),
+        ("BOARD", ""),
+    ];
+    let run = |more: &[(&str, &str)]| {
+        let mut command = Command::new(&script);
+        command.args(["--also-tag", "next"]).env_clear().env("PATH", std::env::var_os("PATH").unwrap());
+        command.envs(fixed).envs(more.iter().copied()).output().unwrap()
+    };
+    let one = [("ARCH", "amd64"), ("KERNEL", path(&amd64.kernel)), ("INITRAMFS", path(&amd64.initramfs))];
+    assert!(run(&one).status.success(), "{}", text(&run(&one).stderr));
+    let found = look(&registry, "os:edge", &keys).unwrap();
+    found.trusted().unwrap();
+    assert_eq!(found.manifests[0].release_notes.as_deref(), Some("two words"));
+    assert_eq!((found.manifests.len(), &found.manifests[0].board), (1, &None));
+
+    let two = [
+        ("AMD64_KERNEL", path(&amd64.kernel)),
+        ("AMD64_INITRAMFS", path(&amd64.initramfs)),
+        ("ARM64_KERNEL", path(&arm64.kernel)),
+        ("ARM64_INITRAMFS", path(&arm64.initramfs)),
+    ];
+    assert!(run(&two).status.success(), "{}", text(&run(&two).stderr));
+    assert_eq!(look(&registry, "os:next", &keys).unwrap().manifests.len(), 2);
+
+    for wrong in [&one[1..], &one[..2], &two[..1], &[("ARCH", "riscv64")], &[("KEY", "")], &[]] {
+        assert_eq!(run(wrong).status.code(), Some(64), "{wrong:?}: {}", text(&run(wrong).stderr));
+    }
+}
