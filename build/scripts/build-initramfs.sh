@@ -89,6 +89,7 @@ done <"$added"
 chmod -R u=rwX,go=rX "$root"
 find "$root" -exec touch --no-dereference --date=@0 {} +
 mkdir -p "$(dirname "$out")"
-(cd "$root" && find . -mindepth 1 | LC_ALL=C sort | cpio --quiet --create --format=newc --reproducible --owner=0:0) | gzip -n >"$out.new"
+# /init comes last: the kernel starts what it could unpack, and half an archive must end in a panic, not in half a system.
+(cd "$root" && { find . -mindepth 1 ! -path ./init | LC_ALL=C sort; echo ./init; } | cpio --quiet --create --format=newc --reproducible --owner=0:0) | gzip -n >"$out.new"
 mv "$out.new" "$out"
 echo "$out: $(($(stat -c %s "$out") / 1024)) KiB, kernel $release"
