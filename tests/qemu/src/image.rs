@@ -66,7 +66,13 @@ impl Plan {
     /// A disk for a real kernel, slot B empty.
     #[must_use]
     pub fn new(a: Content) -> Self {
-        Self { a, b: None, kernel_args: None, data: None, size: Size { esp: 34, slot: 64, data: 32 } }
+        Self { a, b: None, kernel_args: None, data: None, size: Self::size() }
+    }
+
+    /// Sizes that a real kernel and initramfs fit into.
+    #[must_use]
+    pub fn size() -> Size {
+        Size { esp: 34, slot: 64, data: 32 }
     }
 
     /// Builds the disk.

@@ -27,6 +27,23 @@ pub fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().expect("the workspace this was built from")
 }
 
+/// The kernel of the devices.
+///
+/// # Errors
+/// It was not fetched.
+pub fn kernel() -> Result<PathBuf> {
+    built("target/kernels/cloud/vmlinuz", "build/scripts/fetch-kernel.sh cloud")
+}
+
+/// A file that a script of the project makes.
+///
+/// # Errors
+/// It is not there; the message names the script.
+pub fn built(file: &str, script: &str) -> Result<PathBuf> {
+    let path = root().join(file);
+    if path.exists() { Ok(path) } else { Err(format!("{file} is missing: run {script}").into()) }
+}
+
 /// Finds a tool in `PATH`, in the places of an administrator's tools, or unpacked under `target/tools`.
 ///
 /// # Errors

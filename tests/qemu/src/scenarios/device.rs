@@ -1,0 +1,269 @@
+//! Stories of the whole device: the real agent and init stage, a real registry, a real kernel.
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
+use std::thread;
+use std::time::Duration;
+
+use bootenv::Slot;
+use bootenv::grub::Block;
+use bootenv::protocol::{SlotState, State};
+
+use super::{expect, state};
+use crate::image::{Content, Disk, INITRAMFS, KERNEL, Plan};
+use crate::machine::{Device, Machine};
+use crate::registry::{Line, Registry};
+use crate::runner::Run;
+use crate::{Result, built, kernel, root};
+
+const AGENT: &str = "target/dist/amd64/kubesolo-update";
+const PUBLISHER: &str = "target/dist/amd64/kubesolo-release";
+const BUILD: &str = "build/scripts/build-agent.sh";
+/// What the health step says once a boot is decided to be good.
+const HEALTHY: &str = "kubesolo: healthy";
+/// What the test image says when the script of the second disk is over.
+const SCRIPT_ENDED: &str = "guest: script ended with ";
+
+/// What is wrong with a release.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Flaw {
+    /// Nothing.
+    None,
+    /// The kernel panics as soon as userspace starts.
+    Panics,
+    /// A check in `health.d` fails.
+    Unhealthy,
+}
+
+/// A device with release 1.0.0 in slot A, a registry, and a key.
+struct Bench<'a> {
+    run: &'a Run,
+    registry: Registry,
+    line: Line,
+    disk: Disk,
+}
+
+impl<'a> Bench<'a> {
+    fn build(run: &'a Run) -> Result<Self> {
+        let registry = Registry::start(&run.file("registry"))?;
+        let keys = run.file("keys");
+        crate::run(Command::new(built(PUBLISHER, BUILD)?).args(["--quiet", "keygen"]).arg(&keys))?;
+        let line = Line::open(&registry)?;
+        let mut bench = Self { run, registry, line, disk: Disk { path: run.file("disk.img"), size: Plan::size() } };
+        let conf = format!(
+            "registry={host}/os\nchannel=stable\nplain_http={host}\nauto_rollback_after=1\n",
+            host = bench.line.host_in_device()
+        );
+        run.write("update.conf", conf.as_bytes())?;
+        let initramfs = bench.publish("1.0.0", Flaw::None)?;
+        let manifest = bench.manifest_of_published()?;
+        let mut plan = Plan::new(Content { manifest: Some(manifest), ..Content::new(&kernel()?, &initramfs) });
+        plan.kernel_args = Some("console=ttyS0,115200n8 quiet panic=1".to_owned());
+        bench.disk = plan.build(&bench.disk.path)?;
+        Ok(bench)
+    }
+
+    /// Builds and publishes a signed release; gives its initramfs.
+    fn publish(&self, version: &str, flaw: Flaw) -> Result<PathBuf> {
+        let initramfs = self.run.file(&format!("{version}.gz"));
+        let mut build = Command::new(root().join("build/scripts/build-initramfs.sh"));
+        build.arg("--test").arg("--agent").arg(built(AGENT, BUILD)?);
+        build.args(["--version", version, "--key"]).arg(self.run.file("keys/public.pem"));
+        build.arg("--conf").arg(self.run.file("update.conf"));
+        let script = match flaw {
+            Flaw::None => None,
+            Flaw::Panics => Some((
+                "usr/lib/kubesolo-update/stage/mounts",
+                "mkdir -p /proc\nmount -t proc proc /proc\necho c >/proc/sysrq-trigger\n",
+            )),
+            Flaw::Unhealthy => {
+                Some(("etc/kubesolo/health.d/50-application", "echo 'the application does not answer'\nexit 1\n"))
+            }
+        };
+        if let Some((path, text)) = script {
+            let file = self.run.write(&format!("{version}.script"), format!("#!/bin/sh\n{text}").as_bytes())?;
+            crate::run(Command::new("chmod").arg("755").arg(&file))?;
+            build.arg("--add").arg(format!("{}:/{path}", file.display()));
+        }
+        crate::run(build.arg(&initramfs))?;
+        let mut publish = Command::new(built(PUBLISHER, BUILD)?);
+        publish.args(["--quiet", "publish", &format!("{}/os", self.registry.host()), "--version", version]);
+        publish.args(["--channel", "stable", "--amd64"]).arg(kernel()?).arg(&initramfs);
+        publish.arg("--key").arg(self.run.file("keys/private.pem")).args(["--plain-http", &self.registry.host()]);
+        crate::run(&mut publish)?;
+        Ok(initramfs)
+    }
+
+    /// The slot manifest that the agent writes for the published release.
+    fn manifest_of_published(&self) -> Result<PathBuf> {
+        let dir = self.run.file("factory");
+        for slot in ["A", "B"] {
+            fs::create_dir_all(dir.join(slot))?;
+        }
+        fs::write(dir.join("grubenv"), Block::main(&State::committed(Slot::A)).bytes())?;
+        let at = |name: &str| dir.join(name).display().to_string();
+        let mut agent = Command::new(built(AGENT, BUILD)?);
+        agent.args(["--conf", "/dev/null", "--state", &at("state.json"), "apply"]);
+        agent.args(["--registry", &format!("{}/os", self.registry.host()), "--plain-http", &self.registry.host()]);
+        agent.args(["--slot-a", &at("A"), "--slot-b", &at("B"), "--bootenv", &format!("grub:{}", at("grubenv"))]);
+        agent.arg("--pubkey").arg(self.run.file("keys/public.pem"));
+        crate::run(&mut agent)?;
+        Ok(dir.join("B/manifest.json"))
+    }
+
+    /// Switches the device on. Once a boot is decided, it runs what `script` has for the version that is up.
+    fn power_on(&self, script: &[(&str, &str)]) -> Result<Machine> {
+        let cases: String = script.iter().map(|(version, commands)| format!("{version}) {commands} ;;\n")).collect();
+        let mut text = format!("#!guest-script\ncase $(cat /etc/kubesolo/version) in\n{cases}esac\n").into_bytes();
+        text.resize(text.len().next_multiple_of(4096), 0);
+        let mut device = Device::new(self.run.firmware, &self.disk.path);
+        device.network = true;
+        device.more_disks = vec![self.run.write("script.img", &text)?];
+        Machine::power_on(&device, &self.run.dir)
+    }
+
+    /// Publishes 2.0.0, has the device stage and activate it, and pulls the plug.
+    fn activate(&self, flaw: Flaw) -> Result<State> {
+        self.publish("2.0.0", flaw)?;
+        let mut machine = self.power_on(&[("1.0.0", "kubesolo-update apply --activate")])?;
+        succeeded(&mut machine)?;
+        machine.power_cut()?;
+        let activated = state(&self.disk)?;
+        let on_trial = State {
+            active: Slot::B,
+            success: false,
+            b: SlotState::Good,
+            trial: activated.trial,
+            ..State::committed(Slot::A)
+        };
+        expect("the environment after activation", &activated, &on_trial)?;
+        Ok(activated)
+    }
+
+    /// The device is in 1.0.0, and will not install 2.0.0 again by itself.
+    fn is_back_and_remembers(&self, mut machine: Machine, activated: State) -> Result<()> {
+        machine.wait_for("ks: boot slot=A")?;
+        machine.wait_for(HEALTHY)?;
+        machine.wait_for(&format!("{SCRIPT_ENDED}75"))?;
+        machine.power_cut()?;
+        let seen = state(&self.disk)?;
+        expect("the environment afterwards", &seen, &State { counter: seen.counter, ..activated.back_to_good() })?;
+        self.stays_in("1.0.0", Slot::A)
+    }
+
+    /// Ordinary boots of a committed release, which write nothing to the environment.
+    fn stays_in(&self, version: &str, slot: Slot) -> Result<()> {
+        let before = self.disk.env()?;
+        let mut machine = self.power_on(&[(version, "echo \"up: $(cat /etc/kubesolo/version)\"")])?;
+        machine.wait_for(&format!("ks: boot slot={slot} committed"))?;
+        machine.wait_for(HEALTHY)?;
+        machine.wait_for(&format!("up: {version}"))?;
+        machine.power_cut()?;
+        expect("the environment after one more boot", &self.disk.env()?, &before)
+    }
+}
+
+/// The script of the second disk ended well.
+fn succeeded(machine: &mut Machine) -> Result<()> {
+    let line = machine.wait_for(SCRIPT_ENDED)?;
+    if line.contains(&format!("{SCRIPT_ENDED}0")) { Ok(()) } else { Err(format!("{line}\n{}", machine.tail()).into()) }
+}
+
+pub(super) fn commit(run: &Run) -> Result<()> {
+    let bench = Bench::build(run)?;
+    bench.publish("2.0.0", Flaw::None)?;
+    let mut machine = bench
+        .power_on(&[("1.0.0", "kubesolo-update apply --activate --reboot"), ("2.0.0", "kubesolo-update status")])?;
+    machine.wait_for("ks: boot slot=A committed")?;
+    machine.wait_for(HEALTHY)?;
+    machine.wait_for("ks: boot slot=B try counter=2")?;
+    machine.wait_for(HEALTHY)?;
+    succeeded(&mut machine)?;
+    machine.power_cut()?;
+    let committed = State { a: SlotState::Good, counter: 2, ..State::committed(Slot::B) };
+    expect("the environment after the commit", &state(&bench.disk)?, &committed)?;
+    bench.stays_in("2.0.0", Slot::B)
+}
+
+pub(super) fn panic(run: &Run) -> Result<()> {
+    let bench = Bench::build(run)?;
+    let activated = bench.activate(Flaw::Panics)?;
+    let mut machine = bench.power_on(&[("1.0.0", "kubesolo-update apply")])?;
+    for counter in [2, 1, 0] {
+        machine.wait_for(&format!("ks: boot slot=B try counter={counter} trial={}", activated.trial))?;
+    }
+    machine.wait_for("ks: no tries left for slot B: back to slot A")?;
+    bench.is_back_and_remembers(machine, activated)
+}
+
+pub(super) fn unhealthy(run: &Run) -> Result<()> {
+    let bench = Bench::build(run)?;
+    let activated = bench.activate(Flaw::Unhealthy)?;
+    let mut machine = bench.power_on(&[("1.0.0", "kubesolo-update apply")])?;
+    machine.wait_for(&format!("ks: boot slot=B try counter=2 trial={}", activated.trial))?;
+    machine.wait_for("the application does not answer")?;
+    bench.is_back_and_remembers(machine, activated)
+}
+
+pub(super) fn corrupt_kernel(run: &Run) -> Result<()> {
+    let bench = Bench::build(run)?;
+    let activated = bench.activate(Flaw::None)?;
+    let mut kernel = bench.disk.slot_file(Slot::B, KERNEL)?;
+    let middle = kernel.len() / 2;
+    kernel[middle] ^= 1;
+    bench.disk.put_slot_file(Slot::B, KERNEL, &kernel)?;
+    let mut machine = bench.power_on(&[("1.0.0", "kubesolo-update apply")])?;
+    machine.wait_for("ks: slot B does not hold")?;
+    bench.is_back_and_remembers(machine, activated)
+}
+
+pub(super) fn truncated_initramfs(run: &Run) -> Result<()> {
+    let bench = Bench::build(run)?;
+    let activated = bench.activate(Flaw::None)?;
+    let whole = bench.disk.slot_file(Slot::B, INITRAMFS)?;
+    bench.disk.put_slot_file_and_hash(Slot::B, INITRAMFS, &whole[..whole.len() / 2])?;
+    let mut machine = bench.power_on(&[("1.0.0", "kubesolo-update apply")])?;
+    for _ in 0..3 {
+        machine.wait_for("ks: boot slot=B try")?;
+        machine.wait_for("Kernel panic")?;
+    }
+    bench.is_back_and_remembers(machine, activated)
+}
+
+pub(super) fn cut_in_apply(run: &Run) -> Result<()> {
+    let bench = Bench::build(run)?;
+    let initramfs = fs::metadata(bench.publish("2.0.0", Flaw::None)?)?.len();
+    let kernel = fs::metadata(kernel()?)?.len();
+    // In the kernel, in the initramfs, and in its last bytes.
+    for fetched in [kernel / 2, kernel + initramfs / 2, kernel + initramfs - 1000] {
+        bench.line.allow(fetched)?;
+        let mut machine = bench.power_on(&[("1.0.0", "kubesolo-update apply --activate --reboot")])?;
+        machine.wait_for("ks: boot slot=A committed")?;
+        machine.wait_for(HEALTHY)?;
+        bench.line.wait_until_stalled()?;
+        // So that what arrived is on its way to the disk.
+        thread::sleep(Duration::from_secs(1));
+        machine.power_cut()?;
+        expect("the environment after the cut", &state(&bench.disk)?, &State::committed(Slot::A))?;
+    }
+    bench.line.allow(u64::MAX)?;
+    let mut machine = bench
+        .power_on(&[("1.0.0", "kubesolo-update apply --activate --reboot"), ("2.0.0", "kubesolo-update verify")])?;
+    machine.wait_for("ks: boot slot=A committed")?;
+    machine.wait_for("ks: boot slot=B try counter=2")?;
+    machine.wait_for(HEALTHY)?;
+    succeeded(&mut machine)?;
+    machine.power_cut()?;
+    bench.stays_in("2.0.0", Slot::B)
+}
+
+pub(super) fn cut_after_activation(run: &Run) -> Result<()> {
+    let bench = Bench::build(run)?;
+    let activated = bench.activate(Flaw::None)?;
+    let mut machine = bench.power_on(&[])?;
+    machine.wait_for(&format!("ks: boot slot=B try counter=2 trial={}", activated.trial))?;
+    machine.wait_for(HEALTHY)?;
+    machine.power_cut()?;
+    bench.stays_in("2.0.0", Slot::B)
+}

@@ -1,0 +1,98 @@
+//! The stories: of the bootloader alone, and of the whole device.
+
+mod device;
+mod loader;
+
+use std::fmt::Debug;
+
+use bootenv::protocol::{State, View};
+
+use crate::Result;
+use crate::image::Disk;
+use crate::machine::Firmware::{self, Bios, Uefi};
+use crate::runner::{Run, Scenario};
+use crate::table;
+
+const fn quick(name: &'static str, firmware: Firmware, about: &'static str, body: fn(&Run) -> Result<()>) -> Scenario {
+    Scenario { name, about, firmware, quick: true, wide: false, body }
+}
+
+const fn long(name: &'static str, firmware: Firmware, about: &'static str, body: fn(&Run) -> Result<()>) -> Scenario {
+    Scenario { name, about, firmware, quick: false, wide: false, body }
+}
+
+/// All of them, the longest first: nothing long is left over at the end.
+pub const ALL: &[Scenario] = &[
+    Scenario {
+        wide: true,
+        ..quick("table-quick", Bios, "GRUB and the model decide alike, every pair of conditions", table::quick)
+    },
+    Scenario {
+        wide: true,
+        ..long("table", Bios, "GRUB and the model decide alike, every three conditions", table::all)
+    },
+    quick(
+        "panic",
+        Uefi,
+        "a release that panics uses up its tries; the one before is back and remembers",
+        device::panic,
+    ),
+    quick(
+        "power-cut-in-apply",
+        Uefi,
+        "power cuts while a slot is written cost nothing but the write",
+        device::cut_in_apply,
+    ),
+    quick(
+        "truncated-initramfs",
+        Uefi,
+        "half an initramfs, with a fitting hash file, ends as a failed trial",
+        device::truncated_initramfs,
+    ),
+    quick("unhealthy", Uefi, "a release whose health check fails is reverted by its own hook", device::unhealthy),
+    quick("commit", Uefi, "a device updates itself from a registry and keeps the release", device::commit),
+    quick("commit-bios", Bios, "the same through BIOS", device::commit),
+    quick(
+        "corrupt-kernel",
+        Uefi,
+        "a kernel that rots after activation is never started, and its trial ends",
+        device::corrupt_kernel,
+    ),
+    quick(
+        "power-cut-after-activation",
+        Uefi,
+        "a power cut right after activation starts the trial",
+        device::cut_after_activation,
+    ),
+    quick("loader-panic", Bios, "panics use up the tries, then the last good slot is back", loader::panic),
+    quick("loader-commit", Uefi, "a trial boots, is committed, and later boots write nothing", loader::commit),
+    quick(
+        "loader-power-cuts",
+        Bios,
+        "a power cut in a trial counts, even one while the kernel is hashed",
+        loader::power_cuts,
+    ),
+    long("loader-truncated-initramfs", Bios, "half an initramfs uses up the tries", loader::truncated_initramfs),
+    long(
+        "loader-corrupt-kernel",
+        Uefi,
+        "a kernel that does not match its hash is never started",
+        loader::corrupt_kernel,
+    ),
+    long("loader-foreign-env", Uefi, "a second kernel loaded by GRUB gets its own command line", loader::foreign_env),
+];
+
+/// An error that names what was seen in place of what was wanted.
+fn expect<T: PartialEq + Debug>(what: &str, seen: &T, wanted: &T) -> Result<()> {
+    if seen == wanted {
+        return Ok(());
+    }
+    Err(format!("{what}: {seen:?} instead of {wanted:?}").into())
+}
+
+fn state(disk: &Disk) -> Result<State> {
+    match disk.env()?.view() {
+        View::Ours(state) => Ok(state),
+        other => Err(format!("the environment is not ours: {other:?}").into()),
+    }
+}
