@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use kubesolo_update::config::{BootEnv, Conf, Config, Origin, Overrides};
+use kubesolo_update::config::{BootEnv, Conf, Config, DEFAULT_AUTO_ROLLBACK_AFTER, Origin, Overrides};
 use kubesolo_update::error::{Error, Exit};
 use kubesolo_update::window::Window;
 use proptest::prelude::*;
@@ -79,7 +79,9 @@ fn a_missing_file_and_an_empty_device_mean_the_defaults() {
     assert_eq!(null, config(""));
     assert_eq!(null, config("channel=\nmaintenance_window=\nauto_rollback_after=\n"), "an empty value is none");
     assert_eq!((null.source.clone(), null.maintenance_window), (None, Window::Always));
-    assert!(!null.allow_unsigned && null.auto_rollback_after == 0);
+    assert!(!null.allow_unsigned);
+    assert_eq!(null.auto_rollback_after, DEFAULT_AUTO_ROLLBACK_AFTER);
+    assert_eq!(config("auto_rollback_after=0").auto_rollback_after, 0);
 }
 
 #[test]

@@ -356,6 +356,22 @@ fn a_read_only_slot_is_refused_and_left_alone() {
 }
 
 #[test]
+fn a_folder_of_somebody_else_is_refused_and_left_alone() {
+    let images = small();
+    let folder = Folder::filled(&images);
+    let nobody = nix::unistd::Uid::from_raw(65534);
+    if !nix::unistd::geteuid().is_root() {
+        return eprintln!("skipped: not root");
+    }
+    // Of this thread only: it loses the right to override permissions, too.
+    nix::unistd::setfsuid(nobody);
+    let error = folder.slot.writer().unwrap_err();
+    nix::unistd::setfsuid(nix::unistd::Uid::from_raw(0));
+    assert_eq!((error.exit, error.reason), (Exit::CannotWrite, "not-permitted"), "{error}");
+    folder.slot.verify().unwrap();
+}
+
+#[test]
 fn a_slot_manifest_reads_back_what_was_written() {
     let manifest = small().manifest("2.0.0-rc.1+build.5");
     assert_eq!(SlotManifest::parse(&manifest.encode()).unwrap(), manifest);

@@ -124,9 +124,8 @@ impl Dir {
         }
     }
 
-    /// Makes a new file. Whatever has its name is removed, never opened.
+    /// Makes a new file. What has its name is not opened: whoever empties the slot removes it.
     pub(super) fn create(&self, name: &str) -> Result<File> {
-        self.remove(name)?;
         let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         let mode = Mode::S_IRUSR | Mode::S_IWUSR | Mode::S_IRGRP | Mode::S_IROTH;
         let file = nix::fcntl::openat(&self.file, name, flags, mode).map_err(|e| self.cannot("create", name, e))?;
