@@ -8,7 +8,7 @@ use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use bootenv::grub::Block;
+use bootenv::grub::{Block, Error as BlockError};
 use bootenv::medium::{Error as MediumError, Medium};
 use bootenv::protocol::{Second, State, View};
 
@@ -47,6 +47,11 @@ impl BootEnv {
     pub fn open(main: Medium, second: Option<Medium>) -> Result<Self> {
         let (block, damage) = match main.load() {
             Ok(block) => (Some(block), None),
+            // To be rebuilt by nobody: what GRUB reads is not here.
+            Err(MediumError::Block(error @ BlockError::Elsewhere)) => {
+                return Err(Error::new(Exit::Config, "env-elsewhere", format!("boot environment {main}: {error}"))
+                    .remedy("Name the file that GRUB reads with --bootenv grub:FILE; it must be on a filesystem that GRUB can write, such as FAT."));
+            }
             Err(MediumError::Block(error)) => (None, Some(error.to_string())),
             Err(error) => {
                 return Err(Error::new(Exit::Config, "env-unreadable", format!("boot environment {main}: {error}"))
@@ -105,7 +110,7 @@ impl BootEnv {
                 "env-invalid",
                 format!("boot environment {} is not valid: {damage}", self.main),
             )
-            .remedy("On a device, `kubesolo-update healthcheck` rebuilds it after a healthy boot.")),
+            .remedy("On a device, `kubesolo-update healthcheck` rebuilds it after a healthy boot; otherwise make it anew: grub-editenv FILE create.")),
         }
     }
 
