@@ -99,7 +99,7 @@ fn run(cli: &Cli) -> Result<u8> {
     }
     let find = || Boot::find(&config, cli.places.booted, cli.places.cmdline.as_deref());
     let find_to_change = |reboot: bool| {
-        let boot = find()?;
+        let boot = find().map_err(update::no_slot_touched)?;
         if reboot && boot.folders() {
             let message = "--reboot is for a device: slots in folders boot nothing here";
             return Err(Error::new(Exit::Usage, "reboot-with-folders", message).remedy("Leave it out."));
@@ -179,7 +179,9 @@ fn recorded<T>(memory: &mut Memory, f: impl FnOnce(&mut Memory) -> Result<T>) ->
             Exit::NotNow => memory.state.skip(error, Utc::now()),
             _ => memory.state.fail(error, Utc::now()),
         }
-        if let Err(second) = memory.save() {
+        if let Err(second) = memory.save()
+            && second.message != error.message
+        {
             log::error!("{second}");
         }
     })

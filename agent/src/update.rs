@@ -112,7 +112,7 @@ fn size(release: &Release) -> u64 {
 /// Whatever makes the offer unreadable or unproven: 65, 69, 77, 78.
 pub fn check(config: &Config, boot: &Boot, memory: &Memory, lifted: Lifted, now: DateTime<Utc>) -> Result<Checked> {
     let running = Running::find(config, boot)?;
-    let offer = source::open(config)?.offer(Architecture::current())?;
+    let offer = source::open(config)?.offer(Architecture::current()).map_err(advised)?;
     let signed_by = match trust::keys(config)? {
         Some(keys) => names(&keys.verify(&offer.signed, &offer.signatures)?),
         None => vec![],
@@ -257,6 +257,38 @@ pub fn apply(
     what: Apply,
     now: DateTime<Utc>,
 ) -> Result<Applied> {
+    let mut touched = false;
+    try_apply(config, boot, memory, what, now, &mut touched)
+        .map_err(|error| if touched { error } else { no_slot_touched(advised(error)) })
+}
+
+/// What to do about a source that gave no better advice.
+fn advised(error: Error) -> Error {
+    match error.exit {
+        _ if !error.remedy.is_empty() => error,
+        Exit::Data => {
+            error.remedy("Publish the release again if the server has it wrong; try again if the network does.")
+        }
+        Exit::Unavailable => error.remedy("Check what was published there, then try again."),
+        _ => error,
+    }
+}
+
+/// Says so: whoever reads of a failure wonders first whether the device still boots.
+pub(crate) fn no_slot_touched(error: Error) -> Error {
+    let remedy = format!("{} No slot was touched.", error.remedy);
+    error.remedy(remedy.trim_start().to_owned())
+}
+
+/// `touched` is set once the boot environment says that the free slot is void.
+fn try_apply(
+    config: &Config,
+    boot: &mut Boot,
+    memory: &mut Memory,
+    what: Apply,
+    now: DateTime<Utc>,
+    touched: &mut bool,
+) -> Result<Applied> {
     // Before any network use: an operator's window also keeps the network quiet.
     gates::pass(&[window(config, what.lifted, now)])?;
     let booted = boot.booted.slot;
@@ -303,7 +335,7 @@ pub fn apply(
     }
     memory.state.aim(running.version.as_ref(), &release.version, digest);
     if !staged {
-        write(boot, memory, env, &mut *source, &offer, now)?;
+        write(boot, memory, env, &mut *source, &offer, now, touched)?;
         applied.written = true;
     }
     memory.enter(Phase::Staged, now)?;
@@ -322,6 +354,7 @@ fn write(
     source: &mut dyn Source,
     offer: &Offer,
     now: DateTime<Utc>,
+    touched: &mut bool,
 ) -> Result<()> {
     let release = &offer.release;
     let booted = boot.booted.slot;
@@ -334,6 +367,7 @@ fn write(
     }
     let void = env.invalidate(booted).map_err(|e| Error::new(Exit::NotNow, "trial", e.to_string()))?;
     boot.env.store(&void)?;
+    *touched = true;
     if env.on_trial() == Some(target) {
         // Cancelled, which is not the same as never started.
         memory.state.trial = None;
@@ -351,6 +385,7 @@ fn write(
         writer.finish(&SlotManifest::new(offer, now))
     })();
     written.map_err(|error| {
+        let error = advised(error);
         let remedy = format!("Slot {target} is void, slot {booted} is untouched and boots. {}", error.remedy);
         error.remedy(remedy.trim_end().to_owned())
     })
