@@ -160,3 +160,39 @@ fn a_damaged_block_is_replaced_in_place() {
     assert_eq!(place.medium().load().expect("a block"), new);
     assert_eq!(fs::metadata(&place.path).expect("metadata").ino(), inode);
 }
+
+/// Runs a tool and gives its output.
+fn run(tool: &str, args: &[&str]) -> String {
+    let output = std::process::Command::new(tool).args(args).output().expect("a tool of util-linux or e2fsprogs");
+    assert!(output.status.success(), "{tool} {args:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8_lossy(&output.stdout).trim().to_owned()
+}
+
+#[test]
+#[ignore = "needs root and a loop device"]
+fn a_store_around_a_mounted_filesystem_changes_one_sector() {
+    let (old, new) = blocks();
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let [image, content, mount] = ["image", "content", "mount"].map(|name| folder.path().join(name));
+    let text = |path: &PathBuf| path.to_str().expect("a path of ASCII").to_owned();
+    fs::create_dir_all(&content).and_then(|()| fs::create_dir(&mount)).expect("folders");
+    fs::write(content.join("grubenv"), old.bytes()).expect("a file");
+    run("mke2fs", &["-q", "-t", "ext2", "-b", "1024", "-d", &text(&content), &text(&image), "4M"]);
+    let device = run("losetup", &["--find", "--show", &text(&image)]);
+    run("mount", &["-t", "ext2", "-o", "ro", &device, &text(&mount)]);
+    let before = fs::read(&image).expect("the image");
+
+    let medium = Medium::map(&mount.join("grubenv"), device.as_ref()).expect("mapped");
+    let stored = medium.load().and_then(|current| medium.store(&current, &new));
+    let loaded = medium.load();
+    run("umount", &[&text(&mount)]);
+    run("losetup", &["--detach", &device]);
+    stored.expect("stored");
+    assert_eq!(loaded.expect("a block"), new);
+
+    let Medium::Device { offset, .. } = medium else { panic!("mapped to {medium}") };
+    let at = usize::try_from(offset).expect("a small image");
+    let mut expected = before;
+    expected[at..at + SECTOR].copy_from_slice(&new.bytes()[..SECTOR]);
+    assert!(fs::read(&image).expect("the image") == expected, "one sector changed, and nothing else");
+}
