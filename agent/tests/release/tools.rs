@@ -4,15 +4,15 @@ use std::path::Path;
 use std::process::Command;
 
 use crate::cli_support::Device;
-use crate::common::images;
 use crate::common::registry::{Registry, find};
+use crate::common::{self, bytes, images};
 use kubesolo_update::Exit;
 use kubesolo_update::publish::inspect::inspect;
 use kubesolo_update::publish::key::{PrivateKey, PublicFormat};
 use kubesolo_update::publish::registry::Access;
 use kubesolo_update::publish::{self, Metadata, Options, Published, sign};
 use kubesolo_update::release::{
-    ARCHITECTURE, Architecture, CHANNEL, Digest, INITRAMFS_TYPE, KERNEL_TYPE, SIGNATURE_TYPE, VERSION,
+    ARCHITECTURE, Architecture, CHANNEL, Digest, INITRAMFS_TYPE, KERNEL_TYPE, OCI_INDEX_TYPE, SIGNATURE_TYPE, VERSION,
 };
 use kubesolo_update::trust::KeySet;
 use serde_json::Value;
@@ -220,4 +220,13 @@ fn a_release_made_with_oras_and_openssl_alone_is_valid() {
     let found = inspect(&tag, Some(&keys), &access(&registry)).unwrap();
     assert_eq!(found.manifests[0].signatures.len(), 2);
     found.trusted().unwrap();
+
+    // The same below an index that oras pushed: what was signed is the manifest in it.
+    let index = bytes(&common::index(&[("riscv64", &manifest), (&architecture.to_string(), &manifest)]));
+    std::fs::write(dir.join("index"), index).unwrap();
+    tool("oras", dir, &["manifest", "push", "--plain-http", "--media-type", OCI_INDEX_TYPE, &tag, "index"]).unwrap();
+    let device = Device::new();
+    device.write("K", &std::fs::read(dir.join("key.pub")).unwrap());
+    device.from(&registry, &["apply"]).code(0);
+    assert_eq!(device.version_in(bootenv::Slot::B).as_deref(), Some("1.0.0"));
 }
