@@ -121,7 +121,8 @@ fn environment(config: &Config, devices: &device::System) -> Result<(BootEnv, Op
             Exit::Config,
             "bootenv-kind",
             "the boot environment of U-Boot is not supported by this version",
-        )),
+        )
+        .remedy("Name GRUB's with --bootenv grub:FILE.")),
         None => {
             let partition = devices.find(device::ESP_LABEL)?;
             // Around the filesystem if the kernel can tell where the files lie: the ESP then stays read-only, and a store

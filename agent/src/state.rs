@@ -284,6 +284,7 @@ impl State {
         }
         self.set(Phase::Failed, now);
         self.last_error = told(error);
+        self.last_skip = None;
     }
 
     /// Notes that now is not the time. The phase is what it was before the attempt.

@@ -157,7 +157,12 @@ fn window(config: &Config, lifted: Lifted, now: DateTime<Utc>) -> Gate {
         Gate::open(name, format!("outside {window}; allowed by --force"))
     } else {
         let message = format!("it is {} UTC, outside the maintenance window {window}", now.format("%H:%M"));
-        Gate::closed(name, Exit::NotNow, "window", message, "Wait for the window, or call `apply --force`.")
+        let remedy = if (0..24 * 60).any(|minute| window.contains(minute)) {
+            "Wait for the window, or call `apply --force`."
+        } else {
+            "This window never opens: set another one, or call `apply --force`."
+        };
+        Gate::closed(name, Exit::NotNow, "window", message, remedy)
     }
 }
 

@@ -463,6 +463,9 @@ fn a_closed_window_keeps_the_network_quiet_and_force_opens_only_that() {
     device
         .from(&server, &["apply", "--json", "--channel", "beta", "--force", "--maintenance-window", &window])
         .refused(77, "other-channel");
+    assert_eq!(device.state()["last_skip"], Value::Null, "the last run did not skip: it failed");
+    let never = device.from(&server, &["apply", "--json", "--maintenance-window", "12:00-12:00"]).refused(75, "window");
+    assert!(never["remedy"].as_str().unwrap().contains("never opens"), "{never}");
     let forced = device.from(&server, &["apply", "--force", "--maintenance-window", &window]).code(0);
     assert!(forced.stderr.contains("--force was given"), "{forced:?}");
 }
