@@ -1,6 +1,6 @@
 # One verb per habit. Every target installs what it needs and says so (build/scripts/setup.sh).
 .DEFAULT_GOAL := help
-.PHONY: help try agent kernel initramfs image lint test test-all qemu
+.PHONY: help try demo agent kernel initramfs image lint test test-all qemu
 export PATH := $(PATH):/usr/sbin:/sbin:$(CURDIR)/target/tools/usr/bin:$(CURDIR)/target/tools/bin
 
 help: ## This list
@@ -10,6 +10,11 @@ try: ## The agent on folders, against a real registry on loopback: half a minute
 	@build/scripts/setup.sh rust try
 	@cargo build --locked -p kubesolo-update -p bootenv --bins --examples
 	@build/scripts/try.sh
+
+demo: ## A virtual device updates itself from a registry, and comes back from a bad release
+	@build/scripts/setup.sh rust qemu try
+	@build/scripts/build-agent.sh
+	@cargo run --quiet --locked -p qemu-tests -- demo
 
 agent: ## Static binaries for the device: target/dist/amd64
 	@build/scripts/setup.sh rust

@@ -298,7 +298,7 @@ pub fn tail(serial: &Path) -> String {
 }
 
 /// Without carriage returns, control characters and the escape sequences that place the cursor.
-fn plain(text: &str) -> String {
+pub(crate) fn plain(text: &str) -> String {
     let mut plain = String::new();
     let mut rest = text.chars();
     while let Some(c) = rest.next() {

@@ -4,13 +4,23 @@ use std::process::ExitCode;
 
 use qemu_tests::machine::Firmware;
 use qemu_tests::runner::{Scenario, run_all};
-use qemu_tests::scenarios::ALL;
+use qemu_tests::scenarios::{ALL, demo};
 
 const USAGE: &str = "\
 Usage: qemu-tests [--firmware bios|uefi] [--jobs N] NAME...
   NAME: a scenario, or `quick` (what `make test` runs), or `all`.
   Each leaves its serial log in target/qemu/NAME/.
+  `demo` tells the main story on the terminal.
 ";
+
+const DEMO: Scenario = Scenario {
+    name: "demo",
+    about: "the main story, told",
+    firmware: Firmware::Uefi,
+    quick: false,
+    wide: false,
+    body: demo::tell,
+};
 
 fn main() -> ExitCode {
     match asked(std::env::args().skip(1)) {
@@ -62,6 +72,9 @@ fn asked(mut args: impl Iterator<Item = String>) -> Result<Option<Asked>, String
     }
     if names.is_empty() {
         return Ok(None);
+    }
+    if names == ["demo"] {
+        return Ok(Some((vec![&DEMO], firmware, 1)));
     }
     if let Some(unknown) =
         names.iter().find(|n| !["all", "quick"].contains(&n.as_str()) && ALL.iter().all(|s| s.name != **n))

@@ -27,7 +27,7 @@ const SCRIPT_ENDED: &str = "guest: script ended with ";
 
 /// What is wrong with a release.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Flaw {
+pub(super) enum Flaw {
     /// Nothing.
     None,
     /// The kernel panics as soon as userspace starts.
@@ -37,15 +37,15 @@ enum Flaw {
 }
 
 /// A device with release 1.0.0 in slot A, a registry, and a key.
-struct Bench<'a> {
+pub(super) struct Bench<'a> {
     run: &'a Run,
     registry: Registry,
     line: Line,
-    disk: Disk,
+    pub(super) disk: Disk,
 }
 
 impl<'a> Bench<'a> {
-    fn build(run: &'a Run) -> Result<Self> {
+    pub(super) fn build(run: &'a Run) -> Result<Self> {
         let registry = Registry::start(&run.file("registry"))?;
         let keys = run.file("keys");
         crate::run(Command::new(built(PUBLISHER, BUILD)?).args(["--quiet", "keygen"]).arg(&keys))?;
@@ -65,7 +65,7 @@ impl<'a> Bench<'a> {
     }
 
     /// Builds and publishes a signed release; gives its initramfs.
-    fn publish(&self, version: &str, flaw: Flaw) -> Result<PathBuf> {
+    pub(super) fn publish(&self, version: &str, flaw: Flaw) -> Result<PathBuf> {
         let initramfs = self.run.file(&format!("{version}.gz"));
         let mut build = Command::new(root().join("build/scripts/build-initramfs.sh"));
         build.arg("--test").arg("--agent").arg(built(AGENT, BUILD)?);
@@ -113,7 +113,7 @@ impl<'a> Bench<'a> {
     }
 
     /// Switches the device on. Once a boot is decided, it runs what `script` has for the version that is up.
-    fn power_on(&self, script: &[(&str, &str)]) -> Result<Machine> {
+    pub(super) fn power_on(&self, script: &[(&str, &str)]) -> Result<Machine> {
         let cases: String = script.iter().map(|(version, commands)| format!("{version}) {commands} ;;\n")).collect();
         let mut text = format!("#!guest-script\ncase $(cat /etc/kubesolo/version) in\n{cases}esac\n").into_bytes();
         text.resize(text.len().next_multiple_of(4096), 0);

@@ -1,5 +1,6 @@
 //! The stories: of the bootloader alone, and of the whole device.
 
+pub mod demo;
 mod device;
 mod loader;
 

@@ -1,0 +1,139 @@
+//! The main job, told on the terminal: a device updates itself, and a release that is not healthy does not stay.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use bootenv::Slot;
+use bootenv::protocol::SlotState;
+
+use super::device::{Bench, Flaw};
+use super::{expect, state};
+use crate::Result;
+use crate::machine::plain;
+use crate::runner::Run;
+
+/// What the device does by itself in the demo, for each version that it is in. On a real one a timer does it.
+const SCRIPT: &[(&str, &str)] = &[
+    ("1.0.0", "kubesolo-update check; kubesolo-update apply --activate --reboot"),
+    (
+        "2.0.0",
+        "until kubesolo-update check >/run/check 2>/dev/null && grep -q 'offered:  3.0.0' /run/check; do sleep 1; done; \
+         kubesolo-update apply --activate --reboot; kubesolo-update status; echo demo: the end",
+    ),
+];
+
+/// Tells the story.
+///
+/// # Errors
+/// Whatever does not go as told.
+pub fn tell(run: &Run) -> Result<()> {
+    say("A registry on loopback, a signing key, and release 1.0.0: a Debian kernel, and an initramfs with the agent.");
+    let bench = Bench::build(run)?;
+    say("A disk for the device, as a factory makes it: GRUB, 1.0.0 in slot A, slot B empty.\n\
+         Release 2.0.0 is published to the registry, signed with the key whose public half the device carries.");
+    bench.publish("2.0.0", Flaw::None)?;
+
+    say(
+        "Power on. GRUB reads its environment block, checks the hashes of slot A, and boots it. Then the agent asks the\n\
+         registry, verifies signature and digests, writes 2.0.0 into slot B, reads it back, and makes B the next to boot.",
+    );
+    let screen = Screen::follow(&run.file("serial.log"));
+    let mut machine = bench.power_on(SCRIPT)?;
+    machine.wait_for("boots next, on trial")?;
+    pause();
+    say("The device reboots into slot B, on trial: GRUB counts the try down before it loads anything.\n\
+         If this boot hangs, panics or is unhealthy, the device comes back to 1.0.0 by itself.");
+    machine.wait_for("ks: boot slot=B try")?;
+    machine.wait_for("slot B is committed")?;
+    pause();
+    say(
+        "Healthy: the health hook has committed 2.0.0. Now release 3.0.0 is published. It is signed and complete, but its\n\
+         application does not work.",
+    );
+    bench.publish("3.0.0", Flaw::Unhealthy)?;
+    machine.wait_for("ks: boot slot=A try")?;
+    machine.wait_for("the application does not answer")?;
+    machine.wait_for("ks: boot slot=B committed")?;
+    pause();
+    say(
+        "The hook of 3.0.0 itself found that it is unhealthy and reverted: the device is back in 2.0.0, without help.\n\
+         It remembers: the agent is offered 3.0.0 again, and declines.",
+    );
+    machine.wait_for("failed on this device before")?;
+    machine.wait_for("demo: the end")?;
+    pause();
+    machine.power_cut()?;
+    screen.end();
+
+    let environment = state(&bench.disk)?;
+    expect("the active slot", &environment.active, &Slot::B)?;
+    expect("the last good slot", &environment.good, &Slot::B)?;
+    expect("slot A", &environment.a, &SlotState::Fail)?;
+    say(&format!(
+        "Done: the device is in 2.0.0, and 3.0.0 is remembered as failed. Everything that the device said is in\n{}",
+        run.file("serial.log").display()
+    ));
+    Ok(())
+}
+
+fn say(text: &str) {
+    println!("\n== {}", text.replace('\n', "\n   "));
+}
+
+/// Lets the screen catch up with what the device said.
+fn pause() {
+    thread::sleep(Duration::from_millis(600));
+}
+
+/// Shows the serial line of the device, without what its kernel and firmware say.
+struct Screen {
+    over: Arc<AtomicBool>,
+    thread: thread::JoinHandle<()>,
+}
+
+impl Screen {
+    fn follow(log: &Path) -> Self {
+        let over = Arc::new(AtomicBool::new(false));
+        let (log, stop): (PathBuf, _) = (log.to_owned(), over.clone());
+        let thread = thread::spawn(move || {
+            let mut shown = 0;
+            while !stop.load(Ordering::Relaxed) {
+                let bytes = fs::read(&log).unwrap_or_default();
+                let whole = bytes.iter().rposition(|b| *b == b'\n').map_or(0, |end| end + 1);
+                for line in plain(&String::from_utf8_lossy(&bytes[shown.min(whole)..whole])).lines() {
+                    if is_story(line) {
+                        println!("   device | {line}");
+                    }
+                }
+                shown = shown.max(whole);
+                thread::sleep(Duration::from_millis(100));
+            }
+        });
+        Self { over, thread }
+    }
+
+    fn end(self) {
+        self.over.store(true, Ordering::Relaxed);
+        let _ = self.thread.join();
+    }
+}
+
+fn is_story(line: &str) -> bool {
+    let line = line.trim();
+    let noise = [
+        "[",
+        "BdsDxe",
+        "===",
+        "guest:",
+        "vmlinuz",
+        "kubesolo-os.gz",
+        "Welcome to GRUB",
+        "error: no suitable video",
+        "Booting in blind",
+    ];
+    !line.is_empty() && !noise.iter().any(|start| line.starts_with(start))
+}
