@@ -67,7 +67,7 @@ impl Device {
         if nix::unistd::geteuid().is_root() {
             // Where the program was built, others may not be allowed to look.
             let program = device.path("kubesolo-update");
-            fs::copy(&device.program, &program).unwrap();
+            device.shell("cp \"$0\" kubesolo-update", &device.program);
             device.program = program;
             device.user = Some(NOBODY);
             device.hand_over(device.dir.path());
@@ -220,9 +220,15 @@ impl Device {
 
     /// A health check that fails from now on.
     pub fn make_unhealthy(&self) {
-        use std::os::unix::fs::PermissionsExt;
-        self.write("health.d/10-node", b"#!/bin/sh\necho the node is not ready\nexit 1\n");
-        fs::set_permissions(self.path("health.d/10-node"), fs::Permissions::from_mode(0o755)).unwrap();
+        let script = "printf '#!/bin/sh\\necho the node is not ready\\nexit 1\\n' >\"$0\" && chmod 755 \"$0\"";
+        self.shell(script, Path::new("health.d/10-node"));
+    }
+
+    /// Makes an executable from outside: a program that this process has open for writing, and with it for a moment every
+    /// child of another test, cannot be started.
+    fn shell(&self, script: &str, argument: &Path) {
+        let made = Command::new("sh").args(["-c", script]).arg(argument).current_dir(self.dir.path()).status();
+        assert!(made.unwrap().success());
     }
 
     pub fn make_healthy(&self) {
