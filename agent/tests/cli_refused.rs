@@ -480,6 +480,22 @@ fn an_environment_that_is_no_valid_block_is_refused_and_left_as_it_is() {
 }
 
 #[test]
+fn while_no_slot_is_free_an_update_waits() {
+    let registry = Registry::start();
+    let device = with_staged(&registry);
+    device.here(&["activate"]).code(0);
+    device.power_on();
+    publish(&registry, "1.0.0", 1);
+    refused(&device, &registry, (75, "no-free-slot"), &["slot B is booted", "slot A is the last good one"], Untouched);
+    device.from(&registry, &["check"]).code(0).says(&["closed trial", "verdict:  held", "Slot B is on trial"]);
+
+    // A trial that another program began is not ours to judge.
+    let device = Device::new();
+    device.set_env("active_slot=B\nboot_success=0\nboot_counter=2\n");
+    refused(&device, &registry, (75, "foreign-environment"), &["another program"], Untouched);
+}
+
+#[test]
 fn a_second_agent_is_sent_away() {
     let registry = Registry::start();
     let device = with_staged(&registry);
