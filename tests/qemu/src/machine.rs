@@ -100,7 +100,7 @@ impl Device {
         }
         let access = if self.read_only { "readonly=on," } else { "" };
         command.arg("-drive").arg(option(&format!("if=none,id=disk0,format=raw,{access}file="), &self.disk)?);
-        command.args(["-device", "virtio-blk-pci,drive=disk0,bootindex=0"]);
+        command.args(["-device", "virtio-blk-pci,drive=disk0,bootindex=1"]);
         for (number, disk) in self.more_disks.iter().enumerate() {
             let id = format!("more{number}");
             command.arg("-drive").arg(option(&format!("if=none,id={id},format=raw,readonly=on,file="), disk)?);
@@ -244,6 +244,14 @@ impl Machine {
             };
             return Err(format!("waited for {texts:?} on the serial line, but {why}.\n{}", self.tail()).into());
         }
+    }
+
+    /// Whether the device is still on.
+    ///
+    /// # Errors
+    /// The system does not tell.
+    pub fn is_on(&mut self) -> Result<bool> {
+        Ok(self.child.try_wait()?.is_none())
     }
 
     /// Waits until QEMU ends by itself.

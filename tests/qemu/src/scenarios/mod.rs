@@ -3,6 +3,7 @@
 pub mod demo;
 mod device;
 mod loader;
+mod stage;
 
 use std::fmt::Debug;
 
@@ -81,6 +82,11 @@ pub const ALL: &[Scenario] = &[
         loader::corrupt_kernel,
     ),
     long("loader-foreign-env", Uefi, "a second kernel loaded by GRUB gets its own command line", loader::foreign_env),
+    quick("stage-deadline", Bios, "a trial that nobody decides ends by the deadline", stage::deadline),
+    quick("stage-no-data", Bios, "without its data partition a device stays up, with network", stage::no_data),
+    long("stage-watchdog", Bios, "the watchdog ends a trial that hangs, and is given up afterwards", stage::watchdog),
+    long("stage-unhealthy", Bios, "four unhealthy boots of a committed release restart it, not five", stage::unhealthy),
+    long("stage-initramfs-tools", Bios, "an image made with initramfs-tools; needs root", stage::initramfs_tools),
 ];
 
 /// An error that names what was seen in place of what was wanted.
