@@ -12,7 +12,8 @@ use crate::config::Config;
 use crate::error::{Error, Exit, Result};
 use crate::health::Check;
 use crate::memory::{self, Memory};
-use crate::slot::SlotManifest;
+use crate::release::Digest;
+use crate::slot::{Slot, SlotManifest};
 use crate::state::{self, Phase, Trial};
 
 /// Differs from boot to boot: failed runs count within one.
@@ -87,6 +88,17 @@ pub fn note(id: bootenv::TrialId, slot: Id, content: &SlotManifest) -> Trial {
         initramfs: content.initramfs.digest,
         started: false,
     }
+}
+
+/// A trial of what a slot holds, read from the medium. A slot that a factory filled may have no manifest: it is named by
+/// its two images then, which is also how its failure would be found again.
+fn note_content(id: bootenv::TrialId, slot: &Slot) -> Result<Trial> {
+    if slot.manifest()?.is_some() {
+        return Ok(note(id, slot.id, &slot.verify()?));
+    }
+    let [kernel, initramfs] = slot.hashes()?.map(|image| image.digest);
+    let release = Digest::of(&[kernel.0, initramfs.0].concat());
+    Ok(Trial { id, slot: slot.id, version: "unknown".into(), release, kernel, initramfs, started: false })
 }
 
 /// Judges this boot by its checks.
@@ -297,14 +309,14 @@ pub fn rollback(boot: &mut Boot, memory: &mut Memory, now: DateTime<Utc>) -> Res
         Error::new(Exit::NotNow, "nothing-to-roll-back", format!("cannot roll back: {why}"))
             .remedy("See `kubesolo-update status`.")
     })?;
-    let other = boot.slots.get(booted.other());
-    let content = other.verify()?;
+    let previous = note_content(trial, boot.slots.get(booted.other()))?;
+    let version = previous.version.clone();
     let left = boot.slots.get(booted).manifest()?;
     leave(memory, left, "it was left by rollback")?;
-    memory.note(note(trial, booted.other(), &content))?;
+    memory.note(previous)?;
     boot.env.store(&next)?;
     memory.enter(Phase::Activated, now)?;
-    let message = format!("{} in slot {} boots next, on trial\nnext: reboot", content.version, booted.other());
+    let message = format!("{version} in slot {} boots next, on trial\nnext: reboot", booted.other());
     Ok(Back { outcome: "trial-of-previous", reboot: true, message })
 }
 
