@@ -1,6 +1,5 @@
 //! One virtual device: QEMU with its serial line in a file and QMP on its standard streams.
 
-use std::collections::VecDeque;
 use std::fs::{self, OpenOptions};
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
@@ -17,8 +16,8 @@ use crate::{Result, tool};
 pub const PATIENCE: Duration = Duration::from_secs(180);
 /// How often the serial log is looked at.
 const LOOK: Duration = Duration::from_millis(20);
-/// How much of the serial log a failure shows, in bytes.
-const TAIL: usize = 3000;
+/// How much of the serial log a failure shows: bytes, then lines, then characters of a line.
+const TAIL: (usize, usize, usize) = (30_000, 30, 160);
 const UEFI_CODE: &str = "/usr/share/OVMF/OVMF_CODE_4M.fd";
 const UEFI_VARIABLES: &str = "/usr/share/OVMF/OVMF_VARS_4M.fd";
 
@@ -296,12 +295,12 @@ impl Drop for Machine {
 #[must_use]
 pub fn tail(serial: &Path) -> String {
     let log = fs::read(serial).unwrap_or_default();
-    let text = plain(&String::from_utf8_lossy(&log[log.len().saturating_sub(TAIL)..]));
-    let mut lines: VecDeque<&str> = text.lines().filter(|line| !line.trim().is_empty()).collect();
-    while lines.len() > 30 {
-        lines.pop_front();
-    }
-    let shown: String = lines.iter().map(|line| format!("    | {line}\n")).collect();
+    let text = plain(&String::from_utf8_lossy(&log[log.len().saturating_sub(TAIL.0)..]));
+    let lines: Vec<&str> = text.lines().filter(|line| !line.trim().is_empty()).collect();
+    let shown: String = lines[lines.len().saturating_sub(TAIL.1)..]
+        .iter()
+        .map(|line| format!("    | {}\n", line.chars().take(TAIL.2).collect::<String>()))
+        .collect();
     format!("The end of {}:\n{shown}", serial.display())
 }
 

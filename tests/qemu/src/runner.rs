@@ -108,11 +108,13 @@ pub fn run_all(scenarios: &[&Scenario], firmware: Option<Firmware>, jobs: usize)
     Ok(failed.into_inner())
 }
 
-/// Disks are large, and say nothing once all went well.
+/// What is large says nothing once all went well.
 fn clean(run: &Run) -> Result<()> {
     for entry in fs::read_dir(&run.dir)? {
         let path = entry?.path();
-        if path.extension().is_some_and(|e| e == "img" || e == "fd") {
+        if path.is_dir() && path.ends_with("registry") {
+            fs::remove_dir_all(path)?;
+        } else if path.extension().is_some_and(|e| e == "img" || e == "fd" || e == "gz") {
             fs::remove_file(path)?;
         }
     }

@@ -4,7 +4,7 @@ use std::str::FromStr;
 
 use bootenv::grub::Block;
 use bootenv::protocol::{Booted, Foreign, Second, State, View};
-use bootenv::{Slot, TrialId};
+use bootenv::{Fallback, Slot, TrialId};
 
 use super::expect;
 use crate::image::{Content, Disk, INITRAMFS, KERNEL, Plan};
@@ -161,7 +161,7 @@ pub(super) fn corrupt_kernel(run: &Run) -> Result<()> {
     let mut machine = pair.power_on(run)?;
     machine.wait_for("ks: slot B does not hold")?;
     machine.wait_for("ks: boot slot=A fallback=load")?;
-    let fell = Booted { fallback: Some(bootenv::Fallback::Load), ..Booted::ordinary(Slot::A) };
+    let fell = Booted { fallback: Some(Fallback::Load), ..Booted::ordinary(Slot::A) };
     expect_up(&mut machine, "v1", fell)?;
     machine.power_cut()?;
     // The bootloader counted the try before it looked at the kernel, and stored nothing else.
@@ -207,4 +207,16 @@ pub(super) fn foreign_env(run: &Run) -> Result<()> {
     machine.power_cut()?;
     let foreign = Foreign { active: Slot::B, success: false, counter: 2, fail: [false; 2], has_seal: true };
     expect("the environment afterwards", &pair.disk.env()?.view(), &View::Foreign(foreign))
+}
+
+pub(super) fn variable_twice(run: &Run) -> Result<()> {
+    let pair = Pair::build(run, Then::Idle)?;
+    let activated = pair.activate()?;
+    // GRUB reads the last boot_counter and writes the first one: its store would never count anything down.
+    let mut variables = activated.variables();
+    variables.insert(1, ("boot_counter", activated.counter.to_string()));
+    pair.disk.set_env(&Block::create(&variables).map_err(|e| e.to_string())?)?;
+    let mut machine = pair.power_on(run)?;
+    machine.wait_for("ks: the environment cannot be saved")?;
+    expect_up(&mut machine, "v1", Booted { fallback: Some(Fallback::Save), ..Booted::ordinary(Slot::A) })
 }

@@ -81,6 +81,12 @@ pub const ALL: &[Scenario] = &[
         "a kernel that does not match its hash is never started",
         loader::corrupt_kernel,
     ),
+    long(
+        "loader-variable-twice",
+        Bios,
+        "a try that cannot be counted is no try: the last good slot boots",
+        loader::variable_twice,
+    ),
     long("loader-foreign-env", Uefi, "a second kernel loaded by GRUB gets its own command line", loader::foreign_env),
     quick("stage-deadline", Bios, "a trial that nobody decides ends by the deadline", stage::deadline),
     quick("stage-no-data", Bios, "without its data partition a device stays up, with network", stage::no_data),
