@@ -306,25 +306,31 @@ pub fn verify(config: &Config, boot: &Boot) -> Vec<Verified> {
     };
     let keys = trust::keys(config);
     let one = |id: Id| {
-        let mut signed_by = None;
-        let found = boot.slots.get(id).verify();
-        let message = match &found {
-            Err(error) => error.message.clone(),
-            Ok(content) => match &keys {
-                Err(error) => format!("{}, signatures not checked: {error}", content.version),
-                Ok(None) => format!("{}, signatures not checked: no key on this device", content.version),
-                Ok(Some(keys)) => match keys.verify(&content.signed, &content.signatures) {
-                    Ok(by) => {
-                        let by: Vec<String> = by.iter().map(ToString::to_string).collect();
-                        let message = format!("{}, signed by {}", content.version, by.join(", "));
-                        signed_by = Some(by);
-                        message
-                    }
-                    Err(error) => format!("{}: {error}", content.version),
-                },
-            },
+        let slot = boot.slots.get(id);
+        let (slot_id, needed) = (id.to_string(), needed.contains(&id));
+        let verified = |holds, signed_by, message| Verified { slot: slot_id, needed, holds, signed_by, message };
+        let content = match slot.verify() {
+            Ok(content) => content,
+            // As a factory fills it: the bootloader boots it, though nobody vouches for it.
+            Err(_) if matches!(slot.manifest(), Ok(None)) && slot.hashes().is_ok() => {
+                return verified(true, None, "hashes only, it has no manifest".into());
+            }
+            Err(error) => return verified(false, None, error.message),
         };
-        Verified { slot: id.to_string(), needed: needed.contains(&id), holds: found.is_ok(), signed_by, message }
+        match &keys {
+            Err(error) => verified(true, None, format!("{}, signatures not checked: {error}", content.version)),
+            Ok(None) => {
+                verified(true, None, format!("{}, signatures not checked: no key on this device", content.version))
+            }
+            Ok(Some(keys)) => match keys.verify(&content.signed, &content.signatures) {
+                Err(error) => verified(true, None, format!("{}: {error}", content.version)),
+                Ok(by) => {
+                    let by: Vec<String> = by.iter().map(ToString::to_string).collect();
+                    let message = format!("{}, signed by {}", content.version, by.join(", "));
+                    verified(true, Some(by), message)
+                }
+            },
+        }
     };
     Id::BOTH.into_iter().map(one).collect()
 }
