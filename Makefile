@@ -1,6 +1,6 @@
 # One verb per habit. Every target installs what it needs and says so (build/scripts/setup.sh).
 .DEFAULT_GOAL := help
-.PHONY: help try demo agent kernel initramfs image lint test test-all qemu
+.PHONY: help try demo agent kernel initramfs image lint test test-all prove qemu
 export PATH := $(PATH):/usr/sbin:/sbin:$(CURDIR)/target/tools/usr/bin:$(CURDIR)/target/tools/bin
 
 help: ## This list
@@ -48,6 +48,11 @@ test-all: ## make lint, make test, and all stories
 	cargo test --workspace --locked
 	cargo test --locked -p bootenv --test model -- --ignored
 	cargo run --quiet --locked -p qemu-tests -- all
+
+prove: ## Every power cut of whole updates, and power cuts at random moments: half an hour
+	@build/scripts/setup.sh test
+	@build/scripts/build-agent.sh
+	cargo run --quiet --locked -p qemu-tests --bin prove
 
 qemu-%: ## One story on a virtual device, by its name; make qemu lists them
 	@build/scripts/setup.sh rust qemu try

@@ -7,6 +7,7 @@ pub mod cells;
 pub mod image;
 pub mod initramfs;
 pub mod machine;
+pub mod prove;
 pub mod registry;
 pub mod runner;
 pub mod scenarios;

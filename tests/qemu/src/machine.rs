@@ -50,6 +50,8 @@ pub struct Device {
     pub disk: PathBuf,
     /// Writes to the disk fail.
     pub read_only: bool,
+    /// Every write and flush of the disk is added to this file, in the format of dm-log-writes.
+    pub writes: Option<PathBuf>,
     /// Further raw disks, read-only, in the order in which the guest finds them.
     pub more_disks: Vec<PathBuf>,
     /// Memory in MiB.
@@ -72,6 +74,7 @@ impl Device {
             firmware,
             disk: disk.to_owned(),
             read_only: false,
+            writes: None,
             more_disks: vec![],
             memory: 512,
             network: false,
@@ -98,7 +101,15 @@ impl Device {
             command.arg("-drive").arg(option("if=pflash,format=raw,file=", &variables)?);
         }
         let access = if self.read_only { "readonly=on," } else { "" };
-        command.arg("-drive").arg(option(&format!("if=none,id=disk0,format=raw,{access}file="), &self.disk)?);
+        let drive = match &self.writes {
+            None => option(&format!("if=none,id=disk0,format=raw,{access}file="), &self.disk)?,
+            Some(log) => {
+                let disk =
+                    option("if=none,id=disk0,driver=blklogwrites,log-sector-size=512,file.filename=", &self.disk)?;
+                option(&format!("{disk},log.filename="), log)?
+            }
+        };
+        command.arg("-drive").arg(drive);
         command.args(["-device", "virtio-blk-pci,drive=disk0,bootindex=1"]);
         for (number, disk) in self.more_disks.iter().enumerate() {
             let id = format!("more{number}");

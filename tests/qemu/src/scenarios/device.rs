@@ -17,17 +17,17 @@ use crate::registry::{Line, Registry};
 use crate::runner::Run;
 use crate::{Result, built, kernel, root};
 
-const AGENT: &str = "target/dist/amd64/kubesolo-update";
+pub(crate) const AGENT: &str = "target/dist/amd64/kubesolo-update";
 const PUBLISHER: &str = "target/dist/amd64/kubesolo-release";
-const BUILD: &str = "build/scripts/build-agent.sh";
+pub(crate) const BUILD: &str = "build/scripts/build-agent.sh";
 /// What the health step says once a boot is decided to be good.
-const HEALTHY: &str = "kubesolo: healthy";
+pub(crate) const HEALTHY: &str = "kubesolo: healthy";
 /// What the test image says when the script of the second disk is over.
-const SCRIPT_ENDED: &str = "guest: script ended with ";
+pub(crate) const SCRIPT_ENDED: &str = "guest: script ended with ";
 
 /// What is wrong with a release.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Flaw {
+pub(crate) enum Flaw {
     /// Nothing.
     None,
     /// The kernel panics as soon as userspace starts.
@@ -37,15 +37,15 @@ pub(super) enum Flaw {
 }
 
 /// A device with release 1.0.0 in slot A, a registry, and a key.
-pub(super) struct Bench<'a> {
+pub(crate) struct Bench<'a> {
     run: &'a Run,
-    registry: Registry,
+    pub(crate) registry: Registry,
     line: Line,
-    pub(super) disk: Disk,
+    pub(crate) disk: Disk,
 }
 
 impl<'a> Bench<'a> {
-    pub(super) fn build(run: &'a Run) -> Result<Self> {
+    pub(crate) fn build(run: &'a Run) -> Result<Self> {
         let registry = Registry::start(&run.file("registry"))?;
         let keys = run.file("keys");
         crate::run(Command::new(built(PUBLISHER, BUILD)?).args(["--quiet", "keygen"]).arg(&keys))?;
@@ -65,7 +65,7 @@ impl<'a> Bench<'a> {
     }
 
     /// Builds and publishes a signed release; gives its initramfs.
-    pub(super) fn publish(&self, version: &str, flaw: Flaw) -> Result<PathBuf> {
+    pub(crate) fn publish(&self, version: &str, flaw: Flaw) -> Result<PathBuf> {
         let initramfs = self.run.file(&format!("{version}.gz"));
         let mut build = Command::new(root().join("build/scripts/build-initramfs.sh"));
         build.arg("--test").arg("--agent").arg(built(AGENT, BUILD)?);
@@ -113,14 +113,19 @@ impl<'a> Bench<'a> {
     }
 
     /// Switches the device on. Once a boot is decided, it runs what `script` has for the version that is up.
-    pub(super) fn power_on(&self, script: &[(&str, &str)]) -> Result<Machine> {
+    pub(crate) fn power_on(&self, script: &[(&str, &str)]) -> Result<Machine> {
+        Machine::power_on(&self.device(script)?, &self.run.dir)
+    }
+
+    /// The device with that script.
+    pub(crate) fn device(&self, script: &[(&str, &str)]) -> Result<Device> {
         let cases: String = script.iter().map(|(version, commands)| format!("{version}) {commands} ;;\n")).collect();
         let mut text = format!("#!guest-script\ncase $(cat /etc/kubesolo/version) in\n{cases}esac\n").into_bytes();
         text.resize(text.len().next_multiple_of(4096), 0);
         let mut device = Device::new(self.run.firmware, &self.disk.path);
         device.network = true;
         device.more_disks = vec![self.run.write("script.img", &text)?];
-        Machine::power_on(&device, &self.run.dir)
+        Ok(device)
     }
 
     /// Publishes 2.0.0, has the device stage and activate it, and pulls the plug.

@@ -1,7 +1,7 @@
 //! The stories: of the bootloader alone, and of the whole device.
 
 pub mod demo;
-mod device;
+pub(crate) mod device;
 mod loader;
 mod stage;
 
@@ -13,7 +13,7 @@ use crate::Result;
 use crate::image::Disk;
 use crate::machine::Firmware::{self, Bios, Uefi};
 use crate::runner::{Run, Scenario};
-use crate::table;
+use crate::{prove, table};
 
 const fn quick(name: &'static str, firmware: Firmware, about: &'static str, body: fn(&Run) -> Result<()>) -> Scenario {
     Scenario { name, about, firmware, quick: true, wide: false, body }
@@ -54,6 +54,7 @@ pub const ALL: &[Scenario] = &[
     quick("unhealthy", Uefi, "a release whose health check fails is reverted by its own hook", device::unhealthy),
     quick("commit", Uefi, "a device updates itself from a registry and keeps the release", device::commit),
     quick("commit-bios", Bios, "the same through BIOS", device::commit),
+    quick("cut-points", Uefi, "whatever a power cut leaves of an update boots a published release", prove::scenario),
     quick(
         "corrupt-kernel",
         Uefi,

@@ -1,0 +1,160 @@
+//! What a disk would boot, and whether that is a release that was published.
+
+use std::collections::HashMap;
+
+use bootenv::Slot;
+use bootenv::boot::{Decision, Files, PowerOn, decide};
+use bootenv::grub::Block;
+use bootenv::protocol::{SlotState, View};
+use sha2::{Digest, Sha256};
+
+use super::read::{Ext4, fat};
+use crate::image::{Disk, INITRAMFS, KERNEL, hash_line};
+
+type Hash = [u8; 32];
+
+/// What a slot holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Content {
+    /// As the bootloader sees it.
+    pub files: Files,
+    /// Both files together; `None` when one is missing.
+    pub hash: Option<Hash>,
+}
+
+/// A disk after a cut, as far as it matters for what happens next.
+#[derive(Clone, Debug)]
+pub struct Seen {
+    /// The main block as it stands.
+    pub block: Block,
+    /// The second file as it stands.
+    pub second: Vec<u8>,
+    /// What the bootloader does.
+    pub decision: Decision,
+    /// The content of the slots that were looked at.
+    pub contents: [Option<Content>; 2],
+    /// Alike for disks that are alike in all this.
+    pub key: Hash,
+}
+
+/// Judges disks of one recording; what is expensive is done once.
+pub struct Judge {
+    layout: Disk,
+    /// Releases that were published: both files hashed together, as in [`Content::hash`].
+    published: Vec<Hash>,
+    known: HashMap<(Slot, usize), Content>,
+}
+
+/// Both files of a release, hashed together.
+#[must_use]
+pub fn release(kernel: &[u8], initramfs: &[u8]) -> Hash {
+    Sha256::digest([Sha256::digest(kernel), Sha256::digest(initramfs)].concat()).into()
+}
+
+impl Judge {
+    /// For disks with this layout.
+    #[must_use]
+    pub fn new(layout: Disk, published: Vec<Hash>) -> Self {
+        Self { layout, published, known: HashMap::new() }
+    }
+
+    /// A file of GRUB's folder.
+    #[must_use]
+    pub fn esp_file(&self, disk: &[u8], name: &str) -> Option<Vec<u8>> {
+        let at = usize::try_from(Disk::ESP).ok()?;
+        fat(disk.get(at..)?, &["GRUB", name])
+    }
+
+    /// A file of a slot.
+    #[must_use]
+    pub fn slot_file(&self, disk: &[u8], slot: Slot, name: &str) -> Option<Vec<u8>> {
+        let (at, size) = self.place(slot);
+        Ext4::open(disk.get(at..at + size)?)?.file(name)
+    }
+
+    /// Where a slot lies.
+    #[must_use]
+    pub fn place(&self, slot: Slot) -> (usize, usize) {
+        let (at, size) = self.layout.slot(slot);
+        (usize::try_from(at).expect("a small disk"), usize::try_from(size).expect("a small disk"))
+    }
+
+    fn content(&mut self, disk: &[u8], slot: Slot, version: Option<usize>) -> Content {
+        if let Some(content) = version.and_then(|version| self.known.get(&(slot, version))) {
+            return *content;
+        }
+        let file = |name: &str| self.slot_file(disk, slot, name).filter(|bytes| !bytes.is_empty());
+        let content = match (file(KERNEL), file(INITRAMFS)) {
+            (Some(kernel), Some(initramfs)) if kernel.get(0x202..0x206) == Some(b"HdrS") => {
+                let holds = |name: &str, bytes: &[u8]| {
+                    file(&format!("{name}.sha256")).is_some_and(|line| line == hash_line(name, bytes).as_bytes())
+                };
+                let both = holds(KERNEL, &kernel) && holds(INITRAMFS, &initramfs);
+                let files = if both { Files::Hold } else { Files::Load };
+                Content { files, hash: Some(release(&kernel, &initramfs)) }
+            }
+            _ => Content { files: Files::Broken, hash: None },
+        };
+        if let Some(version) = version {
+            self.known.insert((slot, version), content);
+        }
+        content
+    }
+
+    /// Looks at a disk. `version` tells the content of a slot apart from its content after other cuts, where that is known.
+    ///
+    /// # Errors
+    /// The device would not boot a published release, or something is promised that does not hold; in words.
+    pub fn look(&mut self, disk: &[u8], version: impl Fn(Slot) -> Option<usize>) -> Result<Seen, String> {
+        let block = |name| self.esp_file(disk, name).and_then(|bytes| Block::parse(&bytes).ok());
+        let main = block("GRUBENV").ok_or("the main block of the environment is none")?;
+        let second_block = block("KSENV2").ok_or("the second file of the environment is no block")?;
+        let View::Ours(state) = main.view() else {
+            return Err(format!("the environment is not ours: {:?}", main.view()));
+        };
+        let second = second_block.as_second().ok_or("the second file of the environment is not valid")?;
+
+        let mut contents = [None; 2];
+        // The slot that would boot first, then the other one if anything depends on it.
+        let with =
+            |files: [Files; 2]| decide(&PowerOn { main: main.view(), second: Some(second), files, can_save: true });
+        let first = with([Files::Hold; 2]).start.map_or(state.active, |start| start.slot);
+        for slot in [first, first.other()] {
+            let marked_good = state.slot(slot) == SlotState::Good || second.slot(slot) == SlotState::Good;
+            let files = |of| {
+                let mut files = [Files::Broken; 2];
+                files[first as usize] =
+                    contents[first as usize].map_or(Files::Broken, |content: Content| content.files);
+                files[slot as usize] = of;
+                with(files)
+            };
+            let same = files(Files::Hold) == files(Files::Load) && files(Files::Hold) == files(Files::Broken);
+            if marked_good || !same {
+                let content = self.content(disk, slot, version(slot));
+                contents[slot as usize] = Some(content);
+                if marked_good && !self.is_published(Some(content)) {
+                    return Err(format!("slot {slot} is marked good, and holds no published release: {content:?}"));
+                }
+            }
+        }
+        let files = contents.map(|content| content.map_or(Files::Broken, |content| content.files));
+        let decision = with(files);
+        let start = decision.start.ok_or_else(|| format!("nothing boots: {}", decision.reason))?;
+        if !self.is_published(contents[start.slot as usize]) {
+            return Err(format!("slot {} would boot without a published release in it", start.slot));
+        }
+        let mut key = Sha256::new();
+        key.update(main.bytes());
+        key.update(second_block.bytes());
+        for content in contents {
+            key.update(content.and_then(|content| content.hash).unwrap_or_default());
+        }
+        Ok(Seen { block: main, second: second_block.bytes().to_vec(), decision, contents, key: key.finalize().into() })
+    }
+
+    fn is_published(&self, content: Option<Content>) -> bool {
+        content.is_some_and(|content| {
+            content.files == Files::Hold && content.hash.is_some_and(|hash| self.published.contains(&hash))
+        })
+    }
+}
