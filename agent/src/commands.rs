@@ -239,9 +239,14 @@ fn show_checked(checked: &Checked) -> String {
     let running = checked.running.as_deref().unwrap_or("unknown");
     let _ = writeln!(out, "running:  {running}");
     if let Some(offered) = &checked.offered {
-        let _ = writeln!(out, "offered:  {} from {} ({})", offered.version, offered.origin, size(offered.size));
+        let size = offered.size.map_or(String::new(), |bytes| format!(" ({})", size(bytes)));
+        let _ = writeln!(out, "offered:  {} from {}{size}", offered.version, offered.origin);
         let _ = writeln!(out, "digest:   {}", offered.digest);
-        let by = if offered.signed_by.is_empty() { "not checked: no key".into() } else { offered.signed_by.join(", ") };
+        let by = match (offered.claimed, &offered.signed_by[..]) {
+            (true, _) => "claimed: the server signs only the images".into(),
+            (false, []) => "not checked: no key".into(),
+            (false, by) => by.join(", "),
+        };
         let _ = writeln!(out, "signed:   {by}");
         if let Some(notes) = &offered.release_notes {
             let _ = writeln!(out, "notes:    {}", text::shown(notes));

@@ -106,6 +106,8 @@ pub struct Config {
     pub plain_http: Vec<String>,
     /// `allow_unsigned=`: counts only when there is no key at all.
     pub allow_unsigned: bool,
+    /// `legacy_file_signatures=`: accept servers that sign only the images, not what they say about them.
+    pub legacy_file_signatures: bool,
     /// `version_file=`: the running version, when the booted slot has no manifest.
     pub version_file: Option<PathBuf>,
     /// `slot_a=`: a folder, a block device, or `LABEL=name`; `None` means the label `KSOLOA`.
@@ -169,6 +171,7 @@ impl Config {
             registry_ca: path(&over.registry_ca, "registry_ca"),
             plain_http: if over.plain_http.is_empty() { conf.hosts("plain_http")? } else { over.plain_http.clone() },
             allow_unsigned: conf.switch("allow_unsigned")?.unwrap_or(false),
+            legacy_file_signatures: conf.switch("legacy_file_signatures")?.unwrap_or(false),
             version_file: path(&None, "version_file"),
             slot_a: word(&over.slot_a, "slot_a"),
             slot_b: word(&over.slot_b, "slot_b"),
@@ -226,6 +229,7 @@ const KEYS: &[&str] = &[
     "health_dir",
     "health_timeout",
     "healthcheck_url",
+    "legacy_file_signatures",
     "maintenance_window",
     "plain_http",
     "pubkey",
@@ -237,9 +241,6 @@ const KEYS: &[&str] = &[
     "tag",
     "version_file",
 ];
-
-/// Keys of the contract that this version does not act on.
-const NOT_YET: &[&str] = &["legacy_file_signatures"];
 
 /// `update.conf`: a line is `key=value`, blank, or a `#` comment. White space around key and value does not count. An empty
 /// value is as good as none.
@@ -285,8 +286,7 @@ impl Conf {
     fn add(&mut self, key: &str, value: &str, line: usize) -> Result<()> {
         let at = format!("{}:{line}", self.name);
         let Some(key) = KEYS.iter().copied().find(|known| *known == key) else {
-            let what = if NOT_YET.contains(&key) { "is not supported by this version" } else { "is not known" };
-            self.warnings.push(format!("{at}: key \"{}\" {what} and has no effect", text::shown(key)));
+            self.warnings.push(format!("{at}: key \"{}\" is not known and has no effect", text::shown(key)));
             return Ok(());
         };
         if let Some(first) = self.entries.iter().find(|entry| entry.key == key) {

@@ -34,6 +34,8 @@ pub const REFERRERS_BYTES: u64 = 256 * KIB;
 pub const REFERRERS: usize = 256;
 /// Signatures of one manifest.
 pub const SIGNATURES: usize = 16;
+/// Keys times signatures for one image, where each pair has to hash all of it.
+pub const STREAMED_PAIRS: usize = 16;
 /// Payload of a cosign signature, in bytes.
 pub const COSIGN_PAYLOAD_BYTES: u64 = 4 * KIB;
 /// Answer of a token server, in bytes.

@@ -1,4 +1,6 @@
-//! A release: what a signed manifest says about one kernel and one initramfs.
+//! A release: what a signed document says about one kernel and one initramfs.
+
+mod latest;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -10,6 +12,8 @@ use sha2::{Digest as _, Sha256};
 
 use crate::error::{Error, Exit, Result};
 use crate::{json, limits, text};
+
+pub use latest::Latest;
 
 /// Layer with the kernel.
 pub const KERNEL_TYPE: &str = "application/vnd.kubesolo.os.kernel.v1+octet-stream";
@@ -26,6 +30,9 @@ pub const OCI_INDEX_TYPE: &str = "application/vnd.oci.image.index.v1+json";
 pub const DOCKER_MANIFEST_TYPE: &str = "application/vnd.docker.distribution.manifest.v2+json";
 /// A Docker manifest list.
 pub const DOCKER_INDEX_TYPE: &str = "application/vnd.docker.distribution.manifest.list.v2+json";
+
+/// The document that an HTTP server has at `latest.json`. Only a name for what is signed: servers say `application/json`.
+pub const LATEST_JSON_TYPE: &str = "application/vnd.kubesolo.os.latest.v1+json";
 
 /// Version, SemVer, `v` optional. Mandatory.
 pub const VERSION: &str = "io.kubesolo.os.version";
@@ -167,7 +174,36 @@ pub struct Blob {
     pub size: u64,
 }
 
-/// What a release manifest says. Texts are as long as [`limits`] allows, and may hold any characters: escape them before
+/// An image as a release names it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Image {
+    /// Of all its bytes.
+    pub digest: Digest,
+    /// In bytes; `None` when the release does not say it, so that the server has to be asked.
+    pub size: Option<u64>,
+}
+
+impl Image {
+    /// The image, if its size is known.
+    #[must_use]
+    pub fn blob(self) -> Option<Blob> {
+        self.size.map(|size| Blob { digest: self.digest, size })
+    }
+
+    /// Whether the release means this very file.
+    #[must_use]
+    pub fn is(self, blob: &Blob) -> bool {
+        self.digest == blob.digest && self.size.is_none_or(|size| size == blob.size)
+    }
+}
+
+impl From<Blob> for Image {
+    fn from(Blob { digest, size }: Blob) -> Self {
+        Self { digest, size: Some(size) }
+    }
+}
+
+/// What a release says about itself. Texts are as long as [`limits`] allows, and may hold any characters: escape them before
 /// they are shown.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Release {
@@ -190,9 +226,9 @@ pub struct Release {
     /// In bytes.
     pub initramfs_unpacked_size: Option<u64>,
     /// The kernel image.
-    pub kernel: Blob,
+    pub kernel: Image,
     /// The compressed initramfs.
-    pub initramfs: Blob,
+    pub initramfs: Image,
 }
 
 impl Release {
@@ -231,8 +267,8 @@ impl Release {
             security_epoch: number(SECURITY_EPOCH)?.unwrap_or(0),
             board: text(BOARD).cloned(),
             initramfs_unpacked_size: number(INITRAMFS_UNPACKED_SIZE)?,
-            kernel: blob(KERNEL_TYPE, "kernel")?,
-            initramfs: blob(INITRAMFS_TYPE, "initramfs")?,
+            kernel: blob(KERNEL_TYPE, "kernel")?.into(),
+            initramfs: blob(INITRAMFS_TYPE, "initramfs")?.into(),
         })
     }
 }

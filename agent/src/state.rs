@@ -132,10 +132,22 @@ pub struct State {
     pub trial: Option<Trial>,
     /// Releases whose trial was never seen to start, once, the latest first. The second time counts as a failure.
     pub not_started: Vec<Digest>,
+    /// What the last attempt that found all well was offered, so that the next one can tell in one request.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_offer: Option<LastOffer>,
     /// Consecutive failed health runs within one boot.
     pub health_failures: u32,
     /// The boot that they were in, by the kernel's boot id.
     pub health_boot: String,
+}
+
+/// A document that a source had, and the release that it led to. A hint: nothing is trusted because of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LastOffer {
+    /// As of [`Source::look`](crate::source::Source::look).
+    pub document: Digest,
+    /// The release.
+    pub release: Digest,
 }
 
 /// Why a run did nothing, though nothing is wrong.
@@ -203,6 +215,7 @@ impl Default for State {
             last_skip: None,
             trial: None,
             not_started: vec![],
+            last_offer: None,
             health_failures: 0,
             health_boot: String::new(),
         }

@@ -322,7 +322,7 @@ pub fn verify(config: &Config, boot: &Boot) -> Vec<Verified> {
             Ok(None) => {
                 verified(true, None, format!("{}, signatures not checked: no key on this device", content.version))
             }
-            Ok(Some(keys)) => match keys.verify(&content.signed, &content.signatures) {
+            Ok(Some(keys)) => match slot.vouched(&content, keys) {
                 Err(error) => verified(true, None, format!("{}: {error}", content.version)),
                 Ok(by) => {
                     let by: Vec<String> = by.iter().map(ToString::to_string).collect();

@@ -1,5 +1,7 @@
 //! Public keys, and what they vouch for.
 
+mod stream;
+
 use std::fmt;
 use std::fs::File;
 use std::io::Read;
@@ -12,6 +14,8 @@ use sha2::{Digest as _, Sha256};
 use crate::config::Config;
 use crate::error::{Context, Error, Exit, Result};
 use crate::{limits, text};
+
+pub use stream::StreamVerifier;
 
 /// The running image's keys, used when the settings name none.
 pub const IMAGE_KEYS: &str = "/usr/share/kubesolo/keys";
@@ -42,6 +46,36 @@ pub struct Signature {
     pub key_id: Option<String>,
     /// Ed25519.
     pub bytes: [u8; 64],
+}
+
+impl Signature {
+    /// Reads a `.sig` file: 64 raw bytes, or lines of 128 hex digits, each a signature.
+    pub fn parse_file(bytes: &[u8]) -> Result<Vec<Self>> {
+        let malformed = |why: &str| Error::new(Exit::Data, "malformed-signature", format!("it is no signature: {why}"));
+        if bytes.len() as u64 > limits::SIGNATURE_FILE_BYTES {
+            return Err(limits::exceeded("signature file", format_args!("{} bytes", limits::SIGNATURE_FILE_BYTES)));
+        }
+        if let Ok(bytes) = bytes.try_into() {
+            return Ok(vec![Self { key_id: None, bytes }]);
+        }
+        let lines = std::str::from_utf8(bytes).map_err(|_| malformed("neither 64 bytes nor text"))?.lines();
+        let one = |line: &str| {
+            let mut bytes = [0; 64];
+            hex::decode_to_slice(line, &mut bytes).map_err(|_| malformed("a line has not 128 hex digits"))?;
+            Ok(Self { key_id: None, bytes })
+        };
+        let signatures = lines.map(str::trim).filter(|line| !line.is_empty()).map(one).collect::<Result<Vec<_>>>()?;
+        if signatures.is_empty() { Err(malformed("the file is empty")) } else { Ok(signatures) }
+    }
+}
+
+/// The signatures of an old server, which signs each image and not what it says about them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FileSignatures {
+    /// Of the kernel.
+    pub kernel: Vec<Signature>,
+    /// Of the initramfs.
+    pub initramfs: Vec<Signature>,
 }
 
 /// The public keys a device trusts. Never empty.
@@ -105,6 +139,14 @@ impl KeySet {
         };
         let vouching: Vec<KeyId> = self.keys.iter().filter(|(_, key)| signed_by(key)).map(|(id, _)| *id).collect();
         if vouching.is_empty() { Err(self.refusal(signatures)) } else { Ok(vouching) }
+    }
+
+    /// Checks signatures over bytes that are too many to be in memory at once.
+    pub fn stream(&self, signatures: &[Signature]) -> Result<StreamVerifier> {
+        if signatures.is_empty() {
+            return Err(self.refusal(signatures));
+        }
+        StreamVerifier::new(&self.keys, signatures)
     }
 
     fn refusal(&self, signatures: &[Signature]) -> Error {

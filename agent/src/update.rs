@@ -12,10 +12,11 @@ use crate::error::{Context, Error, Exit, Result};
 use crate::gates::{self, Gate, Lifted};
 use crate::memory::Memory;
 use crate::progress::Shown;
-use crate::release::{Architecture, Digest, Release};
+use crate::release::{Architecture, Blob, Digest, Release};
 use crate::slot::{Part, SlotManifest};
-use crate::source::{self, Offer, Source};
-use crate::state::{self, Phase};
+use crate::source::{self, Body, Guarded, Offer, Source};
+use crate::state::{self, LastOffer, Phase};
+use crate::trust::{KeySet, StreamVerifier};
 use crate::{trial, trust};
 
 /// What runs, as far as it can be told.
@@ -80,10 +81,14 @@ pub struct Offered {
     pub digest: String,
     /// Where it was found.
     pub origin: String,
-    /// Bytes of both images.
-    pub size: u64,
+    /// Bytes of both images, if the source says it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub size: Option<u64>,
     /// Keys of this device that signed it; empty when there is no key here.
     pub signed_by: Vec<String>,
+    /// The server signs only the images, so that all of this is its word.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub claimed: bool,
     /// What changed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub release_notes: Option<String>,
@@ -97,13 +102,14 @@ impl Offered {
             origin: offer.origin.clone(),
             size: size(&offer.release),
             signed_by,
+            claimed: offer.file_signatures.is_some(),
             release_notes: offer.release.release_notes.clone(),
         }
     }
 }
 
-fn size(release: &Release) -> u64 {
-    release.kernel.size.saturating_add(release.initramfs.size)
+fn size(release: &Release) -> Option<u64> {
+    Some(release.kernel.size?.saturating_add(release.initramfs.size?))
 }
 
 /// Looks up what is on offer, and what each gate says. Changes nothing anywhere.
@@ -112,11 +118,10 @@ fn size(release: &Release) -> u64 {
 /// Whatever makes the offer unreadable or unproven: 65, 69, 77, 78.
 pub fn check(config: &Config, boot: &Boot, memory: &Memory, lifted: Lifted, now: DateTime<Utc>) -> Result<Checked> {
     let running = Running::find(config, boot)?;
-    let offer = source::open(config)?.offer(Architecture::current()).map_err(advised)?;
-    let signed_by = match trust::keys(config)? {
-        Some(keys) => names(&keys.verify(&offer.signed, &offer.signatures)?),
-        None => vec![],
-    };
+    let keys = trust::keys(config)?;
+    let mut source = source::open(config)?;
+    let (offer, _) = offered(config, boot, memory, &running, keys.as_ref(), &mut *source).map_err(advised)?;
+    let signed_by = proven(&offer, keys.as_ref())?;
     let mut gates = vec![window(config, lifted, now)];
     gates.extend(release_gates(config, boot, memory, &running, lifted, (&offer.release, offer.digest)));
     gates.push(trial_gate(boot));
@@ -136,6 +141,43 @@ pub fn check(config: &Config, boot: &Boot, memory: &Memory, lifted: Lifted, now:
         offered: Some(Offered::of(&offer, signed_by)),
         gates,
     })
+}
+
+/// What is on offer, and the digest of the document that says so. If that is the one from which a slot was filled, the
+/// slot's own copy is as good, and nothing else is fetched.
+fn offered(
+    config: &Config,
+    boot: &Boot,
+    memory: &Memory,
+    running: &Running,
+    keys: Option<&KeySet>,
+    source: &mut dyn Source,
+) -> Result<(Offer, Digest)> {
+    let document = source.look()?;
+    let same = |content: &SlotManifest| {
+        let led_here = LastOffer { document, release: content.digest };
+        content.digest == document || memory.state.last_offer == Some(led_here)
+    };
+    let good = |content: &SlotManifest| match content.file_signatures {
+        Some(_) => config.legacy_file_signatures,
+        None => keys.is_none_or(|keys| keys.verify(&content.signed, &content.signatures).is_ok()),
+    };
+    let other = || boot.slots.get(boot.booted.slot.other()).manifest().ok().flatten();
+    let held = running.manifest.clone().filter(same).or_else(|| other().filter(same)).filter(good);
+    let offer = match held {
+        Some(content) => content.offer(source.origin())?,
+        None => source.offer(Architecture::current())?,
+    };
+    Ok((offer, document))
+}
+
+/// Which keys signed what the release says about itself: at least one, unless there is no key here, or it is a claim.
+fn proven(offer: &Offer, keys: Option<&KeySet>) -> Result<Vec<String>> {
+    if offer.file_signatures.is_some() {
+        log::warn!("legacy_file_signatures=yes: what {} says is a claim; only the images must be signed", offer.origin);
+        return Ok(vec![]);
+    }
+    keys.map_or(Ok(vec![]), |keys| Ok(names(&keys.verify(&offer.signed, &offer.signatures)?)))
 }
 
 fn names(keys: &[trust::KeyId]) -> Vec<String> {
@@ -310,15 +352,17 @@ fn try_apply(
         memory.save()?;
     }
     let mut source = source::open(config)?;
-    let offer = source.offer(Architecture::current())?;
+    let (offer, document) = offered(config, boot, memory, &running, keys.as_ref(), &mut *source)?;
     let (release, digest) = (&offer.release, offer.digest);
-    if let Some(keys) = &keys {
-        let by = keys.verify(&offer.signed, &offer.signatures)?;
-        log::info!("{} of {} is signed by {}", release.version, offer.origin, names(&by).join(", "));
+    let by = proven(&offer, keys.as_ref())?;
+    if !by.is_empty() {
+        log::info!("{} of {} is signed by {}", release.version, offer.origin, by.join(", "));
     }
+    let seen = Some(LastOffer { document, release: digest });
     if is_running(&running, &offer) {
         if !what.dry_run {
             memory.state.stand_down(now);
+            memory.state.last_offer = seen;
             memory.save()?;
         }
         return Ok(Applied::new("up-to-date", (&release.version, digest.to_string()), booted));
@@ -328,8 +372,9 @@ fn try_apply(
     let place = boot.slots.get(target);
     let mut applied = Applied::new("staged", (&release.version, digest.to_string()), target);
     let staged = place.manifest().ok().flatten().is_some_and(|m| m.digest == digest) && place.verify().is_ok();
-    if !staged {
-        place.check_room(size(release))?;
+    let images = if staged { None } else { Some([source.locate(release.kernel)?, source.locate(release.initramfs)?]) };
+    if let Some([kernel, initramfs]) = &images {
+        place.check_room(kernel.size.saturating_add(initramfs.size))?;
     }
     if what.dry_run {
         applied.outcome = if staged { "staged" } else { "would-stage" };
@@ -339,10 +384,11 @@ fn try_apply(
         return activate(config, boot, memory, what.lifted, now);
     }
     memory.state.aim(running.version.as_ref(), &release.version, digest);
-    if !staged {
-        write(boot, memory, env, &mut *source, &offer, now, touched)?;
+    if let Some(images) = images {
+        write(boot, memory, env, &mut *source, (&offer, images, keys.as_ref()), now, touched)?;
         applied.written = true;
     }
+    memory.state.last_offer = seen;
     memory.enter(Phase::Staged, now)?;
     if what.activate {
         return Ok(Applied { written: applied.written, ..activate(config, boot, memory, what.lifted, now)? });
@@ -357,16 +403,20 @@ fn write(
     memory: &mut Memory,
     env: EnvState,
     source: &mut dyn Source,
-    offer: &Offer,
+    (offer, images, keys): (&Offer, [Blob; 2], Option<&KeySet>),
     now: DateTime<Utc>,
     touched: &mut bool,
 ) -> Result<()> {
-    let release = &offer.release;
     let booted = boot.booted.slot;
     let target = free_slot(&env, booted)?;
     memory.enter(Phase::Downloading, now)?;
-    // Opened before anything is erased: a server that lacks the image costs no slot.
-    let mut kernel = source.open(&release.kernel)?;
+    // Before anything is erased: a server that lacks the image or its signature costs no slot.
+    let verifiers = match offer.file_signatures.as_ref().zip(keys) {
+        Some((files, keys)) => [Some(keys.stream(&files.kernel)?), Some(keys.stream(&files.initramfs)?)],
+        None => [None, None],
+    };
+    let [kernel_verifier, initramfs_verifier] = verifiers;
+    let mut kernel = guarded(source.open(&images[0])?, kernel_verifier);
     if env.slot(target) == SlotState::Fail {
         memory.remember_content(boot, target, now)?;
     }
@@ -381,19 +431,27 @@ fn write(
 
     let written = (|| {
         let mut writer = boot.slots.get(target).writer()?;
-        let mut progress = Shown::new("fetching", size(release));
-        writer.part(Part::Kernel, &release.kernel, &mut *kernel, &mut progress)?;
+        let mut progress = Shown::new("fetching", images[0].size.saturating_add(images[1].size));
+        writer.part(Part::Kernel, &images[0], &mut *kernel, &mut progress)?;
         drop(kernel);
-        let mut initramfs = source.open(&release.initramfs)?;
-        writer.part(Part::Initramfs, &release.initramfs, &mut *initramfs, &mut progress)?;
+        let mut initramfs = guarded(source.open(&images[1])?, initramfs_verifier);
+        writer.part(Part::Initramfs, &images[1], &mut *initramfs, &mut progress)?;
         drop(progress);
-        writer.finish(&SlotManifest::new(offer, now))
+        writer.finish(&SlotManifest::new(offer, images, now))
     })();
     written.map_err(|error| {
         let error = advised(error);
         let remedy = format!("Slot {target} is void, slot {booted} is untouched and boots. {}", error.remedy);
         error.remedy(remedy.trim_end().to_owned())
     })
+}
+
+/// The image, whose own signature must hold if that is all there is.
+fn guarded(body: Box<dyn Body>, verifier: Option<StreamVerifier>) -> Box<dyn Body> {
+    match verifier {
+        Some(verifier) => Box::new(Guarded::new(body, verifier)),
+        None => body,
+    }
 }
 
 /// Makes the staged release the next to boot, on trial.
@@ -422,7 +480,12 @@ pub fn activate(
     let content = place.verify()?;
     let release = content.release()?;
     if let Some(keys) = trust::required_keys(config)? {
-        keys.verify(&content.signed, &content.signatures)?;
+        if content.file_signatures.is_some() && !config.legacy_file_signatures {
+            let message = format!("what slot {target} holds came from a server that signs only the images");
+            return Err(Error::new(Exit::NotAllowed, "signature-missing", message)
+                .remedy("Apply a release that is signed as a whole, or set legacy_file_signatures=yes."));
+        }
+        place.vouched(&content, &keys)?;
     }
     let running = Running::find(config, boot)?;
     gates::pass(&release_gates(config, boot, memory, &running, lifted, (&release, content.digest)))?;

@@ -41,6 +41,7 @@ registry_ca=/etc/ca.pem
 plain_http=127.0.0.1:5000, mirror.example  [::1]:80
 allow_unsigned=yes
 version_file=/etc/version
+legacy_file_signatures=yes
 slot_a=/dev/vda2
 slot_b=LABEL=OTHER
 bootenv=grub:/boot/grubenv
@@ -59,7 +60,7 @@ data_dir=/data",
     assert_eq!(config.pubkey.as_deref(), Some(Path::new("/etc/keys")));
     assert_eq!(config.registry_ca.as_deref(), Some(Path::new("/etc/ca.pem")));
     assert_eq!(config.plain_http, ["127.0.0.1:5000", "mirror.example", "[::1]:80"]);
-    assert!(config.allow_unsigned);
+    assert!(config.allow_unsigned && config.legacy_file_signatures);
     assert_eq!(config.version_file.as_deref(), Some(Path::new("/etc/version")));
     assert_eq!((config.slot_a.as_deref(), config.slot_b.as_deref()), (Some("/dev/vda2"), Some("LABEL=OTHER")));
     assert_eq!(config.bootenv, Some(BootEnv::Grub("/boot/grubenv".into())));
@@ -79,7 +80,7 @@ fn a_missing_file_and_an_empty_device_mean_the_defaults() {
     assert_eq!(null, config(""));
     assert_eq!(null, config("channel=\nmaintenance_window=\nauto_rollback_after=\n"), "an empty value is none");
     assert_eq!((null.source.clone(), null.maintenance_window), (None, Window::Always));
-    assert!(!null.allow_unsigned);
+    assert!(!null.allow_unsigned && !null.legacy_file_signatures);
     assert_eq!(null.auto_rollback_after, DEFAULT_AUTO_ROLLBACK_AFTER);
     assert_eq!(config("auto_rollback_after=0").auto_rollback_after, 0);
 }
@@ -99,15 +100,11 @@ fn a_file_that_cannot_be_read_is_not_a_missing_one() {
 
 #[test]
 fn unknown_keys_are_told_with_file_and_line_and_nothing_else_happens() {
-    let config = config("channel=beta\n\nchanel=stable\nlegacy_file_signatures=yes\n\u{1b}[31m=x\n");
+    let config = config("channel=beta\n\nchanel=stable\n\u{1b}[31m=x\n");
     assert_eq!(config.channel.as_deref(), Some("beta"));
-    assert_eq!(config.warnings.len(), 3);
+    assert_eq!(config.warnings.len(), 2);
     assert!(config.warnings[0].starts_with("update.conf:3: key \"chanel\" is not known"), "{:?}", config.warnings);
-    assert!(
-        config.warnings[1].starts_with("update.conf:4: ")
-            && config.warnings[1].contains("not supported by this version")
-    );
-    assert!(!config.warnings[2].contains('\u{1b}'));
+    assert!(config.warnings[1].starts_with("update.conf:4: ") && !config.warnings[1].contains('\u{1b}'));
 }
 
 #[test]
@@ -142,6 +139,7 @@ fn wrong_values_are_told_with_file_line_and_key() {
         ("auto_rollback_after=-1", "auto_rollback_after"),
         ("health_timeout=5m", "health_timeout"),
         ("allow_unsigned=maybe", "allow_unsigned"),
+        ("legacy_file_signatures=on", "legacy_file_signatures"),
         ("plain_http=http://a.example", "plain_http"),
         ("plain_http=*.example", "plain_http"),
         ("bootenv=/boot/grubenv", "bootenv"),

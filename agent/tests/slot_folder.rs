@@ -376,7 +376,7 @@ fn a_slot_manifest_reads_back_what_was_written() {
     let manifest = small().manifest("2.0.0-rc.1+build.5");
     assert_eq!(SlotManifest::parse(&manifest.encode()).unwrap(), manifest);
     let release = manifest.release().unwrap();
-    assert_eq!((release.version, release.kernel), (manifest.version, manifest.kernel));
+    assert_eq!((release.version, release.kernel.blob().unwrap()), (manifest.version, manifest.kernel));
 }
 
 #[test]
@@ -435,6 +435,7 @@ fn the_largest_release_fits_its_slot_manifest() {
     offer.signed.extend(std::iter::repeat_n(b' ', room));
     offer.digest = blob(&offer.signed).digest;
     offer.signatures = vec![offer.signatures[0].clone(); 16];
-    let manifest = SlotManifest::new(&offer, now());
+    let manifest =
+        SlotManifest::new(&offer, [offer.release.kernel, offer.release.initramfs].map(|i| i.blob().unwrap()), now());
     assert_eq!(SlotManifest::parse(&manifest.encode()).unwrap(), manifest);
 }

@@ -225,8 +225,7 @@ fn a_key_vouches_once_however_often_it_signed() {
 }
 
 /// S + L is the same number to a careless verifier: a second signature that nobody made.
-#[test]
-fn signatures_are_not_malleable() {
+fn malleable() -> Signature {
     const L: [u8; 32] = [
         0xed, 0xd3, 0xf5, 0x5c, 0x1a, 0x63, 0x12, 0x58, 0xd6, 0x9c, 0xf7, 0xa2, 0xde, 0xf9, 0xde, 0x14, 0, 0, 0, 0, 0,
         0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x10,
@@ -238,20 +237,28 @@ fn signatures_are_not_malleable() {
         *s = sum as u8;
         carry = sum >> 8;
     }
-    assert_eq!(set(&[1]).verify(MESSAGE, &[other]).unwrap_err().reason, "signature-invalid");
+    other
+}
+
+#[test]
+fn signatures_are_not_malleable() {
+    assert_eq!(set(&[1]).verify(MESSAGE, &[malleable()]).unwrap_err().reason, "signature-invalid");
 }
 
 /// Made with key 1, and R of small order: loose verifiers accept it, and for some messages it fits others too.
-#[test]
-fn signatures_with_a_point_of_small_order_are_refused() {
+fn of_small_order() -> Signature {
     let mut bytes = [0; 64];
     let signature = "0100000000000000000000000000000000000000000000000000000000000000\
                      da42ff5b638befc2f2ec31fbc1b835e08ce2a338cd634f3b7b987eed0a08a500";
     hex::decode_to_slice(signature, &mut bytes).unwrap();
     let loose = ed25519_dalek::Verifier::verify(&key(1).verifying_key(), MESSAGE, &bytes.into());
     loose.expect("the example is well made");
-    let signature = Signature { key_id: None, bytes };
-    assert_eq!(set(&[1]).verify(MESSAGE, &[signature]).unwrap_err().reason, "signature-unknown-key");
+    Signature { key_id: None, bytes }
+}
+
+#[test]
+fn signatures_with_a_point_of_small_order_are_refused() {
+    assert_eq!(set(&[1]).verify(MESSAGE, &[of_small_order()]).unwrap_err().reason, "signature-unknown-key");
 }
 
 proptest! {
@@ -266,4 +273,69 @@ proptest! {
         changed.bytes[bit / 8] ^= 1 << (bit % 8);
         prop_assert!(set(&[1]).verify(MESSAGE, &[changed]).is_err());
     }
+}
+
+/// The key that signed `message`, which is taken in pieces of `piece` bytes.
+fn stream(keys: &KeySet, signatures: &[Signature], message: &[u8], piece: usize) -> Result<String, &'static str> {
+    let mut verifier = keys.stream(signatures).map_err(|e| e.reason)?;
+    message.chunks(piece).for_each(|piece| verifier.update(piece));
+    verifier.finish().map(|id| id.to_string()).map_err(|e| {
+        assert_eq!(e.exit, Exit::NotAllowed, "{e}");
+        e.reason
+    })
+}
+
+#[test]
+fn a_stream_has_the_signature_of_the_whole_however_it_is_cut() {
+    let message: Vec<u8> = (0..100_000u32).map(|n| n.wrapping_mul(7) as u8).collect();
+    for piece in [1, 63, 4096, 100_000] {
+        let signatures = [signature(3, b"another"), signature(2, &message)];
+        assert_eq!(stream(&set(&[1, 2]), &signatures, &message, piece), Ok(key_id(&key(2))));
+    }
+    assert_eq!(stream(&set(&[1]), &[signature(1, b"")], b"", 1), Ok(key_id(&key(1))));
+    for wrong in [&message[1..], &message[..99_999], b""] {
+        assert_eq!(stream(&set(&[2]), &[signature(2, &message)], wrong, 1000), Err("signature-invalid"));
+    }
+    assert_eq!(stream(&set(&[1]), &[signature(2, &message)], &message, 1000), Err("signature-invalid"));
+    assert_eq!(stream(&set(&[1]), &[], &message, 1000), Err("signature-missing"));
+}
+
+#[test]
+fn a_stream_is_as_strict_as_the_whole() {
+    for loose in [malleable(), of_small_order()] {
+        assert_eq!(stream(&set(&[1]), &[loose.clone()], MESSAGE, 3), Err("signature-invalid"));
+        assert_eq!(stream(&set(&[1]), &[loose, signature(1, MESSAGE)], MESSAGE, 3), Ok(key_id(&key(1))));
+    }
+}
+
+#[test]
+fn pairs_of_key_and_signature_that_hash_an_image_are_limited() {
+    let signatures = vec![signature(1, MESSAGE); limits::STREAMED_PAIRS / 2];
+    assert_eq!(stream(&set(&[1, 2]), &signatures, MESSAGE, 1), Ok(key_id(&key(1))));
+    let more = vec![signature(1, MESSAGE); limits::STREAMED_PAIRS / 2 + 1];
+    assert_eq!(stream(&set(&[1, 2]), &more, MESSAGE, 1), Err("limit-exceeded"));
+}
+
+#[test]
+fn a_signature_file_is_raw_or_lines_of_hex() {
+    let (one, two) = (signature(1, MESSAGE).bytes, signature(2, MESSAGE).bytes);
+    let read = |file: &[u8]| Signature::parse_file(file).map(|all| all.iter().map(|s| s.bytes).collect::<Vec<_>>());
+    assert_eq!(read(&one).unwrap(), [one]);
+    let (first, second) = (hex::encode(one), hex::encode_upper(two));
+    for text in [format!("{first}\n{second}"), format!("\r\n {first}\r\n\r\n{second}\t\r\n")] {
+        assert_eq!(read(text.as_bytes()).unwrap(), [one, two]);
+    }
+    // 64 bytes are raw, also when they look like text.
+    assert_eq!(read(&[b'0'; 64]).unwrap(), [[b'0'; 64]]);
+    for wrong in
+        [&b""[..], b"\n", &[0; 63], &[0xff; 65], &[b'0'; 127], &[b'0'; 130], format!("{first} {second}").as_bytes()]
+    {
+        let e = read(wrong).unwrap_err();
+        assert_eq!((e.exit, e.reason), (Exit::Data, "malformed-signature"), "{wrong:?}");
+    }
+    let mut longest = vec![b'\n'; limits::SIGNATURE_FILE_BYTES as usize];
+    longest[..128].copy_from_slice(first.as_bytes());
+    assert_eq!(read(&longest).unwrap(), [one]);
+    longest.push(b'\n');
+    assert_eq!(read(&longest).unwrap_err().reason, "limit-exceeded");
 }

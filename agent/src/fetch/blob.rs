@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use reqwest::header::{self, HeaderMap, HeaderValue};
-use reqwest::{Response, Url};
+use reqwest::{Method, Response, Url};
 
 use super::client::{Client, Failure, cause, origin, passing, refusal};
 use crate::error::{Error, Exit, Result};
@@ -21,6 +21,9 @@ pub(crate) struct BlobBody {
     url: Url,
     what: String,
     size: u64,
+    /// Of the first answer, where the name of a file says nothing about its content.
+    version: Option<HeaderValue>,
+    by_name: bool,
     received: u64,
     stream: Option<Stream>,
     /// Since the last progress.
@@ -40,8 +43,29 @@ struct Stream {
 impl BlobBody {
     /// Sends the request; returns when the server answered that it has the blob, and not of another size.
     pub(crate) fn open(client: Rc<Client>, url: Url, size: u64, what: String) -> Result<Self> {
+        Self::start(client, url, size, what, false)
+    }
+
+    /// The same for a file that can be replaced under its name: a download is only resumed in the same file.
+    pub(crate) fn open_named(client: Rc<Client>, url: Url, size: u64, what: String) -> Result<Self> {
+        Self::start(client, url, size, what, true)
+    }
+
+    fn start(client: Rc<Client>, url: Url, size: u64, what: String, by_name: bool) -> Result<Self> {
         let rate = Rate::new(client.options.patience.rate_window, client.options.patience.rate_min);
-        let mut body = Self { client, url, what, size, received: 0, stream: None, failures: 0, failed_at: 0, rate };
+        let mut body = Self {
+            client,
+            url,
+            what,
+            size,
+            version: None,
+            by_name,
+            received: 0,
+            stream: None,
+            failures: 0,
+            failed_at: 0,
+            rate,
+        };
         while body.stream.is_none() {
             body.connect()?;
         }
@@ -56,6 +80,9 @@ impl BlobBody {
         self.rate.add(begin.elapsed(), 0);
         match attempt {
             Some(Ok(stream)) => {
+                if self.by_name && self.version.is_none() {
+                    self.version = entity_tag(stream.response.headers());
+                }
                 self.stream = Some(stream);
                 Ok(())
             }
@@ -70,11 +97,19 @@ impl BlobBody {
         if self.received > 0 {
             let range = HeaderValue::try_from(format!("bytes={}-", self.received));
             headers.extend(range.ok().map(|range| (header::RANGE, range)));
+            headers.extend(self.version.clone().map(|version| (header::IF_RANGE, version)));
         }
-        let response = self.client.answer(&self.url, &headers, &self.what).await?;
+        let response = self.client.answer(Method::GET, &self.url, &headers, &self.what).await?;
         let (status, url) = (response.status(), response.url());
         if let Some(failure) = passing(status, url, response.headers(), b"", &self.what) {
             return Err(failure);
+        }
+        let now = entity_tag(response.headers());
+        if self.received > 0 && status.is_success() && self.version.is_some() && now.is_some() && now != self.version {
+            let message = format!("{} was replaced while it was downloaded from {}", self.what, origin(url));
+            return Err(Error::new(Exit::Data, "file-replaced", message)
+                .remedy("Try again: publishing must have been in between.")
+                .into());
         }
         let skip = match status.as_u16() {
             200 => self.received,
@@ -142,7 +177,7 @@ impl BlobBody {
     }
 
     fn surplus(&self) -> Error {
-        let message = format!("{} has more than the {} bytes that the manifest says", self.what, self.size);
+        let message = format!("{} has more than the {} bytes that were announced", self.what, self.size);
         Error::new(Exit::Data, "size-mismatch", message)
     }
 
@@ -160,6 +195,11 @@ impl BlobBody {
         }
         Ok(())
     }
+}
+
+/// The `ETag`, if it stands for every byte (RFC 9110: a weak one does not).
+fn entity_tag(headers: &HeaderMap) -> Option<HeaderValue> {
+    headers.get(header::ETAG).filter(|tag| tag.as_bytes().starts_with(b"\"")).cloned()
 }
 
 impl Body for BlobBody {
@@ -191,7 +231,7 @@ impl Body for BlobBody {
                 }
                 Some(Ok(None)) if stream.framed => {
                     let message = format!(
-                        "{} ends after {} of the {} bytes that the manifest says",
+                        "{} ends after {} of the {} bytes that were announced",
                         self.what, self.received, self.size
                     );
                     return Err(Error::new(Exit::Data, "size-mismatch", message));

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use reqwest::header::{self, HeaderMap, HeaderValue};
-use reqwest::{Response, StatusCode, Url};
+use reqwest::{Method, Response, StatusCode, Url};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use tokio::runtime::Runtime;
@@ -119,15 +119,54 @@ impl Client {
     ) -> Result<Answer> {
         let mut headers = HeaderMap::new();
         headers.insert(header::ACCEPT, HeaderValue::from_str(accept).context(Exit::Internal, "header", "ask")?);
+        self.retried(what, deadline, async || {
+            let answer = self.answer(Method::GET, url, &headers, what).await?;
+            self.whole(answer, limit, what).await
+        })
+    }
+
+    /// How many bytes a file has, by the server's word, without fetching it.
+    pub(crate) fn size(&self, url: &Url, what: &str, deadline: Deadline) -> Result<u64> {
+        self.retried(what, deadline, async || {
+            let answer = self.answer(Method::HEAD, url, &HeaderMap::new(), what).await?;
+            let said =
+                if answer.status() == StatusCode::OK { number(answer.headers(), header::CONTENT_LENGTH) } else { None };
+            match said {
+                Some(size) => Ok(size),
+                None => self.size_by_range(url, what).await,
+            }
+        })
+    }
+
+    /// Access by a signed URL is often for GET alone, and some servers know no other method.
+    async fn size_by_range(&self, url: &Url, what: &str) -> Result<u64, Failure> {
+        let headers = HeaderMap::from_iter([(header::RANGE, HeaderValue::from_static("bytes=0-0"))]);
+        let answer = self.answer(Method::GET, url, &headers, what).await?;
+        let (status, headers, url) = (answer.status(), answer.headers(), answer.url());
+        if let Some(failure) = passing(status, url, headers, b"", what) {
+            return Err(failure);
+        }
+        let range = headers.get(header::CONTENT_RANGE).and_then(|range| range.to_str().ok());
+        let said = match status.as_u16() {
+            200 => number(headers, header::CONTENT_LENGTH),
+            206 => range.and_then(|range| range.rsplit_once('/')?.1.parse().ok()),
+            _ => return Err(refusal(status, url, b"", what).into()),
+        };
+        said.ok_or_else(|| {
+            let message = format!("{what}: {} does not say how many bytes it has", origin(url));
+            Error::new(Exit::Data, "size-unknown", message)
+                .remedy("Serve it as a plain file, with Content-Length.")
+                .into()
+        })
+    }
+
+    /// Makes attempts before the deadline until one succeeds, or fails for good.
+    fn retried<T>(&self, what: &str, deadline: Deadline, one: impl AsyncFn() -> Result<T, Failure>) -> Result<T> {
         let attempts = self.options.patience.document_attempts;
         let mut attempt = 0;
         loop {
             attempt += 1;
-            let one = async {
-                let answer = self.answer(url, &headers, what).await?;
-                self.whole(answer, limit, what).await
-            };
-            let (error, wish) = match self.within(deadline.0, one) {
+            let (error, wish) = match self.within(deadline.0, one()) {
                 None => return Err(self.too_late(what)),
                 Some(Ok(answer)) => return Ok(answer),
                 Some(Err(Failure::Final(e))) => return Err(e),
@@ -168,8 +207,14 @@ impl Client {
     }
 
     /// Sends one request and follows it to an answer that is neither a redirect nor, if that can be helped, a 401.
-    pub(super) async fn answer(&self, url: &Url, headers: &HeaderMap, what: &str) -> Result<Response, Failure> {
-        let response = self.redirected(url, headers, what).await?;
+    pub(super) async fn answer(
+        &self,
+        method: Method,
+        url: &Url,
+        headers: &HeaderMap,
+        what: &str,
+    ) -> Result<Response, Failure> {
+        let response = self.redirected(&method, url, headers, what).await?;
         if response.status() != StatusCode::UNAUTHORIZED || origin(response.url()) != origin(url) {
             return Ok(response);
         }
@@ -178,10 +223,16 @@ impl Client {
         let token = self.token(&response, what).await?;
         drop(response);
         self.tokens.borrow_mut().insert(origin(url), token);
-        self.redirected(url, headers, what).await
+        self.redirected(&method, url, headers, what).await
     }
 
-    async fn redirected(&self, url: &Url, headers: &HeaderMap, what: &str) -> Result<Response, Failure> {
+    async fn redirected(
+        &self,
+        method: &Method,
+        url: &Url,
+        headers: &HeaderMap,
+        what: &str,
+    ) -> Result<Response, Failure> {
         let mut url = url.clone();
         for _ in 0..=limits::REDIRECTS {
             if url.scheme() != "https" && !self.may_be_plain(&url) {
@@ -190,12 +241,12 @@ impl Client {
                     .remedy("Use https, or list this host and port as plain_http if its network can be trusted.")
                     .into());
             }
-            let mut request = self.http.get(url.clone()).headers(headers.clone());
+            let mut request = self.http.request(method.clone(), url.clone()).headers(headers.clone());
             if let Some(token) = self.tokens.borrow().get(&origin(&url)) {
                 request = request.header(header::AUTHORIZATION, token.clone());
             }
             let response = request.send().await.map_err(|e| self.unreachable(&e, &url, what))?;
-            log::debug!("GET {} {}", shown(&url), response.status().as_u16());
+            log::debug!("{method} {} {}", shown(&url), response.status().as_u16());
             let next = match response.status().as_u16() {
                 301 | 302 | 303 | 307 | 308 => response.headers().get(header::LOCATION),
                 _ => None,
@@ -213,8 +264,7 @@ impl Client {
                     .remedy("Repair the server: what it serves over https must not be fetched without.")
                     .into());
             }
-            // A user name and password there would become an Authorization header.
-            if next.set_username("").and_then(|()| next.set_password(None)).is_err() {
+            if !without_login(&mut next) {
                 let message = format!("cannot fetch {what}: {} redirects to a URL without host", shown(&url));
                 return Err(Error::new(Exit::Data, "bad-redirect", message).into());
             }
@@ -254,7 +304,7 @@ impl Client {
             }
         }
         let what = format!("a token for {what}");
-        let response = self.redirected(&url, &HeaderMap::new(), &what).await?;
+        let response = self.redirected(&Method::GET, &url, &HeaderMap::new(), &what).await?;
         let answer = self.whole(response, limits::TOKEN_BYTES, &what).await?.good(&what)?;
         #[derive(serde::Deserialize)]
         struct Token {
@@ -378,13 +428,23 @@ fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     Some((date(value)? - now).to_std().unwrap_or_default())
 }
 
+fn number(headers: &HeaderMap, name: header::HeaderName) -> Option<u64> {
+    headers.get(name)?.to_str().ok()?.parse().ok()
+}
+
 /// The digest in a `Docker-Content-Digest` header, if it is one of ours.
 pub(crate) fn digest_of(headers: &HeaderMap) -> Option<Digest> {
     headers.get("docker-content-digest")?.to_str().ok()?.parse().ok()
 }
 
+/// Takes user name and password out of a URL that came from outside: they would become an Authorization header. False for
+/// a URL without host.
+pub(crate) fn without_login(url: &mut Url) -> bool {
+    url.set_username("").and_then(|()| url.set_password(None)).is_ok()
+}
+
 /// A URL without what may be secret in it: user, password and the query, which can be a signature that gives access.
-pub(super) fn shown(url: &Url) -> String {
+pub(crate) fn shown(url: &Url) -> String {
     text::shown(&format!("{}://{}{}", url.scheme(), host(url), url.path()))
 }
 

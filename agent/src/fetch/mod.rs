@@ -8,4 +8,4 @@ pub use client::use_ring;
 pub use options::{FetchOptions, Patience};
 
 pub(crate) use blob::BlobBody;
-pub(crate) use client::{Answer, Client, Deadline, digest_of};
+pub(crate) use client::{Answer, Client, Deadline, digest_of, shown, without_login};

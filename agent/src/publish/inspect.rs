@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::read;
 use super::registry::{Access, Registry};
 use crate::error::{Context as _, Error, Exit, Result};
-use crate::release::{Blob, Digest};
+use crate::release::{Digest, Image};
 use crate::text;
 use crate::trust::KeySet;
 
@@ -45,9 +45,9 @@ pub struct Inspected {
     /// For people.
     pub release_notes: Option<String>,
     /// The kernel image.
-    pub kernel: Blob,
+    pub kernel: Image,
     /// The compressed initramfs.
-    pub initramfs: Blob,
+    pub initramfs: Image,
     /// In bytes.
     pub initramfs_unpacked_size: Option<u64>,
     /// All that are attached.
@@ -156,8 +156,10 @@ impl fmt::Display for Inspected {
         writeln!(f, "  board       {}", or(&self.board, "any"))?;
         writeln!(f, "  date        {}", or(&self.release_date, "not given"))?;
         writeln!(f, "  notes       {}", or(&self.release_notes, "none"))?;
-        writeln!(f, "  kernel      {} bytes, {}", self.kernel.size, self.kernel.digest)?;
-        writeln!(f, "  initramfs   {} bytes, {}", self.initramfs.size, self.initramfs.digest)?;
+        for (name, image) in [("kernel", &self.kernel), ("initramfs", &self.initramfs)] {
+            let size = image.size.map_or("size not given".into(), |size| format!("{size} bytes"));
+            writeln!(f, "  {name:<11} {size}, {}", image.digest)?;
+        }
         match self.initramfs_unpacked_size {
             Some(size) => writeln!(f, "  unpacked    {size} bytes")?,
             None => writeln!(f, "  unpacked    not given")?,

@@ -116,9 +116,9 @@ pub fn release(
     options: &Options,
 ) -> Result<Published> {
     // Everything that can be refused is refused before the first byte goes out.
+    check_set(images.iter().map(|images| images.architecture))?;
     let prepared =
         images.iter().map(|images| Prepared::new(images, metadata, options)).collect::<Result<Vec<Prepared>>>()?;
-    check_set(&prepared)?;
     let registry = Registry::open(reference, &options.access, RegistryOperation::Push)?;
     if registry.digest().is_some() {
         return Err(Error::new(Exit::Usage, "bad-reference", "a release is published under a tag, not a digest"));
@@ -129,8 +129,8 @@ pub fn release(
     registry.put_bytes("config", EMPTY)?;
     for one in &prepared {
         let architecture = one.images.architecture;
-        registry.put_file(&format!("{architecture} kernel"), &one.release.kernel, &one.images.kernel)?;
-        registry.put_file(&format!("{architecture} initramfs"), &one.release.initramfs, &one.images.initramfs)?;
+        registry.put_file(&format!("{architecture} kernel"), &one.kernel, &one.images.kernel)?;
+        registry.put_file(&format!("{architecture} initramfs"), &one.initramfs, &one.images.initramfs)?;
         registry.put_manifest(None, &one.manifest, release::OCI_MANIFEST_TYPE)?;
         for key in keys {
             sign::attach(&registry, &one.manifest, &key.sign(&one.manifest), key.id())?;
@@ -174,8 +174,9 @@ pub fn retag(reference: &str, tags: &[String], keys: &KeySet, access: &Access) -
 /// One architecture, checked, with its manifest.
 struct Prepared<'a> {
     images: &'a Images,
+    kernel: Blob,
+    initramfs: Blob,
     manifest: Vec<u8>,
-    release: Release,
 }
 
 impl<'a> Prepared<'a> {
@@ -185,9 +186,10 @@ impl<'a> Prepared<'a> {
         }
         let unpacked = initramfs::unpacked_size(&images.initramfs)?;
         log::info!("{} initramfs: unpacks to {unpacked} bytes", images.architecture);
+        let (kernel, initramfs) = (blob(&images.kernel)?, blob(&images.initramfs)?);
         let layers = json!([
-            descriptor(release::KERNEL_TYPE, &blob(&images.kernel)?, "vmlinuz"),
-            descriptor(release::INITRAMFS_TYPE, &blob(&images.initramfs)?, "kubesolo-os.gz"),
+            descriptor(release::KERNEL_TYPE, &kernel, "vmlinuz"),
+            descriptor(release::INITRAMFS_TYPE, &initramfs, "kubesolo-os.gz"),
         ]);
         let mut annotations = BTreeMap::from([
             (release::VERSION, metadata.version.to_string()),
@@ -212,21 +214,23 @@ impl<'a> Prepared<'a> {
             "annotations": annotations,
         }));
         // The device's own parser and limits have the last word.
-        let release = Release::from_oci_manifest(&manifest)
+        Release::from_oci_manifest(&manifest)
             .map_err(|e| e.context(format!("no device would take the {} release", images.architecture)))?;
-        Ok(Self { images, manifest, release })
+        Ok(Self { images, kernel, initramfs, manifest })
     }
 }
 
-fn check_set(prepared: &[Prepared]) -> Result<()> {
-    if prepared.is_empty() {
-        return Err(Error::new(Exit::Usage, "no-images", "there is nothing to publish: no architecture is given"));
-    }
-    for (at, one) in prepared.iter().enumerate() {
-        if prepared[..at].iter().any(|other| other.images.architecture == one.images.architecture) {
-            let message = format!("the images of {} are given twice", one.images.architecture);
+fn check_set(architectures: impl Iterator<Item = Architecture>) -> Result<()> {
+    let mut known = vec![];
+    for architecture in architectures {
+        if known.contains(&architecture) {
+            let message = format!("the images of {architecture} are given twice");
             return Err(Error::new(Exit::Usage, "doubled-images", message));
         }
+        known.push(architecture);
+    }
+    if known.is_empty() {
+        return Err(Error::new(Exit::Usage, "no-images", "there is nothing to publish: no architecture is given"));
     }
     Ok(())
 }

@@ -46,8 +46,8 @@ fn the_least_release_has_version_architecture_and_two_images() {
     let release = parse(&good()).unwrap();
     assert_eq!(release.version.to_string(), "1.2.3-rc.1+build");
     assert_eq!(release.architecture, Architecture::Arm64);
-    assert_eq!(release.kernel, Blob { digest: Digest([1; 32]), size: 10 });
-    assert_eq!(release.initramfs, Blob { digest: Digest([2; 32]), size: 20 });
+    assert_eq!(release.kernel.blob(), Some(Blob { digest: Digest([1; 32]), size: 10 }));
+    assert_eq!(release.initramfs.blob(), Some(Blob { digest: Digest([2; 32]), size: 20 }));
     assert_eq!((release.security_epoch, release.channel, release.board), (0, None, None));
 }
 

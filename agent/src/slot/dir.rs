@@ -111,10 +111,10 @@ impl Dir {
         Ok(Some(bytes))
     }
 
-    /// Reads a file from the medium, not from memory, and hashes it.
-    pub(super) fn hash(&self, name: &str) -> Result<Option<Blob>> {
+    /// Reads a file from the medium, not from memory, and hashes it. `also` sees all its bytes.
+    pub(super) fn hash(&self, name: &str, also: impl FnMut(&[u8])) -> Result<Option<Blob>> {
         let Some(file) = self.open_file(name)? else { return Ok(None) };
-        hash_from_medium(&file).map(Some).map_err(|e| self.unreadable(name, e))
+        hash_from_medium(&file, also).map(Some).map_err(|e| self.unreadable(name, e))
     }
 
     pub(super) fn remove(&self, name: &str) -> Result<()> {
@@ -179,7 +179,7 @@ pub(super) fn write_error(what: &str, e: &io::Error) -> Error {
     Error::new(Exit::CannotWrite, reason, format!("cannot {what}: {e}")).remedy(remedy)
 }
 
-fn hash_from_medium(mut file: &File) -> io::Result<Blob> {
+fn hash_from_medium(mut file: &File, mut also: impl FnMut(&[u8])) -> io::Result<Blob> {
     let expected = file.metadata()?.len();
     let mut direct = set_direct(file, true).is_ok();
     if !direct {
@@ -195,6 +195,7 @@ fn hash_from_medium(mut file: &File) -> io::Result<Blob> {
             Ok(0) => break,
             Ok(n) => {
                 hasher.update(&buffer[..n]);
+                also(&buffer[..n]);
                 size += n as u64;
             }
             Err(e) if e.kind() == io::ErrorKind::Interrupted => {}

@@ -6,14 +6,16 @@ use chrono::{DateTime, SecondsFormat, Utc};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Exit, Result};
-use crate::release::{Blob, DOCKER_MANIFEST_TYPE, Digest, OCI_MANIFEST_TYPE, Release};
+use crate::release::{
+    Architecture, Blob, DOCKER_MANIFEST_TYPE, Digest, Image, LATEST_JSON_TYPE, Latest, OCI_MANIFEST_TYPE, Release,
+};
 use crate::source::Offer;
-use crate::trust::Signature;
+use crate::trust::{FileSignatures, Signature};
 use crate::{json, limits, text};
 
 /// The schema that is written. A newer one is refused.
 const SCHEMA: u32 = 1;
-/// Longest `manifest.json`, in bytes: a manifest of the largest size in base64, 16 signatures, and the rest.
+/// Longest `manifest.json`, in bytes: a manifest of the largest size in base64, 32 signatures, and the rest.
 pub(super) const MANIFEST_JSON_BYTES: u64 = limits::MANIFEST_BYTES.div_ceil(3) * 4 + 16 * 1024;
 
 /// Which release a slot holds.
@@ -29,6 +31,8 @@ pub struct SlotManifest {
     pub signed_type: String,
     /// As they were published. Not proven by being here: the slot may have been written by anybody.
     pub signatures: Vec<Signature>,
+    /// What an old server had instead; `signed` is a mere claim then.
+    pub file_signatures: Option<FileSignatures>,
     /// `vmlinuz`
     pub kernel: Blob,
     /// `kubesolo-os.gz`
@@ -49,6 +53,14 @@ struct Document {
     signed_type: String,
     signed: String,
     signatures: Vec<SignatureDocument>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    file_signatures: Option<FileSignaturesDocument>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct FileSignaturesDocument {
+    kernel: Vec<SignatureDocument>,
+    initramfs: Vec<SignatureDocument>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -64,17 +76,18 @@ struct Schema {
 }
 
 impl SlotManifest {
-    /// For a slot that was filled with what is on offer.
+    /// For a slot that was filled with what is on offer; its images have these sizes.
     #[must_use]
-    pub fn new(offer: &Offer, written_at: DateTime<Utc>) -> Self {
+    pub fn new(offer: &Offer, [kernel, initramfs]: [Blob; 2], written_at: DateTime<Utc>) -> Self {
         Self {
             version: offer.release.version.clone(),
             digest: offer.digest,
             signed: offer.signed.clone(),
             signed_type: offer.signed_type.clone(),
             signatures: offer.signatures.clone(),
-            kernel: offer.release.kernel,
-            initramfs: offer.release.initramfs,
+            file_signatures: offer.file_signatures.clone(),
+            kernel,
+            initramfs,
             written_at,
         }
     }
@@ -82,9 +95,35 @@ impl SlotManifest {
     /// All that the release says about itself.
     pub fn release(&self) -> Result<Release> {
         match self.signed_type.as_str() {
-            OCI_MANIFEST_TYPE | DOCKER_MANIFEST_TYPE => Release::from_oci_manifest(&self.signed),
+            OCI_MANIFEST_TYPE | DOCKER_MANIFEST_TYPE if self.file_signatures.is_none() => {
+                Release::from_oci_manifest(&self.signed)
+            }
+            LATEST_JSON_TYPE => {
+                let latest = Latest::parse(&self.signed)?;
+                let release = match &self.file_signatures {
+                    None => latest.release()?,
+                    Some(_) => latest.claimed(Architecture::current())?,
+                };
+                Ok(Release {
+                    kernel: self.sized(release.kernel, self.kernel)?,
+                    initramfs: self.sized(release.initramfs, self.initramfs)?,
+                    ..release
+                })
+            }
             other => Err(malformed(format_args!("signed_type \"{}\" is not known", text::shown(other)))),
         }
+    }
+
+    /// An image of a release that does not say how large it is, as it lies in the slot.
+    fn sized(&self, image: Image, here: Blob) -> Result<Image> {
+        if image.is(&here) { Ok(here.into()) } else { Err(malformed("it differs from the signed bytes in it")) }
+    }
+
+    /// What would be on offer if the server still had this release.
+    pub fn offer(self, origin: String) -> Result<Offer> {
+        let release = self.release()?;
+        let Self { digest, signed, signed_type, signatures, file_signatures, .. } = self;
+        Ok(Offer { release, digest, signed, signed_type, signatures, file_signatures, origin })
     }
 
     /// The bytes of `manifest.json`.
@@ -99,7 +138,11 @@ impl SlotManifest {
             written_at: self.written_at.to_rfc3339_opts(SecondsFormat::Secs, true),
             signed_type: self.signed_type.clone(),
             signed: BASE64.encode(&self.signed),
-            signatures: self.signatures.iter().map(SignatureDocument::from).collect(),
+            signatures: documents(&self.signatures),
+            file_signatures: self.file_signatures.as_ref().map(|files| FileSignaturesDocument {
+                kernel: documents(&files.kernel),
+                initramfs: documents(&files.initramfs),
+            }),
         };
         let mut bytes = serde_json::to_vec_pretty(&document).expect("strings and numbers only");
         bytes.push(b'\n');
@@ -118,15 +161,16 @@ impl SlotManifest {
                 .remedy("It was written by another version of this agent: use that one, or apply again."));
         }
         let document: Document = json::parse(bytes, "manifest.json")?;
-        if document.signatures.len() > limits::SIGNATURES {
-            return Err(limits::exceeded("manifest.json: signatures", limits::SIGNATURES));
-        }
         let manifest = Self {
             version: crate::release::version(&document.version)?,
             digest: document.release,
             signed: BASE64.decode(&document.signed).map_err(|_| malformed("signed is not base64"))?,
             signed_type: document.signed_type,
-            signatures: document.signatures.into_iter().map(Signature::try_from).collect::<Result<_>>()?,
+            signatures: read(document.signatures)?,
+            file_signatures: document
+                .file_signatures
+                .map(|files| Ok(FileSignatures { kernel: read(files.kernel)?, initramfs: read(files.initramfs)? }))
+                .transpose()?,
             kernel: document.kernel,
             initramfs: document.initramfs,
             written_at: DateTime::parse_from_rfc3339(&document.written_at)
@@ -135,10 +179,22 @@ impl SlotManifest {
         };
         let release = manifest.release()?;
         let same = Digest::of(&manifest.signed) == manifest.digest
-            && (&release.version, release.kernel, release.initramfs)
-                == (&manifest.version, manifest.kernel, manifest.initramfs);
+            && release.version == manifest.version
+            && release.kernel.is(&manifest.kernel)
+            && release.initramfs.is(&manifest.initramfs);
         if same { Ok(manifest) } else { Err(malformed("it differs from the signed bytes in it")) }
     }
+}
+
+fn documents(signatures: &[Signature]) -> Vec<SignatureDocument> {
+    signatures.iter().map(SignatureDocument::from).collect()
+}
+
+fn read(documents: Vec<SignatureDocument>) -> Result<Vec<Signature>> {
+    if documents.len() > limits::SIGNATURES {
+        return Err(limits::exceeded("manifest.json: signatures", limits::SIGNATURES));
+    }
+    documents.into_iter().map(Signature::try_from).collect()
 }
 
 impl From<&Signature> for SignatureDocument {

@@ -1,5 +1,7 @@
-//! Where releases come from.
+//! Where releases come from. Each kind of source is one file; all that an update sees of it is [`Source`].
 
+mod guarded;
+pub mod http;
 pub mod oci;
 mod reference;
 
@@ -8,8 +10,10 @@ use bytes::Bytes;
 use crate::config::{Config, DEFAULT_TAG, Origin};
 use crate::error::{Error, Exit, Result};
 use crate::fetch::FetchOptions;
-use crate::release::{Architecture, Blob, Digest, Release};
-use crate::trust::Signature;
+use crate::release::{Architecture, Blob, Digest, Image, Release};
+use crate::trust::{FileSignatures, Signature};
+
+pub use guarded::Guarded;
 
 /// What a source has for one architecture. The metadata is parsed strictly, and proven only once
 /// [`KeySet::verify`](crate::trust::KeySet::verify) accepts `signed` with `signatures`.
@@ -25,6 +29,8 @@ pub struct Offer {
     pub signed_type: String,
     /// All that were published; proven is none.
     pub signatures: Vec<Signature>,
+    /// What an old server has instead; `signed` is a mere claim then.
+    pub file_signatures: Option<FileSignatures>,
     /// What was asked for, for messages: `host/repository:tag`.
     pub origin: String,
 }
@@ -44,21 +50,28 @@ pub fn open(config: &Config) -> Result<Box<dyn Source>> {
             let default_tag = config.channel.as_deref().unwrap_or(DEFAULT_TAG);
             Ok(Box::new(oci::OciSource::new(&options, reference, config.tag.as_deref(), default_tag)?))
         }
-        Some(Origin::Http(_)) => Err(Error::new(
-            Exit::Config,
-            "source-kind",
-            "HTTP servers with a latest.json are not supported by this version",
-        )
-        .remedy("Give an OCI reference: --registry host/path.")),
+        Some(Origin::Http(server)) => {
+            Ok(Box::new(http::HttpSource::new(&options, server, config.legacy_file_signatures)?))
+        }
         None => Err(Error::new(Exit::Config, "no-source", "no source of releases is named")
-            .remedy("Give --registry host/path, or set registry= in the configuration.")),
+            .remedy("Give --registry host/path or --server URL, or set registry= or server= in the configuration.")),
     }
 }
 
 /// A server or a file with releases.
 pub trait Source {
-    /// Looks up the current release and its signatures; no image is fetched.
+    /// Looks, in one request where the server lets it, at the document that names the current release: its digest. What was
+    /// offered under the same digest before is still on offer.
+    fn look(&mut self) -> Result<Digest>;
+
+    /// The release that was looked at, or is now, and its signatures; no image is fetched.
     fn offer(&mut self, architecture: Architecture) -> Result<Offer>;
+
+    /// An image of the offered release, with its size; the server is asked for it if the release does not say it.
+    fn locate(&mut self, image: Image) -> Result<Blob>;
+
+    /// What was asked for, for messages.
+    fn origin(&self) -> String;
 
     /// Starts to fetch an image of the offered release. That the server has it, and of the right size, is known when this
     /// returns, so nothing needs to be erased before.
@@ -70,4 +83,13 @@ pub trait Body {
     /// The next bytes, or `None` after exactly as many as the blob has. Fewer or more are an error, the latter before the
     /// first surplus byte is returned.
     fn chunk(&mut self) -> Result<Option<Bytes>>;
+}
+
+/// Refuses what was made for another architecture.
+fn made_for(architecture: Architecture, release: &Release, origin: &str, remedy: &str) -> Result<()> {
+    if release.architecture == architecture {
+        return Ok(());
+    }
+    let message = format!("{origin} is for {}, not for {architecture}", release.architecture);
+    Err(Error::new(Exit::NotAllowed, "wrong-architecture", message).remedy(remedy))
 }

@@ -7,10 +7,10 @@ use reqwest::Url;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
-use super::{Body, Offer, Source, reference};
+use super::{Body, Offer, Source, made_for, reference};
 use crate::error::{Error, Exit, Result};
 use crate::fetch::{self, Answer, BlobBody, Client, Deadline, FetchOptions};
-use crate::release::{self, Architecture, Blob, Descriptor, Digest, Manifest, Release, SIGNATURE_TYPE};
+use crate::release::{self, Architecture, Blob, Descriptor, Digest, Image, Manifest, Release, SIGNATURE_TYPE};
 use crate::trust::Signature;
 use crate::{json, limits, text};
 
@@ -25,6 +25,7 @@ pub struct OciSource {
     repository: String,
     wanted: Wanted,
     origin: String,
+    looked: Option<(Answer, Deadline)>,
 }
 
 enum Wanted {
@@ -73,6 +74,7 @@ impl OciSource {
             wanted,
             origin: reference.whole(),
             repository: reference.repository().to_owned(),
+            looked: None,
         })
     }
 
@@ -225,9 +227,22 @@ fn malformed_signature(what: &str, why: &str) -> Error {
 }
 
 impl Source for OciSource {
-    fn offer(&mut self, architecture: Architecture) -> Result<Offer> {
+    fn look(&mut self) -> Result<Digest> {
         let deadline = self.client.deadline();
-        let mut answer = self.resolve(deadline)?;
+        let answer = self.resolve(deadline)?;
+        let digest = Digest::of(&answer.body);
+        self.looked = Some((answer, deadline));
+        Ok(digest)
+    }
+
+    fn offer(&mut self, architecture: Architecture) -> Result<Offer> {
+        let (mut answer, deadline) = match self.looked.take() {
+            Some(looked) => looked,
+            None => {
+                let deadline = self.client.deadline();
+                (self.resolve(deadline)?, deadline)
+            }
+        };
         let mut signed_type = document_type(&answer, &self.origin)?;
         if matches!(signed_type.as_str(), release::OCI_INDEX_TYPE | release::DOCKER_INDEX_TYPE) {
             let index = Index::parse(&answer.body, &self.origin, limits::INDEX_ENTRIES)?;
@@ -241,14 +256,20 @@ impl Source for OciSource {
             signed_type = document_type(&answer, &what)?;
         }
         let release = Release::from_oci_manifest(&answer.body).map_err(|e| e.context(&self.origin))?;
-        if release.architecture != architecture {
-            let message = format!("{} is for {}, not for {architecture}", self.origin, release.architecture);
-            return Err(Error::new(Exit::NotAllowed, "wrong-architecture", message)
-                .remedy("Publish an index with one manifest for each architecture, or choose another tag."));
-        }
+        let remedy = "Publish an index with one manifest for each architecture, or choose another tag.";
+        made_for(architecture, &release, &self.origin, remedy)?;
         let digest = Digest::of(&answer.body);
         let signatures = self.signatures(digest, deadline)?;
-        Ok(Offer { release, digest, signed: answer.body, signed_type, signatures, origin: self.origin.clone() })
+        let (signed, origin) = (answer.body, self.origin.clone());
+        Ok(Offer { release, digest, signed, signed_type, signatures, file_signatures: None, origin })
+    }
+
+    fn locate(&mut self, image: Image) -> Result<Blob> {
+        image.blob().ok_or_else(|| Error::new(Exit::Internal, "size-unknown", "a manifest without sizes was accepted"))
+    }
+
+    fn origin(&self) -> String {
+        self.origin.clone()
     }
 
     fn open(&mut self, blob: &Blob) -> Result<Box<dyn Body>> {

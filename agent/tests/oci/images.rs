@@ -223,6 +223,6 @@ fn foreign_urls_of_layers_are_never_followed() {
     let server = broken(&world, "nothing", |_, _| ());
     let mut source = source_with(&server, &options(&[&server.address, &elsewhere.address]));
     let release = source.offer(Architecture::Amd64).unwrap().release;
-    refused(fetch(&mut source, &release.kernel), Exit::Unavailable, "not-found");
+    refused(fetch(&mut source, &release.kernel.blob().unwrap()), Exit::Unavailable, "not-found");
     assert!(elsewhere.requests().is_empty());
 }

@@ -53,8 +53,8 @@ fn an_index_gives_the_manifest_of_the_architecture_with_its_signatures() {
     assert_eq!(offer.signatures.len(), 2);
     assert_eq!(offer.signatures[0].bytes.to_vec(), sign(&key(1), &amd64));
     assert_eq!(offer.signatures[1].key_id.as_deref(), Some(key_id(&key(2)).as_str()));
-    assert_eq!(fetch(&mut source, &offer.release.kernel).unwrap(), KERNEL);
-    assert_eq!(fetch(&mut source, &offer.release.initramfs).unwrap(), initramfs);
+    assert_eq!(fetch(&mut source, &offer.release.kernel.blob().unwrap()).unwrap(), KERNEL);
+    assert_eq!(fetch(&mut source, &offer.release.initramfs.blob().unwrap()).unwrap(), initramfs);
 
     let offer = source.offer(Architecture::Arm64).unwrap();
     assert_eq!(offer.signed, arm64);
@@ -237,7 +237,7 @@ fn what_was_offered_is_fetched_even_if_the_tag_moves() {
     let mut source = source(&registry);
     let offer = source.offer(Architecture::Amd64).unwrap();
     registry.manifest("os", "stable", release::OCI_MANIFEST_TYPE, &new);
-    assert_eq!(fetch(&mut source, &offer.release.initramfs).unwrap(), b"old");
+    assert_eq!(fetch(&mut source, &offer.release.initramfs.blob().unwrap()).unwrap(), b"old");
 }
 
 #[test]
@@ -250,9 +250,9 @@ fn a_blob_cut_short_or_lost_in_the_registry_is_refused_when_it_is_opened() {
     let offer = source.offer(Architecture::Amd64).unwrap();
     let file = registry.blob_file(offer.release.initramfs.digest);
     std::fs::write(&file, &initramfs[1..]).unwrap();
-    refused(source.open(&offer.release.initramfs).map(|_| ()), Exit::Data, "size-mismatch");
+    refused(source.open(&offer.release.initramfs.blob().unwrap()).map(|_| ()), Exit::Data, "size-mismatch");
     std::fs::remove_file(file).unwrap();
-    refused(source.open(&offer.release.initramfs).map(|_| ()), Exit::Unavailable, "not-found");
+    refused(source.open(&offer.release.initramfs.blob().unwrap()).map(|_| ()), Exit::Unavailable, "not-found");
 }
 
 #[test]
@@ -278,7 +278,7 @@ fn tls_needs_an_authority_that_is_known() {
     let trusting = FetchOptions { registry_ca: Some(ca.clone()), ..options(&[]) };
     let mut source = source_with(&registry, &trusting);
     let release = source.offer(Architecture::Amd64).unwrap().release;
-    assert_eq!(fetch(&mut source, &release.kernel).unwrap(), KERNEL);
+    assert_eq!(fetch(&mut source, &release.kernel.blob().unwrap()).unwrap(), KERNEL);
 
     let e = refused(source_with(&registry, &options(&[])).offer(Architecture::Amd64), Exit::Unavailable, "unreachable");
     assert!(e.message.contains("certificate") && e.remedy.contains("registry_ca"), "{e:?}");
@@ -314,5 +314,5 @@ fn a_redirect_never_leaves_tls() {
     let options = FetchOptions { registry_ca: ca, ..options(&[&plain.address]) };
     let mut source = source_with(&registry, &options);
     let release = source.offer(Architecture::Amd64).unwrap().release;
-    refused(fetch(&mut source, &release.kernel), Exit::Unavailable, "insecure-redirect");
+    refused(fetch(&mut source, &release.kernel.blob().unwrap()), Exit::Unavailable, "insecure-redirect");
 }

@@ -33,7 +33,7 @@ fn a_device_takes_what_was_published() {
         let unpacked = images::archive(&[0; 1000]).len() as u64;
         assert_eq!(release.initramfs_unpacked_size, Some(unpacked));
         for (blob, file) in [(release.kernel, &images.kernel), (release.initramfs, &images.initramfs)] {
-            let mut body = source.open(&blob).unwrap();
+            let mut body = source.open(&blob.blob().unwrap()).unwrap();
             let mut received = vec![];
             while let Some(chunk) = body.chunk().unwrap() {
                 received.extend_from_slice(&chunk);

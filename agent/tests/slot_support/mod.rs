@@ -34,7 +34,8 @@ impl Images {
     }
 
     pub fn manifest(&self, version: &str) -> SlotManifest {
-        SlotManifest::new(&offer(version, &blob(&self.kernel), &blob(&self.initramfs)), now())
+        let images = [blob(&self.kernel), blob(&self.initramfs)];
+        SlotManifest::new(&offer(version, &images[0], &images[1]), images, now())
     }
 }
 
@@ -80,6 +81,7 @@ pub fn offer(version: &str, kernel: &Blob, initramfs: &Blob) -> Offer {
         signed,
         signed_type: OCI_MANIFEST_TYPE.into(),
         signatures: vec![Signature { key_id: Some("0123456789abcdef".into()), bytes: [7; 64] }],
+        file_signatures: None,
         origin: "registry.example/os:stable".into(),
     }
 }

@@ -1,0 +1,161 @@
+//! `latest.json`: the release that an HTTP server offers.
+
+use serde::Deserialize;
+use serde::de::IgnoredAny;
+
+use super::{Architecture, Digest, Image, Release, version};
+use crate::error::{Error, Exit, Result};
+use crate::{json, limits, text};
+
+/// A `latest.json`, as it was read. URLs are as they are written there: relative ones resolve against the document.
+///
+/// An absent member and an empty one are the same, since old publishers write empty ones.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Latest {
+    version: Option<String>,
+    channel: Option<String>,
+    min_compatible_version: Option<String>,
+    architecture: Option<String>,
+    release_notes: Option<String>,
+    release_date: Option<String>,
+    security_epoch: Option<u64>,
+    board: Option<String>,
+    initramfs_unpacked_size: Option<u64>,
+    vmlinuz_url: Option<String>,
+    vmlinuz_sha256: Option<String>,
+    vmlinuz_sig_url: Option<String>,
+    initramfs_url: Option<String>,
+    initramfs_sha256: Option<String>,
+    initramfs_sig_url: Option<String>,
+    metadata_sig_url: Option<String>,
+    #[serde(rename = "schemaVersion")]
+    schema_version: Option<IgnoredAny>,
+    #[serde(rename = "mediaType")]
+    media_type: Option<IgnoredAny>,
+}
+
+impl Latest {
+    /// Reads the document, and keeps to the limits. What it must have is asked for by the other functions.
+    pub fn parse(raw: &[u8]) -> Result<Self> {
+        if raw.len() as u64 > limits::LATEST_JSON_BYTES {
+            return Err(limits::exceeded("latest.json", format_args!("{} bytes", limits::LATEST_JSON_BYTES)));
+        }
+        // An array would pass for a struct, its members taken for the fields in their order.
+        if raw.trim_ascii_start().first() != Some(&b'{') {
+            return Err(malformed("it is not a JSON object"));
+        }
+        let latest: Self = json::parse(raw, "latest.json")?;
+        // Every manifest has the one or the other: no bytes with one signature are both.
+        if latest.schema_version.is_some() || latest.media_type.is_some() {
+            return Err(malformed("it is a manifest of a registry"));
+        }
+        latest.check_lengths()?;
+        Ok(latest)
+    }
+
+    fn check_lengths(&self) -> Result<()> {
+        let texts = [
+            ("channel", &self.channel),
+            ("min_compatible_version", &self.min_compatible_version),
+            ("architecture", &self.architecture),
+            ("release_date", &self.release_date),
+            ("board", &self.board),
+            ("vmlinuz_url", &self.vmlinuz_url),
+            ("vmlinuz_sha256", &self.vmlinuz_sha256),
+            ("vmlinuz_sig_url", &self.vmlinuz_sig_url),
+            ("initramfs_url", &self.initramfs_url),
+            ("initramfs_sha256", &self.initramfs_sha256),
+            ("initramfs_sig_url", &self.initramfs_sig_url),
+            ("metadata_sig_url", &self.metadata_sig_url),
+        ];
+        let notes = [("release_notes", &self.release_notes, limits::RELEASE_NOTES_BYTES)];
+        let texts = texts.into_iter().map(|(name, text)| (name, text, limits::ANNOTATION_BYTES)).chain(notes);
+        for (name, text, limit) in texts {
+            if text.as_ref().is_some_and(|text| text.len() > limit) {
+                return Err(limits::exceeded(format_args!("{name} of latest.json"), format_args!("{limit} bytes")));
+            }
+        }
+        Ok(())
+    }
+
+    /// What the document says, for when it is signed as a whole.
+    pub fn release(&self) -> Result<Release> {
+        let architecture = given(&self.architecture).ok_or_else(|| {
+            missing("architecture").remedy(
+                "Publish it again with its architecture. If the server is an old one that signs only the image files, set \
+                 legacy_file_signatures=yes.",
+            )
+        })?;
+        self.release_for(architecture.parse()?, self.security_epoch.unwrap_or(0))
+    }
+
+    /// What the document claims where nobody vouches for it. Old ones leave out the architecture, and nothing that is kept
+    /// beyond this release may rest on a claim.
+    pub fn claimed(&self, otherwise: Architecture) -> Result<Release> {
+        let architecture = given(&self.architecture).map_or(Ok(otherwise), str::parse)?;
+        self.release_for(architecture, 0)
+    }
+
+    fn release_for(&self, architecture: Architecture, security_epoch: u64) -> Result<Release> {
+        let named = |member: &Option<String>| given(member).map(str::to_owned);
+        Ok(Release {
+            version: version(needed("version", &self.version)?)?,
+            channel: named(&self.channel),
+            min_compatible_version: given(&self.min_compatible_version)
+                .map(|minimum| version(minimum).map_err(|e| e.context("min_compatible_version")))
+                .transpose()?,
+            architecture,
+            release_notes: named(&self.release_notes),
+            release_date: named(&self.release_date),
+            security_epoch,
+            board: named(&self.board),
+            initramfs_unpacked_size: self.initramfs_unpacked_size,
+            kernel: image("vmlinuz_sha256", &self.vmlinuz_sha256)?,
+            initramfs: image("initramfs_sha256", &self.initramfs_sha256)?,
+        })
+    }
+
+    /// Where kernel and initramfs are.
+    pub fn image_urls(&self) -> Result<[&str; 2]> {
+        Ok([needed("vmlinuz_url", &self.vmlinuz_url)?, needed("initramfs_url", &self.initramfs_url)?])
+    }
+
+    /// Where the signatures of kernel and initramfs are, each if it is named.
+    #[must_use]
+    pub fn image_signature_urls(&self) -> [Option<&str>; 2] {
+        [given(&self.vmlinuz_sig_url), given(&self.initramfs_sig_url)]
+    }
+
+    /// Where the signature of the document is, if it is named.
+    #[must_use]
+    pub fn signature_url(&self) -> Option<&str> {
+        given(&self.metadata_sig_url)
+    }
+}
+
+fn given(member: &Option<String>) -> Option<&str> {
+    member.as_deref().filter(|text| !text.is_empty())
+}
+
+fn needed<'a>(name: &str, member: &'a Option<String>) -> Result<&'a str> {
+    given(member).ok_or_else(|| missing(name).remedy("Publish it again, complete."))
+}
+
+fn image(name: &str, member: &Option<String>) -> Result<Image> {
+    let hex = needed(name, member)?;
+    let digest: Digest = format!("sha256:{hex}")
+        .parse()
+        .map_err(|_| malformed(format_args!("{name} is \"{}\", not 64 hex digits in lower case", text::shown(hex))))?;
+    Ok(Image { digest, size: None })
+}
+
+fn missing(name: &str) -> Error {
+    malformed(format_args!("it has no {name}"))
+}
+
+fn malformed(why: impl std::fmt::Display) -> Error {
+    Error::new(Exit::Data, "malformed-latest-json", format!("latest.json is not a valid release: {why}"))
+}
+
+#[cfg(test)]
+mod tests;

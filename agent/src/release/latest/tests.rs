@@ -1,0 +1,162 @@
+use proptest::prelude::*;
+use serde_json::{Value, json};
+
+use super::super::Blob;
+use super::*;
+
+fn good() -> Value {
+    json!({
+        "version": "v1.2.3", "architecture": "arm64",
+        "vmlinuz_url": "vmlinuz", "vmlinuz_sha256": "11".repeat(32),
+        "initramfs_url": "https://cdn.example/i", "initramfs_sha256": "22".repeat(32),
+    })
+}
+
+fn with(change: Value) -> Vec<u8> {
+    let mut document = good();
+    for (name, value) in change.as_object().unwrap() {
+        document[name] = value.clone();
+    }
+    document.to_string().into_bytes()
+}
+
+fn read(raw: &[u8]) -> Result<Release> {
+    Latest::parse(raw)?.release()
+}
+
+fn refused(raw: &[u8], reason: &str) -> Error {
+    let e = read(raw).map(|_| ()).unwrap_err();
+    assert_eq!((e.exit, e.reason), (Exit::Data, reason), "{e}");
+    e
+}
+
+#[test]
+fn every_member_is_read() {
+    let latest = Latest::parse(&with(json!({
+        "channel": "beta", "min_compatible_version": "v1.0.0", "release_notes": "notes", "release_date": "2026-01-01",
+        "security_epoch": 7, "board": "edge-1", "initramfs_unpacked_size": 1234, "vmlinuz_sig_url": "k.sig",
+        "initramfs_sig_url": "i.sig", "metadata_sig_url": "m.sig", "something_else": {"kept": "out"},
+    })))
+    .unwrap();
+    let release = latest.release().unwrap();
+    assert_eq!((release.version.to_string().as_str(), release.architecture), ("1.2.3", Architecture::Arm64));
+    assert_eq!((release.channel.as_deref(), release.board.as_deref()), (Some("beta"), Some("edge-1")));
+    assert_eq!(release.min_compatible_version, Some(semver::Version::new(1, 0, 0)));
+    assert_eq!((release.security_epoch, release.initramfs_unpacked_size), (7, Some(1234)));
+    assert_eq!(
+        (release.release_notes.as_deref(), release.release_date.as_deref()),
+        (Some("notes"), Some("2026-01-01"))
+    );
+    assert_eq!(release.kernel, Image { digest: Digest([0x11; 32]), size: None });
+    assert!(release.initramfs.is(&Blob { digest: Digest([0x22; 32]), size: 5 }));
+    assert_eq!(latest.image_urls().unwrap(), ["vmlinuz", "https://cdn.example/i"]);
+    assert_eq!(latest.image_signature_urls(), [Some("k.sig"), Some("i.sig")]);
+    assert_eq!(latest.signature_url(), Some("m.sig"));
+}
+
+#[test]
+fn an_empty_member_is_an_absent_one() {
+    let empty = json!({"channel": "", "min_compatible_version": "", "metadata_sig_url": "", "vmlinuz_sig_url": null});
+    let latest = Latest::parse(&with(empty)).unwrap();
+    let release = latest.release().unwrap();
+    assert_eq!((release.channel, release.min_compatible_version), (None, None));
+    assert_eq!((latest.signature_url(), latest.image_signature_urls()), (None, [None, None]));
+    for member in ["version", "architecture", "vmlinuz_sha256", "initramfs_sha256"] {
+        let e = refused(&with(json!({member: ""})), "malformed-latest-json");
+        assert!(e.message.ends_with(&format!("it has no {member}")), "{e}");
+    }
+}
+
+#[test]
+fn a_claim_needs_no_architecture_and_raises_no_epoch() {
+    let raw = with(json!({"architecture": null, "security_epoch": 7}));
+    refused(&raw, "malformed-latest-json");
+    let claimed = Latest::parse(&raw).unwrap().claimed(Architecture::Amd64).unwrap();
+    assert_eq!((claimed.architecture, claimed.security_epoch), (Architecture::Amd64, 0));
+    let other = Latest::parse(&with(json!({"architecture": "arm64"}))).unwrap();
+    assert_eq!(other.claimed(Architecture::Amd64).unwrap().architecture, Architecture::Arm64);
+}
+
+#[test]
+fn one_spelling_of_a_digest() {
+    for wrong in
+        ["", "11", &"11".repeat(33), &"AA".repeat(32), &format!("sha256:{}", "11".repeat(32)), &"xx".repeat(32)]
+    {
+        refused(&with(json!({"vmlinuz_sha256": wrong})), "malformed-latest-json");
+    }
+}
+
+#[test]
+fn a_document_of_a_registry_is_none_and_neither_is_this_one_there() {
+    let manifest = json!({
+        "schemaVersion": 2, "config": {"mediaType": "x", "digest": Digest([0; 32]), "size": 2},
+        "layers": [
+            {"mediaType": super::super::KERNEL_TYPE, "digest": Digest([1; 32]), "size": 10},
+            {"mediaType": super::super::INITRAMFS_TYPE, "digest": Digest([2; 32]), "size": 10},
+        ],
+        "annotations": {super::super::VERSION: "1.0.0", super::super::ARCHITECTURE: "arm64"},
+    });
+    // Even one that is complete as both.
+    let mut both = good();
+    both.as_object_mut().unwrap().extend(manifest.as_object().unwrap().clone());
+    let both = both.to_string().into_bytes();
+    Release::from_oci_manifest(&both).unwrap();
+    refused(&both, "malformed-latest-json");
+    refused(manifest.to_string().as_bytes(), "malformed-latest-json");
+    assert!(Release::from_oci_manifest(&with(json!({}))).is_err());
+}
+
+#[test]
+fn each_limit_is_the_last_value_that_is_taken() {
+    let mut raw = with(json!({}));
+    raw.resize(limits::LATEST_JSON_BYTES as usize, b' ');
+    read(&raw).unwrap();
+    raw.push(b' ');
+    refused(&raw, "limit-exceeded");
+
+    let text = |member: &str, length: usize| with(json!({member: "x".repeat(length)}));
+    for member in
+        ["channel", "release_date", "board", "vmlinuz_url", "initramfs_url", "vmlinuz_sig_url", "metadata_sig_url"]
+    {
+        read(&text(member, limits::ANNOTATION_BYTES)).unwrap();
+        refused(&text(member, limits::ANNOTATION_BYTES + 1), "limit-exceeded");
+    }
+    read(&text("release_notes", limits::RELEASE_NOTES_BYTES)).unwrap();
+    refused(&text("release_notes", limits::RELEASE_NOTES_BYTES + 1), "limit-exceeded");
+
+    let version = |length: usize| with(json!({"version": format!("1.0.0-{}", "x".repeat(length - 6))}));
+    read(&version(limits::VERSION_BYTES)).unwrap();
+    refused(&version(limits::VERSION_BYTES + 1), "limit-exceeded");
+
+    let nested = |depth: usize| {
+        let more = format!(",\"more\":{}{}}}", "[".repeat(depth - 1), "]".repeat(depth - 1));
+        String::from_utf8(with(json!({}))).unwrap().replacen('}', &more, 1).into_bytes()
+    };
+    read(&nested(limits::JSON_DEPTH)).unwrap();
+    refused(&nested(limits::JSON_DEPTH + 1), "malformed-json");
+}
+
+#[test]
+fn what_is_ambiguous_is_refused() {
+    let raw = String::from_utf8(with(json!({}))).unwrap();
+    refused(raw.replacen('{', "{\"version\":\"1.2.3\",", 1).as_bytes(), "malformed-json");
+    refused(format!("{raw}{raw}").as_bytes(), "malformed-json");
+    refused(b"[\"1.0.0\",null,null,\"arm64\"]", "malformed-latest-json");
+    refused(b"null", "malformed-latest-json");
+    refused(&with(json!({"version": 1})), "malformed-json");
+}
+
+proptest! {
+    #[test]
+    fn any_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
+        let _ = read(&bytes);
+    }
+
+    #[test]
+    fn no_damage_of_a_document_panics(at in any::<prop::sample::Index>(), byte in any::<u8>(), cut in any::<bool>()) {
+        let mut raw = with(json!({"channel": "stable", "security_epoch": 1}));
+        let at = at.index(raw.len());
+        if cut { raw.truncate(at) } else { raw[at] = byte }
+        let _ = read(&raw);
+    }
+}

@@ -1,0 +1,201 @@
+//! Releases on an HTTP server: a `latest.json` and the files that it names.
+
+use std::rc::Rc;
+
+use reqwest::Url;
+
+use super::{Body, Offer, Source, made_for};
+use crate::error::{Error, Exit, Result};
+use crate::fetch::{self, BlobBody, Client, Deadline, FetchOptions};
+use crate::release::{Architecture, Blob, Digest, Image, LATEST_JSON_TYPE, Latest};
+use crate::trust::{FileSignatures, Signature};
+use crate::{limits, text};
+
+const LATEST_JSON: &str = "latest.json";
+
+/// One folder of a server.
+pub struct HttpSource {
+    client: Rc<Client>,
+    /// Of `latest.json`, as it was configured: what it names resolves against this, wherever it is redirected to.
+    document: Url,
+    legacy: bool,
+    origin: String,
+    looked: Option<Rc<Looked>>,
+}
+
+/// What the server said.
+struct Looked {
+    raw: Vec<u8>,
+    latest: Latest,
+    deadline: Deadline,
+}
+
+impl HttpSource {
+    /// `server` is the URL of the folder. With plain `http` in it, its host and port are spoken to without TLS, as if
+    /// `plain_http` listed them. `legacy` accepts servers that sign only the images. No request is sent yet.
+    pub fn new(options: &FetchOptions, server: &str, legacy: bool) -> Result<Self> {
+        let bad = |why: &str| {
+            Error::new(Exit::Config, "bad-server", format!("server {}: {why}", without_secrets(server)))
+                .remedy("Write it as https://host.name/folder, the folder with latest.json.")
+        };
+        let mut folder = Url::parse(server).map_err(|e| bad(&e.to_string()))?;
+        if !matches!(folder.scheme(), "http" | "https") || folder.host_str().is_none_or(str::is_empty) {
+            return Err(bad("it is no http(s) URL"));
+        }
+        if !folder.username().is_empty() || folder.password().is_some() {
+            return Err(bad("a user name or password in it would be sent to whoever the server redirects to"));
+        }
+        if folder.query().is_some() || folder.fragment().is_some() {
+            return Err(bad("it has a query or a fragment"));
+        }
+        if !folder.path().ends_with('/') {
+            folder.set_path(&format!("{}/", folder.path()));
+        }
+        let document = folder.join(LATEST_JSON).map_err(|e| bad(&e.to_string()))?;
+        let mut options = options.clone();
+        if let ("http", Some(host), Some(port)) =
+            (document.scheme(), document.host_str(), document.port_or_known_default())
+        {
+            options.plain_http.push(format!("{host}:{port}"));
+        }
+        let client = Rc::new(Client::new(&options)?);
+        Ok(Self { client, origin: fetch::shown(&document), document, legacy, looked: None })
+    }
+
+    fn looked(&mut self) -> Result<Rc<Looked>> {
+        if let Some(looked) = &self.looked {
+            return Ok(looked.clone());
+        }
+        let deadline = self.client.deadline();
+        let limit = limits::LATEST_JSON_BYTES;
+        let answer = self.client.document(&self.document, "application/json", limit, &self.origin, deadline)?;
+        let raw = answer.good(&self.origin).map_err(|e| match e.reason {
+            "not-found" => e.remedy("Check the server in the settings: latest.json must be in that folder."),
+            _ => e,
+        })?;
+        let latest = Latest::parse(&raw.body).map_err(|e| e.context(&self.origin))?;
+        Ok(self.looked.insert(Rc::new(Looked { raw: raw.body, latest, deadline })).clone())
+    }
+
+    /// A URL of the document, absolute.
+    fn resolve(&self, named: &str) -> Result<Url> {
+        let url = self.document.join(named).ok().filter(|url| matches!(url.scheme(), "http" | "https"));
+        let url = url.and_then(|mut url| fetch::without_login(&mut url).then_some(url));
+        url.ok_or_else(|| {
+            let message = format!("{}: \"{}\" is no http(s) URL", self.origin, text::shown(named));
+            Error::new(Exit::Data, "bad-url", message).remedy("Publish it again with URLs that are right.")
+        })
+    }
+
+    /// What a `.sig` file has; nothing if it is not there.
+    fn signature_file(&self, url: &Url, deadline: Deadline) -> Result<Vec<Signature>> {
+        let what = format!("signature {}", fetch::shown(url));
+        let answer = self.client.document(url, "*/*", limits::SIGNATURE_FILE_BYTES, &what, deadline)?;
+        if matches!(answer.status.as_u16(), 404 | 410) {
+            return Ok(vec![]);
+        }
+        Signature::parse_file(&answer.good(&what)?.body).map_err(|e| e.context(what))
+    }
+
+    /// The signatures over the document itself. Whoever can change the document must not be able to say where they are,
+    /// beyond the server that it came from.
+    fn signatures(&self, looked: &Looked) -> Result<Vec<Signature>> {
+        let beside = || self.resolve(&format!("{LATEST_JSON}.sig"));
+        let url = match looked.latest.signature_url().map(|named| self.resolve(named)).transpose()? {
+            Some(url) if url.origin() == self.document.origin() => url,
+            Some(foreign) => {
+                log::warn!(
+                    "{}: metadata_sig_url names another server and is left out: {}",
+                    self.origin,
+                    fetch::shown(&foreign)
+                );
+                beside()?
+            }
+            None => beside()?,
+        };
+        self.signature_file(&url, looked.deadline)
+    }
+
+    fn file_signatures(&self, looked: &Looked) -> Result<FileSignatures> {
+        let one = |named: Option<&str>| match named {
+            Some(named) => self.signature_file(&self.resolve(named)?, looked.deadline),
+            None => Ok(vec![]),
+        };
+        let [kernel, initramfs] = looked.latest.image_signature_urls();
+        Ok(FileSignatures { kernel: one(kernel)?, initramfs: one(initramfs)? })
+    }
+
+    /// Where an image of the offered release is, and how it is called in messages.
+    fn image(&mut self, digest: Digest) -> Result<(Url, String)> {
+        let looked = self.looked()?;
+        let latest = &looked.latest;
+        let release = latest.claimed(Architecture::current())?;
+        let urls = latest.image_urls()?.map(str::to_owned);
+        let found = [release.kernel, release.initramfs].iter().position(|image| image.digest == digest);
+        let found =
+            found.ok_or_else(|| Error::new(Exit::Internal, "no-such-image", format!("{digest} is not on offer")))?;
+        let url = self.resolve(&urls[found])?;
+        let what = fetch::shown(&url);
+        Ok((url, what))
+    }
+}
+
+/// What is written in the settings may hold a password.
+fn without_secrets(server: &str) -> String {
+    match Url::parse(server) {
+        Ok(url) => format!("\"{}\"", fetch::shown(&url)),
+        Err(_) => "setting".into(),
+    }
+}
+
+impl Source for HttpSource {
+    fn look(&mut self) -> Result<Digest> {
+        self.looked = None;
+        Ok(Digest::of(&self.looked()?.raw))
+    }
+
+    fn offer(&mut self, architecture: Architecture) -> Result<Offer> {
+        let looked = self.looked()?;
+        let signatures = self.signatures(&looked)?;
+        let legacy = signatures.is_empty() && self.legacy;
+        let release = if legacy { looked.latest.claimed(architecture) } else { looked.latest.release() };
+        let release = release.map_err(|e| e.context(&self.origin))?;
+        looked.latest.image_urls().map_err(|e| e.context(&self.origin))?;
+        let remedy = "Name the folder for this architecture in the settings (server=).";
+        made_for(architecture, &release, &self.origin, remedy)?;
+        let file_signatures = legacy.then(|| self.file_signatures(&looked)).transpose()?;
+        Ok(Offer {
+            release,
+            digest: Digest::of(&looked.raw),
+            signed: looked.raw.clone(),
+            signed_type: LATEST_JSON_TYPE.into(),
+            signatures,
+            file_signatures,
+            origin: self.origin.clone(),
+        })
+    }
+
+    fn locate(&mut self, image: Image) -> Result<Blob> {
+        if let Some(blob) = image.blob() {
+            return Ok(blob);
+        }
+        let (url, what) = self.image(image.digest)?;
+        let size = self.client.size(&url, &what, self.client.deadline())?;
+        match size {
+            0 => Err(Error::new(Exit::Data, "size-mismatch", format!("{what} has no bytes"))),
+            size if size > limits::IMAGE_BYTES => {
+                Err(limits::exceeded(what, format_args!("{} bytes", limits::IMAGE_BYTES)))
+            }
+            size => Ok(Blob { digest: image.digest, size }),
+        }
+    }
+
+    fn open(&mut self, blob: &Blob) -> Result<Box<dyn Body>> {
+        let (url, what) = self.image(blob.digest)?;
+        Ok(Box::new(BlobBody::open_named(self.client.clone(), url, blob.size, what)?))
+    }
+
+    fn origin(&self) -> String {
+        self.origin.clone()
+    }
+}
