@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 use kubesolo_update::publish::key::{PrivateKey, PublicFormat};
 use kubesolo_update::publish::registry::Access;
-use kubesolo_update::publish::{self, Images, Metadata, Options, authorities, date};
+use kubesolo_update::publish::{self, Images, Metadata, Options, authorities, date, http};
 use kubesolo_update::release::Architecture;
 use kubesolo_update::trust::KeySet;
 use kubesolo_update::{Error, Exit, Result, release};
@@ -34,10 +34,14 @@ Exit codes:
   78  a key or the configuration is not usable";
 
 const PUBLISH_HELP: &str = "\
-Example:
+Examples:
   kubesolo-release publish registry.example.com/os --version 1.2.0 --channel stable \\
       --amd64 vmlinuz kubesolo-os.gz --arm64 vmlinuz-arm64 kubesolo-os-arm64.gz \\
       --key keys/private.pem --release-notes @NEWS --also-tag v1.2.0";
+
+const PUBLISH_HTTP: &str = "\
+  kubesolo-release publish --http www --url https://updates.example.com/os --version 1.2.0 \\
+      --channel stable --amd64 vmlinuz kubesolo-os.gz --key keys/private.pem";
 
 const SIGN_HELP: &str = "\
 Examples:
@@ -116,13 +120,20 @@ impl From<Network> for Access {
 ///
 /// The tag moves last: no device sees it on something unsigned or incomplete. Running it again is safe.
 #[derive(Args)]
-#[command(after_help = PUBLISH_HELP)]
+#[command(after_help = format!("{PUBLISH_HELP}\n{PUBLISH_HTTP}"))]
+#[command(group = ArgGroup::new("place").required(true).args(["reference", "http"]))]
 #[command(group = ArgGroup::new("images").required(true).multiple(true).args(["amd64", "arm64"]))]
 #[command(group = ArgGroup::new("signing").required(true).multiple(true).args(["key", "unsigned"]))]
 struct Publish {
     /// Where to; without a tag, the tag is the channel
     #[arg(value_name = "HOST[:PORT]/PATH[:TAG]")]
-    reference: String,
+    reference: Option<String>,
+    /// Write a tree of files for an HTTP server instead: below DIR, a folder for each architecture
+    #[arg(long, value_name = "DIR")]
+    http: Option<PathBuf>,
+    /// The URL that DIR will have; agents of KubeSolo OS up to 0.3 need it
+    #[arg(long, requires = "http")]
+    url: Option<String>,
     /// Version of the release (SemVer)
     #[arg(long, value_parser = version)]
     version: semver::Version,
@@ -157,7 +168,7 @@ struct Publish {
     #[arg(long)]
     board: Option<String>,
     /// Another tag to move to the release; may be given more than once
-    #[arg(long, value_name = "TAG")]
+    #[arg(long, value_name = "TAG", conflicts_with = "http")]
     also_tag: Vec<String>,
     /// Publish the kernel even if it is not a known kind of Linux boot image
     #[arg(long)]
@@ -323,12 +334,19 @@ fn publish(args: Publish) -> Result<()> {
             Some(Images { architecture, kernel, initramfs })
         })
         .collect();
-    let options = Options {
-        access: args.network.into(),
-        unchecked_kernel: args.unsafe_unchecked_kernel,
-        also_tags: args.also_tag,
+    let unchecked_kernel = args.unsafe_unchecked_kernel;
+    if let Some(folder) = &args.http {
+        let options = http::Options { url: args.url, unchecked_kernel };
+        for (architecture, digest) in http::publish(folder, &metadata, &images, &keys, &options)? {
+            println!("{architecture}      {digest} {}/{architecture}/latest.json", folder.display());
+        }
+        return Ok(());
+    }
+    let Some(reference) = args.reference else {
+        return Err(Error::new(Exit::Usage, "no-place", "give a reference, or --http"));
     };
-    let published = publish::release(&args.reference, &metadata, &images, &keys, &options)?;
+    let options = Options { access: args.network.into(), unchecked_kernel, also_tags: args.also_tag };
+    let published = publish::release(&reference, &metadata, &images, &keys, &options)?;
     println!("published  {}", published.reference);
     println!("index      {}", published.index);
     for (architecture, digest) in &published.manifests {

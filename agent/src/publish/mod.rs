@@ -4,6 +4,7 @@ pub mod authorities;
 pub mod credentials;
 pub mod date;
 mod failure;
+pub mod http;
 pub mod initramfs;
 pub mod inspect;
 pub mod kernel;

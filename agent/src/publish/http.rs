@@ -1,0 +1,221 @@
+//! A release as a tree of files for any HTTP server.
+
+use std::fs::{self, File};
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+
+use reqwest::Url;
+use serde_json::{Map, Value};
+
+use super::key::PrivateKey;
+use super::{Images, Metadata, blob, check_set, initramfs, kernel};
+use crate::error::{Context as _, Error, Exit, Result};
+use crate::release::{Architecture, Blob, Digest, Latest, Release};
+use crate::text;
+
+/// Folder for what `latest.json` names. Files in it are never changed: their names tell their content.
+const FILES: &str = "files";
+
+/// How a tree is written.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// The URL that the tree will have. With it, `latest.json` has whole URLs, which the agents of KubeSolo OS up to 0.3
+    /// need; without it the tree can be moved.
+    pub url: Option<String>,
+    /// Skip the check that the kernel is one.
+    pub unchecked_kernel: bool,
+}
+
+/// Writes a release below `folder`: for each architecture a folder of that name with `latest.json`, its signature and the
+/// images. Returns the digest of each `latest.json`.
+///
+/// A device sees the old release or the new one: what `latest.json` names has names of its own and is complete before it,
+/// and it is replaced in one step. All architectures are complete before the first one is.
+pub fn publish(
+    folder: &Path,
+    metadata: &Metadata,
+    images: &[Images],
+    keys: &[PrivateKey],
+    options: &Options,
+) -> Result<Vec<(Architecture, Digest)>> {
+    check_set(images.iter().map(|images| images.architecture))?;
+    let base = options.url.as_deref().map(base).transpose()?;
+    // Everything that can be refused is refused before the first byte is written.
+    let trees = images
+        .iter()
+        .map(|images| Tree::new(folder, base.as_ref(), metadata, images, keys, options))
+        .collect::<Result<Vec<_>>>()?;
+    trees.iter().try_for_each(|tree| tree.add_files(keys))?;
+    trees.iter().try_for_each(Tree::switch)?;
+    Ok(trees.iter().map(|tree| (tree.images.architecture, Digest::of(&tree.document))).collect())
+}
+
+fn base(url: &str) -> Result<Url> {
+    let bad = |why: &str| {
+        Error::new(Exit::Usage, "bad-url", format!("\"{}\" cannot be where the tree is: {why}", text::shown(url)))
+            .remedy("Give the URL of the folder, as https://host.name/folder.")
+    };
+    let mut base = Url::parse(url).map_err(|e| bad(&e.to_string()))?;
+    let plain = base.username().is_empty() && base.password().is_none() && base.query().is_none();
+    if !matches!(base.scheme(), "http" | "https") || !plain || base.fragment().is_some() {
+        return Err(bad("it is not the http(s) URL of a folder"));
+    }
+    if !base.path().ends_with('/') {
+        base.set_path(&format!("{}/", base.path()));
+    }
+    Ok(base)
+}
+
+/// One architecture.
+struct Tree<'a> {
+    images: &'a Images,
+    folder: PathBuf,
+    kernel: Named,
+    initramfs: Named,
+    document: Vec<u8>,
+    /// Name below `folder`, and content; `None` when it is unsigned.
+    signature: Option<(String, Vec<u8>)>,
+}
+
+/// An image and its name below the folder.
+struct Named {
+    blob: Blob,
+    name: String,
+}
+
+impl Named {
+    fn new(path: &Path, title: &str) -> Result<Self> {
+        let blob = blob(path)?;
+        Ok(Self { blob, name: format!("{FILES}/{title}-{}", &blob.digest.hex()[..16]) })
+    }
+}
+
+impl<'a> Tree<'a> {
+    fn new(
+        root: &Path,
+        base: Option<&Url>,
+        metadata: &Metadata,
+        images: &'a Images,
+        keys: &[PrivateKey],
+        options: &Options,
+    ) -> Result<Self> {
+        let architecture = images.architecture.to_string();
+        if !options.unchecked_kernel {
+            kernel::check(&images.kernel, images.architecture)?;
+        }
+        let unpacked = initramfs::unpacked_size(&images.initramfs)?;
+        let (kernel, initramfs) =
+            (Named::new(&images.kernel, "vmlinuz")?, Named::new(&images.initramfs, "kubesolo-os.gz")?);
+        let url = |name: &str| match base {
+            Some(base) => format!("{base}{architecture}/{name}"),
+            None => name.to_owned(),
+        };
+        let mut document = Map::new();
+        let mut put = |key: &str, value: Option<Value>| document.extend(value.map(|value| (key.to_owned(), value)));
+        put("version", Some(metadata.version.to_string().into()));
+        put("channel", Some(metadata.channel.clone().into()));
+        put("architecture", Some(architecture.clone().into()));
+        put("release_date", Some(metadata.release_date.clone().into()));
+        put("min_compatible_version", metadata.min_compatible_version.as_ref().map(|v| v.to_string().into()));
+        put("release_notes", metadata.release_notes.clone().map(Into::into));
+        put("security_epoch", metadata.security_epoch.map(Into::into));
+        put("board", metadata.board.clone().map(Into::into));
+        put("initramfs_unpacked_size", Some(unpacked.into()));
+        for (title, image) in [("vmlinuz", &kernel), ("initramfs", &initramfs)] {
+            put(&format!("{title}_url"), Some(url(&image.name).into()));
+            put(&format!("{title}_sha256"), Some(image.blob.digest.hex().into()));
+            put(&format!("{title}_sig_url"), keys.first().map(|_| url(&signature_of(&image.name)).into()));
+        }
+        // A signature in its own place: a device that has the old document never gets the new signature.
+        let id = Digest::of(Value::Object(document.clone()).to_string().as_bytes()).hex();
+        let signature = keys.first().map(|_| format!("{FILES}/latest.json-{}.sig", &id[..16]));
+        if let Some(name) = &signature {
+            document.insert("metadata_sig_url".into(), url(name).into());
+        }
+        let mut document =
+            serde_json::to_vec_pretty(&Value::Object(document)).context(Exit::Internal, "json", "write latest.json")?;
+        document.push(b'\n');
+        // The device's own parser and limits have the last word.
+        let refused = |e: Error| e.context(format!("no device would take the {architecture} release"));
+        let read: Release = Latest::parse(&document).and_then(|latest| latest.release()).map_err(refused)?;
+        if !read.kernel.is(&kernel.blob) || !read.initramfs.is(&initramfs.blob) {
+            return Err(Error::new(Exit::Internal, "document-differs", "latest.json is not what was meant"));
+        }
+        let signature = signature.map(|name| (name, signatures(keys, &document)));
+        Ok(Self { images, folder: root.join(architecture), kernel, initramfs, document, signature })
+    }
+
+    /// Everything but `latest.json`: what devices read now is not touched.
+    fn add_files(&self, keys: &[PrivateKey]) -> Result<()> {
+        let files = self.folder.join(FILES);
+        fs::create_dir_all(&files).context(Exit::CannotWrite, "not-written", format!("create {}", files.display()))?;
+        for (path, image) in [(&self.images.kernel, &self.kernel), (&self.images.initramfs, &self.initramfs)] {
+            let target = self.folder.join(&image.name);
+            if blob(&target).ok() != Some(image.blob) {
+                copy(path, &target)?;
+                if blob(&target)? != image.blob {
+                    let message = format!("{} changed while it was copied", path.display());
+                    return Err(Error::new(Exit::Data, "file-changed", message).remedy("Publish again."));
+                }
+            }
+            if let Some(key) = keys.first() {
+                let bytes = fs::read(&target).context(
+                    Exit::Unavailable,
+                    "image-unreadable",
+                    format!("read {}", target.display()),
+                )?;
+                put(&self.folder.join(signature_of(&image.name)), &key.sign(&bytes))?;
+            }
+        }
+        match &self.signature {
+            Some((name, bytes)) => put(&self.folder.join(name), bytes),
+            None => Ok(()),
+        }
+    }
+
+    fn switch(&self) -> Result<()> {
+        if let Some((_, bytes)) = &self.signature {
+            put(&self.folder.join("latest.json.sig"), bytes)?;
+        } else {
+            // That of an earlier release.
+            let _ = fs::remove_file(self.folder.join("latest.json.sig"));
+        }
+        put(&self.folder.join("latest.json"), &self.document)
+    }
+}
+
+fn signature_of(name: &str) -> String {
+    format!("{name}.sig")
+}
+
+/// One signature as its 64 bytes, which OpenSSL and old agents read; several as lines.
+fn signatures(keys: &[PrivateKey], document: &[u8]) -> Vec<u8> {
+    match keys {
+        [key] => key.sign(document).to_vec(),
+        keys => keys.iter().flat_map(|key| format!("{}\n", hex::encode(key.sign(document))).into_bytes()).collect(),
+    }
+}
+
+/// A file under its name is whole, whenever it is read.
+fn replace(target: &Path, fill: impl FnOnce(&mut File) -> std::io::Result<()>) -> Result<()> {
+    let mut new = target.as_os_str().to_owned();
+    new.push(".new");
+    let write = || {
+        let mut file = File::create(&new)?;
+        fill(&mut file)?;
+        file.sync_all()?;
+        fs::rename(&new, target)?;
+        File::open(target.parent().unwrap_or(Path::new(".")))?.sync_all()
+    };
+    write().context(Exit::CannotWrite, "not-written", format!("write {}", target.display()))
+}
+
+fn put(target: &Path, bytes: &[u8]) -> Result<()> {
+    replace(target, |file| file.write_all(bytes))
+}
+
+fn copy(from: &Path, target: &Path) -> Result<()> {
+    let mut from_file =
+        File::open(from).context(Exit::Unavailable, "image-unreadable", format!("read {}", from.display()))?;
+    replace(target, |file| std::io::copy(&mut from_file, file).map(drop))
+}
