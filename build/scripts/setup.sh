@@ -6,7 +6,7 @@
 #     try    docker-registry and cpio, unpacked under target/tools: needs no root
 #     qemu   QEMU, UEFI firmware, GRUB, the tools that build a disk, a Debian kernel
 #     lint   rustfmt, clippy, shellcheck, grub-script-check
-#     test   rust, try and qemu
+#     test   rust, try and qemu, nginx, and other tools to compare with
 #     test-all  test and lint, and initramfs-tools
 set -eu
 cd "$(dirname "$0")/../.."
@@ -54,15 +54,23 @@ need_rust() {
 }
 
 need_try() {
-    for tool in docker-registry cpio; do
-        command -v $tool >/dev/null && continue
-        [ -x target/tools/usr/bin/$tool ] || [ -x target/tools/bin/$tool ] && continue
+    need_unpacked docker-registry cpio
+}
+
+# need_unpacked TOOL...: each is a package of the same name that runs from wherever it lies.
+need_unpacked() {
+    for tool in "$@"; do
+        command -v "$tool" >/dev/null && continue
+        for place in bin usr/bin usr/sbin; do
+            [ ! -x "target/tools/$place/$tool" ] || continue 2
+        done
         say "unpacking $tool into target/tools, without installing it"
-        apt_unpack target/tools $tool
+        apt_unpack target/tools "$tool"
     done
 }
 
 need_oracles() {
+    need_unpacked nginx
     need openssl openssl 'makes and verifies signatures beside ours'
     need skopeo skopeo 'reads and copies releases beside ours'
     oracles=1

@@ -118,7 +118,8 @@ impl Device {
 
     /// The arguments of a command of this device that needs no source, `--cmdline` once it was booted.
     pub fn local<'a>(&self, arguments: &[&'a str]) -> Vec<&'a str> {
-        let mut all = vec!["--conf", "/dev/null", "--state", "S/state.json"];
+        let conf = if self.path("conf").exists() { "conf" } else { "/dev/null" };
+        let mut all = vec!["--conf", conf, "--state", "S/state.json"];
         all.extend(arguments);
         all.extend(["--slot-a", "A", "--slot-b", "B", "--bootenv", "grub:grubenv"]);
         if self.path("cmdline").exists() {
@@ -141,6 +142,12 @@ impl Device {
     /// `check` and `apply` from `os:stable` of a server on loopback, with the key `K`.
     pub fn from(&self, server: &impl AsRef<str>, arguments: &[&str]) -> Ran {
         self.run(&[&self.asking(server, arguments)[..], &["--pubkey", "K"]].concat())
+    }
+
+    /// The same from the folder `os` of an HTTP server.
+    pub fn over_http(&self, server: &impl AsRef<str>, arguments: &[&str]) -> Ran {
+        let url = format!("http://{}/os", server.as_ref());
+        self.run(&[&self.local(arguments)[..], &["--server", &url, "--pubkey", "K"]].concat())
     }
 
     /// The arguments for it, but for the key.

@@ -25,6 +25,8 @@ impl AsRef<str> for Fault {
 /// What was asked.
 #[derive(Clone, Debug)]
 pub struct Request {
+    /// `GET` or `HEAD`.
+    pub method: String,
     /// Path and query.
     pub path: String,
     /// Names in lower case.
@@ -82,12 +84,14 @@ impl Fault {
 
 fn read(stream: &TcpStream) -> Option<Request> {
     let mut lines = BufReader::new(stream).lines().map_while(Result::ok);
-    let path = lines.next()?.split(' ').nth(1)?.to_owned();
+    let first = lines.next()?;
+    let mut words = first.split(' ').map(str::to_owned);
+    let (method, path) = (words.next()?, words.next()?);
     let headers = lines
         .take_while(|line| !line.is_empty())
         .filter_map(|line| line.split_once(": ").map(|(n, v)| (n.to_ascii_lowercase(), v.to_owned())))
         .collect();
-    Some(Request { path, headers, earlier: 0 })
+    Some(Request { method, path, headers, earlier: 0 })
 }
 
 /// Writes a whole answer. `headers` are whole lines, each with its end.

@@ -167,7 +167,10 @@ impl Answer {
 
 /// A program of the system, or of the tools that the set-up put below `target`.
 pub fn find(program: &str) -> Option<PathBuf> {
-    let tools = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/tools/usr/bin");
+    let tools = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/tools/usr");
     let path = std::env::var_os("PATH").unwrap_or_default();
-    std::env::split_paths(&path).chain([tools, "/usr/sbin".into()]).map(|dir| dir.join(program)).find(|p| p.is_file())
+    std::env::split_paths(&path)
+        .chain([tools.join("bin"), tools.join("sbin"), "/usr/sbin".into()])
+        .map(|dir| dir.join(program))
+        .find(|p| p.is_file())
 }
