@@ -118,10 +118,6 @@ block() { # NAME=VALUE...: a GRUB environment block, padded to 1024 bytes
 block ks_v=1 active_slot=A boot_success=1 boot_counter=3 ks_good=A ks_a=good ks_b=void ks_trial=00000000 ks_seal=A1 \
     ks_end=1 >"$work/grubenv"
 block ks_v=1 ks_good=A ks_a=good ks_b=void ks_end=1 >"$work/ksenv2"
-for name in vmlinuz kubesolo-os.gz; do
-    mkdir -p "$work/names/$name"
-    echo 'By this file GRUB sees which name a hash file lists.' >"$work/names/$name/$name"
-done
 # Sectors per cluster: FAT32 must have 65525 clusters; with more than one each file of the environment is in one piece.
 if [ "$esp" -lt 68 ]; then cluster=1; elif [ "$esp" -lt 136 ]; then cluster=2; elif [ "$esp" -lt 272 ]; then cluster=4; else cluster=8; fi
 export MTOOLS_SKIP_CHECK=1
@@ -131,7 +127,6 @@ mmd -i "$fat" ::/EFI ::/EFI/BOOT ::/grub
 mcopy -i "$fat" "$loader/BOOTX64.EFI" ::/EFI/BOOT/BOOTX64.EFI
 mcopy -i "$fat" "$grub_cfg" ::/grub/grub.cfg
 mcopy -i "$fat" "$work/grubenv" "$work/ksenv2" ::/grub/
-mcopy -i "$fat" -s "$work/names" ::/grub/
 if [ -n "${KERNEL_ARGS:-}" ]; then
     case $KERNEL_ARGS in *[\'\"\\\$]*) fail "KERNEL_ARGS: quotes, \$ and \\ are not possible" 64 ;; esac
     printf 'set ks_args="%s"\n' "$KERNEL_ARGS" >"$work/kernel-args.cfg"

@@ -17,7 +17,7 @@ use bootenv::protocol::{FOREIGN_SEAL, Second, SlotState, State, View};
 use bootenv::{Slot, TrialId};
 
 use crate::cells::{Seeded, covering};
-use crate::image::{Content, Disk, INITRAMFS, KERNEL, Plan, Size, hash_line};
+use crate::image::{Content, Disk, INITRAMFS, KERNEL, Plan, Size};
 use crate::machine::{Device, Machine};
 use crate::runner::Run;
 use crate::{Result, stub};
@@ -62,15 +62,6 @@ const VARIANTS: &[Variant] = &[
         name: "initramfs' hash file empty",
         class: Files::Load,
         spoil: |disk, slot| disk.put_slot_file(slot, "kubesolo-os.gz.sha256", b""),
-    },
-    Variant {
-        name: "kernel's hash file lists the initramfs",
-        class: Files::Load,
-        spoil: |disk, slot| {
-            let line = hash_line(INITRAMFS, &disk.slot_file(slot, INITRAMFS)?);
-            disk.put_slot_file(slot, KERNEL, &stub::kernel(&format!("\nks-stub: unlisted {slot}: ")))?;
-            disk.put_slot_file(slot, "vmlinuz.sha256", line.as_bytes())
-        },
     },
     Variant {
         name: "hash file without a hash",
@@ -464,7 +455,6 @@ fn wanted(cell: &Cell, decision: &Decision) -> Option<String> {
     let slot = start.slot;
     let (kernel, initramfs) = match VARIANTS[cell.files[slot as usize]].name {
         "kernel changed" => (format!("changed {slot}"), format!("initramfs {slot}")),
-        "kernel's hash file lists the initramfs" => (format!("unlisted {slot}"), format!("initramfs {slot}")),
         "initramfs changed" => (format!("kernel {slot}"), "changed".to_owned()),
         _ => (format!("kernel {slot}"), format!("initramfs {slot}")),
     };

@@ -178,8 +178,7 @@ pub(super) fn power_cuts(run: &Run) -> Result<()> {
     let pair = Pair::build(run, Then::Idle)?;
     let activated = pair.activate()?;
     let mut machine = pair.power_on(run)?;
-    // GRUB has found out which name the hash file lists, and hashes 8 MB now.
-    machine.wait_for("vmlinuz: HASH MISMATCH")?;
+    machine.wait_for("ks: hashing slot=B")?;
     machine.power_cut()?;
     expect("the environment in the first try", &pair.state()?, &State { counter: 2, ..activated })?;
     for counter in [1, 0] {
