@@ -8,12 +8,11 @@ use std::fs;
 use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::process::Command;
 use std::time::Duration;
 
 use bootenv::Slot;
 use bootenv::protocol::SlotState;
-use cli_support::{Device, Ran, Tree, publish};
+use cli_support::{Device, Ran, Tree, on_tiny_slot, publish};
 use common::fault::{self, Fault, Request, World};
 use common::registry::Registry;
 use common::{bytes, descriptor, index, manifest, referrers, sign, signature_manifest};
@@ -351,25 +350,6 @@ fn slots_that_cannot_take_the_release_are_refused_before_anything_is_erased() {
     let twice = device.asking(&registry, &["apply", "--json"]).into_iter().map(|a| if a == "B" { "A" } else { a });
     device.run(&twice.collect::<Vec<_>>()).refused(78, "slot-unusable");
     assert_eq!(device.env_bytes(), before);
-}
-
-/// Runs the program with a tiny filesystem as slot B, in a mount namespace of its own; `None` where that is not allowed.
-fn on_tiny_slot(device: &Device, options: &str, arguments: &[&str], meanwhile: &str) -> Option<Ran> {
-    let script =
-        "mount -t tmpfs -o $0 tiny B || exit 99; eval \"$1\"; shift; \"$@\"; code=$?; ls B >listing; exit $code";
-    let unshare = || {
-        let mut unshare = Command::new("unshare");
-        unshare.args(if nix::unistd::geteuid().is_root() { &["-m"][..] } else { &["-rm"] });
-        unshare.current_dir(device.dir.path());
-        unshare
-    };
-    if !unshare().args(["mount", "-t", "tmpfs", "none", "B"]).status().is_ok_and(|status| status.success()) {
-        println!("skipped: no filesystem can be mounted here");
-        return None;
-    }
-    let program = env!("CARGO_BIN_EXE_kubesolo-update");
-    let all = [&["sh", "-c", script, options, meanwhile, program], arguments].concat();
-    Some(unshare().args(all).output().unwrap().into())
 }
 
 #[test]

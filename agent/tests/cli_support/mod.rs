@@ -303,6 +303,25 @@ impl Ran {
     }
 }
 
+/// Runs the program with a tiny filesystem as slot B, in a mount namespace of its own; `None` where that is not allowed.
+pub fn on_tiny_slot(device: &Device, options: &str, arguments: &[&str], meanwhile: &str) -> Option<Ran> {
+    let script =
+        "mount -t tmpfs -o $0 tiny B || exit 99; eval \"$1\"; shift; \"$@\"; code=$?; ls B >listing; exit $code";
+    let unshare = || {
+        let mut unshare = Command::new("unshare");
+        unshare.args(if nix::unistd::geteuid().is_root() { &["-m"][..] } else { &["-rm"] });
+        unshare.current_dir(device.dir.path());
+        unshare
+    };
+    if !unshare().args(["mount", "-t", "tmpfs", "none", "B"]).status().is_ok_and(|status| status.success()) {
+        println!("skipped: no filesystem can be mounted here");
+        return None;
+    }
+    let program = env!("CARGO_BIN_EXE_kubesolo-update");
+    let all = [&["sh", "-c", script, options, meanwhile, program], arguments].concat();
+    Some(unshare().args(all).output().unwrap().into())
+}
+
 /// A key made from one byte, so that runs are alike.
 pub fn key(seed: u8) -> PrivateKey {
     let scratch = TempDir::new().unwrap();

@@ -105,6 +105,20 @@ fn images_that_are_not_there_or_too_large_are_known_before_anything_is_erased() 
 }
 
 #[test]
+fn room_is_asked_for_before_anything_is_fetched_or_erased() {
+    let server = Site::new("1.0.0", b"kernel", &vec![7; 1_500_000]).serve();
+    let device = Device::new();
+    let url = format!("http://{}/os", server.address);
+    let all = [&device.local(&["apply", "--json"])[..], &["--server", &url, "--pubkey", "K"]].concat();
+    let before = (device.tree("A"), device.env_bytes());
+    let Some(ran) = cli_support::on_tiny_slot(&device, "size=1M", &all, "echo kept >B/vmlinuz") else { return };
+    ran.refused(73, "no-space");
+    assert_eq!(fs::read_to_string(device.path("listing")).unwrap(), "vmlinuz\n");
+    assert!((device.tree("A"), device.env_bytes()) == before);
+    assert!(server.requests().iter().all(|r| r.method == "HEAD" || r.path.contains("latest.json")));
+}
+
+#[test]
 fn an_image_that_is_not_the_signed_one_leaves_the_slot_void() {
     let site = Site::small();
     for image in ["vmlinuz", "kubesolo-os.gz"] {

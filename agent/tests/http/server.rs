@@ -1,8 +1,10 @@
 //! What a real nginx serves, and how it is asked.
 
 use std::path::Path;
+use std::sync::{Arc, Mutex};
 
 use crate::cli_support::{self, Device};
+use crate::common::fault::World;
 use crate::common::nginx::Nginx;
 use crate::common::{images, tls};
 use crate::*;
@@ -46,6 +48,49 @@ fn a_device_updates_twice_and_asks_once_when_nothing_is_new() {
         }
     }
     device.here(&["verify"]).code(0).says(&["1.0.0, signed by", "1.1.0, signed by"]);
+}
+
+/// A registry names the manifest through an index and the signatures through a list: what led where is remembered.
+#[test]
+fn a_registry_is_asked_once_too_when_nothing_is_new() {
+    let world = World::new(1000);
+    let (device, shared) = (Device::new(), Arc::new(Mutex::new(world.clone())));
+    let served = shared.clone();
+    let server = Fault::start(move |request, out| served.lock().unwrap().answer(request, out));
+    let asked = |arguments: &[&str]| {
+        let before = server.requests().len();
+        let said = device.from(&server, arguments).code(0).stdout;
+        (paths(&server)[before..].to_vec(), said)
+    };
+    let tag = vec!["/v2/os/manifests/stable".to_owned()];
+    device.from(&server, &["apply"]).code(0);
+    assert_eq!(asked(&["apply"]).0, tag, "staged");
+    device.here(&["activate"]).code(0);
+    device.power_on();
+    device.here(&["healthcheck"]).code(0).says(&["committed"]);
+    for arguments in [&["check", "--json"][..], &["apply", "--json"]] {
+        let (paths, said) = asked(arguments);
+        assert!(paths == tag && said.contains("up-to-date"), "{paths:?} {said}");
+    }
+    // A hint that is wrong or lost costs requests, and nothing else.
+    let before = device.state();
+    for hint in [json!(null), json!({"document": Digest([1; 32]), "release": before["last_offer"]["release"]})] {
+        let mut state = before.clone();
+        state["last_offer"] = hint;
+        device.write("S/state.json", state.to_string().as_bytes());
+        let (paths, said) = asked(&["check", "--json"]);
+        assert!(paths.len() > 3 && said.contains("up-to-date"), "{paths:?} {said}");
+        assert_eq!(asked(&["apply"]).0.len(), paths.len());
+        assert_eq!(asked(&["check"]).0, tag);
+    }
+    // Another index that leads to the same release, as when an architecture is added.
+    let manifest = world.manifest.clone();
+    shared.lock().unwrap().tag("stable", &common::bytes(&common::index(&[("amd64", &manifest), ("arm64", b"{}")])));
+    assert!(asked(&["apply"]).0.len() > 3);
+    assert_eq!(asked(&["check"]).0, tag);
+    // A key that did not sign it must be told so, and looks for other signatures.
+    device.save_key(&cli_support::key(2), "K");
+    device.from(&server, &["check", "--json"]).refused(77, "signature-unknown-key");
 }
 
 #[test]
