@@ -31,7 +31,7 @@ esac
 given=0
 images() {
     [ -n "$2$3" ] || return 0
-    [ -n "$2" ] && [ -n "$3" ] || usage "$1 needs both a kernel and an initramfs"
+    if [ -z "$2" ] || [ -z "$3" ]; then usage "$1 needs both a kernel and an initramfs"; fi
     given=1
 }
 images amd64 "${AMD64_KERNEL:-}" "${AMD64_INITRAMFS:-}"
