@@ -3,18 +3,24 @@
 .PHONY: help try demo agent kernel initramfs image lint test test-all prove qemu
 export PATH := $(PATH):/usr/sbin:/sbin:$(CURDIR)/target/tools/usr/bin:$(CURDIR)/target/tools/bin
 
+# One target, one profile and one set of features for whatever is built to be tried here, so that nothing is compiled
+# twice. Static, because the device has no libraries: see build-agent.sh, which builds the same, and by itself for release.
+export CARGO_BUILD_TARGET := x86_64-unknown-linux-gnu
+export CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUSTFLAGS := -C target-feature=+crt-static
+built := $(or $(CARGO_TARGET_DIR),target)/$(CARGO_BUILD_TARGET)/debug
+
 help: ## This list
 	@sed -n 's/^\([a-z%-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
 
 try: ## The agent on folders, against a real registry on loopback: half a minute, no root
 	@build/scripts/setup.sh rust try
-	@cargo build --locked -p kubesolo-update -p bootenv --bins --examples
+	@PROFILE=dev build/scripts/build-agent.sh
 	@build/scripts/try.sh
 
 demo: ## A virtual device updates itself from a registry, and comes back from a bad release
 	@build/scripts/setup.sh rust qemu try
-	@build/scripts/build-agent.sh
-	@cargo run --quiet --locked -p qemu-tests -- demo
+	@PROFILE=dev build/scripts/build-agent.sh
+	@$(built)/qemu-tests demo
 
 agent: ## Static binaries for the device: target/dist/amd64
 	@build/scripts/setup.sh rust
@@ -37,17 +43,17 @@ lint: ## Format, clippy, shellcheck, grub-script-check
 
 test: ## Everything fast, and the main stories on virtual devices
 	@build/scripts/setup.sh test
-	@build/scripts/build-agent.sh
-	cargo test --workspace --locked
-	cargo run --quiet --locked -p qemu-tests -- quick
+	@PROFILE=dev build/scripts/build-agent.sh
+	cargo test --workspace --locked --no-fail-fast
+	$(built)/qemu-tests quick
 
-test-all: ## make lint, make test, and all stories
+test-all: ## make lint, make test with the release build, and all stories
 	@build/scripts/setup.sh test-all
 	build/scripts/lint.sh
 	@build/scripts/build-agent.sh
-	cargo test --workspace --locked
+	cargo test --workspace --locked --no-fail-fast
 	cargo test --locked -p bootenv --test model -- --ignored
-	cargo run --quiet --locked -p qemu-tests -- all
+	$(built)/qemu-tests all
 
 prove: ## Every power cut of whole updates, and power cuts at random moments: half an hour
 	@build/scripts/setup.sh test
@@ -56,9 +62,10 @@ prove: ## Every power cut of whole updates, and power cuts at random moments: ha
 
 qemu-%: ## One story on a virtual device, by its name; make qemu lists them
 	@build/scripts/setup.sh rust qemu try
-	@build/scripts/build-agent.sh
-	cargo run --quiet --locked -p qemu-tests -- $*
+	@PROFILE=dev build/scripts/build-agent.sh
+	$(built)/qemu-tests $*
 
 qemu: ## The names of the stories
 	@build/scripts/setup.sh rust
-	@cargo run --quiet --locked -p qemu-tests
+	@PROFILE=dev build/scripts/build-agent.sh
+	@$(built)/qemu-tests

@@ -2,7 +2,8 @@
 # Builds the two commands as static binaries that run in a bare initramfs: target/dist/amd64/kubesolo-{update,release}.
 #
 #   build/scripts/build-agent.sh
-#     PROFILE=dev  for a quick build, several times as large
+#     PROFILE=release  small and slow to build: what a device gets (the default)
+#     PROFILE=dev      quick, with all programs of the workspace: what `make try`, `make demo` and `make test` run
 set -eu
 cd "$(dirname "$0")/../.."
 
@@ -11,15 +12,23 @@ cd "$(dirname "$0")/../.."
 target=x86_64-unknown-linux-gnu
 export CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUSTFLAGS='-C target-feature=+crt-static'
 
-profile=${PROFILE:-release}
-case $profile in
-    dev) built=${CARGO_TARGET_DIR:-target}/$target/debug ;;
-    *) built=${CARGO_TARGET_DIR:-target}/$target/$profile ;;
-esac
+built=${CARGO_TARGET_DIR:-target}/$target
 into=target/dist/amd64
 mkdir -p "$into"
 
-cargo build --quiet --profile "$profile" --target "$target" -p kubesolo-update --bins
+profile=${PROFILE:-release}
+case $profile in
+    release)
+        cargo build --locked --release --target "$target" -p kubesolo-update --bins
+        built=$built/release
+        ;;
+    dev)
+        # Examples ask for the features that tests have: what is compiled here is not compiled again for the tests.
+        cargo build --locked --target "$target" --workspace --bins --examples
+        built=$built/debug
+        ;;
+    *) echo "build-agent: PROFILE=$profile is neither release nor dev" >&2; exit 64 ;;
+esac
 
 for name in kubesolo-update kubesolo-release; do
     # A dynamic binary names its loader; there is none on the device.

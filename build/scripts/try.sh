@@ -5,7 +5,7 @@ set -eu
 cd "$(dirname "$0")/../.."
 PATH=$PATH:/usr/sbin:/sbin:$PWD/target/tools/usr/bin:$PWD/target/tools/bin
 
-bin=${CARGO_TARGET_DIR:-$PWD/target}/debug
+bin=${CARGO_TARGET_DIR:-$PWD/target}/${CARGO_BUILD_TARGET:+$CARGO_BUILD_TARGET/}debug
 here=$PWD/target/try
 rm -rf "$here"
 mkdir -p "$here/A" "$here/B" "$here/data" "$here/health.d" "$here/root"
