@@ -232,8 +232,15 @@ fn table(strength: usize) -> Vec<Cell> {
         let main = invalid[kind % invalid.len()].clone();
         cells.push(Cell { main, second: seconds[r[0]].clone(), files: [files(r[1]), files(r[2])], can_save: true });
     }
-    // Each single damage of the slot that is wanted, beside a whole one.
+    // The slot that comes first is the worse one, and both are whole.
     let whole = 0;
+    for (worse, better) in [(1, 0), (2, 0), (2, 1)] {
+        for (good, a, b) in [(0, worse, better), (1, better, worse)] {
+            let second = Content1024::Bytes(Block::second(&second(good, a, b)).bytes().to_vec());
+            cells.push(Cell { main: Content1024::Empty, second, files: [whole, whole], can_save: true });
+        }
+    }
+    // Each single damage of the slot that is wanted, beside a whole one.
     if strength > 2 {
         let trial =
             State { active: Slot::B, success: false, b: SlotState::Good, trial: TRIAL, ..State::committed(Slot::A) };
