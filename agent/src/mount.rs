@@ -19,6 +19,15 @@ use crate::sys;
 /// Where mount points are made; only root looks in.
 const MOUNT_POINTS: &str = "/run/kubesolo-update";
 
+/// The reason of errors that say that a filesystem, not its medium, is the trouble.
+pub const DAMAGED: &str = "damaged-filesystem";
+
+/// Whether this is how the kernel calls a filesystem that it cannot make sense of.
+#[must_use]
+pub fn is_damage(errno: Option<i32>) -> bool {
+    matches!(errno, Some(libc::EINVAL | libc::EUCLEAN | libc::EBADMSG))
+}
+
 /// How often a busy filesystem is asked to unmount, and the pause in between: one second in all.
 const UNMOUNT_TRIES: u32 = 20;
 const UNMOUNT_PAUSE: Duration = Duration::from_millis(50);
@@ -82,7 +91,8 @@ impl Mounted {
             Err(e) => {
                 let _ = fs::remove_dir(&target); // the failed mount is what matters
                 let what = format!("cannot mount {} as {}: {e}", device.display(), filesystem.name());
-                Err(Error::new(Exit::CannotWrite, "cannot-mount", what).remedy(remedy(&e)))
+                let reason = if is_damage(e.raw_os_error()) { DAMAGED } else { "cannot-mount" };
+                Err(Error::new(Exit::CannotWrite, reason, what).remedy(remedy(&e)))
             }
         }
     }
@@ -128,7 +138,7 @@ fn remedy(e: &io::Error) -> &'static str {
         Some(libc::EPERM | libc::EACCES) => "Run it as root.",
         Some(libc::EBUSY) => "Find out who has it mounted (findmnt) and unmount it there.",
         Some(libc::EROFS) => "Lift the write protection of the medium.",
-        Some(libc::EINVAL | libc::EUCLEAN) => "Check the filesystem (fsck), or make it anew.",
+        errno if is_damage(errno) => "Check the filesystem (fsck), or make it anew.",
         Some(libc::ENODEV) => "The kernel does not know this filesystem: load its module.",
         _ => "See the kernel log (dmesg) for the cause.",
     }

@@ -1,6 +1,7 @@
 //! A slot: the place of one kernel and one initramfs, their hash files and their manifest.
 
 mod dir;
+mod filesystem;
 mod manifest;
 mod writer;
 
@@ -14,6 +15,7 @@ pub use self::manifest::SlotManifest;
 pub use self::writer::Writer;
 
 use self::dir::{Dir, part_name};
+use self::filesystem::Condition;
 use crate::config::Config;
 use crate::device::{self, System};
 use crate::error::{Error, Exit, Result};
@@ -267,7 +269,7 @@ impl Slot {
             Place::Device(device) => mount::claim(device, true),
         }
         .map_err(|e| e.context(format_args!("slot {}", self.id)))?;
-        let free = self.read(|dir| room(dir, &self.place))?;
+        let free = self.free().map_err(|e| e.context(format_args!("slot {}", self.id)))?;
         let need = need.saturating_add(MARGIN_BYTES);
         if need > free {
             let message = format!(
@@ -284,7 +286,22 @@ impl Slot {
         Ok(())
     }
 
-    /// Empties the slot, which makes it void, and begins to fill it.
+    fn free(&self) -> Result<u64> {
+        if let Place::Device(device) = &self.place {
+            match filesystem::condition(device)? {
+                Condition::Sound => {}
+                Condition::Damaged(why) => return filesystem::can_be_made(device).map_err(|e| e.context(why)),
+                // What is written into it is read back, so it is worth a try.
+                Condition::Unclean => match filesystem::can_be_made(device) {
+                    Ok(free) => return Ok(free),
+                    Err(why) => log::warn!("slot {} was not unmounted after its last write, and {why}", self.id),
+                },
+            }
+        }
+        self.read(|dir| room(dir, &self.place))
+    }
+
+    /// Empties the slot, which makes it void, and begins to fill it. A filesystem that cannot be relied on is made anew.
     pub fn writer(&self) -> Result<Writer> {
         Writer::new(self).map_err(|e| e.context(format_args!("slot {}", self.id)))
     }

@@ -318,7 +318,7 @@ fn what_is_no_filesystem_is_a_clear_error() {
     File::options().write(true).open(&disk.image).unwrap().write_all(&[0; 4096]).unwrap();
     claim(&disk.device, false).unwrap();
     let error = disk.slot.facts().unwrap_err();
-    assert_eq!((error.exit, error.reason), (Exit::CannotWrite, "cannot-mount"), "{error}");
+    assert_eq!((error.exit, error.reason), (Exit::CannotWrite, "damaged-filesystem"), "{error}");
     assert!(!error.remedy.is_empty());
 }
 

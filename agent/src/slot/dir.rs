@@ -13,6 +13,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::error::{Error, Exit, Result};
 use crate::limits;
+use crate::mount::DAMAGED;
 use crate::release::{Blob, Digest};
 
 /// One read of an image, in bytes. A multiple of every block size that O_DIRECT asks for.
@@ -172,6 +173,7 @@ pub(super) fn write_error(what: &str, e: &io::Error) -> Error {
         Some(libc::EROFS) => {
             ("read-only", "See the kernel log (dmesg): a filesystem turns read-only when its medium fails.")
         }
+        Some(libc::EUCLEAN | libc::EBADMSG) => (DAMAGED, "Check the filesystem (fsck), or make it anew."),
         Some(libc::EIO) => ("io-error", "See the kernel log (dmesg): the medium may be failing."),
         Some(libc::EACCES | libc::EPERM) => ("not-permitted", "Run it as a user who may write there."),
         _ => ("cannot-write", ""),

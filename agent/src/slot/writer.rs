@@ -6,6 +6,7 @@ use std::io::Write;
 use sha2::{Digest as _, Sha256};
 
 use super::dir::{Dir, part_name};
+use super::filesystem::{self, Condition};
 use super::{FILES, MANIFEST_FILE, Part, Place, Slot, SlotManifest};
 use crate::error::{Error, Exit, Result};
 use crate::mount::{self, Filesystem, Mounted};
@@ -29,15 +30,26 @@ pub struct Writer {
 
 impl Writer {
     pub(super) fn new(slot: &Slot) -> Result<Self> {
-        let (dir, mounted) = match &slot.place {
-            Place::Folder(path) => (Dir::folder(path)?, None),
-            Place::Device(device) => {
-                // What is mounted elsewhere must be known before anything is erased.
-                mount::claim(device, true)?;
-                let mounted = Mounted::read_write(device, Filesystem::Ext4)?;
-                (Dir::mounted(mounted.path(), device)?, Some(mounted))
-            }
+        let device = match &slot.place {
+            Place::Folder(path) => return Self::emptied(slot, Dir::folder(path)?, None),
+            Place::Device(device) => device,
         };
+        // What is mounted elsewhere must be known before anything is erased.
+        mount::claim(device, true)?;
+        match filesystem::condition(device)? {
+            Condition::Sound => {}
+            Condition::Unclean if filesystem::can_be_made(device).is_err() => {}
+            Condition::Unclean | Condition::Damaged(_) => filesystem::make(device)?,
+        }
+        let mounted = Mounted::read_write(device, Filesystem::Ext4)?;
+        let dir = Dir::mounted(mounted.path(), device)?;
+        Self::emptied(slot, dir, Some(mounted))
+    }
+
+    fn emptied(slot: &Slot, dir: Dir, mounted: Option<Mounted>) -> Result<Self> {
+        // In one value from here on: given up, the folder is closed before the unmount.
+        let writer = Self { slot: slot.clone(), dir, mounted, written: [None, None] };
+        let dir = &writer.dir;
         // Without hash files no bootloader and without manifest no agent takes the slot for filled: they are gone for sure
         // before an image changes.
         let (small, images) = FILES.split_at(3);
@@ -48,7 +60,7 @@ impl Writer {
             }
             dir.sync()?;
         }
-        Ok(Self { slot: slot.clone(), dir, mounted, written: [None, None] })
+        Ok(writer)
     }
 
     /// Writes one image as it arrives: each byte once, hashed on its way. The image gets the name that a bootloader looks
