@@ -73,6 +73,7 @@ need_oracles() {
     need_unpacked nginx
     need openssl openssl 'makes and verifies signatures beside ours'
     need skopeo skopeo 'reads and copies releases beside ours'
+    need strace strace 'makes one system call after the other fail'
     oracles=1
 }
 

@@ -1,0 +1,292 @@
+//! Every step of the program on the disk fails once, in each way: strace makes system call after system call fail, or kills
+//! the program there. The next run goes on, nothing is lost, and nothing is left over.
+//!
+//! Nothing of this is in the program: what is tested is what is shipped. Without strace these tests say that they were
+//! skipped.
+#![allow(clippy::unwrap_used)]
+
+mod cli_support;
+mod common;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::process::ExitStatusExt;
+use std::process::{Command, Output};
+
+use bootenv::Slot;
+use bootenv::boot::{Files, PowerOn, decide};
+use bootenv::grub::Block;
+use bootenv::protocol::{SlotState, State, View};
+use cli_support::{Device, publish};
+use common::registry::Registry;
+use kubesolo_update::slot::{Place, Slot as SlotPlace};
+
+/// What changes a disk, or says that it is changed.
+const STEPS: &str = "openat,write,pwrite64,fsync,fdatasync,rename,renameat,renameat2,unlink,unlinkat,mkdir,ftruncate";
+
+/// Ways in which a step fails.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Fault {
+    /// The step says so, with this error.
+    Error(&'static str),
+    /// The program is gone before the step.
+    Signal(&'static str),
+    /// A write says that it is done, by this part; nothing was.
+    Lie(f64),
+}
+
+use Fault::{Error, Lie, Signal};
+
+/// One system call of an ordinary run.
+struct Step {
+    call: String,
+    /// Its number among its like.
+    number: usize,
+    /// What it gave.
+    result: f64,
+    line: String,
+}
+
+/// The first release runs in slot A, the second was committed before, so that slot B has something to lose. The third one
+/// is on offer.
+struct Bench {
+    device: Device,
+    registry: Registry,
+}
+
+impl Bench {
+    fn new() -> Option<Self> {
+        let probe = Command::new("strace").args(["-o", "/dev/null", "true"]).output();
+        if !probe.is_ok_and(|output| output.status.success()) {
+            eprintln!("skipped: strace is not here, or may not trace");
+            return None;
+        }
+        let bench = Self { device: Device::new(), registry: Registry::start() };
+        publish(&bench.registry, "1.0.0", 1);
+        bench.device.from(&bench.registry, &["apply", "--activate"]).code(0);
+        bench.device.power_on();
+        bench.device.here(&["healthcheck"]).code(0);
+        Some(bench)
+    }
+}
+
+/// Everything of a device, to begin anew.
+type Copy = Vec<(std::path::PathBuf, Vec<u8>)>;
+
+fn save(device: &Device) -> Copy {
+    let files = device.tree("").into_iter().filter(|(path, _)| path.is_file());
+    files.map(|(path, (content, ..))| (path, content)).collect()
+}
+
+fn restore(device: &Device, copy: &Copy) {
+    for (path, _) in device.tree("").into_iter().filter(|(path, _)| path.is_file()) {
+        if copy.iter().all(|(known, _)| *known != path) {
+            fs::remove_file(path).unwrap();
+        }
+    }
+    for (path, content) in copy {
+        if fs::read(path).ok().as_ref() != Some(content) {
+            fs::write(path, content).unwrap();
+        }
+    }
+}
+
+/// Runs the program under strace, in its one thread that works on the disk.
+fn traced(device: &Device, arguments: &[&str], injected: &[String]) -> Output {
+    let program = device.command(arguments);
+    let mut strace = Command::new("strace");
+    strace.args(["-y", "-e", &format!("trace={STEPS}"), "-e", "signal=none", "-o"]).arg(device.path("trace"));
+    for fault in injected {
+        strace.args(["-e", fault]);
+    }
+    strace.arg(program.get_program()).args(program.get_args()).current_dir(device.dir.path());
+    strace.env_clear().env("PATH", "/usr/bin:/bin").output().unwrap()
+}
+
+/// The steps of an ordinary run that have to do with the device's own files.
+fn steps(device: &Device, arguments: &[&str]) -> Vec<Step> {
+    let output = traced(device, arguments, &[]);
+    assert!(matches!(output.status.code(), Some(0 | 1)), "{output:?}");
+    let here = device.dir.path().to_str().unwrap().to_owned();
+    let (mut counts, mut steps) = (BTreeMap::<String, usize>::new(), vec![]);
+    for line in fs::read_to_string(device.path("trace")).unwrap().lines() {
+        let Some((call, rest)) = line.split_once('(') else { continue };
+        let number = counts.entry(call.to_owned()).or_default();
+        *number += 1;
+        let reads = call == "openat" && !rest.contains("O_WRONLY") && !rest.contains("O_RDWR");
+        // Relative names are those of the device: it is the working directory.
+        let of_device = rest.contains(&here) || rest.starts_with("AT_FDCWD<") || rest.starts_with('"');
+        let elsewhere =
+            ["\"/", "<socket", "<anon_inode", "<pipe", "</dev", "<UNIX", "<TCP"].iter().any(|p| rest.contains(p));
+        if of_device && !reads && (!elsewhere || rest.contains(&format!("\"{here}"))) {
+            let result = line.rsplit_once("= ").and_then(|(_, result)| result.parse().ok()).unwrap_or(0.0);
+            steps.push(Step { call: call.to_owned(), number: *number, result, line: line.chars().take(120).collect() });
+        }
+    }
+    steps
+}
+
+/// What holds whenever the power may go or a run ends, and what the bootloader would start.
+fn holds(device: &Device, case: &str) -> Slot {
+    let block = Block::parse(&device.env_bytes()).unwrap_or_else(|e| panic!("{case}: {e}"));
+    let View::Ours(state) = block.view() else { panic!("{case}: {:?}", block.view()) };
+    let second = fs::read(device.path("ksenv2")).ok().and_then(|bytes| Block::parse(&bytes).ok()?.as_second());
+    let files = Slot::BOTH.map(|slot| if held(device, slot) { Files::Hold } else { Files::Broken });
+    for slot in Slot::BOTH {
+        if state.slot(slot) == SlotState::Good || second.is_some_and(|second| second.slot(slot) == SlotState::Good) {
+            assert_eq!(files[slot as usize], Files::Hold, "{case}: slot {slot} is marked good: {state:?}, {second:?}");
+        }
+    }
+    let start = decide(&PowerOn { main: block.view(), second, files, can_save: true }).start.unwrap();
+    assert_eq!(start.fallback, None, "{case}: {state:?}");
+    start.slot
+}
+
+fn held(device: &Device, slot: Slot) -> bool {
+    SlotPlace { id: slot, place: Place::Folder(device.path(slot.as_str())) }.hashes().is_ok()
+}
+
+/// Nothing but what belongs there.
+fn tidy(device: &Device, case: &str) {
+    for (folder, known) in [
+        ("A", &["kubesolo-os.gz", "kubesolo-os.gz.sha256", "manifest.json", "vmlinuz", "vmlinuz.sha256"][..]),
+        ("B", &["kubesolo-os.gz", "kubesolo-os.gz.sha256", "manifest.json", "vmlinuz", "vmlinuz.sha256"]),
+        // A file that a lost write has damaged is kept for a person to see.
+        ("S", &["lock", "state.json", "trust.json", "state.json.damaged-1", "trust.json.damaged-1"]),
+    ] {
+        for name in device.names(folder) {
+            assert!(known.contains(&name.as_str()), "{case}: {folder}/{name} is left over");
+        }
+    }
+    assert!(!device.path("ksenv2.new").exists(), "{case}");
+}
+
+/// Each step with each fault; or, to be quick, with every so manieth, such that neighbours get different ones.
+fn cross(arguments: &[&str], every: usize, prepare: impl Fn(&Bench), goal: impl Fn(&Bench, &str)) {
+    let Some(bench) = Bench::new() else { return };
+    prepare(&bench);
+    let device = &bench.device;
+    let (before, faults) = (save(device), FAULTS);
+    let all = [&device.asking(&bench.registry, arguments)[..], &["--pubkey", "K"]].concat();
+    let local = [&device.local(arguments)[..], &["--data-dir", "data", "--health-dir", "health.d"]].concat();
+    let all = if arguments[0] == "healthcheck" { local } else { all };
+    let steps = steps(device, &all);
+    assert!(steps.len() > 5, "{} steps", steps.len());
+    let mut tried = 0;
+    for (place, Step { call, number, result, line }) in steps.iter().enumerate() {
+        let chosen = faults.iter().enumerate().filter(|(number, _)| every == 1 || (place + number) % every == 0);
+        for (_, fault) in chosen {
+            let how = match fault {
+                Error(errno) => format!("error={errno}"),
+                Signal(signal) => format!("signal={signal}"),
+                // The network decides in which pieces an image arrives: no more than any piece has.
+                Lie(_) if line.contains(".part>, \"") && *result > 512.0 => "retval=1".to_owned(),
+                Lie(part) if call.contains("write") => format!("retval={}", (result * part).ceil()),
+                Lie(_) => continue,
+            };
+            let case = format!("{how} at {line}");
+            restore(device, &before);
+            let output = traced(device, &all, &[format!("inject={call}:{how}:when={number}")]);
+            tried += 1;
+            match fault {
+                Signal(_) => {
+                    assert!(output.status.signal().is_some() || output.status.code() > Some(128), "{case}: {output:?}")
+                }
+                // An error that does not matter is none; one that does is told with its code.
+                _ => assert!(matches!(output.status.code(), Some(0 | 1 | 70 | 73 | 78)), "{case}: {output:?}"),
+            }
+            fs::remove_file(device.path("trace")).unwrap();
+            holds(device, &case);
+            if !matches!(fault, Signal(_)) && !line.contains("unlink") {
+                tidy(device, &case);
+            }
+            goal(&bench, &case);
+            tidy(device, &case);
+        }
+    }
+    eprintln!("{} steps of {arguments:?}, {tried} faults", steps.len());
+}
+
+const FAULTS: [Fault; 7] =
+    [Signal("SIGKILL"), Signal("SIGTERM"), Error("ENOSPC"), Error("EIO"), Error("EROFS"), Lie(0.5), Lie(1.0)];
+
+/// The next run, without a fault, and a boot of what it staged.
+fn next_apply(bench: &Bench, case: &str) {
+    let device = &bench.device;
+    let ran = device.from(&bench.registry, &["apply", "--activate"]);
+    assert_eq!(ran.code, Some(0), "{case}: {ran:#?}");
+    assert_eq!(device.version_in(Slot::A).as_deref(), Some("2.0.0"), "{case}");
+    assert_eq!(holds(device, case), Slot::A, "{case}");
+    device.power_on();
+    let ran = device.here(&["healthcheck"]);
+    assert_eq!(ran.code, Some(0), "{case}: {ran:#?}");
+    let State { good, success, .. } = device.env();
+    assert_eq!((good, success), (Slot::A, true), "{case}");
+    assert_eq!(device.phase(), "success", "{case}");
+}
+
+fn update(every: usize) {
+    let second = |bench: &Bench| _ = publish(&bench.registry, "2.0.0", 2);
+    cross(&["apply", "--activate"], every, second, next_apply);
+}
+
+/// A boot of 2.0.0 on trial.
+fn on_trial(bench: &Bench) {
+    publish(&bench.registry, "2.0.0", 2);
+    bench.device.from(&bench.registry, &["apply", "--activate"]).code(0);
+    bench.device.power_on();
+}
+
+fn commit(every: usize) {
+    cross(&["healthcheck"], every, on_trial, |bench, case| {
+        let ran = bench.device.here(&["healthcheck"]);
+        assert_eq!(ran.code, Some(0), "{case}: {ran:#?}");
+        let State { good, success, .. } = bench.device.env();
+        assert_eq!((good, success), (Slot::A, true), "{case}");
+        // A lost write of state.json loses what it said, and nothing else.
+        assert!(bench.device.phase() == "success" || case.starts_with("retval"), "{case}: {}", bench.device.phase());
+    });
+}
+
+fn revert(every: usize) {
+    let unhealthy = |bench: &Bench| {
+        on_trial(bench);
+        bench.device.make_unhealthy();
+    };
+    cross(&["healthcheck", "--auto-rollback-after", "1"], every, unhealthy, |bench, case| {
+        let device = &bench.device;
+        // Until the trial is over: what was cut off is tried again, as the init stage does.
+        while device.power_on().start.unwrap().slot == Slot::A {
+            device.here(&["healthcheck", "--auto-rollback-after", "1"]);
+        }
+        device.make_healthy();
+        device.here(&["healthcheck"]);
+        let ran = device.from(&bench.registry, &["apply", "--json"]);
+        assert_eq!(ran.code, Some(75), "{case}: {ran:#?}");
+        device.make_unhealthy();
+        assert_eq!(holds(device, case), Slot::B, "{case}");
+    });
+}
+
+#[test]
+fn an_update_goes_on_after_a_fault_at_any_step() {
+    update(7);
+}
+
+#[test]
+fn a_commit_goes_on_after_a_fault_at_any_step() {
+    commit(7);
+}
+
+#[test]
+fn a_revert_goes_on_after_a_fault_at_any_step_and_is_remembered() {
+    revert(7);
+}
+
+#[test]
+#[ignore = "minutes: `make prove` runs it"]
+fn every_fault_at_every_step() {
+    update(1);
+    commit(1);
+    revert(1);
+}
