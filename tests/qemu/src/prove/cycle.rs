@@ -94,6 +94,10 @@ pub fn record(run: &Run, cycle: Cycle) -> Result<Recording<'_>> {
     machine.wait_for("ks: boot slot=A committed")?;
     machine.wait_for(HEALTHY)?;
     machine.wait_for("ks: boot slot=B try counter=2")?;
+    if cycle == Cycle::Counter {
+        machine.wait_for("ks: boot slot=B try counter=1")?;
+        machine.wait_for("ks: boot slot=B try counter=0")?;
+    }
     if cycle != Cycle::Commit {
         machine.wait_for("ks: boot slot=A committed")?;
     }
