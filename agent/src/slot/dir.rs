@@ -16,8 +16,9 @@ use crate::limits;
 use crate::mount::DAMAGED;
 use crate::release::{Blob, Digest};
 
-/// One read of an image, in bytes. A multiple of every block size that O_DIRECT asks for.
-const READ_BYTES: usize = 256 * 1024;
+/// One read of an image, in bytes: few waits for the medium, and little memory. A multiple of every block size that O_DIRECT
+/// asks for.
+const READ_BYTES: usize = 1024 * 1024;
 /// What buffers for O_DIRECT are aligned to: the largest logical block of common media.
 const ALIGNMENT: usize = 4096;
 

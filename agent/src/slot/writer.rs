@@ -17,6 +17,9 @@ use crate::sys;
 
 /// Bytes after which writing out starts. Two such pieces at most are waiting in memory, and the sync at the end is short.
 const WRITE_OUT_BYTES: u64 = 8 * 1024 * 1024;
+/// Where such a piece may end: at the largest page. One that ends within a page has it written again with the next piece,
+/// and waiting for the first would be waiting for both.
+const WRITE_OUT_ALIGNMENT: u64 = 64 * 1024;
 
 /// A slot that is being filled. Void from the beginning; given up, it stays void.
 #[derive(Debug)]
@@ -102,12 +105,13 @@ impl Writer {
             file.write_all(&chunk).map_err(|e| self.dir.write_error(name, e))?;
             hasher.update(&chunk);
             progress.advance(chunk.len() as u64);
-            if size - started >= WRITE_OUT_BYTES {
+            let whole = size - size % WRITE_OUT_ALIGNMENT;
+            if whole.saturating_sub(started) >= WRITE_OUT_BYTES {
                 // The piece before this one has had time to be written while this one arrived.
-                sys::start_write_out(file, started, size - started)
+                sys::start_write_out(file, started, whole - started)
                     .and_then(|()| sys::finish_write_out(file, finished, started - finished))
                     .map_err(|e| self.dir.write_error(name, e))?;
-                (finished, started) = (started, size);
+                (finished, started) = (started, whole);
             }
         }
         if size < blob.size {
@@ -147,6 +151,7 @@ impl Writer {
         if let Some(mounted) = mounted {
             mounted.unmount()?;
         }
+        log::debug!("slot {}: written; reading it back", slot.id);
         let found = slot.verify().map_err(|e| match e.exit {
             Exit::Data => failed_read_back(&e.message),
             _ => e,
