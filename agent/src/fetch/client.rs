@@ -1,6 +1,6 @@
 //! Requests: redirects, tokens, retries and limits, the same for every document and image.
 
-use std::cell::RefCell;
+use std::cell::{OnceCell, RefCell};
 use std::collections::{HashMap, HashSet};
 use std::error::Error as _;
 use std::fmt;
@@ -24,7 +24,9 @@ use crate::{json, limits, text};
 /// One HTTP client with one set of authorities, proxies and times, for everything that one command fetches.
 pub(crate) struct Client {
     runtime: Runtime,
-    http: reqwest::Client,
+    tls: OnceCell<reqwest::Client>,
+    /// Knows no authority: reading a certificate store costs more than all the rest of a check.
+    clear: OnceCell<reqwest::Client>,
     pub(super) options: FetchOptions,
     plain: HashSet<(String, u16)>,
     /// By origin; a token is never sent anywhere else.
@@ -65,36 +67,40 @@ pub fn use_ring() {
 
 impl Client {
     pub(crate) fn new(options: &FetchOptions) -> Result<Self> {
-        use_ring();
-        let tls = rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-            .with_safe_default_protocol_versions()
-            .context(Exit::Internal, "tls", "set up TLS")?
-            .with_root_certificates(authorities(system_authorities(), options.registry_ca.as_deref())?)
-            .with_no_client_auth();
-        let mut http = reqwest::Client::builder()
-            .tls_backend_preconfigured(tls)
-            .user_agent(concat!(env!("CARGO_PKG_NAME"), "/", env!("CARGO_PKG_VERSION")))
-            // Followed in `answer`, which knows what may be sent where.
-            .redirect(reqwest::redirect::Policy::none())
-            .retry(reqwest::retry::never())
-            .connect_timeout(options.patience.connect);
-        if !options.proxies {
-            http = http.no_proxy();
-        }
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context(
             Exit::Internal,
             "runtime",
             "start the network runtime",
         )?;
-        Ok(Self {
+        let client = Self {
             runtime,
-            http: http.build().map_err(|e| {
-                Error::new(Exit::Config, "http-client", format!("cannot use the network: {}", cause(&e)))
-            })?,
+            tls: OnceCell::new(),
+            clear: OnceCell::new(),
             plain: options.plain_http.iter().map(|host| plain_host(host)).collect::<Result<_>>()?,
             options: options.clone(),
             tokens: RefCell::default(),
-        })
+        };
+        // A wrong file is an error of the configuration, whether or not this run needs it.
+        if options.registry_ca.is_some() {
+            client.http("https")?;
+        }
+        Ok(client)
+    }
+
+    /// What speaks to servers of this scheme.
+    fn http(&self, scheme: &str) -> Result<&reqwest::Client> {
+        let secure = scheme == "https";
+        let cell = if secure { &self.tls } else { &self.clear };
+        if let Some(http) = cell.get() {
+            return Ok(http);
+        }
+        let authorities = if secure {
+            authorities(system_authorities(), self.options.registry_ca.as_deref())?
+        } else {
+            rustls::RootCertStore::empty()
+        };
+        let http = http(&self.options, authorities)?;
+        Ok(cell.get_or_init(|| http))
     }
 
     /// The root URL of `host` or `host:port`: `https`, unless it is listed as plain.
@@ -241,7 +247,7 @@ impl Client {
                     .remedy("Use https, or list this host and port as plain_http if its network can be trusted.")
                     .into());
             }
-            let mut request = self.http.request(method.clone(), url.clone()).headers(headers.clone());
+            let mut request = self.http(url.scheme())?.request(method.clone(), url.clone()).headers(headers.clone());
             if let Some(token) = self.tokens.borrow().get(&origin(&url)) {
                 request = request.header(header::AUTHORIZATION, token.clone());
             }
@@ -467,6 +473,26 @@ pub(super) fn cause(e: &reqwest::Error) -> String {
     // Only the outermost one would print the URL, with its query.
     let cause = if e.source().is_none() { "the request failed".to_owned() } else { inner.to_string() };
     text::shown(&cause)
+}
+
+fn http(options: &FetchOptions, authorities: rustls::RootCertStore) -> Result<reqwest::Client> {
+    use_ring();
+    let tls = rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .context(Exit::Internal, "tls", "set up TLS")?
+        .with_root_certificates(authorities)
+        .with_no_client_auth();
+    let mut http = reqwest::Client::builder()
+        .tls_backend_preconfigured(tls)
+        .user_agent(concat!(env!("CARGO_PKG_NAME"), "/", env!("CARGO_PKG_VERSION")))
+        // Followed in `answer`, which knows what may be sent where.
+        .redirect(reqwest::redirect::Policy::none())
+        .retry(reqwest::retry::never())
+        .connect_timeout(options.patience.connect);
+    if !options.proxies {
+        http = http.no_proxy();
+    }
+    http.build().map_err(|e| Error::new(Exit::Config, "http-client", format!("cannot use the network: {}", cause(&e))))
 }
 
 fn plain_host(entry: &str) -> Result<(String, u16)> {
