@@ -20,6 +20,7 @@ use crate::fetch::use_ring;
 use crate::publish::credentials;
 use crate::publish::failure::{describe, is_absent, is_connect, may_pass, status};
 use crate::release::{Blob, DOCKER_INDEX_TYPE, DOCKER_MANIFEST_TYPE, Digest, OCI_INDEX_TYPE, OCI_MANIFEST_TYPE};
+use crate::source::reference;
 use crate::text;
 
 /// Time for one small request, with all its redirects and tokens.
@@ -59,14 +60,16 @@ impl Registry {
             Error::new(Exit::Usage, "bad-reference", format!("\"{}\": {why}", text::shown(reference)))
                 .remedy("Write HOST[:PORT]/PATH[:TAG|@sha256:DIGEST].")
         };
-        let parsed: Reference = reference.parse().map_err(|e| bad(&format!("{e}")))?;
-        let name = reference.split('@').next().unwrap_or_default();
-        // The parser fills in a public registry and the tag `latest`: only what was written counts.
-        if !name.starts_with(&format!("{}/", parsed.registry())) {
-            return Err(bad("it does not start with a host"));
-        }
-        let tagged = name.rsplit('/').next().is_some_and(|last| last.contains(':'));
-        let tag = parsed.tag().filter(|_| tagged).map(str::to_owned);
+        let parts = reference::parse(reference).map_err(bad)?;
+        let (host, repository) = (parts.host.to_owned(), parts.repository.to_owned());
+        let tag = parts.tag.map(str::to_owned);
+        let parsed = match parts.digest {
+            Some(digest) => {
+                let digest: Digest = digest.parse().map_err(|_| bad("its digest is not one"))?;
+                Reference::with_digest(host, repository, digest.to_string())
+            }
+            None => Reference::with_tag(host, repository, tag.clone().unwrap_or_default()),
+        };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context(
             Exit::Internal,
             "no-runtime",
@@ -104,8 +107,7 @@ impl Registry {
 
     /// Refuses what cannot be a tag of this repository.
     pub fn check_tag(&self, tag: &str) -> Result<()> {
-        let whole = format!("{}:{tag}", self.name());
-        if whole.parse::<Reference>().is_ok_and(|parsed| parsed.tag() == Some(tag)) {
+        if reference::is_tag(tag) {
             return Ok(());
         }
         Err(Error::new(Exit::Usage, "bad-tag", format!("\"{}\" cannot be a tag", text::shown(tag))).remedy(

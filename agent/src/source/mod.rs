@@ -3,7 +3,7 @@
 mod guarded;
 pub mod http;
 pub mod oci;
-mod reference;
+pub(crate) mod reference;
 
 use bytes::Bytes;
 

@@ -5,17 +5,17 @@
 
 /// The parts of a reference, none of them a default.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Parts<'a> {
+pub(crate) struct Parts<'a> {
     /// With a dot, a port, or `localhost`.
-    pub(super) host: &'a str,
-    pub(super) repository: &'a str,
-    pub(super) tag: Option<&'a str>,
+    pub(crate) host: &'a str,
+    pub(crate) repository: &'a str,
+    pub(crate) tag: Option<&'a str>,
     /// Whatever follows the `@`.
-    pub(super) digest: Option<&'a str>,
+    pub(crate) digest: Option<&'a str>,
 }
 
 /// The error says what is wrong.
-pub(super) fn parse(reference: &str) -> Result<Parts<'_>, &'static str> {
+pub(crate) fn parse(reference: &str) -> Result<Parts<'_>, &'static str> {
     let (name, digest) = match reference.split_once('@') {
         Some((name, digest)) => (name, Some(digest)),
         None => (reference, None),
@@ -35,7 +35,7 @@ pub(super) fn parse(reference: &str) -> Result<Parts<'_>, &'static str> {
 }
 
 /// Letters, digits and `_`, also `.` and `-` but not at the start; at most 128.
-pub(super) fn is_tag(tag: &str) -> bool {
+pub(crate) fn is_tag(tag: &str) -> bool {
     let word = |b: u8| b.is_ascii_alphanumeric() || b == b'_';
     tag.len() <= 128 && tag.bytes().next().is_some_and(word) && tag.bytes().all(|b| word(b) || matches!(b, b'.' | b'-'))
 }
