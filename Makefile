@@ -1,6 +1,6 @@
 # One verb per habit. Every target installs what it needs and says so (build/scripts/setup.sh).
 .DEFAULT_GOAL := help
-.PHONY: help try demo agent kernel initramfs image lint test test-all prove qemu
+.PHONY: help try demo agent kernel initramfs image lint test test-all prove qemu bench large deny
 export PATH := $(PATH):/usr/sbin:/sbin:$(CURDIR)/target/tools/usr/bin:$(CURDIR)/target/tools/bin
 
 # One target, one profile and one set of features for whatever is built to be tried here, so that nothing is compiled
@@ -69,3 +69,20 @@ qemu: ## The names of the stories
 	@build/scripts/setup.sh rust
 	@PROFILE=dev build/scripts/build-agent.sh
 	@$(built)/qemu-tests
+
+bench: ## What an update costs beside other tools, in about ten minutes; DOCS=1 puts it into docs/performance.md
+	@build/scripts/setup.sh rust bench
+	@build/scripts/build-agent.sh
+	@cargo build --quiet --locked --release -p bench
+	target/release/bench $(if $(DOCS),--docs) $(if $(SIZES),--sizes $(SIZES))
+
+large: ## An update of 5 GiB: every byte compared, and the peak of memory
+	@build/scripts/setup.sh rust
+	@build/scripts/build-agent.sh
+	@cargo build --quiet --locked --release -p bench
+	target/release/bench large
+
+deny: ## Licences, advisories and sources of all dependencies; builds cargo-deny when it is not there
+	@command -v cargo-deny >/dev/null || [ -x target/tools/bin/cargo-deny ] || \
+		cargo install --locked --root target/tools cargo-deny
+	cargo deny --all-features check

@@ -6,6 +6,7 @@
 #     try    docker-registry and cpio, unpacked under target/tools: needs no root
 #     qemu   QEMU, UEFI firmware, GRUB, the tools that build a disk, a Debian kernel
 #     lint   rustfmt, clippy, shellcheck, grub-script-check
+#     bench  servers and the tools that the agent is compared with
 #     test   rust, try and qemu, nginx, and other tools to compare with
 #     test-all  test and lint, and initramfs-tools
 set -eu
@@ -77,6 +78,16 @@ need_oracles() {
     oracles=1
 }
 
+need_bench() {
+    need nginx nginx-light 'serves releases over HTTP'
+    need curl curl 'is compared with, in a script'
+    need openssl openssl 'is compared with, in a script; signs for others'
+    need skopeo skopeo 'is compared with'
+    need swupdate swupdate 'is compared with'
+    need mender mender-client 'is compared with'
+    need mender-artifact mender-artifact 'makes what the Mender client fetches'
+}
+
 need_qemu() {
     need qemu-system-x86_64 qemu-system-x86 'the virtual device'
     need /usr/share/OVMF/OVMF_CODE_4M.fd ovmf 'its UEFI firmware'
@@ -140,7 +151,7 @@ install_packages() {
     say 'done'
 }
 
-[ $# -gt 0 ] || { sed -n '2,10s/^# \{0,1\}//p' "$0"; exit 64; }
+[ $# -gt 0 ] || { sed -n '2,11s/^# \{0,1\}//p' "$0"; exit 64; }
 mkdir -p target
 for what in "$@"; do
     case $what in
@@ -148,12 +159,13 @@ for what in "$@"; do
         try) need_try ;;
         qemu) need_qemu; kernel=1 ;;
         lint) need_rust; need_lint ;;
+        bench) need_try; need_bench ;;
         test) need_rust; need_try; need_oracles; need_qemu; kernel=1 ;;
         test-all)
             need_rust; need_try; need_oracles; need_qemu; need_lint; kernel=1
             need mkinitramfs initramfs-tools-core 'makes an image as its users do'
             ;;
-        *) say "unknown: $what (rust, try, qemu, lint, test or test-all)" >&2; exit 64 ;;
+        *) say "unknown: $what (rust, try, qemu, lint, bench, test or test-all)" >&2; exit 64 ;;
     esac
 done
 install_packages

@@ -1,0 +1,161 @@
+//! What an update costs: rounds in which every contestant installs the same release once, in random order, and what each
+//! cost beside a floor program in the same round.
+
+mod contestants;
+mod large;
+mod measure;
+mod relay;
+mod release;
+mod report;
+mod servers;
+
+use std::fs;
+use std::hash::{BuildHasher, RandomState};
+use std::path::Path;
+use std::process::ExitCode;
+
+use contestants::{ALL, Contestant, Course, Server};
+use qemu_tests::Result;
+use qemu_tests::registry::Registry;
+use relay::Relay;
+use report::{Field, Row};
+
+/// Sizes in MiB, with so many rounds that all of it takes about ten minutes.
+const PLAN: [(u64, usize); 3] = [(64, 9), (256, 7), (1024, 3)];
+
+const USAGE: &str = "\
+bench [--docs] [--sizes MIB:ROUNDS,...]   all contestants; --docs puts the result into docs/performance.md
+bench large                               the agent alone, with 5 GiB
+bench measure LOG COMMAND...              one command's cost as JSON (used by the above)";
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let done = match arguments.first().map(String::as_str) {
+        Some("measure") if arguments.len() > 2 => {
+            measure::here(&arguments[2..], Path::new(&arguments[1])).and_then(|cost| {
+                println!("{}", serde_json::to_string(&cost)?);
+                Ok(())
+            })
+        }
+        Some("large") if arguments.len() == 1 => large::run(),
+        _ => plan(&arguments).and_then(|(docs, plan)| bench(docs, &plan)),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            eprintln!("bench: {e}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn plan(arguments: &[String]) -> Result<(bool, Vec<(u64, usize)>)> {
+    let (mut docs, mut plan) = (false, PLAN.to_vec());
+    let mut arguments = arguments.iter();
+    while let Some(argument) = arguments.next() {
+        match argument.as_str() {
+            "--docs" => docs = true,
+            "--sizes" => {
+                let sizes = arguments.next().ok_or(USAGE)?.split(',');
+                let pairs = sizes.map(|pair| {
+                    let (size, rounds) = pair.split_once(':').ok_or(USAGE)?;
+                    Ok((size.parse()?, rounds.parse()?))
+                });
+                plan = pairs.collect::<Result<_>>()?;
+            }
+            _ => return Err(USAGE.into()),
+        }
+    }
+    Ok((docs, plan))
+}
+
+fn bench(docs: bool, plan: &[(u64, usize)]) -> Result<()> {
+    let place = release::place();
+    let (www, keys, run) = (place.join("www"), place.join("keys"), place.join("run"));
+    fs::create_dir_all(&www)?;
+    release::keys(&keys)?;
+    let registry = Registry::start(&place.join("registry"))?;
+    let web = servers::Nginx::start(&www, &place.join("nginx"))?;
+    let relays = [Relay::open(registry.port)?, Relay::open(web.port)?];
+
+    let (present, absent): (Vec<_>, Vec<_>) = ALL.into_iter().partition(|contestant| contestant.missing().is_none());
+    let mut fields = vec![];
+    for &(mib, rounds) in plan {
+        let release = release::make(&www, &keys, &registry.host(), mib)?;
+        let course = Course { release: &release, ports: [registry.port, web.port] };
+        let counted = Course { release: &release, ports: [relays[0].port, relays[1].port] };
+        let mut rows = vec![];
+        // Once unmeasured but for the bytes fetched: also to see that it works, and to fill the servers' caches.
+        for &contestant in &present {
+            println!("{mib} MiB: {}", contestant.name());
+            contestant.package(&release, &keys, &run.join("slot"))?;
+            for relay in &relays {
+                relay.take();
+            }
+            go(contestant, &counted, &run)?;
+            for (name, digest) in [("vmlinuz", 0), ("kubesolo-os.gz", 1)] {
+                let file = run.join("slot").join(name);
+                if contestant != Contestant::Mender && release::sha256(&file)? != release.digests[digest] {
+                    return Err(format!("{} left another {name}", contestant.name()).into());
+                }
+            }
+            let fetched = relays.iter().map(Relay::take).sum();
+            rows.push(Row { contestant, fetched, costs: vec![] });
+        }
+        for round in 1..=rounds {
+            println!("{mib} MiB: round {round} of {rounds}");
+            for at in shuffled(rows.len()) {
+                let cost = go(rows[at].contestant, &course, &run)?;
+                rows[at].costs.push(cost);
+            }
+        }
+        let _ = fs::remove_dir_all(&run);
+        fields.push(Field { mib, bytes: release.bytes, rows });
+        println!("\n{}", report::table(&fields[fields.len() - 1]));
+    }
+    let absent: Vec<_> = absent.into_iter().filter_map(|c| Some(format!("{}: {}", c.name(), c.missing()?))).collect();
+    absent.iter().for_each(|absent| println!("not measured: {absent}"));
+    report::write(&fields, &absent, docs)
+}
+
+/// One run from a clean start.
+fn go(contestant: Contestant, course: &Course, run: &Path) -> Result<measure::Cost> {
+    clean(run)?;
+    let log = run.with_extension("log");
+    let cost = measure::below(&contestant.command(course)?, &log)?;
+    if matches!(contestant, Contestant::Agent(_)) && cost.before_read_back.is_none() {
+        return Err(format!("the agent did not say \"{}\": see {}", measure::READ_BACK, log.display()).into());
+    }
+    Ok(cost)
+}
+
+/// Empties the folder of runs, and leaves no writes behind that the next one would wait for.
+fn clean(run: &Path) -> Result<()> {
+    let _ = fs::remove_dir_all(run);
+    for name in ["slot", "other", "stage"] {
+        fs::create_dir_all(run.join(name))?;
+    }
+    let mut block = b"# GRUB Environment Block\nactive_slot=A\nboot_success=1\nboot_counter=3\n".to_vec();
+    block.resize(1024, b'#');
+    fs::write(run.join("grubenv"), block)?;
+    nix::unistd::syncfs(fs::File::open(run)?)?;
+    Ok(())
+}
+
+/// The numbers below `count` in random order.
+fn shuffled(count: usize) -> Vec<usize> {
+    let chance = RandomState::new();
+    let mut numbers: Vec<_> = (0..count).collect();
+    numbers.sort_by_key(|number| chance.hash_one(number));
+    numbers
+}
+
+impl Contestant {
+    /// The floor it is compared with.
+    fn floor(self) -> Self {
+        Self::Floor(match self.server() {
+            Server::Registry => Server::Registry,
+            Server::Web => Server::Web,
+        })
+    }
+}
