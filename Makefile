@@ -1,6 +1,6 @@
 # One verb per habit. Every target installs what it needs and says so (build/scripts/setup.sh).
 .DEFAULT_GOAL := help
-.PHONY: help try demo agent kernel initramfs image lint test test-all prove qemu bench large deny
+.PHONY: help try demo agent kernel initramfs image lint test test-all prove fuzz qemu bench large deny
 export PATH := $(PATH):/usr/sbin:/sbin:$(CURDIR)/target/tools/usr/bin:$(CURDIR)/target/tools/bin
 
 # One target, one profile and one set of features for whatever is built to be tried here, so that nothing is compiled
@@ -59,6 +59,10 @@ prove: ## Every power cut of whole updates, and power cuts at random moments: ha
 	@build/scripts/setup.sh test
 	@build/scripts/build-agent.sh
 	cargo run --quiet --locked -p qemu-tests --bin prove
+
+fuzz: ## Every parser of bytes from outside under libFuzzer, SECONDS= (10) each
+	@build/scripts/setup.sh fuzz
+	@build/scripts/fuzz.sh $(or $(SECONDS),10)
 
 qemu-%: ## One story on a virtual device, by its name; make qemu lists them
 	@build/scripts/setup.sh rust qemu try

@@ -14,6 +14,7 @@ pub mod json;
 pub mod limits;
 pub mod memory;
 pub mod mount;
+pub mod parsers;
 pub mod progress;
 pub mod publish;
 pub mod reboot;

@@ -223,6 +223,14 @@ impl Default for State {
 }
 
 impl State {
+    /// Reads the bytes of a `state.json`; `None` if it is damaged.
+    ///
+    /// # Errors
+    /// 78 when it was written by a newer version.
+    pub fn parse(bytes: &[u8]) -> Result<Option<Self>> {
+        Ok(file::parse(bytes, "state.json", SCHEMA)?.document())
+    }
+
     /// Where the update stands.
     #[must_use]
     pub fn phase(&self) -> Phase {

@@ -223,7 +223,7 @@ fn read(file: &Path) -> Result<Vec<u8>> {
 }
 
 /// Reads one key. The error never quotes the file: it may be a private key put there by mistake.
-fn parse(bytes: &[u8]) -> Result<VerifyingKey, String> {
+pub(crate) fn parse(bytes: &[u8]) -> Result<VerifyingKey, String> {
     let text = std::str::from_utf8(bytes).map_err(|_| "it is not text")?.trim();
     let key = if text.contains("PRIVATE KEY") {
         return Err("it is a private key, which must never be on a device; give its public key".into());

@@ -303,7 +303,7 @@ fn a_stream_has_the_signature_of_the_whole_however_it_is_cut() {
 #[test]
 fn a_stream_is_as_strict_as_the_whole() {
     for loose in [malleable(), of_small_order()] {
-        assert_eq!(stream(&set(&[1]), &[loose.clone()], MESSAGE, 3), Err("signature-invalid"));
+        assert_eq!(stream(&set(&[1]), std::slice::from_ref(&loose), MESSAGE, 3), Err("signature-invalid"));
         assert_eq!(stream(&set(&[1]), &[loose, signature(1, MESSAGE)], MESSAGE, 3), Ok(key_id(&key(1))));
     }
 }

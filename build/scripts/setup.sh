@@ -8,6 +8,7 @@
 #     lint   rustfmt, clippy, shellcheck, grub-script-check
 #     bench  servers and the tools that the agent is compared with
 #     test   rust, try and qemu, nginx, and other tools to compare with
+#     fuzz   rust, and a C++ compiler for libFuzzer
 #     test-all  test and lint, and initramfs-tools
 set -eu
 cd "$(dirname "$0")/../.."
@@ -151,7 +152,7 @@ install_packages() {
     say 'done'
 }
 
-[ $# -gt 0 ] || { sed -n '2,11s/^# \{0,1\}//p' "$0"; exit 64; }
+[ $# -gt 0 ] || { sed -n '2,12s/^# \{0,1\}//p' "$0"; exit 64; }
 mkdir -p target
 for what in "$@"; do
     case $what in
@@ -160,12 +161,13 @@ for what in "$@"; do
         qemu) need_qemu; kernel=1 ;;
         lint) need_rust; need_lint ;;
         bench) need_try; need_bench ;;
+        fuzz) need_rust; need c++ g++ 'C++ compiler, for libFuzzer' ;;
         test) need_rust; need_try; need_oracles; need_qemu; kernel=1 ;;
         test-all)
             need_rust; need_try; need_oracles; need_qemu; need_lint; kernel=1
             need mkinitramfs initramfs-tools-core 'makes an image as its users do'
             ;;
-        *) say "unknown: $what (rust, try, qemu, lint, bench, test or test-all)" >&2; exit 64 ;;
+        *) say "unknown: $what (rust, try, qemu, lint, bench, fuzz, test or test-all)" >&2; exit 64 ;;
     esac
 done
 install_packages

@@ -407,6 +407,20 @@ fn check_size(bytes: &[u8], expected: u64, what: &str) -> Result<()> {
     Err(Error::new(Exit::Data, "size-mismatch", message))
 }
 
+/// Reads bytes as each kind of document that only registries have.
+pub(crate) fn read_as_any(raw: &[u8]) -> [Result<()>; 3] {
+    [
+        Index::parse(raw, "index", limits::INDEX_ENTRIES).map(|index| {
+            for architecture in [Architecture::Amd64, Architecture::Arm64] {
+                let _ = index.choose(architecture);
+            }
+            let _ = index.platforms();
+        }),
+        Listed::default().add(raw, "list of referrers"),
+        attached(raw, Digest([0; 32]), "signature").map(drop),
+    ]
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -25,6 +25,15 @@ pub(super) enum Found<T> {
     Damaged(String),
 }
 
+impl<T> Found<T> {
+    pub(super) fn document(self) -> Option<T> {
+        match self {
+            Self::Document(document) => Some(document),
+            Self::Nothing | Self::Damaged(_) => None,
+        }
+    }
+}
+
 #[derive(Deserialize)]
 struct Schema {
     /// The Go agent writes none.
@@ -35,6 +44,11 @@ struct Schema {
 /// Reads a document of at most this schema. A newer one is an error, and stays as it is.
 pub(super) fn read<T: DeserializeOwned>(path: &Path, known: u32) -> Result<Found<T>> {
     let Some(bytes) = read_bytes(path)? else { return Ok(Found::Nothing) };
+    parse(&bytes, &path.display().to_string(), known)
+}
+
+/// The same of bytes, which are called `name` in messages.
+pub(super) fn parse<T: DeserializeOwned>(bytes: &[u8], name: &str, known: u32) -> Result<Found<T>> {
     if bytes.len() as u64 > FILE_BYTES {
         return Ok(Found::Damaged(format!("it is longer than {FILE_BYTES} bytes")));
     }
@@ -42,8 +56,7 @@ pub(super) fn read<T: DeserializeOwned>(path: &Path, known: u32) -> Result<Found
     if bytes.trim_ascii_start().first() != Some(&b'{') {
         return Ok(Found::Damaged("it is not a JSON object".into()));
     }
-    let name = path.display().to_string();
-    match json::parse::<Schema>(&bytes, &name) {
+    match json::parse::<Schema>(bytes, name) {
         Ok(Schema { schema }) if schema > known => {
             let message = format!("{name} has schema {schema}, and only schemas up to {known} are known");
             return Err(Error::new(Exit::Config, "newer-schema", message).remedy(
@@ -53,7 +66,7 @@ pub(super) fn read<T: DeserializeOwned>(path: &Path, known: u32) -> Result<Found
         Ok(_) => {}
         Err(e) => return Ok(Found::Damaged(e.message)),
     }
-    Ok(match json::parse(&bytes, &name) {
+    Ok(match json::parse(bytes, name) {
         Ok(document) => Found::Document(document),
         Err(e) => Found::Damaged(e.message),
     })

@@ -4,6 +4,7 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
 use super::seconds;
+use crate::error::Result;
 use crate::release::Digest;
 
 /// Failed releases that are remembered; the oldest is forgotten for one more.
@@ -46,6 +47,14 @@ impl Default for Trust {
 }
 
 impl Trust {
+    /// Reads the bytes of a `trust.json`; `None` if it is damaged.
+    ///
+    /// # Errors
+    /// 78 when it was written by a newer version.
+    pub fn parse(bytes: &[u8]) -> Result<Option<Self>> {
+        Ok(super::file::parse(bytes, "trust.json", super::SCHEMA)?.document())
+    }
+
     /// The failure that speaks against a release: of the same manifest, or of the same pair of images under another one.
     #[must_use]
     pub fn failure(&self, release: &Digest, kernel: &Digest, initramfs: &Digest) -> Option<&FailedRelease> {

@@ -1,0 +1,128 @@
+//! Every parser of bytes from outside, by name: one list for the fuzz targets and for the replay of what they found.
+//!
+//! Each function reads any bytes, and panics if what must hold of every document does not.
+
+use bootenv::grub::Block;
+
+use crate::config::{Conf, Config, Overrides};
+use crate::error::{Error, Result};
+use crate::json;
+use crate::release::{Latest, Release};
+use crate::slot::SlotManifest;
+use crate::source::oci;
+use crate::state::{State, Trust};
+use crate::trust::{self, Signature};
+
+/// Reads any bytes; true if it accepts them.
+pub type Parser = fn(&[u8]) -> bool;
+
+/// Name and parser. A name is that of a fuzz target and of its folder of seeds.
+pub const ALL: &[(&str, Parser)] = &[
+    ("conf", conf),
+    ("grub-block", grub_block),
+    ("json", any_json),
+    ("key", key),
+    ("latest-json", latest_json),
+    ("manifest", manifest),
+    ("registry", registry),
+    ("signature", signature),
+    ("slot-manifest", slot_manifest),
+    ("state", state),
+    ("trust", failures),
+];
+
+/// The parser of that name.
+#[must_use]
+pub fn named(name: &str) -> Option<Parser> {
+    ALL.iter().find(|(known, _)| *known == name).map(|(_, parser)| *parser)
+}
+
+/// What is told of a refusal goes to terminals and logs as it is.
+fn told<T>(result: Result<T>) -> Option<T> {
+    let printable = |e: &Error| e.message.bytes().all(|b| matches!(b, b' '..=b'~'));
+    result.inspect_err(|e| assert!(printable(e), "{:?}", e.message)).ok()
+}
+
+/// Read twice, once strictly: whatever is accepted is what every other parser of JSON reads too.
+fn any_json(bytes: &[u8]) -> bool {
+    let strict = told(json::parse::<serde_json::Value>(bytes, "document"));
+    let plain: Option<serde_json::Value> = serde_json::from_slice(bytes).ok();
+    assert!(strict.is_none() || strict == plain);
+    strict.is_some()
+}
+
+/// A manifest, and never `latest.json` at the same time.
+fn manifest(bytes: &[u8]) -> bool {
+    let read = told(Release::from_oci_manifest(bytes)).is_some();
+    assert!(!read || Latest::parse(bytes).is_err(), "both a manifest and latest.json");
+    read
+}
+
+/// An index, a list of referrers, the manifest of a signature.
+fn registry(bytes: &[u8]) -> bool {
+    oci::read_as_any(bytes).into_iter().filter_map(told).count() > 0
+}
+
+fn latest_json(bytes: &[u8]) -> bool {
+    let Some(latest) = told(Latest::parse(bytes)) else { return false };
+    let (signed, claimed) = (told(latest.release()), told(latest.claimed(crate::release::Architecture::Amd64)));
+    assert!(signed.is_none() || claimed.is_some_and(|claimed| claimed.security_epoch == 0));
+    told(latest.image_urls());
+    assert!(Release::from_oci_manifest(bytes).is_err(), "both a manifest and latest.json");
+    signed.is_some()
+}
+
+fn signature(bytes: &[u8]) -> bool {
+    let read = told(Signature::parse_file(bytes));
+    assert!(read.as_ref().is_none_or(|all| (1..=crate::limits::SIGNATURES).contains(&all.len())));
+    read.is_some()
+}
+
+fn key(bytes: &[u8]) -> bool {
+    let read = trust::parse(bytes);
+    assert!(read.as_ref().is_ok_and(|key| !key.is_weak()) || read.is_err());
+    read.is_ok()
+}
+
+/// The settings, as a device reads them.
+fn conf(bytes: &[u8]) -> bool {
+    let Some(conf) = told(Conf::parse(bytes, "update.conf")) else { return false };
+    for warning in &conf.warnings {
+        assert!(warning.bytes().all(|b| matches!(b, b' '..=b'~')), "{warning:?}");
+    }
+    told(Config::resolve(&conf, &Overrides::default())).is_some()
+}
+
+/// A block that was read is stored as it was, but for what a store changes.
+fn grub_block(bytes: &[u8]) -> bool {
+    let Ok(block) = Block::parse(bytes) else { return false };
+    assert_eq!(block.bytes(), bytes);
+    let _ = (block.view(), block.as_second(), block.get("active_slot"));
+    if let Ok(stored) = block.with(&[("boot_success", "1".into())]) {
+        let again = Block::parse(stored.bytes()).ok();
+        assert_eq!(again.as_ref().and_then(|block| block.get("boot_success")), Some("1"));
+    }
+    true
+}
+
+/// What is read is what is written.
+fn slot_manifest(bytes: &[u8]) -> bool {
+    let Some(manifest) = told(SlotManifest::parse(bytes)) else { return false };
+    let again = told(SlotManifest::parse(&manifest.encode()));
+    assert_eq!(again.map(|again| (again.digest, again.kernel)), Some((manifest.digest, manifest.kernel)));
+    told(manifest.offer("server".into())).is_some()
+}
+
+fn state(bytes: &[u8]) -> bool {
+    let Some(state) = told(State::parse(bytes)).flatten() else { return false };
+    let written = serde_json::to_vec(&state).unwrap_or_default();
+    assert_eq!(told(State::parse(&written)).flatten(), Some(state));
+    true
+}
+
+fn failures(bytes: &[u8]) -> bool {
+    let Some(trust) = told(Trust::parse(bytes)).flatten() else { return false };
+    let written = serde_json::to_vec(&trust).unwrap_or_default();
+    assert_eq!(told(Trust::parse(&written)).flatten(), Some(trust));
+    true
+}
