@@ -45,6 +45,22 @@ fn the_document_ends_at_its_limit_whatever_its_length_is_announced_as() {
 }
 
 #[test]
+fn an_endless_error_is_an_error_after_its_beginning() {
+    let sent = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    let count = sent.clone();
+    let server = Site::small().broken("latest.json", move |_, out| {
+        head(out, 404, "Transfer-Encoding: chunked\r\n");
+        while chunk(out, &[b'x'; 4096]) {
+            count.fetch_add(4096, std::sync::atomic::Ordering::SeqCst);
+        }
+    });
+    let e = refused(offer(&server), Exit::Unavailable, "not-found");
+    assert!(e.message.len() < 1000, "{e}");
+    // All but what is read lies in the buffers of the connection.
+    assert!(sent.load(std::sync::atomic::Ordering::SeqCst) < 16 << 20);
+}
+
+#[test]
 fn a_signature_file_ends_at_its_limit() {
     let mut site = Site::small();
     let line = hex::encode(sign(&key(1), site.get("latest.json")));
