@@ -8,7 +8,7 @@
 mod cli_support;
 mod common;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, Output};
@@ -95,7 +95,9 @@ fn restore(device: &Device, copy: &Copy) {
 fn traced(device: &Device, arguments: &[&str], injected: &[String]) -> Output {
     let program = device.command(arguments);
     let mut strace = Command::new("strace");
-    strace.args(["-y", "-e", &format!("trace={STEPS}"), "-e", "signal=none", "-o"]).arg(device.path("trace"));
+    strace
+        .args(["-y", "-s", "600", "-e", &format!("trace={STEPS}"), "-e", "signal=none", "-o"])
+        .arg(device.path("trace"));
     for fault in injected {
         strace.args(["-e", fault]);
     }
@@ -266,6 +268,87 @@ fn revert(every: usize) {
         device.make_unhealthy();
         assert_eq!(holds(device, case), Slot::B, "{case}");
     });
+}
+
+/// The content of a path in a traced call: what stands between the brackets behind a descriptor.
+fn descriptor(call: &str) -> &str {
+    call.split_once('<').and_then(|(_, rest)| rest.split_once('>')).map_or("", |(path, _)| path)
+}
+
+/// What a store says about a variable.
+fn stored(call: &str, name: &str) -> String {
+    call.split_once(&format!("\\n{name}="))
+        .map_or(String::new(), |(_, rest)| rest.split('\\').next().unwrap().to_owned())
+}
+
+/// Follows what is on the medium for sure. Before each store of the environment everything else is, and after it the store
+/// is before anything else changes; a file is before it gets its name; the second file never promises more than the first.
+/// Gives how often the main block was stored.
+fn order(bench: &Bench, arguments: &[&str]) -> usize {
+    let device = &bench.device;
+    let output = traced(device, arguments, &[]);
+    assert!(matches!(output.status.code(), Some(0 | 1)), "{output:?}");
+    let here = device.dir.path().to_str().unwrap();
+    let full = |name: &str| if name.starts_with('/') { name.to_owned() } else { format!("{here}/{name}") };
+    let (mut dirty, mut stores) = (BTreeSet::<String>::new(), 0);
+    let mut good = ["ks_a", "ks_b"].map(|name| Block::parse(&device.env_bytes()).unwrap().get(name) == Some("good"));
+    for line in fs::read_to_string(device.path("trace")).unwrap().lines() {
+        let Some((call, rest)) = line.split_once('(') else { continue };
+        let quoted: Vec<&str> = rest.split('"').skip(1).step_by(2).collect();
+        let named = |name: &str| match rest.starts_with("AT_FDCWD") || rest.starts_with('"') {
+            true => full(name),
+            false => format!("{}/{name}", descriptor(rest)),
+        };
+        let path = descriptor(rest).to_owned();
+        match call {
+            "write" | "pwrite64" if path.starts_with(here) && !path.ends_with("/lock") => {
+                if path.ends_with("/grubenv") {
+                    assert!(dirty.is_empty(), "stored while {dirty:?} may be lost: {line}");
+                    stores += 1;
+                    good = ["ks_a", "ks_b"].map(|name| stored(rest, name) == "good");
+                } else {
+                    assert!(!dirty.iter().any(|path| path.ends_with("/grubenv")), "the store may be lost: {line}");
+                }
+                if path.ends_with("/ksenv2") {
+                    let second = ["ks_a", "ks_b"].map(|name| stored(rest, name) == "good");
+                    assert!((0..2).all(|slot| good[slot] || !second[slot]), "it promises more: {line}");
+                }
+                dirty.insert(path);
+            }
+            "rename" | "renameat" | "renameat2" => {
+                let (old, new) = (named(quoted[0]), named(quoted[1]));
+                assert!(!dirty.contains(&old), "named before it is on the medium: {line}");
+                dirty.insert(new.rsplit_once('/').unwrap().0.to_owned());
+            }
+            "unlink" | "unlinkat" if line.ends_with("= 0") => {
+                dirty.insert(named(quoted[0]).rsplit_once('/').unwrap().0.to_owned());
+            }
+            "fsync" | "fdatasync" => drop(dirty.remove(&path)),
+            _ => {}
+        }
+        // What the health check tries there is not to stay.
+        dirty.retain(|path| !path.starts_with(&format!("{here}/data")));
+    }
+    assert!(dirty.is_empty(), "not on the medium in the end: {dirty:?}");
+    stores
+}
+
+#[test]
+fn nothing_counts_before_it_is_on_the_medium_and_each_change_is_one_store() {
+    let Some(bench) = Bench::new() else { return };
+    let device = &bench.device;
+    publish(&bench.registry, "2.0.0", 2);
+    let apply = [&device.asking(&bench.registry, &["apply", "--activate"])[..], &["--pubkey", "K"]].concat();
+    assert_eq!(order(&bench, &apply), 2, "void, activated");
+    device.power_on();
+    let judge =
+        |verb: &[&'static str]| [&device.local(verb)[..], &["--data-dir", "data", "--health-dir", "health.d"]].concat();
+    let before = save(device);
+    assert_eq!(order(&bench, &judge(&["healthcheck"])), 1, "committed");
+    assert_eq!(order(&bench, &judge(&["healthcheck"])), 0, "an ordinary boot");
+    restore(device, &before);
+    device.make_unhealthy();
+    assert_eq!(order(&bench, &judge(&["healthcheck", "--auto-rollback-after", "1"])), 1, "reverted");
 }
 
 #[test]
