@@ -91,6 +91,7 @@ fn one_cycle(cycle: Cycle, effort: Effort) -> Result<()> {
         "      {} kinds; sampled: GRUB reads {grub} alike, the agent goes on from {agent}, {boots} booted",
         report.kinds
     );
+    println!("      with a disk that takes no notice of flushes, cut {} fails, as it must", report.found_out);
     if let Some(why) = report.skipped {
         println!("      SKIPPED: the agent on the disks: {why}");
     }

@@ -72,6 +72,13 @@ impl Log {
         Ok(Self { bytes, requests })
     }
 
+    /// The same from a disk that takes no notice of flushes.
+    #[must_use]
+    pub fn without_flushes(&self) -> Self {
+        let requests = self.requests.iter().filter(|request| **request != Request::Flush).cloned().collect();
+        Self { bytes: self.bytes.clone(), requests }
+    }
+
     /// The bytes of a write.
     #[must_use]
     pub fn data(&self, range: &Range<usize>) -> &[u8] {

@@ -63,6 +63,8 @@ pub struct Report {
     pub decisions: Vec<(String, usize)>,
     /// Disks that GRUB's code read alike, that the agent went on from, that were booted.
     pub sampled: [usize; 3],
+    /// How many cuts it took until a disk that takes no notice of flushes was found out: the rig can fail.
+    pub found_out: usize,
     /// Why the agent was not run.
     pub skipped: Option<String>,
 }
@@ -116,6 +118,8 @@ fn try_cuts(run: &Run, recording: &Recording, effort: Effort) -> Result<Report> 
         return Err(format!("cut {cut}: {why} ({others} others failed). Kept: {}", kept.display()).into());
     }
 
+    report.found_out = finds_out_lost_flushes(recording, &mut judge, effort.seed)?;
+
     let mut chosen: Vec<Cut> = kinds.into_values().map(|(cut, _)| cut).collect();
     chosen.sort_by_key(|cut| cut.after);
     let mut random = Seeded::new(effort.seed);
@@ -124,6 +128,23 @@ fn try_cuts(run: &Run, recording: &Recording, effort: Effort) -> Result<Report> 
         sample(run, recording, &mut judge, &chosen, effort, &mut report)?;
     }
     Ok(report)
+}
+
+/// The same device with a disk that takes no notice of flushes cannot keep its promises. A rig that sees nothing then would
+/// see nothing if the agent left a sync out.
+fn finds_out_lost_flushes(recording: &Recording, judge: &mut Judge, seed: u64) -> Result<usize> {
+    const TRIES: usize = 200;
+    let log = recording.log.without_flushes();
+    let late = log.requests.len() / 2;
+    let cuts =
+        Replay::cuts(&log, seed, 1).into_iter().filter(|cut| cut.after > late && matches!(cut.left, Left::Some(_)));
+    let mut replay = Replay::new(&log, recording.before.clone());
+    for (number, cut) in cuts.take(TRIES).enumerate() {
+        if replay.at(cut, |disk| judge.look(disk, |_| None))?.is_err() {
+            return Ok(number + 1);
+        }
+    }
+    Err("a disk that takes no notice of flushes was not found out: the rig sees nothing".into())
 }
 
 /// Goes on from the chosen cuts.
