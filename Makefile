@@ -55,10 +55,12 @@ test-all: ## make lint, make test with the release build, and all stories
 	cargo test --locked -p bootenv --test model -- --ignored
 	$(built)/qemu-tests all
 
-prove: ## Every power cut of whole updates, and power cuts at random moments: half an hour
+prove: ## Every power cut, every fault at every step, and mutations that must be caught: an hour
 	@build/scripts/setup.sh test
 	@build/scripts/build-agent.sh
 	cargo run --quiet --locked -p qemu-tests --bin prove
+	cargo test --locked -p kubesolo-update --test faults -- --ignored --nocapture
+	build/scripts/mutations.sh
 
 fuzz: ## Every parser of bytes from outside under libFuzzer, SECONDS= (10) each
 	@build/scripts/setup.sh fuzz

@@ -292,13 +292,13 @@ fn good(say: impl Fn(&str) -> String) -> [bool; 2] {
 /// Gives how often the main block was stored.
 fn order(bench: &Bench, arguments: &[&str]) -> usize {
     let device = &bench.device;
+    let main = Block::parse(&device.env_bytes()).unwrap();
+    let mut promised = good(|name| main.get(name).unwrap_or_default().to_owned());
     let output = traced(device, arguments, &[]);
     assert!(matches!(output.status.code(), Some(0 | 1)), "{output:?}");
     let here = device.dir.path().to_str().unwrap();
     let full = |name: &str| if name.starts_with('/') { name.to_owned() } else { format!("{here}/{name}") };
     let (mut dirty, mut stores) = (BTreeSet::<String>::new(), 0);
-    let main = Block::parse(&device.env_bytes()).unwrap();
-    let mut promised = good(|name| main.get(name).unwrap_or_default().to_owned());
     for line in fs::read_to_string(device.path("trace")).unwrap().lines() {
         let Some((call, rest)) = line.split_once('(') else { continue };
         let quoted: Vec<&str> = rest.split('"').skip(1).step_by(2).collect();
