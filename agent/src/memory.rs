@@ -104,7 +104,13 @@ impl Memory {
             }
             self.state.trial = None;
             match ending(&env, &trial) {
-                Ending::Committed => self.state.enter(Phase::Success, now).or_else(|_| self.committed(now))?,
+                Ending::Committed => {
+                    // What was tried again and proved healthy has not failed any more.
+                    if self.trust.forget(&trial.release, &trial.kernel, &trial.initramfs) {
+                        self.held()?.save_trust(&self.trust)?;
+                    }
+                    self.state.enter(Phase::Success, now).or_else(|_| self.committed(now))?;
+                }
                 Ending::Failed(why) => return self.failed(&trial, why, now),
                 Ending::NotStarted if self.state.not_started.contains(&trial.release) => {
                     return self.failed(&trial, "its trial never started, twice", now);

@@ -118,6 +118,8 @@ fn a_person_can_retry_what_failed() {
     device.power_on();
     device.here(&["healthcheck"]).code(0).says(&["committed"]);
     assert_eq!(device.version_in(device.env().good).unwrap(), "1.0.0");
+    let status = device.here(&["status", "--json"]).code(0).json();
+    assert_eq!(status["failed"], json!([]), "what proved healthy has not failed any more");
 }
 
 #[test]
