@@ -120,19 +120,14 @@ impl BootEnv {
     /// 73 when a store fails or reads back differently. Old or new state then, never a mixture.
     pub fn store(&mut self, next: &State) -> Result<()> {
         self.lower_second(next)?;
-        let block = match &self.block {
-            Some(current) => {
-                let block = current.with(&next.variables()).map_err(|e| self.cannot_store(&e))?;
-                self.main.store(current, &block).map_err(|e| self.cannot_store(&e))?;
-                block
-            }
+        match &self.block {
+            Some(current) => self.block = Some(self.changed(current, &next.variables())?),
             None => {
                 let block = Block::main(next);
                 self.main.replace(&block).map_err(|e| self.cannot_store(&e))?;
-                block
+                self.block = Some(block);
             }
-        };
-        self.block = Some(block);
+        }
         self.damage = None;
         log::info!("boot environment stored: {}", describe(next));
         self.raise_second(next)
@@ -180,10 +175,15 @@ impl BootEnv {
     pub fn confirm_legacy(&mut self) -> Result<()> {
         let Some(current) = &self.block else { return self.usable().map(drop) };
         let confirmed = [("boot_success", "1".to_owned()), ("boot_counter", "3".to_owned())];
-        let block = current.with(&confirmed).map_err(|e| self.cannot_store(&e))?;
-        self.main.store(current, &block).map_err(|e| self.cannot_store(&e))?;
-        self.block = Some(block);
+        self.block = Some(self.changed(current, &confirmed)?);
         Ok(())
+    }
+
+    /// The main block on the medium, with `variables` set by one store.
+    fn changed(&self, current: &Block, variables: &[(&'static str, String)]) -> Result<Block> {
+        let block = current.with(variables).map_err(|e| self.cannot_store(&e))?;
+        self.main.store(current, &block).map_err(|e| self.cannot_store(&e))?;
+        Ok(block)
     }
 
     fn cannot_store(&self, cause: &dyn std::fmt::Display) -> Error {

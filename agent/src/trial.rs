@@ -59,19 +59,10 @@ pub fn seen(boot: &Boot, memory: &mut Memory, now: DateTime<Utc>) -> Result<()> 
         return Ok(());
     }
     let noted = memory.state.trial.take().filter(|trial| trial.id == env.trial);
-    let trial = match noted {
-        Some(trial) if trial.started => Some(trial),
-        Some(trial) => Some(Trial { started: true, ..trial }),
-        // state.json was lost: the slot says which release this is.
-        None => boot
-            .slots
-            .get(env.active)
-            .manifest()
-            .ok()
-            .flatten()
-            .map(|content| Trial { started: true, ..note(env.trial, env.active, &content) }),
-    };
-    memory.state.trial = trial;
+    // Without a note state.json was lost: the slot says which release this is.
+    let content = || boot.slots.get(env.active).manifest().ok().flatten();
+    let trial = noted.or_else(|| content().map(|content| note(env.trial, env.active, &content)));
+    memory.state.trial = trial.map(|trial| Trial { started: true, ..trial });
     memory.state.enter(Phase::Verifying, now)?;
     memory.save()
 }

@@ -2,6 +2,8 @@
 #![allow(clippy::unwrap_used)]
 
 mod slot_support;
+#[path = "common/tmpfs.rs"]
+mod tmpfs;
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
@@ -14,6 +16,7 @@ use kubesolo_update::error::{Error, Exit};
 use kubesolo_update::progress::Progress;
 use kubesolo_update::slot::{Part, Place, Slot, SlotManifest, Slots};
 use slot_support::{Images, Pieces, blob, fill, now, offer};
+use tmpfs::mount_tmpfs;
 
 const FILES: [&str; 5] = ["kubesolo-os.gz", "kubesolo-os.gz.sha256", "manifest.json", "vmlinuz", "vmlinuz.sha256"];
 
@@ -287,15 +290,6 @@ fn what_is_no_folder_is_a_configuration_error() {
         assert!(error.exit == Exit::Config && error.message.contains(why), "{b}: {error}");
         assert!(!error.remedy.is_empty(), "{b}");
     }
-}
-
-/// A filesystem of its own for this thread, as small as a test needs it; `None` without the right to mount.
-fn mount_tmpfs(on: &Path, options: &str) -> Option<()> {
-    use nix::mount::{MsFlags, mount};
-    nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS).ok()?;
-    mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>).unwrap();
-    mount(Some("tmpfs"), on, Some("tmpfs"), MsFlags::empty(), Some(options)).unwrap();
-    Some(())
 }
 
 #[test]

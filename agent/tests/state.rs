@@ -1,9 +1,12 @@
 //! State, memory and lock on a real folder.
 #![allow(clippy::unwrap_used)]
 
+#[path = "common/tmpfs.rs"]
+mod tmpfs;
+
 use std::fs;
 use std::os::unix::fs::symlink;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 
 use bootenv::TrialId;
@@ -13,6 +16,7 @@ use kubesolo_update::release::Digest;
 use kubesolo_update::state::{FAILED_KEPT, FailedRelease, Lock, Phase, State, Store, Trial, Trust};
 use proptest::prelude::*;
 use serde_json::{Value, json};
+use tmpfs::mount_tmpfs;
 
 struct Place {
     dir: tempfile::TempDir,
@@ -390,15 +394,6 @@ fn missing_folders_are_made() {
     assert!(!place.path("a").exists(), "looking makes nothing");
     store.lock().unwrap().save_state(&busy()).unwrap();
     assert_eq!(store.read().unwrap().state, busy());
-}
-
-/// A filesystem of its own for this thread; `None` without the right to mount.
-fn mount_tmpfs(on: &Path, options: &str) -> Option<()> {
-    use nix::mount::{MsFlags, mount};
-    nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS).ok()?;
-    mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>).unwrap();
-    mount(Some("tmpfs"), on, Some("tmpfs"), MsFlags::empty(), Some(options)).unwrap();
-    Some(())
 }
 
 #[test]
