@@ -8,6 +8,7 @@ export PATH := $(PATH):/usr/sbin:/sbin:$(CURDIR)/target/tools/usr/bin:$(CURDIR)/
 export CARGO_BUILD_TARGET := x86_64-unknown-linux-gnu
 export CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUSTFLAGS := -C target-feature=+crt-static
 built := $(or $(CARGO_TARGET_DIR),target)/$(CARGO_BUILD_TARGET)/debug
+released := $(built:debug=release)
 
 help: ## This list
 	@sed -n 's/^\([a-z%-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -80,13 +81,13 @@ bench: ## What an update costs beside other tools, in about ten minutes; DOCS=1 
 	@build/scripts/setup.sh rust bench
 	@build/scripts/build-agent.sh
 	@cargo build --quiet --locked --release -p bench
-	target/release/bench $(if $(DOCS),--docs) $(if $(SIZES),--sizes $(SIZES))
+	$(released)/bench $(if $(DOCS),--docs) $(if $(SIZES),--sizes $(SIZES))
 
 large: ## An update of 5 GiB: every byte compared, and the peak of memory
 	@build/scripts/setup.sh rust
 	@build/scripts/build-agent.sh
 	@cargo build --quiet --locked --release -p bench
-	target/release/bench large
+	$(released)/bench large
 
 deny: ## Licences, advisories and sources of all dependencies; builds cargo-deny when it is not there
 	@command -v cargo-deny >/dev/null || [ -x target/tools/bin/cargo-deny ] || \
