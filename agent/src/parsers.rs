@@ -19,6 +19,7 @@ pub type Parser = fn(&[u8]) -> bool;
 /// Name and parser. A name is that of a fuzz target and of its folder of seeds.
 pub const ALL: &[(&str, Parser)] = &[
     ("conf", conf),
+    ("cosign", cosign),
     ("grub-block", grub_block),
     ("json", any_json),
     ("key", key),
@@ -61,6 +62,14 @@ fn manifest(bytes: &[u8]) -> bool {
 /// An index, a list of referrers, the manifest of a signature.
 fn registry(bytes: &[u8]) -> bool {
     oci::read_as_any(bytes).into_iter().filter_map(told).count() > 0
+}
+
+/// What cosign signs, and nothing else that is signed.
+fn cosign(bytes: &[u8]) -> bool {
+    let read = told(trust::cosign::subject(bytes)).is_some();
+    assert!(!read || Release::from_oci_manifest(bytes).is_err(), "both a payload and a manifest");
+    assert!(!read || Latest::parse(bytes).is_ok_and(|l| l.release().is_err()), "both a payload and latest.json");
+    read
 }
 
 fn latest_json(bytes: &[u8]) -> bool {

@@ -1,5 +1,6 @@
 //! Public keys, and what they vouch for.
 
+pub mod cosign;
 mod stream;
 
 use std::fmt;
@@ -13,6 +14,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::config::Config;
 use crate::error::{Context, Error, Exit, Result};
+use crate::release::Digest;
 use crate::{limits, text};
 
 pub use stream::StreamVerifier;
@@ -46,9 +48,20 @@ pub struct Signature {
     pub key_id: Option<String>,
     /// Ed25519.
     pub bytes: [u8; 64],
+    /// What it is over, if that is not the signed bytes but what cosign signs in their place: a document that names their
+    /// digest.
+    pub payload: Option<Vec<u8>>,
 }
 
 impl Signature {
+    /// The bytes that it must fit so that it vouches for `message`; `None` if it is about something else.
+    fn over<'a>(&'a self, message: &'a [u8]) -> Option<&'a [u8]> {
+        match &self.payload {
+            None => Some(message),
+            Some(payload) => (cosign::subject(payload).ok()? == Digest::of(message)).then_some(payload),
+        }
+    }
+
     /// Reads a `.sig` file: 64 raw bytes, or lines of 128 hex digits, each a signature.
     pub fn parse_file(bytes: &[u8]) -> Result<Vec<Self>> {
         let malformed = |why: &str| Error::new(Exit::Data, "malformed-signature", format!("it is no signature: {why}"));
@@ -56,13 +69,13 @@ impl Signature {
             return Err(limits::exceeded("signature file", format_args!("{} bytes", limits::SIGNATURE_FILE_BYTES)));
         }
         if let Ok(bytes) = bytes.try_into() {
-            return Ok(vec![Self { key_id: None, bytes }]);
+            return Ok(vec![Self { key_id: None, bytes, payload: None }]);
         }
         let lines = std::str::from_utf8(bytes).map_err(|_| malformed("neither 64 bytes nor text"))?.lines();
         let one = |line: &str| {
             let mut bytes = [0; 64];
             hex::decode_to_slice(line, &mut bytes).map_err(|_| malformed("a line has not 128 hex digits"))?;
-            Ok(Self { key_id: None, bytes })
+            Ok(Self { key_id: None, bytes, payload: None })
         };
         let signatures = lines.map(str::trim).filter(|line| !line.is_empty()).map(one).collect::<Result<Vec<_>>>()?;
         if signatures.is_empty() { Err(malformed("the file is empty")) } else { Ok(signatures) }
@@ -132,11 +145,11 @@ impl KeySet {
         if signatures.len() > limits::SIGNATURES {
             return Err(limits::exceeded("signatures", limits::SIGNATURES));
         }
-        let signed_by = |key: &VerifyingKey| {
-            signatures
-                .iter()
-                .any(|s| key.verify_strict(message, &ed25519_dalek::Signature::from_bytes(&s.bytes)).is_ok())
+        let over: Vec<_> = signatures.iter().filter_map(|s| Some((s.over(message)?, s))).collect();
+        let fits = |key: &VerifyingKey, (message, s): &(&[u8], &Signature)| {
+            key.verify_strict(message, &ed25519_dalek::Signature::from_bytes(&s.bytes)).is_ok()
         };
+        let signed_by = |key: &VerifyingKey| over.iter().any(|one| fits(key, one));
         let vouching: Vec<KeyId> = self.keys.iter().filter(|(_, key)| signed_by(key)).map(|(id, _)| *id).collect();
         if vouching.is_empty() { Err(self.refusal(signatures)) } else { Ok(vouching) }
     }

@@ -166,7 +166,7 @@ fn offered(
     let held = running.manifest.clone().filter(same).or_else(|| other().filter(same)).filter(good);
     let offer = match held {
         Some(content) => content.offer(source.origin())?,
-        None => source.offer(Architecture::current())?,
+        None => source::offer(source, Architecture::current(), keys)?,
     };
     Ok((offer, document))
 }

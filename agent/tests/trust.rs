@@ -22,7 +22,7 @@ fn hex_key(seed: u8) -> String {
 }
 
 fn signature(seed: u8, message: &[u8]) -> Signature {
-    Signature { key_id: Some(key_id(&key(seed))), bytes: sign(&key(seed), message).try_into().unwrap() }
+    Signature { key_id: Some(key_id(&key(seed))), bytes: sign(&key(seed), message).try_into().unwrap(), payload: None }
 }
 
 fn file(folder: &TempDir, name: &str, content: impl AsRef<[u8]>) -> PathBuf {
@@ -84,7 +84,7 @@ fn what_openssl_makes_and_signs_is_accepted() {
     openssl(&["pkeyutl", "-sign", "-inkey", &path("key.pem"), "-rawin", "-in", &path("message"), "-out", &path("sig")]);
     let set = KeySet::load(path("key.pub").as_ref()).unwrap();
     let bytes = fs::read(path("sig")).unwrap().try_into().unwrap();
-    set.verify(MESSAGE, &[Signature { key_id: None, bytes }]).unwrap();
+    set.verify(MESSAGE, &[Signature { key_id: None, bytes, payload: None }]).unwrap();
     assert!(refused(path("key.pem").as_ref()).contains("private key"));
 }
 
@@ -224,6 +224,26 @@ fn a_key_vouches_once_however_often_it_signed() {
     assert_eq!(set.verify(MESSAGE, &vec![signature(1, MESSAGE); limits::SIGNATURES + 1]).unwrap_err().exit, Exit::Data);
 }
 
+#[test]
+fn a_payload_of_cosign_vouches_only_for_the_message_that_it_names() {
+    let wrapped = |seed: u8, named: &[u8], signed: &[u8]| {
+        let payload = common::cosign_payload(named);
+        let bytes = sign(&key(seed), if signed.is_empty() { &payload } else { signed }).try_into().unwrap();
+        Signature { key_id: None, bytes, payload: Some(payload) }
+    };
+    let set = set(&[1, 2]);
+    let both = [signature(1, MESSAGE), wrapped(1, MESSAGE, b""), wrapped(2, MESSAGE, b"")];
+    assert_eq!(set.verify(MESSAGE, &both).unwrap().len(), 2, "each key once");
+    for wrong in [wrapped(1, b"another message", b""), wrapped(1, MESSAGE, MESSAGE), wrapped(3, MESSAGE, b"")] {
+        set.verify(MESSAGE, &[wrong]).unwrap_err();
+    }
+    // The payload itself is no message, nor is a signature over it alone one of the message.
+    let payload = common::cosign_payload(MESSAGE);
+    set.verify(MESSAGE, &[signature(1, &payload)]).unwrap_err();
+    let itself = Signature { payload: Some(MESSAGE.to_vec()), ..signature(1, MESSAGE) };
+    set.verify(MESSAGE, &[itself]).unwrap_err();
+}
+
 /// S + L is the same number to a careless verifier: a second signature that nobody made.
 fn malleable() -> Signature {
     const L: [u8; 32] = [
@@ -253,7 +273,7 @@ fn of_small_order() -> Signature {
     hex::decode_to_slice(signature, &mut bytes).unwrap();
     let loose = ed25519_dalek::Verifier::verify(&key(1).verifying_key(), MESSAGE, &bytes.into());
     loose.expect("the example is well made");
-    Signature { key_id: None, bytes }
+    Signature { key_id: None, bytes, payload: None }
 }
 
 #[test]

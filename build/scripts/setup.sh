@@ -171,5 +171,5 @@ for what in "$@"; do
     esac
 done
 install_packages
-[ -z "${oracles:-}" ] || build/scripts/fetch-release-tools.sh oras
+[ -z "${oracles:-}" ] || build/scripts/fetch-release-tools.sh oras cosign
 [ -z "${kernel:-}" ] || build/scripts/fetch-kernel.sh cloud

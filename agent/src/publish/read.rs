@@ -7,9 +7,10 @@ use serde::de::IgnoredAny;
 use super::registry::Registry;
 use crate::error::{Error, Exit, Result};
 use crate::release::{
-    Architecture, DOCKER_INDEX_TYPE, DOCKER_MANIFEST_TYPE, Descriptor, Digest, OCI_INDEX_TYPE, OCI_MANIFEST_TYPE,
+    Architecture, Blob, DOCKER_INDEX_TYPE, DOCKER_MANIFEST_TYPE, Descriptor, Digest, OCI_INDEX_TYPE, OCI_MANIFEST_TYPE,
     Release, SIGNATURE_TYPE,
 };
+use crate::source::cosign;
 use crate::source::oci::{Index, SIGNATURE_BYTES, attached, may_be_signature};
 use crate::trust::Signature;
 use crate::{json, limits, text};
@@ -111,7 +112,7 @@ pub(super) fn signatures(registry: &Registry, subject: Digest) -> Result<Vec<Sig
                 let bytes = bytes
                     .try_into()
                     .map_err(|_| Error::new(Exit::Data, "malformed-signature", format!("{what} is cut short")))?;
-                signatures.push(Signature { key_id, bytes });
+                signatures.push(Signature { key_id, bytes, payload: None });
             }
             Ok(())
         };
@@ -119,6 +120,10 @@ pub(super) fn signatures(registry: &Registry, subject: Digest) -> Result<Vec<Sig
             Err(e) if e.exit == Exit::Data || e.reason == "not-found" => log::warn!("signature left out: {e}"),
             other => other?,
         }
+    }
+    if let Some(raw) = registry.manifest(&cosign::tag(subject))? {
+        let fetch = |blob: Blob, _: &str| registry.blob(&blob.digest, limits::COSIGN_PAYLOAD_BYTES);
+        signatures.extend(cosign::signatures(&raw, subject, fetch)?);
     }
     Ok(signatures)
 }

@@ -49,7 +49,7 @@ pub fn attach_file(
         return Err(Error::new(Exit::Usage, "ambiguous", message)
             .remedy("Name the manifest by its digest, as `kubesolo-release inspect` shows it."));
     };
-    for id in keys.verify(&manifest.raw, &[Signature { key_id: None, bytes }])? {
+    for id in keys.verify(&manifest.raw, &[Signature { key_id: None, bytes, payload: None }])? {
         attach(&registry, &manifest.raw, &bytes, id)?;
     }
     Ok(vec![(manifest.release.architecture, manifest.digest)])

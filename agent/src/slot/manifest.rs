@@ -15,8 +15,11 @@ use crate::{json, limits, text};
 
 /// The schema that is written. A newer one is refused.
 const SCHEMA: u32 = 1;
-/// Longest `manifest.json`, in bytes: a manifest of the largest size in base64, 32 signatures, and the rest.
-pub(super) const MANIFEST_JSON_BYTES: u64 = limits::MANIFEST_BYTES.div_ceil(3) * 4 + 16 * 1024;
+/// Longest `manifest.json`, in bytes: a manifest of the largest size and the payloads of all signatures in base64, 32
+/// signatures, and the rest.
+pub(super) const MANIFEST_JSON_BYTES: u64 = limits::MANIFEST_BYTES.div_ceil(3) * 4
+    + limits::SIGNATURES as u64 * limits::COSIGN_PAYLOAD_BYTES.div_ceil(3) * 4
+    + 16 * 1024;
 
 /// Which release a slot holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -68,6 +71,8 @@ struct SignatureDocument {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     key_id: Option<String>,
     signature: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    payload: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -199,7 +204,11 @@ fn read(documents: Vec<SignatureDocument>) -> Result<Vec<Signature>> {
 
 impl From<&Signature> for SignatureDocument {
     fn from(signature: &Signature) -> Self {
-        Self { key_id: signature.key_id.clone(), signature: BASE64.encode(signature.bytes) }
+        Self {
+            key_id: signature.key_id.clone(),
+            signature: BASE64.encode(signature.bytes),
+            payload: signature.payload.as_ref().map(|payload| BASE64.encode(payload)),
+        }
     }
 }
 
@@ -209,7 +218,9 @@ impl TryFrom<SignatureDocument> for Signature {
     fn try_from(document: SignatureDocument) -> Result<Self> {
         let bytes = BASE64.decode(&document.signature).ok().and_then(|bytes| bytes.try_into().ok());
         let bytes = bytes.ok_or_else(|| malformed("a signature is not 64 bytes in base64"))?;
-        Ok(Self { key_id: document.key_id, bytes })
+        let payload = document.payload.map(|payload| BASE64.decode(payload)).transpose();
+        let payload = payload.map_err(|_| malformed("the payload of a signature is not base64"))?;
+        Ok(Self { key_id: document.key_id, bytes, payload })
     }
 }
 

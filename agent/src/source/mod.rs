@@ -1,5 +1,6 @@
 //! Where releases come from. Each kind of source is one file; all that an update sees of it is [`Source`].
 
+pub(crate) mod cosign;
 mod guarded;
 pub mod http;
 pub mod oci;
@@ -11,7 +12,7 @@ use crate::config::{Config, DEFAULT_TAG, Origin};
 use crate::error::{Error, Exit, Result};
 use crate::fetch::FetchOptions;
 use crate::release::{Architecture, Blob, Digest, Image, Release};
-use crate::trust::{FileSignatures, Signature};
+use crate::trust::{FileSignatures, KeySet, Signature};
 
 pub use guarded::Guarded;
 
@@ -58,6 +59,20 @@ pub fn open(config: &Config) -> Result<Box<dyn Source>> {
     }
 }
 
+/// The release on offer, with all signatures that it takes: the source is only asked for more where the first ones do not do.
+///
+/// # Errors
+/// Whatever makes the offer unreadable. Whether it is proven is the caller's to find out.
+pub fn offer(source: &mut dyn Source, architecture: Architecture, keys: Option<&KeySet>) -> Result<Offer> {
+    let mut offer = source.offer(architecture)?;
+    let enough = |offer: &Offer| keys.is_none_or(|keys| keys.verify(&offer.signed, &offer.signatures).is_ok());
+    if offer.file_signatures.is_none() && !enough(&offer) {
+        let more = source.more_signatures(&offer)?;
+        offer.signatures.extend(more);
+    }
+    Ok(offer)
+}
+
 /// A server or a file with releases.
 pub trait Source {
     /// Looks, in one request where the server lets it, at the document that names the current release: its digest. What was
@@ -66,6 +81,14 @@ pub trait Source {
 
     /// The release that was looked at, or is now, and its signatures; no image is fetched.
     fn offer(&mut self, architecture: Architecture) -> Result<Offer>;
+
+    /// Signatures of the same release that take more requests to find, for when those of the offer do not do.
+    ///
+    /// # Errors
+    /// 77 when there are some that vouch for something else than devices verify; whatever keeps them from being read.
+    fn more_signatures(&mut self, _offer: &Offer) -> Result<Vec<Signature>> {
+        Ok(vec![])
+    }
 
     /// An image of the offered release, with its size; the server is asked for it if the release does not say it.
     fn locate(&mut self, image: Image) -> Result<Blob>;

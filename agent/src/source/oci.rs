@@ -7,7 +7,7 @@ use reqwest::Url;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
-use super::{Body, Offer, Source, made_for, reference};
+use super::{Body, Offer, Source, cosign, made_for, reference};
 use crate::error::{Error, Exit, Result};
 use crate::fetch::{self, Answer, BlobBody, Client, Deadline, FetchOptions};
 use crate::release::{self, Architecture, Blob, Descriptor, Digest, Image, Manifest, Release, SIGNATURE_TYPE};
@@ -26,6 +26,8 @@ pub struct OciSource {
     wanted: Wanted,
     origin: String,
     looked: Option<(Answer, Deadline)>,
+    /// Of the last offer: the index that led to it, if one did, and the time for all documents.
+    offered: Option<(Option<Digest>, Deadline)>,
 }
 
 enum Wanted {
@@ -75,6 +77,7 @@ impl OciSource {
             origin: reference.whole(),
             repository: reference.repository().to_owned(),
             looked: None,
+            offered: None,
         })
     }
 
@@ -189,9 +192,18 @@ impl OciSource {
             let raw = self.client.document(&url, "*/*", SIGNATURE_BYTES, &what, deadline)?.good(&what)?.body;
             check_digest(&raw, digest, &what)?;
             let bytes = raw.try_into().map_err(|_| malformed_signature(&what, "it has not 64 bytes"))?;
-            signatures.push(Signature { key_id, bytes });
+            signatures.push(Signature { key_id, bytes, payload: None });
         }
         Ok(signatures)
+    }
+
+    /// What cosign keeps for a manifest or an index, as it is in the registry.
+    fn cosign(&self, subject: Digest, deadline: Deadline) -> Result<Option<Vec<u8>>> {
+        let tag = cosign::tag(subject);
+        let what = format!("cosign signatures at tag {tag}");
+        let url = self.url("manifests", &tag);
+        let answer = self.client.document(&url, MANIFESTS, limits::MANIFEST_BYTES, &what, deadline)?;
+        if answer.status == 404 { Ok(None) } else { Ok(Some(answer.good(&what)?.body)) }
     }
 }
 
@@ -244,6 +256,7 @@ impl Source for OciSource {
             }
         };
         let mut signed_type = document_type(&answer, &self.origin)?;
+        let mut index_digest = None;
         if matches!(signed_type.as_str(), release::OCI_INDEX_TYPE | release::DOCKER_INDEX_TYPE) {
             let index = Index::parse(&answer.body, &self.origin, limits::INDEX_ENTRIES)?;
             let entry = index.choose(architecture).ok_or_else(|| {
@@ -252,6 +265,7 @@ impl Source for OciSource {
                     .remedy(format!("Publish the release for {architecture} too, or choose another tag."))
             })?;
             let what = format!("manifest for {architecture} of {}", self.origin);
+            index_digest = Some(Digest::of(&answer.body));
             answer = self.manifest(entry, &what, deadline)?;
             signed_type = document_type(&answer, &what)?;
         }
@@ -260,8 +274,34 @@ impl Source for OciSource {
         made_for(architecture, &release, &self.origin, remedy)?;
         let digest = Digest::of(&answer.body);
         let signatures = self.signatures(digest, deadline)?;
+        self.offered = Some((index_digest, deadline));
         let (signed, origin) = (answer.body, self.origin.clone());
         Ok(Offer { release, digest, signed, signed_type, signatures, file_signatures: None, origin })
+    }
+
+    /// At one more request, two where there is nothing; and one for each payload.
+    fn more_signatures(&mut self, offer: &Offer) -> Result<Vec<Signature>> {
+        let (index, deadline) = self.offered.unwrap_or_else(|| (None, self.client.deadline()));
+        let mut found = vec![];
+        if let Some(raw) = self.cosign(offer.digest, deadline)? {
+            found = cosign::signatures(&raw, offer.digest, |blob, what| {
+                let url = self.url("blobs", &blob.digest.to_string());
+                Ok(self.client.document(&url, "*/*", limits::COSIGN_PAYLOAD_BYTES, what, deadline)?.good(what)?.body)
+            })?;
+        }
+        if found.is_empty()
+            && offer.signatures.is_empty()
+            && let Some(index) = index
+            && self.cosign(index, deadline)?.is_some()
+        {
+            let message = format!(
+                "{}: cosign signed the index {index} alone, not the release in it {}",
+                self.origin, offer.digest
+            );
+            return Err(Error::new(Exit::NotAllowed, "signature-of-index", message)
+                .remedy("Sign the manifest of each architecture: `cosign sign --recursive`."));
+        }
+        Ok(found)
     }
 
     fn locate(&mut self, image: Image) -> Result<Blob> {
@@ -408,7 +448,7 @@ fn check_size(bytes: &[u8], expected: u64, what: &str) -> Result<()> {
 }
 
 /// Reads bytes as each kind of document that only registries have.
-pub(crate) fn read_as_any(raw: &[u8]) -> [Result<()>; 3] {
+pub(crate) fn read_as_any(raw: &[u8]) -> [Result<()>; 4] {
     [
         Index::parse(raw, "index", limits::INDEX_ENTRIES).map(|index| {
             for architecture in [Architecture::Amd64, Architecture::Arm64] {
@@ -418,6 +458,7 @@ pub(crate) fn read_as_any(raw: &[u8]) -> [Result<()>; 3] {
         }),
         Listed::default().add(raw, "list of referrers"),
         attached(raw, Digest([0; 32]), "signature").map(drop),
+        cosign::layers(raw, "cosign signatures").map(drop),
     ]
 }
 

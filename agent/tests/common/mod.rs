@@ -92,3 +92,34 @@ pub fn sign(key: &SigningKey, message: &[u8]) -> Vec<u8> {
 pub fn bytes(value: &Value) -> Vec<u8> {
     serde_json::to_vec(value).unwrap()
 }
+
+/// What cosign signs in the place of `signed`.
+pub fn cosign_payload(signed: &[u8]) -> Vec<u8> {
+    bytes(&json!({
+        "critical": {
+            "identity": {"docker-reference": "registry.example/os"},
+            "image": {"docker-manifest-digest": Digest::of(signed)},
+            "type": "cosign container image signature",
+        },
+        "optional": null,
+    }))
+}
+
+/// What cosign keeps at its tag: payloads, and a signature over each.
+pub fn cosign_manifest(signatures: &[(&[u8], &[u8])]) -> Value {
+    let layers: Vec<Value> = signatures
+        .iter()
+        .map(|(payload, signature)| {
+            let mut layer = descriptor("application/vnd.dev.cosign.simplesigning.v1+json", payload);
+            let text = base64::Engine::encode(&base64::engine::general_purpose::STANDARD, signature);
+            layer["annotations"] = json!({"dev.cosignproject.cosign/signature": text});
+            layer
+        })
+        .collect();
+    json!({
+        "schemaVersion": 2,
+        "mediaType": release::OCI_MANIFEST_TYPE,
+        "config": descriptor("application/vnd.oci.image.config.v1+json", b"{}"),
+        "layers": layers,
+    })
+}

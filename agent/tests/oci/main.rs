@@ -1,10 +1,13 @@
 //! The OCI source, against a real registry and against a server that breaks every promise.
 #![allow(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
 
+#[path = "../cli_support/mod.rs"]
+mod cli_support;
 #[path = "../common/mod.rs"]
 mod common;
 
 mod access;
+mod cosign;
 mod documents;
 mod images;
 mod registry;

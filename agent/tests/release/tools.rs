@@ -1,4 +1,4 @@
-//! Releases between our publisher and the standard tools: openssl, skopeo and oras.
+//! Releases between our publisher and the standard tools: openssl, skopeo, oras and cosign.
 
 use std::path::Path;
 use std::process::Command;
@@ -23,7 +23,13 @@ use Architecture::{Amd64, Arm64};
 /// Runs a tool in `folder`, with no configuration of the user's, and returns what it printed.
 fn tool(name: &str, folder: &Path, arguments: &[&str]) -> Result<Vec<u8>, String> {
     let program = find(name).unwrap_or_else(|| panic!("{name} is needed: build/scripts/setup.sh test"));
-    let output = Command::new(program).args(arguments).current_dir(folder).env("HOME", folder).output().unwrap();
+    let output = Command::new(program)
+        .args(arguments)
+        .current_dir(folder)
+        .env("HOME", folder)
+        .env("COSIGN_PASSWORD", "")
+        .output()
+        .unwrap();
     if output.status.success() {
         Ok(output.stdout)
     } else {
@@ -229,4 +235,54 @@ fn a_release_made_with_oras_and_openssl_alone_is_valid() {
     device.write("K", &std::fs::read(dir.join("key.pub")).unwrap());
     device.from(&registry, &["apply"]).code(0);
     assert_eq!(device.version_in(bootenv::Slot::B).as_deref(), Some("1.0.0"));
+}
+
+/// With a key of openssl, which cosign keeps in a form of its own.
+#[test]
+fn signatures_by_the_real_cosign_are_accepted_and_ours_verified_by_it() {
+    let (registry, folder) = (Registry::start(), TempDir::new().unwrap());
+    let dir = folder.path();
+    tool("openssl", dir, &["genpkey", "-algorithm", "ed25519", "-out", "key"]).unwrap();
+    tool("openssl", dir, &["pkey", "-in", "key", "-pubout", "-out", "key.pub"]).unwrap();
+    let cosign = |arguments: &[&str]| tool("cosign", dir, arguments);
+    cosign(&["import-key-pair", "--key", "key", "--output-key-prefix", "cosign"]).unwrap();
+    let images = [images::files(dir, Amd64, 1), images::files(dir, Arm64, 2)];
+    let options = Options { access: access(&registry), ..Options::default() };
+    let metadata = Metadata::new("1.2.0".parse().unwrap(), "stable");
+    let tag = format!("{}/os", registry.address);
+    let published = publish::release(&tag, &metadata, &images, &[], &options).unwrap();
+    let device = Device::new();
+    device.write("K", &std::fs::read(dir.join("key.pub")).unwrap());
+    device.from(&registry, &["apply", "--json"]).refused(77, "signature-missing");
+
+    let index = format!("{tag}@{}", published.index);
+    let sign = ["sign", "--key", "cosign.key", "--tlog-upload=false", "--allow-http-registry", "--yes"];
+    cosign(&[&sign[..], &[&index]].concat()).unwrap();
+    let error = device.from(&registry, &["apply", "--json"]).refused(77, "signature-of-index");
+    assert!(error["remedy"].as_str().unwrap().contains("cosign sign --recursive"), "{error}");
+
+    cosign(&[&sign[..], &["--recursive", &index]].concat()).unwrap();
+    device.from(&registry, &["apply"]).code(0);
+    // What the slot holds is proven again without the registry, by the payload that it keeps.
+    device.here(&["verify"]).says(&["slot B holds: 1.2.0, signed by"]);
+    device.here(&["activate"]).code(0);
+    device.power_on();
+    device.here(&["healthcheck"]).code(0).says(&["committed"]);
+    device.from(&registry, &["check"]).code(0).says(&["up-to-date"]);
+    let keys = KeySet::load(&dir.join("key.pub")).unwrap();
+    inspect(&format!("{tag}:stable"), Some(&keys), &access(&registry)).unwrap().trusted().unwrap();
+
+    // A signature of ours is one that cosign makes of a file, to the byte, and so it verifies it.
+    let digest = published.manifests[0].1;
+    let manifest = registry.read("os", &digest.to_string());
+    std::fs::write(dir.join("manifest"), &manifest).unwrap();
+    let ours = PrivateKey::load(&dir.join("key")).unwrap().sign(&manifest);
+    let text = base64::Engine::encode(&base64::engine::general_purpose::STANDARD, ours);
+    std::fs::write(dir.join("ours"), &text).unwrap();
+    let verify = ["verify-blob", "--key", "key.pub", "--insecure-ignore-tlog", "--signature", "ours", "manifest"];
+    cosign(&verify).unwrap();
+    let theirs = cosign(&["sign-blob", "--key", "cosign.key", "--tlog-upload=false", "--yes", "manifest"]).unwrap();
+    assert_eq!(String::from_utf8(theirs).unwrap().trim(), text);
+    std::fs::write(dir.join("manifest"), b"something else").unwrap();
+    cosign(&verify).unwrap_err();
 }

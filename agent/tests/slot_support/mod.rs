@@ -80,7 +80,7 @@ pub fn offer(version: &str, kernel: &Blob, initramfs: &Blob) -> Offer {
         digest: Digest::of(&signed),
         signed,
         signed_type: OCI_MANIFEST_TYPE.into(),
-        signatures: vec![Signature { key_id: Some("0123456789abcdef".into()), bytes: [7; 64] }],
+        signatures: vec![Signature { key_id: Some("0123456789abcdef".into()), bytes: [7; 64], payload: None }],
         file_signatures: None,
         origin: "registry.example/os:stable".into(),
     }

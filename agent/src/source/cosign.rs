@@ -1,0 +1,82 @@
+//! Signatures as cosign keeps them in a registry: one manifest at the tag `sha256-<hex>.sig`, each layer a payload, with the
+//! signature over it as an annotation.
+
+use std::collections::BTreeMap;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+
+use crate::error::{Error, Exit, Result};
+use crate::release::{Blob, Digest, Manifest};
+use crate::trust::{Signature, cosign};
+use crate::{json, limits};
+
+/// Layer with a payload.
+const PAYLOAD_TYPE: &str = "application/vnd.dev.cosign.simplesigning.v1+json";
+/// On such a layer: base64 of the signature over it.
+const SIGNATURE: &str = "dev.cosignproject.cosign/signature";
+
+/// Where the signatures of `subject` are.
+pub(crate) fn tag(subject: Digest) -> String {
+    format!("sha256-{}.sig", subject.hex())
+}
+
+/// The signatures of `subject` in the manifest `raw` from its tag. A layer that is none, for instance by a key that is not
+/// Ed25519, is left out: whoever can add to a registry must not be able to stop an update by adding nonsense.
+///
+/// `fetch` gives the bytes of a payload, which it need not check.
+pub(crate) fn signatures(
+    raw: &[u8],
+    subject: Digest,
+    mut fetch: impl FnMut(Blob, &str) -> Result<Vec<u8>>,
+) -> Result<Vec<Signature>> {
+    let what = format!("cosign signatures of {subject}");
+    let mut payloads: BTreeMap<Digest, Vec<u8>> = BTreeMap::new();
+    let mut signatures = vec![];
+    for (blob, bytes) in layers(raw, &what)? {
+        let mut read = || -> Result<Signature> {
+            // Several keys sign the same payload.
+            let payload = match payloads.get(&blob.digest) {
+                Some(known) => known.clone(),
+                None => fetch(blob, &what)?,
+            };
+            if Digest::of(&payload) != blob.digest {
+                return Err(malformed(&what, "a payload was changed"));
+            }
+            payloads.insert(blob.digest, payload.clone());
+            match cosign::subject(&payload)? {
+                named if named == subject => Ok(Signature { key_id: None, bytes, payload: Some(payload) }),
+                _ => Err(malformed(&what, "a payload is of another manifest")),
+            }
+        };
+        match read() {
+            Ok(signature) => signatures.push(signature),
+            Err(e) if e.exit == Exit::Data || e.reason == "not-found" => log::warn!("signature left out: {e}"),
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(signatures)
+}
+
+/// Each payload with its signature.
+pub(crate) fn layers(raw: &[u8], what: &str) -> Result<Vec<(Blob, [u8; 64])>> {
+    let manifest: Manifest = json::parse(raw, what)?;
+    manifest.check()?;
+    let mut found = vec![];
+    for layer in manifest.layers.iter().filter(|layer| layer.media_type == PAYLOAD_TYPE) {
+        let bytes = layer.annotations.get(SIGNATURE).and_then(|text| BASE64.decode(text).ok()?.try_into().ok());
+        match bytes {
+            Some(_) if layer.size > limits::COSIGN_PAYLOAD_BYTES => log::warn!(
+                "signature left out: {what}: a payload has more than the limit of {} bytes",
+                limits::COSIGN_PAYLOAD_BYTES
+            ),
+            Some(bytes) => found.push((Blob { digest: layer.digest.parse()?, size: layer.size }, bytes)),
+            None => log::warn!("signature left out: {what}: it is not of 64 bytes, as Ed25519's are"),
+        }
+    }
+    Ok(found)
+}
+
+fn malformed(what: &str, why: &str) -> Error {
+    Error::new(Exit::Data, "malformed-signature", format!("{what}: {why}"))
+}
