@@ -7,15 +7,17 @@ export PATH := $(PATH):/usr/sbin:/sbin:$(CURDIR)/target/tools/usr/bin:$(CURDIR)/
 # twice. Static, because the device has no libraries: see build-agent.sh, which builds the same, and by itself for release.
 export CARGO_BUILD_TARGET := x86_64-unknown-linux-gnu
 export CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUSTFLAGS := -C target-feature=+crt-static
+# Programs for the host are always for amd64; ARCH=arm64 adds what the device runs.
+arm64 := $(filter arm64,$(ARCH))
 built := $(or $(CARGO_TARGET_DIR),target)/$(CARGO_BUILD_TARGET)/debug
 released := $(built:debug=release)
 
 help: ## This list
 	@sed -n 's/^\([a-z%-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
 
-try: ## The agent on folders, against a real registry on loopback: half a minute, no root
-	@build/scripts/setup.sh rust try
-	@PROFILE=dev build/scripts/build-agent.sh
+try: ## The agent on folders, against a real registry on loopback: half a minute, no root; ARCH=arm64 emulates its processor
+	@build/scripts/setup.sh rust $(arm64) try
+	@PROFILE=dev ARCH="amd64 $(arm64)" build/scripts/build-agent.sh
 	@build/scripts/try.sh
 
 demo: ## A virtual device updates itself from a registry, and comes back from a bad release
@@ -23,8 +25,8 @@ demo: ## A virtual device updates itself from a registry, and comes back from a 
 	@PROFILE=dev build/scripts/build-agent.sh
 	@$(built)/qemu-tests demo
 
-agent: ## Static binaries for the device: target/dist/amd64
-	@build/scripts/setup.sh rust
+agent: ## Static binaries for the device: target/dist/amd64, or for ARCH=arm64, or ARCH="amd64 arm64"
+	@build/scripts/setup.sh rust $(arm64)
 	@build/scripts/build-agent.sh
 
 kernel: ## A Debian kernel for the virtual device: target/kernels/cloud

@@ -1,15 +1,16 @@
 # shellcheck shell=sh
 # Sourced: Debian packages unpacked under target/, without root and without touching the machine's own apt state.
-# The sources, keys and proxies are the machine's own; lists and cache are ours.
+# The sources, keys and proxies are the machine's own; lists and cache are ours. With apt_architecture=ARCH set before it,
+# there are packages of that architecture too: PACKAGE:ARCH.
 
-apt_root=${apt_root:-$PWD/target/apt}
+apt_root=${apt_root:-$PWD/target/apt${apt_architecture:+-$apt_architecture}}
 
 apt_ours() (
     tool=$1
     shift
     "$tool" -o Dir::State::lists="$apt_root/lists" -o Dir::Cache="$apt_root/cache" -o APT::Sandbox::User=root \
         -o Acquire::Languages=none -o Acquire::IndexTargets::deb::DEP-11::DefaultEnabled=false \
-        -o Acquire::Retries=3 "$@"
+        -o Acquire::Retries=3 ${apt_architecture:+-o "APT::Architectures::=$apt_architecture"} "$@"
 )
 
 # Lists older than a day name packages that the archive may have dropped since.

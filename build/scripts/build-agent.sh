@@ -1,43 +1,86 @@
 #!/bin/sh
-# Builds the two commands as static binaries that run in a bare initramfs: target/dist/amd64/kubesolo-{update,release}.
+# Builds the commands as static binaries that run in a bare initramfs: target/dist/ARCH/kubesolo-{update,release}.
 #
 #   build/scripts/build-agent.sh
-#     PROFILE=release  small and slow to build: what a device gets (the default)
-#     PROFILE=dev      quick, with all programs of the workspace: what `make try`, `make demo` and `make test` run
+#     ARCH=amd64       or arm64, or both: ARCH='amd64 arm64'
+#     PROFILE=release  small and slow to build: what a device gets (the default). The same commit gives the same bytes, in
+#                      whatever folder, if Rust and the C compiler are the same; `make reproduce` shows it
+#     PROFILE=dev      quick; for amd64 with all programs of the workspace: what `make try`, `make demo` and `make test` run
 set -eu
 cd "$(dirname "$0")/../.."
-
-# Static glibc: every toolchain has it, and since 2.34 its resolver needs no shared library. The explicit target keeps the
-# flag away from build scripts and procedural macros.
-target=x86_64-unknown-linux-gnu
-export CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUSTFLAGS='-C target-feature=+crt-static'
-
-built=${CARGO_TARGET_DIR:-target}/$target
-into=target/dist/amd64
-mkdir -p "$into"
+umask 022
 
 profile=${PROFILE:-release}
 case $profile in
-    release)
-        cargo build --locked --release --target "$target" -p kubesolo-update --bins
-        built=$built/release
-        ;;
-    dev)
-        # Examples ask for the features that tests have: what is compiled here is not compiled again for the tests.
-        cargo build --locked --target "$target" --workspace --bins --examples
-        built=$built/debug
-        ;;
+    release | dev) ;;
     *) echo "build-agent: PROFILE=$profile is neither release nor dev" >&2; exit 64 ;;
 esac
 
-for name in kubesolo-update kubesolo-release; do
-    # A dynamic binary names its loader; there is none on the device.
-    if LC_ALL=C readelf --program-headers --wide "$built/$name" | grep -q INTERP; then
-        echo "build-agent: $built/$name is not static" >&2
-        exit 1
+# Static glibc: every toolchain has it, and since 2.34 its resolver needs no shared library. The explicit target keeps the
+# flag away from build scripts and procedural macros.
+static='-C target-feature=+crt-static'
+
+# Paths of this machine are in panic messages, and must not be in what is released.
+nowhere() {
+    cargo fetch --quiet --locked --target "$1"
+    for crates in "${CARGO_HOME:-$HOME/.cargo}"/registry/src/*; do
+        [ ! -d "$crates" ] || printf ' --remap-path-prefix=%s=/crates' "$crates"
+    done
+    printf ' --remap-path-prefix=%s=/rust --remap-path-prefix=%s=/build' "$(rustc --print sysroot)" "$PWD"
+}
+
+build() {
+    case $1 in
+        amd64) target=x86_64-unknown-linux-gnu tools='' ;;
+        arm64) target=aarch64-unknown-linux-gnu tools=aarch64-linux-gnu- ;;
+        *) echo "build-agent: ARCH=$1 is neither amd64 nor arm64" >&2; exit 64 ;;
+    esac
+    flags=$static
+    if [ "$1" = arm64 ]; then
+        export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER=${tools}gcc
+        if [ ! -d "$(rustc --print target-libdir --target "$target")" ]; then
+            # Debian's Rust, whose standard library for arm64 setup.sh has unpacked without installing it.
+            sysroot=$PWD/target/rust-arm64/$(rustc --version | cut -d' ' -f2)/usr
+            flags="$flags --sysroot=$sysroot --remap-path-prefix=$sysroot=/rust"
+        fi
     fi
-    # Unchanged binaries keep their time, so that images made from them are not made again.
-    strip -o "$into/$name.new" "$built/$name"
-    if cmp -s "$into/$name.new" "$into/$name"; then rm "$into/$name.new"; else mv "$into/$name.new" "$into/$name"; fi
-    echo "$into/$name: static, $(($(stat -c %s "$into/$name") / 1024)) KiB, $profile"
+
+    built=${CARGO_TARGET_DIR:-target}/$target
+    set -- "$1" cargo build --locked --target "$target"
+    case $profile in
+        release)
+            flags="$flags$(nowhere "$target")"
+            set -- "$@" --release -p kubesolo-update --bins
+            built=$built/release
+            ;;
+        dev)
+            built=$built/debug
+            # Examples ask for the features that tests have: what is compiled here is not compiled again for the tests.
+            case $1 in
+                amd64) set -- "$@" --workspace --bins --examples ;;
+                *) set -- "$@" -p kubesolo-update --bins ;;
+            esac
+            ;;
+    esac
+    arch=$1
+    shift
+    env "CARGO_TARGET_$(echo "$target" | tr a-z- A-Z_)_RUSTFLAGS=$flags" "$@"
+
+    into=target/dist/$arch
+    mkdir -p "$into"
+    for name in kubesolo-update kubesolo-release; do
+        # A dynamic binary names its loader; there is none on the device.
+        if LC_ALL=C readelf --program-headers --wide "$built/$name" | grep -q INTERP; then
+            echo "build-agent: $built/$name is not static" >&2
+            exit 1
+        fi
+        # Unchanged binaries keep their time, so that images made from them are not made again.
+        "${tools}strip" -o "$into/$name.new" "$built/$name"
+        if cmp -s "$into/$name.new" "$into/$name"; then rm "$into/$name.new"; else mv "$into/$name.new" "$into/$name"; fi
+        echo "$into/$name: static, $(($(stat -c %s "$into/$name") / 1024)) KiB, $profile"
+    done
+}
+
+for arch in ${ARCH:-amd64}; do
+    build "$arch"
 done

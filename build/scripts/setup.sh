@@ -3,6 +3,7 @@
 #
 #   build/scripts/setup.sh WHAT...
 #     rust   Rust at least as new as Cargo.toml asks for, a C compiler and linker
+#     arm64  rust, what builds for arm64 on amd64, and what runs it
 #     try    docker-registry and cpio, unpacked under target/tools: needs no root
 #     qemu   QEMU, UEFI firmware, GRUB, the tools that build a disk, a Debian kernel
 #     lint   rustfmt, clippy, shellcheck, grub-script-check
@@ -53,6 +54,46 @@ need_rust() {
     rust_is_new_enough && return 0
     want cargo-web "Rust $wanted or newer"
     want rustc-web "Rust $wanted or newer"
+}
+
+need_arm64() {
+    need aarch64-linux-gnu-gcc gcc-aarch64-linux-gnu 'C compiler and linker for arm64'
+    need /usr/aarch64-linux-gnu/lib/libc.a libc6-dev-arm64-cross 'C library for arm64, also the static one'
+    need qemu-aarch64-static qemu-user-static 'runs the binaries for arm64 here'
+}
+
+# Once Rust is there: its standard library for arm64, from where Rust itself comes.
+rust_for_arm64() {
+    target=aarch64-unknown-linux-gnu
+    [ ! -d "$(rustc --print target-libdir --target $target)" ] || return 0
+    case $(rustc --print sysroot) in
+        /usr)
+            place=target/rust-arm64/$(rustc --version | cut -d' ' -f2)
+            [ ! -d "$place" ] || return 0
+            package=$(dpkg-query -S "$(readlink -f "$(command -v rustc)")" | cut -d: -f1)
+            version=$(dpkg-query -W -f '${Version}' "$package")
+            case $package in
+                rustc) package=libstd-rust-dev ;;
+                *) package=libstd-rust-${package#rustc-}-dev ;;
+            esac
+            say "unpacking $package for arm64 into $place, without installing it"
+            rm -rf "$place.new"
+            (
+                apt_root='' apt_architecture=arm64
+                . build/scripts/apt-root.sh
+                apt_unpack "$place.new" "$package:arm64=$version"
+            )
+            mv "$place.new" "$place"
+            ;;
+        *)
+            if ! command -v rustup >/dev/null; then
+                say "$(command -v rustc) has no standard library for $target: install it where you got Rust" >&2
+                exit 1
+            fi
+            say "rustup target add $target: Rust's standard library for arm64"
+            rustup --quiet target add $target
+            ;;
+    esac
 }
 
 need_try() {
@@ -135,7 +176,7 @@ install_packages() {
     # shellcheck disable=SC2086 # a list of package names
     apt-get -s install --no-install-recommends $packages | sed -n 's/^Remv \([^ ]*\) \[\(.*\)\].*/setup:   conflicts, so apt removes it: \1 \2/p'
     # shellcheck disable=SC2086
-    if ! $root env DEBIAN_FRONTEND=noninteractive apt-get -y -q -o Acquire::Retries=3 -o Dpkg::Use-Pty=0 \
+    if ! $root env DEBIAN_FRONTEND=noninteractive apt-get -y -q -o Acquire::Retries=3 -o DPkg::Lock::Timeout=300 -o Dpkg::Use-Pty=0 \
         install --no-install-recommends $packages >target/setup.log 2>&1; then
         tail -n 20 target/setup.log >&2
         say "apt-get failed, its whole output is in target/setup.log" >&2
@@ -152,11 +193,12 @@ install_packages() {
     say 'done'
 }
 
-[ $# -gt 0 ] || { sed -n '2,12s/^# \{0,1\}//p' "$0"; exit 64; }
+[ $# -gt 0 ] || { sed -n '2,13s/^# \{0,1\}//p' "$0"; exit 64; }
 mkdir -p target
 for what in "$@"; do
     case $what in
         rust) need_rust ;;
+        arm64) need_rust; need_arm64; arm64=1 ;;
         try) need_try ;;
         qemu) need_qemu; kernel=1 ;;
         lint) need_rust; need_lint ;;
@@ -167,9 +209,10 @@ for what in "$@"; do
             need_rust; need_try; need_oracles; need_qemu; need_lint; kernel=1
             need mkinitramfs initramfs-tools-core 'makes an image as its users do'
             ;;
-        *) say "unknown: $what (rust, try, qemu, lint, bench, fuzz, test or test-all)" >&2; exit 64 ;;
+        *) say "unknown: $what (rust, arm64, try, qemu, lint, bench, fuzz, test or test-all)" >&2; exit 64 ;;
     esac
 done
 install_packages
 [ -z "${oracles:-}" ] || build/scripts/fetch-release-tools.sh oras cosign
+[ -z "${arm64:-}" ] || rust_for_arm64
 [ -z "${kernel:-}" ] || build/scripts/fetch-kernel.sh cloud

@@ -1,11 +1,17 @@
 #!/bin/sh
 # Shows the agent on folders in half a minute: no root, no virtual device, a registry on loopback.
-# Everything it makes is under target/try, from scratch each time.
+# Everything it makes is under target/try, from scratch each time. With ARCH=arm64 the device's agent is the one for arm64.
 set -eu
 cd "$(dirname "$0")/../.."
 PATH=$PATH:/usr/sbin:/sbin:$PWD/target/tools/usr/bin:$PWD/target/tools/bin
 
 bin=${CARGO_TARGET_DIR:-$PWD/target}/${CARGO_BUILD_TARGET:+$CARGO_BUILD_TARGET/}debug
+arch=${ARCH:-amd64}
+case $arch in
+    amd64) agent=$bin/kubesolo-update ;;
+    arm64) agent="qemu-aarch64-static $PWD/target/dist/arm64/kubesolo-update" ;;
+    *) echo "try: ARCH=$arch is neither amd64 nor arm64" >&2; exit 64 ;;
+esac
 here=$PWD/target/try
 rm -rf "$here"
 mkdir -p "$here/A" "$here/B" "$here/data" "$here/health.d" "$here/root"
@@ -19,7 +25,8 @@ device() {
     command=$1
     shift
     [ ! -e cmdline ] || set -- --cmdline cmdline "$@"
-    "$bin/kubesolo-update" --conf update.conf --state data/update/state.json "$command" "$@"
+    # shellcheck disable=SC2086 # words of a command
+    $agent --conf update.conf --state data/update/state.json "$command" "$@"
 }
 # What the bootloader does at power-on: decide, store, and tell the kernel.
 power_on() {
@@ -54,7 +61,7 @@ release() {
     echo "release $1" >root/version
     (cd root && find . | cpio --quiet -o -H newc | gzip -n >../initramfs.gz)
     head -c 2000000 /dev/urandom >kernel
-    "$bin/kubesolo-release" --quiet publish "$registry/os" --version "$1" --channel stable --amd64 kernel initramfs.gz \
+    "$bin/kubesolo-release" --quiet publish "$registry/os" --version "$1" --channel stable "--$arch" kernel initramfs.gz \
         --unsafe-unchecked-kernel --key keys/private.pem --plain-http "$registry"
 }
 release 1.0.0
