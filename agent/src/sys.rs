@@ -49,3 +49,13 @@ fn sync_range(file: &File, from: u64, length: u64, flags: libc::c_uint) -> io::R
         Err(e) => Err(e.into()),
     }
 }
+
+/// Whether the kernel's clock is steered by something better (`STA_UNSYNC` of `adjtimex` is not set).
+pub fn clock_is_synchronised() -> bool {
+    // SAFETY: all zeroes is a valid `timex`, and asks for nothing to be changed; the call fills it.
+    let status = unsafe {
+        let mut state: libc::timex = std::mem::zeroed();
+        (libc::adjtimex(&raw mut state) >= 0).then_some(state.status)
+    };
+    status.is_some_and(|status| status & libc::STA_UNSYNC == 0)
+}
