@@ -9,6 +9,7 @@ pub mod device;
 pub mod env;
 pub mod error;
 pub mod fetch;
+pub mod freshness;
 pub mod gates;
 pub mod health;
 pub mod json;

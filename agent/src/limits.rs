@@ -44,6 +44,12 @@ pub const TOKEN_BYTES: u64 = 64 * KIB;
 pub const ERROR_BODY_BYTES: u64 = 8 * KIB;
 /// A kernel or initramfs, in bytes. Larger than any that a boot loader can load; it keeps sums of sizes far from overflow.
 pub const IMAGE_BYTES: u64 = 16 * GIB;
+/// A statement of freshness, in bytes.
+pub const FRESHNESS_BYTES: u64 = 4 * KIB;
+/// Architectures in a statement of freshness.
+pub const FRESHNESS_DIGESTS: usize = 16;
+/// Keys that one release revokes.
+pub const REVOKED_KEYS: usize = 32;
 /// A public key file, in bytes.
 pub const KEY_FILE_BYTES: u64 = 4 * KIB;
 /// Keys in a set.

@@ -6,6 +6,7 @@ use bootenv::grub::Block;
 
 use crate::config::{Conf, Config, Overrides};
 use crate::error::{Error, Result};
+use crate::freshness::Statement;
 use crate::json;
 use crate::release::{Latest, Release};
 use crate::slot::SlotManifest;
@@ -20,6 +21,7 @@ pub type Parser = fn(&[u8]) -> bool;
 pub const ALL: &[(&str, Parser)] = &[
     ("conf", conf),
     ("cosign", cosign),
+    ("freshness", freshness),
     ("grub-block", grub_block),
     ("json", any_json),
     ("key", key),
@@ -91,6 +93,15 @@ fn key(bytes: &[u8]) -> bool {
     let read = trust::parse(bytes);
     assert!(read.as_ref().is_ok_and(|key| !key.is_weak()) || read.is_err());
     read.is_ok()
+}
+
+/// A statement, and never a release at the same time. What is read is what is written.
+fn freshness(bytes: &[u8]) -> bool {
+    let Some(statement) = told(Statement::parse(bytes)) else { return false };
+    assert_eq!(told(Statement::parse(&statement.encode())), Some(statement));
+    assert!(Release::from_oci_manifest(bytes).is_err(), "both a statement and a manifest");
+    assert!(Latest::parse(bytes).and_then(|latest| latest.release()).is_err(), "both a statement and latest.json");
+    true
 }
 
 /// The settings, as a device reads them.

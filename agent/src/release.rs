@@ -2,7 +2,7 @@
 
 mod latest;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::str::FromStr;
 
@@ -11,6 +11,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use sha2::{Digest as _, Sha256};
 
 use crate::error::{Error, Exit, Result};
+use crate::trust::Fingerprint;
 use crate::{json, limits, text};
 
 pub use latest::Latest;
@@ -48,6 +49,8 @@ pub const RELEASE_NOTES: &str = "io.kubesolo.os.release_notes";
 pub const RELEASE_DATE: &str = "io.kubesolo.os.release_date";
 /// Security epoch, decimal; absent means 0. A device never goes back to a lower one.
 pub const SECURITY_EPOCH: &str = "io.kubesolo.os.security_epoch";
+/// Keys that no device shall accept any more once it committed this release, see [`revoked_keys`].
+pub const REVOKED_KEYS: &str = "io.kubesolo.os.revoked_keys";
 /// The board that the images are made for; absent means any.
 pub const BOARD: &str = "io.kubesolo.os.board";
 /// Size of the unpacked initramfs, decimal, in bytes.
@@ -221,6 +224,8 @@ pub struct Release {
     pub release_date: Option<String>,
     /// 0 when absent.
     pub security_epoch: u64,
+    /// No device that committed this release accepts a signature by one of these any more.
+    pub revoked_keys: BTreeSet<Fingerprint>,
     /// `None` means any.
     pub board: Option<String>,
     /// In bytes.
@@ -265,6 +270,7 @@ impl Release {
             release_notes: text(RELEASE_NOTES).cloned(),
             release_date: text(RELEASE_DATE).cloned(),
             security_epoch: number(SECURITY_EPOCH)?.unwrap_or(0),
+            revoked_keys: text(REVOKED_KEYS).map_or(Ok(BTreeSet::new()), |value| revoked_keys(value))?,
             board: text(BOARD).cloned(),
             initramfs_unpacked_size: number(INITRAMFS_UNPACKED_SIZE)?,
             kernel: blob(KERNEL_TYPE, "kernel")?.into(),
@@ -283,6 +289,15 @@ pub fn version(text: &str) -> Result<semver::Version> {
             format!("version \"{}\" is not a semantic version: {}", text::shown(text), text::shown(&e.to_string()));
         Error::new(Exit::Data, "malformed-version", message)
     })
+}
+
+/// Reads a list of revoked keys: the SHA-256 of each raw public key, 64 hex digits in lower case, with commas between them.
+pub fn revoked_keys(list: &str) -> Result<BTreeSet<Fingerprint>> {
+    let keys: BTreeSet<Fingerprint> = list.split(',').map(str::parse).collect::<Result<_>>()?;
+    if keys.len() > limits::REVOKED_KEYS {
+        return Err(limits::exceeded("revoked keys", limits::REVOKED_KEYS));
+    }
+    Ok(keys)
 }
 
 /// The parts of an OCI or Docker v2 manifest that count here.

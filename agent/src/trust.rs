@@ -7,9 +7,11 @@ use std::fmt;
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 
 use ed25519_dalek::VerifyingKey;
 use ed25519_dalek::pkcs8::DecodePublicKey;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use sha2::{Digest as _, Sha256};
 
 use crate::config::Config;
@@ -30,14 +32,71 @@ impl KeyId {
     /// The name of a raw public key.
     #[must_use]
     pub fn of(key: &[u8; 32]) -> Self {
-        let hash = Sha256::digest(key);
-        Self(std::array::from_fn(|i| hash[i]))
+        Fingerprint::of(key).id()
     }
 }
 
 impl fmt::Display for KeyId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&hex::encode(self.0))
+    }
+}
+
+/// The identity of a public key: SHA-256 of its 32 raw bytes. Written as 64 hex digits, of which the first 16 are its
+/// [`KeyId`].
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Fingerprint([u8; 32]);
+
+impl Fingerprint {
+    /// Of a raw public key.
+    #[must_use]
+    pub fn of(key: &[u8; 32]) -> Self {
+        Self(Sha256::digest(key).into())
+    }
+
+    /// The short name, for messages.
+    #[must_use]
+    pub fn id(&self) -> KeyId {
+        KeyId(std::array::from_fn(|i| self.0[i]))
+    }
+}
+
+impl fmt::Display for Fingerprint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&hex::encode(self.0))
+    }
+}
+
+impl fmt::Debug for Fingerprint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl FromStr for Fingerprint {
+    type Err = Error;
+
+    /// Lower-case digits only: one key has one spelling.
+    fn from_str(digits: &str) -> Result<Self> {
+        let mut bytes = [0; 32];
+        let lower = !digits.bytes().any(|b| b.is_ascii_uppercase());
+        lower.then(|| hex::decode_to_slice(digits, &mut bytes).ok()).flatten().map(|()| Self(bytes)).ok_or_else(|| {
+            let message =
+                format!("\"{}\" is not the SHA-256 of a public key: 64 hex digits in lower case", text::shown(digits));
+            Error::new(Exit::Data, "malformed-fingerprint", message)
+        })
+    }
+}
+
+impl Serialize for Fingerprint {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Fingerprint {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
     }
 }
 

@@ -1,10 +1,13 @@
 //! `latest.json`: the release that an HTTP server offers.
 
+use std::collections::BTreeSet;
+
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
-use super::{Architecture, Digest, Image, Release, version};
+use super::{Architecture, Digest, Image, Release, revoked_keys, version};
 use crate::error::{Error, Exit, Result};
+use crate::trust::Fingerprint;
 use crate::{json, limits, text};
 
 /// A `latest.json`, as it was read. URLs are as they are written there: relative ones resolve against the document.
@@ -19,6 +22,7 @@ pub struct Latest {
     release_notes: Option<String>,
     release_date: Option<String>,
     security_epoch: Option<u64>,
+    revoked_keys: Option<String>,
     board: Option<String>,
     initramfs_unpacked_size: Option<u64>,
     vmlinuz_url: Option<String>,
@@ -60,6 +64,7 @@ impl Latest {
             ("architecture", &self.architecture),
             ("release_date", &self.release_date),
             ("board", &self.board),
+            ("revoked_keys", &self.revoked_keys),
             ("vmlinuz_url", &self.vmlinuz_url),
             ("vmlinuz_sha256", &self.vmlinuz_sha256),
             ("vmlinuz_sig_url", &self.vmlinuz_sig_url),
@@ -86,17 +91,23 @@ impl Latest {
                  legacy_file_signatures=yes.",
             )
         })?;
-        self.release_for(architecture.parse()?, self.security_epoch.unwrap_or(0))
+        let revoked_keys = given(&self.revoked_keys).map_or(Ok(BTreeSet::new()), revoked_keys)?;
+        self.release_for(architecture.parse()?, self.security_epoch.unwrap_or(0), revoked_keys)
     }
 
     /// What the document claims where nobody vouches for it. Old ones leave out the architecture, and nothing that is kept
     /// beyond this release may rest on a claim.
     pub fn claimed(&self, otherwise: Architecture) -> Result<Release> {
         let architecture = given(&self.architecture).map_or(Ok(otherwise), str::parse)?;
-        self.release_for(architecture, 0)
+        self.release_for(architecture, 0, BTreeSet::new())
     }
 
-    fn release_for(&self, architecture: Architecture, security_epoch: u64) -> Result<Release> {
+    fn release_for(
+        &self,
+        architecture: Architecture,
+        security_epoch: u64,
+        revoked_keys: BTreeSet<Fingerprint>,
+    ) -> Result<Release> {
         let named = |member: &Option<String>| given(member).map(str::to_owned);
         Ok(Release {
             version: version(needed("version", &self.version)?)?,
@@ -108,6 +119,7 @@ impl Latest {
             release_notes: named(&self.release_notes),
             release_date: named(&self.release_date),
             security_epoch,
+            revoked_keys,
             board: named(&self.board),
             initramfs_unpacked_size: self.initramfs_unpacked_size,
             kernel: image("vmlinuz_sha256", &self.vmlinuz_sha256)?,

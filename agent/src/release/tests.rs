@@ -139,6 +139,28 @@ fn numbers_are_decimal() {
 }
 
 #[test]
+fn revoked_keys_are_whole_fingerprints() {
+    let key = |n: u8| hex::encode([n; 32]);
+    let list = [key(1), key(2), key(1)].join(",");
+    let release = accepted(annotate(REVOKED_KEYS, list.as_str()));
+    assert_eq!(release.revoked_keys.iter().map(ToString::to_string).collect::<Vec<_>>(), [key(1), key(2)]);
+    assert!(accepted(annotate(REVOKED_KEYS, "")).revoked_keys.is_empty());
+    for wrong in [
+        key(1)[..16].to_owned(),
+        key(0xab).to_uppercase(),
+        format!("{},", key(1)),
+        format!("{}, {}", key(1), key(2)),
+        format!("sha256:{}", key(1)),
+        "all".into(),
+    ] {
+        refused("malformed-fingerprint", annotate(REVOKED_KEYS, wrong.as_str()));
+    }
+    let many = |n| (0..n).map(key).collect::<Vec<_>>().join(",");
+    assert_eq!(accepted(annotate(REVOKED_KEYS, many(32))).revoked_keys.len(), limits::REVOKED_KEYS);
+    refused("limit-exceeded", annotate(REVOKED_KEYS, many(33)));
+}
+
+#[test]
 fn another_architecture_is_not_allowed_rather_than_malformed() {
     refused("wrong-architecture", annotate(ARCHITECTURE, "riscv64"));
     refused("wrong-architecture", annotate(ARCHITECTURE, "x86_64"));
@@ -248,7 +270,7 @@ proptest! {
 
     #[test]
     fn any_annotation_is_read_back_or_refused(value in ".{0,40}") {
-        for key in [VERSION, ARCHITECTURE, CHANNEL, MIN_COMPATIBLE_VERSION, SECURITY_EPOCH, INITRAMFS_UNPACKED_SIZE] {
+        for key in [VERSION, ARCHITECTURE, CHANNEL, MIN_COMPATIBLE_VERSION, SECURITY_EPOCH, REVOKED_KEYS, INITRAMFS_UNPACKED_SIZE] {
             let mut manifest = good();
             manifest["annotations"][key] = json!(value);
             if let Err(e) = parse(&manifest) {
