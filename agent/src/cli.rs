@@ -109,7 +109,8 @@ pub(crate) struct From {
     /// Unsafe: speak to this host without TLS. Can be given several times.
     #[arg(long, value_name = "HOST[:PORT]", help_heading = "Source")]
     plain_http: Vec<String>,
-    /// HH:MM-HH:MM in UTC, may wrap midnight; empty: always.
+    /// HH:MM-HH:MM, may wrap midnight, days before it if need be; several: 'Sat,Sun 01:00-05:00; Mon-Fri 03:00-04:00'.
+    /// Empty: always. In UTC, or the maintenance_zone of the settings.
     #[arg(long, value_name = "WINDOW", help_heading = "Source")]
     maintenance_window: Option<Window>,
 }

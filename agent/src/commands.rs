@@ -253,8 +253,9 @@ fn show_checked(checked: &Checked) -> String {
         }
     }
     for gate in &checked.gates {
-        let _ =
-            writeln!(out, "gate:     {} {}: {}", if gate.open { "open  " } else { "closed" }, gate.name, gate.message);
+        let verdict = if gate.open { "open  " } else { "closed" };
+        let opens = gate.opens_at.map_or(String::new(), |at| format!("; opens {}", at.format("%Y-%m-%d %H:%M UTC")));
+        let _ = writeln!(out, "gate:     {verdict} {}: {}{opens}", gate.name, gate.message);
     }
     let _ = writeln!(out, "verdict:  {}", checked.verdict);
     if checked.verdict == "up-to-date" {

@@ -22,6 +22,15 @@ pub const DEFAULT_AUTO_ROLLBACK_AFTER: u32 = 3;
 /// Persistent data, which a healthy device can write, unless `data_dir` says otherwise.
 pub const DEFAULT_DATA_DIR: &str = "/var/lib/kubesolo";
 
+/// Programs that are asked before an update, unless `pre_update_dir` says otherwise.
+pub const DEFAULT_PRE_UPDATE_DIR: &str = "/etc/kubesolo/pre-update.d";
+/// Time for all of these programs together, unless `pre_update_timeout` says otherwise.
+pub const DEFAULT_PRE_UPDATE_TIMEOUT: Duration = Duration::from_secs(300);
+/// Where KubeSolo puts the credentials of its administrator, unless `kubeconfig` says otherwise.
+pub const DEFAULT_KUBECONFIG: &str = "/var/lib/kubesolo/pki/admin/admin.kubeconfig";
+/// The id of this machine, unless `machine_id_file` says otherwise.
+pub const DEFAULT_MACHINE_ID_FILE: &str = "/etc/machine-id";
+
 /// Where releases come from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Origin {
@@ -66,6 +75,67 @@ impl FromStr for BootEnv {
     }
 }
 
+/// How far `run` goes, that is an update without anybody watching.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Auto {
+    /// Only ask what is on offer.
+    Check,
+    /// Fetch and verify it into the free slot; a person activates it.
+    #[default]
+    Stage,
+    /// Activate it too, and reboot unless `auto_reboot=no`.
+    Activate,
+}
+
+impl FromStr for Auto {
+    type Err = &'static str;
+
+    fn from_str(word: &str) -> Result<Self, &'static str> {
+        match word {
+            "check" => Ok(Self::Check),
+            "stage" => Ok(Self::Stage),
+            "activate" => Ok(Self::Activate),
+            _ => Err("it is none of check, stage, activate"),
+        }
+    }
+}
+
+impl std::fmt::Display for Auto {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Check => "check",
+            Self::Stage => "stage",
+            Self::Activate => "activate",
+        })
+    }
+}
+
+/// How late in a phased rollout a device takes a release: 0 with the first, 100 with the last, 50 by its draw alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Wariness(u8);
+
+impl Wariness {
+    /// As in the settings, `0..=100`.
+    #[must_use]
+    pub fn percent(self) -> u8 {
+        self.0
+    }
+}
+
+impl Default for Wariness {
+    fn default() -> Self {
+        Self(50)
+    }
+}
+
+impl FromStr for Wariness {
+    type Err = &'static str;
+
+    fn from_str(number: &str) -> Result<Self, &'static str> {
+        number.parse().ok().filter(|percent| *percent <= 100).map(Self).ok_or("it is not a number from 0 to 100")
+    }
+}
+
 /// What the command line sets. Each field wins over the same key of the file; `server` and `registry` both replace whichever
 /// of the two the file has.
 #[derive(Clone, Debug, Default)]
@@ -98,6 +168,25 @@ pub struct Config {
     pub channel: Option<String>,
     /// `maintenance_window=`
     pub maintenance_window: Window,
+    /// `maintenance_zone=`: the zone of the window's times; `None` means UTC. Not looked up before it is needed: what judges
+    /// a boot must not depend on it.
+    pub maintenance_zone: Option<String>,
+    /// `auto=`: how far `run` goes.
+    pub auto: Auto,
+    /// `auto_reboot=`: whether `run` reboots into what it activated.
+    pub auto_reboot: bool,
+    /// `wariness=`: place in a phased rollout.
+    pub wariness: Wariness,
+    /// `machine_id_file=`: what tells this device from others in a phased rollout.
+    pub machine_id_file: PathBuf,
+    /// `kubeconfig=`: credentials to ask whether the node is blocked for updates.
+    pub kubeconfig: PathBuf,
+    /// `node_name=`: the node of this device; `None` means any node of the cluster.
+    pub node_name: Option<String>,
+    /// `pre_update_dir=`: folder with executables that can put an update off, or refuse it.
+    pub pre_update_dir: PathBuf,
+    /// `pre_update_timeout=`, in seconds: for all of them together.
+    pub pre_update_timeout: Duration,
     /// `pubkey=`: file or folder with the public keys; it is the whole set.
     pub pubkey: Option<PathBuf>,
     /// `registry_ca=`: PEM file with more authorities for TLS.
@@ -163,10 +252,19 @@ impl Config {
             source,
             tag: over.tag.clone().or_else(|| conf.text("tag").filter(|_| !own_tag).map(str::to_owned)),
             channel: word(&over.channel, "channel"),
-            maintenance_window: match over.maintenance_window {
-                Some(window) => window,
+            maintenance_window: match &over.maintenance_window {
+                Some(window) => window.clone(),
                 None => conf.value("maintenance_window")?.unwrap_or_default(),
             },
+            maintenance_zone: word(&None, "maintenance_zone"),
+            auto: conf.value("auto")?.unwrap_or_default(),
+            auto_reboot: conf.switch("auto_reboot")?.unwrap_or(true),
+            wariness: conf.value("wariness")?.unwrap_or_default(),
+            machine_id_file: path(&None, "machine_id_file").unwrap_or_else(|| DEFAULT_MACHINE_ID_FILE.into()),
+            kubeconfig: path(&None, "kubeconfig").unwrap_or_else(|| DEFAULT_KUBECONFIG.into()),
+            node_name: word(&None, "node_name"),
+            pre_update_dir: path(&None, "pre_update_dir").unwrap_or_else(|| DEFAULT_PRE_UPDATE_DIR.into()),
+            pre_update_timeout: conf.seconds("pre_update_timeout")?.unwrap_or(DEFAULT_PRE_UPDATE_TIMEOUT),
             pubkey: path(&over.pubkey, "pubkey"),
             registry_ca: path(&over.registry_ca, "registry_ca"),
             plain_http: if over.plain_http.is_empty() { conf.hosts("plain_http")? } else { over.plain_http.clone() },
@@ -185,10 +283,7 @@ impl Config {
                 None => conf.value("auto_rollback_after")?.unwrap_or(DEFAULT_AUTO_ROLLBACK_AFTER),
             },
             health_dir: path(&over.health_dir, "health_dir").unwrap_or_else(|| DEFAULT_HEALTH_DIR.into()),
-            health_timeout: match conf.value::<u32>("health_timeout")? {
-                Some(seconds) => Duration::from_secs(seconds.into()),
-                None => DEFAULT_HEALTH_TIMEOUT,
-            },
+            health_timeout: conf.seconds("health_timeout")?.unwrap_or(DEFAULT_HEALTH_TIMEOUT),
             data_dir: path(&over.data_dir, "data_dir").unwrap_or_else(|| DEFAULT_DATA_DIR.into()),
             warnings: conf.warnings.clone(),
         })
@@ -220,8 +315,10 @@ fn exclusive(server: Option<&str>, registry: Option<&str>, place: &str) -> Resul
 }
 
 /// Keys that have a meaning here.
-const KEYS: &[&str] = &[
+pub const KEYS: &[&str] = &[
     "allow_unsigned",
+    "auto",
+    "auto_reboot",
     "auto_rollback_after",
     "bootenv",
     "channel",
@@ -229,9 +326,15 @@ const KEYS: &[&str] = &[
     "health_dir",
     "health_timeout",
     "healthcheck_url",
+    "kubeconfig",
     "legacy_file_signatures",
+    "machine_id_file",
     "maintenance_window",
+    "maintenance_zone",
+    "node_name",
     "plain_http",
+    "pre_update_dir",
+    "pre_update_timeout",
     "pubkey",
     "registry",
     "registry_ca",
@@ -240,6 +343,7 @@ const KEYS: &[&str] = &[
     "slot_b",
     "tag",
     "version_file",
+    "wariness",
 ];
 
 /// `update.conf`: a line is `key=value`, blank, or a `#` comment. White space around key and value does not count. An empty
@@ -313,6 +417,10 @@ impl Conf {
             .parse()
             .map(Some)
             .map_err(|why| bad(format!("{}:{}: {key}=\"{}\": {why}", self.name, entry.line, text::shown(&entry.value))))
+    }
+
+    fn seconds(&self, key: &str) -> Result<Option<Duration>> {
+        Ok(self.value::<u32>(key)?.map(|seconds| Duration::from_secs(seconds.into())))
     }
 
     fn switch(&self, key: &str) -> Result<Option<bool>> {

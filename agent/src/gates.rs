@@ -1,11 +1,14 @@
 //! May this release be installed here and now? Each gate gives a verdict, even when an earlier one is closed.
 
+use chrono::{DateTime, SecondsFormat, Utc};
 use semver::Version;
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
-use crate::error::{Error, Exit};
+use crate::config::Config;
+use crate::error::{Error, Exit, Result};
 use crate::release::{Architecture, Digest, Release};
 use crate::text;
+use crate::zone::Zone;
 
 /// Rules that a person may lift. Each is logged, and none can stand in the settings.
 #[derive(clap::Args, Clone, Copy, Debug, Default)]
@@ -33,6 +36,9 @@ pub struct Gate {
     pub reason: Option<&'static str>,
     /// The same for people.
     pub message: String,
+    /// When it opens by itself, if it does and that is known.
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "seconds")]
+    pub opens_at: Option<DateTime<Utc>>,
     #[serde(skip)]
     closed: Option<(Exit, String)>,
 }
@@ -40,7 +46,7 @@ pub struct Gate {
 impl Gate {
     /// A gate that lets the update pass.
     pub fn open(name: &'static str, message: impl Into<String>) -> Self {
-        Self { name, open: true, reason: None, message: message.into(), closed: None }
+        Self { name, open: true, reason: None, message: message.into(), opens_at: None, closed: None }
     }
 
     /// A gate that does not; `remedy` says what would open it.
@@ -52,7 +58,13 @@ impl Gate {
         remedy: impl Into<String>,
     ) -> Self {
         let closed = Some((exit, remedy.into()));
-        Self { name, open: false, reason: Some(reason), message: message.into(), closed }
+        Self { name, open: false, reason: Some(reason), message: message.into(), opens_at: None, closed }
+    }
+
+    /// Adds when it opens by itself.
+    #[must_use]
+    pub fn opening(self, opens_at: Option<DateTime<Utc>>) -> Self {
+        Self { opens_at, ..self }
     }
 
     /// The refusal of a closed gate.
@@ -67,8 +79,36 @@ impl Gate {
 ///
 /// # Errors
 /// That refusal: 75 or 77.
-pub fn pass(gates: &[Gate]) -> crate::Result<()> {
+pub fn pass(gates: &[Gate]) -> Result<()> {
     gates.iter().find_map(Gate::refusal).map_or(Ok(()), Err)
+}
+
+fn seconds<S: Serializer>(time: &Option<DateTime<Utc>>, serializer: S) -> Result<S::Ok, S::Error> {
+    time.map(|time| time.to_rfc3339_opts(SecondsFormat::Secs, true)).serialize(serializer)
+}
+
+/// The maintenance window.
+///
+/// # Errors
+/// 78 when its zone cannot be used.
+pub fn window(config: &Config, lifted: Lifted, now: DateTime<Utc>) -> Result<Gate> {
+    let name = "maintenance-window";
+    let (window, zone) = (&config.maintenance_window, Zone::open(config.maintenance_zone.as_deref())?);
+    let (day, minute) = zone.wall_clock(now);
+    if window.contains(day, minute) {
+        return Ok(Gate::open(name, window.to_string()));
+    }
+    if lifted.force {
+        return Ok(Gate::open(name, format!("outside {window}; allowed by --force")));
+    }
+    let clock = format!("{day} {:02}:{:02} {}", minute / 60, minute % 60, zone.name());
+    let message = format!("it is {clock}, outside the maintenance window {window}");
+    let opens_at = window.opens_at(&zone, now);
+    let remedy = match opens_at {
+        Some(_) => "Wait for the window, or call `apply --force`.",
+        None => "This window never opens: set another one, or call `apply --force`.",
+    };
+    Ok(Gate::closed(name, Exit::NotNow, "window", message, remedy).opening(opens_at))
 }
 
 /// What a release is measured against.

@@ -31,5 +31,6 @@ pub mod trial;
 pub mod trust;
 pub mod update;
 pub mod window;
+pub mod zone;
 
 pub use error::{Error, Exit, Result};

@@ -56,6 +56,10 @@ pub const KEY_FILE_BYTES: u64 = 4 * KIB;
 pub const KEYS: usize = 16;
 /// `update.conf`, in bytes.
 pub const CONF_BYTES: u64 = 64 * KIB;
+/// Parts of a maintenance window.
+pub const WINDOW_SPANS: usize = 64;
+/// A file of a time zone, in bytes.
+pub const ZONE_BYTES: u64 = 64 * KIB;
 /// User-data after unpacking, in bytes.
 pub const USER_DATA_BYTES: u64 = 1024 * KIB;
 /// Nested arrays and objects in JSON.

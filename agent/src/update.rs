@@ -122,7 +122,7 @@ pub fn check(config: &Config, boot: &Boot, memory: &Memory, lifted: Lifted, now:
     let mut source = source::open(config)?;
     let (offer, _) = offered(config, boot, memory, &running, keys.as_ref(), &mut *source).map_err(advised)?;
     let signed_by = proven(&offer, keys.as_ref())?;
-    let mut gates = vec![window(config, lifted, now)];
+    let mut gates = vec![gates::window(config, lifted, now)?];
     gates.extend(release_gates(config, boot, memory, &running, lifted, (&offer.release, offer.digest)));
     gates.push(trial_gate(boot));
     let same = is_running(&running, &offer);
@@ -186,26 +186,6 @@ fn names(keys: &[trust::KeyId]) -> Vec<String> {
 
 fn is_running(running: &Running, offer: &Offer) -> bool {
     running.manifest.as_ref().is_some_and(|manifest| manifest.digest == offer.digest)
-}
-
-fn window(config: &Config, lifted: Lifted, now: DateTime<Utc>) -> Gate {
-    use chrono::Timelike;
-    let name = "maintenance-window";
-    let window = &config.maintenance_window;
-    let minute = u16::try_from(now.hour() * 60 + now.minute()).unwrap_or(0);
-    if window.contains(minute) {
-        Gate::open(name, window.to_string())
-    } else if lifted.force {
-        Gate::open(name, format!("outside {window}; allowed by --force"))
-    } else {
-        let message = format!("it is {} UTC, outside the maintenance window {window}", now.format("%H:%M"));
-        let remedy = if (0..24 * 60).any(|minute| window.contains(minute)) {
-            "Wait for the window, or call `apply --force`."
-        } else {
-            "This window never opens: set another one, or call `apply --force`."
-        };
-        Gate::closed(name, Exit::NotNow, "window", message, remedy)
-    }
 }
 
 fn release_gates(
@@ -337,7 +317,7 @@ fn try_apply(
     touched: &mut bool,
 ) -> Result<Applied> {
     // Before any network use: an operator's window also keeps the network quiet.
-    gates::pass(&[window(config, what.lifted, now)])?;
+    gates::pass(&[gates::window(config, what.lifted, now)?])?;
     let booted = boot.booted.slot;
     if !what.dry_run {
         trial::settle(boot, memory, now)?;

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use kubesolo_update::config::{BootEnv, Conf, Config, DEFAULT_AUTO_ROLLBACK_AFTER, Origin, Overrides};
+use kubesolo_update::config::{Auto, BootEnv, Conf, Config, DEFAULT_AUTO_ROLLBACK_AFTER, KEYS, Origin, Overrides};
 use kubesolo_update::error::{Error, Exit};
 use kubesolo_update::window::Window;
 use proptest::prelude::*;
@@ -35,7 +35,7 @@ fn every_key_has_its_effect() {
 registry = registry.example:5000/os
 tag=v2
 channel=beta
-maintenance_window = 22:00-04:00
+maintenance_window = Sat,Sun 01:00-05:00; 22:00-04:00
 pubkey=/etc/keys
 registry_ca=/etc/ca.pem
 plain_http=127.0.0.1:5000, mirror.example  [::1]:80
@@ -51,12 +51,21 @@ healthcheck_url=http://127.0.0.1/health?a=b#c
 \tauto_rollback_after\t=\t3\r
 health_dir=/etc/health.d
 health_timeout=90
-data_dir=/data",
+data_dir=/data
+maintenance_zone=Europe/Berlin
+auto=activate
+auto_reboot=no
+wariness=0
+machine_id_file=/data/id
+kubeconfig=/data/kubeconfig
+node_name=node-7
+pre_update_dir=/data/pre-update.d
+pre_update_timeout=60",
     );
     assert_eq!(config.warnings, [""; 0]);
     assert_eq!(config.source, oci("registry.example:5000/os"));
     assert_eq!((config.tag.as_deref(), config.channel.as_deref()), (Some("v2"), Some("beta")));
-    assert_eq!(config.maintenance_window, Window::Daily { from: 22 * 60, to: 4 * 60 });
+    assert_eq!(config.maintenance_window, "Sat,Sun 01:00-05:00; 22:00-04:00".parse().unwrap());
     assert_eq!(config.pubkey.as_deref(), Some(Path::new("/etc/keys")));
     assert_eq!(config.registry_ca.as_deref(), Some(Path::new("/etc/ca.pem")));
     assert_eq!(config.plain_http, ["127.0.0.1:5000", "mirror.example", "[::1]:80"]);
@@ -69,6 +78,29 @@ data_dir=/data",
     assert_eq!(config.health_dir, Path::new("/etc/health.d"));
     assert_eq!(config.health_timeout, Duration::from_secs(90));
     assert_eq!(config.data_dir, Path::new("/data"));
+    assert_eq!(config.maintenance_zone.as_deref(), Some("Europe/Berlin"));
+    assert_eq!((config.auto, config.auto_reboot, config.wariness.percent()), (Auto::Activate, false, 0));
+    assert_eq!((config.kubeconfig.to_str(), config.node_name.as_deref()), (Some("/data/kubeconfig"), Some("node-7")));
+    assert_eq!(config.machine_id_file, Path::new("/data/id"));
+    assert_eq!(config.pre_update_dir, Path::new("/data/pre-update.d"));
+    assert_eq!(config.pre_update_timeout, Duration::from_secs(60));
+}
+
+/// `docs/update.conf` names every key, each as a comment, with a value that is accepted.
+#[test]
+fn the_commented_example_has_every_key_and_no_other() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/update.conf");
+    let text = fs::read_to_string(path).unwrap();
+    assert_eq!(config(&text), config(""), "as it is, it sets nothing");
+    let lines: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix('#')).collect();
+    let lines: Vec<&str> =
+        lines.into_iter().filter(|line| line.starts_with(|c: char| c.is_ascii_lowercase())).collect();
+    let mut named: Vec<&str> = lines.iter().map(|line| line.split_once('=').expect(line).0).collect();
+    named.sort_unstable();
+    assert_eq!(named, KEYS);
+    for line in lines {
+        assert_eq!(config(line).warnings, [""; 0], "{line}");
+    }
 }
 
 #[test]
@@ -79,8 +111,9 @@ fn a_missing_file_and_an_empty_device_mean_the_defaults() {
     assert_eq!(missing, null);
     assert_eq!(null, config(""));
     assert_eq!(null, config("channel=\nmaintenance_window=\nauto_rollback_after=\n"), "an empty value is none");
-    assert_eq!((null.source.clone(), null.maintenance_window), (None, Window::Always));
+    assert_eq!((null.source.clone(), null.maintenance_window), (None, Window::always()));
     assert!(!null.allow_unsigned && !null.legacy_file_signatures);
+    assert_eq!((null.auto, null.auto_reboot, null.wariness.percent()), (Auto::Stage, true, 50));
     assert_eq!(null.auto_rollback_after, DEFAULT_AUTO_ROLLBACK_AFTER);
     assert_eq!(config("auto_rollback_after=0").auto_rollback_after, 0);
 }
@@ -145,6 +178,13 @@ fn wrong_values_are_told_with_file_line_and_key() {
         ("bootenv=/boot/grubenv", "bootenv"),
         ("bootenv=grub:", "bootenv"),
         ("bootenv=lilo:/x", "bootenv"),
+        ("maintenance_window=Sat 1:00-2:00", "maintenance_window"),
+        ("maintenance_window=Caturday 01:00-02:00", "maintenance_window"),
+        ("auto=yes", "auto"),
+        ("auto_reboot=later", "auto_reboot"),
+        ("wariness=101", "wariness"),
+        ("wariness=-1", "wariness"),
+        ("pre_update_timeout=5m", "pre_update_timeout"),
     ] {
         let message = refused(&format!("\n{line}\n"));
         assert!(message.starts_with("update.conf:2: ") && message.contains(key), "{message}");
@@ -164,7 +204,7 @@ fn the_command_line_wins_key_by_key() {
         registry: Some("b.example/os".into()),
         tag: Some("two".into()),
         channel: Some("stable".into()),
-        maintenance_window: Some(Window::Always),
+        maintenance_window: Some(Window::always()),
         pubkey: Some("/b".into()),
         registry_ca: Some("/b".into()),
         plain_http: vec!["b".into()],
@@ -179,7 +219,7 @@ fn the_command_line_wins_key_by_key() {
     let config = config_over(file, &over).unwrap();
     assert_eq!(config.source, oci("b.example/os"), "the file's server gives way");
     assert_eq!((config.tag.as_deref(), config.channel.as_deref()), (Some("two"), Some("stable")));
-    assert_eq!((config.maintenance_window, config.auto_rollback_after), (Window::Always, 2));
+    assert_eq!((config.maintenance_window, config.auto_rollback_after), (Window::always(), 2));
     assert_eq!((config.plain_http, config.bootenv), (vec!["b".to_owned()], Some(BootEnv::Grub("/b".into()))));
     assert_eq!((config.slot_a.as_deref(), config.slot_b.as_deref()), (Some("/b"), Some("/b")));
     for path in [Some(config.health_dir), Some(config.data_dir), config.pubkey, config.registry_ca] {
