@@ -9,7 +9,7 @@ use bootenv::{Slot as Id, TrialId};
 use crate::config::{BootEnv as Place, Config};
 use crate::device::{self, CommandLine};
 use crate::env::{self, BootEnv};
-use crate::error::{Context, Error, Exit, Result};
+use crate::error::{Error, Exit, Result};
 use crate::mount::{Filesystem, Mounted};
 use crate::slot::{Place as SlotPlace, Slots};
 
@@ -38,7 +38,7 @@ pub struct Boot {
     /// KubeSolo OS's old grub.cfg started this boot: it counts down on every boot and knows nothing of `ks_good`.
     pub legacy: bool,
     /// Keeps the filesystem of the environment mounted where it has to be written through.
-    _esp: Option<Mounted>,
+    esp: Option<Mounted>,
 }
 
 impl Boot {
@@ -60,22 +60,19 @@ impl Boot {
                 ));
             }
             (Some(slot), _) => (Booted::ordinary(slot), Known::Told, false),
-            (None, Some(file)) => {
-                let line = std::fs::read_to_string(file).context(
-                    Exit::Config,
-                    "no-command-line",
-                    format!("read {}", file.display()),
-                )?;
-                let line = CommandLine::parse(&line);
-                (booted(&line)?, Known::CommandLine, legacy(&line))
-            }
             (None, None) if folders => (Booted::ordinary(assumed(&env)?), Known::Assumed, false),
-            (None, None) => {
-                let line = devices.command_line()?;
+            (None, file) => {
+                let line = CommandLine::parse(&device::command_line(file)?);
                 (booted(&line)?, Known::CommandLine, legacy(&line))
             }
         };
-        Ok(Self { slots, env, booted, known, legacy, _esp: esp })
+        Ok(Self { slots, env, booted, known, legacy, esp })
+    }
+
+    /// Whether the filesystem of the environment is mounted here for writing.
+    #[must_use]
+    pub fn holds_esp(&self) -> bool {
+        self.esp.is_some()
     }
 
     /// Whether both slots are folders, so that nothing here is a real device.
@@ -92,8 +89,9 @@ impl Boot {
     pub fn state(&self) -> Result<State> {
         if self.legacy {
             let message = "this boot was started by a loader file that does not know the slot protocol";
-            return Err(Error::new(Exit::Config, "old-loader", message)
-                .remedy("Install this product's grub.cfg; until then the health hook only confirms each boot."));
+            return Err(Error::new(Exit::Config, "old-loader", message).remedy(
+                "Call `kubesolo-update adopt`, then reboot; until then the health hook only confirms each boot.",
+            ));
         }
         let booted = self.booted.slot;
         match self.env.usable()? {

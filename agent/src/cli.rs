@@ -175,6 +175,23 @@ pub(crate) enum Command {
         #[arg(long)]
         reboot: bool,
     },
+    /// Take over a device that KubeSolo OS's own loader file boots: put the new loader file in place and switch to it. Safe at
+    /// every power cut, and can be called again.
+    #[command(after_help = SEE_HELP)]
+    Adopt {
+        /// The kernel arguments of this device [default: those of the running system].
+        #[arg(long, value_name = "TEXT")]
+        kernel_args: Option<String>,
+        /// Another loader file than the one that this program carries.
+        #[arg(long, value_name = "FILE")]
+        loader_file: Option<PathBuf>,
+        /// Unsafe: also switch a grub.cfg that is not KubeSolo OS's. What it does besides is lost.
+        #[arg(long)]
+        any_grub_cfg: bool,
+        /// Then reboot.
+        #[arg(long)]
+        reboot: bool,
+    },
     /// Show slots, boot environment and the last update. Needs neither root nor settings.
     Status,
     /// Read both slots from the medium and compare them with their digests and signatures.

@@ -19,7 +19,7 @@ use crate::progress::size;
 use crate::slot::Slots;
 use crate::trial::{self, Verdict};
 use crate::update::{self, Applied, Apply, Checked};
-use crate::{device, reboot, status, text};
+use crate::{adopt, device, reboot, status, text};
 
 /// Exit code of a `healthcheck` that found the system unhealthy.
 const UNHEALTHY: u8 = 1;
@@ -156,6 +156,25 @@ fn run(cli: &Cli) -> Result<u8> {
                 reboot::now("the trial was reverted")?;
             }
             return Ok(if judged.healthy { 0 } else { UNHEALTHY });
+        }
+        Command::Adopt { kernel_args, loader_file, any_grub_cfg, reboot } => {
+            let _alone = Memory::lock(&cli.state)?;
+            let cmdline = cli.places.cmdline.clone();
+            let folder = adopt::Folder::find(&config)
+                .and_then(|folder| folder.make_missing_environment(cmdline.as_deref()).map(|()| folder))
+                .map_err(adopt::boots_as_before)?;
+            let mut boot = find_to_change(*reboot)?;
+            let options = adopt::Options {
+                kernel_args: kernel_args.clone(),
+                loader_file: loader_file.clone(),
+                any_grub_cfg: *any_grub_cfg,
+                cmdline,
+            };
+            let adopted = adopt::adopt(folder, &mut boot, &options).map_err(adopt::boots_as_before)?;
+            print(cli, &adopted, || format!("{}\n", adopted.message));
+            if adopted.reboot && *reboot {
+                reboot::now("the new loader file is in place")?;
+            }
         }
         Command::Rollback { reboot } => {
             let mut memory = Memory::lock(&cli.state)?;

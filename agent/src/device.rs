@@ -80,7 +80,7 @@ impl System {
     }
 
     /// What the bootloader said.
-    pub fn command_line(&self) -> Result<CommandLine> {
+    pub fn command_line(&self) -> Result<String> {
         let path = self.proc.join("cmdline");
         let mut bytes = vec![];
         File::open(&path).and_then(|file| file.take(COMMAND_LINE_BYTES).read_to_end(&mut bytes)).context(
@@ -88,7 +88,7 @@ impl System {
             "no-command-line",
             format_args!("read {}", path.display()),
         )?;
-        Ok(CommandLine::parse(&String::from_utf8_lossy(&bytes)))
+        Ok(String::from_utf8_lossy(&bytes).into_owned())
     }
 
     fn block_devices(&self) -> Result<Vec<PathBuf>> {
@@ -183,6 +183,12 @@ fn read_at(device: &mut (impl Read + Seek), at: u64, buffer: &mut [u8]) -> io::R
         }
     }
     Ok(length)
+}
+
+/// What the bootloader said: to this system, or in a file that stands for `/proc/cmdline`.
+pub fn command_line(file: Option<&Path>) -> Result<String> {
+    let Some(file) = file else { return System::default().command_line() };
+    fs::read_to_string(file).context(Exit::Config, "no-command-line", format!("read {}", file.display()))
 }
 
 /// What a bootloader with our loader file puts on the kernel command line.

@@ -193,19 +193,20 @@ impl BootEnv {
 }
 
 /// Makes a file of its final size that is complete or absent after a power cut.
-fn create(path: &Path, bytes: &[u8]) -> Result<()> {
-    let what = || format!("create {}", path.display());
+pub(crate) fn create(path: &Path, bytes: &[u8]) -> Result<()> {
     let temporary = PathBuf::from(format!("{}.new", path.display()));
     let _ = std::fs::remove_file(&temporary);
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o644).open(&temporary).context(
-        Exit::CannotWrite,
-        "env-write",
-        what(),
-    )?;
-    file.write_all(bytes).and_then(|()| file.sync_all()).context(Exit::CannotWrite, "env-write", what())?;
-    std::fs::rename(&temporary, path).context(Exit::CannotWrite, "env-write", what())?;
-    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    std::fs::File::open(folder).and_then(|f| f.sync_all()).context(Exit::CannotWrite, "env-write", what())
+    let created = || {
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o644).open(&temporary)?;
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        std::fs::rename(&temporary, path)?;
+        let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        std::fs::File::open(folder)?.sync_all()
+    };
+    created().context(Exit::CannotWrite, "env-write", format_args!("create {}", path.display())).inspect_err(|_| {
+        let _ = std::fs::remove_file(&temporary); // the next run removes it first
+    })
 }
 
 fn describe(state: &State) -> String {

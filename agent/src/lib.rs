@@ -1,5 +1,6 @@
 //! The update agent: from a release on a server to a verified inactive boot slot.
 
+pub mod adopt;
 pub mod boot;
 pub mod cli;
 pub mod clock;

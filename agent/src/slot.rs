@@ -212,6 +212,33 @@ impl Slot {
         self.read(hashes)
     }
 
+    /// Writes the hash files that a bootloader needs, where a slot was filled by who writes none. Nothing that is there changes:
+    /// the one thing that may be done to a slot that runs. [`Exit::Data`] if a hash file is there and does not fit.
+    pub fn complete_hashes(&self) -> Result<()> {
+        self.drop_cache()?;
+        let missing = self.read(|dir| {
+            let mut missing = vec![];
+            for part in Part::BOTH {
+                let blob = dir.hash(part.file(), |_| ())?.ok_or_else(|| incomplete(dir, part.file()))?;
+                match dir.read(part.hash_file(), HASH_FILE_BYTES)? {
+                    Some(line) if !line.is_empty() => fits(dir, part, &blob, &line)?,
+                    _ => missing.push((part, blob)),
+                }
+            }
+            Ok(missing)
+        })?;
+        if missing.is_empty() {
+            return Ok(());
+        }
+        let here = |e: Error| e.context(format_args!("slot {}", self.id));
+        writer::add_hashes(self, &missing).map_err(here)?;
+        self.hashes().map(drop).or_else(|e| {
+            // What was written wrong must not look like damage of the images from now on.
+            writer::remove_hashes(self, &missing).map_err(here)?;
+            Err(if e.exit == Exit::Data { writer::failed_read_back(&e.message) } else { e })
+        })
+    }
+
     /// Re-hashes both images from the medium and compares them with hash files and manifest. [`Exit::Data`] if the slot does
     /// not hold a complete release.
     pub fn verify(&self) -> Result<SlotManifest> {
@@ -340,19 +367,19 @@ fn hashes(dir: &Dir) -> Result<[Blob; 2]> {
     for part in Part::BOTH {
         let line = dir.read(part.hash_file(), HASH_FILE_BYTES)?.ok_or_else(|| incomplete(dir, part.hash_file()))?;
         let blob = dir.hash(part.file(), |_| ())?.ok_or_else(|| incomplete(dir, part.file()))?;
-        if line != part.hash_line(&blob.digest).as_bytes() {
-            let message = format!(
-                "{}: {} has the digest {}, and {} says otherwise",
-                dir.shown(),
-                part.file(),
-                blob.digest,
-                part.hash_file()
-            );
-            return Err(Error::new(Exit::Data, "slot-damaged", message).remedy(DAMAGED_REMEDY));
-        }
+        fits(dir, part, &blob, &line)?;
         blobs.push(blob);
     }
     Ok([blobs[0], blobs[1]])
+}
+
+fn fits(dir: &Dir, part: Part, blob: &Blob, line: &[u8]) -> Result<()> {
+    if line == part.hash_line(&blob.digest).as_bytes() {
+        return Ok(());
+    }
+    let (file, hash_file) = (part.file(), part.hash_file());
+    let message = format!("{}: {file} has the digest {}, and {hash_file} says otherwise", dir.shown(), blob.digest);
+    Err(Error::new(Exit::Data, "slot-damaged", message).remedy(DAMAGED_REMEDY))
 }
 
 const DAMAGED_REMEDY: &str = "Apply an update to fill the slot anew.";

@@ -58,6 +58,8 @@ pub struct Booted {
     pub trial: Option<String>,
     /// Why the bootloader did not boot what it was asked to.
     pub fallback: Option<&'static str>,
+    /// KubeSolo OS's own loader file started it: updates wait for `adopt`.
+    pub old_loader: bool,
 }
 
 /// What a slot holds, at a glance.
@@ -169,6 +171,7 @@ impl Status {
             },
             trial: (!booted.trial.is_none()).then(|| booted.trial.to_string()),
             fallback: booted.fallback.map(bootenv::Fallback::as_str),
+            old_loader: boot.legacy,
         });
         self.environment = Some(environment(boot, view));
         let decision = decide(&PowerOn { main: view, second: boot.env.second(), files, can_save: true });
@@ -231,6 +234,9 @@ impl fmt::Display for Status {
                     b.known,
                     or_unknown(&b.version)
                 )?;
+                if b.old_loader {
+                    writeln!(f, "loader:       KubeSolo OS's own; updates wait for `kubesolo-update adopt`")?;
+                }
             }
             None => writeln!(f, "running:      unknown")?,
         }

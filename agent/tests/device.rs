@@ -164,7 +164,7 @@ fn the_command_line_tells_slot_trial_fallback_and_protocol() {
     let line =
         "BOOT_IMAGE=/vmlinuz console=ttyS0 kubesolo.slot=B ks.trial=00c0ffee ks.fallback=load ks.proto=1 quiet\n";
     fs::write(machine.dir.path().join("proc/cmdline"), line).unwrap();
-    let line = machine.system.command_line().unwrap();
+    let line = CommandLine::parse(&machine.system.command_line().unwrap());
     assert_eq!(line.booted().unwrap(), Slot::B);
     assert_eq!((line.trial, line.fallback, line.proto), (Ok(TrialId(0x00c0_ffee)), Ok(Fallback::Load), Ok(1)));
     let line = CommandLine::parse("kubesolo.slot=A ks.trial=00000000 ks.proto=1");

@@ -16,9 +16,11 @@ use std::process::{Command, Output};
 use bootenv::Slot;
 use bootenv::boot::{Files, PowerOn, decide};
 use bootenv::grub::Block;
+use bootenv::loader::{self, Kind};
 use bootenv::protocol::{SlotState, State, View};
 use cli_support::{Device, publish};
 use common::registry::Registry;
+use kubesolo_update::release::Digest;
 use kubesolo_update::slot::{Place, Slot as SlotPlace};
 
 /// What changes a disk, or says that it is changed.
@@ -160,18 +162,35 @@ fn tidy(device: &Device, case: &str) {
             assert!(known.contains(&name.as_str()), "{case}: {folder}/{name} is left over");
         }
     }
-    assert!(!device.path("ksenv2.new").exists(), "{case}");
+    for name in device.names("") {
+        assert!(!name.ends_with(".new"), "{case}: {name} is left over");
+    }
 }
 
 /// Each step with each fault; or, to be quick, with every so manieth, such that neighbours get different ones.
 fn cross(arguments: &[&str], every: usize, prepare: impl Fn(&Bench), goal: impl Fn(&Bench, &str)) {
+    cross_holding(arguments, every, prepare, |device, case| _ = holds(device, case), goal);
+}
+
+/// The same where something else holds at every moment.
+fn cross_holding(
+    arguments: &[&str],
+    every: usize,
+    prepare: impl Fn(&Bench),
+    holds: impl Fn(&Device, &str),
+    goal: impl Fn(&Bench, &str),
+) {
     let Some(bench) = Bench::new() else { return };
     prepare(&bench);
     let device = &bench.device;
     let (before, faults) = (save(device), FAULTS);
     let all = [&device.asking(&bench.registry, arguments)[..], &["--pubkey", "K"]].concat();
     let local = [&device.local(arguments)[..], &["--data-dir", "data", "--health-dir", "health.d"]].concat();
-    let all = if arguments[0] == "healthcheck" { local } else { all };
+    let all = match arguments[0] {
+        "healthcheck" => local,
+        "adopt" => device.local(arguments),
+        _ => all,
+    };
     let steps = steps(device, &all);
     assert!(steps.len() > 5, "{} steps", steps.len());
     let mut tried = 0;
@@ -267,6 +286,56 @@ fn revert(every: usize) {
         assert_eq!(ran.code, Some(75), "{case}: {ran:#?}");
         device.make_unhealthy();
         assert_eq!(holds(device, case), Slot::B, "{case}");
+    });
+}
+
+/// Slot B runs, confirmed, and KubeSolo OS's own loader file boots it, with the Go agent's environment and no hash files.
+fn old_loader(bench: &Bench) {
+    let device = &bench.device;
+    device.write("grub.cfg", OLD_LOADER);
+    device.write("cmdline", b"kubesolo.slot=B quiet\n");
+    device.set_env("active_slot=B\nboot_success=1\nboot_counter=3\n");
+    fs::remove_file(device.path("ksenv2")).unwrap();
+    for slot in ["A", "B"] {
+        for file in ["vmlinuz.sha256", "kubesolo-os.gz.sha256"] {
+            fs::remove_file(device.path(slot).join(file)).unwrap();
+        }
+    }
+}
+
+const OLD_LOADER: &[u8] = include_bytes!("../../bootenv/tests/kubesolo-os.cfg");
+
+/// What GRUB would run boots slot B: the old loader file, or the whole new one with an environment that is ours.
+fn boots_by_either_loader(device: &Device, case: &str) {
+    let read = |name: &str| fs::read(device.path(name)).unwrap_or_default();
+    let block = Block::parse(&device.env_bytes()).unwrap_or_else(|e| panic!("{case}: {e}"));
+    match loader::kind(&read("grub.cfg")) {
+        Kind::Switched => {
+            assert_eq!(read("ksbefore.cfg"), OLD_LOADER, "{case}");
+            let sum = format!("{}  ksloader.cfg\n", Digest::of(&read("ksloader.cfg")).hex());
+            assert_eq!(read("ksloader.sum"), sum.as_bytes(), "{case}");
+            assert_eq!(read("kernel-args.cfg"), b"set ks_args=\"quiet\"\n", "{case}");
+            assert_eq!(holds(device, case), Slot::B, "{case}");
+        }
+        _ => {
+            assert_eq!(read("grub.cfg"), OLD_LOADER, "{case}");
+            let get = |name| block.get(name);
+            let confirmed = (get("active_slot"), get("boot_success"), get("boot_counter"));
+            assert_eq!(confirmed, (Some("B"), Some("1"), Some("3")), "{case}");
+        }
+    }
+}
+
+fn adoption(every: usize) {
+    cross_holding(&["adopt"], every, old_loader, boots_by_either_loader, |bench, case| {
+        let device = &bench.device;
+        let ran = device.here(&["adopt"]);
+        assert_eq!(ran.code, Some(0), "{case}: {ran:#?}");
+        boots_by_either_loader(device, case);
+        assert_eq!(loader::kind(&fs::read(device.path("grub.cfg")).unwrap()), Kind::Switched, "{case}");
+        assert_eq!(device.power_on().start.unwrap().slot, Slot::B, "{case}");
+        let ran = device.here(&["healthcheck"]);
+        assert_eq!(ran.code, Some(0), "{case}: {ran:#?}");
     });
 }
 
@@ -374,8 +443,14 @@ fn a_revert_goes_on_after_a_fault_at_any_step_and_is_remembered() {
 }
 
 #[test]
+fn an_adoption_goes_on_after_a_fault_at_any_step() {
+    adoption(7);
+}
+
+#[test]
 #[ignore = "minutes: `make prove` runs it"]
 fn every_fault_at_every_step() {
+    adoption(1);
     update(1);
     commit(1);
     revert(1);

@@ -6,11 +6,14 @@
 //! * [`grub`]: the bytes of GRUB's environment block. Pure: bytes in, bytes out.
 //! * [`medium`]: one atomic write of such a block in place, synced and read back.
 //!
+//! [`loader`] is the bootloader's script in one text, and how a device with another one is switched to it.
+//!
 //! [`boot`] is the bootloader's side of the same protocol, as `loader/grub.cfg` implements it: tests hold the
 //! two against each other, and `status` tells with it what the next power-on would do.
 
 pub mod boot;
 pub mod grub;
+pub mod loader;
 pub mod medium;
 pub mod protocol;
 mod sys;

@@ -92,10 +92,22 @@ impl Medium {
     /// # Errors
     /// [`Error::Layout`] when the block is not in consecutive sectors, [`Error::Io`] when the filesystem cannot tell.
     pub fn map(file: &Path, device: &Path) -> Result<Self, Error> {
+        Self::map_start(file, device, SIZE)
+    }
+
+    /// As [`Medium::map`], for a file of which only the first sector is stored.
+    ///
+    /// # Errors
+    /// As [`Medium::map`].
+    pub fn map_sector(file: &Path, device: &Path) -> Result<Self, Error> {
+        Self::map_start(file, device, SECTOR)
+    }
+
+    fn map_start(file: &Path, device: &Path, size: usize) -> Result<Self, Error> {
         let handle = OpenOptions::new().read(true).custom_flags(O_NOFOLLOW).open(file).map_err(io("open"))?;
         let unit = sys::block_size(&handle).map_err(io("ask for the block size"))?;
         let mut first = None;
-        for index in 0..(SIZE as u64).div_ceil(unit) {
+        for index in 0..(size as u64).div_ceil(unit) {
             let block = sys::block_of(&handle, index).map_err(io("map the file to its device"))?;
             if block == 0 || *first.get_or_insert(block) + index != block {
                 return Err(Error::Layout);
@@ -137,14 +149,41 @@ impl Medium {
         if self.read()? == block.bytes() { Ok(()) } else { Err(Error::ReadBack) }
     }
 
+    /// Stores `next` in place of `current` as the first sector of a file that is no block. Nothing is written if they are
+    /// equal.
+    ///
+    /// # Errors
+    /// [`Error::ReadBack`] also if the sector is not `current` before; the medium then holds it as it was, else the old or
+    /// the new one.
+    pub fn store_sector(&self, current: &[u8; SECTOR], next: &[u8; SECTOR]) -> Result<(), Error> {
+        if self.read_start(SECTOR)? != current {
+            return Err(Error::ReadBack);
+        }
+        if current != next {
+            self.write(next)?;
+        }
+        if self.read_start(SECTOR)? == next {
+            return Ok(());
+        }
+        // A mixture would be neither script.
+        self.write(current)?;
+        Err(Error::ReadBack)
+    }
+
     fn read(&self) -> Result<Vec<u8>, Error> {
-        let (file, offset) = self.open(false)?;
-        let mut buffer = Aligned::new(SIZE);
         if let Medium::File(_) = self {
-            let size = file.metadata().map_err(io("read"))?.size();
+            let size = self.open(false)?.0.metadata().map_err(io("read"))?.size();
             if size != SIZE as u64 {
                 return Err(BlockError::Size(usize::try_from(size).unwrap_or(usize::MAX)).into());
             }
+        }
+        self.read_start(SIZE)
+    }
+
+    fn read_start(&self, size: usize) -> Result<Vec<u8>, Error> {
+        let (file, offset) = self.open(false)?;
+        let mut buffer = Aligned::new(size);
+        if let Medium::File(_) = self {
             // What the page cache holds is not what a power loss leaves.
             nix::fcntl::posix_fadvise(&file, 0, 0, nix::fcntl::PosixFadviseAdvice::POSIX_FADV_DONTNEED)
                 .map_err(|e| io("drop the page cache")(e.into()))?;

@@ -7,6 +7,6 @@ cd "$(dirname "$0")/../.."
 scripts=$(git ls-files | xargs grep -lE '^#( shellcheck shell=|!.*\bsh$|!.*\bbash$)' -- 2>/dev/null)
 # shellcheck disable=SC2086 # a list of file names
 shellcheck -x $scripts
-grub-script-check bootenv/loader/grub.cfg
+for script in bootenv/loader/*.cfg; do grub-script-check "$script"; done
 cargo fmt --all --check
 cargo clippy --workspace --all-targets --locked --quiet -- -D warnings

@@ -160,10 +160,42 @@ impl Writer {
     }
 }
 
+/// Adds hash files to a slot that is otherwise left as it is.
+pub(super) fn add_hashes(slot: &Slot, hashes: &[(Part, Blob)]) -> Result<()> {
+    in_place(slot, |dir| {
+        hashes.iter().try_for_each(|(part, blob)| {
+            // Left by a run that was cut off, or empty.
+            dir.remove(&part_name(part.hash_file()))?;
+            dir.remove(part.hash_file())?;
+            dir.put(part.hash_file(), part.hash_line(&blob.digest).as_bytes()).inspect_err(|_| {
+                let _ = dir.remove(&part_name(part.hash_file())); // the next run removes it first
+            })
+        })
+    })
+}
+
+/// Takes them back.
+pub(super) fn remove_hashes(slot: &Slot, hashes: &[(Part, Blob)]) -> Result<()> {
+    in_place(slot, |dir| hashes.iter().try_for_each(|(part, _)| dir.remove(part.hash_file())).and_then(|()| dir.sync()))
+}
+
+fn in_place(slot: &Slot, change: impl FnOnce(&Dir) -> Result<()>) -> Result<()> {
+    match &slot.place {
+        Place::Folder(path) => change(&Dir::folder(path)?),
+        Place::Device(device) => {
+            mount::claim(device, true)?;
+            let mounted = Mounted::read_write(device, Filesystem::Ext4)?;
+            // The folder is closed again before the unmount.
+            let changed = Dir::mounted(mounted.path(), device).and_then(|dir| change(&dir));
+            mounted.unmount().and(changed)
+        }
+    }
+}
+
 const WRONG_BYTES_REMEDY: &str =
     "Nothing of it was kept. Publish the release again if the server has it wrong; try again if the network does.";
 
-fn failed_read_back(why: &str) -> Error {
+pub(super) fn failed_read_back(why: &str) -> Error {
     Error::new(Exit::CannotWrite, "read-back-failed", format!("what was written cannot be read back: {why}"))
         .remedy("See the kernel log (dmesg): the medium may be failing.")
 }

@@ -1,0 +1,116 @@
+//! GRUB's script files: how a device that has another one is switched to ours by one sector.
+//!
+//! The new loader file, its hash and a copy of the old file are put beside the old `grub.cfg`, which GRUB goes on reading.
+//! Then its first sector is overwritten with [`switch`]: a whole script of its own, after which nothing is reached. That
+//! script tries out the commands that the new file needs and checks its hash, and goes on with the copy of the old one if
+//! either fails: whatever GRUB is installed, the device boots as before or as wanted.
+
+use crate::grub::SECTOR;
+
+/// The loader file of the slot protocol.
+pub const TEXT: &str = include_str!("../loader/grub.cfg");
+/// What GRUB reads first, in its folder.
+pub const ENTRY: &str = "grub.cfg";
+/// The loader file's name once a device was switched to it.
+pub const FILE: &str = "ksloader.cfg";
+/// Its hash, one line as `sha256sum` writes it.
+pub const SUM: &str = "ksloader.sum";
+/// The whole `grub.cfg` as it was before the switch.
+pub const BEFORE: &str = "ksbefore.cfg";
+/// Kernel arguments of this device, and other settings of the loader file.
+pub const ARGUMENTS: &str = "kernel-args.cfg";
+
+const SWITCH: &str = include_str!("../loader/switch.cfg");
+/// What the loader file puts on the kernel command line, and no other does.
+const OURS: &str = "ks.proto=1";
+/// What KubeSolo OS's loader file cannot do without: its variables and how it stores them.
+const KUBESOLO_OS: [&str; 4] = ["active_slot", "boot_success", "boot_counter", "save_env"];
+
+/// Whose script a `grub.cfg` is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// The slot protocol's own.
+    Ours,
+    /// Another one, switched over to [`FILE`] by its first sector.
+    Switched,
+    /// KubeSolo OS's: it counts down on every boot.
+    KubeSoloOs,
+    /// Not known here.
+    Unknown,
+}
+
+/// Tells whose script this is.
+#[must_use]
+pub fn kind(script: &[u8]) -> Kind {
+    let has = |word: &str| script.windows(word.len()).any(|bytes| bytes == word.as_bytes());
+    if script.starts_with(&switch()) {
+        Kind::Switched
+    } else if has(OURS) {
+        Kind::Ours
+    } else if KUBESOLO_OS.into_iter().all(has) {
+        Kind::KubeSoloOs
+    } else {
+        Kind::Unknown
+    }
+}
+
+/// The first sector that switches a `grub.cfg` over. It ends in a comment without line feed, which takes in what is left of
+/// the old line there.
+#[must_use]
+pub fn switch() -> [u8; SECTOR] {
+    let mut sector = [b'#'; SECTOR];
+    sector[..SWITCH.len()].copy_from_slice(SWITCH.as_bytes());
+    sector
+}
+
+/// The file [`ARGUMENTS`] for these kernel arguments.
+///
+/// # Errors
+/// The first argument that GRUB could take for something else.
+pub fn arguments(line: &str) -> Result<String, String> {
+    // Of quotes, `$`, `\`, `;`, `*` and their like only GRUB's parser knows what they become after two expansions.
+    let plain = |c: char| c.is_ascii_alphanumeric() || "._,:=/@+%~-".contains(c);
+    match line.split_ascii_whitespace().find(|word| !word.chars().all(plain)) {
+        Some(word) => Err(word.to_owned()),
+        None => {
+            let words: Vec<&str> = line.split_ascii_whitespace().collect();
+            Ok(format!("set ks_args=\"{}\"\n", words.join(" ")))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_switch_fits_into_a_sector_and_takes_in_the_rest_of_the_line() {
+        let sector = switch();
+        assert!(SWITCH.len() < SECTOR && SWITCH.ends_with('\n'));
+        assert_eq!(sector[SWITCH.len()..], vec![b'#'; SECTOR - SWITCH.len()]);
+    }
+
+    #[test]
+    fn scripts_are_told_apart() {
+        let old = "load_env\nif [ $boot_success != 1 -a $boot_counter = 0 ]; then set active_slot=B; fi\nsave_env boot_counter\n";
+        assert_eq!(kind(old.as_bytes()), Kind::KubeSoloOs);
+        assert_eq!(kind(TEXT.as_bytes()), Kind::Ours);
+        let switched = [&switch()[..], old.as_bytes()].concat();
+        assert_eq!(kind(&switched), Kind::Switched);
+        assert_eq!(kind(&switched[1..]), Kind::KubeSoloOs);
+        assert_eq!(kind(b"menuentry Debian { linux /vmlinuz }\n"), Kind::Unknown);
+        assert_eq!(kind(b""), Kind::Unknown);
+    }
+
+    #[test]
+    fn arguments_that_grub_would_change_are_refused() {
+        assert_eq!(
+            arguments(" console=ttyS0,115200n8  root=LABEL=a-b\n").as_deref(),
+            Ok("set ks_args=\"console=ttyS0,115200n8 root=LABEL=a-b\"\n")
+        );
+        for bad in ["a=\"b", "c", "x=$y", "x=a;b", "x=*", "x=\\", "x='", "x={}", "x=\u{e4}"] {
+            let line = format!("quiet {bad} splash");
+            assert_eq!(arguments(&line).is_err(), bad != "c", "{bad}");
+        }
+    }
+}
