@@ -19,7 +19,7 @@ Exit codes:
   69  the source cannot be reached, or what was asked for is not there
   70  internal error
   73  a slot or the boot environment cannot be written
-  75  not now: window, block, trial, clock, failed before, another run
+  75  not now: window, block, trial, clock, rollout, failed before, a hook, another run
   77  not allowed: signature, channel, architecture, minimum version, downgrade
   78  configuration, key or boot environment not usable";
 
@@ -142,6 +142,15 @@ pub(crate) enum Command {
         #[arg(long, requires = "activate")]
         reboot: bool,
     },
+    /// What the timer calls: check, stage or activate as auto= says, and reboot into what was activated. Lifts no rule.
+    ///
+    /// Ends with 75 when now is not the time, which is no failure: outside the window, on trial, failed before, or because
+    /// the server asked to be left alone.
+    #[command(after_help = SEE_HELP)]
+    Run {
+        #[command(flatten)]
+        from: From,
+    },
     /// Make the staged release the one that boots next, on trial.
     #[command(after_help = SEE_HELP)]
     Activate {
@@ -212,7 +221,7 @@ impl Cli {
             ..Overrides::default()
         };
         match &self.command {
-            Command::Check { from, .. } | Command::Apply { from, .. } => from.fill(&mut over),
+            Command::Check { from, .. } | Command::Apply { from, .. } | Command::Run { from } => from.fill(&mut over),
             Command::Healthcheck { auto_rollback_after, health_dir, data_dir, .. } => {
                 over.auto_rollback_after = *auto_rollback_after;
                 over.health_dir.clone_from(health_dir);

@@ -11,13 +11,14 @@ use serde_json::json;
 
 use crate::boot::{Boot, Known};
 use crate::cli::{Cli, Command};
-use crate::config::Config;
+use crate::config::{Auto, Config};
 use crate::error::{Error, Exit, Result};
 use crate::health;
 use crate::memory::Memory;
 use crate::progress::size;
 use crate::slot::Slots;
 use crate::trial::{self, Verdict};
+use crate::unattended::{self, Done};
 use crate::update::{self, Applied, Apply, Checked};
 use crate::{adopt, device, reboot, status, text};
 
@@ -125,7 +126,7 @@ fn run(cli: &Cli) -> Result<u8> {
             let applied = if *dry_run {
                 update::apply(&config, &mut find()?, &mut Memory::read(&cli.state)?, what, now)?
             } else {
-                recorded(&mut Memory::lock(&cli.state)?, |memory| {
+                recorded(&mut Memory::lock(&cli.state)?, Called::Attempt, |memory| {
                     update::apply(&config, &mut find_to_change(*reboot)?, memory, what, now)
                 })?
             };
@@ -134,9 +135,24 @@ fn run(cli: &Cli) -> Result<u8> {
                 reboot::now("the new release is booted on trial")?;
             }
         }
+        Command::Run { .. } => {
+            let mut memory = Memory::lock(&cli.state)?;
+            let run = |memory: &mut Memory| unattended::run(&config, &mut find_to_change(false)?, memory, &Utc::now);
+            let called = if config.auto == Auto::Check { Called::Question } else { Called::Attempt };
+            match recorded(&mut memory, called, run)? {
+                Done::Checked(checked) => print(cli, &checked, || show_checked(&checked)),
+                Done::Applied(applied) => {
+                    print(cli, &applied, || show_applied(&applied));
+                    let due = applied.outcome == "activated" && config.auto == Auto::Activate && config.auto_reboot;
+                    if due && !find()?.folders() {
+                        reboot::now("the new release is booted on trial")?;
+                    }
+                }
+            }
+        }
         Command::Activate { lifted, reboot } => {
             log_lifted(*lifted);
-            let applied = recorded(&mut Memory::lock(&cli.state)?, |memory| {
+            let applied = recorded(&mut Memory::lock(&cli.state)?, Called::Attempt, |memory| {
                 update::activate(&config, &mut find_to_change(*reboot)?, memory, *lifted, now)
             })?;
             print(cli, &applied, || show_applied(&applied));
@@ -189,21 +205,68 @@ fn run(cli: &Cli) -> Result<u8> {
     Ok(0)
 }
 
-/// A refusal or failed step ends in `failed` with `last_error`; "not now" leaves the phase and fills `last_skip`. A wrong
-/// command line is no attempt.
-fn recorded<T>(memory: &mut Memory, f: impl FnOnce(&mut Memory) -> Result<T>) -> Result<T> {
-    f(memory).inspect_err(|error| {
-        match error.exit {
-            Exit::Usage => return,
-            Exit::NotNow => memory.state.skip(error, Utc::now()),
-            _ => memory.state.fail(error, Utc::now()),
+/// What was called for: an attempt at an update, or only a question.
+#[derive(Clone, Copy, PartialEq)]
+enum Called {
+    Attempt,
+    Question,
+}
+
+/// A refusal or failed step ends in `failed` with `last_error`; "not now" leaves the phase and fills `last_skip`. A
+/// question leaves the phase in any case. A wrong command line is no run at all.
+fn recorded<T: Outcome>(memory: &mut Memory, called: Called, f: impl FnOnce(&mut Memory) -> Result<T>) -> Result<T> {
+    let result = f(memory);
+    let (state, now) = (&mut memory.state, Utc::now());
+    let mut failed = false;
+    match &result {
+        Ok(done) => {
+            let (outcome, reason) = done.outcome();
+            state.ran(outcome, reason, now);
+            state.not_before = None;
         }
-        if let Err(second) = memory.save()
-            && second.message != error.message
-        {
-            log::error!("{second}");
+        Err(error) if error.exit == Exit::Usage => return result,
+        Err(error) => {
+            state.ran_into(error, now);
+            if let Some(until) = unattended::not_before(error, now) {
+                state.not_before = Some(until);
+            }
+            failed = called == Called::Attempt && error.exit != Exit::NotNow;
+            if failed {
+                state.fail(error, now);
+            } else {
+                state.skip(error, now);
+            }
         }
-    })
+    }
+    if failed {
+        memory.record();
+    }
+    if let Err(second) = memory.save()
+        && result.as_ref().err().is_none_or(|error| error.message != second.message)
+    {
+        log::error!("{second}");
+    }
+    result
+}
+
+/// How a run ended that went well, and why it did not do more.
+trait Outcome {
+    fn outcome(&self) -> (&'static str, Option<&'static str>);
+}
+
+impl Outcome for Applied {
+    fn outcome(&self) -> (&'static str, Option<&'static str>) {
+        (self.outcome, None)
+    }
+}
+
+impl Outcome for Done {
+    fn outcome(&self) -> (&'static str, Option<&'static str>) {
+        match self {
+            Self::Checked(checked) => (checked.verdict, checked.reason),
+            Self::Applied(applied) => applied.outcome(),
+        }
+    }
 }
 
 fn log_lifted(lifted: crate::gates::Lifted) {

@@ -1,6 +1,7 @@
 //! The one error type: what happened, what to do next, and the exit code that says so to a script.
 
 use std::fmt;
+use std::time::Duration;
 
 /// Exit codes of both commands. The numbers follow `sysexits.h`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,6 +43,8 @@ pub struct Error {
     pub message: String,
     /// What to do next, as a sentence; empty when there is nothing to say.
     pub remedy: String,
+    /// How long the server asked to be left alone.
+    pub retry_after: Option<Duration>,
 }
 
 /// `Result` with [`Error`].
@@ -50,7 +53,7 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 impl Error {
     /// An error without a remedy.
     pub fn new(exit: Exit, reason: &'static str, message: impl Into<String>) -> Self {
-        Self { exit, reason, message: message.into(), remedy: String::new() }
+        Self { exit, reason, message: message.into(), remedy: String::new(), retry_after: None }
     }
 
     /// Adds what to do next.

@@ -67,7 +67,16 @@ impl Memory {
     /// 73 when it cannot be written.
     pub fn enter(&mut self, phase: Phase, now: DateTime<Utc>) -> Result<()> {
         self.state.enter(phase, now)?;
+        self.record();
         self.save()
+    }
+
+    /// Puts the attempt as it stands into the history: before the state, so that a run that is cut off in between does it
+    /// again. No update fails for the sake of its record.
+    pub fn record(&self) {
+        if let Err(error) = self.held().and_then(|lock| lock.record(self.state.attempt())) {
+            log::warn!("the history lacks this attempt: {error}");
+        }
     }
 
     /// Remembers a release that failed, and writes it.
@@ -120,9 +129,11 @@ impl Memory {
                     // Not only the last one: two releases in turn would be tried for ever.
                     self.state.not_started.insert(0, trial.release);
                     self.state.not_started.truncate(NOT_STARTED_KEPT);
+                    self.state.last_error = format!("the trial of {} was never seen to start", trial.version);
                     self.state.enter(Phase::RolledBack, now)?;
                 }
             }
+            self.record();
             self.save()?;
         }
         // A mark without a note: state.json was lost. The slot itself says what failed.

@@ -3,7 +3,7 @@
 use std::fs;
 
 use bootenv::Slot as Id;
-use bootenv::protocol::{Foreign, Second, State as EnvState, View};
+use bootenv::protocol::{Foreign, Second, State as EnvState, TRIES, View};
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 
@@ -63,8 +63,16 @@ pub fn seen(boot: &Boot, memory: &mut Memory, now: DateTime<Utc>) -> Result<()> 
     let content = || boot.slots.get(env.active).manifest().ok().flatten();
     let trial = noted.or_else(|| content().map(|content| note(env.trial, env.active, &content)));
     memory.state.trial = trial.map(|trial| Trial { started: true, ..trial });
-    memory.state.enter(Phase::Verifying, now)?;
-    memory.save()
+    if env.counter < TRIES {
+        // The id came back on the command line, and the bootloader's store is what was read here.
+        memory.state.link_shown = Some(now);
+    } else {
+        log::warn!("the bootloader booted this trial without counting the try: can it write the environment?");
+    }
+    if memory.state.phase() == Phase::Verifying {
+        return memory.save();
+    }
+    memory.enter(Phase::Verifying, now)
 }
 
 /// A trial of what a slot holds, to be noted before the environment is told of it.
@@ -303,6 +311,7 @@ pub fn rollback(boot: &mut Boot, memory: &mut Memory, now: DateTime<Utc>) -> Res
     let previous = note_content(trial, boot.slots.get(booted.other()))?;
     let version = previous.version.clone();
     let left = boot.slots.get(booted).manifest()?;
+    memory.state.turn_back(left.as_ref().map(|left| &left.version), &previous, now);
     leave(memory, left, "it was left by rollback")?;
     memory.note(previous)?;
     boot.env.store(&next)?;

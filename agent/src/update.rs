@@ -361,7 +361,10 @@ fn try_apply(
         return Ok(applied);
     }
     if staged && env.on_trial() == Some(target) {
-        return activate(config, boot, memory, what.lifted, now);
+        let applied = activate(config, boot, memory, what.lifted, now)?;
+        memory.state.stand_down(now);
+        memory.save()?;
+        return Ok(applied);
     }
     memory.state.aim(running.version.as_ref(), &release.version, digest);
     if let Some(images) = images {

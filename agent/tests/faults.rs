@@ -156,7 +156,18 @@ fn tidy(device: &Device, case: &str) {
         ("A", &["kubesolo-os.gz", "kubesolo-os.gz.sha256", "manifest.json", "vmlinuz", "vmlinuz.sha256"][..]),
         ("B", &["kubesolo-os.gz", "kubesolo-os.gz.sha256", "manifest.json", "vmlinuz", "vmlinuz.sha256"]),
         // A file that a lost write has damaged is kept for a person to see.
-        ("S", &["lock", "state.json", "trust.json", "state.json.damaged-1", "trust.json.damaged-1"]),
+        (
+            "S",
+            &[
+                "lock",
+                "history.json",
+                "state.json",
+                "trust.json",
+                "history.json.damaged-1",
+                "state.json.damaged-1",
+                "trust.json.damaged-1",
+            ],
+        ),
     ] {
         for name in device.names(folder) {
             assert!(known.contains(&name.as_str()), "{case}: {folder}/{name} is left over");

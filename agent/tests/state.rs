@@ -140,7 +140,7 @@ fn the_names_in_the_files_are_those_of_the_contract() {
     lock.save_trust(&trust).unwrap();
     let expected = json!({
         "schema": 1, "phase": "idle", "from_version": "1.0.0", "to_version": "2.0.0", "to_release": digest(2).to_string(),
-        "attempt_id": "4f6a", "attempt_count": 1, "started_at": "2026-03-04T05:06:07Z", "updated_at": "2026-03-04T05:06:07Z",
+        "attempt_id": "4f6a", "attempt_count": 1, "attempts_total": 1, "started_at": "2026-03-04T05:06:07Z", "updated_at": "2026-03-04T05:06:07Z",
         "last_error": "", "last_skip": {"at": "2026-03-04T05:06:07Z", "reason": "window", "message": "the window opens at 02:00"},
         "trial": {"id": "00c0ffee", "slot": "B", "version": "2.0.0", "release": digest(2).to_string(),
             "kernel": digest(20).to_string(), "initramfs": digest(21).to_string(), "started": false},

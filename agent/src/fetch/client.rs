@@ -399,6 +399,7 @@ pub(super) fn passing(status: StatusCode, url: &Url, headers: &HeaderMap, body: 
     let mut error = refusal(status, url, body, what);
     if let Some(wish) = wish {
         error.message.push_str(&format!("; it asks to wait {} s", wish.as_secs()));
+        error.retry_after = Some(wish);
     }
     if status == StatusCode::TOO_MANY_REQUESTS {
         error.reason = "rate-limited";

@@ -1,0 +1,76 @@
+//! `history.json`: what became of past attempts.
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+
+use super::{Phase, optional_seconds};
+use crate::release::Digest;
+
+/// Attempts that are kept; the oldest is forgotten for one more.
+pub const ATTEMPTS_KEPT: usize = 64;
+
+/// Past attempts, and the one that is under way.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct History {
+    schema: u32,
+    /// The oldest first.
+    #[serde(default)]
+    pub attempts: Vec<Attempt>,
+}
+
+/// One attempt and how far it came.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Attempt {
+    /// As in `state.json` and in logs; of the last one, where several ended alike.
+    pub id: String,
+    /// By the device's clock.
+    #[serde(with = "optional_seconds")]
+    pub started_at: Option<DateTime<Utc>>,
+    /// When it came as far as it is.
+    #[serde(with = "optional_seconds")]
+    pub updated_at: Option<DateTime<Utc>>,
+    /// What ran; empty if that was not known.
+    pub from_version: String,
+    /// What it was for; empty if it did not come that far.
+    pub to_version: String,
+    /// The release that it was for.
+    pub to_release: Option<Digest>,
+    /// The last phase of it.
+    pub phase: Phase,
+    /// Why it failed, and what to do.
+    pub error: String,
+    /// How often in a row it failed in the same way.
+    pub times: u32,
+}
+
+impl Default for Attempt {
+    fn default() -> Self {
+        super::State::default().attempt()
+    }
+}
+
+impl Default for History {
+    fn default() -> Self {
+        Self { schema: super::SCHEMA, attempts: vec![] }
+    }
+}
+
+impl History {
+    /// Adds an attempt, or what became of the last one. A server that cannot be reached for a month is one entry, not a
+    /// hundred that push out all others.
+    pub fn add(&mut self, mut attempt: Attempt) {
+        if let Some(last) = self.attempts.last() {
+            let alike = last.phase == Phase::Failed
+                && (attempt.phase, &attempt.error, &attempt.to_release) == (last.phase, &last.error, &last.to_release);
+            if last.id == attempt.id || alike {
+                attempt.times = if last.id == attempt.id { last.times } else { last.times.saturating_add(1) };
+                attempt.started_at = last.started_at;
+                self.attempts.pop();
+            }
+        }
+        self.attempts.push(attempt);
+        let surplus = self.attempts.len().saturating_sub(ATTEMPTS_KEPT);
+        self.attempts.drain(..surplus);
+    }
+}
