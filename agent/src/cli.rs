@@ -97,6 +97,9 @@ pub(crate) struct From {
     /// An OCI reference: host/path, host/path:tag or host/path@digest.
     #[arg(long, value_name = "REF", help_heading = "Source")]
     registry: Option<String>,
+    /// A file with a release (kubesolo-release bundle, oras cp --to-oci-layout): no network is used.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["server", "registry"], help_heading = "Source")]
+    bundle: Option<PathBuf>,
     /// The tag [default: the channel, else stable].
     #[arg(long, value_name = "TAG", help_heading = "Source")]
     tag: Option<String>,
@@ -237,6 +240,7 @@ impl From {
     fn fill(&self, over: &mut Overrides) {
         over.server.clone_from(&self.server);
         over.registry.clone_from(&self.registry);
+        over.bundle.clone_from(&self.bundle);
         over.tag.clone_from(&self.tag);
         over.channel.clone_from(&self.channel);
         over.registry_ca.clone_from(&self.registry_ca);

@@ -38,6 +38,8 @@ pub enum Origin {
     Http(String),
     /// An OCI reference: `host/path`, `host/path:tag` or `host/path@digest`.
     Oci(String),
+    /// A file with a release, carried here without a network. Only the command line can name it.
+    Bundle(PathBuf),
 }
 
 impl FromStr for Origin {
@@ -143,6 +145,7 @@ impl FromStr for Wariness {
 pub struct Overrides {
     pub server: Option<String>,
     pub registry: Option<String>,
+    pub bundle: Option<PathBuf>,
     pub tag: Option<String>,
     pub channel: Option<String>,
     pub maintenance_window: Option<Window>,
@@ -243,6 +246,7 @@ impl Config {
         let path = |over: &Option<PathBuf>, key| over.clone().or_else(|| conf.text(key).map(PathBuf::from));
         let word = |over: &Option<String>, key| over.clone().or_else(|| conf.text(key).map(str::to_owned));
         let (source, from_command_line) = match (&over.server, &over.registry) {
+            _ if over.bundle.is_some() => (over.bundle.clone().map(Origin::Bundle), true),
             (None, None) => (conf.source()?, false),
             (server, registry) => (exclusive(server.as_deref(), registry.as_deref(), "the command line")?, true),
         };
@@ -290,10 +294,14 @@ impl Config {
     }
 }
 
-/// Whether an OCI reference has a tag or a digest; a colon before the last slash is that of a port.
+/// Whether an OCI reference has a tag or a digest; a colon before the last slash is that of a port. A bundle has names of
+/// its own.
 fn names_tag(source: &Origin) -> bool {
-    matches!(source, Origin::Oci(reference)
-        if reference.contains('@') || reference.rsplit('/').next().is_some_and(|name| name.contains(':')))
+    match source {
+        Origin::Oci(name) => name.contains('@') || name.rsplit('/').next().is_some_and(|name| name.contains(':')),
+        Origin::Bundle(_) => true,
+        Origin::Http(_) => false,
+    }
 }
 
 /// At most one of the two may be set. `registry` is an OCI reference, never a URL.

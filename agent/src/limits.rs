@@ -38,6 +38,8 @@ pub const SIGNATURES: usize = 16;
 pub const STREAMED_PAIRS: usize = 16;
 /// Payload of a cosign signature, in bytes.
 pub const COSIGN_PAYLOAD_BYTES: u64 = 4 * KIB;
+/// Entries in the tar archive of a bundle, folders and records among them.
+pub const BUNDLE_ENTRIES: usize = 1024;
 /// Answer of a token server, in bytes.
 pub const TOKEN_BYTES: u64 = 64 * KIB;
 /// How much of an error's body is read, in bytes.

@@ -10,7 +10,7 @@ use crate::freshness::Statement;
 use crate::json;
 use crate::release::{Latest, Release};
 use crate::slot::SlotManifest;
-use crate::source::oci;
+use crate::source::{artifact, bundle};
 use crate::state::{State, Trust};
 use crate::trust::{self, Signature};
 
@@ -19,6 +19,7 @@ pub type Parser = fn(&[u8]) -> bool;
 
 /// Name and parser. A name is that of a fuzz target and of its folder of seeds.
 pub const ALL: &[(&str, Parser)] = &[
+    ("bundle", bundled),
     ("conf", conf),
     ("cosign", cosign),
     ("freshness", freshness),
@@ -63,7 +64,7 @@ fn manifest(bytes: &[u8]) -> bool {
 
 /// An index, a list of referrers, the manifest of a signature.
 fn registry(bytes: &[u8]) -> bool {
-    oci::read_as_any(bytes).into_iter().filter_map(told).count() > 0
+    artifact::read_as_any(bytes).into_iter().filter_map(told).count() > 0
 }
 
 /// What cosign signs, and nothing else that is signed.
@@ -81,6 +82,11 @@ fn latest_json(bytes: &[u8]) -> bool {
     told(latest.image_urls());
     assert!(Release::from_oci_manifest(bytes).is_err(), "both a manifest and latest.json");
     signed.is_some()
+}
+
+/// A tar archive, and the list of what it is about.
+fn bundled(bytes: &[u8]) -> bool {
+    told(bundle::read(std::io::Cursor::new(bytes), bytes.len() as u64)).is_some()
 }
 
 fn signature(bytes: &[u8]) -> bool {

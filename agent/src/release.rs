@@ -307,7 +307,7 @@ pub(crate) struct Manifest {
     schema_version: u64,
     media_type: Option<String>,
     artifact_type: Option<String>,
-    config: Descriptor,
+    pub(crate) config: Descriptor,
     pub(crate) layers: Vec<Descriptor>,
     #[serde(default, deserialize_with = "null_is_empty")]
     pub(crate) annotations: BTreeMap<String, String>,

@@ -10,94 +10,14 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::Duration;
 
-use bootenv::Slot;
-use bootenv::protocol::SlotState;
-use cli_support::{Device, Ran, Tree, on_tiny_slot, publish};
+use cli_support::before::{Before, Left::Untouched, Left::Void, refused, with_staged};
+use cli_support::{Device, on_tiny_slot, publish};
 use common::fault::{self, Fault, Request, World};
 use common::registry::Registry;
 use common::{bytes, descriptor, index, manifest, referrers, sign, signature_manifest};
 use kubesolo_update::release::{Architecture, Digest, INITRAMFS_TYPE, KERNEL_TYPE, OCI_INDEX_TYPE, OCI_MANIFEST_TYPE};
 use kubesolo_update::state::Store;
 use serde_json::{Value, json};
-
-/// What is left of a run that was refused.
-#[derive(Clone, Copy, Debug, PartialEq)]
-enum Left {
-    /// Both slots and the environment are as they were, to the byte.
-    Untouched,
-    /// The free slot was being written: it is void, and nothing in it can be taken for a release.
-    Void,
-}
-
-use Left::{Untouched, Void};
-
-/// What must not change.
-struct Before {
-    active: Tree,
-    free: Option<Tree>,
-    env: Option<Vec<u8>>,
-}
-
-impl Before {
-    fn of(device: &Device) -> Self {
-        let free = device.path("B").exists().then(|| device.tree("B"));
-        Self { active: device.tree("A"), free, env: fs::read(device.path("grubenv")).ok() }
-    }
-
-    /// Checks one refusal: code and reason, the words, what is left, and what `state.json` says.
-    #[track_caller]
-    fn holds(self, device: &Device, ran: Ran, (code, reason): (i32, &str), words: &[&str], left: Left) {
-        let error = ran.refused(code, reason);
-        let (message, remedy) = (error["message"].as_str().unwrap(), error["remedy"].as_str().unwrap());
-        let advice = ["No slot was touched.", "Slot B is void, slot A is untouched and boots."]
-            .into_iter()
-            .fold(remedy.to_owned(), |rest, known| rest.replace(known, ""));
-        assert!(!advice.trim().is_empty(), "what to do next: {error:#}");
-        for word in words {
-            assert!(message.contains(word), "no \"{word}\" in {error:#}");
-        }
-        assert_eq!(device.tree("A"), self.active, "the active slot: {error:#}");
-        match left {
-            Untouched => {
-                assert!(remedy.contains("No slot was touched."), "{error:#}");
-                assert_eq!(fs::read(device.path("grubenv")).ok(), self.env, "the environment: {error:#}");
-                assert_eq!(device.path("B").exists().then(|| device.tree("B")), self.free, "the free slot: {error:#}");
-            }
-            Void => {
-                assert!(remedy.contains("Slot B is void, slot A is untouched and boots."), "{error:#}");
-                let env = device.env();
-                assert_eq!((env.active, env.success, env.good, env.b), (Slot::A, true, Slot::A, SlotState::Void));
-                let names = device.names("B");
-                assert!(names.iter().all(|name| name == "vmlinuz"), "left in the free slot: {names:?}");
-                assert_eq!(device.power_on().start.unwrap().slot, Slot::A);
-                fs::remove_file(device.path("cmdline")).unwrap();
-            }
-        }
-        let state = device.state();
-        let told = match code {
-            75 => &state["last_skip"]["message"],
-            _ => &state["last_error"],
-        };
-        assert_eq!(state["phase"] == "failed", code != 75, "{state:#}");
-        assert!(told.as_str().unwrap().starts_with(message) && told.as_str().unwrap().ends_with(remedy), "{state:#}");
-    }
-}
-
-/// Runs `apply`, which must be refused like this.
-#[track_caller]
-fn refused(device: &Device, server: &impl AsRef<str>, expected: (i32, &str), words: &[&str], left: Left) {
-    let before = Before::of(device);
-    let ran = device.from(server, &["apply", "--json"]);
-    before.holds(device, ran, expected, words, left);
-}
-
-/// A device whose free slot holds a release that is worth keeping.
-fn with_staged(registry: &Registry) -> Device {
-    let device = Device::new();
-    publish(registry, "0.1.0", 9);
-    device.from(registry, &["apply"]).code(0);
-    device
-}
 
 #[test]
 fn wrong_bytes_of_an_image_are_refused() {

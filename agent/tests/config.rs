@@ -202,6 +202,7 @@ fn the_command_line_wins_key_by_key() {
     assert_eq!(config_over(file, &nothing).unwrap().tag.as_deref(), Some("one"));
     let over = Overrides {
         registry: Some("b.example/os".into()),
+        bundle: None,
         tag: Some("two".into()),
         channel: Some("stable".into()),
         maintenance_window: Some(Window::always()),

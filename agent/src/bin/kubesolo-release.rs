@@ -69,6 +69,7 @@ enum Command {
     Sign(Sign),
     Inspect(Inspect),
     Tag(Tag),
+    Bundle(Bundle),
 }
 
 /// Make an Ed25519 key: the private half for the release engineer, the public half for every device
@@ -234,6 +235,27 @@ struct Tag {
     network: Network,
 }
 
+/// Write a published release into one file, for `kubesolo-update apply --bundle FILE` where there is no network
+///
+/// An OCI image layout in a tar archive, with all signatures and the statement of freshness.
+#[derive(Args)]
+struct Bundle {
+    /// The release
+    #[arg(value_name = "HOST[:PORT]/PATH[:TAG|@DIGEST]")]
+    reference: String,
+    /// The file; one that is there is replaced
+    file: PathBuf,
+    /// Only this architecture: amd64 or arm64
+    #[arg(long, value_parser = architecture)]
+    architecture: Option<Architecture>,
+    #[command(flatten)]
+    network: Network,
+}
+
+fn architecture(text: &str) -> Result<Architecture> {
+    text.parse()
+}
+
 fn version(text: &str) -> Result<semver::Version> {
     release::version(text)
 }
@@ -263,6 +285,7 @@ fn main() -> ExitCode {
         Command::Sign(args) => sign(args),
         Command::Inspect(args) => inspect(args),
         Command::Tag(args) => tag(args),
+        Command::Bundle(args) => bundle(args),
     });
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -384,6 +407,14 @@ fn tag(args: Tag) -> Result<()> {
     let digest = publish::retag(&args.reference, &args.tag, &KeySet::load(&args.pubkey)?, &args.network.into())?;
     for tag in &args.tag {
         println!("{tag} is {digest}");
+    }
+    Ok(())
+}
+
+fn bundle(args: Bundle) -> Result<()> {
+    let bundled = publish::bundle::bundle(&args.reference, &args.file, args.architecture, &args.network.into())?;
+    for (architecture, digest) in bundled {
+        println!("{architecture}      {digest} {}", args.file.display());
     }
     Ok(())
 }

@@ -1,6 +1,7 @@
 //! The publisher's side: makes releases that devices accept. The program `kubesolo-release` is its command line.
 
 pub mod authorities;
+pub mod bundle;
 pub mod credentials;
 pub mod date;
 mod failure;

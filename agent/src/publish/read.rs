@@ -10,8 +10,8 @@ use crate::release::{
     Architecture, Blob, DOCKER_INDEX_TYPE, DOCKER_MANIFEST_TYPE, Descriptor, Digest, OCI_INDEX_TYPE, OCI_MANIFEST_TYPE,
     Release, SIGNATURE_TYPE,
 };
+use crate::source::artifact::{Index, SIGNATURE_BYTES, attached, may_be_signature};
 use crate::source::cosign;
-use crate::source::oci::{Index, SIGNATURE_BYTES, attached, may_be_signature};
 use crate::trust::Signature;
 use crate::{json, limits, text};
 
@@ -92,22 +92,11 @@ pub(super) fn architectures(registry: &Registry, tag: &str) -> Result<Vec<Archit
 
 /// The signatures attached to a manifest. What is not one is left out with a warning, as a device leaves it out.
 pub(super) fn signatures(registry: &Registry, subject: Digest) -> Result<Vec<Signature>> {
-    let mut entries = registry.referrers(&subject, SIGNATURE_TYPE)?;
-    if entries.is_empty()
-        && let Some(raw) = registry.manifest(&fallback_tag(&subject))?
-    {
-        let listed: Vec<Descriptor> = Index::parse(&raw, "the list of referrers", limits::REFERRERS)?.manifests;
-        entries = listed
-            .into_iter()
-            .filter(|entry| may_be_signature(entry.artifact_type.as_deref()))
-            .map(|entry| entry.digest)
-            .collect();
-    }
     let mut signatures = vec![];
-    for digest in entries.iter().take(limits::SIGNATURES) {
+    for digest in attachments(registry, subject)? {
         let mut add = || -> Result<()> {
-            let what = format!("signature {}", text::shown(digest));
-            for (blob, key_id) in attached(&needed(registry, digest)?, subject, &what)? {
+            let what = format!("signature {}", text::shown(&digest));
+            for (blob, key_id) in attached(&needed(registry, &digest)?, subject, &what)? {
                 let bytes = registry.blob(&blob, SIGNATURE_BYTES)?;
                 let bytes = bytes
                     .try_into()
@@ -128,12 +117,29 @@ pub(super) fn signatures(registry: &Registry, subject: Digest) -> Result<Vec<Sig
     Ok(signatures)
 }
 
+/// Digests of the manifests that may be signatures of `subject`.
+pub(super) fn attachments(registry: &Registry, subject: Digest) -> Result<Vec<String>> {
+    let mut entries = registry.referrers(&subject, SIGNATURE_TYPE)?;
+    if entries.is_empty()
+        && let Some(raw) = registry.manifest(&fallback_tag(&subject))?
+    {
+        let listed: Vec<Descriptor> = Index::parse(&raw, "the list of referrers", limits::REFERRERS)?.manifests;
+        entries = listed
+            .into_iter()
+            .filter(|entry| may_be_signature(entry.artifact_type.as_deref()))
+            .map(|entry| entry.digest)
+            .collect();
+    }
+    entries.truncate(limits::SIGNATURES);
+    Ok(entries)
+}
+
 /// Where referrers of `subject` are listed in a registry that does not list them itself (OCI 1.1).
 pub(super) fn fallback_tag(subject: &Digest) -> String {
     format!("sha256-{}", subject.hex())
 }
 
-fn needed(registry: &Registry, name: &str) -> Result<Bytes> {
+pub(super) fn needed(registry: &Registry, name: &str) -> Result<Bytes> {
     registry.manifest(name)?.ok_or_else(|| {
         let message = format!("{} has no {}", registry.name(), text::shown(name));
         Error::new(Exit::Unavailable, "not-found", message)

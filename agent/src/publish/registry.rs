@@ -1,8 +1,8 @@
 //! A repository of a registry, for writing: blobs and manifests, over `oci-client`.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::fs::File;
-use std::io::Read as _;
+use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -219,6 +219,34 @@ impl Registry {
                 }
             }
             Ok(bytes)
+        })
+    }
+
+    /// Appends a blob of this size to a file, in one pass with bounded memory. The file ends where it did if that fails.
+    pub fn blob_to(&self, what: &str, blob: &Blob, file: &mut File) -> Result<()> {
+        let start = file.stream_position().context(Exit::CannotWrite, "not-written", "write the file")?;
+        let time = REQUEST_TIME + Duration::from_secs(blob.size / UPLOAD_RATE_MIN);
+        let name = blob.digest.to_string();
+        let out = RefCell::new(file);
+        self.timed(time, &format!("read the {what} of"), async || {
+            let mut out = out.borrow_mut();
+            out.set_len(start)?;
+            out.seek(SeekFrom::Start(start))?;
+            let mut stream = self.client.pull_blob_stream(&self.reference, name.as_str()).await?;
+            let mut size = 0;
+            // The client checks the digest at the end of the stream.
+            while let Some(chunk) = stream.next().await {
+                let chunk = chunk?;
+                size += chunk.len() as u64;
+                if size > blob.size {
+                    break;
+                }
+                out.write_all(&chunk)?;
+            }
+            if size == blob.size {
+                return Ok(());
+            }
+            Err(std::io::Error::other(format!("it has not the {} bytes that the manifest says", blob.size)).into())
         })
     }
 

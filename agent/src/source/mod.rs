@@ -1,5 +1,7 @@
 //! Where releases come from. Each kind of source is one file; all that an update sees of it is [`Source`].
 
+pub(crate) mod artifact;
+pub mod bundle;
 pub(crate) mod cosign;
 mod guarded;
 pub mod http;
@@ -54,8 +56,12 @@ pub fn open(config: &Config) -> Result<Box<dyn Source>> {
         Some(Origin::Http(server)) => {
             Ok(Box::new(http::HttpSource::new(&options, server, config.legacy_file_signatures)?))
         }
+        Some(Origin::Bundle(file)) => {
+            let default_tag = config.channel.as_deref().unwrap_or(DEFAULT_TAG);
+            Ok(Box::new(bundle::BundleSource::open(file, config.tag.as_deref(), default_tag)?))
+        }
         None => Err(Error::new(Exit::Config, "no-source", "no source of releases is named")
-            .remedy("Give --registry host/path or --server URL, or set registry= or server= in the configuration.")),
+            .remedy("Give --registry host/path, --server URL or --bundle FILE, or set registry= or server= in the configuration.")),
     }
 }
 
@@ -109,7 +115,7 @@ pub trait Body {
 }
 
 /// Refuses what was made for another architecture.
-fn made_for(architecture: Architecture, release: &Release, origin: &str, remedy: &str) -> Result<()> {
+pub(crate) fn made_for(architecture: Architecture, release: &Release, origin: &str, remedy: &str) -> Result<()> {
     if release.architecture == architecture {
         return Ok(());
     }

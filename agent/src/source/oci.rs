@@ -4,15 +4,17 @@ use std::rc::Rc;
 
 use oci_client::Reference;
 use reqwest::Url;
-use serde::Deserialize;
-use serde::de::IgnoredAny;
 
-use super::{Body, Offer, Source, cosign, made_for, reference};
+use super::artifact::{
+    Document, Listed, SIGNATURE_BYTES, attached, check_digest, check_size, choose, index_signed_alone,
+    malformed_signature,
+};
+use super::{Body, Offer, Source, cosign, reference};
 use crate::error::{Error, Exit, Result};
 use crate::fetch::{self, Answer, BlobBody, Client, Deadline, FetchOptions};
-use crate::release::{self, Architecture, Blob, Descriptor, Digest, Image, Manifest, Release, SIGNATURE_TYPE};
+use crate::release::{self, Architecture, Blob, Descriptor, Digest, Image, SIGNATURE_TYPE};
 use crate::trust::Signature;
-use crate::{json, limits, text};
+use crate::{limits, text};
 
 /// What is asked for when manifests are: every type that is understood, or registries convert or refuse.
 const MANIFESTS: &str = "application/vnd.oci.image.index.v1+json, application/vnd.docker.distribution.manifest.list.v2+json, \
@@ -207,37 +209,6 @@ impl OciSource {
     }
 }
 
-/// An Ed25519 signature, in bytes.
-pub(crate) const SIGNATURE_BYTES: u64 = 64;
-
-/// The signatures in a manifest attached to `subject`: each layer, with the key that it names.
-pub(crate) fn attached(raw: &[u8], subject: Digest, what: &str) -> Result<Vec<(Digest, Option<String>)>> {
-    let manifest: Manifest = json::parse(raw, what)?;
-    manifest.check()?;
-    if !manifest.is_of_type(SIGNATURE_TYPE) {
-        return Err(malformed_signature(what, "it is something else"));
-    }
-    if manifest.subject.as_ref().is_some_and(|s| s.digest != subject.to_string()) {
-        return Err(malformed_signature(what, "it is of another manifest"));
-    }
-    let layers = manifest.layers.iter().filter(|layer| layer.media_type == SIGNATURE_TYPE);
-    layers
-        .map(|layer| {
-            if layer.size != SIGNATURE_BYTES {
-                return Err(malformed_signature(what, "it has not 64 bytes"));
-            }
-            let key_id = manifest.annotations.get(release::KEY_ID).or(layer.annotations.get(release::KEY_ID));
-            let key_id =
-                key_id.filter(|id| id.len() == 16 && id.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')));
-            Ok((layer.digest.parse()?, key_id.cloned()))
-        })
-        .collect()
-}
-
-fn malformed_signature(what: &str, why: &str) -> Error {
-    Error::new(Exit::Data, "malformed-signature", format!("{what}: {why}"))
-}
-
 impl Source for OciSource {
     fn look(&mut self) -> Result<Digest> {
         let deadline = self.client.deadline();
@@ -248,35 +219,28 @@ impl Source for OciSource {
     }
 
     fn offer(&mut self, architecture: Architecture) -> Result<Offer> {
-        let (mut answer, deadline) = match self.looked.take() {
+        let (answer, deadline) = match self.looked.take() {
             Some(looked) => looked,
             None => {
                 let deadline = self.client.deadline();
                 (self.resolve(deadline)?, deadline)
             }
         };
-        let mut signed_type = document_type(&answer, &self.origin)?;
-        let mut index_digest = None;
-        if matches!(signed_type.as_str(), release::OCI_INDEX_TYPE | release::DOCKER_INDEX_TYPE) {
-            let index = Index::parse(&answer.body, &self.origin, limits::INDEX_ENTRIES)?;
-            let entry = index.choose(architecture).ok_or_else(|| {
-                let message = format!("{} has nothing for {architecture}, only for {}", self.origin, index.platforms());
-                Error::new(Exit::NotAllowed, "no-such-architecture", message)
-                    .remedy(format!("Publish the release for {architecture} too, or choose another tag."))
-            })?;
-            let what = format!("manifest for {architecture} of {}", self.origin);
-            index_digest = Some(Digest::of(&answer.body));
-            answer = self.manifest(entry, &what, deadline)?;
-            signed_type = document_type(&answer, &what)?;
-        }
-        let release = Release::from_oci_manifest(&answer.body).map_err(|e| e.context(&self.origin))?;
-        let remedy = "Publish an index with one manifest for each architecture, or choose another tag.";
-        made_for(architecture, &release, &self.origin, remedy)?;
-        let digest = Digest::of(&answer.body);
+        let chosen = choose(answer.into(), architecture, &self.origin, |entry, what| {
+            Ok(self.manifest(entry, what, deadline)?.into())
+        })?;
+        let digest = Digest::of(&chosen.raw);
         let signatures = self.signatures(digest, deadline)?;
-        self.offered = Some((index_digest, deadline));
-        let (signed, origin) = (answer.body, self.origin.clone());
-        Ok(Offer { release, digest, signed, signed_type, signatures, file_signatures: None, origin })
+        self.offered = Some((chosen.index, deadline));
+        Ok(Offer {
+            release: chosen.release,
+            digest,
+            signed: chosen.raw,
+            signed_type: chosen.media_type,
+            signatures,
+            file_signatures: None,
+            origin: self.origin.clone(),
+        })
     }
 
     /// At one more request, two where there is nothing; and one for each payload.
@@ -294,12 +258,7 @@ impl Source for OciSource {
             && let Some(index) = index
             && self.cosign(index, deadline)?.is_some()
         {
-            let message = format!(
-                "{}: cosign signed the index {index} alone, not the release in it {}",
-                self.origin, offer.digest
-            );
-            return Err(Error::new(Exit::NotAllowed, "signature-of-index", message)
-                .remedy("Sign the manifest of each architecture: `cosign sign --recursive`."));
+            return Err(index_signed_alone(&self.origin, index, offer.digest));
         }
         Ok(found)
     }
@@ -319,105 +278,9 @@ impl Source for OciSource {
     }
 }
 
-/// The type that a document says it has, else the one its server says.
-fn document_type(answer: &Answer, what: &str) -> Result<String> {
-    #[derive(Deserialize)]
-    #[serde(rename_all = "camelCase")]
-    struct Typed {
-        media_type: Option<String>,
-    }
-    let typed: Typed = json::parse(&answer.body, what)?;
-    let found = typed.media_type.or(answer.media_type().map(str::to_owned)).unwrap_or_default();
-    match found.as_str() {
-        release::OCI_INDEX_TYPE
-        | release::DOCKER_INDEX_TYPE
-        | release::OCI_MANIFEST_TYPE
-        | release::DOCKER_MANIFEST_TYPE => Ok(found),
-        other => {
-            let message = format!("{what} is neither manifest nor index, but \"{}\"", text::shown(other));
-            Err(Error::new(Exit::Data, "malformed-manifest", message))
-        }
-    }
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub(crate) struct Index {
-    schema_version: u64,
-    media_type: Option<String>,
-    #[serde(deserialize_with = "release::null_is_empty")]
-    pub(crate) manifests: Vec<Descriptor>,
-    config: Option<IgnoredAny>,
-    layers: Option<IgnoredAny>,
-}
-
-impl Index {
-    pub(crate) fn parse(raw: &[u8], what: &str, entries: usize) -> Result<Self> {
-        let index: Self = json::parse(raw, what)?;
-        let known =
-            matches!(index.media_type.as_deref(), None | Some(release::OCI_INDEX_TYPE | release::DOCKER_INDEX_TYPE));
-        // One document that can be read as manifest and as index is two documents.
-        if index.schema_version != 2 || !known || index.config.is_some() || index.layers.is_some() {
-            return Err(Error::new(Exit::Data, "malformed-index", format!("{what} is not a valid index")));
-        }
-        if index.manifests.len() > entries {
-            return Err(limits::exceeded(what, format_args!("{entries} entries")));
-        }
-        Ok(index)
-    }
-
-    /// The first entry that this device can run, as OCI has it. Entries of no platform (attestations are `unknown`) are
-    /// none of ours; a variant is only accepted if every processor of the architecture has it.
-    pub(crate) fn choose(&self, architecture: Architecture) -> Option<&Descriptor> {
-        let variants: &[&str] = match architecture {
-            Architecture::Amd64 => &["", "v1"],
-            Architecture::Arm64 => &["", "v8"],
-        };
-        self.manifests.iter().find(|entry| {
-            matches!(entry.media_type.as_str(), release::OCI_MANIFEST_TYPE | release::DOCKER_MANIFEST_TYPE)
-                && entry.platform.as_ref().is_some_and(|p| {
-                    p.os == "linux"
-                        && p.architecture == architecture.to_string()
-                        && variants.contains(&p.variant.as_deref().unwrap_or_default())
-                })
-        })
-    }
-
-    fn platforms(&self) -> String {
-        let platforms = self.manifests.iter().filter_map(|entry| entry.platform.as_ref());
-        let names: Vec<String> = platforms.map(|p| format!("{}/{}", p.os, p.architecture)).collect();
-        if names.is_empty() { "no platform at all".into() } else { text::shown(&names.join(", ")) }
-    }
-}
-
-/// Whether an entry in a list of referrers is worth a look. Copies made by skopeo before 1.14 have lost the types of the
-/// entries; the type of the manifest itself counts in any case.
-pub(crate) fn may_be_signature(artifact_type: Option<&str>) -> bool {
-    artifact_type.is_none_or(|found| found == SIGNATURE_TYPE)
-}
-
-/// The signatures in a list of referrers, which can come in pages.
-#[derive(Default)]
-struct Listed {
-    entries: usize,
-    signatures: Vec<Descriptor>,
-}
-
-impl Listed {
-    fn add(&mut self, raw: &[u8], what: &str) -> Result<()> {
-        let index = Index::parse(raw, what, limits::REFERRERS - self.entries)?;
-        self.entries += index.manifests.len();
-        for entry in index.manifests {
-            let known = self.signatures.iter().any(|s| s.digest == entry.digest);
-            if may_be_signature(entry.artifact_type.as_deref()) && !known {
-                self.signatures.push(entry);
-            }
-        }
-        if self.signatures.len() > limits::SIGNATURES {
-            return Err(limits::exceeded(what, format_args!("{} signatures", limits::SIGNATURES))
-                .remedy("Remove signatures of this manifest from the registry that nobody needs."));
-        }
-        Ok(())
+impl From<Answer> for Document {
+    fn from(answer: Answer) -> Self {
+        Self { said: answer.media_type().map(str::to_owned), raw: answer.body }
     }
 }
 
@@ -427,82 +290,4 @@ fn next_page(answer: &Answer) -> Option<Url> {
     let (target, rest) = link.strip_prefix('<')?.split_once('>')?;
     let next = answer.url.join(target).ok()?;
     (rest.contains("rel=\"next\"") && next.origin() == answer.url.origin()).then_some(next)
-}
-
-fn check_digest(bytes: &[u8], expected: Digest, what: &str) -> Result<()> {
-    let found = Digest::of(bytes);
-    if found == expected {
-        return Ok(());
-    }
-    let message = format!("{what}: the digest is {found}, not {expected}");
-    Err(Error::new(Exit::Data, "digest-mismatch", message)
-        .remedy("The registry, or something on the way, changed the bytes; publish again or find out who did."))
-}
-
-fn check_size(bytes: &[u8], expected: u64, what: &str) -> Result<()> {
-    if bytes.len() as u64 == expected {
-        return Ok(());
-    }
-    let message = format!("{what}: it has {} bytes, not {expected}", bytes.len());
-    Err(Error::new(Exit::Data, "size-mismatch", message))
-}
-
-/// Reads bytes as each kind of document that only registries have.
-pub(crate) fn read_as_any(raw: &[u8]) -> [Result<()>; 4] {
-    [
-        Index::parse(raw, "index", limits::INDEX_ENTRIES).map(|index| {
-            for architecture in [Architecture::Amd64, Architecture::Arm64] {
-                let _ = index.choose(architecture);
-            }
-            let _ = index.platforms();
-        }),
-        Listed::default().add(raw, "list of referrers"),
-        attached(raw, Digest([0; 32]), "signature").map(drop),
-        cosign::layers(raw, "cosign signatures").map(drop),
-    ]
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-    use serde_json::json;
-
-    fn good() -> Vec<u8> {
-        let entry = json!({
-            "mediaType": release::OCI_MANIFEST_TYPE, "digest": Digest([1; 32]), "size": 5, "artifactType": SIGNATURE_TYPE,
-            "platform": {"os": "linux", "architecture": "amd64", "variant": "v1"}, "annotations": {},
-        });
-        let index = json!({"schemaVersion": 2, "mediaType": release::OCI_INDEX_TYPE, "manifests": [entry]});
-        serde_json::to_vec(&index).unwrap()
-    }
-
-    fn read(raw: &[u8]) {
-        if let Ok(index) = Index::parse(raw, "test", limits::INDEX_ENTRIES) {
-            let _ = (index.choose(Architecture::Amd64), index.platforms());
-        }
-        let _ = Listed::default().add(raw, "test");
-    }
-
-    proptest! {
-        #[test]
-        fn any_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
-            read(&bytes);
-        }
-
-        #[test]
-        fn no_damage_of_an_index_panics(at in any::<prop::sample::Index>(), byte in any::<u8>(), cut in any::<bool>()) {
-            let mut raw = good();
-            let at = at.index(raw.len());
-            if cut { raw.truncate(at) } else { raw[at] = byte }
-            read(&raw);
-        }
-    }
-
-    #[test]
-    fn null_is_an_empty_list() {
-        let raw = br#"{"schemaVersion":2,"manifests":null}"#;
-        assert!(Index::parse(raw, "test", 1).unwrap().choose(Architecture::Amd64).is_none());
-        assert!(Index::parse(br#"{"schemaVersion":2}"#, "test", 1).is_err());
-    }
 }

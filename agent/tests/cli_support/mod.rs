@@ -1,6 +1,8 @@
 //! A device on folders, and the real program run on it.
 #![allow(dead_code, reason = "each test program uses its own part")]
 
+pub mod before;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::{MetadataExt, chown};

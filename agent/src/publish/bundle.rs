@@ -1,0 +1,199 @@
+//! A published release in one file, for devices without a network: an OCI image layout in a tar archive.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::Write as _;
+use std::path::Path;
+
+use oci_client::RegistryOperation;
+use serde_json::{Value, json};
+
+use super::registry::{Access, Registry};
+use super::{document, read};
+use crate::error::{Error, Exit, Result};
+use crate::freshness;
+use crate::release::{self, Architecture, Blob, Digest, Manifest};
+use crate::source::{Source as _, artifact, bundle::BundleSource, cosign};
+use crate::{json as strict, limits};
+
+const BLOCK: u64 = 512;
+/// The largest size that a header can say, in bytes: 11 octal digits.
+const FILE_BYTES: u64 = 0o777_7777_7777;
+
+/// Writes what `reference` names into `file`: all architectures, or one, with all that is attached to them.
+///
+/// The bytes depend on the release alone. Returns what devices will take for the releases.
+pub fn bundle(
+    reference: &str,
+    file: &Path,
+    architecture: Option<Architecture>,
+    access: &Access,
+) -> Result<Vec<(Architecture, Digest)>> {
+    let registry = Registry::open(reference, access, RegistryOperation::Pull)?;
+    let mut found = read::read(&registry)?;
+    if let Some(wanted) = architecture {
+        found.manifests.retain(|manifest| manifest.release.architecture == wanted);
+    }
+    let Some(first) = found.manifests.first() else {
+        let message = format!("{} has nothing for the architecture that was asked for", registry.reference());
+        return Err(Error::new(Exit::NotAllowed, "no-such-architecture", message));
+    };
+    let channel = first.release.channel.clone();
+    let name = registry.tag().map(str::to_owned).or(channel).unwrap_or_else(|| "stable".to_owned());
+    let mut layout = Layout::new(&registry);
+    if found.is_index && architecture.is_none() {
+        layout.name(&found.raw, found.media_type, &name);
+        for manifest in &found.manifests {
+            layout.artifact(&manifest.raw)?;
+        }
+    } else {
+        layout.artifact(&first.raw)?;
+        layout.name(&first.raw, release::OCI_MANIFEST_TYPE, &name);
+    }
+    for manifest in &found.manifests {
+        layout.attached(manifest.digest)?;
+    }
+    // Statements are about a tag.
+    if let Some(tag) = registry.tag() {
+        let statement = format!("{tag}{}", freshness::TAG_SUFFIX);
+        if let Some(raw) = registry.manifest(&statement)? {
+            layout.artifact(&raw)?;
+            layout.name(&raw, release::OCI_MANIFEST_TYPE, &statement);
+        }
+    }
+    layout.write(file)?;
+    // The device's own reader has the last word.
+    let mut written = BundleSource::open(file, None, &name)?;
+    found
+        .manifests
+        .iter()
+        .map(|m| Ok((m.release.architecture, written.offer(m.release.architecture)?.digest)))
+        .collect()
+}
+
+/// What goes into the archive.
+struct Layout<'a> {
+    registry: &'a Registry,
+    entries: Vec<Value>,
+    small: BTreeMap<Digest, Vec<u8>>,
+    large: BTreeMap<Digest, u64>,
+}
+
+impl<'a> Layout<'a> {
+    fn new(registry: &'a Registry) -> Self {
+        Self { registry, entries: vec![], small: BTreeMap::new(), large: BTreeMap::new() }
+    }
+
+    /// An entry of `index.json`.
+    fn entry(&mut self, raw: &[u8], media_type: &str) -> &mut Value {
+        self.small.insert(Digest::of(raw), raw.to_vec());
+        self.entries.push(json!({ "mediaType": media_type, "digest": Digest::of(raw), "size": raw.len() }));
+        self.entries.last_mut().expect("one was just added")
+    }
+
+    fn name(&mut self, raw: &[u8], media_type: &str, name: &str) {
+        self.entry(raw, media_type)["annotations"] = json!({ "org.opencontainers.image.ref.name": name });
+    }
+
+    /// A manifest, and everything that it names.
+    fn artifact(&mut self, raw: &[u8]) -> Result<()> {
+        let manifest: Manifest = strict::parse(raw, "manifest")?;
+        manifest.check()?;
+        self.small.insert(Digest::of(raw), raw.to_vec());
+        for part in manifest.layers.iter().chain([&manifest.config]) {
+            if part.size > FILE_BYTES {
+                return Err(limits::exceeded("file in a bundle", format_args!("{FILE_BYTES} bytes")));
+            }
+            self.large.insert(part.digest.parse()?, part.size);
+        }
+        Ok(())
+    }
+
+    /// The signatures of a manifest, attached and of cosign's.
+    fn attached(&mut self, subject: Digest) -> Result<()> {
+        let registry = self.registry;
+        for digest in read::attachments(registry, subject)? {
+            let raw = read::needed(registry, &digest)?;
+            match artifact::attached(&raw, subject, &digest) {
+                Ok(_) => {
+                    self.artifact(&raw)?;
+                    let entry = self.entry(&raw, release::OCI_MANIFEST_TYPE);
+                    entry["artifactType"] = json!(release::SIGNATURE_TYPE);
+                }
+                Err(e) => log::warn!("signature left out: {e}"),
+            }
+        }
+        let tag = cosign::tag(subject);
+        if let Some(raw) = registry.manifest(&tag)? {
+            self.artifact(&raw)?;
+            self.name(&raw, release::OCI_MANIFEST_TYPE, &tag);
+        }
+        Ok(())
+    }
+
+    /// Writes the archive beside its place, and then puts it there.
+    fn write(&self, target: &Path) -> Result<()> {
+        let mut new = target.as_os_str().to_owned();
+        new.push(".new");
+        let failed = |e: std::io::Error| {
+            Error::new(Exit::CannotWrite, "not-written", format!("cannot write {}: {e}", target.display()))
+        };
+        let mut file = File::create(&new).map_err(failed)?;
+        let written = self
+            .fill(&mut file, &failed)
+            .and_then(|()| file.sync_all().and_then(|()| fs::rename(&new, target)).map_err(failed));
+        written.inspect_err(|_| drop(fs::remove_file(&new)))
+    }
+
+    fn fill(&self, file: &mut File, failed: &dyn Fn(std::io::Error) -> Error) -> Result<()> {
+        let index = document(&json!({
+            "schemaVersion": 2,
+            "mediaType": release::OCI_INDEX_TYPE,
+            "manifests": self.entries,
+        }));
+        let mut put = |name: &str, bytes: &[u8]| {
+            let padding = vec![0; padding(bytes.len() as u64)];
+            file.write_all(&[&header(name, bytes.len() as u64)[..], bytes, &padding].concat()).map_err(failed)
+        };
+        put("oci-layout", br#"{"imageLayoutVersion":"1.0.0"}"#)?;
+        put("index.json", &index)?;
+        for (digest, bytes) in &self.small {
+            put(&path(digest), bytes)?;
+        }
+        for (digest, size) in self.large.iter().filter(|(digest, _)| !self.small.contains_key(digest)) {
+            file.write_all(&header(&path(digest), *size)).map_err(failed)?;
+            self.registry.blob_to(&format!("blob {digest}"), &Blob { digest: *digest, size: *size }, file)?;
+            file.write_all(&vec![0; padding(*size)]).map_err(failed)?;
+        }
+        // The end mark.
+        file.write_all(&[0; 2 * BLOCK as usize]).map_err(failed)
+    }
+}
+
+fn path(digest: &Digest) -> String {
+    format!("blobs/sha256/{}", digest.hex())
+}
+
+fn padding(size: u64) -> usize {
+    // Less than a block.
+    (size.next_multiple_of(BLOCK) - size) as usize
+}
+
+/// A header as of POSIX, of a file that belongs to nobody in particular and has no time: the same release is the same
+/// archive.
+fn header(name: &str, size: u64) -> [u8; BLOCK as usize] {
+    let mut header = [0; BLOCK as usize];
+    let mut put = |at: usize, text: &[u8]| header[at..at + text.len()].copy_from_slice(text);
+    put(0, name.as_bytes());
+    put(100, b"0000644\0");
+    put(108, b"0000000\0");
+    put(116, b"0000000\0");
+    put(124, format!("{size:011o}\0").as_bytes());
+    put(136, b"00000000000\0");
+    put(148, b"        ");
+    put(156, b"0");
+    put(257, b"ustar\x0000");
+    let sum: u64 = header.iter().map(|b| u64::from(*b)).sum();
+    header[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+    header
+}

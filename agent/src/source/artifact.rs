@@ -1,0 +1,272 @@
+//! What registries and OCI image layouts have in common: indexes, lists of referrers, and what is attached to a manifest.
+
+use serde::Deserialize;
+use serde::de::IgnoredAny;
+
+use super::{cosign, made_for};
+use crate::error::{Error, Exit, Result};
+use crate::release::{self, Architecture, Descriptor, Digest, Manifest, Release, SIGNATURE_TYPE};
+use crate::{json, limits, text};
+
+/// A manifest or an index as it was read.
+pub(crate) struct Document {
+    pub(crate) raw: Vec<u8>,
+    /// What whoever gave it says that it is; what it says itself counts more.
+    pub(crate) said: Option<String>,
+}
+
+/// The release for one architecture, and how it was found.
+pub(crate) struct Chosen {
+    pub(crate) release: Release,
+    pub(crate) raw: Vec<u8>,
+    pub(crate) media_type: String,
+    /// Of the index that led to it, if one did.
+    pub(crate) index: Option<Digest>,
+}
+
+/// Finds the release for `architecture` in what a name stands for: an index, or the manifest itself. `fetch` gives the
+/// manifest that an entry of the index describes, of its size and digest.
+pub(crate) fn choose(
+    document: Document,
+    architecture: Architecture,
+    origin: &str,
+    fetch: impl FnOnce(&Descriptor, &str) -> Result<Document>,
+) -> Result<Chosen> {
+    let mut media_type = document_type(&document, origin)?;
+    let (mut raw, mut index) = (document.raw, None);
+    if matches!(media_type.as_str(), release::OCI_INDEX_TYPE | release::DOCKER_INDEX_TYPE) {
+        let entries = Index::parse(&raw, origin, limits::INDEX_ENTRIES)?;
+        let entry = entries.choose(architecture).ok_or_else(|| {
+            let message = format!("{origin} has nothing for {architecture}, only for {}", entries.platforms());
+            Error::new(Exit::NotAllowed, "no-such-architecture", message)
+                .remedy(format!("Publish the release for {architecture} too, or choose another tag."))
+        })?;
+        let what = format!("manifest for {architecture} of {origin}");
+        let manifest = fetch(entry, &what)?;
+        media_type = document_type(&manifest, &what)?;
+        index = Some(Digest::of(&raw));
+        raw = manifest.raw;
+    }
+    let release = Release::from_oci_manifest(&raw).map_err(|e| e.context(origin))?;
+    let remedy = "Publish an index with one manifest for each architecture, or choose another tag.";
+    made_for(architecture, &release, origin, remedy)?;
+    Ok(Chosen { release, raw, media_type, index })
+}
+
+/// That cosign signed the index alone, which is what it does unless told otherwise.
+pub(crate) fn index_signed_alone(origin: &str, index: Digest, manifest: Digest) -> Error {
+    let message = format!("{origin}: cosign signed the index {index} alone, not the release in it {manifest}");
+    Error::new(Exit::NotAllowed, "signature-of-index", message)
+        .remedy("Sign the manifest of each architecture: `cosign sign --recursive`.")
+}
+
+/// The type that a document says it has, else the one that is said of it.
+fn document_type(document: &Document, what: &str) -> Result<String> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Typed {
+        media_type: Option<String>,
+    }
+    let typed: Typed = json::parse(&document.raw, what)?;
+    let found = typed.media_type.or(document.said.clone()).unwrap_or_default();
+    match found.as_str() {
+        release::OCI_INDEX_TYPE
+        | release::DOCKER_INDEX_TYPE
+        | release::OCI_MANIFEST_TYPE
+        | release::DOCKER_MANIFEST_TYPE => Ok(found),
+        other => {
+            let message = format!("{what} is neither manifest nor index, but \"{}\"", text::shown(other));
+            Err(Error::new(Exit::Data, "malformed-manifest", message))
+        }
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Index {
+    schema_version: u64,
+    media_type: Option<String>,
+    #[serde(deserialize_with = "release::null_is_empty")]
+    pub(crate) manifests: Vec<Descriptor>,
+    config: Option<IgnoredAny>,
+    layers: Option<IgnoredAny>,
+}
+
+impl Index {
+    pub(crate) fn parse(raw: &[u8], what: &str, entries: usize) -> Result<Self> {
+        let index: Self = json::parse(raw, what)?;
+        let known =
+            matches!(index.media_type.as_deref(), None | Some(release::OCI_INDEX_TYPE | release::DOCKER_INDEX_TYPE));
+        // One document that can be read as manifest and as index is two documents.
+        if index.schema_version != 2 || !known || index.config.is_some() || index.layers.is_some() {
+            return Err(Error::new(Exit::Data, "malformed-index", format!("{what} is not a valid index")));
+        }
+        if index.manifests.len() > entries {
+            return Err(limits::exceeded(what, format_args!("{entries} entries")));
+        }
+        Ok(index)
+    }
+
+    /// The first entry that this device can run, as OCI has it. Entries of no platform (attestations are `unknown`) are
+    /// none of ours; a variant is only accepted if every processor of the architecture has it.
+    pub(crate) fn choose(&self, architecture: Architecture) -> Option<&Descriptor> {
+        let variants: &[&str] = match architecture {
+            Architecture::Amd64 => &["", "v1"],
+            Architecture::Arm64 => &["", "v8"],
+        };
+        self.manifests.iter().find(|entry| {
+            matches!(entry.media_type.as_str(), release::OCI_MANIFEST_TYPE | release::DOCKER_MANIFEST_TYPE)
+                && entry.platform.as_ref().is_some_and(|p| {
+                    p.os == "linux"
+                        && p.architecture == architecture.to_string()
+                        && variants.contains(&p.variant.as_deref().unwrap_or_default())
+                })
+        })
+    }
+
+    fn platforms(&self) -> String {
+        let platforms = self.manifests.iter().filter_map(|entry| entry.platform.as_ref());
+        let names: Vec<String> = platforms.map(|p| format!("{}/{}", p.os, p.architecture)).collect();
+        if names.is_empty() { "no platform at all".into() } else { text::shown(&names.join(", ")) }
+    }
+}
+
+/// Whether an entry in a list of referrers is worth a look. Copies made by skopeo before 1.14 have lost the types of the
+/// entries; the type of the manifest itself counts in any case.
+pub(crate) fn may_be_signature(artifact_type: Option<&str>) -> bool {
+    artifact_type.is_none_or(|found| found == SIGNATURE_TYPE)
+}
+
+/// The signatures in a list of referrers, which can come in pages.
+#[derive(Default)]
+pub(crate) struct Listed {
+    entries: usize,
+    pub(crate) signatures: Vec<Descriptor>,
+}
+
+impl Listed {
+    pub(crate) fn add(&mut self, raw: &[u8], what: &str) -> Result<()> {
+        let index = Index::parse(raw, what, limits::REFERRERS - self.entries)?;
+        self.entries += index.manifests.len();
+        for entry in index.manifests {
+            let known = self.signatures.iter().any(|s| s.digest == entry.digest);
+            if may_be_signature(entry.artifact_type.as_deref()) && !known {
+                self.signatures.push(entry);
+            }
+        }
+        if self.signatures.len() > limits::SIGNATURES {
+            return Err(limits::exceeded(what, format_args!("{} signatures", limits::SIGNATURES))
+                .remedy("Remove signatures of this manifest from the registry that nobody needs."));
+        }
+        Ok(())
+    }
+}
+
+/// An Ed25519 signature, in bytes.
+pub(crate) const SIGNATURE_BYTES: u64 = 64;
+
+/// The signatures in a manifest attached to `subject`: each layer, with the key that it names.
+pub(crate) fn attached(raw: &[u8], subject: Digest, what: &str) -> Result<Vec<(Digest, Option<String>)>> {
+    let manifest: Manifest = json::parse(raw, what)?;
+    manifest.check()?;
+    if !manifest.is_of_type(SIGNATURE_TYPE) {
+        return Err(malformed_signature(what, "it is something else"));
+    }
+    if manifest.subject.as_ref().is_some_and(|s| s.digest != subject.to_string()) {
+        return Err(malformed_signature(what, "it is of another manifest"));
+    }
+    let layers = manifest.layers.iter().filter(|layer| layer.media_type == SIGNATURE_TYPE);
+    layers
+        .map(|layer| {
+            if layer.size != SIGNATURE_BYTES {
+                return Err(malformed_signature(what, "it has not 64 bytes"));
+            }
+            let key_id = manifest.annotations.get(release::KEY_ID).or(layer.annotations.get(release::KEY_ID));
+            let key_id =
+                key_id.filter(|id| id.len() == 16 && id.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')));
+            Ok((layer.digest.parse()?, key_id.cloned()))
+        })
+        .collect()
+}
+
+pub(crate) fn malformed_signature(what: &str, why: &str) -> Error {
+    Error::new(Exit::Data, "malformed-signature", format!("{what}: {why}"))
+}
+
+pub(crate) fn check_digest(bytes: &[u8], expected: Digest, what: &str) -> Result<()> {
+    let found = Digest::of(bytes);
+    if found == expected {
+        return Ok(());
+    }
+    let message = format!("{what}: the digest is {found}, not {expected}");
+    Err(Error::new(Exit::Data, "digest-mismatch", message)
+        .remedy("The registry, or something on the way, changed the bytes; publish again or find out who did."))
+}
+
+pub(crate) fn check_size(bytes: &[u8], expected: u64, what: &str) -> Result<()> {
+    if bytes.len() as u64 == expected {
+        return Ok(());
+    }
+    let message = format!("{what}: it has {} bytes, not {expected}", bytes.len());
+    Err(Error::new(Exit::Data, "size-mismatch", message))
+}
+
+/// Reads bytes as each kind of document that only registries have.
+pub(crate) fn read_as_any(raw: &[u8]) -> [Result<()>; 4] {
+    [
+        Index::parse(raw, "index", limits::INDEX_ENTRIES).map(|index| {
+            for architecture in [Architecture::Amd64, Architecture::Arm64] {
+                let _ = index.choose(architecture);
+            }
+            let _ = index.platforms();
+        }),
+        Listed::default().add(raw, "list of referrers"),
+        attached(raw, Digest([0; 32]), "signature").map(drop),
+        cosign::layers(raw, "cosign signatures").map(drop),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    fn good() -> Vec<u8> {
+        let entry = json!({
+            "mediaType": release::OCI_MANIFEST_TYPE, "digest": Digest([1; 32]), "size": 5, "artifactType": SIGNATURE_TYPE,
+            "platform": {"os": "linux", "architecture": "amd64", "variant": "v1"}, "annotations": {},
+        });
+        let index = json!({"schemaVersion": 2, "mediaType": release::OCI_INDEX_TYPE, "manifests": [entry]});
+        serde_json::to_vec(&index).unwrap()
+    }
+
+    fn read(raw: &[u8]) {
+        if let Ok(index) = Index::parse(raw, "test", limits::INDEX_ENTRIES) {
+            let _ = (index.choose(Architecture::Amd64), index.platforms());
+        }
+        let _ = Listed::default().add(raw, "test");
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
+            read(&bytes);
+        }
+
+        #[test]
+        fn no_damage_of_an_index_panics(at in any::<prop::sample::Index>(), byte in any::<u8>(), cut in any::<bool>()) {
+            let mut raw = good();
+            let at = at.index(raw.len());
+            if cut { raw.truncate(at) } else { raw[at] = byte }
+            read(&raw);
+        }
+    }
+
+    #[test]
+    fn null_is_an_empty_list() {
+        let raw = br#"{"schemaVersion":2,"manifests":null}"#;
+        assert!(Index::parse(raw, "test", 1).unwrap().choose(Architecture::Amd64).is_none());
+        assert!(Index::parse(br#"{"schemaVersion":2}"#, "test", 1).is_err());
+    }
+}

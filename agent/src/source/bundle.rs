@@ -1,0 +1,312 @@
+//! A release in one file, for where there is no network: an OCI image layout in a tar archive, as `kubesolo-release bundle`,
+//! `skopeo copy ... oci-archive:` and `oras cp --to-oci-layout` make it. Nothing is unpacked: the headers of the archive are
+//! read once, and then each file where it lies.
+
+mod tar;
+
+use std::collections::BTreeMap;
+use std::fs::{File, OpenOptions};
+use std::io::{Read, Seek};
+use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
+use std::path::Path;
+use std::rc::Rc;
+
+use bytes::Bytes;
+
+use super::artifact::{
+    Document, Index, Listed, SIGNATURE_BYTES, attached, check_digest, check_size, choose, index_signed_alone,
+    malformed_signature, may_be_signature,
+};
+use super::{Body, Offer, Source, cosign};
+use crate::error::{Error, Exit, Result};
+use crate::release::{self, Architecture, Blob, Descriptor, Digest, Image};
+use crate::trust::Signature;
+use crate::{limits, text};
+
+/// The name of an entry of `index.json`, as every tool writes it: a tag.
+const REF_NAME: &str = "org.opencontainers.image.ref.name";
+/// An image on its way, in bytes.
+const CHUNK_BYTES: usize = 256 * 1024;
+
+/// A bundle that was opened.
+pub struct BundleSource {
+    file: Rc<File>,
+    layout: Layout,
+    tag: Option<String>,
+    default_tag: String,
+    origin: String,
+    /// Of the last offer: the index that led to it, if one did.
+    index: Option<Digest>,
+}
+
+/// What an archive holds, and where.
+struct Layout {
+    blobs: BTreeMap<Digest, tar::Extent>,
+    /// `index.json`
+    index: Index,
+}
+
+/// Reads what an archive of `size` bytes says about itself; no image is read.
+fn layout(mut archive: impl Read + Seek, size: u64) -> Result<Layout> {
+    let mut blobs = BTreeMap::new();
+    let (mut index, mut marked) = (None, false);
+    for entry in tar::entries(&mut archive, size)? {
+        let extent = entry.extent;
+        let first = match entry.name.as_str() {
+            "index.json" => index.replace(extent).is_none(),
+            "oci-layout" => !std::mem::replace(&mut marked, true),
+            name => match name.strip_prefix("blobs/sha256/").and_then(|hex| format!("sha256:{hex}").parse().ok()) {
+                Some(digest) => blobs.insert(digest, extent).is_none(),
+                None => true,
+            },
+        };
+        if !first {
+            return Err(malformed(format_args!("it has two files {}", text::shown(&entry.name))));
+        }
+    }
+    let (Some(index), true) = (index, marked) else {
+        return Err(malformed("it is no OCI image layout: oci-layout or index.json is missing"));
+    };
+    if index.size > limits::INDEX_BYTES {
+        return Err(limits::exceeded("index.json of the bundle", format_args!("{} bytes", limits::INDEX_BYTES)));
+    }
+    let index = Index::parse(&tar::read(&mut archive, index)?, "index.json of the bundle", limits::REFERRERS)?;
+    Ok(Layout { blobs, index })
+}
+
+/// Reads an archive as a device does before it looks at a release.
+pub(crate) fn read(archive: impl Read + Seek, size: u64) -> Result<()> {
+    layout(archive, size)?.release(None, "stable").map(drop)
+}
+
+impl Layout {
+    /// The entry of `index.json` with the release: the only one that has a name of its own, or the one with this name; or
+    /// the only one at all.
+    fn release(&self, tag: Option<&str>, default_tag: &str) -> Result<&Descriptor> {
+        let known = |entry: &&Descriptor| {
+            let types = [
+                release::OCI_INDEX_TYPE,
+                release::DOCKER_INDEX_TYPE,
+                release::OCI_MANIFEST_TYPE,
+                release::DOCKER_MANIFEST_TYPE,
+            ];
+            types.contains(&entry.media_type.as_str())
+                && entry.artifact_type.as_deref() != Some(release::SIGNATURE_TYPE)
+        };
+        let all: Vec<&Descriptor> = self.index.manifests.iter().filter(known).collect();
+        let mut named: Vec<&Descriptor> = all.iter().copied().filter(|entry| is_release_name(name(entry))).collect();
+        if named.is_empty() && tag.is_none() {
+            named = all;
+        }
+        let distinct = |entries: &[&Descriptor]| entries.iter().any(|entry| entry.digest != entries[0].digest);
+        if tag.is_some() || distinct(&named) {
+            let wanted = tag.unwrap_or(default_tag);
+            named.retain(|entry| name(entry) == Some(wanted));
+        }
+        match named.first() {
+            Some(entry) if !distinct(&named) => Ok(entry),
+            Some(_) => Err(malformed("it has two releases of one name")),
+            None => {
+                let names = self.index.manifests.iter().filter_map(name).filter(|n| is_release_name(Some(n)));
+                let names = text::shown(&names.collect::<Vec<_>>().join(", "));
+                let message = format!("the bundle has no release \"{}\"; it has: {names}", shown_tag(tag, default_tag));
+                Err(Error::new(Exit::Unavailable, "tag-not-found", message).remedy("Name one of them by --tag."))
+            }
+        }
+    }
+
+    fn named(&self, wanted: &str) -> Option<&Descriptor> {
+        self.index.manifests.iter().find(|entry| name(entry) == Some(wanted))
+    }
+}
+
+fn shown_tag(tag: Option<&str>, default_tag: &str) -> String {
+    text::shown(tag.unwrap_or(default_tag))
+}
+
+/// skopeo and oras write the tag alone, others the whole reference.
+fn name(entry: &Descriptor) -> Option<&str> {
+    entry.annotations.get(REF_NAME).map(|name| name.rsplit(['/', ':']).next().unwrap_or(name))
+}
+
+/// Not one that a registry would have for what is attached to a release.
+fn is_release_name(name: Option<&str>) -> bool {
+    name.is_some_and(|name| !name.starts_with("sha256-") && !name.ends_with(crate::freshness::TAG_SUFFIX))
+}
+
+impl BundleSource {
+    /// Opens a bundle and reads its headers. A `tag` is needed only where it has several releases; `default_tag` is
+    /// preferred then.
+    ///
+    /// # Errors
+    /// 69 when it cannot be read, 65 when it is no bundle.
+    pub fn open(path: &Path, tag: Option<&str>, default_tag: &str) -> Result<Self> {
+        let origin = format!("bundle {}", text::shown(&path.display().to_string()));
+        let unreadable = |why: String| {
+            Error::new(Exit::Unavailable, "bundle-unreadable", format!("cannot read {origin}: {why}"))
+                .remedy("Name a file made by `kubesolo-release bundle`, on a medium that is mounted.")
+        };
+        // A FIFO or a device must not hold the agent up.
+        let flags = nix::fcntl::OFlag::O_NONBLOCK | nix::fcntl::OFlag::O_NOCTTY;
+        let file = OpenOptions::new().read(true).custom_flags(flags.bits()).open(path);
+        let file = file.map_err(|e| unreadable(e.to_string()))?;
+        let meta = file.metadata().map_err(|e| unreadable(e.to_string()))?;
+        if !meta.is_file() {
+            return Err(unreadable("it is not a file".into()));
+        }
+        let layout = layout(&file, meta.len()).map_err(|e| e.context(&origin))?;
+        let (tag, default_tag) = (tag.map(str::to_owned), default_tag.to_owned());
+        Ok(Self { file: Rc::new(file), layout, tag, default_tag, origin, index: None })
+    }
+
+    fn blob(&self, digest: Digest, limit: u64, what: &str) -> Result<Vec<u8>> {
+        let extent = self.extent(digest, what)?;
+        if extent.size > limit {
+            return Err(limits::exceeded(what, format_args!("{limit} bytes")));
+        }
+        let raw = tar::read(&mut &*self.file, extent).map_err(|e| e.context(&self.origin))?;
+        check_digest(&raw, digest, what)?;
+        Ok(raw)
+    }
+
+    fn extent(&self, digest: Digest, what: &str) -> Result<tar::Extent> {
+        self.layout.blobs.get(&digest).copied().ok_or_else(|| {
+            let message = format!("{} lacks {what} ({digest})", self.origin);
+            Error::new(Exit::Unavailable, "not-found", message).remedy("Make the bundle again, complete.")
+        })
+    }
+
+    /// A manifest or an index, of its size and digest.
+    fn document(&self, entry: &Descriptor, what: &str) -> Result<Document> {
+        let raw = self.blob(entry.digest.parse()?, limits::MANIFEST_BYTES, what)?;
+        check_size(&raw, entry.size, what)?;
+        Ok(Document { raw, said: Some(entry.media_type.clone()) })
+    }
+
+    fn signatures(&self, subject: Digest) -> Result<Vec<Signature>> {
+        let listed = self.layout.index.manifests.iter().filter(|entry| {
+            // What has a name or a platform is no signature, whatever its type.
+            may_be_signature(entry.artifact_type.as_deref()) && name(entry).is_none() && entry.platform.is_none()
+        });
+        let mut entries: Vec<Descriptor> = listed.cloned().collect();
+        // As copied by tools that know of no referrers.
+        if let Some(list) = self.layout.named(&format!("sha256-{}", subject.hex())) {
+            let what = format!("list of referrers of {subject}");
+            let mut listed = Listed::default();
+            listed.add(&self.document(list, &what)?.raw, &what)?;
+            entries.extend(listed.signatures);
+        }
+        let mut signatures: Vec<Signature> = vec![];
+        for entry in &entries {
+            match self.signature(entry, subject) {
+                Ok(more) => signatures.extend(more),
+                Err(e) if e.exit == Exit::Data || e.reason == "not-found" => log::debug!("signature left out: {e}"),
+                Err(e) => return Err(e),
+            }
+        }
+        if signatures.len() > limits::SIGNATURES {
+            return Err(limits::exceeded(format_args!("signatures of {subject}"), limits::SIGNATURES));
+        }
+        Ok(signatures)
+    }
+
+    fn signature(&self, entry: &Descriptor, subject: Digest) -> Result<Vec<Signature>> {
+        let what = format!("signature {}", text::shown(&entry.digest));
+        let layers = attached(&self.document(entry, &what)?.raw, subject, &what)?;
+        let read = |(digest, key_id)| {
+            let bytes = self.blob(digest, SIGNATURE_BYTES, &what)?;
+            let bytes = bytes.try_into().map_err(|_| malformed_signature(&what, "it has not 64 bytes"))?;
+            Ok(Signature { key_id, bytes, payload: None })
+        };
+        layers.into_iter().map(read).collect()
+    }
+
+    fn cosign(&self, subject: Digest) -> Result<Option<Vec<u8>>> {
+        let Some(entry) = self.layout.named(&cosign::tag(subject)) else { return Ok(None) };
+        Ok(Some(self.document(entry, &format!("cosign signatures of {subject}"))?.raw))
+    }
+}
+
+impl Source for BundleSource {
+    fn look(&mut self) -> Result<Digest> {
+        self.layout.release(self.tag.as_deref(), &self.default_tag).map_err(|e| e.context(&self.origin))?.digest.parse()
+    }
+
+    fn offer(&mut self, architecture: Architecture) -> Result<Offer> {
+        let entry = self.layout.release(self.tag.as_deref(), &self.default_tag).map_err(|e| e.context(&self.origin))?;
+        let document = self.document(entry, &self.origin)?;
+        let chosen = choose(document, architecture, &self.origin, |entry, what| self.document(entry, what))?;
+        let digest = Digest::of(&chosen.raw);
+        let signatures = self.signatures(digest)?;
+        self.index = chosen.index;
+        Ok(Offer {
+            release: chosen.release,
+            digest,
+            signed: chosen.raw,
+            signed_type: chosen.media_type,
+            signatures,
+            file_signatures: None,
+            origin: self.origin.clone(),
+        })
+    }
+
+    fn more_signatures(&mut self, offer: &Offer) -> Result<Vec<Signature>> {
+        let mut found = vec![];
+        if let Some(raw) = self.cosign(offer.digest)? {
+            let fetch = |blob: Blob, what: &str| self.blob(blob.digest, limits::COSIGN_PAYLOAD_BYTES, what);
+            found = cosign::signatures(&raw, offer.digest, fetch)?;
+        }
+        if found.is_empty()
+            && offer.signatures.is_empty()
+            && let Some(index) = self.index
+            && self.cosign(index)?.is_some()
+        {
+            return Err(index_signed_alone(&self.origin, index, offer.digest));
+        }
+        Ok(found)
+    }
+
+    fn locate(&mut self, image: Image) -> Result<Blob> {
+        image.blob().ok_or_else(|| Error::new(Exit::Internal, "size-unknown", "a manifest without sizes was accepted"))
+    }
+
+    fn origin(&self) -> String {
+        self.origin.clone()
+    }
+
+    fn open(&mut self, blob: &Blob) -> Result<Box<dyn Body>> {
+        let what = format!("image {}", blob.digest);
+        let extent = self.extent(blob.digest, &what)?;
+        if extent.size != blob.size {
+            let message = format!("{what} of {} has {} bytes, not {}", self.origin, extent.size, blob.size);
+            return Err(Error::new(Exit::Data, "size-mismatch", message));
+        }
+        Ok(Box::new(BundleBody { file: self.file.clone(), rest: extent, origin: self.origin.clone() }))
+    }
+}
+
+/// An image, read where it lies.
+struct BundleBody {
+    file: Rc<File>,
+    rest: tar::Extent,
+    origin: String,
+}
+
+impl Body for BundleBody {
+    fn chunk(&mut self) -> Result<Option<Bytes>> {
+        // At most a chunk.
+        let wanted = self.rest.size.min(CHUNK_BYTES as u64) as usize;
+        if wanted == 0 {
+            return Ok(None);
+        }
+        let mut bytes = vec![0; wanted];
+        self.file.read_exact_at(&mut bytes, self.rest.offset).map_err(|e| tar::failed(&e).context(&self.origin))?;
+        self.rest = tar::Extent { offset: self.rest.offset + wanted as u64, size: self.rest.size - wanted as u64 };
+        Ok(Some(bytes.into()))
+    }
+}
+
+fn malformed(why: impl std::fmt::Display) -> Error {
+    Error::new(Exit::Data, "malformed-bundle", format!("it is no bundle: {why}"))
+        .remedy("Make the bundle again with `kubesolo-release bundle`, and compare the copy with it.")
+}
