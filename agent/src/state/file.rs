@@ -1,7 +1,7 @@
 //! Small files that are replaced whole: the old content or the new one is there, wherever the power goes.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Exit, Result};
 use crate::json;
+use crate::replace::{folder_of, replace, sync_folder, with_suffix};
 
 /// Longest file that is read, in bytes; what is longer was not written here.
 const FILE_BYTES: u64 = 256 * 1024;
@@ -98,41 +99,18 @@ pub(super) fn set_aside(path: &Path) -> Result<PathBuf> {
     let free = (1..DAMAGED_KEPT).map(name).find(|path| path.symlink_metadata().is_err());
     let aside = free.unwrap_or_else(|| name(DAMAGED_KEPT));
     fs::rename(path, &aside).map_err(|e| write_error(&format!("set aside {}", path.display()), &e))?;
-    sync_folder(path)?;
+    sync_folder(path).map_err(|e| write_error(&format!("sync the folder of {}", path.display()), &e))?;
     Ok(aside)
 }
 
-/// Replaces a document: a new file, synced, renamed over the old one, the folder synced. Only for who holds the lock.
+/// Replaces a document. Only for who holds the lock.
 pub(super) fn write(path: &Path, document: &impl Serialize) -> Result<()> {
     let mut bytes = serde_json::to_vec_pretty(document).expect("strings, numbers and lists only");
     bytes.push(b'\n');
     if path.symlink_metadata().is_ok_and(|meta| meta.is_symlink()) {
         return Err(symlink(path));
     }
-    let new = with_suffix(path, ".new");
-    let written = remove(&new).and_then(|()| {
-        let options = OpenOptions::new().write(true).create_new(true).mode(0o644).open(&new);
-        options.and_then(|mut file| file.write_all(&bytes).and_then(|()| file.sync_all()))
-    });
-    if let Err(e) = written.and_then(|()| fs::rename(&new, path)) {
-        let _ = remove(&new); // the first error is the one that counts
-        return Err(write_error(&format!("write {}", path.display()), &e));
-    }
-    sync_folder(path)
-}
-
-fn remove(path: &Path) -> io::Result<()> {
-    match fs::remove_file(path) {
-        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
-        _ => Ok(()),
-    }
-}
-
-fn sync_folder(file: &Path) -> Result<()> {
-    let folder = folder_of(file);
-    File::open(folder)
-        .and_then(|folder| folder.sync_all())
-        .map_err(|e| write_error(&format!("sync {}", folder.display()), &e))
+    replace(path, &bytes).map_err(|e| write_error(&format!("write {}", path.display()), &e))
 }
 
 /// Opens, and makes if need be, the lock file and the folders above it.
@@ -149,19 +127,6 @@ pub(super) fn open_lock(path: &Path) -> Result<File> {
         Some(libc::ELOOP) => symlink(path),
         _ => write_error(&format!("open {}", path.display()), &e),
     })
-}
-
-pub(super) fn folder_of(file: &Path) -> &Path {
-    match file.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder,
-        _ => Path::new("."),
-    }
-}
-
-fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(suffix);
-    name.into()
 }
 
 fn symlink(path: &Path) -> Error {
