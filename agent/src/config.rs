@@ -381,7 +381,7 @@ impl Conf {
             let line = bytes[..e.valid_up_to()].iter().filter(|b| **b == b'\n').count() + 1;
             bad(format!("{name}:{line}: it is not text in UTF-8"))
         })?;
-        let mut conf = Self { name: name.to_owned(), ..Self::default() };
+        let mut conf = Self::named(name);
         for (line, content) in (1..).zip(all.lines()).map(|(line, content)| (line, content.trim())) {
             if content.is_empty() || content.starts_with('#') {
                 continue;
@@ -395,7 +395,17 @@ impl Conf {
         Ok(conf)
     }
 
-    fn add(&mut self, key: &str, value: &str, line: usize) -> Result<()> {
+    /// No settings yet, of a file that is called `name` in messages.
+    #[must_use]
+    pub fn named(name: &str) -> Self {
+        Self { name: name.to_owned(), ..Self::default() }
+    }
+
+    /// One setting from this line.
+    ///
+    /// # Errors
+    /// 78 for a key that was set before. One that is not known is only a warning.
+    pub fn add(&mut self, key: &str, value: &str, line: usize) -> Result<()> {
         let at = format!("{}:{line}", self.name);
         let Some(key) = KEYS.iter().copied().find(|known| *known == key) else {
             self.warnings.push(format!("{at}: key \"{}\" is not known and has no effect", text::shown(key)));
