@@ -42,14 +42,33 @@ impl System {
     /// The one block device with this filesystem label or GPT partition name. None at all, or more than one, is
     /// [`Exit::Config`]: guessing would overwrite somebody's disk.
     pub fn find(&self, label: &str) -> Result<PathBuf> {
-        let mut found = vec![];
-        let mut unreadable = vec![];
+        let (found, unreadable) = self.labelled(&[label])?;
+        if let Some(device) = the_only(&found, label)? {
+            return Ok(device);
+        }
+        let mut message = format!("there is no block device with the label {label}");
+        if !unreadable.is_empty() {
+            message += &format!(" (cannot read {})", unreadable.join(", "));
+        }
+        Err(Error::new(Exit::Config, "device-not-found", message)
+            .remedy("Name the place on the command line or in update.conf, or label the filesystem or partition."))
+    }
+
+    /// The one block device with any of these labels, if there is one. More than one is [`Exit::Config`].
+    pub fn find_any(&self, labels: &[&str]) -> Result<Option<PathBuf>> {
+        the_only(&self.labelled(labels)?.0, &labels.join(" or "))
+    }
+
+    /// All that have one of these labels, and why others could not be looked at.
+    fn labelled(&self, labels: &[&str]) -> Result<(Vec<PathBuf>, Vec<String>)> {
+        let wanted = |label: &Option<String>| label.as_deref().is_some_and(|label| labels.contains(&label));
+        let (mut found, mut unreadable) = (vec![], vec![]);
         for name in self.block_devices()? {
             let Some(device) = self.candidate(&name) else { continue };
             let path = self.dev.join(&device.node);
-            let labelled = device.part_name.as_deref() == Some(label)
+            let labelled = wanted(&device.part_name)
                 || match File::open(&path).and_then(|mut file| filesystem_label(&mut file)) {
-                    Ok(found) => found.as_deref() == Some(label),
+                    Ok(label) => wanted(&label),
                     Err(e) => {
                         unreadable.push(format!("{}: {e}", path.display()));
                         false
@@ -59,24 +78,27 @@ impl System {
                 found.push(path);
             }
         }
-        match found.as_slice() {
-            [device] => Ok(device.clone()),
-            [] => {
-                let mut message = format!("there is no block device with the label {label}");
-                if !unreadable.is_empty() {
-                    message += &format!(" (cannot read {})", unreadable.join(", "));
-                }
-                Err(Error::new(Exit::Config, "device-not-found", message).remedy(
-                    "Name the place on the command line or in update.conf, or label the filesystem or partition.",
-                ))
-            }
-            several => {
-                let names: Vec<_> = several.iter().map(|path| path.display().to_string()).collect();
-                let message = format!("more than one block device has the label {label}: {}", names.join(", "));
-                Err(Error::new(Exit::Config, "device-ambiguous", message)
-                    .remedy("Remove the other disk, change its label, or name the device itself."))
-            }
+        Ok((found, unreadable))
+    }
+
+    /// Whether somebody who stands before the device could have brought this one: the kernel calls its disk removable, or
+    /// it hangs on USB, or is an SD card; and whatever cannot be told. Never the disk that the data partition is on: who
+    /// can write there need bring nothing.
+    #[must_use]
+    pub fn is_removable(&self, device: &Path) -> bool {
+        let Some(disk) = self.disk(device) else { return true };
+        if self.find(DATA_LABEL).ok().and_then(|data| self.disk(&data)) == Some(disk.clone()) {
+            return false;
         }
+        let says = |file: &str| fs::read_to_string(disk.join(file)).unwrap_or_default();
+        let on_usb = disk.components().any(|part| part.as_os_str().to_string_lossy().starts_with("usb"));
+        says("removable").trim() != "0" || says("device/type").trim() == "SD" || on_usb
+    }
+
+    /// Where the kernel shows the whole disk of a device.
+    fn disk(&self, device: &Path) -> Option<PathBuf> {
+        let shown = fs::canonicalize(self.sys.join("class/block").join(device.file_name()?)).ok()?;
+        if shown.join("partition").exists() { shown.parent().map(Path::to_owned) } else { Some(shown) }
     }
 
     /// What the bootloader said.
@@ -119,16 +141,36 @@ impl System {
     }
 }
 
+/// `None` for none; more than one is an error.
+fn the_only(found: &[PathBuf], label: &str) -> Result<Option<PathBuf>> {
+    if found.len() < 2 {
+        return Ok(found.first().cloned());
+    }
+    let names: Vec<_> = found.iter().map(|path| path.display().to_string()).collect();
+    let message = format!("more than one block device has the label {label}: {}", names.join(", "));
+    Err(Error::new(Exit::Config, "device-ambiguous", message)
+        .remedy("Remove the other disk, change its label, or name the device itself."))
+}
+
 struct Candidate {
     node: String,
     part_name: Option<String>,
 }
 
-/// The label of an ext2, ext3, ext4 or FAT filesystem; `None` if it is another one, or has no label.
+/// The label of an ext2, ext3, ext4, FAT or ISO 9660 filesystem; `None` if it is another one, or has no label.
 pub fn filesystem_label(device: &mut (impl Read + Seek)) -> io::Result<Option<String>> {
     let mut start = [0; 2048];
     let length = read_at(device, 0, &mut start)?;
-    Ok(ext_label(&start[..length]).or(fat_label(device, &start[..length])?))
+    let label = ext_label(&start[..length]).or(fat_label(device, &start[..length])?);
+    if label.is_some() { Ok(label) } else { iso_label(device) }
+}
+
+/// The primary volume descriptor lies at 32768: magic at 1, label at 40 (ECMA-119, 8.4). `None` if it is none.
+pub fn iso_label(device: &mut (impl Read + Seek)) -> io::Result<Option<String>> {
+    let mut descriptor = [0; 72];
+    let length = read_at(device, 32 * 1024, &mut descriptor)?;
+    let found = length == descriptor.len() && descriptor[..6] == *b"\x01CD001";
+    Ok(named(&descriptor[40..]).filter(|_| found))
 }
 
 /// The superblock lies at 1024: magic at 56, label at 120 (kernel, `fs/ext4/ext4.h`).
@@ -202,6 +244,8 @@ pub struct CommandLine {
     pub fallback: Result<Fallback, Odd>,
     /// `ks.proto=`; anything but 1 means that the old loader file is still installed.
     pub proto: Result<u32, Odd>,
+    /// `kubesolo.seed=removable`: settings may come from a medium that somebody brings along.
+    pub removable_seed: bool,
 }
 
 /// Why a parameter of the kernel command line cannot be used.
@@ -224,6 +268,7 @@ impl CommandLine {
             trial: parameter(line, "ks.trial"),
             fallback: parameter(line, "ks.fallback"),
             proto: parameter(line, "ks.proto"),
+            removable_seed: parameter::<String>(line, "kubesolo.seed").is_ok_and(|seed| seed == "removable"),
         }
     }
 

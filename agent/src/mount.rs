@@ -39,6 +39,8 @@ pub enum Filesystem {
     Ext4,
     /// FAT with long names.
     Vfat,
+    /// An optical disc, or an image of one.
+    Iso9660,
 }
 
 impl Filesystem {
@@ -46,6 +48,7 @@ impl Filesystem {
         match self {
             Self::Ext4 => "ext4",
             Self::Vfat => "vfat",
+            Self::Iso9660 => "iso9660",
         }
     }
 
@@ -53,7 +56,7 @@ impl Filesystem {
     fn read_only_options(self) -> &'static str {
         match self {
             Self::Ext4 => "noload",
-            Self::Vfat => "",
+            Self::Vfat | Self::Iso9660 => "",
         }
     }
 }

@@ -63,6 +63,14 @@ fn label(bytes: &[u8]) -> Option<String> {
     filesystem_label(&mut Cursor::new(bytes)).unwrap()
 }
 
+/// The start of an optical disc with this label: its primary volume descriptor (ECMA-119, 8.4).
+fn iso(label: &str) -> Vec<u8> {
+    let mut bytes = vec![0; 34 * 1024];
+    bytes[32 * 1024..][..6].copy_from_slice(b"\x01CD001");
+    bytes[32 * 1024 + 40..][..32].copy_from_slice(format!("{label:<32}").as_bytes());
+    bytes
+}
+
 #[test]
 fn labels_are_read_as_the_formatters_write_them() {
     for kind in ["ext2", "ext3", "ext4"] {
@@ -71,6 +79,9 @@ fn labels_are_read_as_the_formatters_write_them() {
     }
     assert_eq!(label(&ext("0123456789abcdef")).as_deref(), Some("0123456789abcdef"), "the longest");
     assert_eq!(label(&ext("")), None);
+    assert_eq!(label(&iso("cidata")).as_deref(), Some("cidata"), "ISO 9660");
+    assert_eq!(label(&iso("")), None);
+    assert_eq!(label(&iso("cidata")[..32 * 1024 + 71]), None, "cut off");
     let sectors = |mib: u64| (mib * 2048).to_string();
     assert_eq!(label(&fat(4 << 20, &["-T", &sectors(4)])).as_deref(), Some("KSOLOEFI"), "FAT12");
     assert_eq!(label(&fat(16 << 20, &["-T", &sectors(16)])).as_deref(), Some("KSOLOEFI"), "FAT16");
@@ -213,4 +224,62 @@ proptest! {
         fat[54..58].copy_from_slice(b"FAT1");
         label(&fat);
     }
+}
+
+/// A disk as the kernel shows it: below its bus, with a link in class/block.
+fn shown(machine: &Machine, path: &str, removable: Option<&str>, content: &[u8]) -> PathBuf {
+    let name = Path::new(path).file_name().unwrap().to_str().unwrap();
+    let node = machine.device(name, "", content);
+    let real = machine.dir.path().join("sys/devices").join(path);
+    fs::create_dir_all(real.parent().unwrap()).unwrap();
+    fs::rename(machine.sysfs(name), &real).unwrap();
+    std::os::unix::fs::symlink(&real, machine.sysfs(name)).unwrap();
+    if let Some(removable) = removable {
+        fs::write(real.join("removable"), format!("{removable}\n")).unwrap();
+    } else {
+        fs::write(real.join("partition"), "1\n").unwrap();
+    }
+    node
+}
+
+#[test]
+fn what_somebody_could_have_brought_is_removable() {
+    let machine = Machine::new();
+    let disk = |path: &str, removable: &str| shown(&machine, path, Some(removable), b"");
+    let removable = |device: &Path| machine.system.is_removable(device);
+    assert!(!removable(&disk("pci0/virtio1/block/vda", "0")), "of a virtual machine");
+    assert!(removable(&disk("pci0/ata1/block/sr0", "1")), "an optical disc");
+    assert!(removable(&disk("pci0/usb1/1-1/host0/block/sda", "0")), "a disk on USB");
+    let card = disk("soc/mmc0/block/mmcblk0", "0");
+    assert!(!removable(&card), "soldered on");
+    fs::create_dir(machine.dir.path().join("sys/devices/soc/mmc0/block/mmcblk0/device")).unwrap();
+    fs::write(machine.dir.path().join("sys/devices/soc/mmc0/block/mmcblk0/device/type"), "SD\n").unwrap();
+    assert!(removable(&card), "an SD card");
+    assert!(removable(Path::new("/dev/nothing")), "whatever cannot be told");
+
+    disk("pci0/usb2/2-1/block/sdb", "1");
+    let seed = shown(&machine, "pci0/usb2/2-1/block/sdb/sdb1", None, b"");
+    assert!(removable(&seed), "a partition is as its disk");
+    shown(&machine, "pci0/usb2/2-1/block/sdb/sdb2", None, &ext("KSOLODATA"));
+    assert!(!removable(&seed), "beside the data partition");
+}
+
+#[test]
+fn one_of_several_labels_is_found_and_two_devices_are_ambiguous() {
+    let machine = Machine::new();
+    let find = || machine.system.find_any(&["CIDATA", "cidata"]);
+    assert_eq!(find().unwrap(), None);
+    let lower = machine.device("vdb", "", &iso("cidata"));
+    assert_eq!(find().unwrap(), Some(lower));
+    machine.device("vdc", "", &iso("CIDATA"));
+    assert_eq!(find().unwrap_err().reason, "device-ambiguous");
+}
+
+#[test]
+fn a_removable_seed_is_allowed_by_one_word_only() {
+    assert!(CommandLine::parse("quiet kubesolo.seed=removable").removable_seed);
+    for line in ["", "kubesolo.seed", "kubesolo.seed=", "kubesolo.seed=Removable", "xkubesolo.seed=removable"] {
+        assert!(!CommandLine::parse(line).removable_seed, "{line}");
+    }
+    assert!(!CommandLine::parse("kubesolo.seed=removable kubesolo.seed=no").removable_seed, "repeated");
 }
