@@ -1,0 +1,55 @@
+//! Which instance was set up here: user-data counts once for each.
+
+use std::fs;
+use std::io;
+use std::path::Path;
+
+use kubesolo_update::replace::{folder_of, replace};
+use sha2::{Digest, Sha256};
+
+use crate::seed::Seed;
+
+/// The record, on the data partition.
+pub const RECORD: &str = "/var/lib/kubesolo/cloud-init/instance";
+
+/// What a record says about a seed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Known {
+    /// Another instance, or none.
+    No,
+    /// This instance with this user-data.
+    Same,
+    /// This instance, with other user-data.
+    Changed,
+}
+
+/// The record of a seed: the digest of its user-data, a blank, its instance-id, a line feed.
+fn line(seed: &Seed) -> String {
+    format!("{} {}\n", hex::encode(Sha256::digest(&seed.user_data)), seed.instance)
+}
+
+/// Looks a seed up.
+///
+/// # Errors
+/// The record is there and cannot be read.
+pub fn known(record: &Path, seed: &Seed) -> io::Result<Known> {
+    let noted = match fs::read(record) {
+        Ok(noted) => noted,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Known::No),
+        Err(e) => return Err(e),
+    };
+    if noted == line(seed).as_bytes() {
+        return Ok(Known::Same);
+    }
+    let instance = noted.strip_suffix(b"\n").and_then(|noted| noted.get(65..));
+    Ok(if instance == Some(seed.instance.as_bytes()) { Known::Changed } else { Known::No })
+}
+
+/// Notes a seed as done.
+///
+/// # Errors
+/// The record cannot be written.
+pub fn note(record: &Path, seed: &Seed) -> io::Result<()> {
+    fs::create_dir_all(folder_of(record))?;
+    replace(record, line(seed).as_bytes())
+}

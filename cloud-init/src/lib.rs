@@ -1,0 +1,10 @@
+//! First boot: the settings of the update agent from NoCloud user-data, for images without cloud-init.
+//!
+//! A seed is a volume with the label CIDATA, or a folder of the image. Its user-data has an `updates:` block, which becomes
+//! `update.conf`, whole or not at all, once per instance.
+
+pub mod instance;
+pub mod run;
+pub mod seed;
+pub mod user_data;
+mod yaml;

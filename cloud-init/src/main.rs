@@ -1,0 +1,58 @@
+//! `kubesolo-cloudinit`: the settings of the update agent from NoCloud user-data.
+
+use std::io::Write as _;
+use std::process::ExitCode;
+
+use kubesolo_cloudinit::run::{Done, Options, USAGE, run};
+use kubesolo_update::device::System;
+use kubesolo_update::error::{Error, Exit};
+
+fn main() -> ExitCode {
+    let logger = simple_logger::SimpleLogger::new().with_level(log::LevelFilter::Info);
+    let _ = logger.init();
+    let done = match asked(std::env::args_os().skip(1)) {
+        Ok(Asked::Text(text)) => Ok(Done::Checked(text)),
+        Ok(Asked::Run(options)) => run(&options, &System::default()),
+        Err(error) => Err(error),
+    };
+    match done {
+        // A reader that went away has what it wanted.
+        Ok(Done::Checked(text)) => drop(std::io::stdout().write_all(text.as_bytes())),
+        Ok(_) => {}
+        Err(error) => {
+            let mut said = format!("kubesolo-cloudinit: {error}\n");
+            if !error.remedy.is_empty() {
+                said += &format!("  {}\n", error.remedy);
+            }
+            let _ = std::io::stderr().write_all(said.as_bytes());
+            return ExitCode::from(error.exit.code());
+        }
+    }
+    ExitCode::SUCCESS
+}
+
+enum Asked {
+    Text(String),
+    Run(Options),
+}
+
+fn asked(mut arguments: impl Iterator<Item = std::ffi::OsString>) -> Result<Asked, Error> {
+    let wrong = |what: String| Error::new(Exit::Usage, "usage", what).remedy("See kubesolo-cloudinit --help.");
+    let mut options = Options::default();
+    while let Some(argument) = arguments.next() {
+        let name = argument.to_string_lossy().into_owned();
+        let mut value = || arguments.next().ok_or_else(|| wrong(format!("{name} needs a value")));
+        match name.as_str() {
+            "--seed" => options.seed = Some(value()?.into()),
+            "--conf" => options.conf = value()?.into(),
+            "--record" => options.record = value()?.into(),
+            "--check" => options.check = true,
+            "-h" | "--help" => return Ok(Asked::Text(USAGE.to_owned())),
+            "-V" | "--version" => {
+                return Ok(Asked::Text(format!("kubesolo-cloudinit {}\n", env!("CARGO_PKG_VERSION"))));
+            }
+            _ => return Err(wrong(format!("unknown argument: {}", kubesolo_update::text::shown(&name)))),
+        }
+    }
+    Ok(Asked::Run(options))
+}

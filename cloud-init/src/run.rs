@@ -1,0 +1,139 @@
+//! From the command line to what was done.
+
+use std::fs;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+
+use kubesolo_update::config::CONF_FILE;
+use kubesolo_update::device::System;
+use kubesolo_update::error::{Context, Error, Exit, Result};
+use kubesolo_update::replace::{folder_of, replace};
+use kubesolo_update::text::shown;
+
+use crate::instance::{self, Known, RECORD};
+use crate::seed::{self, Seed, open_to_others};
+use crate::user_data::UserData;
+
+/// `--help`.
+pub const USAGE: &str = "\
+Takes the settings of kubesolo-update from the NoCloud user-data of this device, once per instance-id.
+
+Usage: kubesolo-cloudinit [--seed DIR] [--conf FILE] [--record FILE] [--check]
+
+  --seed DIR     user-data and meta-data are here [default: /var/lib/cloud/seed/nocloud, else the volume CIDATA]
+  --conf FILE    what the `updates:` block becomes [default: /etc/kubesolo/update.conf]
+  --record FILE  which instance was set up here [default: /var/lib/kubesolo/cloud-init/instance]
+  --check        print what FILE would become, and write nothing
+  --help, --version
+
+User-data is #cloud-config, plain or gzip. Without an `updates:` block the settings stay as they are.
+
+Exit codes: 0 done, or nothing to do; 64 the command line is wrong; 65 user-data is too large; 73 a file cannot be
+written; 78 user-data or its seed cannot be used. But for 0, nothing was changed.
+";
+
+/// The command line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// `--seed`
+    pub seed: Option<PathBuf>,
+    /// `--conf`
+    pub conf: PathBuf,
+    /// `--record`
+    pub record: PathBuf,
+    /// `--check`
+    pub check: bool,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { seed: None, conf: CONF_FILE.into(), record: RECORD.into(), check: false }
+    }
+}
+
+/// What was done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Done {
+    /// There is no seed.
+    NoSeed,
+    /// This instance was set up before.
+    Before,
+    /// User-data has no settings for the agent.
+    NoBlock,
+    /// `--check`: this is what the file would become.
+    Checked(String),
+    /// The settings are written.
+    Written,
+}
+
+/// Does it.
+///
+/// # Errors
+/// As [`USAGE`] says.
+pub fn run(options: &Options, system: &System) -> Result<Done> {
+    let Some(seed) = seed::find(system, options.seed.as_deref())? else {
+        log::info!("no seed: neither {}, nor a volume with the label CIDATA", seed::SEED_FOLDER);
+        return Ok(Done::NoSeed);
+    };
+    if !options.check && is_done(options, &seed)? {
+        return Ok(Done::Before);
+    }
+    let user_data = UserData::parse(&seed.user_data, &format!("{}/user-data", seed.origin))?;
+    if !user_data.others.is_empty() {
+        log::info!("{}/user-data: left to others: {}", seed.origin, shown(&user_data.others.join(", ")));
+    }
+    let conf = user_data.conf(&format!("{}, instance {}", seed.origin, seed.instance));
+    if options.check {
+        return Ok(Done::Checked(conf));
+    }
+    let done = if user_data.updates.is_empty() {
+        log::info!("{} has no settings under updates: {} stays as it is", seed.origin, options.conf.display());
+        Done::NoBlock
+    } else {
+        write(&options.conf, &conf)?;
+        log::info!("{} is written from {}, instance {}", options.conf.display(), seed.origin, shown(&seed.instance));
+        Done::Written
+    };
+    // Last: after a power cut before this, the same is done again.
+    let noted = instance::note(&options.record, &seed);
+    noted.context(Exit::CannotWrite, "cannot-write", format_args!("write {}", options.record.display()))?;
+    Ok(done)
+}
+
+fn is_done(options: &Options, seed: &Seed) -> Result<bool> {
+    let known = instance::known(&options.record, seed);
+    let instance = shown(&seed.instance);
+    match known.context(Exit::Config, "bad-record", format_args!("read {}", options.record.display()))? {
+        Known::No => return Ok(false),
+        Known::Same => log::debug!("instance {instance} was set up before"),
+        Known::Changed => log::warn!(
+            "the user-data of {} has changed and is ignored: instance {instance} was set up before. A new instance-id in its meta-data makes it count",
+            seed.origin
+        ),
+    }
+    Ok(true)
+}
+
+/// Replaces `file`, unless somebody could lead the write astray.
+fn write(file: &Path, text: &str) -> Result<()> {
+    let refused = |place: &Path, why: String| {
+        Error::new(Exit::Config, "unsafe-place", format!("cannot write {}: {}: {why}", file.display(), place.display()))
+            .remedy("Nothing was changed. Correct the place, or name another one with --conf.")
+    };
+    let folder = folder_of(file);
+    let made = fs::DirBuilder::new().recursive(true).mode(0o755).create(folder);
+    made.context(Exit::CannotWrite, "cannot-write", format_args!("make the folder {}", folder.display()))?;
+    for place in [folder, file] {
+        let Ok(meta) = place.symlink_metadata() else { continue };
+        if meta.is_symlink() {
+            return Err(refused(place, "it is a symbolic link".into()));
+        }
+        if place == file && !meta.is_file() {
+            return Err(refused(place, "it is not a regular file".into()));
+        }
+        if let Some(why) = open_to_others(&meta) {
+            return Err(refused(place, why));
+        }
+    }
+    replace(file, text.as_bytes()).context(Exit::CannotWrite, "cannot-write", format_args!("write {}", file.display()))
+}

@@ -1,0 +1,60 @@
+//! YAML from outside: bounded, without repeated keys, and with the line in every message.
+
+use kubesolo_update::error::{Error, Exit, Result};
+use kubesolo_update::text::shown;
+use serde::de::DeserializeOwned;
+use serde_saphyr::options::{AliasLimits, DuplicateKeyPolicy, MergeKeyPolicy, Options};
+use serde_saphyr::{Budget, MessageFormatter, UserMessageFormatter};
+
+/// Nested collections.
+const DEPTH: usize = 16;
+/// Scalars and collections: user-data has other readers beside this one, and 1 MiB of it may hold a lot.
+const NODES: usize = 100_000;
+/// Aliases, and what all of them may stand for together, in events of the parser.
+const ALIASES: usize = 64;
+const ALIASED_EVENTS: usize = 10_000;
+
+/// Bytes as text. `what` names them in messages.
+pub(crate) fn text<'a>(bytes: &'a [u8], what: &str) -> Result<&'a str> {
+    let all = std::str::from_utf8(bytes).map_err(|e| {
+        let line = bytes[..e.valid_up_to()].iter().filter(|b| **b == b'\n').count() + 1;
+        bad(format!("{what}:{line}: it is not text in UTF-8"))
+    })?;
+    Ok(all.strip_prefix('\u{feff}').unwrap_or(all))
+}
+
+/// One document.
+pub(crate) fn parse<T: DeserializeOwned>(all: &str, what: &str) -> Result<T> {
+    serde_saphyr::from_str_with_options(all, options()).map_err(|e| {
+        let message = shown(&UserMessageFormatter.format_message(e.without_snippet()));
+        bad(match e.location() {
+            Some(at) if at.line() > 0 => format!("{what}:{}: {message}", at.line()),
+            _ => format!("{what}: {message}"),
+        })
+    })
+}
+
+fn options() -> Options {
+    let mut budget = Budget::default();
+    budget.max_depth = DEPTH;
+    budget.max_nodes = NODES;
+    budget.max_events = 3 * NODES;
+    budget.max_documents = 1;
+    budget.max_aliases = ALIASES;
+    budget.max_anchors = ALIASES;
+    let mut aliases = AliasLimits::default();
+    aliases.max_total_replayed_events = ALIASED_EVENTS;
+    aliases.max_replay_stack_depth = DEPTH;
+    let mut options = Options::default();
+    options.budget = Some(budget);
+    options.alias_limits = aliases;
+    options.duplicate_keys = DuplicateKeyPolicy::Error;
+    options.merge_keys = MergeKeyPolicy::AsOrdinary;
+    options.with_snippet = false;
+    options
+}
+
+/// The error of a document that cannot be used.
+pub(crate) fn bad(message: String) -> Error {
+    Error::new(Exit::Config, "bad-user-data", message).remedy("Nothing was changed. Correct it, and start again.")
+}
