@@ -31,6 +31,7 @@ mod sys;
 pub mod text;
 pub mod trial;
 pub mod trust;
+pub mod unattended;
 pub mod update;
 pub mod window;
 pub mod zone;

@@ -2,6 +2,7 @@
 //! forgotten), and the lock that only one agent holds.
 
 mod file;
+mod history;
 mod trust;
 
 use std::fs::{File, TryLockError};
@@ -12,6 +13,7 @@ use bootenv::TrialId;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
+pub use self::history::{ATTEMPTS_KEPT, Attempt, History};
 pub use self::trust::{FAILED_KEPT, FailedRelease, Trust};
 
 use self::file::Found;
@@ -109,6 +111,9 @@ pub struct State {
     /// What `checking` will go back to if it turns out that now is not the time.
     #[serde(skip_serializing_if = "Option::is_none")]
     phase_before: Option<Phase>,
+    /// Whose phase that was.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    attempt_before: Option<AttemptBefore>,
     /// The version that ran when the attempt began; empty when it was not known.
     pub from_version: String,
     /// The version that the attempt is for.
@@ -119,6 +124,8 @@ pub struct State {
     pub attempt_id: String,
     /// Attempts for this release, this one included.
     pub attempt_count: u32,
+    /// All attempts of this device, whatever they were for.
+    pub attempts_total: u64,
     /// When the attempt began.
     #[serde(with = "optional_seconds")]
     pub started_at: Option<DateTime<Utc>>,
@@ -129,6 +136,16 @@ pub struct State {
     pub last_error: String,
     /// Why the last run did nothing.
     pub last_skip: Option<Skip>,
+    /// How the last run ended.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_run: Option<LastRun>,
+    /// When a trial last showed that agent and bootloader use the same environment: its id came back on the kernel command
+    /// line, and its tries were counted.
+    #[serde(with = "optional_seconds", skip_serializing_if = "Option::is_none")]
+    pub link_shown: Option<DateTime<Utc>>,
+    /// A server asked not to be asked before this time.
+    #[serde(with = "optional_seconds", skip_serializing_if = "Option::is_none")]
+    pub not_before: Option<DateTime<Utc>>,
     /// The trial that was noted before the bootloader was told of it.
     pub trial: Option<Trial>,
     /// Releases whose trial was never seen to start, once, the latest first. The second time counts as a failure.
@@ -140,6 +157,26 @@ pub struct State {
     pub health_failures: u32,
     /// The boot that they were in, by the kernel's boot id.
     pub health_boot: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct AttemptBefore {
+    id: String,
+    #[serde(with = "optional_seconds")]
+    started_at: Option<DateTime<Utc>>,
+}
+
+/// How a run ended, whether or not it was an attempt.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LastRun {
+    /// By the device's clock.
+    #[serde(with = "seconds")]
+    pub at: DateTime<Utc>,
+    /// `up-to-date`, `update-available`, `unknown`, `staged`, `activated`; `held`, `refused` or `failed`.
+    pub outcome: String,
+    /// Why, when it did not do what it was called for: the stable word for scripts.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
 }
 
 /// A document that a source had, and the release that it led to. A hint: nothing is trusted because of it.
@@ -205,15 +242,20 @@ impl Default for State {
             schema: SCHEMA,
             phase: Phase::Idle,
             phase_before: None,
+            attempt_before: None,
             from_version: String::new(),
             to_version: String::new(),
             to_release: None,
             attempt_id: String::new(),
             attempt_count: 0,
+            attempts_total: 0,
             started_at: None,
             updated_at: None,
             last_error: String::new(),
             last_skip: None,
+            last_run: None,
+            link_shown: None,
+            not_before: None,
             trial: None,
             not_started: vec![],
             last_offer: None,
@@ -250,7 +292,7 @@ impl State {
 
     fn set(&mut self, next: Phase, now: DateTime<Utc>) {
         self.phase = next;
-        self.phase_before = None;
+        (self.phase_before, self.attempt_before) = (None, None);
         self.updated_at = Some(now);
     }
 
@@ -262,8 +304,10 @@ impl State {
             Phase::Checking | Phase::Downloading => Phase::Idle,
             before => before,
         };
+        let current = AttemptBefore { id: self.attempt_id.clone(), started_at: self.started_at };
+        let attempt_before = self.attempt_before.take().unwrap_or(current);
         self.set(Phase::Checking, now);
-        self.phase_before = Some(before);
+        (self.phase_before, self.attempt_before) = (Some(before), Some(attempt_before));
         self.attempt_id = attempt_id;
         self.started_at = Some(now);
     }
@@ -273,7 +317,9 @@ impl State {
         if self.to_release != Some(release) {
             self.attempt_count = 0;
         }
+        self.attempt_before = None;
         self.attempt_count = self.attempt_count.saturating_add(1);
+        self.attempts_total = self.attempts_total.saturating_add(1);
         self.from_version = from.map(ToString::to_string).unwrap_or_default();
         self.to_version = to.to_string();
         self.to_release = Some(release);
@@ -281,7 +327,21 @@ impl State {
         self.last_skip = None;
     }
 
-    /// Ends an attempt that found nothing to do. The phase is what it was before, but for a failure, which is over.
+    /// Begins the attempt to go back to what a slot held before.
+    pub fn turn_back(&mut self, from: Option<&semver::Version>, to: &Trial, now: DateTime<Utc>) {
+        self.begin(to.id.to_string(), now);
+        self.attempt_before = None;
+        self.attempt_count = 1;
+        self.attempts_total = self.attempts_total.saturating_add(1);
+        self.from_version = from.map(ToString::to_string).unwrap_or_default();
+        self.to_version.clone_from(&to.version);
+        self.to_release = Some(to.release);
+        self.last_error.clear();
+        self.last_skip = None;
+    }
+
+    /// Ends an attempt that found nothing to do. Phase and attempt are what they were before, but for a failure, which is
+    /// over.
     pub fn stand_down(&mut self, now: DateTime<Utc>) {
         self.go_back(now);
         if self.phase == Phase::Failed {
@@ -295,6 +355,10 @@ impl State {
 
     fn go_back(&mut self, now: DateTime<Utc>) {
         let phase = self.phase_before.unwrap_or(self.phase);
+        // What asked in vain was no attempt: a trial that is to come belongs to the one that activated it.
+        if let Some(before) = self.attempt_before.take() {
+            (self.attempt_id, self.started_at) = (before.id, before.started_at);
+        }
         self.set(phase, now);
     }
 
@@ -313,6 +377,38 @@ impl State {
     pub fn skip(&mut self, error: &Error, now: DateTime<Utc>) {
         self.go_back(now);
         self.last_skip = Some(Skip { at: now, reason: error.reason.to_owned(), message: told(error) });
+    }
+
+    /// Notes how a run ended.
+    pub fn ran(&mut self, outcome: &str, reason: Option<&str>, now: DateTime<Utc>) {
+        self.last_run = Some(LastRun { at: now, outcome: outcome.to_owned(), reason: reason.map(str::to_owned) });
+    }
+
+    /// Notes how a run ended that did not do what it was called for.
+    pub fn ran_into(&mut self, error: &Error, now: DateTime<Utc>) {
+        let outcome = match error.exit {
+            Exit::NotNow => "held",
+            Exit::NotAllowed => "refused",
+            _ => "failed",
+        };
+        self.ran(outcome, Some(error.reason), now);
+    }
+
+    /// The attempt as it stands, for the history.
+    #[must_use]
+    pub fn attempt(&self) -> Attempt {
+        let error = if matches!(self.phase, Phase::Failed | Phase::RolledBack) { &*self.last_error } else { "" };
+        Attempt {
+            id: self.attempt_id.clone(),
+            started_at: self.started_at,
+            updated_at: self.updated_at,
+            from_version: self.from_version.clone(),
+            to_version: self.to_version.clone(),
+            to_release: self.to_release,
+            phase: self.phase,
+            error: error.to_owned(),
+            times: 1,
+        }
     }
 }
 
@@ -350,6 +446,26 @@ impl Store {
 
     fn trust(&self) -> PathBuf {
         folder_of(&self.state).join("trust.json")
+    }
+
+    fn history(&self) -> PathBuf {
+        file::folder_of(&self.state).join("history.json")
+    }
+
+    /// Reads the past attempts, without a lock.
+    ///
+    /// # Errors
+    /// 78 when the file was written by a newer version, or is damaged.
+    pub fn read_history(&self) -> Result<History> {
+        match file::read(&self.history(), SCHEMA)? {
+            Found::Document(history) => Ok(history),
+            Found::Nothing => Ok(History::default()),
+            Found::Damaged(why) => {
+                let message = format!("{} is damaged: {why}", self.history().display());
+                Err(Error::new(Exit::Config, "history-damaged", message)
+                    .remedy("The next attempt sets it aside and begins a new one."))
+            }
+        }
     }
 
     /// Reads without a lock and without changing anything, as `status` does.
@@ -419,6 +535,22 @@ impl Lock {
     /// Replaces `state.json`.
     pub fn save_state(&self, state: &State) -> Result<()> {
         file::write(&self.store.state, state)
+    }
+
+    /// Puts an attempt into `history.json`, or what became of it.
+    pub fn record(&self, attempt: Attempt) -> Result<()> {
+        let path = self.store.history();
+        let mut history = match file::read::<History>(&path, SCHEMA)? {
+            Found::Document(history) => history,
+            Found::Nothing => History::default(),
+            Found::Damaged(why) => {
+                let aside = file::set_aside(&path)?;
+                log::warn!("{} was damaged ({why}); it is kept as {}", path.display(), aside.display());
+                History::default()
+            }
+        };
+        history.add(attempt);
+        file::write(&path, &history)
     }
 
     /// Replaces `trust.json`.

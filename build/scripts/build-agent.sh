@@ -1,5 +1,6 @@
 #!/bin/sh
-# Builds the commands as static binaries that run in a bare initramfs: target/dist/ARCH/kubesolo-{update,release}.
+# Builds the commands as static binaries that run in a bare initramfs: target/dist/ARCH/kubesolo-{update,
+# release,cloudinit}.
 #
 #   build/scripts/build-agent.sh
 #     ARCH=amd64       or arm64, or both: ARCH='amd64 arm64'
@@ -50,7 +51,7 @@ build() {
     case $profile in
         release)
             flags="$flags$(nowhere "$target")"
-            set -- "$@" --release -p kubesolo-update --bins
+            set -- "$@" --release -p kubesolo-update -p kubesolo-cloudinit --bins
             built=$built/release
             ;;
         dev)
@@ -58,7 +59,7 @@ build() {
             # Examples ask for the features that tests have: what is compiled here is not compiled again for the tests.
             case $1 in
                 amd64) set -- "$@" --workspace --bins --examples ;;
-                *) set -- "$@" -p kubesolo-update --bins ;;
+                *) set -- "$@" -p kubesolo-update -p kubesolo-cloudinit --bins ;;
             esac
             ;;
     esac
@@ -68,7 +69,7 @@ build() {
 
     into=target/dist/$arch
     mkdir -p "$into"
-    for name in kubesolo-update kubesolo-release; do
+    for name in kubesolo-update kubesolo-release kubesolo-cloudinit; do
         # A dynamic binary names its loader; there is none on the device.
         if LC_ALL=C readelf --program-headers --wide "$built/$name" | grep -q INTERP; then
             echo "build-agent: $built/$name is not static" >&2

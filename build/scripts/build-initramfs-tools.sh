@@ -24,7 +24,7 @@ mount --rbind /dev /mnt/root/dev
 mount -t tmpfs tmpfs /mnt/root/var/tmp
 
 cp -r initramfs-hooks/. /mnt/root/
-cp target/dist/amd64/kubesolo-update /mnt/root/usr/bin/
+cp target/dist/amd64/kubesolo-update target/dist/amd64/kubesolo-cloudinit /mnt/root/usr/bin/
 mkdir -p /mnt/root/lib/modules
 mount --bind "$modules" /mnt/root/lib/modules
 cp "$3/boot/config-$release" /mnt/root/boot/

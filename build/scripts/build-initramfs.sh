@@ -5,6 +5,7 @@
 #   build/scripts/build-initramfs.sh [OPTION...] OUT
 #     --kernel DIR     vmlinuz and lib/modules/VERSION are in it   [target/kernels/cloud]
 #     --agent FILE     the static agent                            [target/dist/amd64/kubesolo-update]
+#                      kubesolo-cloudinit comes along if it lies beside it
 #     --key FILE       a public key the image trusts; repeatable
 #     --conf FILE      becomes /etc/kubesolo/update.conf
 #     --version TEXT   goes into /etc/kubesolo/version
@@ -15,7 +16,7 @@ cd "$(dirname "$0")/../.."
 umask 022
 PATH=$PATH:/usr/sbin:/sbin
 
-usage() { sed -n '2,12s/^# \{0,1\}//p' "$0" >&2; exit 64; }
+usage() { sed -n '2,13s/^# \{0,1\}//p' "$0" >&2; exit 64; }
 
 kernel=target/kernels/cloud agent=target/dist/amd64/kubesolo-update version='' out=''
 mkdir -p target
@@ -55,6 +56,8 @@ done
 
 # the agent and the init stage
 cp "$agent" "$root/usr/bin/kubesolo-update"
+cloudinit=$(dirname "$agent")/kubesolo-cloudinit
+[ ! -x "$cloudinit" ] || cp "$cloudinit" "$root/usr/bin/"
 cp -r initramfs-hooks/usr/. "$root/usr/"
 cp -r initramfs-hooks/etc/kubesolo/. "$root/etc/kubesolo/"
 ln -s /usr/lib/kubesolo-update/inittab "$root/etc/inittab"
@@ -65,7 +68,7 @@ rmdir "$root/usr/share/kubesolo/keys" 2>/dev/null || true
 
 # kernel modules that this kernel does not have built in, and what they need
 release=$(basename "$kernel"/lib/modules/*)
-for module in virtio_pci virtio_blk virtio_net ext4 vfat nls_cp437 nls_ascii i6300esb; do
+for module in virtio_pci virtio_blk virtio_net ext4 vfat nls_cp437 nls_ascii isofs i6300esb; do
     needs=$(modprobe -d "$kernel" -S "$release" --show-depends "$module" 2>/dev/null | sed -n 's/^insmod //p') || true
     [ -n "$needs" ] || continue
     echo "$module" >>"$root/usr/lib/kubesolo-update/modules"
