@@ -449,7 +449,7 @@ impl Store {
     }
 
     fn history(&self) -> PathBuf {
-        file::folder_of(&self.state).join("history.json")
+        folder_of(&self.state).join("history.json")
     }
 
     /// Reads the past attempts, without a lock.
