@@ -1,15 +1,16 @@
 //! The A/B slot protocol of a device whose OS is a kernel plus an initramfs.
 //!
-//! Three layers, each usable alone:
+//! Layers, each usable alone:
 //!
 //! * [`protocol`]: what the variables mean and which change of them is legal. Pure: state in, state out.
 //! * [`grub`]: the bytes of GRUB's environment block. Pure: bytes in, bytes out.
 //! * [`medium`]: one atomic write of such a block in place, synced and read back.
+//! * [`uboot`]: the bytes of U-Boot's environment, where they lie, and a store that leaves the old copy alone.
 //!
 //! [`loader`] is the bootloader's script in one text, and how a device with another one is switched to it.
 //!
-//! [`boot`] is the bootloader's side of the same protocol, as `loader/grub.cfg` implements it: tests hold the
-//! two against each other, and `status` tells with it what the next power-on would do.
+//! [`boot`] is the bootloader's side of the same protocol, as `loader/grub.cfg` and `loader/boot.cmd` implement it: tests
+//! hold them against each other, and `status` tells with it what the next power-on would do.
 
 pub mod boot;
 pub mod grub;
@@ -17,6 +18,7 @@ pub mod loader;
 pub mod medium;
 pub mod protocol;
 mod sys;
+pub mod uboot;
 
 use std::fmt;
 use std::str::FromStr;

@@ -1,0 +1,492 @@
+//! U-Boot's environment on files: what this crate reads and writes is what the tools of U-Boot and libubootenv read and
+//! write, and a store that is cut off anywhere leaves the old state or the new one.
+
+mod common;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::{FileExt, symlink};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use bootenv::Slot;
+use bootenv::protocol::{State, View};
+use bootenv::uboot::config::{self, Place};
+use bootenv::uboot::store::{Error, Loaded, Store};
+use bootenv::uboot::{Environment, Error as FormatError, Format, newest};
+use proptest::prelude::*;
+use proptest::strategy::ValueTree;
+use proptest::test_runner::TestRunner;
+
+const SECTOR: usize = 512;
+
+type Variables = BTreeMap<String, String>;
+
+/// A folder with an environment in it.
+struct Bench {
+    _folder: tempfile::TempDir,
+    dir: PathBuf,
+    config: PathBuf,
+}
+
+/// Where the copies lie: which file, at which offset, how large the files are.
+#[derive(Clone, Debug)]
+struct Geometry {
+    size: usize,
+    copies: Vec<(&'static str, i64)>,
+    file: u64,
+    /// What follows the size in a line.
+    sectors: String,
+}
+
+fn geometry() -> impl Strategy<Value = Geometry> {
+    let size = prop_oneof![Just(0x200_usize), Just(0x400), Just(0x1000), Just(0x2345), Just(0x4000)];
+    let sectors = prop_oneof![Just(""), Just(" 0x200 0x40"), Just(" 4000 4"), Just(" 0x10000 1 0")];
+    (size, sectors, 0..5_usize).prop_map(|(size, sectors, kind)| {
+        let step = size.next_multiple_of(0x1000) as i64;
+        let copies = match kind {
+            0 => vec![("env", 0)],
+            1 => vec![("env", 0x1000)],
+            2 => vec![("env", 0), ("env", step)],
+            3 => vec![("env", 0x2000), ("redundant", 0)],
+            _ => vec![("env", 0), ("redundant", 0x1000)],
+        };
+        Geometry { size, copies, file: 0x10000, sectors: sectors.to_owned() }
+    })
+}
+
+impl Geometry {
+    fn format(&self) -> Format {
+        if self.copies.len() == 1 { Format::Single } else { Format::Redundant }
+    }
+}
+
+impl Bench {
+    fn new(geometry: &Geometry) -> Self {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let dir = folder.path().to_owned();
+        let config = dir.join("fw_env.config");
+        let mut text = "# Where the environment lies\n\n".to_owned();
+        for (number, (name, offset)) in geometry.copies.iter().enumerate() {
+            fs::File::create(dir.join(name)).and_then(|f| f.set_len(geometry.file)).expect("a file");
+            // As people write numbers.
+            let offset = if number == 0 { format!("0x{offset:x}") } else { offset.to_string() };
+            let place = dir.join(name).display().to_string();
+            text += &format!("{place}\t{offset} 0x{:x}{}\n", geometry.size, geometry.sectors);
+        }
+        fs::write(&config, text).expect("a file");
+        Self { _folder: folder, dir, config }
+    }
+
+    fn places(&self) -> Vec<Place> {
+        config::parse(&fs::read(&self.config).expect("the file")).expect("both tools read it")
+    }
+
+    fn store(&self) -> Store {
+        Store::new(self.places()).with_system(&[self.dir.join("lock")], &self.dir.join("sys"))
+    }
+
+    fn put(&self, place: &Place, bytes: &[u8]) {
+        let file = fs::OpenOptions::new().write(true).open(&place.device).expect("the file");
+        file.write_all_at(bytes, place.offset.cast_unsigned()).expect("written");
+    }
+
+    /// The first copy holds these variables.
+    fn seed(&self, variables: &Variables, format: Format) {
+        let places = self.places();
+        let bytes = environment(variables).encode(places[0].size, format, 1).expect("they fit");
+        self.put(&places[0], &bytes);
+    }
+
+    fn tool(&self, name: &str, args: &[&str]) -> Output {
+        match Command::new(name).arg("-c").arg(&self.config).args(args).output() {
+            Ok(output) => output,
+            Err(error) => panic!("cannot run {name} ({error}): install the Debian package libubootenv-tool"),
+        }
+    }
+
+    /// What `fw_printenv` says.
+    fn printed(&self) -> Variables {
+        let output = self.tool("fw_printenv", &[]);
+        assert!(output.status.success(), "fw_printenv: {}", String::from_utf8_lossy(&output.stderr));
+        let text = String::from_utf8(output.stdout).expect("UTF-8");
+        let pairs = text.lines().filter_map(|line| line.split_once('='));
+        pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
+    }
+
+    fn bytes(&self) -> BTreeMap<PathBuf, Vec<u8>> {
+        let files = fs::read_dir(&self.dir).expect("the folder").map(|entry| entry.expect("an entry").path());
+        files
+            .filter(|path| path.is_file() && !path.ends_with("lock"))
+            .map(|p| (p.clone(), fs::read(p).expect("a file")))
+            .collect()
+    }
+}
+
+fn environment(variables: &Variables) -> Environment {
+    let pairs: Vec<(&str, String)> = variables.iter().map(|(name, value)| (name.as_str(), value.clone())).collect();
+    Environment::default().with(&pairs)
+}
+
+fn ours(loaded: &Loaded) -> Variables {
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("UTF-8");
+    loaded.environment.variables().into_iter().map(|(name, value)| (text(name), text(value))).collect()
+}
+
+/// A value that every tool reads alike: a backslash is an escape for U-Boot, and none for libubootenv.
+fn value() -> impl Strategy<Value = String> {
+    "[a-zA-Z0-9.#= ;$é]{0,20}[a-z0-9]"
+}
+
+fn variables() -> impl Strategy<Value = Variables> {
+    proptest::collection::btree_map("[a-z][a-z0-9_]{0,12}", value(), 1..8)
+}
+
+fn cases<T: std::fmt::Debug>(count: usize, of: impl Strategy<Value = T>) -> Vec<T> {
+    let mut runner = TestRunner::deterministic();
+    (0..count).map(|_| of.new_tree(&mut runner).expect("a case").current()).collect()
+}
+
+#[test]
+fn libubootenv_reads_what_this_crate_writes_in_every_geometry() {
+    for (geometry, variables) in cases(150, (geometry(), variables())) {
+        let bench = Bench::new(&geometry);
+        bench.seed(&variables, geometry.format());
+        assert_eq!(bench.printed(), variables, "{geometry:?}");
+        assert_eq!(ours(&bench.store().load().expect("an environment")), variables, "{geometry:?}");
+    }
+}
+
+#[test]
+fn this_crate_and_fw_setenv_take_turns() {
+    let edit = (any::<bool>(), "[a-f]{1,2}", prop_oneof![3 => value().prop_map(Some), 1 => Just(None)]);
+    let runs = (geometry(), variables(), proptest::collection::vec(edit, 1..8));
+    for (geometry, mut expected, edits) in cases(60, runs) {
+        let bench = Bench::new(&geometry);
+        bench.seed(&expected, geometry.format());
+        for (by_us, name, value) in &edits {
+            match (by_us, value) {
+                (true, _) => {
+                    let value = value.clone().unwrap_or_default();
+                    let loaded = bench.store().load().expect("an environment");
+                    let next = loaded.environment.with(&[(name.as_str(), value)]);
+                    bench.store().store(&loaded, &next).expect("stored");
+                }
+                (false, value) => {
+                    let args: Vec<&str> = [Some(name.as_str()), value.as_deref()].into_iter().flatten().collect();
+                    let output = bench.tool("fw_setenv", &args);
+                    assert!(output.status.success(), "fw_setenv {args:?}");
+                }
+            }
+            match value {
+                Some(value) => drop(expected.insert(name.clone(), value.clone())),
+                None => drop(expected.remove(name)),
+            }
+            let loaded = bench.store().load().expect("an environment");
+            assert_eq!(ours(&loaded), expected, "{geometry:?} {edits:?}");
+            // An empty value deletes a variable for U-Boot, which is who reads it; libubootenv lists it.
+            let mut printed = bench.printed();
+            printed.retain(|_, value| !value.is_empty());
+            assert_eq!(printed, expected, "{geometry:?} {edits:?}");
+        }
+    }
+}
+
+#[test]
+fn this_crate_reads_what_mkenvimage_makes() {
+    for (variables, redundant, padding) in cases(60, (variables(), any::<bool>(), any::<bool>())) {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let [text, image] = ["text", "image"].map(|name| folder.path().join(name));
+        let lines: String = variables.iter().map(|(name, value)| format!("{name}={value}\n")).collect();
+        fs::write(&text, &lines).expect("a file");
+        let mut command = Command::new("mkenvimage");
+        command.args(["-s", "0x1000", "-p", if padding { "0x00" } else { "0xff" }]);
+        command.args(if redundant { &["-r"][..] } else { &[] }).arg("-o").arg(&image).arg(&text);
+        let output = command.output().unwrap_or_else(|e| panic!("{e}: install the Debian package u-boot-tools"));
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let bytes = fs::read(&image).expect("the image");
+        let format = if redundant { Format::Redundant } else { Format::Single };
+        let (read, flags) = Environment::parse(&bytes, format).expect("an environment");
+        for (name, value) in &variables {
+            // mkenvimage takes blanks at the end of a line as they are, and so do we.
+            assert_eq!(read.get(name).as_deref(), Some(value.as_str()), "{lines}");
+        }
+        assert_eq!(read.variables().len(), variables.len(), "{lines}");
+        if !padding {
+            continue;
+        }
+        assert_eq!(read.encode(bytes.len(), format, flags).expect("they fit"), bytes, "byte for byte");
+    }
+}
+
+#[test]
+fn both_count_the_same_copy_whatever_the_flags() {
+    let geometry =
+        Geometry { size: 0x400, copies: vec![("env", 0), ("redundant", 0)], file: 0x1000, sectors: String::new() };
+    let bench = Bench::new(&geometry);
+    let places = bench.places();
+    let copies = ["first", "second"].map(|name| environment(&[("copy".to_owned(), name.to_owned())].into()));
+    for (first, second) in [(0, 1), (1, 0), (7, 7), (254, 255), (255, 254), (255, 0), (0, 255), (1, 255), (128, 127)] {
+        for (place, (copy, flags)) in places.iter().zip(copies.iter().zip([first, second])) {
+            bench.put(place, &copy.encode(0x400, Format::Redundant, flags).expect("it fits"));
+        }
+        let loaded = bench.store().load().expect("an environment");
+        assert_eq!(ours(&loaded), bench.printed(), "flags {first} and {second}");
+        let counted = newest([Some(first), Some(second)]);
+        assert_eq!(loaded.environment, copies[counted.expect("one counts")]);
+    }
+}
+
+#[test]
+fn a_store_that_is_cut_off_at_any_sector_leaves_the_old_state_or_the_new_one() {
+    let (old, new) = (State::committed(Slot::A), State::committed(Slot::B));
+    let filler = [("x_filler", "y".repeat(3000))];
+    let before = Environment::default().with(&filler).with(&old.variables());
+    let geometry =
+        Geometry { size: 0x1000, copies: vec![("env", 0), ("env", 0x1000)], file: 0x2000, sectors: String::new() };
+    // The other copy: never written, damaged, an older state.
+    let older = before.with(&[("active_slot", "B".to_owned())]).encode(0x1000, Format::Redundant, 6).expect("it fits");
+    for other in [vec![0xff; 0x1000], vec![0; 0x1000], older] {
+        let bench = Bench::new(&geometry);
+        let places = bench.places();
+        bench.put(&places[0], &before.encode(0x1000, Format::Redundant, 7).expect("it fits"));
+        bench.put(&places[1], &other);
+        let loaded = bench.store().load().expect("an environment");
+        let next = loaded.environment.with(&new.variables());
+        bench.store().store(&loaded, &next).expect("stored");
+        let written = bench.bytes()[&places[1].device][0x1000..].to_vec();
+        let sectors = other.len() / SECTOR;
+        // Any sectors of the write may have arrived, in any order.
+        for arrived in 0..1_u32 << sectors {
+            let mut torn = other.clone();
+            for sector in (0..sectors).filter(|sector| arrived & 1 << sector != 0) {
+                let range = sector * SECTOR..(sector + 1) * SECTOR;
+                torn[range.clone()].copy_from_slice(&written[range]);
+            }
+            bench.put(&places[1], &torn);
+            let seen = bench.store().load().expect("an environment").environment;
+            assert!(seen == before || seen == next, "sectors {arrived:b}");
+            assert_eq!(seen == next, torn == written, "sectors {arrived:b}");
+        }
+        // What is left of a store that was cut off is what the next store writes over.
+        bench.put(&places[1], &[&written[..SECTOR], &other[SECTOR..]].concat());
+        let loaded = bench.store().load().expect("an environment");
+        bench.store().store(&loaded, &next).expect("stored again");
+        assert_eq!(bench.store().load().expect("an environment").environment, next);
+    }
+}
+
+#[test]
+fn unknown_variables_and_their_order_survive_and_ours_follow() {
+    let raw = b"zeta=1\0bootcmd=run a; run b\0alpha=\\\\ \0noequals\0# comment\0active_slot=B\0zz=2\0active_slot=A\0\0";
+    let mut bytes = vec![0; 0x400];
+    bytes[4..4 + raw.len()].copy_from_slice(raw);
+    let checksum = crc(&bytes[4..]);
+    bytes[..4].copy_from_slice(&checksum);
+    let (read, _) = Environment::parse(&bytes, Format::Single).expect("an environment");
+    assert_eq!(read.get("active_slot").as_deref(), Some("A"), "U-Boot keeps the last one");
+    assert_eq!(read.encode(0x400, Format::Single, 0).expect("it fits"), bytes, "as it was");
+    let state = State::committed(Slot::B);
+    let next = read.with(&state.variables());
+    let stored = next.encode(0x400, Format::Single, 0).expect("it fits");
+    let names = ["bootcmd=run a; run b", "alpha=\\\\ ", "noequals", "# comment", "active_slot=B", "zz=2", "ks_v=1"];
+    let places = names.map(|name| position(&stored, format!("\0{name}\0").as_bytes()));
+    assert!(places.is_sorted(), "{places:?}");
+    assert_eq!(stored.windows(12).filter(|w| *w == b"active_slot=").count(), 1);
+    assert_eq!(next.view(), View::Ours(state));
+}
+
+fn position(bytes: &[u8], wanted: &[u8]) -> usize {
+    bytes.windows(wanted.len()).position(|w| w == wanted).unwrap_or_else(|| panic!("{}", wanted.escape_ascii()))
+}
+
+/// Of the tools' own making: `mkenvimage` and `fw_setenv` are the oracles for the checksum.
+fn crc(data: &[u8]) -> [u8; 4] {
+    let mut crc = u32::MAX;
+    for byte in data {
+        crc ^= u32::from(*byte);
+        for _ in 0..8 {
+            crc = if crc & 1 == 1 { crc >> 1 ^ 0xedb8_8320 } else { crc >> 1 };
+        }
+    }
+    (!crc).to_le_bytes()
+}
+
+fn pair() -> Geometry {
+    Geometry { size: 0x200, copies: vec![("env", 0), ("redundant", 0)], file: 0x200, sectors: String::new() }
+}
+
+#[test]
+fn what_does_not_fit_is_refused_before_anything_is_written() {
+    let bench = Bench::new(&pair());
+    bench.seed(&[("a".to_owned(), "1".to_owned())].into(), Format::Redundant);
+    let before = bench.bytes();
+    let loaded = bench.store().load().expect("an environment");
+    let next = loaded.environment.with(&[("b", "x".repeat(0x200))]);
+    assert!(matches!(bench.store().store(&loaded, &next), Err(Error::Format(FormatError::Full(_, 0x200)))));
+    assert_eq!(bench.bytes(), before);
+}
+
+#[test]
+fn with_both_checksums_wrong_nothing_is_read_and_nothing_written() {
+    let bench = Bench::new(&pair());
+    bench.seed(&[("a".to_owned(), "1".to_owned())].into(), Format::Redundant);
+    let loaded = bench.store().load().expect("an environment");
+    bench.put(&bench.places()[0], &[0x5a; 64]);
+    let before = bench.bytes();
+    let error = bench.store().load().expect_err("both are damaged").to_string();
+    assert!(error.contains("checksum"), "{error}");
+    assert!(
+        matches!(bench.store().store(&loaded, &loaded.environment), Err(Error::Damaged(copies)) if copies.len() == 2)
+    );
+    assert_eq!(bench.bytes(), before);
+}
+
+#[test]
+fn a_wrong_geometry_is_refused_and_nothing_is_written() {
+    let bench = Bench::new(&pair());
+    bench.seed(&[("a".to_owned(), "1".to_owned())].into(), Format::Redundant);
+    let [env, redundant] = ["env", "redundant"].map(|name| bench.dir.join(name).display().to_string());
+    let before = bench.bytes();
+    let refused = [
+        (format!("{env} 0 0x100\n{redundant} 0 0x100\n"), "checksum"),
+        (format!("{env} 0 0x200\n"), "checksum"),
+        (format!("{env} 0x10 0x100\n{redundant} 0x10 0x100\n"), "checksum"),
+        (format!("{env} 0 0x400\n{redundant} 0 0x400\n"), "has 512 bytes"),
+        (format!("{env} -0x400 0x200\n{redundant} 0 0x200\n"), "has 512 bytes"),
+        (format!("{env} 0 0x200\n{env} 0x100 0x200\n"), "has 512 bytes"),
+        (format!("{env} 0 0x100\n{env} 0x80 0x100\n"), "same bytes"),
+        (format!("{env}.absent 0 0x200\n{redundant} 0 0x200\n"), "cannot open"),
+        (format!("/dev/null 0 0x200\n{redundant} 0 0x200\n"), "neither a block device nor a file"),
+    ];
+    for (text, wanted) in refused {
+        let places = config::parse(text.as_bytes()).expect("its lines are right");
+        let store = Store::new(places).with_system(&[], Path::new("/nonexistent"));
+        let error = store.load().expect_err(&text).to_string();
+        assert!(error.contains(wanted), "{text}: {error}");
+    }
+    assert_eq!(bench.bytes(), before);
+}
+
+#[test]
+fn an_offset_below_zero_counts_from_the_end() {
+    let bench = Bench::new(&pair());
+    let name = bench.dir.join("env").display().to_string();
+    let places = config::parse(format!("{name} -0x200 0x200\n").as_bytes()).expect("a line");
+    let bytes = environment(&[("a".to_owned(), "1".to_owned())].into()).encode(0x200, Format::Single, 0);
+    fs::write(bench.dir.join("env"), [vec![0; 0x600], bytes.expect("it fits")].concat()).expect("a file");
+    let loaded = Store::new(places).with_system(&[], &bench.dir).load().expect("an environment");
+    assert_eq!(loaded.environment.get("a").as_deref(), Some("1"));
+}
+
+#[test]
+fn rubbish_in_fw_env_config_is_named_with_its_line() {
+    let good = "/dev/vda5 0x0 0x4000\n";
+    for (text, wanted) in [
+        ("", "names no device"),
+        ("# nothing\n\n", "names no device"),
+        ("/dev/vda5\n", "line 1: the offset is missing"),
+        ("\n/dev/vda5 0x0\n", "line 2: the size is missing"),
+        ("/dev/vda5 zero 0x4000\n", "line 1: the offset \"zero\" is not a number"),
+        ("/dev/vda5 0x0 0x40g0\n", "the size \"0x40g0\" is not a number"),
+        ("/dev/vda5 0x0 -1\n", "the size \"-1\" is not a number"),
+        ("/dev/vda5 0x0 0\n", "too small"),
+        ("/dev/vda5 0x0 0x4000 0x1000 2\n", "does not fit into its sectors"),
+        ("/dev/vda5 0x0 0x4000 0x4000 1 0 more\n", "there is \"more\""),
+        ("/dev/vda5 0x0 ffffffffffffffff0\n", "is not a number"),
+        ("/dev/vda5 0x0 0x10000000\n", "more than"),
+        ("uboot:\n", "line 1: the offset is missing"),
+        ("\u{1}\u{2} \u{3} 4\n", "the offset \"\\u{3}\" is not a number"),
+        (&format!("{good}/dev/vda5 0x80000 0x2000\n"), "line 2: both copies must have one size"),
+        (&format!("{good}{good}{good}"), "line 3: it is a third copy"),
+    ] {
+        let error = config::parse(text.as_bytes()).expect_err(text).to_string();
+        assert!(error.contains(wanted), "{text:?}: {error}");
+    }
+    assert!(config::parse(b"/dev/\xff 0 0x4000\n").is_err());
+    assert!(config::parse(&vec![b'#'; config::MAX_BYTES + 1]).is_err());
+    let read = |text: &str| config::parse(text.as_bytes()).expect(text);
+    let place = |offset, size| Place { device: "/dev/vda5".into(), offset, size };
+    assert_eq!(
+        read("/dev/vda5 0x0 4000\n/dev/vda5 0x80000 0x4000 # second\n"),
+        [place(0, 0x4000), place(0x80000, 0x4000)]
+    );
+    assert_eq!(read("  /dev/vda5\t-0x4000 0x4000 0x1000 4 1"), [place(-0x4000, 0x4000)]);
+    assert_eq!(read("/dev/vda5 010 0x4000 0"), [place(8, 0x4000)]);
+    assert_eq!(read("/dev/vda5 4096 0X4000"), [place(4096, 0x4000)]);
+}
+
+#[test]
+fn a_change_by_somebody_else_in_between_is_noticed() {
+    let bench = Bench::new(&pair());
+    bench.seed(&[("a".to_owned(), "1".to_owned())].into(), Format::Redundant);
+    let loaded = bench.store().load().expect("an environment");
+    assert!(bench.tool("fw_setenv", &["a", "2"]).status.success());
+    let before = bench.bytes();
+    let next = loaded.environment.with(&[("a", "3".to_owned())]);
+    assert!(matches!(bench.store().store(&loaded, &next), Err(Error::Changed)));
+    assert_eq!(bench.bytes(), before);
+}
+
+#[test]
+fn a_lock_that_another_program_holds_is_waited_for() {
+    let bench = Bench::new(&pair());
+    bench.seed(&[("a".to_owned(), "1".to_owned())].into(), Format::Redundant);
+    let lock = bench.dir.join("lock");
+    // One file under two names is one lock.
+    let link = bench.dir.join("link");
+    symlink(&lock, &link).expect("a link");
+    let store = Store::new(bench.places()).with_system(&[lock.clone(), link], &bench.dir);
+    let mut holder = Command::new("flock").arg(&lock).args(["sleep", "1"]).spawn().expect("flock of util-linux");
+    while fs::File::open(&lock).ok().is_none_or(|file| file.try_lock().is_ok()) {
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    let begin = std::time::Instant::now();
+    store.load().expect("an environment, once the lock is free");
+    assert!(begin.elapsed() > std::time::Duration::from_millis(300), "it did not wait");
+    holder.wait().expect("ended");
+    let nowhere = [bench.dir.join("absent/lock")];
+    Store::new(bench.places()).with_system(&nowhere, &bench.dir).load().expect("no lock where no tool can have one");
+}
+
+#[test]
+fn the_write_protection_of_an_emmc_is_lifted_for_the_store_only() {
+    let bench = Bench::new(&pair());
+    bench.seed(&[("a".to_owned(), "1".to_owned())].into(), Format::Redundant);
+    let sysfs = bench.dir.join("sys");
+    for name in ["env", "redundant"] {
+        fs::create_dir_all(sysfs.join(name)).expect("a folder");
+        fs::write(sysfs.join(name).join("force_ro"), "1\n").expect("a file");
+    }
+    let loaded = bench.store().load().expect("an environment");
+    bench.store().store(&loaded, &loaded.environment.with(&[("a", "2".to_owned())])).expect("stored");
+    // Only that of the copy that was written was touched: the kernel ends what it shows with a line feed, and we do not.
+    let shown = ["env", "redundant"].map(|name| fs::read_to_string(sysfs.join(name).join("force_ro")).expect("a file"));
+    assert_eq!(shown, ["1\n", "1"]);
+}
+
+proptest! {
+    #[test]
+    fn any_bytes_are_read_or_refused(bytes in proptest::collection::vec(any::<u8>(), 0..600), redundant in any::<bool>()) {
+        let format = if redundant { Format::Redundant } else { Format::Single };
+        let mut bytes = bytes;
+        if bytes.len() > format.header() {
+            let checksum = crc(&bytes[format.header()..]);
+            bytes[..4].copy_from_slice(&checksum);
+        }
+        if let Ok((read, flags)) = Environment::parse(&bytes, format) {
+            let again = read.encode(bytes.len(), format, flags).expect("it fitted before");
+            prop_assert_eq!(Environment::parse(&again, format), Ok((read, flags)));
+        }
+        let _ = config::parse(&bytes);
+    }
+
+    #[test]
+    fn a_value_is_read_as_it_was_set(value in "\\PC{1,30}|[\\\\ #=]{1,6}", other in "[a-z]{0,5}") {
+        let set = Environment::default().with(&[("a", other), ("b", value.clone()), ("a", value.clone())]);
+        let bytes = set.encode(0x1000, Format::Redundant, 3).expect("it fits");
+        let (read, _) = Environment::parse(&bytes, Format::Redundant).expect("an environment");
+        prop_assert_eq!(read.get("b"), Some(value.clone()));
+        prop_assert_eq!(read.get("a"), Some(value));
+    }
+}
