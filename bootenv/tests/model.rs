@@ -13,13 +13,14 @@ mod rules;
 mod world;
 
 use device::{Action, Device};
-use mutations::{MUTATIONS, Mutation};
+use mutations::{MUTATIONS, Mutation, UBOOT_MUTATIONS};
 use stateright::{Checker, HasDiscoveries, Model};
+use world::Kind::{self, Grub, UBoot};
 
 /// Explores a device until a rule is broken or nothing is left, and tells how many states it saw and what was broken,
 /// with the way there.
-fn explore(faults: u8, mutation: Option<Mutation>) -> (usize, Vec<(&'static str, String)>) {
-    let checker = Device { faults, mutation }
+fn explore(kind: Kind, faults: u8, mutation: Option<Mutation>) -> (usize, Vec<(&'static str, String)>) {
+    let checker = Device { kind, faults, mutation }
         .checker()
         .threads(std::thread::available_parallelism().map_or(1, usize::from))
         .finish_when(HasDiscoveries::AnyFailures)
@@ -37,9 +38,9 @@ fn explore(faults: u8, mutation: Option<Mutation>) -> (usize, Vec<(&'static str,
     (checker.unique_state_count(), broken)
 }
 
-fn all_rules_hold(faults: u8) {
-    let (states, broken) = explore(faults, None);
-    println!("faults: {faults}, states: {states}");
+fn all_rules_hold(kind: Kind, faults: u8) {
+    let (states, broken) = explore(kind, faults, None);
+    println!("{kind:?}, faults: {faults}, states: {states}");
     assert!(
         broken.is_empty(),
         "{}",
@@ -49,30 +50,35 @@ fn all_rules_hold(faults: u8) {
 
 #[test]
 fn all_rules_hold_without_faults() {
-    all_rules_hold(0);
+    all_rules_hold(Grub, 0);
+    all_rules_hold(UBoot, 0);
 }
 
 #[test]
 fn all_rules_hold_with_any_fault() {
-    all_rules_hold(1);
+    all_rules_hold(Grub, 1);
+    all_rules_hold(UBoot, 1);
 }
 
 #[test]
 #[ignore = "explores some ten million states, about a minute on two cores"]
 fn all_rules_hold_with_any_two_faults() {
-    all_rules_hold(2);
+    all_rules_hold(Grub, 2);
+    all_rules_hold(UBoot, 2);
 }
 
 #[test]
 fn every_mistake_is_noticed() {
     let mut missed = Vec::new();
-    for (mutation, faults) in MUTATIONS {
-        let (states, broken) = explore(*faults, Some(*mutation));
+    let of_grub = MUTATIONS.iter().map(|mistake| (Grub, mistake));
+    let of_uboot = UBOOT_MUTATIONS.iter().map(|mistake| (UBoot, mistake));
+    for (kind, (mutation, faults)) in of_grub.chain(of_uboot) {
+        let (states, broken) = explore(kind, *faults, Some(*mutation));
         match broken.as_slice() {
-            [] => missed.push(mutation),
+            [] => missed.push((kind, mutation)),
             rules => {
                 let names: Vec<&str> = rules.iter().map(|(rule, _)| *rule).collect();
-                println!("{mutation:?}, {faults} faults, {states} states: {}", names.join("; "));
+                println!("{kind:?}: {mutation:?}, {faults} faults, {states} states: {}", names.join("; "));
             }
         }
     }

@@ -6,7 +6,7 @@ use bootenv::protocol::{Booted, Second, SlotState, State, View};
 use bootenv::{Fallback, Slot, TrialId};
 
 use super::mutations::Mutation;
-use super::world::{Content, Note, Notes, Release, Step, World};
+use super::world::{Content, Kind, Main, Note, Notes, Release, Step, World};
 
 /// What somebody or a timer calls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -77,6 +77,16 @@ impl Plan {
         }
     }
 
+    /// What the fallback says: GRUB's second file, or U-Boot's other copy.
+    fn raise(&mut self, state: State) {
+        match self.world.kind {
+            Kind::Grub => self.second(Second::of(&state)),
+            Kind::UBoot if self.is(Mutation::StoresOneCopy) => {}
+            Kind::UBoot if self.world.older != Some(self.world.main) => self.step(Step::Main(state)),
+            Kind::UBoot => {}
+        }
+    }
+
     fn second(&mut self, second: Second) {
         if self.world.second != Some(second) {
             self.step(Step::Second(second));
@@ -94,7 +104,7 @@ impl Plan {
             }
             self.step(Step::Main(next));
         }
-        self.second(Second::of(&next));
+        self.raise(next);
     }
 
     fn new_trial(&self) -> TrialId {
@@ -161,6 +171,11 @@ impl Plan {
                     self.store(next);
                 }
             }
+            // Nothing is written over two copies that cannot be read.
+            View::Invalid
+                if self.world.kind == Kind::UBoot
+                    && self.world.main == Main::TORN
+                    && !self.is(Mutation::DefaultsOverDamage) => {}
             View::Invalid => {
                 if (healthy || self.is(Mutation::RebuildUnhealthy)) && !self.is(Mutation::NeverRebuilds) {
                     self.store(Second::rebuild(self.world.second, self.booted.slot));
@@ -209,7 +224,8 @@ impl Plan {
         };
         match settled {
             Some(next) => self.store(next),
-            None => self.second(Second::of(&state)),
+            None if self.is(Mutation::OtherCopyLeftBehind) => {}
+            None => self.raise(state),
         }
         self.conclude();
     }

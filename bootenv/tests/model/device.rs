@@ -2,16 +2,17 @@
 
 use bootenv::Slot;
 use bootenv::boot::{Decision, Files, PowerOn, Start, decide};
-use bootenv::protocol::{Booted, SlotState, View};
+use bootenv::protocol::{Booted, SlotState, State, TRIES, View};
 use stateright::{Model, Property};
 
 use super::agent::{self, Command};
 use super::mutations::Mutation;
 use super::rules::{self, Rule};
-use super::world::{Content, Main, Notes, Power, Release, Step, World};
+use super::world::{Content, Kind, Main, Notes, Power, Release, Step, World};
 
 /// A device, with at most one mistake in its protocol.
 pub struct Device {
+    pub kind: Kind,
     /// How many faults may happen.
     pub faults: u8,
     pub mutation: Option<Mutation>,
@@ -55,7 +56,7 @@ impl Model for Device {
     type Action = Action;
 
     fn init_states(&self) -> Vec<World> {
-        vec![World::new(self.faults)]
+        vec![World::new(self.kind, self.faults)]
     }
 
     fn actions(&self, world: &World, actions: &mut Vec<Action>) {
@@ -127,14 +128,23 @@ impl Model for Device {
 impl Device {
     fn fault(&self, world: &mut World, fault: Action) {
         let before = world.main.view();
+        if self.kind == Kind::UBoot && matches!(fault, Action::TearMain | Action::TearSecond | Action::Foreign { .. }) {
+            // A store reads before it writes, and the job ends where the copies are not what it knew.
+            let next = world.todo.iter().position(|step| matches!(step, Step::Main(_)));
+            world.todo.truncate(next.unwrap_or(world.todo.len()));
+        }
         match fault {
             Action::FailSave { survives } => power_on(world, false, survives, self.mutation),
             Action::TearMain => {
-                world.main = Main::TORN;
+                world.main = world.older.take().unwrap_or(Main::TORN);
                 world.ghost.torn = true;
-                trial_vanishes(world, before, false);
+                if let (Kind::UBoot, View::Ours(older)) = (self.kind, world.main.view()) {
+                    counts_again(world, before, older);
+                } else {
+                    trial_vanishes(world, before, false);
+                }
             }
-            Action::TearSecond => world.second = None,
+            Action::TearSecond => (world.second, world.older) = (None, None),
             Action::Rot(slot) => {
                 let content = &mut world.slots[slot as usize];
                 *content = content.rotten();
@@ -145,6 +155,8 @@ impl Device {
             }
             Action::LoseNotes => world.notes = Notes::default(),
             Action::Foreign { active, success, keeps } => {
+                // `fw_setenv` writes nothing but its own defaults where no copy can be read: a person made it anew.
+                world.put_main(&[]);
                 if !keeps {
                     world.main = Main::TORN;
                 }
@@ -182,6 +194,21 @@ fn trial_vanishes(world: &mut World, before: View, keeps_marks: bool) {
     world.ghost.owed &= !unread;
 }
 
+/// The copy that counted is damaged, and the one before counts again: what only the damaged one knew has not happened.
+fn counts_again(world: &mut World, before: View, older: State) {
+    world.ghost.last_good = older.good;
+    if older.on_trial().is_some() && older.counter < TRIES {
+        world.ghost.tried = true;
+    }
+    let known = |state: State| (state.on_trial(), state.trial);
+    if let View::Ours(newer) = before
+        && known(newer) != known(older)
+        && older.on_trial().is_none()
+    {
+        trial_vanishes(world, before, false);
+    }
+}
+
 /// The bootloader, from reset to the start of a kernel.
 pub fn power_on(world: &mut World, can_save: bool, survives: bool, mutation: Option<Mutation>) {
     let on =
@@ -193,7 +220,9 @@ pub fn power_on(world: &mut World, can_save: bool, survives: bool, mutation: Opt
     }
     let last = world.clone();
     if can_save {
-        world.main.set_all(&decision.stored);
+        if !decision.stored.is_empty() {
+            world.put_main(&decision.stored);
+        }
         world.after_store(before);
     }
     world.broken |= rules::of_boot(&last, world, &on, &decision);

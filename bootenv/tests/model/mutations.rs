@@ -10,6 +10,10 @@ pub enum Mutation {
     WritesTheBootedSlot,
     StoreInTwoSteps,
     SecondFileAfterMain,
+    // The same with U-Boot's two copies.
+    StoresOneCopy,
+    OtherCopyLeftBehind,
+    DefaultsOverDamage,
     // While it activates.
     ActivatesUnverified,
     ActivatesWithoutConcluding,
@@ -89,5 +93,21 @@ pub const MUTATIONS: &[(Mutation, u8)] = &[
     (Mutation::StopsAtAPrompt, 1),
     (Mutation::SealsForeign, 1),
     (Mutation::IgnoresTheSecondFile, 1),
+    (Mutation::BootsTheTrialWhenSavingFails, 1),
+];
+
+/// Mistakes that show with U-Boot's two copies.
+pub const UBOOT_MUTATIONS: &[(Mutation, u8)] = &[
+    (Mutation::StoresOneCopy, 0),
+    (Mutation::OtherCopyLeftBehind, 0),
+    (Mutation::DefaultsOverDamage, 2),
+    (Mutation::NeverInvalidates, 0),
+    (Mutation::WritesBeforeInvalidating, 0),
+    (Mutation::StoreInTwoSteps, 0),
+    (Mutation::CommitWithoutTrialId, 2),
+    (Mutation::RevertLeavesNoMark, 0),
+    (Mutation::NeverSettles, 1),
+    (Mutation::CounterSavedAfterLoading, 0),
+    (Mutation::GivesUpWithoutMark, 0),
     (Mutation::BootsTheTrialWhenSavingFails, 1),
 ];

@@ -12,7 +12,7 @@ use stateright::Property;
 use super::agent::{self, Command};
 use super::device::{Device, is_broken, power_on};
 use super::mutations::Mutation;
-use super::world::{Content, Main, Power, Release, Step, World};
+use super::world::{Content, Kind, Main, Power, Release, Step, World};
 
 /// What must never be broken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,6 +35,8 @@ pub enum Rule {
     FailuresAreRemembered,
     NotStartedIsRetriedOnce,
     OnlyAdoptionSeals,
+    CopiesAgree,
+    DamageIsLeft,
 }
 
 impl Rule {
@@ -69,6 +71,8 @@ pub fn properties() -> Vec<Property<Device>> {
         UpdatesStayPossible: "rule 6: a healthy device can be updated again",
         FailuresAreRemembered: "rule 7: what failed is not installed again by itself",
         NotStartedIsRetriedOnce: "rule 7: what never started is retried once",
+        CopiesAgree: "rule 3: after each run of the hook both copies say the same",
+        DamageIsLeft: "rule 3: nothing is written over two copies that cannot be read",
         OnlyAdoptionSeals: "seal: the bootloader never seals what somebody else wrote",
     }
 }
@@ -111,6 +115,9 @@ pub fn of_write(world: &World, step: Step) -> u32 {
     if let Some(second) = world.second {
         broken.unless(second.slot(slot) != SlotState::Good, Rule::VoidBeforeWriting);
     }
+    if let Some(View::Ours(older)) = world.older.map(|older| older.view()) {
+        broken.unless(older.slot(slot) == SlotState::Void && older.active != slot, Rule::VoidBeforeWriting);
+    }
     broken.0
 }
 
@@ -124,6 +131,9 @@ pub fn of_plan(world: &World, command: Command, steps: &[Step]) -> u32 {
     }
     let mut now = world.clone();
     for step in steps {
+        if world.kind == Kind::UBoot && matches!(step, Step::Main(_)) {
+            broken.unless(now.main != Main::TORN, Rule::DamageIsLeft);
+        }
         match (*step, now.main.view()) {
             (Step::Main(next), View::Ours(state)) => {
                 if let Some(slot) = next.on_trial() {
@@ -174,6 +184,10 @@ pub fn of_plan(world: &World, command: Command, steps: &[Step]) -> u32 {
         }
         now.perform(*step);
     }
+    let decided = matches!(now.main.view(), View::Ours(state) if state.success);
+    if world.kind == Kind::UBoot && command == Command::Healthcheck && decided {
+        broken.unless(now.older == Some(now.main), Rule::CopiesAgree);
+    }
     broken.0
 }
 
@@ -183,7 +197,10 @@ fn is_settled(world: &World) -> bool {
     let marked = Slot::BOTH.into_iter().any(|slot| state.slot(slot) == SlotState::Fail);
     state.success
         && booted.slot == state.active
-        && world.second == Some(Second::of(&state))
+        && match world.kind {
+            Kind::Grub => world.second == Some(Second::of(&state)),
+            Kind::UBoot => world.older == Some(world.main),
+        }
         && world.notes.trial.is_none()
         && !marked
 }
@@ -195,7 +212,9 @@ fn ends_properly(world: &World, command: Command, slot: Slot, state: &State, nex
     let marked = next.slot(slot) == SlotState::Fail && next.trial == state.trial && next.active == state.good;
     let cancelled = next.slot(slot) == SlotState::Void && next.trial.is_none() && next.good == state.good;
     // Declared limit: the seal does not cover the counter, so somebody else can make a trial look untried.
-    let untried = !world.ghost.tried || (world.ghost.foreign && state.counter == TRIES);
+    // So can the damage of the copy that counted a try.
+    let uncounted = world.ghost.foreign || (world.kind == Kind::UBoot && world.ghost.torn);
+    let untried = !world.ghost.tried || (uncounted && state.counter == TRIES);
     let asked = command != Command::Healthcheck;
     committed || (marked && world.ghost.tried) || (cancelled && untried && asked)
 }
@@ -252,7 +271,7 @@ pub fn of_boot(world: &World, after: &World, on: &PowerOn, decision: &Decision) 
 /// Boots after which everything has come to rest: three tries, the way back, and as many of a foreign environment.
 const BOOTS: usize = 12;
 
-type Memo = HashMap<(Main, Option<Second>, [Content; 2]), u32>;
+type Memo = HashMap<(Kind, Main, Option<Second>, Option<Main>, [Content; 2]), u32>;
 
 thread_local! {
     static REST: RefCell<Memo> = RefCell::new(HashMap::new());
@@ -260,7 +279,7 @@ thread_local! {
 
 /// What holds when nothing goes wrong any more: the device is switched on again and again, and runs its health hook.
 pub fn of_rest(world: &World, mutation: Option<Mutation>) -> u32 {
-    let key = (world.main, world.second, world.slots);
+    let key = (world.kind, world.main, world.second, world.older, world.slots);
     if let Some(known) = REST.with(|memo| memo.borrow().get(&key).copied()) {
         return known;
     }
@@ -316,6 +335,8 @@ fn can_be_updated(world: &World) -> bool {
     let Some((booted, _)) = world.booted() else { return true };
     match world.main.view() {
         View::Ours(state) => state.success && state.target(booted.slot).is_ok(),
-        View::Foreign(_) | View::Invalid => false,
+        // Declared limit: with both copies of U-Boot damaged a person has to make the environment anew.
+        View::Invalid => world.kind == Kind::UBoot && world.main == Main::TORN,
+        View::Foreign(_) => false,
     }
 }

@@ -219,11 +219,25 @@ pub struct Ghost {
     pub torn: bool,
 }
 
+/// How the environment is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// One block, and a second file with less in it.
+    Grub,
+    /// Two copies with checksums, of which a store replaces the one that does not count.
+    UBoot,
+}
+
 /// The whole device.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct World {
+    pub kind: Kind,
+    /// What the bootloader reads first. With U-Boot the copy that counts.
     pub main: Main,
+    /// GRUB's second file.
     pub second: Option<Second>,
+    /// U-Boot's other copy, if its checksum is right.
+    pub older: Option<Main>,
     pub slots: [Content; 2],
     pub notes: Notes,
     /// Releases in trust.json.
@@ -240,11 +254,13 @@ pub struct World {
 
 impl World {
     /// A device as it leaves the factory, switched off.
-    pub fn new(faults: u8) -> Self {
+    pub fn new(kind: Kind, faults: u8) -> Self {
         let state = State::committed(Slot::A);
         Self {
+            kind,
             main: Main::of(&state),
-            second: Some(Second::of(&state)),
+            second: (kind == Kind::Grub).then_some(Second::of(&state)),
+            older: (kind == Kind::UBoot).then_some(Main::of(&state)),
             slots: [Content::Complete { release: Release::Home, verified: true }, Content::Nothing],
             notes: Notes::default(),
             failed: 0,
@@ -294,7 +310,7 @@ impl World {
             Step::Second(second) => self.second = Some(second),
             Step::Main(state) => {
                 let before = self.main.view();
-                self.main.set_all(&state.variables());
+                self.put_main(&state.variables());
                 self.after_store(before);
             }
             Step::HalfMain(state) => self.main.set_all(&state.variables()[..4]),
@@ -330,6 +346,14 @@ impl World {
         }
     }
 
+    /// A store of the main block. With U-Boot the copy that counted is the other one from then on.
+    pub fn put_main(&mut self, variables: &[(&'static str, String)]) {
+        if self.kind == Kind::UBoot && self.main != Main::TORN {
+            self.older = Some(self.main);
+        }
+        self.main.set_all(variables);
+    }
+
     /// Brings what rules remember in step with a store of the main block.
     pub fn after_store(&mut self, before: View) {
         let View::Ours(now) = self.main.view() else { return };
@@ -363,7 +387,11 @@ impl World {
 
 impl std::fmt::Display for World {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let second = self.second.map_or("torn".to_owned(), |s| format!("{} {} {}", s.good, s.a, s.b));
+        let second = match (self.kind, self.second, self.older) {
+            (Kind::Grub, Some(s), _) => format!("{} {} {}", s.good, s.a, s.b),
+            (Kind::UBoot, _, Some(older)) => format!("{older:?}"),
+            _ => "torn".to_owned(),
+        };
         let [a, b] = self.slots;
         write!(f, "[{:?}] second [{second}] A {a:?} B {b:?}", self.main)?;
         if let Some(note) = self.notes.trial {
