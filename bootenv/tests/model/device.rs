@@ -197,8 +197,11 @@ fn trial_vanishes(world: &mut World, before: View, keeps_marks: bool) {
 /// The copy that counted is damaged, and the one before counts again: what only the damaged one knew has not happened.
 fn counts_again(world: &mut World, before: View, older: State) {
     world.ghost.last_good = older.good;
-    if older.on_trial().is_some() && older.counter < TRIES {
-        world.ghost.tried = true;
+    if let Some(slot) = older.on_trial() {
+        // Whatever ended it but a cancel came after a try.
+        let ended =
+            matches!(before, View::Ours(newer) if newer.on_trial().is_none() && newer.slot(slot) != SlotState::Void);
+        world.ghost.tried |= older.counter < TRIES || ended;
     }
     let known = |state: State| (state.on_trial(), state.trial);
     if let View::Ours(newer) = before
