@@ -115,12 +115,7 @@ fn are_folders(slots: &Slots) -> bool {
 fn environment(config: &Config, devices: &device::System) -> Result<(BootEnv, Option<Mounted>)> {
     match &config.bootenv {
         Some(Place::Grub(file)) => Ok((BootEnv::file(file)?, None)),
-        Some(Place::UBoot(_)) => Err(Error::new(
-            Exit::Config,
-            "bootenv-kind",
-            "the boot environment of U-Boot is not supported by this version",
-        )
-        .remedy("Name GRUB's with --bootenv grub:FILE.")),
+        Some(Place::UBoot(config)) => Ok((BootEnv::uboot(config, devices)?, None)),
         None => {
             let partition = devices.find(device::ESP_LABEL)?;
             // Around the filesystem if the kernel can tell where the files lie: the ESP then stays read-only, and a store

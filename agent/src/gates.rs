@@ -22,6 +22,9 @@ pub struct Lifted {
     /// Accept an older version, or another release of the running version.
     #[arg(long)]
     pub allow_downgrade: bool,
+    /// Go on although U-Boot's environment has one copy, which a power cut in a store may damage.
+    #[arg(long)]
+    pub allow_single_copy: bool,
 }
 
 /// The verdict of one gate.

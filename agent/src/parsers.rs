@@ -3,6 +3,7 @@
 //! Each function reads any bytes, and panics if what must hold of every document does not.
 
 use bootenv::grub::Block;
+use bootenv::uboot::{Environment, Format, config as fw_env};
 
 use crate::config::{Conf, Config, Overrides};
 use crate::error::{Error, Result};
@@ -23,6 +24,7 @@ pub const ALL: &[(&str, Parser)] = &[
     ("conf", conf),
     ("cosign", cosign),
     ("freshness", freshness),
+    ("fw-env-config", fw_env_config),
     ("grub-block", grub_block),
     ("json", any_json),
     ("key", key),
@@ -33,6 +35,7 @@ pub const ALL: &[(&str, Parser)] = &[
     ("slot-manifest", slot_manifest),
     ("state", state),
     ("trust", failures),
+    ("uboot-env", uboot_env),
 ];
 
 /// The parser of that name.
@@ -129,6 +132,32 @@ fn grub_block(bytes: &[u8]) -> bool {
         assert_eq!(again.as_ref().and_then(|block| block.get("boot_success")), Some("1"));
     }
     true
+}
+
+/// U-Boot's environment in either format: what was read is stored as it was, but for what a store changes.
+fn uboot_env(bytes: &[u8]) -> bool {
+    let mut read = false;
+    for format in [Format::Single, Format::Redundant] {
+        let Ok((environment, flags)) = Environment::parse(bytes, format) else { continue };
+        read = true;
+        let again = environment.encode(bytes.len(), format, flags).map(|again| Environment::parse(&again, format));
+        assert_eq!(again, Ok(Ok((environment.clone(), flags))));
+        let _ = (environment.view(), environment.variables());
+        let next = environment.with(&[("boot_success", "1".into())]);
+        assert_eq!(next.get("boot_success").as_deref(), Some("1"));
+        if let Ok(stored) = next.encode(bytes.len(), format, flags.wrapping_add(1)) {
+            assert_eq!(Environment::parse(&stored, format).map(|(stored, _)| stored), Ok(next));
+        }
+    }
+    read
+}
+
+/// `fw_env.config`: what is accepted has one place, or two of one size.
+fn fw_env_config(bytes: &[u8]) -> bool {
+    let printable = |e: &fw_env::Error| e.to_string().bytes().all(|b| matches!(b, b' '..=b'~'));
+    let read = fw_env::parse(bytes).inspect_err(|e| assert!(printable(e), "{e}"));
+    assert!(read.as_ref().is_ok_and(|places| (1..=2).contains(&places.len())) || read.is_err());
+    read.is_ok()
 }
 
 /// What is read is what is written.

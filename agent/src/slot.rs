@@ -1,5 +1,6 @@
 //! A slot: the place of one kernel and one initramfs, their hash files and their manifest.
 
+mod checksums;
 mod dir;
 mod filesystem;
 mod manifest;
@@ -14,9 +15,10 @@ use nix::unistd::AccessFlags;
 pub use self::manifest::SlotManifest;
 pub use self::writer::Writer;
 
+use self::checksums::Checksums;
 use self::dir::{Dir, part_name};
 use self::filesystem::Condition;
-use crate::config::Config;
+use crate::config::{BootEnv, Config};
 use crate::device::{self, System};
 use crate::error::{Error, Exit, Result};
 use crate::mount::{self, Filesystem, Mounted};
@@ -27,7 +29,10 @@ use crate::trust::{KeyId, KeySet, Signature};
 /// Name of the slot manifest.
 pub const MANIFEST_FILE: &str = "manifest.json";
 /// Every file of a slot, in the order in which they go when it is emptied.
-const FILES: [&str; 5] = [MANIFEST_FILE, "vmlinuz.sha256", "kubesolo-os.gz.sha256", "vmlinuz", "kubesolo-os.gz"];
+const FILES: [&str; 6] =
+    [MANIFEST_FILE, "vmlinuz.sha256", "kubesolo-os.gz.sha256", checksums::FILE, "vmlinuz", "kubesolo-os.gz"];
+/// How many of them are small: they go first.
+const SMALL: usize = 4;
 /// Room beside the images, in bytes: hash files, manifest, and the filesystem's own blocks for all of them.
 const MARGIN_BYTES: u64 = 1024 * 1024;
 /// Longest hash file that is read, in bytes.
@@ -94,6 +99,8 @@ pub struct Slot {
     pub id: bootenv::Slot,
     /// Where it is.
     pub place: Place,
+    /// Whether its bootloader compares CRC-32, because it cannot hash: U-Boot.
+    pub checksums: bool,
 }
 
 /// Both slots of a device.
@@ -114,7 +121,8 @@ impl Slots {
             let message = format!("slots A and B are the same place: {} and {}", a.place, b.place);
             return Err(Error::new(Exit::Config, "slot-unusable", message).remedy("Name two different places."));
         }
-        Ok(Self { a, b })
+        let checksums = matches!(config.bootenv, Some(BootEnv::UBoot(_)));
+        Ok(Self { a: Slot { checksums, ..a }, b: Slot { checksums, ..b } })
     }
 
     /// The slot of that name.
@@ -162,7 +170,7 @@ impl Slot {
             Some(Ok(label)) => Place::Device(system.find(label)?),
             Some(Err(path)) => place(path).map_err(|e| e.context(format_args!("slot {id}")))?,
         };
-        Ok(Self { id, place })
+        Ok(Self { id, place, checksums: false })
     }
 
     /// What tells it from every other place.
@@ -199,7 +207,9 @@ impl Slot {
             Ok(Facts {
                 kernel: size(Part::Kernel.file())?,
                 initramfs: size(Part::Initramfs.file())?,
-                hash_files: hash_file(Part::Kernel)? && hash_file(Part::Initramfs)?,
+                hash_files: hash_file(Part::Kernel)?
+                    && hash_file(Part::Initramfs)?
+                    && (!self.checksums || size(checksums::FILE)?.is_some()),
                 manifest: manifest(dir).map_err(|e| e.message).transpose(),
             })
         })
@@ -209,7 +219,7 @@ impl Slot {
     /// [`Exit::Data`] if it would refuse them.
     pub fn hashes(&self) -> Result<[Blob; 2]> {
         self.drop_cache()?;
-        self.read(hashes)
+        self.read(|dir| hashes(dir, self.checksums))
     }
 
     /// Writes the hash files that a bootloader needs, where a slot was filled by who writes none. Nothing that is there changes:
@@ -245,7 +255,7 @@ impl Slot {
         self.drop_cache()?;
         self.read(|dir| {
             let manifest = manifest(dir)?.ok_or_else(|| incomplete(dir, MANIFEST_FILE))?;
-            if hashes(dir)? != [manifest.kernel, manifest.initramfs] {
+            if hashes(dir, self.checksums)? != [manifest.kernel, manifest.initramfs] {
                 let message = format!("{}: the images are not those of {MANIFEST_FILE}", dir.shown());
                 return Err(Error::new(Exit::Data, "slot-damaged", message).remedy(DAMAGED_REMEDY));
             }
@@ -362,13 +372,21 @@ fn manifest(dir: &Dir) -> Result<Option<SlotManifest>> {
     SlotManifest::parse(&bytes).map(Some).map_err(|e| e.context(dir.shown()))
 }
 
-fn hashes(dir: &Dir) -> Result<[Blob; 2]> {
-    let mut blobs = vec![];
+fn hashes(dir: &Dir, checksums: bool) -> Result<[Blob; 2]> {
+    let (mut blobs, mut sums) = (vec![], Checksums::default());
     for part in Part::BOTH {
         let line = dir.read(part.hash_file(), HASH_FILE_BYTES)?.ok_or_else(|| incomplete(dir, part.hash_file()))?;
-        let blob = dir.hash(part.file(), |_| ())?.ok_or_else(|| incomplete(dir, part.file()))?;
+        let also = |bytes: &[u8]| {
+            if checksums {
+                sums.update(part, bytes)
+            }
+        };
+        let blob = dir.hash(part.file(), also)?.ok_or_else(|| incomplete(dir, part.file()))?;
         fits(dir, part, &blob, &line)?;
         blobs.push(blob);
+    }
+    if checksums {
+        sums.compare(dir)?;
     }
     Ok([blobs[0], blobs[1]])
 }

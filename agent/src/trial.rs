@@ -239,6 +239,12 @@ fn rebuild(boot: &mut Boot, memory: &mut Memory, healthy: bool, now: DateTime<Ut
     if !healthy {
         return Ok((Verdict::Nothing, format!("the boot environment is damaged ({damage}); unhealthy: left so")));
     }
+    if !boot.env.can_be_rebuilt() {
+        return Ok((
+            Verdict::Nothing,
+            format!("the boot environment is damaged ({damage}); nothing is written over it"),
+        ));
+    }
     let next = Second::rebuild(boot.env.second(), boot.booted.slot);
     boot.env.store(&next)?;
     // Whether that trial would have ended well cannot be told any more.

@@ -124,6 +124,7 @@ pub fn check(config: &Config, boot: &Boot, memory: &Memory, lifted: Lifted, now:
     let signed_by = proven(&offer, keys.as_ref())?;
     let mut gates = vec![gates::window(config, lifted, now)?];
     gates.extend(release_gates(config, boot, memory, &running, lifted, (&offer.release, offer.digest)));
+    gates.push(copies_gate(boot, lifted));
     gates.push(trial_gate(boot));
     let same = is_running(&running, &offer);
     let closed = gates.iter().find(|gate| !gate.open);
@@ -208,6 +209,25 @@ fn release_gates(
             .map(|f| format!("{} on {}", f.reason, f.failed_at.format("%Y-%m-%d"))),
     };
     gates::release(release, digest, &device)
+}
+
+/// A store over the only copy is no store that survives every power cut: nothing for a timer.
+fn copies_gate(boot: &Boot, lifted: Lifted) -> Gate {
+    let name = "boot-environment";
+    match (boot.env.is_single(), lifted.allow_single_copy) {
+        (false, _) => Gate::open(name, "a store survives a power cut"),
+        (true, true) => Gate::open(name, "it has one copy; allowed by --allow-single-copy"),
+        (true, false) => Gate::closed(
+            name,
+            Exit::NotNow,
+            "single-copy",
+            format!(
+                "the boot environment {} has one copy only: a power cut in a store may leave none",
+                boot.env.place()
+            ),
+            "Give it a second copy in fw_env.config and in U-Boot, or call the command with --allow-single-copy.",
+        ),
+    }
 }
 
 fn trial_gate(boot: &Boot) -> Gate {
@@ -324,6 +344,7 @@ fn try_apply(
     }
     let env = boot.state()?;
     let target = free_slot(&env, booted)?;
+    gates::pass(&[copies_gate(boot, what.lifted)])?;
     let running = Running::find(config, boot)?;
     let keys = trust::required_keys(config)?;
 
@@ -455,6 +476,7 @@ pub fn activate(
     let booted = boot.booted.slot;
     let env = boot.state()?;
     let target = free_slot(&env, booted)?;
+    gates::pass(&[copies_gate(boot, lifted)])?;
     let place = boot.slots.get(target);
     if place.manifest()?.is_none() {
         return Err(Error::new(Exit::NotNow, "nothing-staged", format!("slot {target} holds no complete release"))

@@ -46,7 +46,7 @@ impl Disk {
             return None;
         };
         let device = PathBuf::from(String::from_utf8(output.stdout).unwrap().trim());
-        let slot = Slot { id: bootenv::Slot::B, place: Place::Device(device.clone()) };
+        let slot = Slot { id: bootenv::Slot::B, place: Place::Device(device.clone()), checksums: false };
         Some(Self { _dir: dir, image, device, slot })
     }
 

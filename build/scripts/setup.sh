@@ -116,6 +116,8 @@ need_oracles() {
     need_unpacked nginx
     need openssl openssl 'makes and verifies signatures beside ours'
     need skopeo skopeo 'reads and copies releases beside ours'
+    need mkenvimage u-boot-tools "makes U-Boot's environment beside us, and its scripts"
+    need fw_printenv libubootenv-tool "reads and writes U-Boot's environment beside us"
     need strace strace 'makes one system call after the other fail'
     oracles=1
 }

@@ -5,9 +5,10 @@ use std::io::Write;
 
 use sha2::{Digest as _, Sha256};
 
+use super::checksums::{self, Checksums};
 use super::dir::{Dir, part_name};
 use super::filesystem::{self, Condition};
-use super::{FILES, MANIFEST_FILE, Part, Place, Slot, SlotManifest};
+use super::{FILES, MANIFEST_FILE, Part, Place, SMALL, Slot, SlotManifest};
 use crate::error::{Error, Exit, Result};
 use crate::mount::{self, Filesystem, Mounted};
 use crate::progress::Progress;
@@ -29,6 +30,7 @@ pub struct Writer {
     dir: Dir,
     mounted: Option<Mounted>,
     written: [Option<Blob>; 2],
+    checksums: Option<Checksums>,
 }
 
 impl Writer {
@@ -51,11 +53,12 @@ impl Writer {
 
     fn emptied(slot: &Slot, dir: Dir, mounted: Option<Mounted>) -> Result<Self> {
         // In one value from here on: given up, the folder is closed before the unmount.
-        let writer = Self { slot: slot.clone(), dir, mounted, written: [None, None] };
+        let checksums = slot.checksums.then(Checksums::default);
+        let writer = Self { slot: slot.clone(), dir, mounted, written: [None, None], checksums };
         let dir = &writer.dir;
         // Without hash files no bootloader and without manifest no agent takes the slot for filled: they are gone for sure
         // before an image changes.
-        let (small, images) = FILES.split_at(3);
+        let (small, images) = FILES.split_at(SMALL);
         for names in [small, images] {
             for name in names {
                 dir.remove(name)?;
@@ -71,7 +74,9 @@ impl Writer {
     pub fn part(&mut self, part: Part, blob: &Blob, body: &mut dyn Body, progress: &mut dyn Progress) -> Result<()> {
         let name = part_name(part.file());
         let file = self.dir.create(&name)?;
-        let result = self.stream(&name, &file, blob, body, progress);
+        let mut seen = self.checksums.clone();
+        let also = |bytes: &[u8]| seen.iter_mut().for_each(|checksums| checksums.update(part, bytes));
+        let result = self.stream(&name, &file, blob, body, (progress, also));
         drop(file);
         if let Err(e) = result.and_then(|()| self.dir.publish(part.file())) {
             if let Err(left) = self.dir.remove(&name) {
@@ -80,6 +85,7 @@ impl Writer {
             return Err(e.context(format_args!("slot {}, {}", self.slot.id, part.file())));
         }
         self.written[part as usize] = Some(*blob);
+        self.checksums = seen;
         Ok(())
     }
 
@@ -89,7 +95,7 @@ impl Writer {
         mut file: &File,
         blob: &Blob,
         body: &mut dyn Body,
-        progress: &mut dyn Progress,
+        (progress, mut also): (&mut dyn Progress, impl FnMut(&[u8])),
     ) -> Result<()> {
         let wrong = |reason, why: String| Err(Error::new(Exit::Data, reason, why).remedy(WRONG_BYTES_REMEDY));
         let (mut hasher, mut size) = (Sha256::new(), 0);
@@ -104,6 +110,7 @@ impl Writer {
             }
             file.write_all(&chunk).map_err(|e| self.dir.write_error(name, e))?;
             hasher.update(&chunk);
+            also(&chunk);
             progress.advance(chunk.len() as u64);
             let whole = size - size % WRITE_OUT_ALIGNMENT;
             if whole.saturating_sub(started) >= WRITE_OUT_BYTES {
@@ -144,6 +151,9 @@ impl Writer {
     fn complete(self, manifest: &SlotManifest) -> Result<()> {
         for (part, blob) in [(Part::Kernel, manifest.kernel), (Part::Initramfs, manifest.initramfs)] {
             self.dir.put(part.hash_file(), part.hash_line(&blob.digest).as_bytes())?;
+        }
+        if let Some(checksums) = &self.checksums {
+            self.dir.put(checksums::FILE, checksums.text().as_bytes())?;
         }
         self.dir.put(MANIFEST_FILE, &manifest.encode())?;
         let Self { slot, dir, mounted, .. } = self;

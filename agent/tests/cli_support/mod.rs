@@ -34,6 +34,8 @@ pub struct Device {
     pub dir: TempDir,
     program: PathBuf,
     user: Option<u32>,
+    /// `--bootenv`.
+    pub bootenv: &'static str,
 }
 
 /// What a command did.
@@ -49,8 +51,12 @@ pub type Tree = BTreeMap<PathBuf, (Vec<u8>, u32, i64, i64)>;
 
 impl Device {
     pub fn new() -> Self {
-        let device =
-            Self { dir: TempDir::new().unwrap(), program: env!("CARGO_BIN_EXE_kubesolo-update").into(), user: None };
+        let device = Self {
+            dir: TempDir::new().unwrap(),
+            program: env!("CARGO_BIN_EXE_kubesolo-update").into(),
+            user: None,
+            bootenv: "grub:grubenv",
+        };
         for folder in ["A", "B", "S", "data", "health.d"] {
             fs::create_dir(device.path(folder)).unwrap();
         }
@@ -123,7 +129,7 @@ impl Device {
         let conf = if self.path("conf").exists() { "conf" } else { "/dev/null" };
         let mut all = vec!["--conf", conf, "--state", "S/state.json"];
         all.extend(arguments);
-        all.extend(["--slot-a", "A", "--slot-b", "B", "--bootenv", "grub:grubenv"]);
+        all.extend(["--slot-a", "A", "--slot-b", "B", "--bootenv", self.bootenv]);
         if self.path("cmdline").exists() {
             all.extend(["--cmdline", "cmdline"]);
         }

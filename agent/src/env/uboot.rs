@@ -1,0 +1,141 @@
+//! U-Boot's environment: two copies, of which the one that does not count is the fallback.
+//!
+//! Every state is stored twice, so that both copies say the same before anything is done that depends on it: the copy
+//! from before could promise a slot that is void by now. The model in `bootenv/tests/model` shows what one store breaks.
+
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+
+use bootenv::protocol::{State, View};
+use bootenv::uboot::config::{self, Place};
+use bootenv::uboot::store::{Error as StoreError, Loaded, Store};
+
+use crate::device::System;
+use crate::error::{Context, Error, Exit, Result};
+use crate::text;
+
+/// What a person can do about copies that nobody can read.
+pub(super) const REMEDY: &str = "Nothing is written over it. Check the geometry in fw_env.config against that of the bootloader; \
+     if it is right, write the environment anew, as the image's builder does (mkenvimage).";
+/// Where udev would show partitions; without udev they are found by their label.
+const BY_LABEL: [&str; 2] = ["/dev/disk/by-partlabel/", "/dev/disk/by-label/"];
+
+#[derive(Debug)]
+pub(super) struct UBoot {
+    store: Store,
+    /// For messages.
+    place: String,
+    loaded: Result<Loaded, String>,
+}
+
+impl UBoot {
+    pub(super) fn open(file: &Path, devices: &System) -> Result<Self> {
+        let name = file.display();
+        let mut bytes = vec![];
+        let limit = config::MAX_BYTES as u64 + 1;
+        File::open(file).and_then(|f| f.take(limit).read_to_end(&mut bytes)).context(
+            Exit::Config,
+            "fw-env-config",
+            format_args!("read {name}"),
+        )?;
+        let mut places = config::parse(&bytes).map_err(|e| {
+            Error::new(Exit::Config, "fw-env-config", format!("{name}: {e}")).remedy(
+                "Each line names a device, an offset, a size, and on demand a sector size and a number of sectors.",
+            )
+        })?;
+        for place in &mut places {
+            find(place, devices)?;
+        }
+        let shown: Vec<String> = places.iter().map(shown).collect();
+        let (store, place) = (Store::new(places), shown.join(" and "));
+        if store.is_single() {
+            log::warn!("boot environment {place}: it has one copy only, so that a power cut in a store may leave none");
+        }
+        let loaded = match store.load() {
+            Ok(loaded) => Ok(loaded),
+            Err(why @ StoreError::Damaged(_)) => Err(why.to_string()),
+            Err(why) => return Err(unreadable(&place, &why)),
+        };
+        if let Ok(Loaded { damaged: Some(why), .. }) = &loaded {
+            log::warn!("boot environment {place}: one copy is damaged ({why}), the other one counts");
+        }
+        Ok(Self { store, place, loaded })
+    }
+
+    pub(super) fn view(&self) -> View {
+        self.loaded.as_ref().map_or(View::Invalid, |loaded| loaded.environment.view())
+    }
+
+    pub(super) fn place(&self) -> String {
+        self.place.clone()
+    }
+
+    pub(super) fn damage(&self) -> Option<String> {
+        self.loaded.as_ref().err().cloned()
+    }
+
+    pub(super) fn is_single(&self) -> bool {
+        self.store.is_single()
+    }
+
+    pub(super) fn store(&mut self, next: &State) -> Result<()> {
+        if self.view() != View::Ours(*next) {
+            self.set(&next.variables())?;
+            log::info!("boot environment stored: {}", super::describe(next));
+        }
+        self.raise()
+    }
+
+    /// Brings the other copy in step with the one that counts.
+    pub(super) fn raise(&mut self) -> Result<()> {
+        let behind = |loaded: &Loaded| loaded.older.as_ref() != Some(&loaded.environment);
+        if self.store.is_single() || !self.loaded.as_ref().is_ok_and(behind) { Ok(()) } else { self.set(&[]) }
+    }
+
+    /// One store of these variables, all others kept.
+    pub(super) fn set(&mut self, variables: &[(&str, String)]) -> Result<()> {
+        let current = match &self.loaded {
+            Ok(current) => current,
+            Err(damage) => return Err(self.cannot_store(damage).remedy(REMEDY)),
+        };
+        let next = current.environment.with(variables);
+        self.loaded = Ok(self.store.store(current, &next).map_err(|why| match why {
+            StoreError::Changed | StoreError::Locked(_) => {
+                Error::new(Exit::NotNow, "env-busy", format!("cannot store the boot environment {}: {why}", self.place))
+                    .remedy("It is as the other program left it. Try again.")
+            }
+            _ => self.cannot_store(&why),
+        })?);
+        Ok(())
+    }
+
+    fn cannot_store(&self, cause: &dyn std::fmt::Display) -> Error {
+        Error::new(Exit::CannotWrite, "env-write", format!("cannot store the boot environment {}: {cause}", self.place))
+            .remedy("The environment is as it was, or in the new state. See `kubesolo-update status`.")
+    }
+}
+
+fn unreadable(place: &str, why: &StoreError) -> Error {
+    let message = format!("boot environment {}: {why}", place);
+    match why {
+        StoreError::Locked(_) => Error::new(Exit::NotNow, "env-busy", message).remedy("Try again."),
+        _ => Error::new(Exit::Config, "env-unreadable", message)
+            .remedy("Name the file that says where U-Boot's environment lies with --bootenv uboot:FW_ENV_CONFIG, and check it against the bootloader."),
+    }
+}
+
+/// A name that udev would make is found without it.
+fn find(place: &mut Place, devices: &System) -> Result<()> {
+    let label = BY_LABEL.iter().find_map(|folder| place.device.to_str()?.strip_prefix(folder));
+    if let Some(label) = label.filter(|_| !place.device.exists()) {
+        place.device = devices.find(label)?;
+    }
+    Ok(())
+}
+
+fn shown(place: &Place) -> String {
+    let sign = if place.offset < 0 { "-" } else { "" };
+    let device = text::shown(&place.device.to_string_lossy());
+    format!("{device} at {sign}{:#x}", place.offset.unsigned_abs())
+}
