@@ -1,6 +1,6 @@
 # One verb per habit. Every target installs what it needs and says so (build/scripts/setup.sh).
 .DEFAULT_GOAL := help
-.PHONY: help try demo agent kernel initramfs image lint test test-all prove fuzz qemu bench large deny
+.PHONY: help try demo agent builder kernel initramfs image lint test test-all prove fuzz qemu bench large deny
 export PATH := $(PATH):/usr/sbin:/sbin:$(CURDIR)/target/tools/usr/bin:$(CURDIR)/target/tools/bin
 
 # One target, one profile and one set of features for whatever is built to be tried here, so that nothing is compiled
@@ -28,6 +28,10 @@ demo: ## A virtual device updates itself from a registry, and comes back from a 
 agent: ## Static binaries for the device: target/dist/amd64, or for ARCH=arm64, or ARCH="amd64 arm64"
 	@build/scripts/setup.sh rust $(arm64)
 	@build/scripts/build-agent.sh
+
+builder: ## The same binaries from build/Dockerfile.builder, by buildah on a base of Debian packages: target/builder
+	@build/scripts/setup.sh builder
+	@build/scripts/builder.sh
 
 kernel: ## A Debian kernel for the virtual device: target/kernels/cloud
 	@build/scripts/fetch-kernel.sh cloud

@@ -7,6 +7,7 @@
 #     PROFILE=release  small and slow to build: what a device gets (the default). The same commit gives the same bytes, in
 #                      whatever folder, if Rust and the C compiler are the same; `make reproduce` shows it
 #     PROFILE=dev      quick; for amd64 with all programs of the workspace: what `make try`, `make demo` and `make test` run
+#     ARM64_LIBRARIES=target/arm64  where setup.sh has unpacked what an arm64 binary is linked with
 set -eu
 cd "$(dirname "$0")/../.."
 umask 022
@@ -20,6 +21,7 @@ esac
 # Static glibc: every toolchain has it, and since 2.34 its resolver needs no shared library. The explicit target keeps the
 # flag away from build scripts and procedural macros.
 static='-C target-feature=+crt-static'
+unpacked=${ARM64_LIBRARIES:-$PWD/target/arm64}
 
 # Paths of this machine are in panic messages, and must not be in what is released.
 nowhere() {
@@ -30,6 +32,26 @@ nowhere() {
     printf ' --remap-path-prefix=%s=/rust --remap-path-prefix=%s=/build' "$(rustc --print sysroot)" "$PWD"
 }
 
+# What setup.sh has unpacked is named by commands of our own instead of RUSTFLAGS: cargo hashes those into every symbol, and
+# the same commit would give other bytes in another folder.
+for_arm64() {
+    wrap cc aarch64-linux-gnu-gcc "-B$unpacked/libc6-dev/usr/lib/aarch64-linux-gnu"
+    export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER="$PWD/target/arm64/cc"
+    if [ ! -d "$(rustc --print target-libdir --target "$target")" ]; then
+        sysroot=$unpacked/rust-$(rustc --version | cut -d' ' -f2)/usr
+        ln -sfn "$(rustc --print target-libdir)/.." "$sysroot/lib/rustlib/x86_64-unknown-linux-gnu"
+        wrap rustc "$(command -v rustc)" "--sysroot=$sysroot"
+        export RUSTC="$PWD/target/arm64/rustc"
+        flags="$flags --remap-path-prefix=$sysroot=/rust"
+    fi
+}
+
+wrap() {
+    mkdir -p target/arm64
+    printf '#!/bin/sh\nexec "%s" "%s" "$@"\n' "$2" "$3" >"target/arm64/$1"
+    chmod +x "target/arm64/$1"
+}
+
 build() {
     case $1 in
         amd64) target=x86_64-unknown-linux-gnu tools='' ;;
@@ -37,14 +59,7 @@ build() {
         *) echo "build-agent: ARCH=$1 is neither amd64 nor arm64" >&2; exit 64 ;;
     esac
     flags=$static
-    if [ "$1" = arm64 ]; then
-        export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER=${tools}gcc
-        if [ ! -d "$(rustc --print target-libdir --target "$target")" ]; then
-            # Debian's Rust, whose standard library for arm64 setup.sh has unpacked without installing it.
-            sysroot=$PWD/target/rust-arm64/$(rustc --version | cut -d' ' -f2)/usr
-            flags="$flags --sysroot=$sysroot --remap-path-prefix=$sysroot=/rust"
-        fi
-    fi
+    [ "$1" = amd64 ] || for_arm64
 
     built=${CARGO_TARGET_DIR:-target}/$target
     set -- "$1" cargo build --locked --target "$target"

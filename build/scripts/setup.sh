@@ -8,6 +8,7 @@
 #     qemu   QEMU, UEFI firmware, GRUB, the tools that build a disk, a Debian kernel
 #     lint   rustfmt, clippy, shellcheck, grub-script-check
 #     bench  servers and the tools that the agent is compared with
+#     builder  buildah and mmdebstrap
 #     test   rust, try and qemu, nginx, and other tools to compare with
 #     fuzz   rust, and a C++ compiler for libFuzzer
 #     test-all  test and lint, and initramfs-tools
@@ -58,32 +59,25 @@ need_rust() {
 
 need_arm64() {
     need aarch64-linux-gnu-gcc gcc-aarch64-linux-gnu 'C compiler and linker for arm64'
-    need /usr/aarch64-linux-gnu/lib/libc.a libc6-dev-arm64-cross 'C library for arm64, also the static one'
+    need /usr/aarch64-linux-gnu/include/stdlib.h libc6-dev-arm64-cross 'headers of the C library, for arm64'
     need qemu-aarch64-static qemu-user-static 'runs the binaries for arm64 here'
 }
 
-# Once Rust is there: its standard library for arm64, from where Rust itself comes.
-rust_for_arm64() {
+# Once Rust is there: the libraries for arm64 that a binary is linked with.
+libraries_for_arm64() {
     target=aarch64-unknown-linux-gnu
+    # The one of Debian's cross compiler gets no security updates, and a static binary cannot get them later.
+    unpack_arm64 libc6-dev libc6-dev
     [ ! -d "$(rustc --print target-libdir --target $target)" ] || return 0
     case $(rustc --print sysroot) in
         /usr)
-            place=target/rust-arm64/$(rustc --version | cut -d' ' -f2)
-            [ ! -d "$place" ] || return 0
             package=$(dpkg-query -S "$(readlink -f "$(command -v rustc)")" | cut -d: -f1)
             version=$(dpkg-query -W -f '${Version}' "$package")
             case $package in
                 rustc) package=libstd-rust-dev ;;
                 *) package=libstd-rust-${package#rustc-}-dev ;;
             esac
-            say "unpacking $package for arm64 into $place, without installing it"
-            rm -rf "$place.new"
-            (
-                apt_root='' apt_architecture=arm64
-                . build/scripts/apt-root.sh
-                apt_unpack "$place.new" "$package:arm64=$version"
-            )
-            mv "$place.new" "$place"
+            unpack_arm64 "rust-$(rustc --version | cut -d' ' -f2)" "$package=$version"
             ;;
         *)
             if ! command -v rustup >/dev/null; then
@@ -95,6 +89,18 @@ rust_for_arm64() {
             ;;
     esac
 }
+
+# unpack_arm64 PLACE PACKAGE[=VERSION]
+unpack_arm64() (
+    place=target/arm64/$1 package=${2%%=*}
+    [ ! -d "$place" ] || return 0
+    apt_root='' apt_architecture=arm64
+    . build/scripts/apt-root.sh
+    say "unpacking $package for arm64 into $place, without installing it"
+    rm -rf "$place.new"
+    apt_unpack "$place.new" "$package:arm64${2#"$package"}"
+    mv "$place.new" "$place"
+)
 
 need_try() {
     need_unpacked docker-registry cpio
@@ -130,6 +136,12 @@ need_bench() {
     need swupdate swupdate 'is compared with'
     need mender mender-client 'is compared with'
     need mender-artifact mender-artifact 'makes what the Mender client fetches'
+}
+
+need_builder() {
+    need mmdebstrap mmdebstrap 'makes the base image from packages'
+    need buildah buildah 'builds images without a container engine'
+    [ "$(id -u)" = 0 ] || need newuidmap uidmap 'lets it do so without root'
 }
 
 need_qemu() {
@@ -195,7 +207,7 @@ install_packages() {
     say 'done'
 }
 
-[ $# -gt 0 ] || { sed -n '2,13s/^# \{0,1\}//p' "$0"; exit 64; }
+[ $# -gt 0 ] || { sed -n '2,14s/^# \{0,1\}//p' "$0"; exit 64; }
 mkdir -p target
 for what in "$@"; do
     case $what in
@@ -205,16 +217,17 @@ for what in "$@"; do
         qemu) need_qemu; kernel=1 ;;
         lint) need_rust; need_lint ;;
         bench) need_try; need_bench ;;
+        builder) need_builder ;;
         fuzz) need_rust; need c++ g++ 'C++ compiler, for libFuzzer' ;;
         test) need_rust; need_try; need_oracles; need_qemu; kernel=1 ;;
         test-all)
             need_rust; need_try; need_oracles; need_qemu; need_lint; kernel=1
             need mkinitramfs initramfs-tools-core 'makes an image as its users do'
             ;;
-        *) say "unknown: $what (rust, arm64, try, qemu, lint, bench, fuzz, test or test-all)" >&2; exit 64 ;;
+        *) say "unknown: $what (rust, arm64, try, qemu, lint, bench, builder, fuzz, test or test-all)" >&2; exit 64 ;;
     esac
 done
 install_packages
 [ -z "${oracles:-}" ] || build/scripts/fetch-release-tools.sh oras cosign
-[ -z "${arm64:-}" ] || rust_for_arm64
+[ -z "${arm64:-}" ] || libraries_for_arm64
 [ -z "${kernel:-}" ] || build/scripts/fetch-kernel.sh cloud

@@ -1,0 +1,61 @@
+#!/bin/sh
+# Builds the binaries of a commit in a container made from build/Dockerfile.builder: target/builder/{amd64,arm64}.
+# Needs no container engine and no image registry: the base image is made from Debian's packages.
+#
+#   build/scripts/builder.sh [COMMIT]     (default: HEAD)
+set -eu
+cd "$(dirname "$0")/../.."
+umask 022
+
+commit=$(git rev-parse --verify "${1:-HEAD}^{commit}")
+here=$PWD/target/builder
+suite=bookworm
+rm -rf "$here/src"
+mkdir -p "$here/src" "$here/crates"
+
+# Storage of its own, away from the images of whoever works here. A chroot needs no runtime, and no privileges but user
+# namespaces.
+image() {
+    tool=$1
+    shift
+    buildah --root "$here/storage" --runroot "$here/run" --storage-driver vfs "$tool" "$@"
+}
+clean() {
+    image rm --all >/dev/null 2>&1 || true
+    # What belongs to other users of a user namespace can only be removed inside.
+    if [ "$(id -u)" = 0 ]; then rm -rf "$here/storage"; else buildah unshare rm -rf "$here/storage"; fi
+    rm -rf "$here/run"
+}
+trap clean EXIT
+trap 'exit 130' INT TERM
+
+if [ ! -e "$here/base.tar" ]; then
+    echo 'builder: making a base of Debian 12'
+    # shellcheck disable=SC2016 # apt's own variables
+    apt-get indextargets --no-release-info --format 'deb $(REPO_URI) $(RELEASE) main' 'Identifier: Packages' |
+        sed -n "/debian\.org/!d; / $suite/p" | sort -u >"$here/sources.list"
+    mmdebstrap --quiet --variant=minbase $suite "$here/base.new" "$here/sources.list"
+    mv "$here/base.new" "$here/base.tar"
+fi
+base=$(image from scratch)
+image add --quiet "$base" "$here/base.tar" / >/dev/null
+image commit --quiet "$base" localhost/debian >/dev/null
+
+# A machine behind a proxy may trust authorities of its own.
+authorities=/etc/ssl/certs/ca-certificates.crt
+echo 'builder: building the image'
+image bud --quiet --isolation chroot --build-arg BASE=localhost/debian --file build/Dockerfile.builder \
+    --tag localhost/kubesolo-update-builder build >"$here/image.log" 2>&1 || { tail -n 20 "$here/image.log" >&2; exit 1; }
+
+echo "builder: building $commit in it"
+git archive "$commit" | tar -x -C "$here/src"
+container=$(image from localhost/kubesolo-update-builder)
+# shellcheck disable=SC2046 # words of a command
+image run --isolation chroot --volume "$here/src:/src" --volume "$here/crates:/root/.cargo/registry" \
+    --volume "$authorities:$authorities:ro" "$container" -- build/scripts/build-agent.sh
+for arch in amd64 arm64; do
+    rm -rf "${here:?}/$arch"
+    cp -r "$here/src/target/dist/$arch" "$here/$arch"
+done
+rm -rf "$here/src"
+(cd "$here" && sha256sum a*/kubesolo-*)
