@@ -1,7 +1,8 @@
-//! The publisher's side: makes releases that devices accept. The program `kubesolo-release` is its command line.
+//! The publisher's side: makes releases that devices accept. The program `kubesolo-release` is its command line, [`cli`].
 
 pub mod authorities;
 pub mod bundle;
+pub mod cli;
 pub mod credentials;
 pub mod date;
 mod failure;

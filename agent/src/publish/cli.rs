@@ -1,17 +1,18 @@
-//! `kubesolo-release`: makes keys, publishes and signs releases, and shows what a registry offers.
+//! The command line of `kubesolo-release`.
 
 use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
-use kubesolo_update::publish::key::{PrivateKey, PublicFormat};
-use kubesolo_update::publish::registry::Access;
-use kubesolo_update::publish::{self, Images, Metadata, Options, authorities, date, http};
-use kubesolo_update::release::Architecture;
-use kubesolo_update::trust::KeySet;
-use kubesolo_update::{Error, Exit, Result, release};
+use clap::{ArgGroup, Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
 use log::LevelFilter;
+
+use super::key::{PrivateKey, PublicFormat};
+use super::registry::Access;
+use super::{Images, Metadata, Options, authorities, date, http};
+use crate::release::Architecture;
+use crate::trust::KeySet;
+use crate::{Error, Exit, Result, publish, release};
 
 const AFTER_HELP: &str = "\
 Examples:
@@ -260,7 +261,15 @@ fn version(text: &str) -> Result<semver::Version> {
     release::version(text)
 }
 
-fn main() -> ExitCode {
+/// The command line as clap knows it: what man pages and completions are made from.
+#[must_use]
+pub fn command() -> clap::Command {
+    Cli::command()
+}
+
+/// Runs `kubesolo-release` with the arguments of this process.
+#[must_use]
+pub fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(e) => {

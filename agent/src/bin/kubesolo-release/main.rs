@@ -1,0 +1,7 @@
+//! `kubesolo-release`: makes keys, publishes and signs releases, and shows what a registry offers.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    kubesolo_update::publish::cli::main()
+}
