@@ -1,5 +1,6 @@
 //! The command line of `kubesolo-release`.
 
+use std::ffi::OsString;
 use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -7,6 +8,7 @@ use std::process::ExitCode;
 use clap::{ArgGroup, Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
 use log::LevelFilter;
 
+use super::freshness::{Place, Terms};
 use super::key::{PrivateKey, PublicFormat};
 use super::registry::Access;
 use super::{Images, Metadata, Options, authorities, date, http};
@@ -44,11 +46,20 @@ const PUBLISH_HTTP: &str = "\
   kubesolo-release publish --http www --url https://updates.example.com/os --version 1.2.0 \\
       --channel stable --amd64 vmlinuz kubesolo-os.gz --key keys/private.pem";
 
-const SIGN_HELP: &str = "\
+const PAYLOAD_HELP: &str = "\
 Examples:
-  kubesolo-release sign registry.example.com/os:stable --key keys/private.pem
-  kubesolo-release sign registry.example.com/os@sha256:DIGEST \\
-      --signature manifest.sig --pubkey keys/public.pem";
+  kubesolo-release payload registry.example.com/os:candidate --output unsigned
+  openssl pkeyutl -sign -rawin -inkey private.pem -in unsigned/amd64.json -out amd64.sig
+  kubesolo-release attach registry.example.com/os:candidate --signature amd64.sig \\
+      --pubkey keys/public.pem";
+
+const FRESHNESS_HELP: &str = "\
+Examples:
+  kubesolo-release freshness registry.example.com/os:stable --key keys/freshness.pem
+  kubesolo-release freshness registry.example.com/os:stable --output statement.json
+  openssl pkeyutl -sign -rawin -inkey freshness.pem -in statement.json -out statement.sig
+  kubesolo-release freshness registry.example.com/os:stable --statement statement.json \\
+      --signature statement.sig --pubkey keys/freshness.pub.pem";
 
 #[derive(Parser)]
 #[command(name = "kubesolo-release", version, about = "Makes keys, publishes and signs releases, and shows what a registry offers", after_help = AFTER_HELP)]
@@ -68,6 +79,9 @@ enum Command {
     Keygen(Keygen),
     Publish(Box<Publish>),
     Sign(Sign),
+    Payload(Payload),
+    Attach(Attach),
+    Freshness(Freshness),
     Inspect(Inspect),
     Tag(Tag),
     Bundle(Bundle),
@@ -169,6 +183,10 @@ struct Publish {
     /// The board that the images are made for
     #[arg(long)]
     board: Option<String>,
+    /// A key that devices shall not accept any more once they committed this release: its public key file, or the SHA-256 of
+    /// the raw key; may be given more than once
+    #[arg(long, value_name = "FILE|HEX")]
+    revoke_key: Vec<PathBuf>,
     /// Another tag to move to the release; may be given more than once
     #[arg(long, value_name = "TAG", conflicts_with = "http")]
     also_tag: Vec<String>,
@@ -181,23 +199,96 @@ struct Publish {
 
 /// Sign what is published already: all architectures of a tag or digest
 ///
-/// Or attach a signature made elsewhere: 64 raw bytes over the exact bytes of the manifest of one architecture.
+/// Where the key is on another machine, or in a module: payload, then attach.
 #[derive(Args)]
-#[command(after_help = SIGN_HELP)]
-#[command(group = ArgGroup::new("by").required(true).args(["key", "signature"]))]
 struct Sign {
     /// What to sign
     #[arg(value_name = "HOST[:PORT]/PATH[:TAG|@DIGEST]")]
     reference: String,
     /// Private key file; may be given more than once
+    #[arg(long, value_name = "FILE", required = true)]
+    key: Vec<PathBuf>,
+    #[command(flatten)]
+    network: Network,
+}
+
+/// Write what is to be signed: for each architecture a file, byte for byte, to be signed by any tool
+#[derive(Args)]
+#[command(after_help = PAYLOAD_HELP)]
+#[command(group = ArgGroup::new("place").required(true).args(["reference", "http"]))]
+struct Payload {
+    /// The release
+    #[arg(value_name = "HOST[:PORT]/PATH[:TAG|@DIGEST]")]
+    reference: Option<String>,
+    /// The release in a tree of files, as `publish --http` wrote it
+    #[arg(long, value_name = "DIR")]
+    http: Option<PathBuf>,
+    /// Folder for amd64.json and arm64.json
+    #[arg(long, value_name = "DIR")]
+    output: PathBuf,
+    #[command(flatten)]
+    network: Network,
+}
+
+/// Add signatures that were made elsewhere, if they are by the given keys and of this release
+///
+/// Each file has 64 raw bytes, or lines of 128 hex digits. Which architecture a signature is of is found out. Several signers can
+/// do this one after the other.
+#[derive(Args)]
+#[command(after_help = PAYLOAD_HELP)]
+#[command(group = ArgGroup::new("place").required(true).args(["reference", "http"]))]
+struct Attach {
+    /// The release
+    #[arg(value_name = "HOST[:PORT]/PATH[:TAG|@DIGEST]")]
+    reference: Option<String>,
+    /// The release in a tree of files, as `publish --http` wrote it
+    #[arg(long, value_name = "DIR")]
+    http: Option<PathBuf>,
+    /// Signature; may be given more than once
+    #[arg(long, value_name = "FILE", required = true)]
+    signature: Vec<PathBuf>,
+    /// Public key, or folder of keys, that made them
+    #[arg(long, value_name = "FILE|DIR")]
+    pubkey: PathBuf,
+    #[command(flatten)]
+    network: Network,
+}
+
+/// State that what a tag stands for is the latest release, so that devices notice when newer ones are kept from them
+///
+/// To be done again before the time is over, and after each release.
+#[derive(Args)]
+#[command(after_help = FRESHNESS_HELP)]
+#[command(group = ArgGroup::new("place").required(true).args(["reference", "http"]))]
+#[command(group = ArgGroup::new("how").required(true).args(["key", "output", "statement"]))]
+struct Freshness {
+    /// The releases, by their tag
+    #[arg(value_name = "HOST[:PORT]/PATH:TAG")]
+    reference: Option<String>,
+    /// The releases in a tree of files, as `publish --http` wrote it
+    #[arg(long, value_name = "DIR")]
+    http: Option<PathBuf>,
+    /// Private key file to sign with; may be given more than once
     #[arg(long, value_name = "FILE")]
     key: Vec<PathBuf>,
-    /// Signature to attach, of the one manifest that the reference names
-    #[arg(long, value_name = "FILE", requires = "pubkey")]
-    signature: Option<PathBuf>,
-    /// Public key that the signature must fit
-    #[arg(long, value_name = "FILE", conflicts_with = "key")]
+    /// Write the statement into this file instead, to be signed elsewhere
+    #[arg(long, value_name = "FILE")]
+    output: Option<PathBuf>,
+    /// Publish this statement, which was signed elsewhere
+    #[arg(long, value_name = "FILE", requires_all = ["signature", "pubkey"], conflicts_with_all = ["days", "serial"])]
+    statement: Option<PathBuf>,
+    /// Signature of the statement; may be given more than once
+    #[arg(long, value_name = "FILE", requires = "statement")]
+    signature: Vec<PathBuf>,
+    /// Public key, or folder of keys, that made the signatures
+    #[arg(long, value_name = "FILE|DIR", requires = "statement")]
     pubkey: Option<PathBuf>,
+    /// How many days it holds
+    #[arg(long, value_name = "N", default_value_t = 14, value_parser = clap::value_parser!(u32).range(1..=3650))]
+    days: u32,
+    /// Its number, which must grow [default: seconds since 1970]
+    #[arg(long, value_name = "N")]
+    serial: Option<u64>,
     #[command(flatten)]
     network: Network,
 }
@@ -261,6 +352,12 @@ fn version(text: &str) -> Result<semver::Version> {
     release::version(text)
 }
 
+/// Whether somebody gave a private key itself: no message may repeat it.
+fn has_key(arguments: impl Iterator<Item = OsString>) -> bool {
+    const MARK: &[u8] = b"PRIVATE KEY";
+    arguments.into_iter().any(|one| one.as_encoded_bytes().windows(MARK.len()).any(|part| part == MARK))
+}
+
 /// The command line as clap knows it: what man pages and completions are made from.
 #[must_use]
 pub fn command() -> clap::Command {
@@ -270,6 +367,11 @@ pub fn command() -> clap::Command {
 /// Runs `kubesolo-release` with the arguments of this process.
 #[must_use]
 pub fn main() -> ExitCode {
+    if has_key(std::env::args_os()) {
+        eprintln!("kubesolo-release: a private key was given on the command line, where every process can read it");
+        eprintln!("Replace the key, and give the name of a file that holds the new one.");
+        return ExitCode::from(Exit::Usage.code());
+    }
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(e) => {
@@ -292,6 +394,9 @@ pub fn main() -> ExitCode {
         Command::Keygen(args) => keygen(args),
         Command::Publish(args) => publish(*args),
         Command::Sign(args) => sign(args),
+        Command::Payload(args) => payload(args),
+        Command::Attach(args) => attach(args),
+        Command::Freshness(args) => freshness(args),
         Command::Inspect(args) => inspect(args),
         Command::Tag(args) => tag(args),
         Command::Bundle(args) => bundle(args),
@@ -358,6 +463,7 @@ fn publish(args: Publish) -> Result<()> {
         release_notes: args.release_notes.map(publish::notes).transpose()?,
         security_epoch: args.security_epoch,
         board: args.board,
+        revoked_keys: args.revoke_key.iter().map(|key| publish::key::fingerprint(key)).collect::<Result<_>>()?,
     };
     let images: Vec<Images> = [(Architecture::Amd64, args.amd64), (Architecture::Arm64, args.arm64)]
         .into_iter()
@@ -388,15 +494,73 @@ fn publish(args: Publish) -> Result<()> {
 }
 
 fn sign(args: Sign) -> Result<()> {
-    let access = args.network.into();
-    let signed = match (&args.signature, &args.pubkey) {
-        (Some(signature), Some(pubkey)) => {
-            publish::sign::attach_file(&args.reference, signature, &KeySet::load(pubkey)?, &access)?
-        }
-        _ => publish::sign::sign(&args.reference, &keys(&args.key)?, &access)?,
-    };
-    for (architecture, digest) in signed {
+    for (architecture, digest) in publish::sign::sign(&args.reference, &keys(&args.key)?, &args.network.into())? {
         println!("signed {architecture} {digest}");
+    }
+    Ok(())
+}
+
+fn no_place() -> Error {
+    Error::new(Exit::Usage, "no-place", "give a reference, or --http")
+}
+
+fn payload(args: Payload) -> Result<()> {
+    let payloads = match (&args.reference, &args.http) {
+        (Some(reference), None) => publish::sign::payload(reference, &args.output, &args.network.into())?,
+        (None, Some(folder)) => http::payload(folder, &args.output)?,
+        _ => return Err(no_place()),
+    };
+    for publish::sign::Payload { release, digest, file } in payloads {
+        println!("{}      {digest} {}", release.architecture, file.display());
+        for (name, image) in [("kernel", release.kernel), ("initramfs", release.initramfs)] {
+            println!("  {name:<9} {}", image.digest);
+        }
+    }
+    Ok(())
+}
+
+fn attach(args: Attach) -> Result<()> {
+    let keys = KeySet::load(&args.pubkey)?;
+    let attached = match (&args.reference, &args.http) {
+        (Some(reference), None) => {
+            publish::sign::attach_files(reference, &args.signature, &keys, &args.network.into())?
+        }
+        (None, Some(folder)) => http::attach_files(folder, &args.signature, &keys)?,
+        _ => return Err(no_place()),
+    };
+    for (architecture, digest, id) in attached {
+        println!("signed {architecture} {digest} by {id}");
+    }
+    Ok(())
+}
+
+fn freshness(args: Freshness) -> Result<()> {
+    let keys = keys(&args.key)?;
+    let place = match (args.reference, args.http) {
+        (Some(reference), None) => Place::Registry(reference, args.network.into()),
+        (None, Some(folder)) => Place::Tree(folder),
+        _ => return Err(no_place()),
+    };
+    let (statement, by) = match (&args.statement, &args.pubkey) {
+        (Some(file), Some(pubkey)) => place.attach(file, &args.signature, &KeySet::load(pubkey)?)?,
+        _ => {
+            let terms = Terms { days: args.days, serial: args.serial };
+            let statement = place.statement(&terms, chrono::Utc::now())?;
+            match &args.output {
+                Some(file) => publish::freshness::write(&statement, file)?,
+                None => place.publish(&statement, &keys)?,
+            }
+            (statement, keys.iter().map(PrivateKey::id).collect())
+        }
+    };
+    println!("channel    {}", crate::text::shown(&statement.channel));
+    println!("serial     {}", statement.serial);
+    println!("not after  {}", statement.not_after.to_rfc3339_opts(chrono::SecondsFormat::Secs, true));
+    for (architecture, digest) in &statement.digests {
+        println!("{architecture}      {digest}");
+    }
+    for id in by {
+        println!("signed by  {id}");
     }
     Ok(())
 }

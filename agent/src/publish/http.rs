@@ -1,20 +1,23 @@
 //! A release as a tree of files for any HTTP server.
 
 use std::fs::{self, File};
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
 
 use reqwest::Url;
 use serde_json::{Map, Value};
 
 use super::key::PrivateKey;
+use super::sign::{Attached, Payload, fitting};
 use super::{Images, Metadata, blob, check_set, initramfs, kernel};
 use crate::error::{Context as _, Error, Exit, Result};
 use crate::release::{Architecture, Blob, Digest, Latest, Release};
-use crate::text;
+use crate::trust::{KeySet, Signature};
+use crate::{limits, text};
 
 /// Folder for what `latest.json` names. Files in it are never changed: their names tell their content.
 const FILES: &str = "files";
+const LATEST_JSON: &str = "latest.json";
 
 /// How a tree is written.
 #[derive(Clone, Debug, Default)]
@@ -120,6 +123,7 @@ impl<'a> Tree<'a> {
         put("release_notes", metadata.release_notes.clone().map(Into::into));
         put("security_epoch", metadata.security_epoch.map(Into::into));
         put("board", metadata.board.clone().map(Into::into));
+        put("revoked_keys", metadata.revoked().map(Into::into));
         put("initramfs_unpacked_size", Some(unpacked.into()));
         for (title, image) in [("vmlinuz", &kernel), ("initramfs", &initramfs)] {
             put(&format!("{title}_url"), Some(url(&image.name).into()));
@@ -128,10 +132,8 @@ impl<'a> Tree<'a> {
         }
         // A signature in its own place: a device that has the old document never gets the new signature.
         let id = Digest::of(Value::Object(document.clone()).to_string().as_bytes()).hex();
-        let signature = keys.first().map(|_| format!("{FILES}/latest.json-{}.sig", &id[..16]));
-        if let Some(name) = &signature {
-            document.insert("metadata_sig_url".into(), url(name).into());
-        }
+        let name = format!("{FILES}/latest.json-{}.sig", &id[..16]);
+        document.insert("metadata_sig_url".into(), url(&name).into());
         let mut document =
             serde_json::to_vec_pretty(&Value::Object(document)).context(Exit::Internal, "json", "write latest.json")?;
         document.push(b'\n');
@@ -141,7 +143,8 @@ impl<'a> Tree<'a> {
         if !read.kernel.is(&kernel.blob) || !read.initramfs.is(&initramfs.blob) {
             return Err(Error::new(Exit::Internal, "document-differs", "latest.json is not what was meant"));
         }
-        let signature = signature.map(|name| (name, signatures(keys, &document)));
+        let made: Vec<[u8; 64]> = keys.iter().map(|key| key.sign(&document)).collect();
+        let signature = (!made.is_empty()).then(|| (name, signature_file(&made)));
         Ok(Self { images, folder: root.join(architecture), kernel, initramfs, document, signature })
     }
 
@@ -189,11 +192,75 @@ fn signature_of(name: &str) -> String {
 }
 
 /// One signature as its 64 bytes, which OpenSSL and old agents read; several as lines.
-fn signatures(keys: &[PrivateKey], document: &[u8]) -> Vec<u8> {
-    match keys {
-        [key] => key.sign(document).to_vec(),
-        keys => keys.iter().flat_map(|key| format!("{}\n", hex::encode(key.sign(document))).into_bytes()).collect(),
+pub(super) fn signature_file(signatures: &[[u8; 64]]) -> Vec<u8> {
+    match signatures {
+        [one] => one.to_vec(),
+        all => all.iter().flat_map(|one| format!("{}\n", hex::encode(one)).into_bytes()).collect(),
     }
+}
+
+/// The `latest.json` of each architecture below `folder`, as `publish` wrote it; at least one.
+pub(super) fn published(folder: &Path) -> Result<Vec<(Release, Vec<u8>)>> {
+    let mut found = vec![];
+    for architecture in [Architecture::Amd64, Architecture::Arm64] {
+        let file = folder.join(architecture.to_string()).join(LATEST_JSON);
+        let mut raw = vec![];
+        match File::open(&file).and_then(|f| f.take(limits::LATEST_JSON_BYTES + 1).read_to_end(&mut raw)) {
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => continue,
+            read => read.context(Exit::Unavailable, "not-readable", format!("read {}", file.display()))?,
+        };
+        let release = Latest::parse(&raw).and_then(|latest| latest.release());
+        let release = release.map_err(|e| e.context(file.display()))?;
+        if release.architecture != architecture {
+            let message = format!("{} is for {}", file.display(), release.architecture);
+            return Err(Error::new(Exit::NotAllowed, "wrong-architecture", message));
+        }
+        found.push((release, raw));
+    }
+    if found.is_empty() {
+        let message = format!("{} has neither amd64/latest.json nor arm64/latest.json", folder.display());
+        return Err(Error::new(Exit::Unavailable, "not-found", message)
+            .remedy("Give the folder that `kubesolo-release publish --http` wrote."));
+    }
+    Ok(found)
+}
+
+/// Writes what is to be signed into `target`, a file for each architecture: its `latest.json`, byte for byte.
+pub fn payload(folder: &Path, target: &Path) -> Result<Vec<Payload>> {
+    published(folder)?.into_iter().map(|(release, raw)| Payload::write(target, release, raw)).collect()
+}
+
+/// Adds signatures that were made elsewhere to a tree. Each must be by one of `keys`, over the `latest.json` of one
+/// architecture; nothing is written unless all are. What was there before stays.
+pub fn attach_files(folder: &Path, files: &[PathBuf], keys: &KeySet) -> Result<Vec<Attached>> {
+    let found = published(folder)?;
+    let messages = found.into_iter().map(|(release, raw)| (release.architecture, raw)).collect::<Vec<_>>();
+    let fitting = fitting(files, &messages, keys)?;
+    for (at, (architecture, raw)) in messages.iter().enumerate() {
+        let new: Vec<[u8; 64]> = fitting.iter().filter(|(of, ..)| *of == at).map(|(_, bytes, _)| *bytes).collect();
+        if new.is_empty() {
+            continue;
+        }
+        let folder = folder.join(architecture.to_string());
+        let beside = folder.join(format!("{LATEST_JSON}.sig"));
+        let mut all: Vec<[u8; 64]> = match fs::read(&beside) {
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => vec![],
+            read => {
+                let read = read.context(Exit::Unavailable, "not-readable", format!("read {}", beside.display()))?;
+                Signature::parse_file(&read).map_err(|e| e.context(beside.display()))?.iter().map(|s| s.bytes).collect()
+            }
+        };
+        all.extend(new.into_iter().filter(|one| !all.contains(one)).collect::<Vec<_>>());
+        let bytes = signature_file(&all);
+        // Where the document says, too: a device looks there first.
+        let latest = Latest::parse(raw)?;
+        let named = latest.signature_url().and_then(|url| url.rsplit('/').next());
+        if let Some(name) = named.filter(|name| name.starts_with(LATEST_JSON) && name.ends_with(".sig")) {
+            put(&folder.join(FILES).join(name), &bytes)?;
+        }
+        put(&beside, &bytes)?;
+    }
+    Ok(fitting.into_iter().map(|(at, _, id)| (messages[at].0, Digest::of(&messages[at].1), id)).collect())
 }
 
 /// A file under its name is whole, whenever it is read.
@@ -210,7 +277,7 @@ fn replace(target: &Path, fill: impl FnOnce(&mut File) -> std::io::Result<()>) -
     write().context(Exit::CannotWrite, "not-written", format!("write {}", target.display()))
 }
 
-fn put(target: &Path, bytes: &[u8]) -> Result<()> {
+pub(super) fn put(target: &Path, bytes: &[u8]) -> Result<()> {
     replace(target, |file| file.write_all(bytes))
 }
 

@@ -11,7 +11,7 @@ use ed25519_dalek::{Signer as _, SigningKey, VerifyingKey};
 
 use crate::error::{Context as _, Error, Exit, Result};
 use crate::limits::KEY_FILE_BYTES;
-use crate::trust::KeyId;
+use crate::trust::{self, Fingerprint, KeyId};
 
 /// An Ed25519 private key. It is read from files only, and never shown.
 pub struct PrivateKey(SigningKey);
@@ -36,13 +36,12 @@ impl PrivateKey {
         Ok(Self(SigningKey::from_bytes(&seed)))
     }
 
-    /// Reads a PKCS#8 PEM file as `openssl genpkey -algorithm ed25519` writes it (at most [`KEY_FILE_BYTES`] bytes).
+    /// Reads a PKCS#8 PEM file as `openssl genpkey -algorithm ed25519` writes it (at most [`KEY_FILE_BYTES`] bytes). A file
+    /// that others can read is refused: its key may be known already.
     pub fn load(path: &Path) -> Result<Self> {
         let place = path.display();
         let file = fs::File::open(path).context(Exit::Config, "key-unreadable", format!("read the key {place}"))?;
-        if file.metadata().is_ok_and(|m| m.permissions().mode() & 0o077 != 0) {
-            log::warn!("the private key {place} can be read by other users; run: chmod 600 {place}");
-        }
+        let meta = file.metadata().context(Exit::Config, "key-unreadable", format!("read the key {place}"))?;
         let mut text = String::new();
         file.take(KEY_FILE_BYTES + 1).read_to_string(&mut text).context(
             Exit::Config,
@@ -61,7 +60,14 @@ impl PrivateKey {
                 "Decrypt it into a file only you can read: (umask 077; openssl pkey -in {place} -out FILE)."
             )));
         }
-        SigningKey::from_pkcs8_pem(&text).map(Self).map_err(|e| malformed(&e.to_string()))
+        let key = SigningKey::from_pkcs8_pem(&text).map_err(|e| malformed(&e.to_string()))?;
+        let mode = meta.permissions().mode() & 0o777;
+        if mode & 0o077 != 0 {
+            let message = format!("the private key {place} has mode {mode:03o}: other users can use it");
+            return Err(Error::new(Exit::Config, "key-exposed", message)
+                .remedy(format!("Run chmod 600 {place}; replace the key if others may have read it.")));
+        }
+        Ok(Self(key))
     }
 
     /// Writes the private key to `private` (mode 0600) and its public half to `public`. Neither may exist before:
@@ -105,6 +111,29 @@ impl PrivateKey {
     #[must_use]
     pub fn sign(&self, message: &[u8]) -> [u8; 64] {
         self.0.sign(message).to_bytes()
+    }
+}
+
+/// The name of a key that is to be revoked: of the public key in a file, or as it is written, 64 hex digits.
+pub fn fingerprint(given: &Path) -> Result<Fingerprint> {
+    let place = given.display();
+    let mut bytes = vec![];
+    match fs::File::open(given).and_then(|file| file.take(KEY_FILE_BYTES + 1).read_to_end(&mut bytes)) {
+        Ok(_) => {
+            let key = trust::parse(&bytes).map_err(|why| {
+                Error::new(Exit::Config, "bad-key", format!("{place}: {why}"))
+                    .remedy("Give the public key that is to be revoked.")
+            })?;
+            Ok(Fingerprint::of(key.as_bytes()))
+        }
+        Err(e) => given.to_str().and_then(|text| text.parse().ok()).ok_or_else(|| {
+            Error::new(
+                Exit::Config,
+                "bad-key",
+                format!("{place} is neither a readable file ({e}) nor the SHA-256 of a key"),
+            )
+            .remedy("Give the public key that is to be revoked, or 64 hex digits in lower case.")
+        }),
     }
 }
 

@@ -6,6 +6,7 @@ pub mod cli;
 pub mod credentials;
 pub mod date;
 mod failure;
+pub mod freshness;
 pub mod http;
 pub mod initramfs;
 pub mod inspect;
@@ -15,7 +16,7 @@ mod read;
 pub mod registry;
 pub mod sign;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
@@ -26,7 +27,7 @@ use sha2::{Digest as _, Sha256};
 use crate::error::{Context as _, Error, Exit, Result};
 use crate::limits;
 use crate::release::{self, Architecture, Blob, Digest, Release};
-use crate::trust::KeySet;
+use crate::trust::{Fingerprint, KeySet};
 use key::PrivateKey;
 use registry::{Access, Registry};
 
@@ -66,9 +67,17 @@ pub struct Metadata {
     pub security_epoch: Option<u64>,
     /// The board that the images are made for.
     pub board: Option<String>,
+    /// Keys that no device shall accept any more once it committed this release.
+    pub revoked_keys: BTreeSet<Fingerprint>,
 }
 
 impl Metadata {
+    /// The list of revoked keys, as it is written.
+    fn revoked(&self) -> Option<String> {
+        let keys: Vec<String> = self.revoked_keys.iter().map(ToString::to_string).collect();
+        (!keys.is_empty()).then(|| keys.join(","))
+    }
+
     /// The least that a release must say, dated at the start of 1970: enough for a test.
     #[must_use]
     pub fn new(version: semver::Version, channel: impl Into<String>) -> Self {
@@ -80,6 +89,7 @@ impl Metadata {
             release_notes: None,
             security_epoch: None,
             board: None,
+            revoked_keys: BTreeSet::new(),
         }
     }
 }
@@ -206,6 +216,7 @@ impl<'a> Prepared<'a> {
             (release::RELEASE_NOTES, metadata.release_notes.clone()),
             (release::SECURITY_EPOCH, metadata.security_epoch.map(|epoch| epoch.to_string())),
             (release::BOARD, metadata.board.clone()),
+            (release::REVOKED_KEYS, metadata.revoked()),
         ];
         annotations.extend(optional.into_iter().filter_map(|(key, value)| Some((key, value?))));
         let manifest = document(&json!({

@@ -1,6 +1,8 @@
 //! Signatures: made over the exact bytes of a manifest, and attached to it as OCI 1.1 referrers.
 
-use std::path::Path;
+use std::fs::File;
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
 
 use oci_client::RegistryOperation;
 use serde_json::{Value, json};
@@ -10,7 +12,7 @@ use super::registry::{Access, Registry};
 use super::{EMPTY, descriptor, document, empty_config, read};
 use crate::error::{Context as _, Error, Exit, Result};
 use crate::limits;
-use crate::release::{self, Architecture, Digest};
+use crate::release::{self, Architecture, Digest, Release};
 use crate::trust::{KeyId, KeySet, Signature};
 
 /// How often the list of referrers is written again when another signer writes it at the same time.
@@ -29,30 +31,80 @@ pub fn sign(reference: &str, keys: &[PrivateKey], access: &Access) -> Result<Vec
     Ok(found.manifests.iter().map(|manifest| (manifest.release.architecture, manifest.digest)).collect())
 }
 
-/// Attaches a signature that was made elsewhere, for instance by `openssl pkeyutl -sign -rawin` where there is no network.
-/// It is checked with `keys` first. `reference` must name one manifest.
-pub fn attach_file(
-    reference: &str,
-    signature: &Path,
-    keys: &KeySet,
-    access: &Access,
-) -> Result<Vec<(Architecture, Digest)>> {
-    let place = signature.display();
-    let bytes = std::fs::read(signature).context(Exit::Unavailable, "signature-unreadable", format!("read {place}"))?;
-    let bytes = bytes.try_into().map_err(|_| {
-        Error::new(Exit::Data, "malformed-signature", format!("{place} is not a raw Ed25519 signature of 64 bytes"))
-    })?;
+/// Attaches signatures that were made elsewhere, for instance by `openssl pkeyutl -sign -rawin` where there is no network, or
+/// by a module that keeps the key to itself. Each must be by one of `keys`, over the manifest of one architecture; nothing
+/// is attached unless all are.
+pub fn attach_files(reference: &str, files: &[PathBuf], keys: &KeySet, access: &Access) -> Result<Vec<Attached>> {
     let registry = Registry::open(reference, access, RegistryOperation::Push)?;
     let found = read::read(&registry)?;
-    let [manifest] = &found.manifests[..] else {
-        let message = format!("{} has several manifests, and a signature is of one", registry.reference());
-        return Err(Error::new(Exit::Usage, "ambiguous", message)
-            .remedy("Name the manifest by its digest, as `kubesolo-release inspect` shows it."));
-    };
-    for id in keys.verify(&manifest.raw, &[Signature { key_id: None, bytes, payload: None }])? {
-        attach(&registry, &manifest.raw, &bytes, id)?;
+    let messages = found.manifests.iter().map(|m| (m.release.architecture, m.raw.to_vec())).collect::<Vec<_>>();
+    let fitting = fitting(files, &messages, keys)?;
+    for (at, signature, id) in &fitting {
+        attach(&registry, &messages[*at].1, signature, *id)?;
     }
-    Ok(vec![(manifest.release.architecture, manifest.digest)])
+    Ok(fitting.into_iter().map(|(at, _, id)| (messages[at].0, Digest::of(&messages[at].1), id)).collect())
+}
+
+/// A signature that was attached: of what, and by which key.
+pub type Attached = (Architecture, Digest, KeyId);
+
+/// Finds for each signature in `files` the message that it is over, and the key that made it.
+pub(super) fn fitting(
+    files: &[PathBuf],
+    messages: &[(Architecture, Vec<u8>)],
+    keys: &KeySet,
+) -> Result<Vec<(usize, [u8; 64], KeyId)>> {
+    let mut fitting = vec![];
+    for file in files {
+        let mut bytes = vec![];
+        let read = File::open(file).and_then(|f| f.take(limits::SIGNATURE_FILE_BYTES + 1).read_to_end(&mut bytes));
+        read.context(Exit::Unavailable, "signature-unreadable", format!("read {}", file.display()))?;
+        for signature in Signature::parse_file(&bytes).map_err(|e| e.context(file.display()))? {
+            let mut refusal = None;
+            let fits = messages.iter().position(|(_, message)| {
+                keys.verify(message, std::slice::from_ref(&signature)).map_err(|e| refusal = Some(e)).is_ok()
+            });
+            match (fits, refusal) {
+                (Some(at), _) => {
+                    for id in keys.verify(&messages[at].1, std::slice::from_ref(&signature))? {
+                        fitting.push((at, signature.bytes, id));
+                    }
+                }
+                (None, Some(refusal)) => return Err(refusal.context(file.display())),
+                (None, None) => return Err(Error::new(Exit::Internal, "nothing-to-sign", "there is nothing to sign")),
+            }
+        }
+    }
+    Ok(fitting)
+}
+
+/// Writes what is to be signed into `folder`, a file for each architecture: the manifest, byte for byte.
+pub fn payload(reference: &str, folder: &Path, access: &Access) -> Result<Vec<Payload>> {
+    let registry = Registry::open(reference, access, RegistryOperation::Pull)?;
+    read::read(&registry)?.manifests.into_iter().map(|m| Payload::write(folder, m.release, m.raw.to_vec())).collect()
+}
+
+/// What is to be signed for one architecture.
+#[derive(Debug)]
+pub struct Payload {
+    /// What it says.
+    pub release: Release,
+    /// Of the file: the identity of the release.
+    pub digest: Digest,
+    /// The file.
+    pub file: PathBuf,
+}
+
+impl Payload {
+    pub(super) fn write(folder: &Path, release: Release, raw: Vec<u8>) -> Result<Self> {
+        let file = folder.join(format!("{}.json", release.architecture));
+        std::fs::create_dir_all(folder).and_then(|()| std::fs::write(&file, &raw)).context(
+            Exit::CannotWrite,
+            "not-written",
+            format!("write {}", file.display()),
+        )?;
+        Ok(Self { release, digest: Digest::of(&raw), file })
+    }
 }
 
 /// Attaches a signature of `manifest`. What is attached depends on nothing else, and Ed25519 is deterministic: the same key

@@ -141,9 +141,14 @@ fn what_no_device_would_take_is_not_written() {
     refused(&format!("{PUBLISH} --version 1.0.0 --unsigned --also-tag x"), 64);
     refused(&format!("{PUBLISH} --version 1.0.0 --unsigned --board {}", "x".repeat(4097)), 65);
     refused("publish --channel stable --amd64 vmlinuz kubesolo-os.gz --version 1.0.0 --unsigned", 64);
-    // Unsigned, it says so: no signature is named, and an old one does not stay beside it.
+    // Unsigned, it names where its signature will be, and an old one does not stay beside it.
     run(&folder, &format!("{PUBLISH} --version 1.0.0 --key keys/private.pem"));
     run(&folder, &format!("{PUBLISH} --version 1.1.0 --unsigned"));
     let text = String::from_utf8(read(&folder, "www/amd64/latest.json")).unwrap();
-    assert!(!text.contains("sig_url") && !folder.path().join("www/amd64/latest.json.sig").exists());
+    let (_, named) = text.split_once("\"metadata_sig_url\": \"").unwrap();
+    let named = named.split('"').next().unwrap();
+    assert!(!text.contains("vmlinuz_sig_url") && named.starts_with("files/latest.json-"), "{text}");
+    for absent in [named, "latest.json.sig"] {
+        assert!(!folder.path().join("www/amd64").join(absent).exists(), "{absent}");
+    }
 }

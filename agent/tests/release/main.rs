@@ -8,6 +8,7 @@ mod common;
 
 mod access;
 mod docs;
+mod offline;
 mod publish;
 mod signatures;
 mod tools;

@@ -70,32 +70,6 @@ fn a_tag_moves_only_to_what_is_signed() {
 }
 
 #[test]
-fn a_signature_made_elsewhere_is_attached_only_if_it_fits() {
-    let (registry, folder) = (Registry::start(), TempDir::new().unwrap());
-    let (mine, keys) = key(&folder, "mine");
-    let (other, _) = key(&folder, "other");
-    let published = publish(&registry, "1.0.0", &both(&folder), &[]).unwrap();
-    let reference = format!("{}/os@{}", registry.address, published.manifests[1].1);
-    let manifest = registry.read("os", &published.manifests[1].1.to_string());
-    let attach = |reference: &str, signature: &[u8]| {
-        let file = folder.path().join("signature");
-        std::fs::write(&file, signature).unwrap();
-        sign::attach_file(reference, &file, &keys, &access(&registry))
-    };
-    let foreign = attach(&reference, &other.sign(&manifest)).unwrap_err();
-    assert_eq!((foreign.exit, foreign.reason), (Exit::NotAllowed, "signature-unknown-key"));
-    assert_eq!(attach(&reference, b"short").unwrap_err().exit, Exit::Data);
-    let whole = format!("{}/os:stable", registry.address);
-    assert_eq!(attach(&whole, &mine.sign(&manifest)).unwrap_err().reason, "ambiguous");
-    assert!(look(&registry, "os:stable", &keys).unwrap().manifests.iter().all(|m| m.signatures.is_empty()));
-
-    attach(&reference, &mine.sign(&manifest)).unwrap();
-    let found = look(&registry, "os:stable", &keys).unwrap();
-    assert_eq!(found.manifests.iter().map(|m| m.trusted).collect::<Vec<_>>(), [Some(false), Some(true)]);
-    assert_eq!(found.trusted().unwrap_err().exit, Exit::NotAllowed);
-}
-
-#[test]
 fn inspect_tells_whose_signature_is_right() {
     let (registry, folder) = (Registry::start(), TempDir::new().unwrap());
     let (mine, my_keys) = key(&folder, "mine");
@@ -189,4 +163,29 @@ fn keys_are_never_overwritten_and_the_private_one_is_private() {
     assert_eq!(public.trim().len(), 64);
     let id = PrivateKey::load(&hex.join("private.pem")).unwrap().id();
     assert_eq!(KeySet::load(&hex.join("public.hex")).unwrap().ids().collect::<Vec<_>>(), [id]);
+}
+
+#[test]
+fn a_private_key_that_others_can_read_or_that_is_no_file_is_refused() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let folder = TempDir::new().unwrap();
+    let (_, file) = (key(&folder, "key"), folder.path().join("key"));
+    for mode in [0o640, 0o604, 0o620, 0o610, 0o677] {
+        std::fs::set_permissions(&file, std::fs::Permissions::from_mode(mode)).unwrap();
+        let Err(error) = PrivateKey::load(&file) else { panic!("{mode:o} was accepted") };
+        assert_eq!((error.exit, error.reason), (Exit::Config, "key-exposed"));
+        assert!(error.remedy.contains("chmod 600"), "{}", error.remedy);
+    }
+    for mode in [0o600, 0o400] {
+        std::fs::set_permissions(&file, std::fs::Permissions::from_mode(mode)).unwrap();
+        PrivateKey::load(&file).unwrap();
+    }
+    // Whoever gives the key itself is told so, without an echo of it.
+    let pem = std::fs::read_to_string(&file).unwrap();
+    for key in [&["--key", &pem][..], &[&format!("--key={pem}")]] {
+        let ran = run(&[&["sign", "registry.example/os:stable"], key].concat(), &[]);
+        assert_eq!(ran.status.code(), Some(64));
+        let said = text(&ran.stdout) + &text(&ran.stderr);
+        assert!(said.contains("Replace the key") && !said.contains(pem.lines().nth(1).unwrap()), "{said}");
+    }
 }

@@ -98,7 +98,7 @@ fn keys_and_signatures_of_openssl_are_accepted() {
     tool("openssl", dir, &["pkeyutl", "-sign", "-rawin", "-inkey", "o", "-in", "manifest", "-out", "sig"]).unwrap();
     assert_eq!(std::fs::read(dir.join("sig")).unwrap(), key.sign(&manifest));
     let reference = format!("{}/os@{digest}", registry.address);
-    sign::attach_file(&reference, &dir.join("sig"), &keys, &access(&registry)).unwrap();
+    sign::attach_files(&reference, &[dir.join("sig")], &keys, &access(&registry)).unwrap();
     inspect(&reference, Some(&keys), &access(&registry)).unwrap().trusted().unwrap();
 
     // Other kinds of keys are refused, with a word about it.
