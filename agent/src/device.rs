@@ -134,7 +134,9 @@ impl System {
         // The disk below a mapping or an array has the same label as the device above it.
         let below_another = fs::read_dir(sysfs.join("holders")).is_ok_and(|mut holders| holders.next().is_some());
         let floppy = value("MAJOR") == Some("2"); // opening one without a disk in it takes seconds
-        if empty || below_another || floppy {
+        // A boot sector that passes for a partition table, or that of a hybrid disc: it is the disk once more.
+        let all_of_the_disk = fs::read_to_string(sysfs.join("start")).is_ok_and(|start| start.trim() == "0");
+        if empty || below_another || floppy || all_of_the_disk {
             return None;
         }
         Some(Candidate { node: value("DEVNAME")?.to_owned(), part_name: value("PARTNAME").map(str::to_owned) })

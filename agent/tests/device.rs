@@ -270,7 +270,10 @@ fn one_of_several_labels_is_found_and_two_devices_are_ambiguous() {
     let find = || machine.system.find_any(&["CIDATA", "cidata"]);
     assert_eq!(find().unwrap(), None);
     let lower = machine.device("vdb", "", &iso("cidata"));
-    assert_eq!(find().unwrap(), Some(lower));
+    assert_eq!(find().unwrap().as_ref(), Some(&lower));
+    machine.device("vdb1", "PARTN=1\n", &iso("cidata"));
+    fs::write(machine.sysfs("vdb1").join("start"), "0\n").unwrap();
+    assert_eq!(find().unwrap(), Some(lower), "a partition that is all of its disk is not another device");
     machine.device("vdc", "", &iso("CIDATA"));
     assert_eq!(find().unwrap_err().reason, "device-ambiguous");
 }
