@@ -46,22 +46,48 @@ pub(crate) struct Bench<'a> {
 
 impl<'a> Bench<'a> {
     pub(crate) fn build(run: &'a Run) -> Result<Self> {
+        let mut bench = Self::without_disk(run)?;
+        run.write("update.conf", bench.settings("=").as_bytes())?;
+        bench.install()?;
+        Ok(bench)
+    }
+
+    /// A device whose image has no settings; gives them for user-data.
+    pub(crate) fn unconfigured(run: &'a Run) -> Result<(Self, String)> {
+        let mut bench = Self::without_disk(run)?;
+        bench.install()?;
+        let settings = bench.settings(": ");
+        Ok((bench, settings))
+    }
+
+    fn without_disk(run: &'a Run) -> Result<Self> {
         let registry = Registry::start(&run.file("registry"))?;
         let keys = run.file("keys");
         crate::run(Command::new(built(PUBLISHER, BUILD)?).args(["--quiet", "keygen"]).arg(&keys))?;
         let line = Line::open(&registry)?;
-        let mut bench = Self { run, registry, line, disk: Disk { path: run.file("disk.img"), size: Plan::size() } };
-        let conf = format!(
-            "registry={host}/os\nchannel=stable\nplain_http={host}\nauto_rollback_after=1\n",
-            host = bench.line.host_in_device()
-        );
-        run.write("update.conf", conf.as_bytes())?;
-        let initramfs = bench.publish("1.0.0", Flaw::None)?;
-        let manifest = bench.manifest_of_published()?;
+        Ok(Self { run, registry, line, disk: Disk { path: run.file("disk.img"), size: Plan::size() } })
+    }
+
+    /// The settings of the device, with this between key and value.
+    fn settings(&self, is: &str) -> String {
+        let host = self.line.host_in_device();
+        let settings = [
+            ("registry", &*format!("{host}/os")),
+            ("channel", "stable"),
+            ("plain_http", &host),
+            ("auto_rollback_after", "1"),
+        ];
+        settings.iter().map(|(key, value)| format!("{key}{is}{value}\n")).collect()
+    }
+
+    /// Publishes 1.0.0, and builds a disk with it.
+    fn install(&mut self) -> Result<()> {
+        let initramfs = self.publish("1.0.0", Flaw::None)?;
+        let manifest = self.manifest_of_published()?;
         let mut plan = Plan::new(Content { manifest: Some(manifest), ..Content::new(&kernel()?, &initramfs) });
         plan.kernel_args = Some("console=ttyS0,115200n8 quiet panic=1".to_owned());
-        bench.disk = plan.build(&bench.disk.path)?;
-        Ok(bench)
+        self.disk = plan.build(&self.disk.path)?;
+        Ok(())
     }
 
     /// Builds and publishes a signed release; gives its initramfs.
@@ -70,7 +96,10 @@ impl<'a> Bench<'a> {
         let mut build = Command::new(root().join("build/scripts/build-initramfs.sh"));
         build.arg("--test").arg("--agent").arg(built(AGENT, BUILD)?);
         build.args(["--version", version, "--key"]).arg(self.run.file("keys/public.pem"));
-        build.arg("--conf").arg(self.run.file("update.conf"));
+        let conf = self.run.file("update.conf");
+        if conf.exists() {
+            build.arg("--conf").arg(conf);
+        }
         let script = match flaw {
             Flaw::None => None,
             Flaw::Panics => Some((
@@ -170,7 +199,7 @@ impl<'a> Bench<'a> {
 }
 
 /// The script of the second disk ended well.
-fn succeeded(machine: &mut Machine) -> Result<()> {
+pub(crate) fn succeeded(machine: &mut Machine) -> Result<()> {
     let line = machine.wait_for(SCRIPT_ENDED)?;
     if line.contains(&format!("{SCRIPT_ENDED}0")) { Ok(()) } else { Err(format!("{line}\n{}", machine.tail()).into()) }
 }

@@ -2,6 +2,7 @@
 
 pub mod demo;
 pub(crate) mod device;
+mod first_boot;
 mod loader;
 mod stage;
 
@@ -54,6 +55,12 @@ pub const ALL: &[Scenario] = &[
     quick("unhealthy", Uefi, "a release whose health check fails is reverted by its own hook", device::unhealthy),
     quick("commit", Uefi, "a device updates itself from a registry and keeps the release", device::commit),
     quick("commit-bios", Bios, "the same through BIOS", device::commit),
+    quick(
+        "first-boot",
+        Uefi,
+        "a seed configures the agent, which updates only inside its window; --force is for the console",
+        first_boot::seed,
+    ),
     quick("cut-points", Uefi, "whatever a power cut leaves of an update boots a published release", prove::scenario),
     quick(
         "corrupt-kernel",
