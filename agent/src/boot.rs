@@ -37,6 +37,8 @@ pub struct Boot {
     pub known: Known,
     /// KubeSolo OS's old grub.cfg started this boot: it counts down on every boot and knows nothing of `ks_good`.
     pub legacy: bool,
+    /// The kernel command line of this boot; `None` where the slots are folders and nobody named one.
+    pub line: Option<String>,
     /// Keeps the filesystem of the environment mounted where it has to be written through.
     esp: Option<Mounted>,
 }
@@ -51,6 +53,7 @@ impl Boot {
         let slots = Slots::locate(config, &devices)?;
         let folders = are_folders(&slots);
         let (env, esp) = environment(config, &devices)?;
+        let mut kept = None;
         let (booted, known, legacy) = match (told, cmdline) {
             (Some(_), _) if !folders => {
                 return Err(Error::new(
@@ -62,11 +65,11 @@ impl Boot {
             (Some(slot), _) => (Booted::ordinary(slot), Known::Told, false),
             (None, None) if folders => (Booted::ordinary(assumed(&env)?), Known::Assumed, false),
             (None, file) => {
-                let line = CommandLine::parse(&device::command_line(file)?);
+                let line = CommandLine::parse(kept.insert(device::command_line(file)?));
                 (booted(&line)?, Known::CommandLine, legacy(&line))
             }
         };
-        Ok(Self { slots, env, booted, known, legacy, esp })
+        Ok(Self { slots, env, booted, known, legacy, line: kept, esp })
     }
 
     /// Whether the filesystem of the environment is mounted here for writing.

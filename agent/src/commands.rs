@@ -274,6 +274,7 @@ fn log_lifted(lifted: crate::gates::Lifted) {
         ("--force", lifted.force),
         ("--retry-failed", lifted.retry_failed),
         ("--allow-downgrade", lifted.allow_downgrade),
+        ("--ignore-rollout", lifted.ignore_rollout),
         ("--allow-single-copy", lifted.allow_single_copy),
     ] {
         if set {

@@ -7,6 +7,7 @@ use serde::{Serialize, Serializer};
 use crate::config::Config;
 use crate::error::{Error, Exit, Result};
 use crate::release::{Architecture, Digest, Release};
+use crate::rollout::Place;
 use crate::text;
 use crate::zone::Zone;
 
@@ -22,6 +23,9 @@ pub struct Lifted {
     /// Accept an older version, or another release of the running version.
     #[arg(long)]
     pub allow_downgrade: bool,
+    /// Do not wait for this device's wave of a phased rollout.
+    #[arg(long)]
+    pub ignore_rollout: bool,
     /// Go on although U-Boot's environment has one copy, which a power cut in a store may damage.
     #[arg(long)]
     pub allow_single_copy: bool,
@@ -30,7 +34,7 @@ pub struct Lifted {
 /// The verdict of one gate.
 #[derive(Clone, Debug, Serialize)]
 pub struct Gate {
-    /// `maintenance-window`, `channel`, `architecture`, `minimum-version`, `version`, `failed-before`.
+    /// `maintenance-window`, `channel`, `architecture`, and so on: what it looks at.
     pub name: &'static str,
     /// Whether the update may pass.
     pub open: bool,
@@ -62,6 +66,14 @@ impl Gate {
     ) -> Self {
         let closed = Some((exit, remedy.into()));
         Self { name, open: false, reason: Some(reason), message: message.into(), opens_at: None, closed }
+    }
+
+    /// A gate that is open unless something was refused.
+    pub fn unless(name: &'static str, refused: Result<impl Into<String>>) -> Self {
+        match refused {
+            Ok(message) => Self::open(name, message),
+            Err(error) => Self::closed(name, error.exit, error.reason, error.message, error.remedy),
+        }
     }
 
     /// Adds when it opens by itself.
@@ -112,6 +124,37 @@ pub fn window(config: &Config, lifted: Lifted, now: DateTime<Utc>) -> Result<Gat
         None => "This window never opens: set another one, or call `apply --force`.",
     };
     Ok(Gate::closed(name, Exit::NotNow, "window", message, remedy).opening(opens_at))
+}
+
+/// Whether a phased rollout has come to this device, which goes by `id`.
+#[must_use]
+pub fn rollout(
+    config: &Config,
+    id: Option<&str>,
+    lifted: Lifted,
+    (release, digest): (&Release, Digest),
+    now: DateTime<Utc>,
+) -> Gate {
+    let name = "rollout";
+    let Some(rollout) = &release.rollout else { return Gate::open(name, "for all devices at once") };
+    let share = rollout.share(now);
+    let place = id.map(|id| Place::draw(id, digest).shifted(config.wariness));
+    if place.map_or(share == 100, |place| place.is_within(share)) {
+        return Gate::open(name, format!("{share} % of the devices may take it by now"));
+    }
+    let place = place.map_or("has no id yet to draw a place with".to_owned(), |place| format!("stands at {place}"));
+    let message = format!("{share} % of the devices may take it by now, and this one {place} ({})", rollout.waves);
+    if lifted.ignore_rollout {
+        return Gate::open(name, format!("{message}; allowed by --ignore-rollout"));
+    }
+    let opens_at = id.and_then(|id| rollout.opens_at(Place::draw(id, digest).shifted(config.wariness)));
+    let remedy = match opens_at {
+        Some(_) => "Wait for the wave, or call `apply --ignore-rollout`.",
+        None => {
+            "No wave of this release reaches this device: publish it with further waves, or call `apply --ignore-rollout`."
+        }
+    };
+    Gate::closed(name, Exit::NotNow, "rollout", message, remedy).opening(opens_at)
 }
 
 /// What a release is measured against.

@@ -1,25 +1,17 @@
 //! Is this boot healthy? The data partition takes a write, and every executable in `health.d` ends with 0.
 
 use std::fs::{self, OpenOptions};
-use std::io::{Read, Write};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
-use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+use std::time::Duration;
 
-use nix::sys::signal::{Signal, killpg};
-use nix::unistd::Pid;
 use serde::Serialize;
 
-use crate::text;
+use crate::programs;
 
 /// Bytes written, synced and read back on the data partition, as KubeSolo OS's agent does.
 const PROBE: usize = 1024;
-/// Bytes of a check's output that are kept for the message.
-const OUTPUT: u64 = 4096;
-/// How often a running check is looked at.
-const POLL: Duration = Duration::from_millis(20);
 
 /// One check and its verdict.
 #[derive(Clone, Debug, Serialize)]
@@ -37,11 +29,10 @@ pub struct Check {
 #[must_use]
 pub fn run(data: &Path, checks: &Path, budget: Duration) -> Vec<Check> {
     let mut all = vec![verdict("data", data_partition(data))];
-    match executables(checks) {
-        Ok(files) => all.extend(files.iter().map(|file| {
-            let name = file.file_name().unwrap_or_default().to_string_lossy();
-            verdict(&text::shown(&name), executable(file, budget))
-        })),
+    match programs::executables(checks) {
+        Ok(files) => {
+            all.extend(files.iter().map(|file| verdict(&programs::name(file), executable(file, budget))));
+        }
         Err(why) => all.push(verdict("health.d", Err(why))),
     }
     all
@@ -70,75 +61,20 @@ fn data_partition(folder: &Path) -> Result<(), String> {
     }
 }
 
-/// The executables of the folder in the order of their names; a missing folder has none.
-fn executables(folder: &Path) -> Result<Vec<PathBuf>, String> {
-    let why = |cause: std::io::Error| format!("cannot read {}: {cause}", folder.display());
-    let entries = match fs::read_dir(folder) {
-        Err(cause) if cause.kind() == std::io::ErrorKind::NotFound => return Ok(vec![]),
-        other => other.map_err(why)?,
-    };
-    let mut files = vec![];
-    for entry in entries {
-        let path = entry.map_err(why)?.path();
-        let runs = path.metadata().is_ok_and(|m| m.is_file() && m.permissions().mode() & 0o111 != 0);
-        if runs && !path.file_name().is_some_and(|n| n.as_encoded_bytes().starts_with(b".")) {
-            files.push(path);
-        }
-    }
-    files.sort();
-    Ok(files)
-}
-
 fn executable(file: &Path, budget: Duration) -> Result<(), String> {
-    // A file instead of a pipe: a check that prints much, or leaves a child behind, must not block the hook.
-    let mut output = unnamed_file().map_err(|cause| format!("cannot keep its output: {cause}"))?;
-    let handles = output.try_clone().and_then(|out| Ok((out, output.try_clone()?)));
-    let (out, err) = handles.map_err(|cause| format!("cannot keep its output: {cause}"))?;
-    let mut child = Command::new(file)
-        .stdin(Stdio::null())
-        .stdout(out)
-        .stderr(err)
-        .process_group(0)
-        .spawn()
-        .map_err(|cause| format!("cannot start: {cause}"))?;
-    let status = wait(&mut child, budget);
-    let _ = killpg(Pid::from_raw(child.id().cast_signed()), Signal::SIGKILL);
-    match status {
+    let ended = programs::run(file, budget, [("", ""); 0])?;
+    let said = if ended.said.is_empty() { String::new() } else { format!(": {}", ended.said) };
+    match ended.status {
         Some(status) if status.success() => Ok(()),
-        Some(status) => Err(format!("{status}{}", said(&mut output))),
-        None => {
-            let _ = child.wait();
-            Err(format!("not done after {} s{}", budget.as_secs(), said(&mut output)))
-        }
+        Some(status) => Err(format!("{status}{said}")),
+        None => Err(format!("not done after {} s{said}", budget.as_secs())),
     }
-}
-
-fn wait(child: &mut Child, budget: Duration) -> Option<std::process::ExitStatus> {
-    let end = Instant::now() + budget;
-    loop {
-        match child.try_wait() {
-            Ok(Some(status)) => return Some(status),
-            Ok(None) if Instant::now() < end => std::thread::sleep(POLL),
-            _ => return None,
-        }
-    }
-}
-
-fn unnamed_file() -> std::io::Result<fs::File> {
-    use nix::sys::memfd::{MFdFlags, memfd_create};
-    Ok(fs::File::from(memfd_create(c"health-check", MFdFlags::MFD_CLOEXEC)?))
-}
-
-fn said(output: &mut fs::File) -> String {
-    use std::io::Seek;
-    let mut bytes = vec![];
-    let read = output.rewind().and_then(|()| output.take(OUTPUT).read_to_end(&mut bytes));
-    let words = String::from_utf8_lossy(&bytes);
-    if read.is_err() || words.trim().is_empty() { String::new() } else { format!(": {}", text::shown(words.trim())) }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
 
     fn check(folder: &Path, name: &str, script: &str) {
@@ -170,6 +106,23 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         check(folder.path(), "hang", "sleep 600 & echo waiting; sleep 600");
         assert_eq!(verdicts(folder.path())[1].2, "not done after 0 s: waiting");
+    }
+
+    #[test]
+    fn a_check_that_prints_without_end_is_heard_only_at_its_beginning() {
+        let folder = tempfile::tempdir().unwrap();
+        check(folder.path(), "chatty", "yes 0123456789 | head -c 1000000; exit 4");
+        let message = &run(folder.path(), folder.path(), Duration::from_secs(30))[1].message;
+        assert!(message.starts_with("exit status: 4: 0123456789\\n0123") && message.len() < 600, "{message}");
+    }
+
+    #[test]
+    fn what_a_check_leaves_behind_does_not_hold_it_up() {
+        let folder = tempfile::tempdir().unwrap();
+        check(folder.path(), "daemon", "setsid sleep 3 & exit 0");
+        let begin = std::time::Instant::now();
+        assert!(verdicts(folder.path())[1].1);
+        assert!(begin.elapsed() < Duration::from_secs(2));
     }
 
     #[test]

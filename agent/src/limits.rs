@@ -60,6 +60,10 @@ pub const KEYS: usize = 16;
 pub const CONF_BYTES: u64 = 64 * KIB;
 /// Parts of a maintenance window.
 pub const WINDOW_SPANS: usize = 64;
+/// Waves of a phased rollout.
+pub const WAVES: usize = 16;
+/// The last wave of a phased rollout, in hours after the date of the release: a year.
+pub const ROLLOUT_HOURS: u16 = 8760;
 /// A file of a time zone, in bytes.
 pub const ZONE_BYTES: u64 = 64 * KIB;
 /// User-data after unpacking, in bytes.

@@ -4,16 +4,19 @@
 
 use bootenv::grub::Block;
 use bootenv::uboot::{Environment, Format, config as fw_env};
+use chrono::{DateTime, TimeDelta};
 
 use crate::config::{Conf, Config, Overrides};
 use crate::error::{Error, Result};
 use crate::freshness::Statement;
 use crate::json;
 use crate::release::{Latest, Release};
+use crate::rollout::{Rollout, Waves};
 use crate::slot::SlotManifest;
 use crate::source::{artifact, bundle};
 use crate::state::{State, Trust};
 use crate::trust::{self, Signature};
+use crate::zone::Zone;
 
 /// Reads any bytes; true if it accepts them.
 pub type Parser = fn(&[u8]) -> bool;
@@ -36,6 +39,8 @@ pub const ALL: &[(&str, Parser)] = &[
     ("state", state),
     ("trust", failures),
     ("uboot-env", uboot_env),
+    ("waves", waves),
+    ("zone", zone),
 ];
 
 /// The parser of that name.
@@ -179,5 +184,25 @@ fn failures(bytes: &[u8]) -> bool {
     let Some(trust) = told(Trust::parse(bytes)).flatten() else { return false };
     let written = serde_json::to_vec(&trust).unwrap_or_default();
     assert_eq!(told(Trust::parse(&written)).flatten(), Some(trust));
+    true
+}
+
+/// A plan is read as it is shown, and a share only grows.
+fn waves(bytes: &[u8]) -> bool {
+    let Some(waves) = std::str::from_utf8(bytes).ok().and_then(|text| text.parse::<Waves>().ok()) else { return false };
+    assert_eq!(waves.to_string().as_bytes(), bytes);
+    let rollout = Rollout { start: DateTime::UNIX_EPOCH, waves };
+    let shares = (0..9000).step_by(7).map(|hours| rollout.share(DateTime::UNIX_EPOCH + TimeDelta::hours(hours)));
+    assert!(shares.is_sorted_by(|a, b| a <= b && *b <= 100));
+    true
+}
+
+/// A zone tells the time at any time.
+fn zone(bytes: &[u8]) -> bool {
+    let Some(zone) = told(Zone::parse("zone", bytes)) else { return false };
+    for seconds in [0, 1_000_000_000, 1_800_000_000, 4_000_000_000, 200_000_000_000] {
+        let (_, minute) = zone.wall_clock(DateTime::from_timestamp(seconds, 0).unwrap_or_default());
+        assert!(minute < 24 * 60);
+    }
     true
 }

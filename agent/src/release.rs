@@ -6,11 +6,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::str::FromStr;
 
+use chrono::DateTime;
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use sha2::{Digest as _, Sha256};
 
 use crate::error::{Error, Exit, Result};
+use crate::rollout::Rollout;
 use crate::trust::Fingerprint;
 use crate::{json, limits, text};
 
@@ -53,6 +55,9 @@ pub const SECURITY_EPOCH: &str = "io.kubesolo.os.security_epoch";
 pub const REVOKED_KEYS: &str = "io.kubesolo.os.revoked_keys";
 /// The board that the images are made for; absent means any.
 pub const BOARD: &str = "io.kubesolo.os.board";
+/// Which share of the devices may take it how long after its date; absent means all at once. See
+/// [`Waves`](crate::rollout::Waves).
+pub const ROLLOUT: &str = "io.kubesolo.os.rollout";
 /// Size of the unpacked initramfs, decimal, in bytes.
 pub const INITRAMFS_UNPACKED_SIZE: &str = "io.kubesolo.os.initramfs_unpacked_size";
 /// On a signature: first 16 hex digits of the SHA-256 of the raw public key.
@@ -230,6 +235,8 @@ pub struct Release {
     pub board: Option<String>,
     /// In bytes.
     pub initramfs_unpacked_size: Option<u64>,
+    /// `None` means all devices at once.
+    pub rollout: Option<Rollout>,
     /// The kernel image.
     pub kernel: Image,
     /// The compressed initramfs.
@@ -273,10 +280,21 @@ impl Release {
             revoked_keys: text(REVOKED_KEYS).map_or(Ok(BTreeSet::new()), |value| revoked_keys(value))?,
             board: text(BOARD).cloned(),
             initramfs_unpacked_size: number(INITRAMFS_UNPACKED_SIZE)?,
+            rollout: rollout(text(ROLLOUT).map(String::as_str), text(RELEASE_DATE).map(String::as_str))
+                .map_err(|why| malformed(format_args!("annotation {ROLLOUT}: {why}")))?,
             kernel: blob(KERNEL_TYPE, "kernel")?.into(),
             initramfs: blob(INITRAMFS_TYPE, "initramfs")?.into(),
         })
     }
+}
+
+/// A plan counts from the date, and means nothing without one.
+fn rollout(waves: Option<&str>, date: Option<&str>) -> Result<Option<Rollout>, String> {
+    let Some(waves) = waves else { return Ok(None) };
+    let start = date.and_then(|date| DateTime::parse_from_rfc3339(date).ok());
+    let start = start.ok_or("there is no release date, as of RFC 3339, from which it counts")?.to_utc();
+    let waves = waves.parse().map_err(|why| format!("\"{}\": {why}", text::shown(waves)))?;
+    Ok(Some(Rollout { start, waves }))
 }
 
 /// Reads a version: SemVer, with or without a leading `v`.

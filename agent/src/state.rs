@@ -143,6 +143,9 @@ pub struct State {
     /// line, and its tries were counted.
     #[serde(with = "optional_seconds", skip_serializing_if = "Option::is_none")]
     pub link_shown: Option<DateTime<Utc>>,
+    /// Drawn once, for a device without an id of its own; empty until the first run.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub device_id: String,
     /// A server asked not to be asked before this time.
     #[serde(with = "optional_seconds", skip_serializing_if = "Option::is_none")]
     pub not_before: Option<DateTime<Utc>>,
@@ -255,6 +258,7 @@ impl Default for State {
             last_skip: None,
             last_run: None,
             link_shown: None,
+            device_id: String::new(),
             not_before: None,
             trial: None,
             not_started: vec![],
@@ -294,6 +298,28 @@ impl State {
         self.phase = next;
         (self.phase_before, self.attempt_before) = (None, None);
         self.updated_at = Some(now);
+    }
+
+    /// Draws an id for this device if it has none.
+    ///
+    /// # Errors
+    /// 70 when there are no random numbers.
+    pub fn identify(&mut self) -> Result<()> {
+        if self.device_id.is_empty() {
+            self.device_id = (0..4).map(|_| Ok(format!("{:08x}", random()?))).collect::<Result<_>>()?;
+        }
+        Ok(())
+    }
+
+    /// What tells this device from others: the id in the file, as of `machine-id(5)`, else its own; `None` before the
+    /// first run.
+    #[must_use]
+    pub fn device_id(&self, file: &Path) -> Option<String> {
+        let text = std::fs::read_to_string(file).unwrap_or_default();
+        let id = text.trim();
+        let is_id = id.len() == 32 && id.bytes().all(|b| b.is_ascii_hexdigit()) && id.bytes().any(|b| b != b'0');
+        let own = Some(self.device_id.clone()).filter(|id| !id.is_empty());
+        if is_id { Some(id.to_owned()) } else { own }
     }
 
     /// Begins an attempt: the phase is `checking`. What for is told by [`State::aim`] as soon as it is known.

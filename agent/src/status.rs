@@ -6,14 +6,16 @@ use std::path::Path;
 use bootenv::Slot as Id;
 use bootenv::boot::{Files, PowerOn, decide};
 use bootenv::protocol::View;
+use chrono::{DateTime, SecondsFormat, Utc};
 use serde::Serialize;
 
 use crate::boot::{Boot, Known};
 use crate::config::Config;
 use crate::error::Result;
 use crate::memory::Memory;
+use crate::preflight::{self, Safety};
 use crate::slot::{Facts, Slots};
-use crate::state::{Phase, Skip};
+use crate::state::{LastRun, Phase, Skip};
 use crate::trust;
 
 /// The whole report; what cannot be told is absent, and `problems` says why.
@@ -39,6 +41,14 @@ pub struct Status {
     pub last_error: String,
     /// Why the last run did nothing.
     pub last_skip: Option<Skip>,
+    /// How the last run ended.
+    pub last_run: Option<LastRun>,
+    /// A server asked not to be asked before.
+    pub not_before: Option<String>,
+    /// What ends a boot that goes wrong before userspace can; absent where nothing is booted from these slots.
+    pub safety: Option<Safety>,
+    /// When a trial last showed that agent and bootloader use the same environment.
+    pub link_shown: Option<String>,
     /// Releases that failed here: version and digest.
     pub failed: Vec<String>,
     /// What could not be read.
@@ -125,6 +135,10 @@ pub fn find(boot: Result<Boot>, slots: impl FnOnce() -> Result<Slots>, state: &P
         attempt_count: state.attempt_count,
         last_error: state.last_error,
         last_skip: state.last_skip,
+        last_run: state.last_run,
+        not_before: state.not_before.map(rfc3339),
+        safety: None,
+        link_shown: state.link_shown.map(rfc3339),
         failed: trust.failed.iter().map(|f| format!("{} ({}): {}", f.version, f.release, f.reason)).collect(),
         problems,
     };
@@ -161,6 +175,7 @@ impl Status {
         let view = boot.env.view();
         let files = self.describe_slots(&boot.slots, view);
         let booted = boot.booted;
+        self.safety = preflight::safety(boot);
         self.booted = Some(Booted {
             slot: booted.slot.to_string(),
             version: self.slots[booted.slot as usize].version.clone(),
@@ -178,6 +193,10 @@ impl Status {
         let slot = decision.start.map(|start| start.slot.to_string());
         self.next_boot = Some(NextBoot { slot, reason: decision.reason });
     }
+}
+
+fn rfc3339(time: DateTime<Utc>) -> String {
+    time.to_rfc3339_opts(SecondsFormat::Secs, true)
 }
 
 fn at_a_glance(facts: &Facts) -> Files {
@@ -262,6 +281,11 @@ impl fmt::Display for Status {
             let slot = next.slot.as_ref().map_or("nothing".into(), |slot| format!("slot {slot}"));
             writeln!(f, "next boot:    {slot} ({})", next.reason)?;
         }
+        if let Some(safety) = &self.safety {
+            writeln!(f, "on a hang:    {}", safety.words())?;
+            let shown = self.link_shown.as_deref().unwrap_or("not yet, the next trial shows it");
+            writeln!(f, "env link:     {shown}")?;
+        }
         let target = if self.to_version.is_empty() { String::new() } else { format!(" ({})", self.to_version) };
         writeln!(f, "last update:  {}{target}", self.phase)?;
         if !self.last_error.is_empty() {
@@ -269,6 +293,9 @@ impl fmt::Display for Status {
         }
         if let Some(skip) = &self.last_skip {
             writeln!(f, "last skip:    {}", skip.message)?;
+        }
+        if let Some(until) = &self.not_before {
+            writeln!(f, "not before:   {until}, as the server asked")?;
         }
         for failed in &self.failed {
             writeln!(f, "failed:       {failed}")?;

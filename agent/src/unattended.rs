@@ -32,6 +32,7 @@ pub enum Done {
 /// Those of `check`, `apply` and `activate`; 75 while a server wants to be left alone.
 pub fn run(config: &Config, boot: &mut Boot, memory: &mut Memory, clock: &dyn Fn() -> DateTime<Utc>) -> Result<Done> {
     may_ask(memory.state.not_before, clock())?;
+    memory.state.identify()?;
     let lifted = Lifted::default();
     if config.auto == Auto::Check {
         return update::check(config, boot, memory, lifted, clock()).map(Done::Checked);

@@ -8,10 +8,13 @@ use serde::Serialize;
 
 use crate::boot::Boot;
 use crate::config::Config;
+use crate::device::System;
 use crate::error::{Context, Error, Exit, Result};
 use crate::gates::{self, Gate, Lifted};
+use crate::hooks::{self, Question, Step};
 use crate::memory::Memory;
-use crate::progress::Shown;
+use crate::preflight::{self, Machine};
+use crate::progress::{self, Shown};
 use crate::release::{Architecture, Blob, Digest, Release};
 use crate::slot::{Part, SlotManifest};
 use crate::source::{self, Body, Guarded, Offer, Source};
@@ -126,6 +129,9 @@ pub fn check(config: &Config, boot: &Boot, memory: &Memory, lifted: Lifted, now:
     gates.extend(release_gates(config, boot, memory, &running, lifted, (&offer.release, offer.digest)));
     gates.push(copies_gate(boot, lifted));
     gates.push(trial_gate(boot));
+    gates.push(space_gate(boot, &mut *source, &offer));
+    gates.extend(device_gates(config, boot, memory, lifted, (&offer.release, offer.digest), now));
+    gates.push(hooks::gate(config));
     let same = is_running(&running, &offer);
     let closed = gates.iter().find(|gate| !gate.open);
     let (verdict, reason) = match closed {
@@ -230,11 +236,46 @@ fn copies_gate(boot: &Boot, lifted: Lifted) -> Gate {
     }
 }
 
+/// Memory and waves.
+fn device_gates(
+    config: &Config,
+    boot: &Boot,
+    memory: &Memory,
+    lifted: Lifted,
+    offered: (&Release, Digest),
+    now: DateTime<Utc>,
+) -> [Gate; 2] {
+    let id = memory.state.device_id(&config.machine_id_file);
+    [
+        preflight::memory_gate(offered.0, boot, &Machine::find(&System::default())),
+        gates::rollout(config, id.as_deref(), lifted, offered, now),
+    ]
+}
+
+/// Only for a check: `apply` asks the slot itself.
+fn space_gate(boot: &Boot, source: &mut dyn Source, offer: &Offer) -> Gate {
+    let name = "space";
+    let Ok(target) = boot.state().and_then(|state| free_slot(&state, boot.booted.slot)) else {
+        return Gate::open(name, "no slot is free to be looked at");
+    };
+    let place = boot.slots.get(target);
+    if place.manifest().ok().flatten().is_some_and(|content| content.digest == offer.digest) {
+        return Gate::open(name, format!("slot {target} holds it already"));
+    }
+    let mut needed = || -> Result<String> {
+        let [kernel, initramfs] = [source.locate(offer.release.kernel)?, source.locate(offer.release.initramfs)?];
+        let need = kernel.size.saturating_add(initramfs.size);
+        place.check_room(need)?;
+        Ok(format!("slot {target} takes {}", progress::size(need)))
+    };
+    Gate::unless(name, needed())
+}
+
 fn trial_gate(boot: &Boot) -> Gate {
     let name = "trial";
     match boot.state().and_then(|state| free_slot(&state, boot.booted.slot)) {
         Ok(slot) => Gate::open(name, format!("slot {slot} is free")),
-        Err(error) => Gate::closed(name, error.exit, error.reason, error.message, error.remedy),
+        Err(error) => Gate::unless(name, Err::<String, _>(error)),
     }
 }
 
@@ -349,6 +390,7 @@ fn try_apply(
     let keys = trust::required_keys(config)?;
 
     if !what.dry_run {
+        memory.state.identify()?;
         memory.state.begin(format!("{:08x}", state::random()?), now);
         memory.save()?;
     }
@@ -377,6 +419,7 @@ fn try_apply(
     if let Some([kernel, initramfs]) = &images {
         place.check_room(kernel.size.saturating_add(initramfs.size))?;
     }
+    gates::pass(&device_gates(config, boot, memory, what.lifted, (release, digest), now))?;
     if what.dry_run {
         applied.outcome = if staged { "staged" } else { "would-stage" };
         return Ok(applied);
@@ -386,6 +429,10 @@ fn try_apply(
         memory.state.stand_down(now);
         memory.save()?;
         return Ok(applied);
+    }
+    if images.is_some() {
+        let from = running.version.as_ref();
+        hooks::ask(config, &Question { step: Step::Stage, from, to: &release.version, digest })?;
     }
     memory.state.aim(running.version.as_ref(), &release.version, digest);
     if let Some(images) = images {
@@ -500,6 +547,13 @@ pub fn activate(
         applied.trial = Some(env.trial.to_string());
         return Ok(applied);
     }
+    // Not the waves: that was decided when it was fetched, and a share only grows.
+    gates::pass(&[preflight::memory_gate(&release, boot, &Machine::find(&System::default()))])?;
+    if let Some(safety) = preflight::safety(boot) {
+        safety.required()?;
+    }
+    let from = running.version.as_ref();
+    hooks::ask(config, &Question { step: Step::Activate, from, to: &release.version, digest: content.digest })?;
     let id = TrialId(state::random()?.max(1));
     let next = env.activate(boot.booted, id).map_err(|e| Error::new(Exit::NotNow, "trial", e.to_string()))?;
     // Before the store: a trial that is not noted could fail without being remembered.

@@ -41,18 +41,27 @@ impl Zone {
     fn open_in(name: Option<&str>, folder: &Path) -> Result<Self> {
         let Some(name) = name.filter(|name| *name != "UTC") else { return Ok(Self::utc()) };
         let shown = text::shown(name);
-        let found = |rules| Ok(Self { name: shown.clone(), rules: Some(rules) });
         if let Some(bytes) = file(folder, name) {
-            let rules = TimeZone::from_tz_data(&bytes);
-            return rules.map_or_else(|why| Err(unusable(&shown, &format!("its file is damaged: {why}"))), found);
+            return Self::parse(&shown, &bytes);
         }
         let no_files = TimeZoneSettings::new(&[], |_| Err("not a TZ string".into()));
         match no_files.parse_posix_tz(name) {
-            Ok(rules) => found(rules),
+            Ok(rules) => Ok(Self { name: shown, rules: Some(rules) }),
             Err(_) => Err(unusable(
                 &shown,
                 &format!("there is no such zone in {}, and it is not a POSIX TZ string", folder.display()),
             )),
+        }
+    }
+
+    /// Reads the bytes of a zone's file.
+    ///
+    /// # Errors
+    /// 78 when they are damaged.
+    pub fn parse(name: &str, bytes: &[u8]) -> Result<Self> {
+        match TimeZone::from_tz_data(bytes) {
+            Ok(rules) => Ok(Self { name: name.to_owned(), rules: Some(rules) }),
+            Err(why) => Err(unusable(name, &format!("its file is damaged: {}", text::shown(&why.to_string())))),
         }
     }
 

@@ -468,7 +468,12 @@ fn check_shows_every_gate_whatever_an_earlier_one_says() {
         ("minimum-version", false),
         ("version", false),
         ("failed-before", true),
+        ("boot-environment", true),
         ("trial", true),
+        ("space", true),
+        ("memory", true),
+        ("rollout", true),
+        ("pre-update", true),
     ];
     assert_eq!(gates(&check), all.map(|(name, open)| (name.to_owned(), open)));
     assert_eq!((&check["verdict"], &check["reason"]), (&json!("held"), &json!("window")));

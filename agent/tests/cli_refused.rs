@@ -364,7 +364,7 @@ fn an_environment_that_is_no_valid_block_is_refused_and_left_as_it_is() {
     device.set_env(&format!("{basic}env_block=512+1\n"));
     let elsewhere = device.env_bytes();
     refused(&device, &registry, (78, "env-elsewhere"), &["grubenv", "env_block"], Untouched);
-    device.write("cmdline", b"kubesolo.slot=A ks.trial=00000000 ks.proto=1");
+    device.write("cmdline", b"panic=5 kubesolo.slot=A ks.trial=00000000 ks.proto=1");
     device.here(&["healthcheck", "--json"]).refused(78, "env-elsewhere");
     assert_eq!(device.env_bytes(), elsewhere);
     fs::remove_file(device.path("cmdline")).unwrap();

@@ -97,7 +97,7 @@ fn power_on(device: &Device) -> Decision {
     }
     let start = decision.start.expect("something to boot");
     let fallback = start.fallback.map_or(String::new(), |f| format!(" ks.fallback={}", f.as_str()));
-    let line = format!("kubesolo.slot={} ks.trial={}{fallback} ks.proto=1\n", start.slot, start.trial);
+    let line = format!("panic=5 kubesolo.slot={} ks.trial={}{fallback} ks.proto=1\n", start.slot, start.trial);
     device.write("cmdline", line.as_bytes());
     decision
 }

@@ -46,7 +46,7 @@ impl Bench {
             return None;
         };
         let slot_b = PathBuf::from(String::from_utf8(output.stdout).unwrap().trim());
-        device.write("cmdline", b"kubesolo.slot=A ks.trial=00000000 ks.proto=1\n");
+        device.write("cmdline", b"panic=5 kubesolo.slot=A ks.trial=00000000 ks.proto=1\n");
         device.write("grubenv", Block::main(&State::committed(Slot::A)).bytes());
         let registry = Registry::start();
         publish(&registry, "1.0.0", 1);

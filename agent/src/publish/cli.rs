@@ -13,6 +13,7 @@ use super::key::{PrivateKey, PublicFormat};
 use super::registry::Access;
 use super::{Images, Metadata, Options, authorities, date, http};
 use crate::release::Architecture;
+use crate::rollout::Waves;
 use crate::trust::KeySet;
 use crate::{Error, Exit, Result, publish, release};
 
@@ -187,6 +188,9 @@ struct Publish {
     /// the raw key; may be given more than once
     #[arg(long, value_name = "FILE|HEX")]
     revoke_key: Vec<PathBuf>,
+    /// In waves: which share of the devices may take it how many hours after its date
+    #[arg(long, value_name = "5%@0h,25%@24h,100%@72h")]
+    rollout: Option<Waves>,
     /// Another tag to move to the release; may be given more than once
     #[arg(long, value_name = "TAG", conflicts_with = "http")]
     also_tag: Vec<String>,
@@ -464,6 +468,7 @@ fn publish(args: Publish) -> Result<()> {
         security_epoch: args.security_epoch,
         board: args.board,
         revoked_keys: args.revoke_key.iter().map(|key| publish::key::fingerprint(key)).collect::<Result<_>>()?,
+        rollout: args.rollout,
     };
     let images: Vec<Images> = [(Architecture::Amd64, args.amd64), (Architecture::Arm64, args.arm64)]
         .into_iter()

@@ -124,6 +124,7 @@ impl<'a> Tree<'a> {
         put("security_epoch", metadata.security_epoch.map(Into::into));
         put("board", metadata.board.clone().map(Into::into));
         put("revoked_keys", metadata.revoked().map(Into::into));
+        put("rollout", metadata.rollout.as_ref().map(|waves| waves.to_string().into()));
         put("initramfs_unpacked_size", Some(unpacked.into()));
         for (title, image) in [("vmlinuz", &kernel), ("initramfs", &initramfs)] {
             put(&format!("{title}_url"), Some(url(&image.name).into()));

@@ -40,6 +40,8 @@ pub struct Inspected {
     pub security_epoch: u64,
     /// Absent means any.
     pub board: Option<String>,
+    /// Absent means all devices at once.
+    pub rollout: Option<String>,
     /// RFC 3339 if the publisher kept to it.
     pub release_date: Option<String>,
     /// For people.
@@ -81,6 +83,7 @@ pub fn inspect(reference: &str, keys: Option<&KeySet>, access: &Access) -> Resul
             min_compatible_version: release.min_compatible_version.map(|v| v.to_string()),
             security_epoch: release.security_epoch,
             board: release.board,
+            rollout: release.rollout.map(|rollout| rollout.waves.to_string()),
             release_date: release.release_date,
             release_notes: release.release_notes,
             kernel: release.kernel,
@@ -154,6 +157,7 @@ impl fmt::Display for Inspected {
         )?;
         writeln!(f, "  epoch       {}", self.security_epoch)?;
         writeln!(f, "  board       {}", or(&self.board, "any"))?;
+        writeln!(f, "  rollout     {}", or(&self.rollout, "all devices at once"))?;
         writeln!(f, "  date        {}", or(&self.release_date, "not given"))?;
         writeln!(f, "  notes       {}", or(&self.release_notes, "none"))?;
         for (name, image) in [("kernel", &self.kernel), ("initramfs", &self.initramfs)] {

@@ -27,6 +27,7 @@ use sha2::{Digest as _, Sha256};
 use crate::error::{Context as _, Error, Exit, Result};
 use crate::limits;
 use crate::release::{self, Architecture, Blob, Digest, Release};
+use crate::rollout::Waves;
 use crate::trust::{Fingerprint, KeySet};
 use key::PrivateKey;
 use registry::{Access, Registry};
@@ -69,6 +70,8 @@ pub struct Metadata {
     pub board: Option<String>,
     /// Keys that no device shall accept any more once it committed this release.
     pub revoked_keys: BTreeSet<Fingerprint>,
+    /// Which share of the devices may take it how long after its date; absent means all at once.
+    pub rollout: Option<Waves>,
 }
 
 impl Metadata {
@@ -90,6 +93,7 @@ impl Metadata {
             security_epoch: None,
             board: None,
             revoked_keys: BTreeSet::new(),
+            rollout: None,
         }
     }
 }
@@ -217,6 +221,7 @@ impl<'a> Prepared<'a> {
             (release::SECURITY_EPOCH, metadata.security_epoch.map(|epoch| epoch.to_string())),
             (release::BOARD, metadata.board.clone()),
             (release::REVOKED_KEYS, metadata.revoked()),
+            (release::ROLLOUT, metadata.rollout.as_ref().map(ToString::to_string)),
         ];
         annotations.extend(optional.into_iter().filter_map(|(key, value)| Some((key, value?))));
         let manifest = document(&json!({

@@ -25,6 +25,7 @@ pub struct Latest {
     revoked_keys: Option<String>,
     board: Option<String>,
     initramfs_unpacked_size: Option<u64>,
+    rollout: Option<String>,
     vmlinuz_url: Option<String>,
     vmlinuz_sha256: Option<String>,
     vmlinuz_sig_url: Option<String>,
@@ -64,6 +65,7 @@ impl Latest {
             ("architecture", &self.architecture),
             ("release_date", &self.release_date),
             ("board", &self.board),
+            ("rollout", &self.rollout),
             ("revoked_keys", &self.revoked_keys),
             ("vmlinuz_url", &self.vmlinuz_url),
             ("vmlinuz_sha256", &self.vmlinuz_sha256),
@@ -122,6 +124,8 @@ impl Latest {
             revoked_keys,
             board: named(&self.board),
             initramfs_unpacked_size: self.initramfs_unpacked_size,
+            rollout: super::rollout(given(&self.rollout), given(&self.release_date))
+                .map_err(|why| malformed(format_args!("rollout: {why}")))?,
             kernel: image("vmlinuz_sha256", &self.vmlinuz_sha256)?,
             initramfs: image("initramfs_sha256", &self.initramfs_sha256)?,
         })

@@ -57,7 +57,7 @@ fn every_annotation_is_read() {
         m["annotations"] = json!({
             VERSION: "2.0.0", ARCHITECTURE: "amd64", CHANNEL: "edge", MIN_COMPATIBLE_VERSION: "v1.0.0",
             RELEASE_NOTES: "notes", RELEASE_DATE: "2026-01-02T03:04:05Z", SECURITY_EPOCH: "7", BOARD: "board",
-            INITRAMFS_UNPACKED_SIZE: "123456", "io.kubesolo.os.rollout": "not read here", "other": "",
+            INITRAMFS_UNPACKED_SIZE: "123456", ROLLOUT: "5%@0h,100%@72h", "other": "",
         });
     });
     assert_eq!(release.channel.as_deref(), Some("edge"));
@@ -66,6 +66,25 @@ fn every_annotation_is_read() {
     assert_eq!(release.release_date.as_deref(), Some("2026-01-02T03:04:05Z"));
     assert_eq!((release.security_epoch, release.initramfs_unpacked_size), (7, Some(123_456)));
     assert_eq!(release.board.as_deref(), Some("board"));
+    let rollout = release.rollout.unwrap();
+    assert_eq!((rollout.waves.to_string().as_str(), rollout.start.timestamp()), ("5%@0h,100%@72h", 1_767_323_045));
+}
+
+#[test]
+fn waves_are_strict_and_count_from_a_date() {
+    let waves = |waves: &str, date: &str| {
+        let (waves, date) = (waves.to_owned(), date.to_owned());
+        move |m: &mut Value| {
+            m["annotations"][ROLLOUT] = json!(waves);
+            m["annotations"][RELEASE_DATE] = json!(date);
+        }
+    };
+    for (text, date) in [("5%", "2026-01-02T03:04:05Z"), ("5%@0h", ""), ("5%@0h", "2026-01-02"), ("5%@0h", "soon")] {
+        assert!(refused("malformed-manifest", waves(text, date)).contains(ROLLOUT), "{text} {date}");
+    }
+    assert_eq!(accepted(waves("", "soon")).rollout, None, "a date alone is for people");
+    let abroad = accepted(waves("5%@0h", "2026-01-02T05:04:05+02:00")).rollout.unwrap();
+    assert_eq!(abroad.start.timestamp(), 1_767_323_045);
 }
 
 /// The Go publisher writes every annotation, empty if it has no value.

@@ -174,7 +174,8 @@ impl Device {
         self.write("grubenv", block.with(&decision.stored).unwrap().bytes());
         let start = decision.start.expect("something to boot");
         let fallback = start.fallback.map_or(String::new(), |f| format!(" ks.fallback={}", f.as_str()));
-        let line = format!("quiet kubesolo.slot={} ks.trial={}{fallback} ks.proto=1\n", start.slot, start.trial);
+        let line =
+            format!("quiet panic=5 kubesolo.slot={} ks.trial={}{fallback} ks.proto=1\n", start.slot, start.trial);
         self.write("cmdline", line.as_bytes());
         decision
     }
@@ -237,6 +238,13 @@ impl Device {
     pub fn make_unhealthy(&self) {
         let script = "printf '#!/bin/sh\\necho the node is not ready\\nexit 1\\n' >\"$0\" && chmod 755 \"$0\"";
         self.shell(script, Path::new("health.d/10-node"));
+    }
+
+    /// A shell script that can be run.
+    pub fn script(&self, name: &str, script: &str) {
+        let path = self.path(name);
+        self.write("script", format!("#!/bin/sh\n{script}\n").as_bytes());
+        self.shell("cat script >\"$0\" && chmod 755 \"$0\" && rm script", &path);
     }
 
     /// Makes an executable from outside: a program that this process has open for writing, and with it for a moment every

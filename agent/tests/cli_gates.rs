@@ -1,0 +1,199 @@
+//! What can put an update off or refuse it, as the real program meets it.
+#![allow(clippy::unwrap_used)]
+
+mod cli_support;
+mod common;
+
+use std::fs;
+
+use bootenv::Slot;
+use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
+use cli_support::{Device, publish, publish_as};
+use common::registry::Registry;
+use kubesolo_update::publish::Metadata;
+use serde_json::{Value, json};
+
+fn gate(check: &Value, name: &str) -> Value {
+    let found = check["gates"].as_array().unwrap().iter().find(|gate| gate["name"] == name);
+    found.unwrap_or_else(|| panic!("no gate {name} in {check:#}")).clone()
+}
+
+/// Publishes a release with this date and these waves.
+fn in_waves(registry: &Registry, version: &str, salt: u8, date: DateTime<Utc>, waves: &str) {
+    let release_date = date.to_rfc3339_opts(SecondsFormat::Secs, true);
+    let plain = Metadata::new(version.parse().unwrap(), "stable");
+    publish_as(registry, salt, Metadata { release_date, rollout: Some(waves.parse().unwrap()), ..plain }, "os:stable");
+}
+
+#[test]
+fn a_device_waits_for_its_wave_and_says_when_it_comes() {
+    let (registry, device) = (Registry::start(), Device::new());
+    let date = Utc::now() - TimeDelta::hours(1);
+    in_waves(&registry, "1.0.0", 1, date, "5%@0h,25%@24h,100%@72h");
+
+    device.write("conf", b"wariness=100\n");
+    let before = (device.tree("A"), device.tree("B"), device.env_bytes());
+    let error = device.from(&registry, &["run", "--json"]).refused(75, "rollout");
+    assert!(error["message"].as_str().unwrap().contains("5 % of the devices may take it by now"), "{error}");
+    assert_eq!((device.tree("A"), device.tree("B"), device.env_bytes()), before);
+    let check = device.from(&registry, &["check", "--json"]).code(0).json();
+    let last = (date + TimeDelta::hours(72)).to_rfc3339_opts(SecondsFormat::Secs, true);
+    assert_eq!(gate(&check, "rollout")["opens_at"], json!(last));
+    device.from(&registry, &["check"]).code(0).says(&["gate:     closed rollout", "; opens 20"]);
+
+    // A person need not wait.
+    let lifted = device.from(&registry, &["apply", "--ignore-rollout"]).code(0);
+    assert!(lifted.stderr.contains("--ignore-rollout was given"), "{lifted:?}");
+    // What was fetched may be activated: that is no question of waves any more.
+    device.here(&["activate"]).code(0);
+
+    // Canaries go first.
+    let canary = Device::new();
+    canary.write("conf", b"wariness=0\n");
+    canary.from(&registry, &["run"]).code(0).says(&["1.0.0"]);
+}
+
+#[test]
+fn before_its_date_a_release_is_for_nobody_and_when_all_may_take_it_for_the_wary_too() {
+    let registry = Registry::start();
+    let canary = Device::new();
+    canary.write("conf", b"wariness=0\n");
+    in_waves(&registry, "1.0.0", 1, Utc::now() + TimeDelta::hours(3), "5%@0h,100%@72h");
+    canary.from(&registry, &["run", "--json"]).refused(75, "rollout");
+    // No wave reaches the last ones: the rest waits for the next publication.
+    in_waves(&registry, "1.0.0", 1, Utc::now() - TimeDelta::hours(100), "5%@0h,99%@72h");
+    let wary = Device::new();
+    wary.write("conf", b"wariness=100\n");
+    let error = wary.from(&registry, &["run", "--json"]).refused(75, "rollout");
+    assert!(error["remedy"].as_str().unwrap().contains("No wave of this release"), "{error}");
+    in_waves(&registry, "1.0.0", 1, Utc::now() - TimeDelta::hours(100), "5%@0h,100%@72h");
+    wary.from(&registry, &["run"]).code(0);
+    canary.from(&registry, &["run"]).code(0);
+}
+
+/// Moving the tag back stops a rollout: who has not taken the release does not hear of it any more.
+#[test]
+fn publishing_stops_a_rollout() {
+    let (registry, device) = (Registry::start(), Device::new());
+    publish(&registry, "1.0.0", 1);
+    device.write("conf", b"auto=activate\nwariness=100\n");
+    device.from(&registry, &["run"]).code(0);
+    device.power_on();
+    device.here(&["healthcheck"]).code(0);
+    in_waves(&registry, "1.1.0", 2, Utc::now(), "5%@0h,100%@72h");
+    device.from(&registry, &["run", "--json"]).refused(75, "rollout");
+    publish(&registry, "1.0.0", 1);
+    assert_eq!(device.from(&registry, &["run", "--json"]).code(0).json()["outcome"], "up-to-date");
+}
+
+/// Two devices draw differently, one device draws alike: from the machine's id if it has one, else from its own.
+#[test]
+fn a_device_keeps_its_place_from_run_to_run() {
+    let (registry, device) = (Registry::start(), Device::new());
+    in_waves(&registry, "1.0.0", 1, Utc::now(), "0%@0h,100%@9h");
+    let place = |device: &Device, conf: &str| {
+        device.write("conf", conf.as_bytes());
+        let error = device.from(&registry, &["run", "--json"]).refused(75, "rollout");
+        let message = error["message"].as_str().unwrap().to_owned();
+        message.split("stands at ").nth(1).unwrap().to_owned()
+    };
+    device.write("id", b"0123456789abcdef0123456789abcdef\n");
+    device.write("other-id", b"0123456789abcdef0123456789abcde0\n");
+    device.write("no-id", b"uninitialized\n");
+    let [by_id, by_other] = ["id", "other-id"].map(|id| place(&device, &format!("machine_id_file={id}\n")));
+    assert_ne!(by_id, by_other);
+    assert_eq!(place(&Device::new(), &format!("machine_id_file={}\n", device.path("id").display())), by_id);
+    // Without one it draws an id of its own, once.
+    let own = place(&device, "machine_id_file=no-id\n");
+    assert_eq!(place(&device, "machine_id_file=gone\n"), own);
+    assert_ne!(place(&Device::new(), "machine_id_file=gone\n"), own);
+    // A check comes before the first run and must not write anything down.
+    let fresh = Device::new();
+    fresh.write("conf", b"machine_id_file=gone\n");
+    let check = fresh.from(&registry, &["check", "--json"]).code(0).json();
+    assert!(gate(&check, "rollout")["message"].as_str().unwrap().contains("no id yet"), "{check:#}");
+    assert_eq!(fresh.names("S"), [""; 0]);
+}
+
+/// Makes a program of the device's `pre-update.d`.
+fn hook(device: &Device, name: &str, script: &str) {
+    fs::create_dir_all(device.path("hooks")).unwrap();
+    device.write("conf", b"pre_update_dir=hooks\npre_update_timeout=2\n");
+    device.script(&format!("hooks/{name}"), script);
+}
+
+#[test]
+fn programs_can_put_an_update_off_or_refuse_it_before_anything_is_erased() {
+    let (registry, device) = (Registry::start(), Device::new());
+    publish(&registry, "1.0.0", 1);
+    device.from(&registry, &["apply"]).code(0);
+    publish(&registry, "2.0.0", 2);
+    for (script, code, reason, words) in [
+        ("echo 'backup runs \x1b[31m'; exit 75", 75, "hook-later", "10-ask says \"later\": backup runs \\u{1b}[31m"),
+        ("echo no >&2; exit 1", 77, "hook-refused", "exit status: 1: no"),
+        ("kill -9 $$", 77, "hook-refused", "signal: 9"),
+        ("sleep 60", 77, "hook-refused", "no answer within the 2 s"),
+        ("yes", 77, "hook-refused", "no answer within the 2 s"),
+        ("exit 127", 77, "hook-refused", "127"),
+    ] {
+        hook(&device, "10-ask", script);
+        let before = (device.tree("A"), device.tree("B"), device.env_bytes());
+        let error = device.from(&registry, &["apply", "--json"]).refused(code, reason);
+        let message = error["message"].as_str().unwrap();
+        assert!(message.contains(words) && message.len() < 600, "{script}: {message}");
+        assert!(error["remedy"].as_str().unwrap().contains("No slot was touched."), "{error}");
+        assert_eq!((device.tree("A"), device.tree("B"), device.env_bytes()), before, "{script}");
+        assert_eq!(device.phase() == "failed", code == 77, "{script}");
+    }
+    // What cannot even be started says nothing.
+    device.write("hooks/10-ask", b"\x7fELF, but not really");
+    device.from(&registry, &["apply", "--json"]).refused(77, "hook-refused");
+    hook(&device, "10-ask", "exit 0");
+    device.from(&registry, &["apply"]).code(0);
+}
+
+#[test]
+fn programs_are_asked_in_order_with_what_is_about_to_happen_and_only_when_it_is() {
+    let (registry, device) = (Registry::start(), Device::new());
+    publish(&registry, "1.0.0", 1);
+    let note = |name: &str| {
+        format!(
+            "echo {name} $KUBESOLO_UPDATE_STEP ${{KUBESOLO_UPDATE_FROM:-nothing}} $KUBESOLO_UPDATE_TO ${{KUBESOLO_UPDATE_DIGEST%:*}} >>asked"
+        )
+    };
+    hook(&device, "20-second", &note("20-second"));
+    hook(&device, "10-first", &note("10-first"));
+    device.write("hooks/README", b"not a program");
+    let check = device.from(&registry, &["check", "--json"]).code(0).json();
+    assert!(gate(&check, "pre-update")["message"].as_str().unwrap().ends_with("10-first, 20-second"), "{check:#}");
+    device.from(&registry, &["apply", "--dry-run"]).code(0);
+    assert!(!device.path("asked").exists(), "a look sets nothing in motion");
+
+    device.from(&registry, &["apply"]).code(0);
+    device.from(&registry, &["apply"]).code(0); // staged already
+    device.here(&["activate"]).code(0);
+    device.here(&["activate"]).code(0); // activated already
+    let asked = fs::read_to_string(device.path("asked")).unwrap();
+    let expected = ["stage", "activate"]
+        .map(|step| format!("10-first {step} nothing 1.0.0 sha256\n20-second {step} nothing 1.0.0 sha256\n"));
+    assert_eq!(asked, expected.concat());
+}
+
+#[test]
+fn no_trial_begins_that_a_panic_would_never_end() {
+    let (registry, device) = (Registry::start(), Device::new());
+    publish(&registry, "1.0.0", 1);
+    device.from(&registry, &["apply"]).code(0);
+    for line in ["", "panic=0 ", "panic=5 panic=0 "] {
+        device.write("cmdline", format!("{line}kubesolo.slot=A ks.trial=00000000 ks.proto=1\n").as_bytes());
+        let before = (device.tree("A"), device.tree("B"), device.env_bytes());
+        let error = device.here(&["activate", "--json"]).refused(78, "no-panic-timeout");
+        assert!(error["remedy"].as_str().unwrap().contains("panic=5"), "{error}");
+        assert_eq!((device.tree("A"), device.tree("B"), device.env_bytes()), before, "{line}");
+        device.here(&["status"]).code(0).says(&["a panic stays until somebody cuts the power"]);
+    }
+    device.write("cmdline", b"panic=5 kubesolo.slot=A ks.trial=00000000 ks.proto=1\n");
+    device.here(&["status"]).code(0).says(&["a panic reboots after 5 s"]);
+    device.here(&["activate"]).code(0);
+    assert_eq!(device.env().active, Slot::B);
+}
