@@ -10,6 +10,7 @@ pub mod device;
 pub mod env;
 pub mod error;
 pub mod fetch;
+pub mod files;
 pub mod freshness;
 pub mod gates;
 pub mod health;

@@ -12,15 +12,18 @@ use nix::unistd::UnlinkatFlags;
 use sha2::{Digest as _, Sha256};
 
 use crate::error::{Error, Exit, Result};
-use crate::limits;
 use crate::mount::DAMAGED;
 use crate::release::{Blob, Digest};
+use crate::{files, limits};
 
 /// One read of an image, in bytes: few waits for the medium, and little memory. A multiple of every block size that O_DIRECT
 /// asks for.
 const READ_BYTES: usize = 1024 * 1024;
 /// What buffers for O_DIRECT are aligned to: the largest logical block of common media.
 const ALIGNMENT: usize = 4096;
+
+/// Reason of an error in what others could have put there.
+const UNUSABLE: &str = "slot-unusable";
 
 /// What a file is called until it is complete and on the medium.
 pub(super) fn part_name(name: &str) -> String {
@@ -53,6 +56,11 @@ impl Dir {
     fn open(path: &Path, shown: String, own_filesystem: bool) -> Result<Self> {
         let opened = OpenOptions::new().read(true).custom_flags(libc::O_DIRECTORY | libc::O_NOFOLLOW).open(path);
         let file = opened.map_err(|e| unusable(format!("cannot open the slot folder {shown}: {e}")))?;
+        // A filesystem of one's own is mounted where nobody else can look, whoever its maker gave the files to.
+        if !own_filesystem {
+            let meta = file.metadata().map_err(|e| unusable(format!("cannot look at the slot folder {shown}: {e}")))?;
+            files::check_folder(&meta, path, UNUSABLE)?;
+        }
         Ok(Self { file, shown, own_filesystem })
     }
 
@@ -91,7 +99,12 @@ impl Dir {
             Err(e) => return Err(self.unreadable(name, e.desc())),
         };
         match file.metadata() {
-            Ok(meta) if meta.is_file() => Ok(Some(file)),
+            Ok(meta) if meta.is_file() => {
+                if !self.own_filesystem {
+                    files::check(&file, Path::new(&self.at(name)), UNUSABLE)?;
+                }
+                Ok(Some(file))
+            }
             Ok(_) => Err(self.unreadable(name, "it is not a regular file")),
             Err(e) => Err(self.unreadable(name, e)),
         }
@@ -164,7 +177,7 @@ impl Dir {
 }
 
 fn unusable(message: String) -> Error {
-    Error::new(Exit::Config, "slot-unusable", message)
+    Error::new(Exit::Config, UNUSABLE, message)
 }
 
 /// The error for a slot that cannot be written, with what to do about it.

@@ -10,13 +10,16 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Exit, Result};
-use crate::json;
 use crate::replace::{folder_of, replace, sync_folder, with_suffix};
+use crate::{files, json};
 
 /// Longest file that is read, in bytes; what is longer was not written here.
 const FILE_BYTES: u64 = 256 * 1024;
 /// Damaged files that are kept for a person to look at.
 const DAMAGED_KEPT: u32 = 5;
+
+/// Reason of an error in a file that others could have put there.
+const UNUSABLE: &str = "state-unusable";
 
 /// What was found under a name.
 pub(super) enum Found<T> {
@@ -74,21 +77,9 @@ pub(super) fn parse<T: DeserializeOwned>(bytes: &[u8], name: &str, known: u32) -
 }
 
 fn read_bytes(path: &Path) -> Result<Option<Vec<u8>>> {
-    let cannot = |why: &dyn std::fmt::Display| {
-        Error::new(Exit::Config, "state-unusable", format!("cannot read {}: {why}", path.display()))
-    };
-    // O_NONBLOCK: a FIFO of that name must not hold the agent up.
-    let file = match OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(path) {
-        Ok(file) => file,
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(e) if e.raw_os_error() == Some(libc::ELOOP) => return Err(symlink(path)),
-        Err(e) => return Err(cannot(&e)),
-    };
-    if !file.metadata().map_err(|e| cannot(&e))?.is_file() {
-        return Err(cannot(&"it is not a regular file"));
-    }
+    let Some(file) = files::open(path, UNUSABLE)? else { return Ok(None) };
     let mut bytes = vec![];
-    file.take(FILE_BYTES + 1).read_to_end(&mut bytes).map_err(|e| cannot(&e))?;
+    file.take(FILE_BYTES + 1).read_to_end(&mut bytes).map_err(|e| files::not_opened(path, UNUSABLE, &e))?;
     Ok(Some(bytes))
 }
 
@@ -116,21 +107,22 @@ pub(super) fn write(path: &Path, document: &impl Serialize) -> Result<()> {
 /// Opens, and makes if need be, the lock file and the folders above it.
 pub(super) fn open_lock(path: &Path) -> Result<File> {
     let folder = folder_of(path);
-    DirBuilder::new()
-        .recursive(true)
-        .mode(0o755)
-        .create(folder)
-        .map_err(|e| write_error(&format!("make the folder {}", folder.display()), &e))?;
+    let cannot_make = |e: io::Error| write_error(&format!("make the folder {}", folder.display()), &e);
+    DirBuilder::new().recursive(true).mode(0o755).create(folder).map_err(cannot_make)?;
+    files::check_folder(&folder.metadata().map_err(cannot_make)?, folder, UNUSABLE)?;
     let mut options = OpenOptions::new();
-    options.read(true).write(true).create(true).truncate(false).mode(0o644).custom_flags(libc::O_NOFOLLOW);
-    options.open(path).map_err(|e| match e.raw_os_error() {
-        Some(libc::ELOOP) => symlink(path),
-        _ => write_error(&format!("open {}", path.display()), &e),
-    })
+    options.read(true).write(true).create(true).truncate(false).mode(0o644);
+    let file =
+        options.custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(path).map_err(|e| match e.raw_os_error() {
+            Some(libc::ELOOP) => symlink(path),
+            _ => write_error(&format!("open {}", path.display()), &e),
+        })?;
+    files::check(&file, path, UNUSABLE)?;
+    Ok(file)
 }
 
 fn symlink(path: &Path) -> Error {
-    Error::new(Exit::Config, "state-unusable", format!("{} is a symbolic link", path.display()))
+    Error::new(Exit::Config, UNUSABLE, format!("{} is a symbolic link", path.display()))
         .remedy("Put a plain file there, or name the place that it points to with --state.")
 }
 
