@@ -36,12 +36,12 @@ pub fn build_date() -> DateTime<Utc> {
 }
 
 impl Clock {
-    /// The clock of this system. The kernel knows whether it is steered (`adjtimex`), as every NTP client tells it but
-    /// chrony without `rtcsync`.
+    /// The clock of this system, which shows `shown`. The kernel knows whether it is steered (`adjtimex`), as every NTP
+    /// client tells it but chrony without `rtcsync`.
     #[must_use]
-    pub fn system(last_seen: Option<DateTime<Utc>>) -> Self {
+    pub fn system(shown: DateTime<Utc>, last_seen: Option<DateTime<Utc>>) -> Self {
         let synchronised = sys::clock_is_synchronised() || Path::new(TIMESYNC).exists();
-        Self { shown: Utc::now(), synchronised, last_seen }
+        Self { shown, synchronised, last_seen }
     }
 
     /// A synchronised clock that shows `now`.

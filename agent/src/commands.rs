@@ -17,6 +17,7 @@ use crate::health;
 use crate::memory::Memory;
 use crate::progress::size;
 use crate::slot::Slots;
+use crate::state::Trust;
 use crate::trial::{self, Verdict};
 use crate::unattended::{self, Done};
 use crate::update::{self, Applied, Apply, Checked};
@@ -114,7 +115,7 @@ fn run(cli: &Cli) -> Result<u8> {
             let status = status::find(find(), || Slots::locate(&config, &device::System::default()), &cli.state);
             print(cli, &status, || status.to_string());
         }
-        Command::Verify => return verify(cli, &config, &find()?),
+        Command::Verify => return verify(cli, &config, &find()?, &Memory::read(&cli.state)?.trust),
         Command::Check { lifted, .. } => {
             log_lifted(*lifted);
             let checked = update::check(&config, &find()?, &Memory::read(&cli.state)?, *lifted, now)?;
@@ -195,7 +196,7 @@ fn run(cli: &Cli) -> Result<u8> {
         Command::Rollback { reboot } => {
             let mut memory = Memory::lock(&cli.state)?;
             let mut boot = find_to_change(*reboot)?;
-            let back = trial::rollback(&mut boot, &mut memory, now)?;
+            let back = trial::rollback(&config, &mut boot, &mut memory, now)?;
             print(cli, &back, || format!("{}\n", back.message));
             if back.reboot && *reboot {
                 reboot::now("rollback")?;
@@ -303,8 +304,8 @@ fn print(cli: &Cli, data: &impl Serialize, text: impl FnOnce() -> String) {
     }
 }
 
-fn verify(cli: &Cli, config: &Config, boot: &Boot) -> Result<u8> {
-    let slots = status::verify(config, boot);
+fn verify(cli: &Cli, config: &Config, boot: &Boot, trust: &Trust) -> Result<u8> {
+    let slots = status::verify(config, boot, trust);
     let damaged = slots.iter().find(|slot| slot.needed && !slot.holds).map(|slot| {
         Error::new(Exit::Data, "slot-damaged", format!("slot {} does not hold: {}", slot.slot, slot.message))
             .remedy("If it is not the running slot, `kubesolo-update apply` fills it anew.")
@@ -332,6 +333,9 @@ fn show_checked(checked: &Checked) -> String {
             (false, by) => by.join(", "),
         };
         let _ = writeln!(out, "signed:   {by}");
+        if let Some(freshness) = &checked.freshness {
+            let _ = writeln!(out, "latest:   {freshness}");
+        }
         if let Some(notes) = &offered.release_notes {
             let _ = writeln!(out, "notes:    {}", text::shown(notes));
         }

@@ -1,13 +1,12 @@
 //! Settings: command line over `update.conf` over defaults.
 
-use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
-use crate::error::{Context, Error, Exit, Result};
+use crate::error::{Error, Exit, Result};
 use crate::window::Window;
-use crate::{limits, text};
+use crate::{files, limits, text};
 
 /// Where the settings are unless `--conf` says otherwise.
 pub const CONF_FILE: &str = "/etc/kubesolo/update.conf";
@@ -192,6 +191,15 @@ pub struct Config {
     pub pre_update_timeout: Duration,
     /// `pubkey=`: file or folder with the public keys; it is the whole set.
     pub pubkey: Option<PathBuf>,
+    /// `signature_threshold=`: keys that must sign a release, each counted once; 1 unless set.
+    pub signature_threshold: usize,
+    /// `freshness=`: whether statements of freshness are asked for.
+    pub freshness: Freshness,
+    /// `freshness_pubkey=`: file or folder with the keys that sign statements of freshness, and vouch for nothing else; without
+    /// it they are the keys of releases, in the same number.
+    pub freshness_pubkey: Option<PathBuf>,
+    /// `require_fresh=`: install only what a statement of freshness proves to be the latest release.
+    pub require_fresh: bool,
     /// `registry_ca=`: PEM file with more authorities for TLS.
     pub registry_ca: Option<PathBuf>,
     /// `plain_http=`: `host` or `host:port` that are reached without TLS.
@@ -226,18 +234,7 @@ impl Config {
     /// Reads `file` and puts `overrides` over it. A missing file is an empty one.
     pub fn load(file: &Path, overrides: &Overrides) -> Result<Self> {
         let name = file.display().to_string();
-        let mut bytes = vec![];
-        match std::fs::File::open(file) {
-            Ok(f) => {
-                f.take(limits::CONF_BYTES + 1).read_to_end(&mut bytes).context(
-                    Exit::Config,
-                    "bad-config",
-                    format_args!("read {name}"),
-                )?;
-            }
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
-            Err(e) => return Err(e).context(Exit::Config, "bad-config", format_args!("open {name}")),
-        }
+        let bytes = files::read(file, limits::CONF_BYTES, "bad-config")?.unwrap_or_default();
         Self::resolve(&Conf::parse(&bytes, &name)?, overrides)
     }
 
@@ -251,6 +248,10 @@ impl Config {
             (server, registry) => (exclusive(server.as_deref(), registry.as_deref(), "the command line")?, true),
         };
         // A reference on the command line that names a tag is more specific than a tag in the file.
+        if conf.switch("require_fresh")? == Some(true) && conf.value("freshness")? == Some(Freshness::No) {
+            return Err(bad(format!("{}: require_fresh=yes with freshness=no would install nothing", conf.name))
+                .remedy("Remove one of the two."));
+        }
         let own_tag = from_command_line && source.as_ref().is_some_and(names_tag);
         Ok(Self {
             source,
@@ -270,6 +271,10 @@ impl Config {
             pre_update_dir: path(&None, "pre_update_dir").unwrap_or_else(|| DEFAULT_PRE_UPDATE_DIR.into()),
             pre_update_timeout: conf.seconds("pre_update_timeout")?.unwrap_or(DEFAULT_PRE_UPDATE_TIMEOUT),
             pubkey: path(&over.pubkey, "pubkey"),
+            signature_threshold: conf.value::<Threshold>("signature_threshold")?.map_or(1, |threshold| threshold.0),
+            freshness: conf.value("freshness")?.unwrap_or_default(),
+            freshness_pubkey: path(&None, "freshness_pubkey"),
+            require_fresh: conf.switch("require_fresh")?.unwrap_or(false),
             registry_ca: path(&over.registry_ca, "registry_ca"),
             plain_http: if over.plain_http.is_empty() { conf.hosts("plain_http")? } else { over.plain_http.clone() },
             allow_unsigned: conf.switch("allow_unsigned")?.unwrap_or(false),
@@ -331,6 +336,8 @@ pub const KEYS: &[&str] = &[
     "bootenv",
     "channel",
     "data_dir",
+    "freshness",
+    "freshness_pubkey",
     "health_dir",
     "health_timeout",
     "healthcheck_url",
@@ -346,7 +353,9 @@ pub const KEYS: &[&str] = &[
     "pubkey",
     "registry",
     "registry_ca",
+    "require_fresh",
     "server",
+    "signature_threshold",
     "slot_a",
     "slot_b",
     "tag",
@@ -451,6 +460,43 @@ impl Conf {
 
     fn source(&self) -> Result<Option<Origin>> {
         exclusive(self.text("server"), self.text("registry"), &self.name)
+    }
+}
+
+/// Whether statements of freshness are asked for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Freshness {
+    /// With each release that is new here; at every look once one was seen, or `freshness_pubkey` or `require_fresh` is set. So
+    /// a source that has none costs no request while nothing is new.
+    #[default]
+    Auto,
+    /// At every look.
+    Yes,
+    /// Never.
+    No,
+}
+
+impl FromStr for Freshness {
+    type Err = &'static str;
+
+    fn from_str(value: &str) -> Result<Self, &'static str> {
+        match value {
+            "auto" => Ok(Self::Auto),
+            "yes" | "true" | "1" => Ok(Self::Yes),
+            "no" | "false" | "0" => Ok(Self::No),
+            _ => Err("it is neither auto nor yes nor no"),
+        }
+    }
+}
+
+struct Threshold(usize);
+
+impl FromStr for Threshold {
+    type Err = String;
+
+    fn from_str(value: &str) -> Result<Self, String> {
+        let number = value.parse().ok().filter(|number| (1..=limits::KEYS).contains(number));
+        number.map(Self).ok_or_else(|| format!("it is no number from 1 to {}", limits::KEYS))
     }
 }
 

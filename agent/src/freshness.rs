@@ -3,6 +3,8 @@
 //!
 //! `docs/trust.md` has the format.
 
+mod device;
+
 use std::collections::BTreeMap;
 
 use chrono::{DateTime, SecondsFormat, Utc};
@@ -10,7 +12,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Exit, Result};
 use crate::release::{Architecture, Digest};
+use crate::trust::Signature;
 use crate::{json, limits};
+
+pub(crate) use device::REPLAYED;
+pub use device::{Seen, Verdict, Word, gate, look};
 
 /// Media type of a statement, artifact type of what carries it in a registry, and its own `type`.
 pub const STATEMENT_TYPE: &str = "application/vnd.kubesolo.os.freshness.v1+json";
@@ -36,6 +42,15 @@ pub struct Statement {
     pub not_after: DateTime<Utc>,
     /// The latest release for each architecture, by its identity: the digest of its manifest or `latest.json`.
     pub digests: BTreeMap<String, Digest>,
+}
+
+/// A statement as a source has it: bytes, and what was said to be their signatures.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Published {
+    /// The exact bytes.
+    pub statement: Vec<u8>,
+    /// Over these bytes; proven is none.
+    pub signatures: Vec<Signature>,
 }
 
 /// The JSON: these members, each once, and no others.

@@ -4,11 +4,13 @@ use chrono::{DateTime, SecondsFormat, Utc};
 use semver::Version;
 use serde::{Serialize, Serializer};
 
+use crate::clock::Clock;
 use crate::config::Config;
 use crate::error::{Error, Exit, Result};
 use crate::release::{Architecture, Digest, Release};
 use crate::rollout::Place;
 use crate::text;
+use crate::window::Window;
 use crate::zone::Zone;
 
 /// Rules that a person may lift. Each is logged, and none can stand in the settings.
@@ -30,6 +32,9 @@ pub struct Lifted {
     #[arg(long)]
     pub allow_single_copy: bool,
 }
+
+/// Name and reason of the gate that nothing lifts.
+pub const SECURITY_EPOCH: &str = "security-epoch";
 
 /// The verdict of one gate.
 #[derive(Clone, Debug, Serialize)]
@@ -106,9 +111,15 @@ fn seconds<S: Serializer>(time: &Option<DateTime<Utc>>, serializer: S) -> Result
 ///
 /// # Errors
 /// 78 when its zone cannot be used.
-pub fn window(config: &Config, lifted: Lifted, now: DateTime<Utc>) -> Result<Gate> {
+pub fn window(config: &Config, lifted: Lifted, clock: &Clock) -> Result<Gate> {
     let name = "maintenance-window";
     let (window, zone) = (&config.maintenance_window, Zone::open(config.maintenance_zone.as_deref())?);
+    let now = match clock.believed() {
+        _ if *window == Window::default() => return Ok(Gate::open(name, window.to_string())),
+        Ok(now) => now,
+        Err(e) if lifted.force => return Ok(Gate::open(name, format!("{}; allowed by --force", e.message))),
+        Err(e) => return Ok(Gate::closed(name, e.exit, e.reason, e.message, e.remedy)),
+    };
     let (day, minute) = zone.wall_clock(now);
     if window.contains(day, minute) {
         return Ok(Gate::open(name, window.to_string()));
@@ -168,6 +179,8 @@ pub struct Device<'a> {
     pub running_digest: Option<Digest>,
     /// Whether the slots are folders, where an unknown running version does not hold an update back.
     pub folders: bool,
+    /// The highest security epoch that was committed here.
+    pub epoch: u64,
     /// What a person lifted.
     pub lifted: Lifted,
     /// When and why this very release failed before.
@@ -181,6 +194,7 @@ pub fn release(release: &Release, digest: Digest, device: &Device<'_>) -> Vec<Ga
         channel(release, device),
         architecture(release),
         minimum(release, device),
+        security_epoch(release, device),
         version(release, digest, device),
         failed_before(device),
     ]
@@ -236,6 +250,22 @@ fn minimum(release: &Release, device: &Device<'_>) -> Gate {
             "Name the file with the running version by version_file= in the configuration.",
         ),
     }
+}
+
+fn security_epoch(release: &Release, device: &Device<'_>) -> Gate {
+    let (theirs, floor) = (release.security_epoch, device.epoch);
+    if theirs >= floor {
+        return Gate::open(SECURITY_EPOCH, format!("{theirs}, and {floor} was committed here"));
+    }
+    Gate::closed(
+        SECURITY_EPOCH,
+        Exit::NotAllowed,
+        SECURITY_EPOCH,
+        format!(
+            "the release has security epoch {theirs}, and {floor} was committed here: it has holes that are closed"
+        ),
+        "Publish a release of that epoch or a higher one: nothing lifts this rule.",
+    )
 }
 
 fn version(release: &Release, digest: Digest, device: &Device<'_>) -> Gate {

@@ -54,6 +54,8 @@ pub const FRESHNESS_DIGESTS: usize = 16;
 pub const REVOKED_KEYS: usize = 32;
 /// A public key file, in bytes.
 pub const KEY_FILE_BYTES: u64 = 4 * KIB;
+/// A file with the running version, in bytes.
+pub const VERSION_FILE_BYTES: u64 = 4 * KIB;
 /// Keys in a set.
 pub const KEYS: usize = 16;
 /// `update.conf`, in bytes.

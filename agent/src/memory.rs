@@ -3,6 +3,7 @@
 //! The boot environment tells how a trial ended, `state.json` which release it was; this is where both are brought
 //! together, so that a release that failed is never installed again by itself.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use bootenv::Slot as Id;
@@ -10,9 +11,12 @@ use bootenv::protocol::{SlotState, State as EnvState, View};
 use chrono::{DateTime, Utc};
 
 use crate::boot::Boot;
+use crate::clock::Clock;
 use crate::error::{Error, Exit, Result};
+use crate::freshness::Seen;
 use crate::slot::SlotManifest;
 use crate::state::{FailedRelease, Lock, Phase, State, Store, Trial, Trust};
+use crate::trust::Fingerprint;
 
 /// How many releases whose trial never started are kept in mind.
 const NOT_STARTED_KEPT: usize = 8;
@@ -89,6 +93,31 @@ impl Memory {
         self.held()?.save_trust(&self.trust)
     }
 
+    /// Remembers what was committed, and writes it if that is news.
+    ///
+    /// # Errors
+    /// 73 when it cannot be written.
+    pub fn raise(&mut self, epoch: u64, revoked: &BTreeSet<Fingerprint>) -> Result<()> {
+        if self.trust.raise(epoch, revoked) { self.held()?.save_trust(&self.trust) } else { Ok(()) }
+    }
+
+    /// Remembers what a look at the source told: the time, and how far the statements of freshness have come.
+    ///
+    /// # Errors
+    /// 73 when it cannot be written.
+    pub fn keep_look(&mut self, clock: &Clock, freshness: Option<&Seen>) -> Result<()> {
+        let mut news = false;
+        if let Some(time) = clock.to_keep() {
+            self.trust.last_seen = Some(time);
+            news = true;
+        }
+        for serial in freshness.into_iter().flat_map(|seen| &seen.serials) {
+            news |= self.trust.note_serial(serial.clone());
+        }
+        self.state.freshness = freshness.map(|seen| seen.verdict.clone());
+        if news { self.held()?.save_trust(&self.trust) } else { Ok(()) }
+    }
+
     /// The noted trial ended in a failure.
     ///
     /// # Errors
@@ -114,6 +143,9 @@ impl Memory {
             self.state.trial = None;
             match ending(&env, &trial) {
                 Ending::Committed => {
+                    if let Some(proof) = &trial.proof {
+                        self.raise(proof.security_epoch, &proof.revoked_keys)?;
+                    }
                     // What was tried again and proved healthy has not failed any more.
                     if self.trust.forget(&trial.release, &trial.kernel, &trial.initramfs) {
                         self.held()?.save_trust(&self.trust)?;

@@ -278,7 +278,8 @@ impl Slot {
                 }
                 verifier.finish().map_err(|e| e.context(part.file()))
             };
-            let mut vouching = parts.into_iter().map(one).collect::<Result<Vec<_>>>()?;
+            let mut vouching = parts.into_iter().map(one).collect::<Result<Vec<_>>>()?.concat();
+            vouching.sort();
             vouching.dedup();
             Ok(vouching)
         })

@@ -5,6 +5,7 @@ mod file;
 mod history;
 mod trust;
 
+use std::collections::BTreeSet;
 use std::fs::{File, TryLockError};
 use std::io::{Read, Seek, Write};
 use std::path::{Path, PathBuf};
@@ -14,13 +15,14 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
 pub use self::history::{ATTEMPTS_KEPT, Attempt, History};
-pub use self::trust::{FAILED_KEPT, FailedRelease, Trust};
+pub use self::trust::{FAILED_KEPT, FailedRelease, SERIALS_KEPT, Serial, Trust};
 
 use self::file::Found;
 use crate::error::{Context, Error, Exit, Result};
 use crate::release::Digest;
 use crate::replace::folder_of;
-use crate::text;
+use crate::trust::Fingerprint;
+use crate::{freshness, text};
 
 /// Where the state is unless `--state` says otherwise.
 pub const STATE_FILE: &str = "/var/lib/kubesolo/update/state.json";
@@ -156,6 +158,9 @@ pub struct State {
     /// What the last attempt that found all well was offered, so that the next one can tell in one request.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_offer: Option<LastOffer>,
+    /// Whether the last release on offer was the latest.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub freshness: Option<freshness::Verdict>,
     /// Consecutive failed health runs within one boot.
     pub health_failures: u32,
     /// The boot that they were in, by the kernel's boot id.
@@ -222,6 +227,20 @@ pub struct Trial {
     pub initramfs: Digest,
     /// Whether a boot of it was seen.
     pub started: bool,
+    /// What its commit will make permanent; `None` where nobody vouched for the release.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proof: Option<Proof>,
+}
+
+/// What was proven of a release when it was activated.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Proof {
+    /// Of the release.
+    pub security_epoch: u64,
+    /// By the release.
+    pub revoked_keys: BTreeSet<Fingerprint>,
+    /// The keys were those of the image that ran then, not of the settings.
+    pub image_keys: bool,
 }
 
 impl Trial {
@@ -263,6 +282,7 @@ impl Default for State {
             trial: None,
             not_started: vec![],
             last_offer: None,
+            freshness: None,
             health_failures: 0,
             health_boot: String::new(),
         }
@@ -612,18 +632,18 @@ mod seconds {
 }
 
 /// The same, or nothing.
-mod optional_seconds {
+pub(crate) mod optional_seconds {
     use chrono::{DateTime, Utc};
     use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
     #[derive(Serialize, Deserialize)]
     struct Time(#[serde(with = "super::seconds")] DateTime<Utc>);
 
-    pub(super) fn serialize<S: Serializer>(time: &Option<DateTime<Utc>>, serializer: S) -> Result<S::Ok, S::Error> {
+    pub(crate) fn serialize<S: Serializer>(time: &Option<DateTime<Utc>>, serializer: S) -> Result<S::Ok, S::Error> {
         time.map(Time).serialize(serializer)
     }
 
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<DateTime<Utc>>, D::Error> {
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<DateTime<Utc>>, D::Error> {
         Ok(Option::<Time>::deserialize(deserializer)?.map(|time| time.0))
     }
 }

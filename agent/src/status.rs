@@ -10,13 +10,15 @@ use chrono::{DateTime, SecondsFormat, Utc};
 use serde::Serialize;
 
 use crate::boot::{Boot, Known};
+use crate::clock::Clock;
 use crate::config::Config;
 use crate::error::Result;
+use crate::freshness;
 use crate::memory::Memory;
 use crate::preflight::{self, Safety};
 use crate::slot::{Facts, Slots};
-use crate::state::{LastRun, Phase, Skip};
-use crate::trust;
+use crate::state::{LastRun, Phase, Skip, Trust};
+use crate::trust::Standing;
 
 /// The whole report; what cannot be told is absent, and `problems` says why.
 #[derive(Debug, Serialize)]
@@ -49,6 +51,14 @@ pub struct Status {
     pub safety: Option<Safety>,
     /// When a trial last showed that agent and bootloader use the same environment.
     pub link_shown: Option<String>,
+    /// The highest security epoch that was committed here.
+    pub security_epoch: u64,
+    /// What runs has a lower one: the bootloader fell back to it. Nothing that is installed may be so.
+    pub below_security_epoch: bool,
+    /// Keys that count no more, by their ids.
+    pub revoked_keys: Vec<String>,
+    /// Whether the last release on offer was the latest, as far as that is still so.
+    pub freshness: Option<freshness::Verdict>,
     /// Releases that failed here: version and digest.
     pub failed: Vec<String>,
     /// What could not be read.
@@ -139,6 +149,10 @@ pub fn find(boot: Result<Boot>, slots: impl FnOnce() -> Result<Slots>, state: &P
         not_before: state.not_before.map(rfc3339),
         safety: None,
         link_shown: state.link_shown.map(rfc3339),
+        security_epoch: trust.security_epoch,
+        below_security_epoch: false,
+        revoked_keys: trust.revoked_keys.iter().map(|key| key.id().to_string()).collect(),
+        freshness: state.freshness.map(|seen| seen.by_now(&Clock::system(Utc::now(), trust.last_seen))),
         failed: trust.failed.iter().map(|f| format!("{} ({}): {}", f.version, f.release, f.reason)).collect(),
         problems,
     };
@@ -176,6 +190,9 @@ impl Status {
         let files = self.describe_slots(&boot.slots, view);
         let booted = boot.booted;
         self.safety = preflight::safety(boot);
+        let running = boot.slots.get(booted.slot).manifest().ok().flatten();
+        let epoch = running.and_then(|content| content.release().ok()).map_or(0, |release| release.security_epoch);
+        self.below_security_epoch = epoch < self.security_epoch;
         self.booted = Some(Booted {
             slot: booted.slot.to_string(),
             version: self.slots[booted.slot as usize].version.clone(),
@@ -297,6 +314,19 @@ impl fmt::Display for Status {
         if let Some(until) = &self.not_before {
             writeln!(f, "not before:   {until}, as the server asked")?;
         }
+        if self.below_security_epoch {
+            let floor = self.security_epoch;
+            writeln!(
+                f,
+                "warning:      what runs is below security epoch {floor}, which was committed here: update it"
+            )?;
+        }
+        if !self.revoked_keys.is_empty() {
+            writeln!(f, "revoked keys: {}", self.revoked_keys.join(", "))?;
+        }
+        if let Some(freshness) = &self.freshness {
+            writeln!(f, "latest:       {freshness}")?;
+        }
         for failed in &self.failed {
             writeln!(f, "failed:       {failed}")?;
         }
@@ -331,13 +361,13 @@ impl fmt::Display for Verified {
 
 /// Reads both slots from the medium and compares them with their digests and signatures.
 #[must_use]
-pub fn verify(config: &Config, boot: &Boot) -> Vec<Verified> {
+pub fn verify(config: &Config, boot: &Boot, trust: &Trust) -> Vec<Verified> {
     let needed = match boot.env.view() {
         View::Ours(env) => vec![env.active, env.good, boot.booted.slot],
         View::Foreign(foreign) => vec![foreign.active, boot.booted.slot],
         View::Invalid => vec![boot.booted.slot],
     };
-    let keys = trust::keys(config);
+    let standing = Standing::find(config, boot, trust);
     let one = |id: Id| {
         let slot = boot.slots.get(id);
         let (slot_id, needed) = (id.to_string(), needed.contains(&id));
@@ -350,7 +380,7 @@ pub fn verify(config: &Config, boot: &Boot) -> Vec<Verified> {
             }
             Err(error) => return verified(false, None, error.message),
         };
-        match &keys {
+        match standing.as_ref().map(|standing| &standing.keys) {
             Err(error) => verified(true, None, format!("{}, signatures not checked: {error}", content.version)),
             Ok(None) => {
                 verified(true, None, format!("{}, signatures not checked: no key on this device", content.version))

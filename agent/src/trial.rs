@@ -10,11 +10,13 @@ use serde::Serialize;
 use crate::boot::Boot;
 use crate::config::Config;
 use crate::error::{Error, Exit, Result};
+use crate::gates;
 use crate::health::Check;
 use crate::memory::{self, Memory};
 use crate::release::Digest;
 use crate::slot::{Slot, SlotManifest};
 use crate::state::{self, Phase, Trial};
+use crate::trust::{self, Standing};
 
 /// Differs from boot to boot: failed runs count within one.
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
@@ -86,6 +88,7 @@ pub fn note(id: bootenv::TrialId, slot: Id, content: &SlotManifest) -> Trial {
         kernel: content.kernel.digest,
         initramfs: content.initramfs.digest,
         started: false,
+        proof: None,
     }
 }
 
@@ -97,7 +100,7 @@ fn note_content(id: bootenv::TrialId, slot: &Slot) -> Result<Trial> {
     }
     let [kernel, initramfs] = slot.hashes()?.map(|image| image.digest);
     let release = Digest::of(&[kernel.0, initramfs.0].concat());
-    Ok(Trial { id, slot: slot.id, version: "unknown".into(), release, kernel, initramfs, started: false })
+    Ok(Trial { id, slot: slot.id, version: "unknown".into(), release, kernel, initramfs, started: false, proof: None })
 }
 
 /// Judges this boot by its checks.
@@ -122,6 +125,8 @@ pub fn judge(
             View::Invalid => rebuild(boot, memory, healthy, now)?,
         }
     };
+    // Well as it is, such a release would be the last one.
+    let healthy = healthy && !matches!(verdict, Verdict::Reverted | Verdict::Waiting);
     if healthy {
         memory.state.health_failures = 0;
         memory.save()?;
@@ -142,7 +147,23 @@ fn judge_trial(
     now: DateTime<Utc>,
 ) -> Result<(Verdict, String)> {
     let slot = env.active;
+    let mut bad: Vec<_> = checks.iter().filter(|check| !check.passed).map(|check| check.name.clone()).collect();
     if passed(checks) {
+        let proof = memory.state.trial.as_ref().and_then(|trial| trial.proof.as_ref());
+        match trust::locked_out(config, boot, &memory.trust, slot, proof) {
+            Ok(None) => {}
+            Ok(Some(why)) => {
+                revert(boot, memory, env, &why, now)?;
+                let message = format!("slot {slot} is reverted: {why}; slot {} boots next", env.good);
+                return Ok((Verdict::Reverted, message));
+            }
+            Err(error) => {
+                log::error!("{error}");
+                bad.push("keys".into());
+            }
+        }
+    }
+    if bad.is_empty() {
         boot.env.store(&env.commit(boot.booted).map_err(illegal)?)?;
         if let Some(trial) = &memory.state.trial {
             memory.state.not_started.retain(|release| *release != trial.release);
@@ -163,7 +184,6 @@ fn judge_trial(
             if limit == 0 { "the deadline ends the trial".into() } else { format!("run {limit} would revert it") };
         return Ok((Verdict::Waiting, format!("slot {slot} is on trial, failed run {failures}; {rest}")));
     }
-    let bad = checks.iter().filter(|check| !check.passed).map(|check| check.name.as_str()).collect::<Vec<_>>();
     revert(boot, memory, env, &format!("unhealthy: {}", bad.join(", ")), now)?;
     Ok((
         Verdict::Reverted,
@@ -286,8 +306,8 @@ pub struct Back {
 /// the store: a power cut in between must not lose it.
 ///
 /// # Errors
-/// 75 when there is nothing to go back to, 65 when the other slot is damaged, 73 when nothing can be written.
-pub fn rollback(boot: &mut Boot, memory: &mut Memory, now: DateTime<Utc>) -> Result<Back> {
+/// 75 when there is nothing to go back to, 77 when its security epoch is too low, 65 when the other slot is damaged, 73 when nothing can be written.
+pub fn rollback(config: &Config, boot: &mut Boot, memory: &mut Memory, now: DateTime<Utc>) -> Result<Back> {
     settle(boot, memory, now)?;
     let env = boot.state()?;
     let booted = boot.booted.slot;
@@ -314,6 +334,7 @@ pub fn rollback(boot: &mut Boot, memory: &mut Memory, now: DateTime<Utc>) -> Res
         Error::new(Exit::NotNow, "nothing-to-roll-back", format!("cannot roll back: {why}"))
             .remedy("See `kubesolo-update status`.")
     })?;
+    not_below(boot.slots.get(booted.other()), Standing::remembered(config, boot, &memory.trust).epoch)?;
     let previous = note_content(trial, boot.slots.get(booted.other()))?;
     let version = previous.version.clone();
     let left = boot.slots.get(booted).manifest()?;
@@ -324,6 +345,19 @@ pub fn rollback(boot: &mut Boot, memory: &mut Memory, now: DateTime<Utc>) -> Res
     memory.enter(Phase::Activated, now)?;
     let message = format!("{version} in slot {} boots next, on trial\nnext: reboot", booted.other());
     Ok(Back { outcome: "trial-of-previous", reboot: true, message })
+}
+
+/// Nobody goes back behind a hole that was closed here, on purpose or not.
+fn not_below(slot: &Slot, floor: u64) -> Result<()> {
+    let release = slot.manifest()?.map(|content| content.release()).transpose()?;
+    let epoch = release.map_or(0, |release| release.security_epoch);
+    if epoch >= floor {
+        return Ok(());
+    }
+    let message =
+        format!("cannot roll back: slot {} has security epoch {epoch}, and {floor} was committed here", slot.id);
+    Err(Error::new(Exit::NotAllowed, gates::SECURITY_EPOCH, message)
+        .remedy("Apply a later release instead: nothing lifts this rule."))
 }
 
 fn leave(memory: &mut Memory, content: Option<SlotManifest>, why: &str) -> Result<()> {

@@ -5,6 +5,7 @@ use std::time::Duration;
 use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
 
 use crate::boot::Boot;
+use crate::clock::Clock;
 use crate::config::{Auto, Config};
 use crate::error::{Error, Exit, Result};
 use crate::gates::{self, Lifted};
@@ -42,7 +43,7 @@ pub fn run(config: &Config, boot: &mut Boot, memory: &mut Memory, clock: &dyn Fn
         return Ok(Done::Applied(staged));
     }
     let now = clock();
-    gates::pass(&[gates::window(config, lifted, now)?])?;
+    gates::pass(&[gates::window(config, lifted, &Clock::system(now, memory.trust.last_seen))?])?;
     let activated = update::activate(config, boot, memory, lifted, now)?;
     Ok(Done::Applied(Applied { written: staged.written, ..activated }))
 }

@@ -7,9 +7,11 @@ use semver::Version;
 use serde::Serialize;
 
 use crate::boot::Boot;
+use crate::clock::Clock;
 use crate::config::Config;
 use crate::device::System;
-use crate::error::{Context, Error, Exit, Result};
+use crate::error::{Error, Exit, Result};
+use crate::freshness::{Seen, Verdict};
 use crate::gates::{self, Gate, Lifted};
 use crate::hooks::{self, Question, Step};
 use crate::memory::Memory;
@@ -18,9 +20,9 @@ use crate::progress::{self, Shown};
 use crate::release::{Architecture, Blob, Digest, Release};
 use crate::slot::{Part, SlotManifest};
 use crate::source::{self, Body, Guarded, Offer, Source};
-use crate::state::{self, LastOffer, Phase};
-use crate::trust::{KeySet, StreamVerifier};
-use crate::{trial, trust};
+use crate::state::{self, LastOffer, Phase, Trial};
+use crate::trust::{KeySet, Standing, StreamVerifier};
+use crate::{files, freshness, limits, trial, trust};
 
 /// What runs, as far as it can be told.
 #[derive(Debug)]
@@ -44,11 +46,11 @@ impl Running {
         let version = match (&manifest, &config.version_file) {
             (Some(manifest), _) => Some(manifest.version.clone()),
             (None, Some(file)) => {
-                let text = std::fs::read_to_string(file).context(
-                    Exit::Config,
-                    "version-file",
-                    format!("read {}", file.display()),
-                )?;
+                let bytes = files::read(file, limits::VERSION_FILE_BYTES, "version-file")?.ok_or_else(|| {
+                    let message = format!("version_file={}: there is no such file", file.display());
+                    Error::new(Exit::Config, "version-file", message).remedy("Name the file with the running version.")
+                })?;
+                let text = String::from_utf8_lossy(&bytes);
                 Some(crate::release::version(text.trim()).map_err(|e| e.context(file.display()))?)
             }
             (None, None) => None,
@@ -71,6 +73,9 @@ pub struct Checked {
     /// What is on offer.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub offered: Option<Offered>,
+    /// Whether this is the latest release; absent: it was not asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub freshness: Option<Verdict>,
     /// Every gate.
     pub gates: Vec<Gate>,
 }
@@ -121,12 +126,16 @@ fn size(release: &Release) -> Option<u64> {
 /// Whatever makes the offer unreadable or unproven: 65, 69, 77, 78.
 pub fn check(config: &Config, boot: &Boot, memory: &Memory, lifted: Lifted, now: DateTime<Utc>) -> Result<Checked> {
     let running = Running::find(config, boot)?;
-    let keys = trust::keys(config)?;
+    let standing = Standing::find(config, boot, &memory.trust)?;
+    let clock = Clock::system(now, memory.trust.last_seen);
+    let keys = standing.keys.as_ref();
     let mut source = source::open(config)?;
-    let (offer, _) = offered(config, boot, memory, &running, keys.as_ref(), &mut *source).map_err(advised)?;
-    let signed_by = proven(&offer, keys.as_ref())?;
-    let mut gates = vec![gates::window(config, lifted, now)?];
-    gates.extend(release_gates(config, boot, memory, &running, lifted, (&offer.release, offer.digest)));
+    let (offer, _, news) = offered(config, boot, memory, &running, keys, &mut *source).map_err(advised)?;
+    let signed_by = proven(&offer, keys)?;
+    let freshness = freshness::look(config, &memory.trust, &standing, &clock, &mut *source, (&offer, news))?;
+    let mut gates = vec![gates::window(config, lifted, &clock)?];
+    gates.extend(release_gates(config, boot, memory, &running, &standing, lifted, (&offer.release, offer.digest)));
+    gates.push(freshness::gate(config, freshness.as_ref()));
     gates.push(copies_gate(boot, lifted));
     gates.push(trial_gate(boot));
     gates.push(space_gate(boot, &mut *source, &offer));
@@ -135,6 +144,7 @@ pub fn check(config: &Config, boot: &Boot, memory: &Memory, lifted: Lifted, now:
     let same = is_running(&running, &offer);
     let closed = gates.iter().find(|gate| !gate.open);
     let (verdict, reason) = match closed {
+        _ if freshness.as_ref().is_some_and(|seen| seen.refusal().is_some()) => ("held", Some(freshness::REPLAYED)),
         _ if same => ("up-to-date", None),
         Some(gate) if gate.reason == Some("version-unknown") => ("unknown", gate.reason),
         Some(gate) => ("held", gate.reason),
@@ -146,12 +156,13 @@ pub fn check(config: &Config, boot: &Boot, memory: &Memory, lifted: Lifted, now:
         reason,
         running: running.version.map(|v| v.to_string()),
         offered: Some(Offered::of(&offer, signed_by)),
+        freshness: freshness.map(|seen| seen.verdict),
         gates,
     })
 }
 
-/// What is on offer, and the digest of the document that says so. If that is the one from which a slot was filled, the
-/// slot's own copy is as good, and nothing else is fetched.
+/// What is on offer, the digest of the document that says so, and whether it had to be fetched. If the document is the one
+/// from which a slot was filled, the slot's own copy is as good, and nothing else is fetched.
 fn offered(
     config: &Config,
     boot: &Boot,
@@ -159,7 +170,7 @@ fn offered(
     running: &Running,
     keys: Option<&KeySet>,
     source: &mut dyn Source,
-) -> Result<(Offer, Digest)> {
+) -> Result<(Offer, Digest, bool)> {
     let document = source.look()?;
     let same = |content: &SlotManifest| {
         let led_here = LastOffer { document, release: content.digest };
@@ -171,14 +182,13 @@ fn offered(
     };
     let other = || boot.slots.get(boot.booted.slot.other()).manifest().ok().flatten();
     let held = running.manifest.clone().filter(same).or_else(|| other().filter(same)).filter(good);
-    let offer = match held {
-        Some(content) => content.offer(source.origin())?,
-        None => source::offer(source, Architecture::current(), keys)?,
-    };
-    Ok((offer, document))
+    Ok(match held {
+        Some(content) => (content.offer(source.origin())?, document, false),
+        None => (source::offer(source, Architecture::current(), keys)?, document, true),
+    })
 }
 
-/// Which keys signed what the release says about itself: at least one, unless there is no key here, or it is a claim.
+/// Which keys signed what the release says about itself: as many as it takes, unless there is no key here, or it is a claim.
 fn proven(offer: &Offer, keys: Option<&KeySet>) -> Result<Vec<String>> {
     if offer.file_signatures.is_some() {
         log::warn!("legacy_file_signatures=yes: what {} says is a claim; only the images must be signed", offer.origin);
@@ -200,6 +210,7 @@ fn release_gates(
     boot: &Boot,
     memory: &Memory,
     running: &Running,
+    standing: &Standing,
     lifted: Lifted,
     (release, digest): (&Release, Digest),
 ) -> Vec<Gate> {
@@ -208,6 +219,7 @@ fn release_gates(
         running: running.version.as_ref(),
         running_digest: running.manifest.as_ref().map(|m| m.digest),
         folders: boot.folders(),
+        epoch: standing.epoch,
         lifted,
         failed: memory
             .trust
@@ -378,7 +390,8 @@ fn try_apply(
     touched: &mut bool,
 ) -> Result<Applied> {
     // Before any network use: an operator's window also keeps the network quiet.
-    gates::pass(&[gates::window(config, what.lifted, now)?])?;
+    let clock = Clock::system(now, memory.trust.last_seen);
+    gates::pass(&[gates::window(config, what.lifted, &clock)?])?;
     let booted = boot.booted.slot;
     if !what.dry_run {
         trial::settle(boot, memory, now)?;
@@ -387,17 +400,27 @@ fn try_apply(
     let target = free_slot(&env, booted)?;
     gates::pass(&[copies_gate(boot, what.lifted)])?;
     let running = Running::find(config, boot)?;
-    let keys = trust::required_keys(config)?;
+    let standing = Standing::find(config, boot, &memory.trust)?;
+    let keys = standing.required_keys(config)?;
 
     if !what.dry_run {
+        // Before the slot that tells it may be written.
+        memory.raise(standing.epoch, &standing.revoked)?;
         memory.state.identify()?;
         memory.state.begin(format!("{:08x}", state::random()?), now);
         memory.save()?;
     }
     let mut source = source::open(config)?;
-    let (offer, document) = offered(config, boot, memory, &running, keys.as_ref(), &mut *source)?;
+    let (offer, document, news) = offered(config, boot, memory, &running, keys, &mut *source)?;
     let (release, digest) = (&offer.release, offer.digest);
-    let by = proven(&offer, keys.as_ref())?;
+    let by = proven(&offer, keys)?;
+    let freshness = freshness::look(config, &memory.trust, &standing, &clock, &mut *source, (&offer, news))?;
+    if !what.dry_run {
+        memory.keep_look(&clock, freshness.as_ref())?;
+    }
+    if let Some(refusal) = freshness.as_ref().and_then(Seen::refusal) {
+        return Err(refusal);
+    }
     if !by.is_empty() {
         log::info!("{} of {} is signed by {}", release.version, offer.origin, by.join(", "));
     }
@@ -410,7 +433,8 @@ fn try_apply(
         }
         return Ok(Applied::new("up-to-date", (&release.version, digest.to_string()), booted));
     }
-    gates::pass(&release_gates(config, boot, memory, &running, what.lifted, (release, digest)))?;
+    gates::pass(&release_gates(config, boot, memory, &running, &standing, what.lifted, (release, digest)))?;
+    gates::pass(&[freshness::gate(config, freshness.as_ref())])?;
 
     let place = boot.slots.get(target);
     let mut applied = Applied::new("staged", (&release.version, digest.to_string()), target);
@@ -436,7 +460,7 @@ fn try_apply(
     }
     memory.state.aim(running.version.as_ref(), &release.version, digest);
     if let Some(images) = images {
-        write(boot, memory, env, &mut *source, (&offer, images, keys.as_ref()), now, touched)?;
+        write(boot, memory, env, &mut *source, (&offer, images, keys), now, touched)?;
         applied.written = true;
     }
     memory.state.last_offer = seen;
@@ -531,16 +555,19 @@ pub fn activate(
     }
     let content = place.verify()?;
     let release = content.release()?;
-    if let Some(keys) = trust::required_keys(config)? {
+    let standing = Standing::find(config, boot, &memory.trust)?;
+    memory.raise(standing.epoch, &standing.revoked)?;
+    let keys = standing.required_keys(config)?;
+    if let Some(keys) = keys {
         if content.file_signatures.is_some() && !config.legacy_file_signatures {
             let message = format!("what slot {target} holds came from a server that signs only the images");
             return Err(Error::new(Exit::NotAllowed, "signature-missing", message)
                 .remedy("Apply a release that is signed as a whole, or set legacy_file_signatures=yes."));
         }
-        place.vouched(&content, &keys)?;
+        place.vouched(&content, keys)?;
     }
     let running = Running::find(config, boot)?;
-    gates::pass(&release_gates(config, boot, memory, &running, lifted, (&release, content.digest)))?;
+    gates::pass(&release_gates(config, boot, memory, &running, &standing, lifted, (&release, content.digest)))?;
 
     let mut applied = Applied::new("activated", (&release.version, content.digest.to_string()), target);
     if env.on_trial() == Some(target) {
@@ -557,7 +584,8 @@ pub fn activate(
     let id = TrialId(state::random()?.max(1));
     let next = env.activate(boot.booted, id).map_err(|e| Error::new(Exit::NotNow, "trial", e.to_string()))?;
     // Before the store: a trial that is not noted could fail without being remembered.
-    memory.note(trial::note(id, target, &content))?;
+    let proof = trust::proof(config, &content, &release, keys);
+    memory.note(Trial { proof, ..trial::note(id, target, &content) })?;
     boot.env.store(&next)?;
     memory.enter(Phase::Activated, now)?;
     applied.trial = Some(id.to_string());

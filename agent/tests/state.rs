@@ -4,6 +4,7 @@
 #[path = "common/tmpfs.rs"]
 mod tmpfs;
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::PathBuf;
@@ -90,6 +91,7 @@ fn busy() -> State {
         kernel: digest(20),
         initramfs: digest(21),
         started: false,
+        proof: None,
     });
     state.health_failures = 2;
     state
@@ -116,7 +118,7 @@ fn what_is_saved_is_read_again() {
     let (mut state, mut trust) = (busy(), found.trust);
     state.fail(&refusal(), now());
     trust.remember(failed(1));
-    trust.raise_epoch(3);
+    trust.raise(3, &BTreeSet::new());
     lock.save_state(&state).unwrap();
     lock.save_trust(&trust).unwrap();
     for found in [lock.load().unwrap(), place.store().read().unwrap()] {
@@ -256,8 +258,8 @@ fn the_memory_of_failures_is_bounded_and_loses_the_oldest_first() {
 #[test]
 fn the_epoch_never_goes_down() {
     let mut trust = Trust::default();
-    trust.raise_epoch(5);
-    trust.raise_epoch(3);
+    trust.raise(5, &BTreeSet::new());
+    trust.raise(3, &BTreeSet::new());
     assert_eq!(trust.security_epoch, 5);
 }
 

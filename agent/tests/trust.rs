@@ -3,6 +3,7 @@
 
 mod common;
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -11,7 +12,7 @@ use common::{key, key_id, sign};
 use ed25519_dalek::pkcs8::{EncodePublicKey, spki::der::pem::LineEnding};
 use kubesolo_update::error::Exit;
 use kubesolo_update::limits;
-use kubesolo_update::trust::{KeySet, Signature};
+use kubesolo_update::trust::{Fingerprint, KeySet, Signature};
 use proptest::prelude::*;
 use tempfile::TempDir;
 
@@ -224,6 +225,80 @@ fn a_key_vouches_once_however_often_it_signed() {
     assert_eq!(set.verify(MESSAGE, &vec![signature(1, MESSAGE); limits::SIGNATURES + 1]).unwrap_err().exit, Exit::Data);
 }
 
+fn fingerprint(seed: u8) -> Fingerprint {
+    Fingerprint::of(key(seed).verifying_key().as_bytes())
+}
+
+fn revoked(seeds: &[u8]) -> BTreeSet<Fingerprint> {
+    seeds.iter().map(|seed| fingerprint(*seed)).collect()
+}
+
+#[test]
+fn as_many_keys_must_sign_as_the_threshold_says_and_each_counts_once() {
+    let set = set(&[1, 2, 3]).needing(2, &revoked(&[])).unwrap();
+    let by = |seeds: &[u8]| {
+        let signatures: Vec<_> = seeds.iter().map(|seed| signature(*seed, MESSAGE)).collect();
+        set.verify(MESSAGE, &signatures).map(|ids| ids.len()).map_err(|e| {
+            assert_eq!(e.exit, Exit::NotAllowed);
+            e.reason
+        })
+    };
+    assert_eq!(by(&[1, 2]), Ok(2));
+    assert_eq!(by(&[3, 9, 1, 2]), Ok(3));
+    assert_eq!(by(&[1]), Err("signatures-too-few"));
+    assert_eq!(by(&[1, 1, 1]), Err("signatures-too-few"));
+    assert_eq!(by(&[1, 9]), Err("signatures-too-few"));
+    assert_eq!(by(&[9, 8]), Err("signature-unknown-key"));
+    assert_eq!(by(&[]), Err("signature-missing"));
+    // Raw and by cosign, one key is one key.
+    let payload = common::cosign_payload(MESSAGE);
+    let wrapped = Signature { payload: Some(payload.clone()), ..signature(1, &payload) };
+    assert_eq!(
+        set.verify(MESSAGE, &[wrapped.clone(), signature(1, MESSAGE)]).unwrap_err().reason,
+        "signatures-too-few"
+    );
+    assert_eq!(set.verify(MESSAGE, &[wrapped, signature(2, MESSAGE)]).unwrap().len(), 2);
+}
+
+#[test]
+fn a_revoked_key_signs_nothing_any_more() {
+    let set = set(&[1, 2, 3]).needing(1, &revoked(&[1])).unwrap();
+    let reason = |signatures: &[Signature]| set.verify(MESSAGE, signatures).unwrap_err().reason;
+    assert_eq!(reason(&[signature(1, MESSAGE)]), "signature-revoked-key");
+    assert_eq!(reason(&[signature(1, MESSAGE), signature(9, MESSAGE)]), "signature-revoked-key");
+    assert_eq!(reason(&[signature(1, b"another")]), "signature-unknown-key");
+    assert_eq!(set.verify(MESSAGE, &[signature(1, MESSAGE), signature(2, MESSAGE)]).unwrap(), [fingerprint(2).id()]);
+    let set = set.needing(2, &revoked(&[1])).unwrap();
+    assert_eq!(
+        set.verify(MESSAGE, &[signature(1, MESSAGE), signature(2, MESSAGE)]).unwrap_err().reason,
+        "signatures-too-few"
+    );
+}
+
+#[test]
+fn a_threshold_is_met_by_keys_that_are_there_and_not_revoked() {
+    let needing = |threshold, gone: &[u8]| {
+        set(&[1, 2]).needing(threshold, &revoked(gone)).map(|set| set.ids().count()).map_err(|e| (e.exit, e.reason))
+    };
+    assert_eq!(needing(2, &[9]), Ok(2));
+    assert_eq!(needing(1, &[1]), Ok(1));
+    assert_eq!(needing(3, &[]), Err((Exit::Config, "too-few-keys")));
+    assert_eq!(needing(2, &[1]), Err((Exit::NotAllowed, "keys-revoked")));
+    assert_eq!(needing(1, &[1, 2]), Err((Exit::NotAllowed, "keys-revoked")));
+}
+
+#[test]
+fn a_stream_needs_as_many_keys_as_the_whole() {
+    let set = set(&[1, 2, 3]).needing(2, &revoked(&[3])).unwrap();
+    let by = |seeds: &[u8]| {
+        let signatures: Vec<_> = seeds.iter().map(|seed| signature(*seed, MESSAGE)).collect();
+        stream(&set, &signatures, MESSAGE, 7).map(|by| by.split(',').count())
+    };
+    assert_eq!(by(&[2, 1]), Ok(2));
+    assert_eq!(by(&[1, 1]), Err("signatures-too-few"));
+    assert_eq!(by(&[1, 3]), Err("signatures-too-few"));
+}
+
 #[test]
 fn a_payload_of_cosign_vouches_only_for_the_message_that_it_names() {
     let wrapped = |seed: u8, named: &[u8], signed: &[u8]| {
@@ -299,7 +374,7 @@ proptest! {
 fn stream(keys: &KeySet, signatures: &[Signature], message: &[u8], piece: usize) -> Result<String, &'static str> {
     let mut verifier = keys.stream(signatures).map_err(|e| e.reason)?;
     message.chunks(piece).for_each(|piece| verifier.update(piece));
-    verifier.finish().map(|id| id.to_string()).map_err(|e| {
+    verifier.finish().map(|ids| ids.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")).map_err(|e| {
         assert_eq!(e.exit, Exit::NotAllowed, "{e}");
         e.reason
     })

@@ -3,7 +3,7 @@
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
-use super::{cosign, made_for};
+use super::{cosign, made_for, statement};
 use crate::error::{Error, Exit, Result};
 use crate::release::{self, Architecture, Descriptor, Digest, Manifest, Release, SIGNATURE_TYPE};
 use crate::{json, limits, text};
@@ -212,7 +212,7 @@ pub(crate) fn check_size(bytes: &[u8], expected: u64, what: &str) -> Result<()> 
 }
 
 /// Reads bytes as each kind of document that only registries have.
-pub(crate) fn read_as_any(raw: &[u8]) -> [Result<()>; 4] {
+pub(crate) fn read_as_any(raw: &[u8]) -> [Result<()>; 5] {
     [
         Index::parse(raw, "index", limits::INDEX_ENTRIES).map(|index| {
             for architecture in [Architecture::Amd64, Architecture::Arm64] {
@@ -223,6 +223,7 @@ pub(crate) fn read_as_any(raw: &[u8]) -> [Result<()>; 4] {
         Listed::default().add(raw, "list of referrers"),
         attached(raw, Digest([0; 32]), "signature").map(drop),
         cosign::layers(raw, "cosign signatures").map(drop),
+        statement::layers(raw, "statement of freshness").map(drop),
     ]
 }
 

@@ -7,6 +7,7 @@ use reqwest::Url;
 use super::{Body, Offer, Source, made_for};
 use crate::error::{Error, Exit, Result};
 use crate::fetch::{self, BlobBody, Client, Deadline, FetchOptions};
+use crate::freshness::{self, Published};
 use crate::release::{Architecture, Blob, Digest, Image, LATEST_JSON_TYPE, Latest};
 use crate::trust::{FileSignatures, Signature};
 use crate::{limits, text};
@@ -173,6 +174,19 @@ impl Source for HttpSource {
             file_signatures,
             origin: self.origin.clone(),
         })
+    }
+
+    fn freshness(&mut self) -> Result<Option<Published>> {
+        let deadline = self.looked()?.deadline;
+        let url = self.resolve(freshness::FILE)?;
+        let what = format!("statement of freshness {}", fetch::shown(&url));
+        let answer = self.client.document(&url, "application/json", limits::FRESHNESS_BYTES, &what, deadline)?;
+        if matches!(answer.status.as_u16(), 404 | 410) {
+            return Ok(None);
+        }
+        let statement = answer.good(&what)?.body;
+        let signatures = self.signature_file(&self.resolve(&format!("{}.sig", freshness::FILE))?, deadline)?;
+        Ok(Some(Published { statement, signatures }))
     }
 
     fn locate(&mut self, image: Image) -> Result<Blob> {

@@ -7,12 +7,14 @@ mod guarded;
 pub mod http;
 pub mod oci;
 pub(crate) mod reference;
+pub(crate) mod statement;
 
 use bytes::Bytes;
 
 use crate::config::{Config, DEFAULT_TAG, Origin};
 use crate::error::{Error, Exit, Result};
 use crate::fetch::FetchOptions;
+use crate::freshness;
 use crate::release::{Architecture, Blob, Digest, Image, Release};
 use crate::trust::{FileSignatures, KeySet, Signature};
 
@@ -94,6 +96,14 @@ pub trait Source {
     /// 77 when there are some that vouch for something else than devices verify; whatever keeps them from being read.
     fn more_signatures(&mut self, _offer: &Offer) -> Result<Vec<Signature>> {
         Ok(vec![])
+    }
+
+    /// The statement about which release is the latest; `None` if there is none.
+    ///
+    /// # Errors
+    /// Whatever keeps it from being read.
+    fn freshness(&mut self) -> Result<Option<freshness::Published>> {
+        Ok(None)
     }
 
     /// An image of the offered release, with its size; the server is asked for it if the release does not say it.

@@ -9,9 +9,10 @@ use super::artifact::{
     Document, Listed, SIGNATURE_BYTES, attached, check_digest, check_size, choose, index_signed_alone,
     malformed_signature,
 };
-use super::{Body, Offer, Source, cosign, reference};
+use super::{Body, Offer, Source, cosign, reference, statement};
 use crate::error::{Error, Exit, Result};
 use crate::fetch::{self, Answer, BlobBody, Client, Deadline, FetchOptions};
+use crate::freshness::{self, Published};
 use crate::release::{self, Architecture, Blob, Descriptor, Digest, Image, SIGNATURE_TYPE};
 use crate::trust::Signature;
 use crate::{limits, text};
@@ -261,6 +262,36 @@ impl Source for OciSource {
             return Err(index_signed_alone(&self.origin, index, offer.digest));
         }
         Ok(found)
+    }
+
+    /// At three requests and more; one where there is none.
+    fn freshness(&mut self) -> Result<Option<Published>> {
+        let Wanted::Tag(tag) = &self.wanted else { return Ok(None) };
+        let tag = format!("{tag}{}", freshness::TAG_SUFFIX);
+        if !reference::is_tag(&tag) {
+            return Ok(None);
+        }
+        let deadline = self.offered.map_or_else(|| self.client.deadline(), |(_, deadline)| deadline);
+        let what = format!("statement of freshness at tag {tag}");
+        let url = self.url("manifests", &tag);
+        let answer = self.client.document(&url, MANIFESTS, limits::MANIFEST_BYTES, &what, deadline)?;
+        if answer.status == 404 {
+            return Ok(None);
+        }
+        let (statement, signatures) = statement::layers(&answer.good(&what)?.body, &what)?;
+        let fetch = |digest: Digest, limit| {
+            let url = self.url("blobs", &digest.to_string());
+            let bytes = self.client.document(&url, "*/*", limit, &what, deadline)?.good(&what)?.body;
+            check_digest(&bytes, digest, &what)?;
+            Ok::<_, Error>(bytes)
+        };
+        let one = |(digest, key_id)| {
+            let bytes = fetch(digest, SIGNATURE_BYTES)?;
+            let bytes = bytes.try_into().map_err(|_| malformed_signature(&what, "it has not 64 bytes"))?;
+            Ok(Signature { key_id, bytes, payload: None })
+        };
+        let signatures = signatures.into_iter().map(one).collect::<Result<_>>()?;
+        Ok(Some(Published { statement: fetch(statement, limits::FRESHNESS_BYTES)?, signatures }))
     }
 
     fn locate(&mut self, image: Image) -> Result<Blob> {

@@ -1,14 +1,20 @@
 //! `trust.json`: what must not be forgotten, and never goes back.
 
+use std::collections::BTreeSet;
+
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
-use super::seconds;
+use super::{optional_seconds, seconds};
 use crate::error::Result;
 use crate::release::Digest;
+use crate::trust::Fingerprint;
 
 /// Failed releases that are remembered; the oldest is forgotten for one more.
 pub const FAILED_KEPT: usize = 64;
+
+/// Channels and keys whose serials are remembered.
+pub const SERIALS_KEPT: usize = 64;
 
 /// Memory that outlives every attempt.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -17,9 +23,29 @@ pub struct Trust {
     /// Highest security epoch that was ever committed.
     #[serde(default)]
     pub security_epoch: u64,
+    /// Keys that a committed release revoked.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub revoked_keys: BTreeSet<Fingerprint>,
+    /// The highest serial of a statement of freshness, for each channel and key.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub serials: Vec<Serial>,
+    /// The latest time that a synchronised clock showed here.
+    #[serde(default, with = "optional_seconds", skip_serializing_if = "Option::is_none")]
+    pub last_seen: Option<DateTime<Utc>>,
     /// Releases that failed on this device, the oldest first.
     #[serde(default)]
     pub failed: Vec<FailedRelease>,
+}
+
+/// How far the statements of a channel by one key have come.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Serial {
+    /// As the statement names it.
+    pub channel: String,
+    /// Who signed it.
+    pub key: Fingerprint,
+    /// The highest that was seen.
+    pub serial: u64,
 }
 
 /// A release that failed here.
@@ -42,7 +68,14 @@ pub struct FailedRelease {
 
 impl Default for Trust {
     fn default() -> Self {
-        Self { schema: super::SCHEMA, security_epoch: 0, failed: vec![] }
+        Self {
+            schema: super::SCHEMA,
+            security_epoch: 0,
+            revoked_keys: BTreeSet::new(),
+            serials: vec![],
+            last_seen: None,
+            failed: vec![],
+        }
     }
 }
 
@@ -77,8 +110,31 @@ impl Trust {
         self.failed.len() < before
     }
 
-    /// Notes a committed epoch. It never goes down.
-    pub fn raise_epoch(&mut self, epoch: u64) {
+    /// Notes what was committed: an epoch, which never goes down, and revoked keys, which never come back. Whether that was
+    /// news.
+    pub fn raise(&mut self, epoch: u64, revoked: &BTreeSet<Fingerprint>) -> bool {
+        let news = epoch > self.security_epoch || !revoked.is_subset(&self.revoked_keys);
         self.security_epoch = self.security_epoch.max(epoch);
+        self.revoked_keys.extend(revoked);
+        news
+    }
+
+    /// The highest serial seen of a channel's statements by this key.
+    #[must_use]
+    pub fn serial(&self, channel: &str, key: &Fingerprint) -> Option<u64> {
+        self.serials.iter().find(|known| known.channel == channel && known.key == *key).map(|known| known.serial)
+    }
+
+    /// Notes the serial of a statement, the last of which is kept first; the longest unused is forgotten for one more than
+    /// [`SERIALS_KEPT`]. Whether that was news.
+    pub fn note_serial(&mut self, new: Serial) -> bool {
+        let known = self.serial(&new.channel, &new.key);
+        if known.is_some_and(|known| known >= new.serial) {
+            return false;
+        }
+        self.serials.retain(|known| (&known.channel, known.key) != (&new.channel, new.key));
+        self.serials.insert(0, new);
+        self.serials.truncate(SERIALS_KEPT);
+        true
     }
 }

@@ -1,26 +1,30 @@
 //! Ed25519 over a whole image, which is hashed as it passes.
 
+use std::collections::BTreeSet;
+
 use ed25519_dalek::{SignatureError, VerifyingKey};
 
-use super::{KeyId, Signature};
+use super::{Fingerprint, KeyId, KeySet, Signature};
 use crate::error::{Error, Exit, Result};
 use crate::limits;
 
 /// Verifies signatures over bytes as they pass. Each pair of key and signature hashes all of them.
 pub struct StreamVerifier {
-    pairs: Vec<(KeyId, ed25519_dalek::StreamVerifier)>,
+    keys: KeySet,
+    pairs: Vec<(Fingerprint, ed25519_dalek::StreamVerifier)>,
 }
 
 impl StreamVerifier {
-    pub(super) fn new(keys: &[(KeyId, VerifyingKey)], signatures: &[Signature]) -> Result<Self> {
+    pub(super) fn new(set: &KeySet, signatures: &[Signature]) -> Result<Self> {
+        let keys = set.keys();
         if keys.len() * signatures.len() > limits::STREAMED_PAIRS {
             return Err(limits::exceeded("keys times signatures of an image", limits::STREAMED_PAIRS)
                 .remedy("Keep fewer keys on this device, or fewer signatures on the server."));
         }
         let pairs = signatures.iter().flat_map(|signature| keys.iter().map(move |key| (key, signature)));
-        let pairs = pairs.filter_map(|((id, key), signature)| Some((*id, verifier(key, signature).ok()?)));
+        let pairs = pairs.filter_map(|((name, key), signature)| Some((*name, verifier(key, signature).ok()?)));
         let pairs: Vec<_> = pairs.collect();
-        if pairs.is_empty() { Err(invalid()) } else { Ok(Self { pairs }) }
+        if pairs.is_empty() { Err(invalid()) } else { Ok(Self { keys: set.clone(), pairs }) }
     }
 
     /// The next bytes.
@@ -28,14 +32,19 @@ impl StreamVerifier {
         self.pairs.iter_mut().for_each(|(_, verifier)| verifier.update(bytes));
     }
 
-    /// All bytes were given: which key signed them.
+    /// All bytes were given: which keys signed them, as many as it takes.
     ///
     /// # Errors
-    /// 77 when none did.
-    pub fn finish(self) -> Result<KeyId> {
-        let found =
-            self.pairs.into_iter().find_map(|(id, verifier)| verifier.finalize_and_verify().is_ok().then_some(id));
-        found.ok_or_else(invalid)
+    /// 77 when none did, or too few.
+    pub fn finish(self) -> Result<Vec<KeyId>> {
+        let signed = self.pairs.into_iter().filter_map(|(key, v)| v.finalize_and_verify().is_ok().then_some(key));
+        let vouching: BTreeSet<Fingerprint> = signed.collect();
+        let vouching: Vec<_> = vouching.into_iter().collect();
+        match vouching.len() {
+            0 => Err(invalid()),
+            n if n < self.keys.threshold() => Err(self.keys.too_few(&vouching)),
+            _ => Ok(vouching.iter().map(Fingerprint::id).collect()),
+        }
     }
 }
 

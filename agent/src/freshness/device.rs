@@ -1,0 +1,256 @@
+//! What a device makes of a statement of freshness: a verdict, which holds nothing back unless the settings ask for that.
+
+use std::fmt;
+
+use chrono::{DateTime, TimeDelta, Utc};
+use serde::{Deserialize, Serialize};
+
+use super::{Published, Statement};
+use crate::clock::Clock;
+use crate::config::{Config, Freshness};
+use crate::error::{Error, Exit, Result};
+use crate::gates::Gate;
+use crate::release::{Architecture, Digest};
+use crate::source::{Offer, Source};
+use crate::state::{Serial, Trust, optional_seconds};
+use crate::text;
+use crate::trust::{Fingerprint, KeySet, Standing};
+
+/// Name of the gate.
+const NAME: &str = "freshness";
+/// Reason of the only statement that is refused.
+pub(crate) const REPLAYED: &str = "serial-went-back";
+/// How far a publisher's clock may be ahead.
+const AHEAD: TimeDelta = TimeDelta::hours(1);
+
+/// Whether a release is known to be the latest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Word {
+    /// A statement that holds today says so.
+    Fresh,
+    /// There is a later one, or the last statement is too old: somebody may be keeping a later one back.
+    Stale,
+    /// There is no statement that counts, or no clock to measure it with.
+    Unknown,
+}
+
+/// What was found, as of one look at the source.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Verdict {
+    /// The verdict.
+    #[serde(rename = "verdict")]
+    pub word: Word,
+    /// A stable word: why it is not fresh.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// For people.
+    pub message: String,
+    /// Of the statement, if there is one that counts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub serial: Option<u64>,
+    /// Until when it counts.
+    #[serde(default, with = "optional_seconds", skip_serializing_if = "Option::is_none")]
+    pub not_after: Option<DateTime<Utc>>,
+}
+
+impl Verdict {
+    fn new(word: Word, reason: impl Into<Option<&'static str>>, message: impl Into<String>) -> Self {
+        let reason = reason.into().map(str::to_owned);
+        Self { word, reason, message: message.into(), serial: None, not_after: None }
+    }
+
+    fn unknown(reason: &'static str, message: impl Into<String>) -> Self {
+        Self::new(Word::Unknown, reason, message)
+    }
+
+    /// The verdict by now: what was fresh at the last look may be stale.
+    #[must_use]
+    pub fn by_now(self, clock: &Clock) -> Self {
+        match (self.word, self.not_after, clock.believed()) {
+            (Word::Fresh, _, Err(e)) => {
+                Self { word: Word::Unknown, reason: Some(e.reason.into()), message: e.message, ..self }
+            }
+            (Word::Fresh, Some(end), Ok(now)) if now > end => Self::expired(end).with(self.serial, Some(end)),
+            _ => self,
+        }
+    }
+
+    fn expired(end: DateTime<Utc>) -> Self {
+        Self::new(Word::Stale, "expired", format!("the last statement of freshness ended on {}", shown(end)))
+    }
+
+    fn with(self, serial: Option<u64>, not_after: Option<DateTime<Utc>>) -> Self {
+        Self { serial, not_after, ..self }
+    }
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let word = match self.word {
+            Word::Fresh => "fresh",
+            Word::Stale => "stale",
+            Word::Unknown => "unknown",
+        };
+        write!(f, "{word}: {}", self.message)
+    }
+}
+
+fn shown(time: DateTime<Utc>) -> impl fmt::Display {
+    time.format("%Y-%m-%d %H:%M UTC")
+}
+
+/// A verdict, and what is to be remembered of it.
+#[derive(Clone, Debug)]
+pub struct Seen {
+    /// The verdict.
+    pub verdict: Verdict,
+    /// How far the statements of this channel have come with this one, for each key that signed it.
+    pub serials: Vec<Serial>,
+}
+
+/// Asks the source whether what it offers is the latest, where the settings or what was seen before say so. `news`: the offer
+/// had to be fetched, so that one more request costs little.
+///
+/// # Errors
+/// 78 when the keys cannot be used. Whatever is wrong with the statement is a verdict.
+pub fn look(
+    config: &Config,
+    trust: &Trust,
+    standing: &Standing,
+    clock: &Clock,
+    source: &mut dyn Source,
+    (offer, news): (&Offer, bool),
+) -> Result<Option<Seen>> {
+    let channel = config.channel.as_deref().or(offer.release.channel.as_deref());
+    let known = trust.serials.iter().any(|known| channel.is_none_or(|channel| channel == known.channel));
+    let set = config.freshness == Freshness::Yes || config.require_fresh || config.freshness_pubkey.is_some();
+    let expected = set || known;
+    if config.freshness == Freshness::No || !(expected || news) {
+        return Ok(None);
+    }
+    let keys = match &config.freshness_pubkey {
+        // One key that is used by a machine every day is enough, and when it is revoked there is none.
+        Some(place) => KeySet::load(place)?.needing(1, &standing.revoked).ok(),
+        None => standing.keys.clone(),
+    };
+    let seen = match source.freshness() {
+        Ok(None) if !expected => return Ok(None),
+        Ok(None) => Seen::without(Verdict::unknown("no-statement", "the source has no statement of freshness")),
+        Err(e) if !expected => {
+            log::info!("no statement of freshness: {e}");
+            return Ok(None);
+        }
+        Err(e) => Seen::without(Verdict::unknown(e.reason, format!("no statement of freshness: {e}"))),
+        Ok(Some(published)) => judge(&published, keys.as_ref(), trust, clock, channel, offer.digest),
+    };
+    match seen.verdict.word {
+        Word::Fresh => log::info!("{}", seen.verdict.message),
+        Word::Stale | Word::Unknown => log::warn!("{}", seen.verdict.message),
+    }
+    Ok(Some(seen))
+}
+
+impl Seen {
+    fn without(verdict: Verdict) -> Self {
+        Self { verdict, serials: vec![] }
+    }
+
+    /// The refusal of a statement that is older than one seen before: somebody replays it.
+    #[must_use]
+    pub fn refusal(&self) -> Option<Error> {
+        (self.verdict.reason.as_deref() == Some(REPLAYED)).then(|| {
+            Error::new(Exit::NotAllowed, REPLAYED, self.verdict.message.clone()).remedy(
+                "Find out who offers an old statement. If its key counts anew, give it a new key, and revoke the old one.",
+            )
+        })
+    }
+}
+
+/// What a statement says of a release, here and now.
+pub(super) fn judge(
+    published: &Published,
+    keys: Option<&KeySet>,
+    trust: &Trust,
+    clock: &Clock,
+    channel: Option<&str>,
+    digest: Digest,
+) -> Seen {
+    let Some(keys) = keys else {
+        return Seen::without(Verdict::unknown("no-key", "there is no key to verify a statement of freshness with"));
+    };
+    let (statement, by) = match prove(published, keys) {
+        Ok(proven) => proven,
+        Err(e) => return Seen::without(Verdict::unknown(e.reason, e.message)),
+    };
+    let Statement { serial, .. } = statement;
+    let known = by.iter().filter_map(|key| trust.serial(&statement.channel, key)).max();
+    if let Some(known) = known.filter(|known| *known > serial) {
+        let message = format!("the statement of freshness has serial {serial}, and {known} was seen before");
+        return Seen::without(Verdict::new(Word::Stale, REPLAYED, message));
+    }
+    let verdict = measure(&statement, clock, channel, digest).with(Some(serial), Some(statement.not_after));
+    let serials = by.into_iter().map(|key| Serial { channel: statement.channel.clone(), key, serial });
+    Seen { verdict, serials: serials.collect() }
+}
+
+fn prove(published: &Published, keys: &KeySet) -> Result<(Statement, Vec<Fingerprint>)> {
+    // A signature over something else that names these bytes is not of a statement.
+    let plain: Vec<_> = published.signatures.iter().filter(|s| s.payload.is_none()).cloned().collect();
+    let by = keys.vouching(&published.statement, &plain).map_err(|e| {
+        Error::new(e.exit, "statement-not-proven", format!("the statement of freshness does not count: {e}"))
+    })?;
+    Ok((Statement::parse(&published.statement)?, by))
+}
+
+fn measure(statement: &Statement, clock: &Clock, channel: Option<&str>, digest: Digest) -> Verdict {
+    if let Some(channel) = channel.filter(|channel| *channel != statement.channel) {
+        let (theirs, ours) = (text::shown(&statement.channel), text::shown(channel));
+        return Verdict::unknown(
+            "other-channel",
+            format!("the statement of freshness is for {theirs}, not for {ours}"),
+        );
+    }
+    let architecture = Architecture::current();
+    match statement.latest(architecture) {
+        Some(latest) if latest == digest => {}
+        Some(latest) => {
+            let message = format!("the latest release is {latest}, and {digest} is on offer");
+            return Verdict::new(Word::Stale, "not-the-latest", message);
+        }
+        None => {
+            let message = format!("the statement of freshness says nothing about {architecture}");
+            return Verdict::unknown("other-architecture", message);
+        }
+    }
+    match clock.believed() {
+        Err(e) => Verdict::unknown(e.reason, format!("whether this is the latest release is unknown: {e}")),
+        Ok(now) if now + AHEAD < statement.issued => {
+            let message = format!("the clock shows {}, before the statement was made", shown(now));
+            Verdict::unknown("clock", message)
+        }
+        Ok(now) if now > statement.not_after => Verdict::expired(statement.not_after),
+        Ok(_) => Verdict::new(Word::Fresh, None, format!("the latest release until {}", shown(statement.not_after))),
+    }
+}
+
+/// Holds back what is not proven to be the latest, if the settings ask for that, and what somebody replays in any case.
+#[must_use]
+pub fn gate(config: &Config, seen: Option<&Seen>) -> Gate {
+    let Some(seen) = seen else { return Gate::open(NAME, "not asked for") };
+    let message = &seen.verdict.message;
+    if let Some(refusal) = seen.refusal() {
+        return Gate::closed(NAME, refusal.exit, REPLAYED, refusal.message, refusal.remedy);
+    }
+    match seen.verdict.word {
+        Word::Fresh => Gate::open(NAME, message),
+        Word::Stale | Word::Unknown if !config.require_fresh => Gate::open(NAME, format!("warning: {message}")),
+        Word::Stale | Word::Unknown => Gate::closed(
+            NAME,
+            Exit::NotNow,
+            "not-fresh",
+            message,
+            "Publish a new statement of freshness, or set require_fresh=no.",
+        ),
+    }
+}

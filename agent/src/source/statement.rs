@@ -1,0 +1,34 @@
+//! A statement of freshness as a registry keeps it: one manifest, a layer with the statement, a layer for each signature.
+
+use super::artifact::SIGNATURE_BYTES;
+use crate::error::{Error, Exit, Result};
+use crate::freshness::STATEMENT_TYPE;
+use crate::release::{self, Digest, Manifest, SIGNATURE_TYPE};
+use crate::{json, limits};
+
+/// Where the statement is, and where its signatures are, each with the key that it names.
+pub(crate) fn layers(raw: &[u8], what: &str) -> Result<(Digest, Vec<(Digest, Option<String>)>)> {
+    let malformed = |why: &str| Error::new(Exit::Data, "malformed-freshness", format!("{what}: {why}"));
+    let manifest: Manifest = json::parse(raw, what)?;
+    manifest.check()?;
+    if !manifest.is_of_type(STATEMENT_TYPE) {
+        return Err(malformed("it is something else"));
+    }
+    let mut statements = manifest.layers.iter().filter(|layer| layer.media_type == STATEMENT_TYPE);
+    let (Some(statement), None) = (statements.next(), statements.next()) else {
+        return Err(malformed("it has not exactly one statement"));
+    };
+    if statement.size > limits::FRESHNESS_BYTES {
+        return Err(limits::exceeded(what, format_args!("{} bytes", limits::FRESHNESS_BYTES)));
+    }
+    let mut signatures = vec![];
+    for layer in manifest.layers.iter().filter(|layer| layer.media_type == SIGNATURE_TYPE) {
+        if layer.size != SIGNATURE_BYTES {
+            return Err(malformed("a signature has not 64 bytes"));
+        }
+        let id = layer.annotations.get(release::KEY_ID);
+        let id = id.filter(|id| id.len() == 16 && id.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')));
+        signatures.push((layer.digest.parse()?, id.cloned()));
+    }
+    Ok((statement.digest.parse()?, signatures))
+}
