@@ -340,6 +340,11 @@ impl Client {
                 Ok(Some(_)) if !refused => return Err(limits::exceeded(what, format_args!("{limit} bytes")).into()),
                 Err(e) if !refused => return Err(self.unreachable(&e, &url, what)),
                 // What a refusal says matters less than that it is one.
+                Ok(Some(chunk)) => {
+                    let room = limits::ERROR_BODY_BYTES as usize - body.len();
+                    body.extend_from_slice(&chunk[..room]);
+                    break;
+                }
                 _ => break,
             }
         }

@@ -190,6 +190,20 @@ fn the_answer_of_a_token_server_has_a_limit() {
 }
 
 #[test]
+fn of_what_an_error_says_so_many_bytes_are_read_and_no_more() {
+    let world = World::new(10);
+    let said = |body: Vec<u8>| {
+        let server = guarded(&world, move |_, out| reply(out, 403, "", &body));
+        refused(offer(&server), Exit::Unavailable, "access-denied").message
+    };
+    let padded = |size: u64| [vec![b' '; size as usize - 1], b"!".to_vec()].concat();
+    assert!(said(padded(limits::ERROR_BODY_BYTES)).ends_with("answers 403: !"));
+    assert!(said(padded(limits::ERROR_BODY_BYTES + 1)).ends_with("answers 403"));
+    let long = [b"quota exceeded".to_vec(), vec![b' '; 1 << 20]].concat();
+    assert!(said(long).ends_with("answers 403: quota exceeded"), "a long answer is cut, not dropped");
+}
+
+#[test]
 fn a_token_that_is_none_is_a_refused_access() {
     let world = World::new(10);
     for body in ["{}", "{\"token\":\"\"}", "{\"token\":\"a\\nInjected: header\"}", "{\"token\":\"wrong\"}"] {
