@@ -107,6 +107,19 @@ impl Contestant {
         run(Command::new("sh").arg("-euc").arg(script).arg("package").arg(&release.dir).arg(keys).arg(slot)).map(drop)
     }
 
+    /// The agent's command that looks whether anything is new, once a run has filled slot B: that one is said to run.
+    ///
+    /// # Errors
+    /// As [`Contestant::command`].
+    pub fn idle_check(self, course: &Course) -> Result<Vec<String>> {
+        let idle = |word: String| match word.as_str() {
+            "apply" => "check".to_owned(),
+            "A" => "B".to_owned(),
+            _ => word,
+        };
+        Ok(self.command(course)?.into_iter().map(idle).collect())
+    }
+
     /// Its command. The working directory `run` is empty but for the folders `slot`, `other` and `stage`, and `grubenv`.
     ///
     /// # Errors

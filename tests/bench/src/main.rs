@@ -23,6 +23,9 @@ use report::{Field, Row};
 /// Sizes in MiB, with so many rounds that all of it takes about ten minutes.
 const PLAN: [(u64, usize); 3] = [(64, 9), (256, 7), (1024, 3)];
 
+/// How often an idle check is measured.
+const IDLE_CHECKS: usize = 21;
+
 const USAGE: &str = "\
 bench [--docs] [--sizes MIB:ROUNDS,...]   all contestants; --docs puts the result into docs/performance.md
 bench large                               the agent alone, with 5 GiB
@@ -79,7 +82,7 @@ fn bench(docs: bool, plan: &[(u64, usize)]) -> Result<()> {
     let relays = [Relay::open(registry.port)?, Relay::open(web.port)?];
 
     let (present, absent): (Vec<_>, Vec<_>) = ALL.into_iter().partition(|contestant| contestant.missing().is_none());
-    let mut fields = vec![];
+    let (mut fields, mut idle) = (vec![], vec![]);
     for &(mib, rounds) in plan {
         let release = release::make(&www, &keys, &registry.host(), mib)?;
         let course = Course { release: &release, ports: [registry.port, web.port] };
@@ -89,9 +92,7 @@ fn bench(docs: bool, plan: &[(u64, usize)]) -> Result<()> {
         for &contestant in &present {
             println!("{mib} MiB: {}", contestant.name());
             contestant.package(&release, &keys, &run.join("slot"))?;
-            for relay in &relays {
-                relay.take();
-            }
+            relays.iter().for_each(|relay| _ = relay.take());
             go(contestant, &counted, &run)?;
             for (name, digest) in [("vmlinuz", 0), ("kubesolo-os.gz", 1)] {
                 let file = run.join("slot").join(name);
@@ -99,7 +100,7 @@ fn bench(docs: bool, plan: &[(u64, usize)]) -> Result<()> {
                     return Err(format!("{} left another {name}", contestant.name()).into());
                 }
             }
-            let fetched = relays.iter().map(Relay::take).sum();
+            let fetched = relays.iter().map(|relay| relay.take().0).sum();
             rows.push(Row { contestant, fetched, costs: vec![] });
         }
         for round in 1..=rounds {
@@ -109,13 +110,41 @@ fn bench(docs: bool, plan: &[(u64, usize)]) -> Result<()> {
                 rows[at].costs.push(cost);
             }
         }
+        if fields.is_empty() {
+            for agent in [Contestant::Agent(Server::Registry), Contestant::Agent(Server::Web)] {
+                idle.push(idle_check(agent, &course, &counted, &relays, &run)?);
+            }
+        }
         let _ = fs::remove_dir_all(&run);
         fields.push(Field { mib, bytes: release.bytes, rows });
         println!("\n{}", report::table(&fields[fields.len() - 1]));
     }
     let absent: Vec<_> = absent.into_iter().filter_map(|c| Some(format!("{}: {}", c.name(), c.missing()?))).collect();
     absent.iter().for_each(|absent| println!("not measured: {absent}"));
-    report::write(&fields, &absent, docs)
+    idle.iter().for_each(|idle| println!("{idle}"));
+    report::write(&fields, &idle, &absent, docs)
+}
+
+/// What a device pays that has what is on offer: asked again and again, this is most of what it ever pays.
+fn idle_check(
+    agent: Contestant,
+    course: &Course,
+    counted: &Course,
+    relays: &[Relay; 2],
+    run: &Path,
+) -> Result<report::Idle> {
+    go(agent, course, run)?;
+    let log = run.with_extension("log");
+    relays.iter().for_each(|relay| _ = relay.take());
+    measure::below(&agent.idle_check(counted)?, &log)?;
+    let said = fs::read_to_string(&log)?;
+    if !said.contains("up-to-date") {
+        return Err(format!("a check of what runs already is not idle:\n{said}").into());
+    }
+    let (fetched, requests) = relays.iter().map(Relay::take).fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1));
+    let command = agent.idle_check(course)?;
+    let costs = (0..IDLE_CHECKS).map(|_| measure::below(&command, &log)).collect::<Result<_>>()?;
+    Ok(report::Idle { contestant: agent, fetched, requests, costs })
 }
 
 /// One run from a clean start.

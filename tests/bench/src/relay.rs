@@ -13,6 +13,7 @@ pub struct Relay {
     /// The port.
     pub port: u16,
     carried: Arc<AtomicU64>,
+    asked: Arc<AtomicU64>,
 }
 
 impl Relay {
@@ -22,29 +23,38 @@ impl Relay {
     /// There is no free port.
     pub fn open(to: u16) -> Result<Self> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
-        let relay = Self { port: listener.local_addr()?.port(), carried: Arc::default() };
-        let carried = Arc::clone(&relay.carried);
+        let relay = Self { port: listener.local_addr()?.port(), carried: Arc::default(), asked: Arc::default() };
+        let (carried, asked) = (Arc::clone(&relay.carried), Arc::clone(&relay.asked));
         thread::spawn(move || {
             for client in listener.incoming().flatten() {
-                let carried = Arc::clone(&carried);
-                thread::spawn(move || connect(client, to, &carried));
+                let (carried, asked) = (Arc::clone(&carried), Arc::clone(&asked));
+                thread::spawn(move || connect(client, to, &carried, &asked));
             }
         });
         Ok(relay)
     }
 
-    /// Bytes that clients received since the last call, with all of HTTP.
-    pub fn take(&self) -> u64 {
-        self.carried.swap(0, Ordering::SeqCst)
+    /// Bytes that clients received since the last call, with all of HTTP, and how often they asked.
+    pub fn take(&self) -> (u64, u64) {
+        (self.carried.swap(0, Ordering::SeqCst), self.asked.swap(0, Ordering::SeqCst))
     }
 }
 
-fn connect(mut client: TcpStream, to: u16, carried: &AtomicU64) -> io::Result<()> {
+fn connect(mut client: TcpStream, to: u16, carried: &AtomicU64, asked: &Arc<AtomicU64>) -> io::Result<()> {
     let mut server = TcpStream::connect((Ipv4Addr::LOCALHOST, to))?;
-    let (mut asked, mut onward) = (client.try_clone()?, server.try_clone()?);
-    thread::spawn(move || {
-        let _ = io::copy(&mut asked, &mut onward);
-        let _ = onward.shutdown(Shutdown::Write);
+    let (mut from, mut onward, asked) = (client.try_clone()?, server.try_clone()?, Arc::clone(asked));
+    thread::spawn(move || -> io::Result<()> {
+        let mut chunk = vec![0; 16 * 1024];
+        loop {
+            let n = from.read(&mut chunk)?;
+            if n == 0 {
+                return onward.shutdown(Shutdown::Write);
+            }
+            // A request without a body fits into one packet, and the next one waits for its answer.
+            let requests = chunk[..n].windows(4).filter(|end| end == b"\r\n\r\n").count();
+            asked.fetch_add(requests as u64, Ordering::SeqCst);
+            onward.write_all(&chunk[..n])?;
+        }
     });
     let mut chunk = vec![0; 128 * 1024];
     loop {

@@ -29,6 +29,34 @@ pub struct Row {
     pub costs: Vec<Cost>,
 }
 
+/// What it costs to learn that nothing is new.
+pub struct Idle {
+    /// Whose check.
+    pub contestant: Contestant,
+    /// Bytes received, with all of HTTP.
+    pub fetched: u64,
+    /// Requests sent.
+    pub requests: u64,
+    /// One per check.
+    pub costs: Vec<Cost>,
+}
+
+impl std::fmt::Display for Idle {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let milliseconds = |of: fn(&Cost) -> f64| median(self.costs.iter().map(of).collect()).unwrap_or_default() * 1e3;
+        write!(
+            f,
+            "An idle check, {}: {} request, {} bytes received, {:.1} ms of CPU, {:.0} ms in all (medians of {}).",
+            self.contestant.name(),
+            self.requests,
+            self.fetched,
+            milliseconds(|cost| cost.cpu),
+            milliseconds(|cost| cost.wall),
+            self.costs.len()
+        )
+    }
+}
+
 /// Medians over all rounds; CPU and wall as ratios to the floor of the same round.
 struct Summary {
     cpu: f64,
@@ -95,9 +123,10 @@ pub fn table(field: &Field) -> String {
 ///
 /// # Errors
 /// A file cannot be written, or docs/performance.md has no place for the tables.
-pub fn write(fields: &[Field], absent: &[String], docs: bool) -> Result<()> {
+pub fn write(fields: &[Field], idle: &[Idle], absent: &[String], docs: bool) -> Result<()> {
     let place = release::place();
     let mut tables: Vec<_> = fields.iter().map(table).collect();
+    tables.extend(idle.iter().map(|idle| format!("{idle}\n")));
     tables.extend(absent.iter().map(|absent| format!("Not measured: {absent}.\n")));
     let tables = tables.join("\n");
     let picture = fields.iter().find(|field| field.mib == 256).or(fields.last()).map(picture).unwrap_or_default();
