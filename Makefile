@@ -60,7 +60,8 @@ test-all: ## make lint, make test with the release build, and all stories
 	@build/scripts/build-agent.sh
 	cargo test --workspace --locked --no-fail-fast
 	cargo test --locked -p bootenv --test model -- --ignored
-	$(built)/qemu-tests all
+	$(built)/qemu-tests --firmware bios all
+	$(built)/qemu-tests --firmware uefi all
 
 prove: ## Every power cut, every fault at every step, and mutations that must be caught: an hour
 	@build/scripts/setup.sh test

@@ -47,6 +47,10 @@ pub struct Plan {
     pub kernel_args: Option<String>,
     /// Files of the data partition.
     pub data: Option<PathBuf>,
+    /// The bootloader's script in place of the project's.
+    pub grub_cfg: Option<PathBuf>,
+    /// GRUB itself in place of what is built from the machine's.
+    pub loader: Option<PathBuf>,
     /// Sizes in MiB.
     pub size: Size,
 }
@@ -66,7 +70,7 @@ impl Plan {
     /// A disk for a real kernel, slot B empty.
     #[must_use]
     pub fn new(a: Content) -> Self {
-        Self { a, b: None, kernel_args: None, data: None, size: Self::size() }
+        Self { a, b: None, kernel_args: None, data: None, grub_cfg: None, loader: None, size: Self::size() }
     }
 
     /// Sizes that a real kernel and initramfs fit into.
@@ -99,8 +103,10 @@ impl Plan {
         if let Some(args) = &self.kernel_args {
             script.env("KERNEL_ARGS", args);
         }
-        if let Some(data) = &self.data {
-            script.env("DATA", data);
+        for (name, path) in [("DATA", &self.data), ("GRUB_CFG", &self.grub_cfg), ("LOADER", &self.loader)] {
+            if let Some(path) = path {
+                script.env(name, path);
+            }
         }
         run(&mut script)?;
         Ok(Disk { path: output.to_owned(), size: self.size })
@@ -167,6 +173,15 @@ impl Disk {
         Ok(())
     }
 
+    /// Removes a file of the EFI partition.
+    ///
+    /// # Errors
+    /// It is not there.
+    pub fn remove_esp_file(&self, path: &str) -> Result<()> {
+        run(self.mtools("mdel")?.arg(format!("::/{path}")))?;
+        Ok(())
+    }
+
     fn mtools(&self, name: &str) -> Result<Command> {
         let mut command = Command::new(tool(name)?);
         command.env("MTOOLS_SKIP_CHECK", "1").arg("-i").arg(format!("{}@@{}", self.path.display(), Self::ESP));
@@ -189,7 +204,11 @@ impl Disk {
         self.overwrite("ksenv2", block.bytes())
     }
 
-    fn overwrite(&self, name: &str, bytes: &[u8]) -> Result<()> {
+    /// Writes over a file of the environment in place, whatever the bytes are.
+    ///
+    /// # Errors
+    /// It is not found on the disk or cannot be written.
+    pub fn overwrite(&self, name: &str, bytes: &[u8]) -> Result<()> {
         let old = self.esp_file(&format!("grub/{name}"))?;
         let file = File::options().read(true).write(true).open(&self.path)?;
         file.write_all_at(bytes, find(&file, &old, Self::ESP, self.size.esp * MIB)?)?;

@@ -17,6 +17,7 @@ const DEMO: Scenario = Scenario {
     name: "demo",
     about: "the main story, told",
     firmware: Firmware::Uefi,
+    only: None,
     quick: false,
     wide: false,
     body: demo::tell,

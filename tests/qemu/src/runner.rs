@@ -18,6 +18,8 @@ pub struct Scenario {
     pub about: &'static str,
     /// What the device starts with unless the command line says otherwise.
     pub firmware: Firmware,
+    /// Why it is told with that firmware only, if so.
+    pub only: Option<&'static str>,
     /// Part of `make test`.
     pub quick: bool,
     /// Uses all jobs by itself.
@@ -63,6 +65,10 @@ pub fn run_all(scenarios: &[&Scenario], firmware: Option<Firmware>, jobs: usize)
     let failed = AtomicUsize::new(0);
     let one = |scenario: &Scenario, jobs: usize| -> Result<()> {
         let firmware = firmware.unwrap_or(scenario.firmware);
+        if let Some(why) = scenario.only.filter(|_| firmware != scenario.firmware) {
+            println!("-     {} (not with {}): {why}", scenario.name, firmware.as_str());
+            return Ok(());
+        }
         let dir = root().join("target/qemu").join(scenario.name);
         if dir.exists() {
             fs::remove_dir_all(&dir)?;

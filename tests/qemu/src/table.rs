@@ -165,6 +165,20 @@ pub fn all(run: &Run) -> Result<()> {
     replay(run, &table(3))
 }
 
+/// The cells in which one image of the active slot was changed, and nothing else is wrong: a few seconds.
+///
+/// # Errors
+/// As [`all`].
+pub fn changed(run: &Run) -> Result<()> {
+    let state = State::committed(Slot::A);
+    let [main, second] = [Block::main(&state), Block::second(&Second::of(&state))]
+        .map(|block| Content1024::Bytes(block.bytes().to_vec()));
+    let changed = ["kernel changed", "initramfs changed"];
+    let cells = (0..VARIANTS.len()).filter(|v| changed.contains(&VARIANTS[*v].name));
+    let cell = |variant| Cell { main: main.clone(), second: second.clone(), files: [variant, 0], can_save: true };
+    replay(run, &cells.map(cell).collect::<Vec<_>>())
+}
+
 /// Cells in which every combination of values of any `strength` conditions occurs, and every outcome of the model.
 fn table(strength: usize) -> Vec<Cell> {
     let random = &mut Seeded::new(2026);

@@ -7,7 +7,7 @@ use std::thread;
 use std::time::Duration;
 
 use bootenv::Slot;
-use bootenv::grub::Block;
+use bootenv::grub::{Block, SIZE};
 use bootenv::protocol::{SlotState, State};
 
 use super::{expect, state};
@@ -46,16 +46,21 @@ pub(crate) struct Bench<'a> {
 
 impl<'a> Bench<'a> {
     pub(crate) fn build(run: &'a Run) -> Result<Self> {
+        Self::build_as(run, None)
+    }
+
+    /// The same with another script for the bootloader, which brings its own kernel arguments.
+    pub(crate) fn build_as(run: &'a Run, grub_cfg: Option<PathBuf>) -> Result<Self> {
         let mut bench = Self::without_disk(run)?;
         run.write("update.conf", bench.settings("=").as_bytes())?;
-        bench.install()?;
+        bench.install(grub_cfg)?;
         Ok(bench)
     }
 
     /// A device whose image has no settings; gives them for user-data.
     pub(crate) fn unconfigured(run: &'a Run) -> Result<(Self, String)> {
         let mut bench = Self::without_disk(run)?;
-        bench.install()?;
+        bench.install(None)?;
         let settings = bench.settings(": ");
         Ok((bench, settings))
     }
@@ -76,16 +81,18 @@ impl<'a> Bench<'a> {
             ("channel", "stable"),
             ("plain_http", &host),
             ("auto_rollback_after", "1"),
+            ("version_file", "/etc/kubesolo/version"),
         ];
         settings.iter().map(|(key, value)| format!("{key}{is}{value}\n")).collect()
     }
 
     /// Publishes 1.0.0, and builds a disk with it.
-    fn install(&mut self) -> Result<()> {
+    fn install(&mut self, grub_cfg: Option<PathBuf>) -> Result<()> {
         let initramfs = self.publish("1.0.0", Flaw::None)?;
         let manifest = self.manifest_of_published()?;
         let mut plan = Plan::new(Content { manifest: Some(manifest), ..Content::new(&kernel()?, &initramfs) });
-        plan.kernel_args = Some("console=ttyS0,115200n8 quiet panic=1".to_owned());
+        plan.kernel_args = grub_cfg.is_none().then(|| "console=ttyS0,115200n8 quiet panic=1".to_owned());
+        plan.grub_cfg = grub_cfg;
         self.disk = plan.build(&self.disk.path)?;
         Ok(())
     }
@@ -187,7 +194,7 @@ impl<'a> Bench<'a> {
     }
 
     /// Ordinary boots of a committed release, which write nothing to the environment.
-    fn stays_in(&self, version: &str, slot: Slot) -> Result<()> {
+    pub(super) fn stays_in(&self, version: &str, slot: Slot) -> Result<()> {
         let before = self.disk.env()?;
         let mut machine = self.power_on(&[(version, "echo \"up: $(cat /etc/kubesolo/version)\"")])?;
         machine.wait_for(&format!("ks: boot slot={slot} committed"))?;
@@ -300,4 +307,66 @@ pub(super) fn cut_after_activation(run: &Run) -> Result<()> {
     machine.wait_for(HEALTHY)?;
     machine.power_cut()?;
     bench.stays_in("2.0.0", Slot::B)
+}
+
+/// The power goes in the trial, each time after the kernel has started and before its health check. No try is left then, and
+/// the last one is not over.
+pub(super) fn cut_before_commit(run: &Run) -> Result<()> {
+    let bench = Bench::build(run)?;
+    let activated = bench.activate(Flaw::None)?;
+    for counter in [2, 1] {
+        let mut machine = bench.power_on(&[])?;
+        machine.wait_for(&format!("ks: boot slot=B try counter={counter}"))?;
+        machine.wait_for("restarts unless decided within")?;
+        machine.power_cut()?;
+        expect("the environment in the trial", &state(&bench.disk)?, &State { counter, ..activated })?;
+    }
+    let mut machine = bench.power_on(&[])?;
+    machine.wait_for("ks: boot slot=B try counter=0")?;
+    machine.wait_for(HEALTHY)?;
+    machine.power_cut()?;
+    bench.stays_in("2.0.0", Slot::B)
+}
+
+pub(super) fn env_damaged(run: &Run) -> Result<()> {
+    let bench = Bench::build(run)?;
+    let (main, second) = (bench.disk.env()?, bench.disk.second()?);
+    for (names, says) in
+        [(&["grubenv"][..], "fallback=env"), (&["ksenv2"], "committed"), (&["grubenv", "ksenv2"], "fallback=env")]
+    {
+        for (number, name) in names.iter().enumerate() {
+            // Alike, the two could not be told apart on the disk.
+            bench.disk.overwrite(name, &[0xa0 + number as u8; SIZE])?;
+        }
+        let mut machine = bench.power_on(&[("1.0.0", "kubesolo-update status")])?;
+        machine.wait_for(&format!("ks: boot slot=A {says}"))?;
+        if names.contains(&"grubenv") {
+            machine.wait_for("is rebuilt, slot A committed")?;
+        }
+        machine.wait_for(HEALTHY)?;
+        succeeded(&mut machine)?;
+        machine.power_cut()?;
+        expect("the main block afterwards", &bench.disk.env()?.view(), &main.view())?;
+        expect("the second file afterwards", &bench.disk.second()?.as_second(), &second.as_second())?;
+        bench.stays_in("1.0.0", Slot::A)?;
+    }
+    Ok(())
+}
+
+pub(super) fn mounted_elsewhere(run: &Run) -> Result<()> {
+    const HELD: &str = "mkdir /run/held; unshare -m sh -c 'mount -t ext4 /dev/vda3 /run/held && exec sleep 1000' & \
+        sleep 5; kubesolo-update apply; (exit $?)";
+    let bench = Bench::build(run)?;
+    bench.publish("2.0.0", Flaw::None)?;
+    let before = bench.disk.env()?;
+    let mut machine = bench.power_on(&[("1.0.0", HELD)])?;
+    machine.wait_for("is mounted elsewhere or in use")?;
+    machine.wait_for("No slot was touched.")?;
+    machine.wait_for(&format!("{SCRIPT_ENDED}73"))?;
+    machine.power_cut()?;
+    expect("the environment afterwards", &bench.disk.env()?, &before)?;
+    // Nothing is left of it.
+    let mut machine = bench.power_on(&[("1.0.0", "kubesolo-update apply")])?;
+    succeeded(&mut machine)?;
+    machine.power_cut()
 }

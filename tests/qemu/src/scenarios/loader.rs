@@ -3,13 +3,14 @@
 use std::str::FromStr;
 
 use bootenv::grub::Block;
-use bootenv::protocol::{Booted, Foreign, Second, State, View};
+use bootenv::protocol::{Booted, Foreign, Second, SlotState, State, View};
 use bootenv::{Fallback, Slot, TrialId};
 
 use super::expect;
 use crate::image::{Content, Disk, INITRAMFS, KERNEL, Plan};
 use crate::initramfs::{self, Then};
 use crate::machine::{Device, Machine};
+use crate::prove::{self, judge::Judge, log::Log, replay::Replay};
 use crate::runner::Run;
 use crate::{Result, kernel};
 
@@ -172,6 +173,72 @@ pub(super) fn corrupt_kernel(run: &Run) -> Result<()> {
     pair.store(&settled)?;
     let mut machine = pair.power_on(run)?;
     expect_up(&mut machine, "v1", Booted::ordinary(Slot::A))
+}
+
+pub(super) fn empty_kernel(run: &Run) -> Result<()> {
+    let pair = Pair::build(run, Then::Idle)?;
+    pair.disk.put_slot_file_and_hash(Slot::B, KERNEL, b"")?;
+    let activated = pair.activate()?;
+    let mut machine = pair.power_on(run)?;
+    machine.wait_for("ks: slot B does not hold")?;
+    expect_up(&mut machine, "v1", Booted { fallback: Some(Fallback::Load), ..Booted::ordinary(Slot::A) })?;
+    machine.power_cut()?;
+    expect("the environment afterwards", &pair.state()?, &State { counter: 2, ..activated })
+}
+
+/// Nothing is good: what holds boots, the active slot first, and nothing is stored.
+pub(super) fn both_void(run: &Run) -> Result<()> {
+    let pair = Pair::build(run, Then::Idle)?;
+    let void = State { a: SlotState::Void, b: SlotState::Void, ..State::committed(Slot::A) };
+    pair.store(&void)?;
+    let fell = |slot| Booted { fallback: Some(Fallback::Load), ..Booted::ordinary(slot) };
+    let mut machine = pair.power_on(run)?;
+    expect_up(&mut machine, "v1", fell(Slot::A))?;
+    machine.power_cut()?;
+    let mut initramfs = pair.disk.slot_file(Slot::A, INITRAMFS)?;
+    initramfs[1000] ^= 1;
+    pair.disk.put_slot_file(Slot::A, INITRAMFS, &initramfs)?;
+    let mut machine = pair.power_on(run)?;
+    expect_up(&mut machine, "v2", fell(Slot::B))?;
+    machine.power_cut()?;
+    expect("the environment afterwards", &pair.state()?, &void)
+}
+
+/// All that GRUB writes while it counts a try, cut at each point.
+pub(super) fn cut_in_save(run: &Run) -> Result<()> {
+    let pair = Pair::build(run, Then::Idle)?;
+    let activated = pair.activate()?;
+    let before = std::fs::read(&pair.disk.path)?;
+    let mut device = pair.device.clone();
+    device.writes = Some(run.write("writes.log", &[])?);
+    let mut machine = Machine::power_on(&device, &run.dir)?;
+    machine.wait_for("ks: boot slot=B try counter=2")?;
+    machine.power_cut()?;
+    let log = Log::read(&run.file("writes.log"))?;
+    let (mut replay, judge) = (Replay::new(&log, before), Judge::new(pair.disk.clone(), vec![]));
+    let (mut old, mut new) = (None, None);
+    for cut in Replay::cuts(&log, 1, 16) {
+        replay.at(cut, |disk| -> Result<()> {
+            let bytes = judge.esp_file(disk, "GRUBENV").ok_or("the environment is gone")?;
+            let block = Block::parse(&bytes).map_err(|e| format!("cut {cut}: {e}"))?;
+            match block.view() {
+                View::Ours(state) if state == activated => old = Some((cut, disk.to_vec())),
+                View::Ours(state) if state == (State { counter: 2, ..activated }) => new = Some((cut, disk.to_vec())),
+                other => return Err(format!("cut {cut}: {other:?}").into()),
+            }
+            let second = judge.esp_file(disk, "KSENV2").and_then(|bytes| Block::parse(&bytes).ok()?.as_second());
+            expect("the second file", &second, &Some(Second::of(&activated)))
+        })??;
+    }
+    for (left, counter) in [(old, 2), (new, 1)] {
+        let (cut, disk) = left.ok_or("no cut came before the store, or none after it")?;
+        prove::next::save(&disk, &pair.disk.path)?;
+        let mut machine = pair.power_on(run)?;
+        machine.wait_for(&format!("ks: boot slot=B try counter={counter}")).map_err(|e| format!("cut {cut}: {e}"))?;
+        expect_up(&mut machine, "v2", Booted { trial: TRIAL, ..Booted::ordinary(Slot::B) })?;
+        machine.power_cut()?;
+    }
+    Ok(())
 }
 
 pub(super) fn power_cuts(run: &Run) -> Result<()> {

@@ -4,6 +4,7 @@ pub mod demo;
 pub(crate) mod device;
 mod first_boot;
 mod loader;
+mod old;
 mod stage;
 
 use std::fmt::Debug;
@@ -17,23 +18,65 @@ use crate::runner::{Run, Scenario};
 use crate::{prove, table};
 
 const fn quick(name: &'static str, firmware: Firmware, about: &'static str, body: fn(&Run) -> Result<()>) -> Scenario {
-    Scenario { name, about, firmware, quick: true, wide: false, body }
+    Scenario { name, about, firmware, only: None, quick: true, wide: false, body }
 }
 
 const fn long(name: &'static str, firmware: Firmware, about: &'static str, body: fn(&Run) -> Result<()>) -> Scenario {
-    Scenario { name, about, firmware, quick: false, wide: false, body }
+    Scenario { name, about, firmware, only: None, quick: false, wide: false, body }
 }
+
+const fn only(why: &'static str, scenario: Scenario) -> Scenario {
+    Scenario { only: Some(why), ..scenario }
+}
+
+/// Why the decision table is replayed through BIOS: a kernel of 1 KiB makes its hundreds of power-ons affordable.
+const STUB: &str = "the kernel of this table is started by BIOS only";
+/// Why the firmware does not matter to the init stage.
+const BARE: &str = "QEMU starts the kernel itself, without a bootloader";
 
 /// All of them, the longest first: nothing long is left over at the end.
 pub const ALL: &[Scenario] = &[
     Scenario {
         wide: true,
+        only: Some(STUB),
         ..quick("table-quick", Bios, "GRUB and the model decide alike, every pair of conditions", table::quick)
     },
     Scenario {
         wide: true,
+        only: Some(STUB),
         ..long("table", Bios, "GRUB and the model decide alike, every three conditions", table::all)
     },
+    quick(
+        "adopt",
+        Uefi,
+        "a device of KubeSolo OS is confirmed boot by boot, switched over by adopt, and updates itself then",
+        old::adopt,
+    ),
+    quick(
+        "adopt-cut-points",
+        Bios,
+        "whatever a power cut leaves of an adoption boots as before or as wanted",
+        old::cut_points,
+    ),
+    long(
+        "power-cut-before-commit",
+        Uefi,
+        "power cuts between kernel and health check use up tries, and the last one can still commit",
+        device::cut_before_commit,
+    ),
+    long(
+        "env-damaged",
+        Uefi,
+        "an environment with one or both files damaged boots and is made anew",
+        device::env_damaged,
+    ),
+    long("env-of-go-agent", Bios, "an environment written by KubeSolo OS's agent boots, and is taken over", old::env),
+    long(
+        "slot-mounted-elsewhere",
+        Bios,
+        "a slot that somebody has mounted in another namespace is not written",
+        device::mounted_elsewhere,
+    ),
     quick(
         "panic",
         Uefi,
@@ -54,7 +97,7 @@ pub const ALL: &[Scenario] = &[
     ),
     quick("unhealthy", Uefi, "a release whose health check fails is reverted by its own hook", device::unhealthy),
     quick("commit", Uefi, "a device updates itself from a registry and keeps the release", device::commit),
-    quick("commit-bios", Bios, "the same through BIOS", device::commit),
+    only("it is `commit`", quick("commit-bios", Bios, "the same through BIOS", device::commit)),
     quick(
         "first-boot",
         Uefi,
@@ -95,12 +138,54 @@ pub const ALL: &[Scenario] = &[
         "a try that cannot be counted is no try: the last good slot boots",
         loader::variable_twice,
     ),
+    only(STUB, quick("loader-hash", Bios, "of changed files, the bootloader starts none", table::changed)),
+    long(
+        "loader-empty-kernel",
+        Uefi,
+        "a kernel without a byte is never started, whatever its hash",
+        loader::empty_kernel,
+    ),
+    long("loader-both-void", Bios, "with both slots void the one that holds boots", loader::both_void),
+    long(
+        "loader-cut-in-save",
+        Bios,
+        "a power cut while GRUB saves leaves the old or the new environment",
+        loader::cut_in_save,
+    ),
+    long(
+        "loader-switch",
+        Uefi,
+        "a switched device goes on with its old loader file where the new one cannot run",
+        old::switch,
+    ),
     long("loader-foreign-env", Uefi, "a second kernel loaded by GRUB gets its own command line", loader::foreign_env),
-    quick("stage-deadline", Bios, "a trial that nobody decides ends by the deadline", stage::deadline),
-    quick("stage-no-data", Bios, "without its data partition a device stays up, with network", stage::no_data),
-    long("stage-watchdog", Bios, "the watchdog ends a trial that hangs, and is given up afterwards", stage::watchdog),
-    long("stage-unhealthy", Bios, "four unhealthy boots of a committed release restart it, not five", stage::unhealthy),
-    long("stage-initramfs-tools", Bios, "an image made with initramfs-tools; needs root", stage::initramfs_tools),
+    only(BARE, quick("stage-deadline", Bios, "a trial that nobody decides ends by the deadline", stage::deadline)),
+    only(
+        BARE,
+        quick("stage-no-data", Bios, "without its data partition a device stays up, with network", stage::no_data),
+    ),
+    only(
+        BARE,
+        long(
+            "stage-watchdog",
+            Bios,
+            "the watchdog ends a trial that hangs, and is given up afterwards",
+            stage::watchdog,
+        ),
+    ),
+    only(
+        BARE,
+        long(
+            "stage-unhealthy",
+            Bios,
+            "four unhealthy boots of a committed release restart it, not five",
+            stage::unhealthy,
+        ),
+    ),
+    only(
+        BARE,
+        long("stage-initramfs-tools", Bios, "an image made with initramfs-tools; needs root", stage::initramfs_tools),
+    ),
 ];
 
 /// An error that names what was seen in place of what was wanted.

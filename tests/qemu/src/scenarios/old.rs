@@ -1,0 +1,256 @@
+//! Devices that come from KubeSolo OS: its loader file, its environment, and the way over.
+
+use std::collections::HashMap;
+use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
+
+use bootenv::Slot;
+use bootenv::grub::{Block, SECTOR};
+use bootenv::loader;
+use bootenv::protocol::{Second, SlotState, State, View};
+
+use super::device::{Bench, Flaw, HEALTHY, SCRIPT_ENDED, succeeded};
+use super::{expect, state};
+use crate::image::{Content, Disk, INITRAMFS, KERNEL, Plan, hash_line};
+use crate::initramfs::{self, Then};
+use crate::machine::{Device, Machine};
+use crate::prove::judge::Judge;
+use crate::prove::log::Log;
+use crate::prove::replay::Replay;
+use crate::runner::Run;
+use crate::{Result, kernel, root};
+
+/// What this loader file passes to the kernel, and no other.
+const OWN_ARGUMENT: &str = "kubesolo.device=field-7";
+
+fn old_loader() -> PathBuf {
+    root().join("bootenv/tests/kubesolo-os.cfg")
+}
+
+/// An environment as KubeSolo OS's agent writes it.
+fn theirs(active: Slot, success: u8, counter: u8) -> Result<Block> {
+    let variables = [
+        ("active_slot", active.to_string()),
+        ("boot_success", success.to_string()),
+        ("boot_counter", counter.to_string()),
+    ];
+    Block::create(&variables).map_err(|e| e.to_string().into())
+}
+
+/// A disk without anything that KubeSolo OS does not write.
+fn make_old(disk: &Disk) -> Result<()> {
+    disk.set_env(&theirs(Slot::A, 1, 3)?)?;
+    disk.remove_esp_file("grub/ksenv2")?;
+    for name in [KERNEL, INITRAMFS] {
+        disk.remove_slot_file(Slot::A, &format!("{name}.sha256"))?;
+    }
+    Ok(())
+}
+
+fn old_device(run: &Run) -> Result<Bench<'_>> {
+    let bench = Bench::build_as(run, Some(old_loader()))?;
+    make_old(&bench.disk)?;
+    bench.disk.remove_slot_file(Slot::A, "manifest.json")?;
+    Ok(bench)
+}
+
+/// Two boots by the old loader file, then the way over, then an update.
+pub(super) fn adopt(run: &Run) -> Result<()> {
+    let bench = old_device(run)?;
+    bench.publish("2.0.0", Flaw::None)?;
+    let script = "if grep -q ks.proto=1 /proc/cmdline; then kubesolo-update apply --activate --reboot; else \
+        kubesolo-update apply; echo \"refused: $?\"; kubesolo-update adopt --reboot; fi";
+    let mut machine = bench.power_on(&[("1.0.0", script), ("2.0.0", "cat /proc/cmdline; kubesolo-update status")])?;
+    machine.wait_for("old loader: slot A counter 2")?;
+    machine.wait_for("this boot is confirmed for the old loader file")?;
+    machine.wait_for(HEALTHY)?;
+    machine.wait_for("refused: 78")?;
+    machine.wait_for("the new loader file is in place")?;
+    machine.wait_for("ks: boot slot=A committed")?;
+    machine.wait_for(HEALTHY)?;
+    machine.wait_for("ks: boot slot=B try counter=2")?;
+    machine.wait_for(HEALTHY)?;
+    machine.wait_for(OWN_ARGUMENT)?;
+    succeeded(&mut machine)?;
+    machine.power_cut()?;
+    let committed = State { a: SlotState::Good, counter: 2, ..State::committed(Slot::B) };
+    expect("the environment after the commit", &state(&bench.disk)?, &committed)?;
+    let script = fs::read(old_loader())?;
+    let now = bench.disk.esp_file("grub/grub.cfg")?;
+    expect("the rest of grub.cfg", &&now[SECTOR..], &&script[SECTOR..])
+}
+
+/// Every cut of an adoption, from power-on to its end.
+pub(super) fn cut_points(run: &Run) -> Result<()> {
+    let bench = old_device(run)?;
+    let before = fs::read(&bench.disk.path)?;
+    let mut device = bench.device(&[("1.0.0", "kubesolo-update adopt; sync; echo over")])?;
+    device.writes = Some(run.write("writes.log", &[])?);
+    let mut machine = Machine::power_on(&device, &run.dir)?;
+    machine.wait_for("the new loader file is in place")?;
+    machine.wait_for(SCRIPT_ENDED)?;
+    machine.power_cut()?;
+
+    let log = Log::read(&run.file("writes.log"))?;
+    let old = Old {
+        judge: Judge::new(bench.disk.clone(), vec![]),
+        loader: fs::read(old_loader())?,
+        images: [KERNEL, INITRAMFS].map(|name| bench.disk.slot_file(Slot::A, name).unwrap_or_default()),
+    };
+    let (place, size) = old.judge.place(Slot::A);
+    let (mut seen, mut slots) = (HashMap::<&str, usize>::new(), HashMap::new());
+    let mut replay = Replay::new(&log, before);
+    let cuts = Replay::cuts(&log, 1, 8);
+    for cut in &cuts {
+        let version = Replay::version(&log, *cut, place, place + size);
+        let how = replay.at(*cut, |disk| {
+            let known = version.and_then(|version| slots.get(&version).copied());
+            let slot = known.unwrap_or_else(|| old.slot(disk));
+            version.map(|version| slots.insert(version, slot));
+            old.look(disk, slot).map_err(|why| format!("cut {cut}: {why}"))
+        })??;
+        *seen.entry(how).or_default() += 1;
+    }
+    println!("      {} cuts of an adoption: {seen:?}", cuts.len());
+    if seen.len() < 2 {
+        return Err("the cuts do not show both loader files".into());
+    }
+    Ok(())
+}
+
+/// What the slot of a device looks like.
+#[derive(Clone, Copy, PartialEq)]
+enum Files {
+    /// Both images are as they were.
+    Images,
+    /// And their hash files fit.
+    Hold,
+    /// An image is not what it was.
+    Broken,
+}
+
+struct Old {
+    judge: Judge,
+    loader: Vec<u8>,
+    images: [Vec<u8>; 2],
+}
+
+impl Old {
+    fn slot(&self, disk: &[u8]) -> Files {
+        let file = |name: &str| self.judge.slot_file(disk, Slot::A, name);
+        let names = [KERNEL, INITRAMFS];
+        if names.iter().zip(&self.images).any(|(name, image)| file(name).as_ref() != Some(image)) {
+            return Files::Broken;
+        }
+        let fits = |(name, image): (&&str, &Vec<u8>)| {
+            file(&format!("{name}.sha256")).as_deref() == Some(hash_line(name, image).as_bytes())
+        };
+        if names.iter().zip(&self.images).all(fits) { Files::Hold } else { Files::Images }
+    }
+
+    /// Which loader file runs, if it boots slot A as it should.
+    fn look(&self, disk: &[u8], slot: Files) -> std::result::Result<&'static str, String> {
+        let file = |name: &str| self.judge.esp_file(disk, name);
+        let is = |name: &str, wanted: &[u8]| match file(name) {
+            Some(bytes) if bytes == wanted => Ok(()),
+            other => Err(format!("{name}: {:?} bytes", other.map(|bytes| bytes.len()))),
+        };
+        let main = file("GRUBENV").and_then(|bytes| Block::parse(&bytes).ok()).ok_or("the environment is no block")?;
+        let grub_cfg = file("GRUB    CFG").ok_or("there is no grub.cfg")?;
+        let active = match main.view() {
+            View::Ours(state) => state.active,
+            View::Foreign(foreign) => foreign.active,
+            View::Invalid => return Err("the environment is not valid".into()),
+        };
+        if active != Slot::A || slot == Files::Broken {
+            return Err("slot A would not boot as it was".into());
+        }
+        if grub_cfg == self.loader {
+            return Ok("the old loader file");
+        }
+        let switched = [&loader::switch()[..], &self.loader[SECTOR..]].concat();
+        is("GRUB    CFG", &switched)?;
+        is("KSBEFORECFG", &self.loader)?;
+        is("KSLOADERCFG", loader::TEXT.as_bytes())?;
+        is("KSLOADERSUM", hash_line(loader::FILE, loader::TEXT.as_bytes()).as_bytes())?;
+        let arguments = loader::arguments(&format!("console=ttyS0,115200n8 quiet {OWN_ARGUMENT}"))?;
+        is("KERNEL~1CFG", arguments.as_bytes())?;
+        let committed = State::committed(Slot::A);
+        let second = file("KSENV2").and_then(|bytes| Block::parse(&bytes).ok()?.as_second());
+        if main.view() != View::Ours(committed) || second != Some(Second::of(&committed)) || slot != Files::Hold {
+            return Err("the new loader file would not find what it needs".into());
+        }
+        Ok("the new loader file")
+    }
+}
+
+/// KubeSolo OS's agent has activated slot A under our loader file, which counts its tries; our agent takes over.
+pub(super) fn env(run: &Run) -> Result<()> {
+    let bench = Bench::build(run)?;
+    bench.disk.set_env(&theirs(Slot::A, 0, 3)?)?;
+    let mut machine = bench.power_on(&[])?;
+    machine.wait_for("ks: boot slot=A foreign, try counter=2")?;
+    machine.wait_for("the boot environment is ours again, slot A committed")?;
+    machine.wait_for(HEALTHY)?;
+    machine.power_cut()?;
+    expect("the environment afterwards", &state(&bench.disk)?, &State::committed(Slot::A))?;
+    bench.stays_in("1.0.0", Slot::A)
+}
+
+/// The bootloader alone, switched by hand as the agent does it.
+pub(super) fn switch(run: &Run) -> Result<()> {
+    let initramfs = run.write("v1.gz", &initramfs::make("v1", Then::Idle)?)?;
+    let mut plan = Plan::new(Content::new(&kernel()?, &initramfs));
+    plan.grub_cfg = Some(old_loader());
+    plan.kernel_args = Some("console=ttyS0,115200n8 quiet".to_owned());
+    let disk = plan.build(&run.file("disk.img"))?;
+    put_switch(&disk)?;
+    let power_on = |disk: &Disk| Machine::power_on(&Device::new(run.firmware, &disk.path), &run.dir);
+    let up = "test: release=v1";
+    let mut machine = power_on(&disk)?;
+    machine.wait_for("ks: boot slot=A committed")?;
+    let line = machine.wait_for(up)?;
+    expect("ks.proto=1", &line.contains("ks.proto=1"), &true)?;
+    machine.power_cut()?;
+
+    let goes_on = |disk: &Disk| -> Result<()> {
+        let mut machine = power_on(disk)?;
+        machine.wait_for("ks: going on with the old loader file")?;
+        machine.wait_for("old loader: slot A")?;
+        let line = machine.wait_for(up)?;
+        expect("ks.proto=1", &line.contains("ks.proto=1"), &false)?;
+        machine.power_cut()?;
+        // As the health hook confirms it.
+        disk.set_env(&Block::main(&State::committed(Slot::A)))
+    };
+    // The new file rots.
+    let mut rotten = loader::TEXT.as_bytes().to_vec();
+    rotten[5000] ^= 1;
+    disk.put_esp_file(&format!("grub/{}", loader::FILE), &rotten)?;
+    goes_on(&disk)?;
+    // An empty list of hashes would pass.
+    disk.put_esp_file(&format!("grub/{}", loader::SUM), b"")?;
+    goes_on(&disk)?;
+    // A GRUB that cannot hash.
+    let script = fs::read_to_string(root().join("build/scripts/build-loader.sh"))?;
+    for without in [" hashsum gcry_sha256", " regexp"] {
+        let script = run.write("build-loader", script.replacen(without, "", 1).as_bytes())?;
+        let lame = run.file("loader");
+        crate::run(Command::new("sh").arg(&script).arg(&lame))?;
+        plan.loader = Some(lame);
+        let disk = plan.build(&run.file("lame.img"))?;
+        put_switch(&disk)?;
+        goes_on(&disk)?;
+    }
+    Ok(())
+}
+
+fn put_switch(disk: &Disk) -> Result<()> {
+    let old = fs::read(old_loader())?;
+    let put = |name: &str, bytes: &[u8]| disk.put_esp_file(&format!("grub/{name}"), bytes);
+    put(loader::FILE, loader::TEXT.as_bytes())?;
+    put(loader::SUM, hash_line(loader::FILE, loader::TEXT.as_bytes()).as_bytes())?;
+    put(loader::BEFORE, &old)?;
+    put(loader::ENTRY, &[&loader::switch()[..], &old[SECTOR..]].concat())
+}
