@@ -206,6 +206,18 @@ pub(crate) enum Command {
     },
     /// Show slots, boot environment and the last update. Needs neither root nor settings.
     Status,
+    /// Show what became of past attempts.
+    History,
+    /// Print what monitoring wants to know, in the text format of Prometheus.
+    Metrics {
+        /// Into this file instead, replaced whole, for node_exporter's textfile collector (*.prom).
+        #[arg(long, value_name = "FILE")]
+        output: Option<PathBuf>,
+    },
+    /// Look whether this device is set up for updates: one line each, and 78 if anything would keep them from working.
+    /// Changes nothing and asks nobody.
+    #[command(after_help = SEE_HELP)]
+    Doctor,
     /// Read both slots from the medium and compare them with their digests and signatures.
     #[command(after_help = SEE_HELP)]
     Verify,

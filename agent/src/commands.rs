@@ -12,16 +12,16 @@ use serde_json::json;
 use crate::boot::{Boot, Known};
 use crate::cli::{Cli, Command};
 use crate::config::{Auto, Config};
-use crate::error::{Error, Exit, Result};
+use crate::error::{Context as _, Error, Exit, Result};
 use crate::health;
 use crate::memory::Memory;
 use crate::progress::size;
 use crate::slot::Slots;
-use crate::state::Trust;
+use crate::state::{History, Store, Trust};
 use crate::trial::{self, Verdict};
 use crate::unattended::{self, Done};
 use crate::update::{self, Applied, Apply, Checked};
-use crate::{adopt, device, reboot, status, text};
+use crate::{adopt, device, doctor, metrics, reboot, replace, status, text};
 
 /// Exit code of a `healthcheck` that found the system unhealthy.
 const UNHEALTHY: u8 = 1;
@@ -41,7 +41,7 @@ pub fn main() -> ExitCode {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
             if cli.json {
-                say(&format!("{}\n", json!({"error": report(&error)})));
+                say(&format!("{}\n", text::ascii(&json!({"error": report(&error)}).to_string())));
             }
             tell(&error);
             ExitCode::from(error.exit.code())
@@ -88,11 +88,10 @@ fn log_to_stderr(cli: &Cli) {
 
 fn run(cli: &Cli) -> Result<u8> {
     let config = match Config::load(&cli.conf, &cli.overrides()) {
-        Err(error) if matches!(cli.command, Command::Status) => {
+        config if matches!(cli.command, Command::Doctor) => return Ok(doctor(cli, config)),
+        Err(error) if matches!(cli.command, Command::Status | Command::Metrics { .. }) => {
             let unknown = || Err(Error::new(Exit::Config, "bad-config", "the settings cannot be used"));
-            let status = status::find(Err(error), unknown, &cli.state);
-            print(cli, &status, || status.to_string());
-            return Ok(0);
+            return tell_status(cli, &status::find(Err(error), unknown, &cli.state));
         }
         config => config?,
     };
@@ -111,9 +110,14 @@ fn run(cli: &Cli) -> Result<u8> {
     };
     let now = Utc::now();
     match &cli.command {
-        Command::Status => {
+        Command::Status | Command::Metrics { .. } => {
             let status = status::find(find(), || Slots::locate(&config, &device::System::default()), &cli.state);
-            print(cli, &status, || status.to_string());
+            return tell_status(cli, &status);
+        }
+        Command::Doctor => {} // before the settings, which may be what is wrong
+        Command::History => {
+            let history = Store::new(&cli.state).read_history()?;
+            print(cli, &history.attempts, || show_history(&history));
         }
         Command::Verify => return verify(cli, &config, &find()?, &Memory::read(&cli.state)?.trust),
         Command::Check { lifted, .. } => {
@@ -206,6 +210,44 @@ fn run(cli: &Cli) -> Result<u8> {
     Ok(0)
 }
 
+/// As a report for people, or as a page for monitoring.
+fn tell_status(cli: &Cli, status: &status::Status) -> Result<u8> {
+    let Command::Metrics { output } = &cli.command else {
+        print(cli, status, || status.to_string());
+        return Ok(0);
+    };
+    // What cannot be read is counted as a problem on the page; monitoring hears of it there.
+    let memory = Store::new(&cli.state).read().unwrap_or_default();
+    let page = metrics::page(status, &memory.state, &memory.trust);
+    match output {
+        None => say(&page),
+        Some(file) => replace::replace(file, page.as_bytes())
+            .context(Exit::CannotWrite, "output", format_args!("write {}", file.display()))
+            .map_err(|error| error.remedy("Name a file in a folder that can be written."))?,
+    }
+    Ok(0)
+}
+
+fn doctor(cli: &Cli, config: Result<Config>) -> u8 {
+    let boot = |config: &Config| Boot::find(config, cli.places.booted, cli.places.cmdline.as_deref());
+    let findings = doctor::look(&cli.conf, config, &cli.state, boot);
+    print(cli, &findings.0, || findings.0.iter().fold(String::new(), |all, finding| format!("{all}{finding}\n")));
+    if findings.any_failed() { Exit::Config.code() } else { 0 }
+}
+
+fn show_history(history: &History) -> String {
+    let mut out = String::new();
+    for attempt in &history.attempts {
+        let at = attempt.updated_at.map_or("unknown time".into(), |at| at.format("%Y-%m-%d %H:%M:%S UTC").to_string());
+        let known = |version: &str| if version.is_empty() { "unknown".to_owned() } else { text::shown(version) };
+        let times = if attempt.times > 1 { format!(", {} times", attempt.times) } else { String::new() };
+        let error = if attempt.error.is_empty() { String::new() } else { format!(": {}", text::shown(&attempt.error)) };
+        let (from, to) = (known(&attempt.from_version), known(&attempt.to_version));
+        let _ = writeln!(out, "{at}  {:<11} {from} to {to}{times}{error}", attempt.phase.as_str());
+    }
+    if out.is_empty() { "no attempt yet\n".into() } else { out }
+}
+
 /// What was called for: an attempt at an update, or only a question.
 #[derive(Clone, Copy, PartialEq)]
 enum Called {
@@ -296,7 +338,7 @@ fn note_assumed(boot: &Boot) {
 fn print(cli: &Cli, data: &impl Serialize, text: impl FnOnce() -> String) {
     if cli.json {
         match serde_json::to_string_pretty(data) {
-            Ok(json) => say(&format!("{json}\n")),
+            Ok(json) => say(&format!("{}\n", text::ascii(&json))),
             Err(error) => log::error!("cannot print JSON: {error}"),
         }
     } else {
