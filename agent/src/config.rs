@@ -168,6 +168,8 @@ pub struct Config {
     pub tag: Option<String>,
     /// `channel=`: only releases of this channel.
     pub channel: Option<String>,
+    /// `board=`: the board that this device is; releases for another one are refused.
+    pub board: Option<String>,
     /// `maintenance_window=`
     pub maintenance_window: Window,
     /// `maintenance_zone=`: the zone of the window's times; `None` means UTC. Not looked up before it is needed: what judges
@@ -257,6 +259,7 @@ impl Config {
             source,
             tag: over.tag.clone().or_else(|| conf.text("tag").filter(|_| !own_tag).map(str::to_owned)),
             channel: word(&over.channel, "channel"),
+            board: word(&None, "board"),
             maintenance_window: match &over.maintenance_window {
                 Some(window) => window.clone(),
                 None => conf.value("maintenance_window")?.unwrap_or_default(),
@@ -333,6 +336,7 @@ pub const KEYS: &[&str] = &[
     "auto",
     "auto_reboot",
     "auto_rollback_after",
+    "board",
     "bootenv",
     "channel",
     "data_dir",

@@ -173,6 +173,8 @@ pub fn rollout(
 pub struct Device<'a> {
     /// The channel that this device follows; `None`: any.
     pub channel: Option<&'a str>,
+    /// The board that this device is; `None`: it does not say.
+    pub board: Option<&'a str>,
     /// The running version, if it is known.
     pub running: Option<&'a Version>,
     /// The running release's digest, if it is known.
@@ -193,6 +195,7 @@ pub fn release(release: &Release, digest: Digest, device: &Device<'_>) -> Vec<Ga
     vec![
         channel(release, device),
         architecture(release),
+        board(release, device),
         minimum(release, device),
         security_epoch(release, device),
         version(release, digest, device),
@@ -226,6 +229,23 @@ fn architecture(release: &Release) -> Gate {
         format!("the release is for {}, this device is {here}", release.architecture),
         "Publish the release for this architecture too.",
     )
+}
+
+fn board(release: &Release, device: &Device<'_>) -> Gate {
+    let name = "board";
+    let closed = |message: String, remedy: &str| Gate::closed(name, Exit::NotAllowed, "other-board", message, remedy);
+    match (&release.board, device.board) {
+        (None, _) => Gate::open(name, "the release names none"),
+        (Some(theirs), Some(ours)) if theirs == ours => Gate::open(name, text::shown(theirs)),
+        (Some(theirs), Some(ours)) => closed(
+            format!("the release is for board {}, this device is {}", text::shown(theirs), text::shown(ours)),
+            "Publish the release for this board, under a tag of its own.",
+        ),
+        (Some(theirs), None) => closed(
+            format!("the release is for board {}, and this device does not say which it is", text::shown(theirs)),
+            "Set board= in the configuration if this device is of that board.",
+        ),
+    }
 }
 
 fn minimum(release: &Release, device: &Device<'_>) -> Gate {

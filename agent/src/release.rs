@@ -108,7 +108,8 @@ impl FromStr for Architecture {
                 Exit::NotAllowed,
                 "wrong-architecture",
                 format!("architecture \"{}\" is neither amd64 nor arm64", text::shown(name)),
-            )),
+            )
+            .remedy("Publish the release again for one of the two.")),
         }
     }
 }

@@ -20,6 +20,19 @@ pub fn shown(text: &str) -> String {
     out
 }
 
+/// A JSON text in ASCII. JSON leaves most characters as they are, and some of them act on a terminal; it can escape them all.
+#[must_use]
+pub fn ascii(json: &str) -> String {
+    let mut out = String::with_capacity(json.len());
+    for c in json.chars() {
+        match c {
+            '\n' | ' '..='~' => out.push(c),
+            _ => out.extend(c.encode_utf16(&mut [0; 2]).iter().map(|unit| format!("\\u{unit:04x}"))),
+        }
+    }
+    out
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -28,6 +41,14 @@ mod tests {
     fn control_characters_are_escaped() {
         assert_eq!(shown("a\x1b[2J\n\u{202e}b\\"), "a\\u{1b}[2J\\n\\u{202e}b\\\\");
         assert_eq!(shown("it's \"fine\" {[~]}"), "it's \"fine\" {[~]}");
+    }
+
+    #[test]
+    fn json_in_ascii_says_the_same() {
+        let value = serde_json::json!({"a\u{7f}": "\u{1b}\u{9b}2J\u{202e}\u{1f600}\\ \"'"});
+        let ascii = ascii(&serde_json::to_string_pretty(&value).unwrap());
+        assert!(ascii.bytes().all(|b| b == b'\n' || matches!(b, b' '..=b'~')), "{ascii}");
+        assert_eq!(serde_json::from_str::<serde_json::Value>(&ascii).unwrap(), value);
     }
 
     #[test]

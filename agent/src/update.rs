@@ -216,6 +216,7 @@ fn release_gates(
 ) -> Vec<Gate> {
     let device = gates::Device {
         channel: config.channel.as_deref(),
+        board: config.board.as_deref(),
         running: running.version.as_ref(),
         running_digest: running.manifest.as_ref().map(|m| m.digest),
         folders: boot.folders(),

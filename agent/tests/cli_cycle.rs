@@ -465,6 +465,7 @@ fn check_shows_every_gate_whatever_an_earlier_one_says() {
         ("maintenance-window", false),
         ("channel", false),
         ("architecture", true),
+        ("board", true),
         ("minimum-version", false),
         ("security-epoch", true),
         ("version", false),

@@ -35,6 +35,7 @@ fn every_key_has_its_effect() {
 registry = registry.example:5000/os
 tag=v2
 channel=beta
+board=rpi5
 maintenance_window = Sat,Sun 01:00-05:00; 22:00-04:00
 pubkey=/etc/keys
 registry_ca=/etc/ca.pem
@@ -65,6 +66,7 @@ pre_update_timeout=60",
     assert_eq!(config.warnings, [""; 0]);
     assert_eq!(config.source, oci("registry.example:5000/os"));
     assert_eq!((config.tag.as_deref(), config.channel.as_deref()), (Some("v2"), Some("beta")));
+    assert_eq!(config.board.as_deref(), Some("rpi5"));
     assert_eq!(config.maintenance_window, "Sat,Sun 01:00-05:00; 22:00-04:00".parse().unwrap());
     assert_eq!(config.pubkey.as_deref(), Some(Path::new("/etc/keys")));
     assert_eq!(config.registry_ca.as_deref(), Some(Path::new("/etc/ca.pem")));

@@ -106,14 +106,7 @@ impl Inspection {
     /// JSON in ASCII: texts of the release may hold characters that act on a terminal, and JSON can escape them all.
     pub fn json(&self) -> Result<String> {
         let json = serde_json::to_string_pretty(self).context(Exit::Internal, "json", "write the answer as JSON")?;
-        let mut out = String::with_capacity(json.len());
-        for c in json.chars() {
-            match c {
-                '\n' | ' '..='~' => out.push(c),
-                _ => out.extend(c.encode_utf16(&mut [0; 2]).iter().map(|unit| format!("\\u{unit:04x}"))),
-            }
-        }
-        Ok(out)
+        Ok(text::ascii(&json))
     }
 
     /// An error that names the architectures without a signature by a given key.

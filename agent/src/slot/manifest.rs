@@ -156,6 +156,13 @@ impl SlotManifest {
 
     /// Reads `manifest.json`, and checks that it agrees with the signed bytes in it.
     pub fn parse(bytes: &[u8]) -> Result<Self> {
+        Self::read(bytes).map_err(|error| match error.remedy.as_str() {
+            "" => error.remedy("Call `kubesolo-update apply`, which fills the slot anew unless it is the running one."),
+            _ => error,
+        })
+    }
+
+    fn read(bytes: &[u8]) -> Result<Self> {
         if bytes.len() as u64 > MANIFEST_JSON_BYTES {
             return Err(limits::exceeded("manifest.json", format_args!("{MANIFEST_JSON_BYTES} bytes")));
         }
