@@ -1,6 +1,7 @@
 //! Stories of the whole device: the real agent and init stage, a real registry, a real kernel.
 
 use std::fs;
+use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::process::Command;
 use std::thread;
@@ -369,4 +370,25 @@ pub(super) fn mounted_elsewhere(run: &Run) -> Result<()> {
     let mut machine = bench.power_on(&[("1.0.0", "kubesolo-update apply")])?;
     succeeded(&mut machine)?;
     machine.power_cut()
+}
+
+/// A partition that has its name in the partition table and not one byte of a filesystem, as a factory may leave it.
+pub(super) fn blank_slot(run: &Run) -> Result<()> {
+    const APPLY: &str = "PATH=/nowhere /usr/bin/kubesolo-update apply; echo \"without mke2fs: $?\"; \
+        kubesolo-update apply --activate --reboot";
+    let bench = Bench::build(run)?;
+    bench.publish("2.0.0", Flaw::None)?;
+    let (at, size) = bench.disk.slot(Slot::B);
+    fs::File::options().write(true).open(&bench.disk.path)?.write_all_at(&vec![0; usize::try_from(size)?], at)?;
+    let before = bench.disk.env()?;
+    let mut machine = bench.power_on(&[("1.0.0", APPLY), ("2.0.0", "kubesolo-update verify")])?;
+    machine.wait_for("No slot was touched.")?;
+    machine.wait_for("without mke2fs: 73")?;
+    expect("the environment after the refusal", &bench.disk.env()?, &before)?;
+    machine.wait_for("is made anew")?;
+    machine.wait_for("ks: boot slot=B try counter=2")?;
+    machine.wait_for(HEALTHY)?;
+    succeeded(&mut machine)?;
+    machine.power_cut()?;
+    bench.stays_in("2.0.0", Slot::B)
 }

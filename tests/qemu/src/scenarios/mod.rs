@@ -65,6 +65,12 @@ pub const ALL: &[Scenario] = &[
         device::cut_before_commit,
     ),
     long(
+        "blank-slot",
+        Bios,
+        "a slot without a filesystem is refused, or made anew where mke2fs is",
+        device::blank_slot,
+    ),
+    long(
         "env-damaged",
         Uefi,
         "an environment with one or both files damaged boots and is made anew",
