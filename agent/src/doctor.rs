@@ -145,7 +145,7 @@ fn existing(mut folder: &Path) -> &Path {
 }
 
 fn clock(all: &mut Findings) {
-    let clock = Clock::system(None);
+    let clock = Clock::system(Utc::now(), None);
     if all.take("clock", clock.believed()).is_some() {
         let words = ("it is synchronised", "nothing synchronises it: windows and waves go by whatever it shows");
         all.either("clock", clock.synchronised, Verdict::Warn, words);

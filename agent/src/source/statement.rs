@@ -6,8 +6,11 @@ use crate::freshness::STATEMENT_TYPE;
 use crate::release::{self, Digest, Manifest, SIGNATURE_TYPE};
 use crate::{json, limits};
 
-/// Where the statement is, and where its signatures are, each with the key that it names.
-pub(crate) fn layers(raw: &[u8], what: &str) -> Result<(Digest, Vec<(Digest, Option<String>)>)> {
+/// Where a statement is, and where its signatures are, each with the key that it names.
+pub(crate) type Layers = (Digest, Vec<(Digest, Option<String>)>);
+
+/// The layers of a statement's manifest.
+pub(crate) fn layers(raw: &[u8], what: &str) -> Result<Layers> {
     let malformed = |why: &str| Error::new(Exit::Data, "malformed-freshness", format!("{what}: {why}"));
     let manifest: Manifest = json::parse(raw, what)?;
     manifest.check()?;

@@ -10,6 +10,7 @@ pub mod registry;
 pub mod tls;
 
 use ed25519_dalek::{Signer, SigningKey};
+use kubesolo_update::freshness::STATEMENT_TYPE;
 use kubesolo_update::release::{self, Architecture, Digest};
 use serde_json::{Value, json};
 
@@ -57,6 +58,19 @@ pub fn signature_manifest(signed: &[u8], signature: &[u8], key_id: &str) -> Valu
         "layers": [descriptor(release::SIGNATURE_TYPE, signature)],
         "subject": descriptor(release::OCI_MANIFEST_TYPE, signed),
         "annotations": {release::KEY_ID: key_id},
+    })
+}
+
+/// A statement of freshness with its signatures, as it stands in a registry.
+pub fn statement_manifest(statement: &[u8], signatures: &[&[u8]]) -> Value {
+    let mut layers = vec![descriptor(STATEMENT_TYPE, statement)];
+    layers.extend(signatures.iter().map(|signature| descriptor(release::SIGNATURE_TYPE, signature)));
+    json!({
+        "schemaVersion": 2,
+        "mediaType": release::OCI_MANIFEST_TYPE,
+        "artifactType": STATEMENT_TYPE,
+        "config": descriptor("application/vnd.oci.empty.v1+json", b"{}"),
+        "layers": layers,
     })
 }
 
