@@ -142,7 +142,10 @@ pub fn look(
             return Ok(None);
         }
         Err(e) => Seen::without(Verdict::unknown(e.reason, format!("no statement of freshness: {e}"))),
-        Ok(Some(published)) => judge(&published, keys.as_ref(), trust, clock, channel, offer.digest),
+        Ok(Some(published)) => {
+            let release = (offer.release.architecture, offer.digest);
+            judge(&published, keys.as_ref(), trust, clock, channel, release)
+        }
     };
     match seen.verdict.word {
         Word::Fresh => log::info!("{}", seen.verdict.message),
@@ -174,7 +177,7 @@ pub(super) fn judge(
     trust: &Trust,
     clock: &Clock,
     channel: Option<&str>,
-    digest: Digest,
+    release: (Architecture, Digest),
 ) -> Seen {
     let Some(keys) = keys else {
         return Seen::without(Verdict::unknown("no-key", "there is no key to verify a statement of freshness with"));
@@ -189,7 +192,7 @@ pub(super) fn judge(
         let message = format!("the statement of freshness has serial {serial}, and {known} was seen before");
         return Seen::without(Verdict::new(Word::Stale, REPLAYED, message));
     }
-    let verdict = measure(&statement, clock, channel, digest).with(Some(serial), Some(statement.not_after));
+    let verdict = measure(&statement, clock, channel, release).with(Some(serial), Some(statement.not_after));
     let serials = by.into_iter().map(|key| Serial { channel: statement.channel.clone(), key, serial });
     Seen { verdict, serials: serials.collect() }
 }
@@ -203,7 +206,12 @@ fn prove(published: &Published, keys: &KeySet) -> Result<(Statement, Vec<Fingerp
     Ok((Statement::parse(&published.statement)?, by))
 }
 
-fn measure(statement: &Statement, clock: &Clock, channel: Option<&str>, digest: Digest) -> Verdict {
+fn measure(
+    statement: &Statement,
+    clock: &Clock,
+    channel: Option<&str>,
+    (architecture, digest): (Architecture, Digest),
+) -> Verdict {
     if let Some(channel) = channel.filter(|channel| *channel != statement.channel) {
         let (theirs, ours) = (text::shown(&statement.channel), text::shown(channel));
         return Verdict::unknown(
@@ -211,7 +219,6 @@ fn measure(statement: &Statement, clock: &Clock, channel: Option<&str>, digest: 
             format!("the statement of freshness is for {theirs}, not for {ours}"),
         );
     }
-    let architecture = Architecture::current();
     match statement.latest(architecture) {
         Some(latest) if latest == digest => {}
         Some(latest) => {

@@ -1,5 +1,6 @@
 //! The command line of `kubesolo-release`.
 
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
@@ -12,6 +13,7 @@ use super::freshness::{Place, Terms};
 use super::key::{PrivateKey, PublicFormat};
 use super::registry::Access;
 use super::{Images, Metadata, Options, authorities, date, http};
+use crate::config::{Conf, Config, Overrides};
 use crate::release::Architecture;
 use crate::rollout::Waves;
 use crate::trust::KeySet;
@@ -54,6 +56,12 @@ Examples:
   kubesolo-release attach registry.example.com/os:candidate --signature amd64.sig \\
       --pubkey keys/public.pem";
 
+const VERIFY_HELP: &str = "\
+Examples:
+  kubesolo-release verify registry.example.com/os:stable --pubkey keys/public.pem
+  kubesolo-release verify https://updates.example.com/os/amd64 --pubkey keys --threshold 2
+  kubesolo-release verify --bundle stable.tar --pubkey keys/public.pem --channel stable";
+
 const FRESHNESS_HELP: &str = "\
 Examples:
   kubesolo-release freshness registry.example.com/os:stable --key keys/freshness.pem
@@ -83,6 +91,7 @@ enum Command {
     Payload(Payload),
     Attach(Attach),
     Freshness(Freshness),
+    Verify(Verify),
     Inspect(Inspect),
     Tag(Tag),
     Bundle(Bundle),
@@ -297,6 +306,51 @@ struct Freshness {
     network: Network,
 }
 
+/// Judge a release as a device would: with the device's own code, without credentials, and with its exit codes
+///
+/// Signatures, channel, board, freshness and both images, for each architecture. What depends on one device is left out: what
+/// runs there, its epoch, its windows.
+#[derive(Args)]
+#[command(after_help = VERIFY_HELP)]
+#[command(group = ArgGroup::new("source").required(true).args(["from", "bundle"]))]
+struct Verify {
+    /// Where devices look: an OCI reference, or the URL of a folder with latest.json
+    #[arg(value_name = "REF|URL")]
+    from: Option<String>,
+    /// A file that `bundle` wrote
+    #[arg(long, value_name = "FILE")]
+    bundle: Option<PathBuf>,
+    /// The tag, as on the device
+    #[arg(long)]
+    tag: Option<String>,
+    /// Public key, or folder of keys, as on the device
+    #[arg(long, value_name = "FILE|DIR")]
+    pubkey: PathBuf,
+    /// How many keys must have signed, as signature_threshold= on the device
+    #[arg(long, value_name = "N")]
+    threshold: Option<String>,
+    /// As channel= on the device
+    #[arg(long)]
+    channel: Option<String>,
+    /// As board= on the device
+    #[arg(long)]
+    board: Option<String>,
+    /// As freshness_pubkey= on the device
+    #[arg(long, value_name = "FILE|DIR")]
+    freshness_pubkey: Option<String>,
+    /// As require_fresh=yes on the device
+    #[arg(long)]
+    require_fresh: bool,
+    /// Only this architecture: amd64 or arm64
+    #[arg(long, value_parser = architecture)]
+    architecture: Option<Architecture>,
+    /// Do not fetch the images
+    #[arg(long)]
+    metadata_only: bool,
+    #[command(flatten)]
+    network: Network,
+}
+
 /// Show what a registry offers, and whether its signatures are right
 #[derive(Args)]
 struct Inspect {
@@ -327,6 +381,9 @@ struct Tag {
     /// Public key, or folder of keys: each architecture must have a signature by one of them
     #[arg(long, value_name = "FILE|DIR")]
     pubkey: PathBuf,
+    /// How many of them must have signed each architecture
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    threshold: usize,
     #[command(flatten)]
     network: Network,
 }
@@ -401,6 +458,7 @@ pub fn main() -> ExitCode {
         Command::Payload(args) => payload(args),
         Command::Attach(args) => attach(args),
         Command::Freshness(args) => freshness(args),
+        Command::Verify(args) => verify(args),
         Command::Inspect(args) => inspect(args),
         Command::Tag(args) => tag(args),
         Command::Bundle(args) => bundle(args),
@@ -419,7 +477,7 @@ pub fn main() -> ExitCode {
 
 /// Where the system has no certificate authorities, starts this program again with built-in ones.
 fn with_authorities(command: &Command) -> Result<()> {
-    if matches!(command, Command::Keygen(_)) {
+    if matches!(command, Command::Keygen(_) | Command::Verify(_)) {
         return Ok(());
     }
     let Some((path, _open)) = authorities::missing()? else { return Ok(()) };
@@ -539,6 +597,49 @@ fn attach(args: Attach) -> Result<()> {
     Ok(())
 }
 
+fn verify(args: Verify) -> Result<()> {
+    let mut conf = Conf::named("the command line");
+    let settings = [
+        ("signature_threshold", args.threshold),
+        ("board", args.board),
+        ("freshness_pubkey", args.freshness_pubkey),
+        ("require_fresh", args.require_fresh.then(|| "yes".to_owned())),
+    ];
+    for (key, value) in settings {
+        if let Some(value) = value {
+            conf.add(key, &value, 1)?;
+        }
+    }
+    let access: Access = args.network.into();
+    let over = Overrides {
+        server: args.from,
+        bundle: args.bundle,
+        tag: args.tag,
+        channel: args.channel,
+        pubkey: Some(args.pubkey),
+        registry_ca: access.registry_ca,
+        plain_http: access.plain_http,
+        ..Overrides::default()
+    };
+    let config = Config::resolve(&conf, &over)?;
+    for release in publish::verify::verify(&config, args.architecture, !args.metadata_only, chrono::Utc::now())? {
+        println!("{}", release.architecture);
+        println!("  digest     {}", release.digest);
+        println!("  version    {}", release.version);
+        for key in release.keys {
+            println!("  signed by  {key}");
+        }
+        if let Some(freshness) = release.freshness {
+            println!("  freshness  {freshness}");
+        }
+        match release.bytes {
+            Some(bytes) => println!("  images     {bytes} bytes, as signed"),
+            None => println!("  images     not fetched"),
+        }
+    }
+    Ok(())
+}
+
 fn freshness(args: Freshness) -> Result<()> {
     let keys = keys(&args.key)?;
     let place = match (args.reference, args.http) {
@@ -582,7 +683,8 @@ fn inspect(args: Inspect) -> Result<()> {
 }
 
 fn tag(args: Tag) -> Result<()> {
-    let digest = publish::retag(&args.reference, &args.tag, &KeySet::load(&args.pubkey)?, &args.network.into())?;
+    let keys = KeySet::load(&args.pubkey)?.needing(args.threshold.max(1), &BTreeSet::new())?;
+    let digest = publish::retag(&args.reference, &args.tag, &keys, &args.network.into())?;
     for tag in &args.tag {
         println!("{tag} is {digest}");
     }

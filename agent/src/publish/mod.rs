@@ -15,6 +15,7 @@ pub mod key;
 mod read;
 pub mod registry;
 pub mod sign;
+pub mod verify;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read as _;

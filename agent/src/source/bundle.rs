@@ -17,8 +17,9 @@ use super::artifact::{
     Document, Index, Listed, SIGNATURE_BYTES, attached, check_digest, check_size, choose, index_signed_alone,
     malformed_signature, may_be_signature,
 };
-use super::{Body, Offer, Source, cosign};
+use super::{Body, Offer, Source, cosign, statement};
 use crate::error::{Error, Exit, Result};
+use crate::freshness::{self, Published};
 use crate::release::{self, Architecture, Blob, Descriptor, Digest, Image};
 use crate::trust::Signature;
 use crate::{limits, text};
@@ -131,7 +132,7 @@ fn name(entry: &Descriptor) -> Option<&str> {
 
 /// Not one that a registry would have for what is attached to a release.
 fn is_release_name(name: Option<&str>) -> bool {
-    name.is_some_and(|name| !name.starts_with("sha256-") && !name.ends_with(crate::freshness::TAG_SUFFIX))
+    name.is_some_and(|name| !name.starts_with("sha256-") && !name.ends_with(freshness::TAG_SUFFIX))
 }
 
 impl BundleSource {
@@ -264,6 +265,23 @@ impl Source for BundleSource {
             return Err(index_signed_alone(&self.origin, index, offer.digest));
         }
         Ok(found)
+    }
+
+    /// Of the release that is in the bundle, by the name that it has there.
+    fn freshness(&mut self) -> Result<Option<Published>> {
+        let release =
+            self.layout.release(self.tag.as_deref(), &self.default_tag).map_err(|e| e.context(&self.origin))?;
+        let tag = name(release).map(|tag| format!("{tag}{}", freshness::TAG_SUFFIX));
+        let Some(entry) = tag.and_then(|tag| self.layout.named(&tag)) else { return Ok(None) };
+        let what = "statement of freshness";
+        let (statement, signatures) = statement::layers(&self.document(entry, what)?.raw, what)?;
+        let one = |(digest, key_id)| {
+            let bytes = self.blob(digest, SIGNATURE_BYTES, what)?;
+            let bytes = bytes.try_into().map_err(|_| malformed_signature(what, "it has not 64 bytes"))?;
+            Ok(Signature { key_id, bytes, payload: None })
+        };
+        let signatures = signatures.into_iter().map(one).collect::<Result<_>>()?;
+        Ok(Some(Published { statement: self.blob(statement, limits::FRESHNESS_BYTES, what)?, signatures }))
     }
 
     fn locate(&mut self, image: Image) -> Result<Blob> {

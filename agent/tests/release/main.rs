@@ -12,6 +12,7 @@ mod offline;
 mod publish;
 mod signatures;
 mod tools;
+mod verify;
 
 use std::path::Path;
 use std::process::{Command, Output};

@@ -1,0 +1,128 @@
+//! A release as a device would judge it: the device's own code, asked from outside, for each architecture.
+
+use std::collections::BTreeSet;
+
+use chrono::{DateTime, Utc};
+use sha2::{Digest as _, Sha256};
+
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::error::{Error, Exit, Result};
+use crate::freshness::{self, Verdict};
+use crate::gates::{self, Device, Lifted};
+use crate::release::{Architecture, Digest, Image};
+use crate::source::{self, Source};
+use crate::state::Trust;
+use crate::trust::{self, KeyId, Standing};
+
+/// A release that a device would take.
+#[derive(Debug)]
+pub struct Verified {
+    /// What it is for.
+    pub architecture: Architecture,
+    /// Its version.
+    pub version: semver::Version,
+    /// Of its manifest or `latest.json`.
+    pub digest: Digest,
+    /// The keys that signed it.
+    pub keys: Vec<KeyId>,
+    /// Whether it is the latest; `None` where there is no statement.
+    pub freshness: Option<Verdict>,
+    /// Bytes of both images, which were fetched and are right; `None` where they were not asked for.
+    pub bytes: Option<u64>,
+}
+
+/// Judges what the source in `config` offers, for one architecture or for each that there is. With `images`, both images are
+/// fetched and their digests compared.
+///
+/// What depends on the state of one device is left out: its version, its epoch, its failures, its windows.
+///
+/// # Errors
+/// The refusal of a device, with its exit code.
+pub fn verify(
+    config: &Config,
+    architecture: Option<Architecture>,
+    images: bool,
+    now: DateTime<Utc>,
+) -> Result<Vec<Verified>> {
+    if let Some(architecture) = architecture {
+        return Ok(vec![one(config, architecture, images, now)?]);
+    }
+    let (mut verified, mut absent) = (vec![], None);
+    for architecture in [Architecture::Amd64, Architecture::Arm64] {
+        match one(config, architecture, images, now) {
+            Ok(release) => verified.push(release),
+            // There is none, or the only one is for the other architecture.
+            Err(e) if matches!(e.reason, "no-such-architecture" | "wrong-architecture") => absent = Some(e),
+            Err(e) => return Err(e.context(architecture)),
+        }
+    }
+    match absent {
+        Some(e) if verified.is_empty() => Err(e),
+        _ => Ok(verified),
+    }
+}
+
+fn one(config: &Config, architecture: Architecture, images: bool, now: DateTime<Utc>) -> Result<Verified> {
+    let none = BTreeSet::new();
+    let keys = trust::keys(config)?.map(|keys| keys.needing(config.signature_threshold, &none)).transpose()?;
+    let standing = Standing { keys, epoch: 0, revoked: none };
+    let Some(keys) = standing.required_keys(config)? else {
+        return Err(Error::new(Exit::Config, "no-key", "without a key there is nothing to verify a release with"));
+    };
+    let mut source = source::open(config)?;
+    let offer = source::offer(&mut *source, architecture, Some(keys))?;
+    let by = keys.verify(&offer.signed, &offer.signatures)?;
+    let clock = Clock::system(now, None);
+    let seen = freshness::look(config, &Trust::default(), &standing, &clock, &mut *source, (&offer, true))?;
+    let device = Device {
+        channel: config.channel.as_deref(),
+        board: config.board.as_deref(),
+        running: None,
+        running_digest: None,
+        folders: true,
+        epoch: 0,
+        lifted: Lifted::default(),
+        failed: None,
+    };
+    // That of the architecture is about this machine, and the source has chosen.
+    let about_the_release = |gate: &gates::Gate| matches!(gate.name, "channel" | "board");
+    let mut all = gates::release(&offer.release, offer.digest, &device);
+    all.retain(about_the_release);
+    all.push(freshness::gate(config, seen.as_ref()));
+    gates::pass(&all)?;
+    let bytes = match images {
+        true => {
+            let sizes = [offer.release.kernel, offer.release.initramfs].map(|image| fetch(&mut *source, image));
+            let [kernel, initramfs] = sizes;
+            Some(kernel? + initramfs?)
+        }
+        false => None,
+    };
+    Ok(Verified {
+        architecture,
+        version: offer.release.version,
+        digest: offer.digest,
+        keys: by,
+        freshness: seen.map(|seen| seen.verdict),
+        bytes,
+    })
+}
+
+/// Fetches an image to compare its digest. Returns its size.
+fn fetch(source: &mut dyn Source, image: Image) -> Result<u64> {
+    let blob = source.locate(image)?;
+    let mut body = source.open(&blob)?;
+    let mut hash = Sha256::new();
+    while let Some(chunk) = body.chunk()? {
+        hash.update(&chunk);
+    }
+    let found = Digest(hash.finalize().into());
+    if found != blob.digest {
+        let message = format!("image {}: the digest of its bytes is {found}", blob.digest);
+        return Err(
+            Error::new(Exit::Data, "digest-mismatch", message).remedy("Publish it again, and find out who changed it.")
+        );
+    }
+    Ok(blob.size)
+}
