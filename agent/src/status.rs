@@ -206,9 +206,17 @@ impl Status {
             old_loader: boot.legacy,
         });
         self.environment = Some(environment(boot, view));
-        let decision = decide(&PowerOn { main: view, second: boot.env.second(), files, can_save: true });
-        let slot = decision.start.map(|start| start.slot.to_string());
-        self.next_boot = Some(NextBoot { slot, reason: decision.reason });
+        self.next_boot = Some(match view {
+            // Until adopt has written the whole environment it is the old one that boots next, too.
+            View::Foreign(foreign) if boot.legacy => NextBoot {
+                slot: Some(foreign.next_of_old_loader().to_string()),
+                reason: "KubeSolo OS's own loader file",
+            },
+            _ => {
+                let decision = decide(&PowerOn { main: view, second: boot.env.second(), files, can_save: true });
+                NextBoot { slot: decision.start.map(|start| start.slot.to_string()), reason: decision.reason }
+            }
+        });
     }
 }
 

@@ -53,7 +53,13 @@ fn an_old_device_is_switched_by_one_sector_and_updates_itself_then() {
     publish(&registry, "1.0.0", 1);
     let refused = device.from(&registry, &["apply", "--json"]).refused(78, "old-loader");
     assert!(refused["remedy"].as_str().unwrap().contains("kubesolo-update adopt"));
-    device.here(&["status"]).code(0).says(&["KubeSolo OS's own"]);
+    device
+        .here(&["status"])
+        .code(0)
+        .says(&["loader:       KubeSolo OS's own", "next boot:    slot A (KubeSolo OS's own"]);
+    device.set_env("active_slot=A\nboot_success=0\nboot_counter=0\n");
+    device.here(&["status"]).code(0).says(&["next boot:    slot B (KubeSolo OS's own"]);
+    device.here(&["healthcheck"]).code(0).says(&["confirmed for the old loader file"]);
 
     let adopted = adopt(&device, &[]).code(0).json();
     assert_eq!((adopted["outcome"].as_str(), adopted["reboot"].as_bool()), (Some("adopted"), Some(true)));

@@ -384,6 +384,12 @@ impl State {
 }
 
 impl Foreign {
+    /// What KubeSolo OS's own loader file boots next: three boots in a row that nobody confirmed swap the slots.
+    #[must_use]
+    pub fn next_of_old_loader(&self) -> Slot {
+        if !self.success && self.counter == 0 { self.active.other() } else { self.active }
+    }
+
     /// After a healthy boot of the active slot: the environment becomes ours, with the booted slot committed.
     ///
     /// # Errors

@@ -60,12 +60,16 @@ pub(super) fn adopt(run: &Run) -> Result<()> {
     let bench = old_device(run)?;
     bench.publish("2.0.0", Flaw::None)?;
     let script = "if grep -q ks.proto=1 /proc/cmdline; then kubesolo-update apply --activate --reboot; else \
-        kubesolo-update apply; echo \"refused: $?\"; kubesolo-update adopt --reboot; fi";
+        kubesolo-update apply; echo \"refused: $?\"; \
+        mkdir /run/esp; mount -t vfat /dev/vda1 /run/esp; kubesolo-update adopt; echo \"mounted: $?\"; umount /run/esp; \
+        kubesolo-update adopt --reboot; fi";
     let mut machine = bench.power_on(&[("1.0.0", script), ("2.0.0", "cat /proc/cmdline; kubesolo-update status")])?;
     machine.wait_for("old loader: slot A counter 2")?;
     machine.wait_for("this boot is confirmed for the old loader file")?;
     machine.wait_for(HEALTHY)?;
     machine.wait_for("refused: 78")?;
+    machine.wait_for("is mounted elsewhere or in use")?;
+    machine.wait_for("mounted: 73")?;
     machine.wait_for("the new loader file is in place")?;
     machine.wait_for("ks: boot slot=A committed")?;
     machine.wait_for(HEALTHY)?;
