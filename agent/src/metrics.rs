@@ -24,7 +24,7 @@ pub fn page(status: &Status, state: &State, trust: &Trust) -> String {
     }
     page.family("attempts_total", Kind::Counter, "Attempts to install a release on this device.")
         .is(&[], state.attempts_total);
-    page.family("attempt_count", Kind::Gauge, "Attempts for the last release that was tried.")
+    page.family("attempts_for_release", Kind::Gauge, "Attempts for the last release that was tried.")
         .is(&[], state.attempt_count.into());
     page.time("last_attempt", "When the last attempt began.", state.started_at);
     page.time(

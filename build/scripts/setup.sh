@@ -106,15 +106,16 @@ need_try() {
     need_unpacked docker-registry cpio
 }
 
-# need_unpacked TOOL...: each is a package of the same name that runs from wherever it lies.
+# need_unpacked TOOL[=PACKAGE]...: each is a package, of the same name unless it is given, that runs from wherever it lies.
 need_unpacked() {
     for tool in "$@"; do
+        package=${tool#*=} tool=${tool%%=*}
         command -v "$tool" >/dev/null && continue
         for place in bin usr/bin usr/sbin; do
             [ ! -x "target/tools/$place/$tool" ] || continue 2
         done
-        say "unpacking $tool into target/tools, without installing it"
-        apt_unpack target/tools "$tool"
+        say "unpacking $package into target/tools, without installing it"
+        apt_unpack target/tools "$package"
     done
 }
 
@@ -223,6 +224,7 @@ for what in "$@"; do
         test-all)
             need_rust; need_try; need_oracles; need_qemu; need_lint; kernel=1
             need mkinitramfs initramfs-tools-core 'makes an image as its users do'
+            need_unpacked promtool=prometheus
             ;;
         *) say "unknown: $what (rust, arm64, try, qemu, lint, bench, builder, fuzz, test or test-all)" >&2; exit 64 ;;
     esac
