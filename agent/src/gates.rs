@@ -16,7 +16,7 @@ use crate::zone::Zone;
 /// Rules that a person may lift. Each is logged, and none can stand in the settings.
 #[derive(clap::Args, Clone, Copy, Debug, Default)]
 pub struct Lifted {
-    /// Do it outside the maintenance window. Lifts nothing else.
+    /// Do it outside the maintenance window, and on a node that is labelled as blocked. Lifts nothing else.
     #[arg(long)]
     pub force: bool,
     /// Try a release again that failed on this device.
@@ -135,6 +135,19 @@ pub fn window(config: &Config, lifted: Lifted, clock: &Clock) -> Result<Gate> {
         None => "This window never opens: set another one, or call `apply --force`.",
     };
     Ok(Gate::closed(name, Exit::NotNow, "window", message, remedy).opening(opens_at))
+}
+
+/// Whether the clock can be right, for a release that asks how late it is.
+#[must_use]
+pub fn clock(clock: &Clock, release: &Release) -> Gate {
+    let name = "clock";
+    match clock.believed() {
+        Ok(_) => Gate::open(name, if clock.synchronised { "it is synchronised" } else { "nothing sets it" }),
+        Err(error) if release.rollout.is_none() => {
+            Gate::open(name, format!("{}; this release does not depend on it", error.message))
+        }
+        Err(error) => Gate::unless(name, Err::<String, _>(error)),
+    }
 }
 
 /// Whether a phased rollout has come to this device, which goes by `id`.
@@ -327,5 +340,113 @@ fn failed_before(device: &Device<'_>) -> Gate {
             format!("this release failed on this device before: {when}"),
             "Publish a mended release, or call `apply --retry-failed`.",
         ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use chrono::TimeDelta;
+
+    use super::*;
+    use crate::clock::build_date;
+    use crate::config::{Conf, Overrides};
+
+    fn config(text: &str) -> Config {
+        Config::resolve(&Conf::parse(text.as_bytes(), "conf").unwrap(), &Overrides::default()).unwrap()
+    }
+
+    /// A release of the day of the build, with these waves.
+    fn release(waves: &str) -> Release {
+        let layer = |kind: &str| {
+            let media_type = format!("application/vnd.kubesolo.os.{kind}");
+            serde_json::json!({"mediaType": media_type, "digest": Digest([0; 32]), "size": 1})
+        };
+        let manifest = serde_json::json!({
+            "schemaVersion": 2,
+            "config": {"mediaType": "x", "digest": Digest([0; 32]), "size": 2},
+            "layers": [layer("kernel.v1+octet-stream"), layer("initramfs.v1+gzip")],
+            "annotations": {
+                "io.kubesolo.os.version": "1.0.0",
+                "io.kubesolo.os.architecture": Architecture::current().to_string(),
+                "io.kubesolo.os.release_date": build_date().to_rfc3339(),
+                "io.kubesolo.os.rollout": waves,
+            },
+        });
+        Release::from_oci_manifest(manifest.to_string().as_bytes()).unwrap()
+    }
+
+    fn after_build(hours: i64) -> Clock {
+        Clock { shown: build_date() + TimeDelta::hours(hours), synchronised: false, last_seen: None }
+    }
+
+    const STOPPED: Clock = Clock { shown: DateTime::UNIX_EPOCH, synchronised: false, last_seen: None };
+    const FORCE: Lifted = Lifted {
+        force: true,
+        retry_failed: false,
+        allow_downgrade: false,
+        ignore_rollout: false,
+        allow_single_copy: false,
+    };
+
+    fn told(gate: &Gate) -> Option<(u8, &'static str)> {
+        gate.refusal().map(|error| (error.exit.code(), error.reason))
+    }
+
+    /// What is open is `None`; else exit code and reason. The build was at midnight.
+    #[test]
+    fn a_table_of_windows_and_clocks() {
+        let (no, yes) = (Lifted::default(), FORCE);
+        for (conf, clock, lifted, expected) in [
+            ("", after_build(0), no, None),
+            ("", STOPPED, no, None), // who has no window has no clock to go by
+            ("maintenance_window=00:00-24:00", after_build(0), no, None),
+            ("maintenance_window=02:00-04:00", after_build(1), no, Some((75, "window"))),
+            ("maintenance_window=02:00-04:00", after_build(2), no, None),
+            ("maintenance_window=02:00-04:00", after_build(4), no, Some((75, "window"))),
+            ("maintenance_window=02:00-04:00", after_build(4), yes, None),
+            ("maintenance_window=02:00-04:00\nmaintenance_zone=CET-1", after_build(1), no, None),
+            ("maintenance_window=03:00-03:00", after_build(3), no, Some((75, "window"))),
+            // A clock in 1970 shows a time, but not the right one.
+            ("maintenance_window=00:00-24:00", STOPPED, no, Some((75, "clock"))),
+            ("maintenance_window=00:00-24:00", STOPPED, yes, None),
+        ] {
+            assert_eq!(told(&window(&config(conf), lifted, &clock).unwrap()), expected, "{conf} {clock:?} {lifted:?}");
+        }
+        let error = window(&config("maintenance_zone=Nowhere/Land"), no, &after_build(0)).unwrap_err();
+        assert_eq!((error.exit, error.reason), (Exit::Config, "bad-zone"));
+    }
+
+    #[test]
+    fn a_clock_that_cannot_be_right_holds_back_only_what_asks_it() {
+        assert_eq!(told(&clock(&after_build(0), &release("5%@0h"))), None);
+        assert_eq!(told(&clock(&STOPPED, &release(""))), None);
+        assert_eq!(told(&clock(&STOPPED, &release("5%@0h"))), Some((75, "clock")));
+        let lost = Clock { last_seen: Some(build_date() + TimeDelta::days(90)), ..after_build(0) };
+        assert_eq!(told(&clock(&lost, &release("5%@0h"))), Some((75, "clock")));
+    }
+
+    #[test]
+    fn a_table_of_waves() {
+        let ignore = Lifted { ignore_rollout: true, ..Lifted::default() };
+        let none = Lifted::default();
+        for (waves, wariness, hours, lifted, id, open, opens_after) in [
+            ("", 100, 0, none, Some("x"), true, None),
+            ("5%@0h,100%@72h", 0, 0, none, Some("x"), true, None),
+            ("5%@0h,100%@72h", 0, -1, none, Some("x"), false, Some(0)),
+            ("5%@0h,100%@72h", 100, 71, none, Some("x"), false, Some(72)),
+            ("5%@0h,100%@72h", 100, 72, none, Some("x"), true, None),
+            ("5%@0h,99%@72h", 100, 9999, none, Some("x"), false, None),
+            ("5%@0h,99%@72h", 100, 0, ignore, Some("x"), true, None),
+            // Without an id nobody can say which wave it is.
+            ("5%@0h,100%@72h", 0, 0, none, None, false, None),
+            ("5%@0h,100%@72h", 0, 72, none, None, true, None),
+        ] {
+            let config = config(&format!("wariness={wariness}"));
+            let now = after_build(hours).shown;
+            let gate = rollout(&config, id, lifted, (&release(waves), Digest([7; 32])), now);
+            assert_eq!(gate.open, open, "{waves} {wariness} {hours}: {gate:?}");
+            assert_eq!(gate.opens_at, opens_after.map(|hours| after_build(hours).shown), "{waves} {wariness} {hours}");
+            assert!(open || told(&gate) == Some((75, "rollout")));
+        }
     }
 }

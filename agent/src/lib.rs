@@ -21,6 +21,7 @@ pub mod limits;
 pub mod memory;
 pub mod metrics;
 pub mod mount;
+pub mod node;
 pub mod parsers;
 pub mod preflight;
 pub mod programs;

@@ -68,6 +68,10 @@ pub const WAVES: usize = 16;
 pub const ROLLOUT_HOURS: u16 = 8760;
 /// A file of a time zone, in bytes.
 pub const ZONE_BYTES: u64 = 64 * KIB;
+/// A kubeconfig, in bytes.
+pub const KUBECONFIG_BYTES: u64 = 64 * KIB;
+/// A list of one node, in bytes.
+pub const NODES_BYTES: usize = 256 * KIB as usize;
 /// User-data after unpacking, in bytes.
 pub const USER_DATA_BYTES: u64 = 1024 * KIB;
 /// Nested arrays and objects in JSON.

@@ -22,7 +22,7 @@ use crate::slot::{Part, SlotManifest};
 use crate::source::{self, Body, Guarded, Offer, Source};
 use crate::state::{self, LastOffer, Phase, Trial};
 use crate::trust::{KeySet, Standing, StreamVerifier};
-use crate::{files, freshness, limits, trial, trust};
+use crate::{files, freshness, limits, node, trial, trust};
 
 /// What runs, as far as it can be told.
 #[derive(Debug)]
@@ -136,10 +136,12 @@ pub fn check(config: &Config, boot: &Boot, memory: &Memory, lifted: Lifted, now:
     let mut gates = vec![gates::window(config, lifted, &clock)?];
     gates.extend(release_gates(config, boot, memory, &running, &standing, lifted, (&offer.release, offer.digest)));
     gates.push(freshness::gate(config, freshness.as_ref()));
+    gates.push(node::gate(config, lifted));
     gates.push(copies_gate(boot, lifted));
     gates.push(trial_gate(boot));
+    gates.push(gates::clock(&clock, &offer.release));
     gates.push(space_gate(boot, &mut *source, &offer));
-    gates.extend(device_gates(config, boot, memory, lifted, (&offer.release, offer.digest), now));
+    gates.extend(device_gates(config, boot, memory, lifted, (&offer.release, offer.digest), &clock));
     gates.push(hooks::gate(config));
     let same = is_running(&running, &offer);
     let closed = gates.iter().find(|gate| !gate.open);
@@ -256,12 +258,12 @@ fn device_gates(
     memory: &Memory,
     lifted: Lifted,
     offered: (&Release, Digest),
-    now: DateTime<Utc>,
+    clock: &Clock,
 ) -> [Gate; 2] {
     let id = memory.state.device_id(&config.machine_id_file);
     [
         preflight::memory_gate(offered.0, boot, &Machine::find(&System::default())),
-        gates::rollout(config, id.as_deref(), lifted, offered, now),
+        gates::rollout(config, id.as_deref(), lifted, offered, clock.now()),
     ]
 }
 
@@ -437,6 +439,9 @@ fn try_apply(
     gates::pass(&release_gates(config, boot, memory, &running, &standing, what.lifted, (release, digest)))?;
     gates::pass(&[freshness::gate(config, freshness.as_ref())])?;
 
+    gates::pass(&[node::gate(config, what.lifted)])?;
+    gates::pass(&[gates::clock(&clock, release)])?;
+
     let place = boot.slots.get(target);
     let mut applied = Applied::new("staged", (&release.version, digest.to_string()), target);
     let staged = place.manifest().ok().flatten().is_some_and(|m| m.digest == digest) && place.verify().is_ok();
@@ -444,7 +449,7 @@ fn try_apply(
     if let Some([kernel, initramfs]) = &images {
         place.check_room(kernel.size.saturating_add(initramfs.size))?;
     }
-    gates::pass(&device_gates(config, boot, memory, what.lifted, (release, digest), now))?;
+    gates::pass(&device_gates(config, boot, memory, what.lifted, (release, digest), &clock))?;
     if what.dry_run {
         applied.outcome = if staged { "staged" } else { "would-stage" };
         return Ok(applied);
@@ -575,6 +580,7 @@ pub fn activate(
         applied.trial = Some(env.trial.to_string());
         return Ok(applied);
     }
+    gates::pass(&[node::gate(config, lifted)])?;
     // Not the waves: that was decided when it was fetched, and a share only grows.
     gates::pass(&[preflight::memory_gate(&release, boot, &Machine::find(&System::default()))])?;
     if let Some(safety) = preflight::safety(boot) {

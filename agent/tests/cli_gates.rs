@@ -9,6 +9,7 @@ use std::fs;
 use bootenv::Slot;
 use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
 use cli_support::{Device, publish, publish_as};
+use common::nginx::Nginx;
 use common::registry::Registry;
 use kubesolo_update::publish::Metadata;
 use serde_json::{Value, json};
@@ -196,4 +197,115 @@ fn no_trial_begins_that_a_panic_would_never_end() {
     device.here(&["status"]).code(0).says(&["a panic reboots after 5 s"]);
     device.here(&["activate"]).code(0);
     assert_eq!(device.env().active, Slot::B);
+}
+
+/// A server that answers like an API server whose node has the label or not, and knows whoever has a certificate.
+struct ApiServer {
+    nginx: Nginx,
+    port: u16,
+    certificates: tempfile::TempDir,
+}
+
+const BLOCKED: &str = r#"{"kind":"PartialObjectMetadataList","apiVersion":"meta.k8s.io/v1","metadata":{"resourceVersion":"7"},
+    "items":[{"metadata":{"name":"node-7","labels":{"updates.kubesolo.io/block":"true"}}}]}"#;
+const FREE: &str = r#"{"kind":"PartialObjectMetadataList","apiVersion":"meta.k8s.io/v1","metadata":{},"items":[]}"#;
+
+impl ApiServer {
+    fn start(answer: &str) -> Self {
+        let certificates = common::tls::certificates();
+        let at = certificates.path();
+        // As KubeSolo makes it: RSA, in PKCS#1.
+        let client = "openssl genrsa -traditional -out admin.key 2048 && \
+            openssl req -new -key admin.key -subj /O=system:masters/CN=admin -out admin.csr && \
+            openssl x509 -req -in admin.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 2 -extfile san -out admin.pem";
+        let made = std::process::Command::new("sh").args(["-c", client]).current_dir(at).output().unwrap();
+        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+        fs::write(at.join("answer"), answer.replace('\n', " ")).unwrap();
+        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let certs = at.display();
+        let more = format!(
+            "listen 127.0.0.1:{port} ssl; ssl_certificate {certs}/cert.pem; ssl_certificate_key {certs}/key.pem;
+             ssl_client_certificate {certs}/ca.pem; ssl_verify_client optional;
+             location = /api/v1/nodes {{
+               if ($ssl_client_verify != SUCCESS) {{ return 401; }}
+               if ($arg_labelSelector != 'updates.kubesolo.io%2Fblock%3Dtrue') {{ return 404; }}
+               default_type application/json; rewrite ^ /answer break; }}"
+        );
+        Self { nginx: Nginx::start(at, &more), port, certificates }
+    }
+
+    fn kubeconfig(&self, user: &str) -> String {
+        let at = self.certificates.path();
+        let data = |name: &str| {
+            base64::Engine::encode(&base64::engine::general_purpose::STANDARD, fs::read(at.join(name)).unwrap())
+        };
+        let user = match user {
+            "admin" => format!(
+                "    client-certificate-data: {}\n    client-key-data: {}\n",
+                data("admin.pem"),
+                data("admin.key")
+            ),
+            token => format!("    token: {token}\n"),
+        };
+        format!(
+            "apiVersion: v1\nclusters:\n- cluster:\n    certificate-authority-data: {}\n    server: https://127.0.0.1:{}\n  \
+             name: kubesolo\nkind: Config\nusers:\n- name: admin\n  user:\n{user}",
+            data("ca.pem"),
+            self.port
+        )
+    }
+}
+
+#[test]
+fn a_node_that_is_labelled_as_blocked_is_not_updated_and_force_lifts_that() {
+    let (registry, server) = (Registry::start(), ApiServer::start(BLOCKED));
+    publish(&registry, "1.0.0", 1);
+    let device = Device::new();
+    device.write("kubeconfig", server.kubeconfig("admin").as_bytes());
+    device.write("conf", b"kubeconfig=kubeconfig\nnode_name=node-7\n");
+    let before = (device.tree("A"), device.tree("B"), device.env_bytes());
+    let error = device.from(&registry, &["run", "--json"]).refused(75, "node-blocked");
+    assert!(error["message"].as_str().unwrap().contains("updates.kubesolo.io/block=true"), "{error}");
+    assert_eq!((device.tree("A"), device.tree("B"), device.env_bytes()), before);
+    let asked = server.nginx.requests().pop().unwrap();
+    assert!(asked.ends_with("&fieldSelector=metadata.name%3Dnode-7"), "{asked}");
+    let check = device.from(&registry, &["check", "--json"]).code(0).json();
+    assert_eq!(gate(&check, "node-block")["reason"], json!("node-blocked"));
+    device.from(&registry, &["apply", "--force"]).code(0);
+    device.here(&["activate", "--json"]).refused(75, "node-blocked");
+    device.here(&["activate", "--force"]).code(0);
+}
+
+/// As in KubeSolo OS: what cannot be told is no reason to stay, for the update may be what mends it.
+#[test]
+fn a_node_that_is_not_blocked_or_cannot_be_asked_is_updated() {
+    let (registry, server) = (Registry::start(), ApiServer::start(FREE));
+    publish(&registry, "1.0.0", 1);
+    let other = ApiServer::start(BLOCKED);
+    let good = server.kubeconfig("admin");
+    let stranger = other.kubeconfig("admin").replace(&other.port.to_string(), &server.port.to_string());
+    for (name, kubeconfig, words) in [
+        ("no label", good.clone(), "no such label"),
+        ("nobody there", good.replace(&server.port.to_string(), "1"), "not known"),
+        ("somebody else's authority", stranger, "not known"),
+        ("no certificate", other.kubeconfig("abc"), "it answers 401"),
+        ("not a kubeconfig", "nonsense".to_owned(), "no server"),
+    ] {
+        let device = Device::new();
+        device.write("kubeconfig", kubeconfig.as_bytes());
+        device.write("conf", b"kubeconfig=kubeconfig\n");
+        let check = device.from(&registry, &["check", "--json"]).code(0).json();
+        let found = gate(&check, "node-block");
+        let message = found["message"].as_str().unwrap();
+        assert!(found["open"] == json!(true) && message.contains(words), "{name}: {message}");
+        device.from(&registry, &["run"]).code(0);
+    }
+    // What answers wrongly has not said that the node is blocked either.
+    for answer in ["", "[]", "{\"items\": null}", &"x".repeat(300 * 1024)] {
+        let server = ApiServer::start(answer);
+        let device = Device::new();
+        device.write("kubeconfig", server.kubeconfig("admin").as_bytes());
+        device.write("conf", b"kubeconfig=kubeconfig\n");
+        device.from(&registry, &["apply", "--dry-run"]).code(0);
+    }
 }

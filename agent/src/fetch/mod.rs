@@ -2,6 +2,7 @@
 
 mod blob;
 mod client;
+pub(crate) mod cluster;
 mod options;
 
 pub use client::use_ring;
