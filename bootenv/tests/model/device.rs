@@ -203,6 +203,13 @@ fn counts_again(world: &mut World, before: View, older: State) {
             matches!(before, View::Ours(newer) if newer.on_trial().is_none() && newer.slot(slot) != SlotState::Void);
         world.ghost.tried |= older.counter < TRIES || ended;
     }
+    if let View::Ours(newer) = before {
+        // A mark that no run of the agent has read. Where the trial is still on, the bootloader makes it again.
+        let lost = |slot: &Slot| newer.slot(*slot) == SlotState::Fail && older.slot(*slot) != SlotState::Fail;
+        let lost = Slot::BOTH.into_iter().filter(lost).filter_map(|slot| world.slot(slot).manifest());
+        let lost = lost.fold(0, |all, release| all | release.bit());
+        world.ghost.owed &= !(lost & !world.failed);
+    }
     let known = |state: State| (state.on_trial(), state.trial);
     if let View::Ours(newer) = before
         && known(newer) != known(older)
