@@ -1,6 +1,6 @@
 # One verb per habit. Every target installs what it needs and says so (build/scripts/setup.sh).
 .DEFAULT_GOAL := help
-.PHONY: help try demo agent builder kernel initramfs image lint test test-all prove fuzz qemu bench large deny
+.PHONY: help try demo agent builder kernel initramfs image lint test test-all prove fuzz qemu qemu-arm64 bench large deny
 export PATH := $(PATH):/usr/sbin:/sbin:$(CURDIR)/target/tools/usr/bin:$(CURDIR)/target/tools/bin
 
 # One target, one profile and one set of features for whatever is built to be tried here, so that nothing is compiled
@@ -20,10 +20,10 @@ try: ## The agent on folders, against a real registry on loopback: half a minute
 	@PROFILE=dev ARCH="amd64 $(arm64)" build/scripts/build-agent.sh
 	@build/scripts/try.sh
 
-demo: ## A virtual device updates itself from a registry, and comes back from a bad release
-	@build/scripts/setup.sh rust qemu try
-	@PROFILE=dev build/scripts/build-agent.sh
-	@$(built)/qemu-tests demo
+demo: ## A virtual device updates itself from a registry, and comes back from a bad release; ARCH=arm64 boots by U-Boot
+	@build/scripts/setup.sh rust qemu$(addprefix -,$(arm64)) try
+	@PROFILE=dev ARCH="amd64 $(arm64)" build/scripts/build-agent.sh
+	@$(built)/qemu-tests demo $(if $(arm64),--firmware u-boot)
 
 agent: ## Static binaries for the device: target/dist/amd64, or for ARCH=arm64, or ARCH="amd64 arm64"
 	@build/scripts/setup.sh rust $(arm64)
@@ -73,6 +73,11 @@ prove: ## Every power cut, every fault at every step, and mutations that must be
 fuzz: ## Every parser of bytes from outside under libFuzzer, SECONDS= (10) each
 	@build/scripts/setup.sh fuzz
 	@build/scripts/fuzz.sh $(or $(SECONDS),10)
+
+qemu-arm64: ## All stories of arm64, with U-Boot, and one with UEFI and GRUB
+	@build/scripts/setup.sh qemu-arm64
+	@PROFILE=dev ARCH='amd64 arm64' build/scripts/build-agent.sh
+	$(built)/qemu-tests arm64
 
 qemu-%: ## One story on a virtual device, by its name; make qemu lists them
 	@build/scripts/setup.sh rust qemu try

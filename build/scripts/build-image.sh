@@ -1,5 +1,5 @@
 #!/bin/sh
-# Builds a disk that boots through BIOS and UEFI, from anybody's kernel and initramfs. Needs no root.
+# Builds a disk that boots through BIOS, UEFI or U-Boot, from anybody's kernel and initramfs. Needs no root.
 #
 #   KERNEL=FILE INITRAMFS=FILE [NAME=VALUE...] build/scripts/build-image.sh
 #
@@ -11,11 +11,16 @@
 #   DATA=DIR          files of the data partition (empty)
 #   ESP_MIB=, SLOT_MIB=, DATA_MIB=
 #                     sizes of the EFI partition, of each slot, of the data partition (128, 256, 256)
+#   ARCH=             amd64 or arm64 (amd64)
+#   BOOT=             grub or uboot (grub)
 #   GRUB_CFG=FILE     the bootloader's script (bootenv/loader/grub.cfg)
 #   LOADER=DIR        what build-loader.sh made (made anew)
 #
 # Partitions: 1 KSOLOEFI (FAT32), 2 KSOLOA and 3 KSOLOB (ext4 without journal: GRUB does not replay one), 4 KSOLODATA
-# (ext4), 5 GRUB for BIOS. Slot A is active and good, slot B is void.
+# (ext4), 5 GRUB for BIOS, or with U-Boot KSOLOENV, its environment: two copies, which fw_env.config names as
+#   /dev/disk/by-partlabel/KSOLOENV 0x0 0x4000
+#   /dev/disk/by-partlabel/KSOLOENV 0x80000 0x4000
+# Slot A is active and good, slot B is void.
 set -eu
 PATH=$PATH:/usr/sbin:/sbin
 
@@ -24,9 +29,11 @@ output=${OUTPUT:-$root/target/image/disk.img}
 esp=${ESP_MIB:-128}
 slot=${SLOT_MIB:-256}
 data=${DATA_MIB:-256}
+arch=${ARCH:-amd64}
+boot=${BOOT:-grub}
 grub_cfg=${GRUB_CFG:-$root/bootenv/loader/grub.cfg}
 
-usage() { sed -n '2,20s/^# \{0,1\}//p' "$0"; }
+usage() { sed -n '2,26s/^# \{0,1\}//p' "$0"; }
 
 fail() {
     echo "build-image: $1" >&2
@@ -63,6 +70,10 @@ done
 if [ "$slot" -lt 2 ] || [ "$data" -lt 2 ]; then
     fail "SLOT_MIB and DATA_MIB: at least 2" 64
 fi
+case $boot-$arch in
+    grub-amd64 | grub-arm64 | uboot-arm64) ;;
+    *) fail "ARCH=$arch BOOT=$boot: amd64 boots by grub, arm64 by grub or uboot" 64 ;;
+esac
 for tool in sgdisk mformat mcopy mmd mke2fs sha256sum dd; do
     command -v "$tool" >/dev/null || fail "$tool is missing: build/scripts/setup.sh qemu installs it" 69
 done
@@ -70,7 +81,7 @@ done
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 loader=${LOADER:-$work/loader}
-[ -n "${LOADER:-}" ] || "$root/build/scripts/build-loader.sh" "$loader"
+[ -n "${LOADER:-}" ] || [ "$boot" = uboot ] || ARCH=$arch "$root/build/scripts/build-loader.sh" "$loader"
 
 # --- Partitions, at whole MiB ---
 mib=2048 # sectors
@@ -78,18 +89,27 @@ first_a=$((1 + esp))
 first_b=$((first_a + slot))
 first_data=$((first_b + slot))
 end=$((first_data + data))
+# The last partition: two copies of U-Boot's environment, or GRUB for BIOS before everything else.
+last="--new=5:34:2047 --typecode=5:ef02 --change-name=5:BIOSBOOT"
+first_env=$end
+if [ "$boot" = uboot ]; then
+    last="--new=5:$((first_env * mib)):+$mib --typecode=5:8300 --change-name=5:KSOLOENV"
+    end=$((end + 1))
+fi
 mkdir -p "$(dirname "$output")"
 disk=$work/disk.img
 truncate -s $(((end + 1) * 1024 * 1024)) "$disk"
 # Not --quiet: with it sgdisk writes nothing and exits 0.
+# shellcheck disable=SC2086 # words of a command
 sgdisk --clear --set-alignment=1 \
     --new=1:$mib:+$((esp * mib)) --typecode=1:ef00 --change-name=1:KSOLOEFI \
     --new=2:$((first_a * mib)):+$((slot * mib)) --typecode=2:8300 --change-name=2:KSOLOA \
     --new=3:$((first_b * mib)):+$((slot * mib)) --typecode=3:8300 --change-name=3:KSOLOB \
     --new=4:$((first_data * mib)):+$((data * mib)) --typecode=4:8300 --change-name=4:KSOLODATA \
-    --new=5:34:2047 --typecode=5:ef02 --change-name=5:BIOSBOOT \
+    $last \
     "$disk" >"$work/log" 2>&1 || { cat "$work/log" >&2; fail "sgdisk could not partition the disk"; }
 
+if [ "$boot-$arch" = grub-amd64 ]; then
 # --- GRUB for BIOS: each part learns the sector of the next one ---
 core_at=34
 [ "$(wc -c <"$loader/core.img")" -le $(((2048 - core_at) * 512)) ] || fail "$loader/core.img is too big for its partition"
@@ -107,6 +127,17 @@ patch "$work/core.img" 0x1f4 "\\$(printf %o $((core_at + 1)))\\0\\0\\0\\0\\0\\0\
 # The partition table of the protective MBR stays as sgdisk wrote it.
 dd if="$work/boot.img" of="$disk" bs=440 count=1 conv=notrunc status=none
 dd if="$work/core.img" of="$disk" bs=512 seek=$core_at conv=notrunc status=none
+fi
+
+# --- U-Boot's environment: both copies alike ---
+if [ "$boot" = uboot ]; then
+    printf '%s\n' ks_v=1 active_slot=A boot_success=1 boot_counter=3 ks_good=A ks_a=good ks_b=void ks_trial=00000000 \
+        ks_seal=A1 ks_end=1 >"$work/env.txt"
+    mkenvimage -r -p 0 -s 0x4000 -o "$work/env.bin" "$work/env.txt"
+    for at in 0 524288; do
+        dd if="$work/env.bin" of="$disk" bs=4096 seek=$(((first_env * 1024 * 1024 + at) / 4096)) conv=notrunc status=none
+    done
+fi
 
 # --- EFI partition ---
 block() { # NAME=VALUE...: a GRUB environment block, padded to 1024 bytes
@@ -123,21 +154,36 @@ if [ "$esp" -lt 68 ]; then cluster=1; elif [ "$esp" -lt 136 ]; then cluster=2; e
 export MTOOLS_SKIP_CHECK=1
 fat=$disk@@1M
 mformat -i "$fat" -F -c "$cluster" -T $((esp * mib)) -h 64 -s 32 -H $mib -v KSOLOEFI ::
-mmd -i "$fat" ::/EFI ::/EFI/BOOT ::/grub
-mcopy -i "$fat" "$loader/BOOTX64.EFI" ::/EFI/BOOT/BOOTX64.EFI
-mcopy -i "$fat" "$grub_cfg" ::/grub/grub.cfg
-mcopy -i "$fat" "$work/grubenv" "$work/ksenv2" ::/grub/
+if [ "$boot" = uboot ]; then
+    mkimage -A arm64 -T script -C none -n 'A/B slot protocol' -d "$root/bootenv/loader/boot.cmd" "$work/boot.scr" >/dev/null
+    mcopy -i "$fat" "$work/boot.scr" ::/boot.scr
+else
+    mmd -i "$fat" ::/EFI ::/EFI/BOOT ::/grub
+    for program in "$loader"/*.EFI; do mcopy -i "$fat" "$program" ::/EFI/BOOT/; done
+    mcopy -i "$fat" "$grub_cfg" ::/grub/grub.cfg
+    mcopy -i "$fat" "$work/grubenv" "$work/ksenv2" ::/grub/
+fi
 if [ -n "${KERNEL_ARGS:-}" ]; then
     case $KERNEL_ARGS in *[\'\"\\\$]*) fail "KERNEL_ARGS: quotes, \$ and \\ are not possible" 64 ;; esac
-    printf 'set ks_args="%s"\n' "$KERNEL_ARGS" >"$work/kernel-args.cfg"
-    mcopy -i "$fat" "$work/kernel-args.cfg" ::/grub/kernel-args.cfg
+    if [ "$boot" = uboot ]; then
+        printf 'ks_args=%s\n' "$KERNEL_ARGS" >"$work/kernel-args.txt"
+        mcopy -i "$fat" "$work/kernel-args.txt" ::/kernel-args.txt
+    else
+        printf 'set ks_args="%s"\n' "$KERNEL_ARGS" >"$work/kernel-args.cfg"
+        mcopy -i "$fat" "$work/kernel-args.cfg" ::/grub/kernel-args.cfg
+    fi
 fi
 
 # --- Slots and data ---
+crc32() { # FILE: eight hex digits, from what gzip writes behind its data
+    gzip -1 -c "$1" | tail -c 8 | od -A n -t x1 -N 4 | { read -r a b c d; echo "$d$c$b$a"; }
+}
 fill() { # DIR KERNEL INITRAMFS MANIFEST
     cp "$2" "$1/vmlinuz"
     cp "$3" "$1/kubesolo-os.gz"
     (cd "$1" && for file in vmlinuz kubesolo-os.gz; do sha256sum "$file" >"$file.sha256"; done)
+    [ "$boot" != uboot ] ||
+        printf 'kernel_crc32=%s\ninitramfs_crc32=%s\n' "$(crc32 "$2")" "$(crc32 "$3")" >"$1/crc32.txt"
     [ -z "$4" ] || cp "$4" "$1/manifest.json"
     chmod -R u=rwX,go=rX "$1"
 }
@@ -157,6 +203,7 @@ ext4 KSOLOB "$first_b" "$slot" "$work/b" -O '^has_journal,^metadata_csum_seed'
 ext4 KSOLODATA "$first_data" "$data" "${DATA:-$work/data}"
 
 # Whole or not at all, and as sparse as it was made.
+case $boot-$arch in grub-amd64) how="BIOS and UEFI" ;; grub-arm64) how=UEFI ;; *) how=U-Boot ;; esac
 cp --sparse=always "$disk" "$output.new"
 mv "$output.new" "$output"
-echo "build-image: $output: $((end + 1)) MiB, boots slot A through BIOS and UEFI"
+echo "build-image: $output: $((end + 1)) MiB, boots slot A through $how"

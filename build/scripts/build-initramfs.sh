@@ -6,9 +6,11 @@
 #     --kernel DIR     vmlinuz and lib/modules/VERSION are in it   [target/kernels/cloud]
 #     --agent FILE     the static agent                            [target/dist/amd64/kubesolo-update]
 #                      kubesolo-cloudinit comes along if it lies beside it
+#     --busybox FILE   a static one for the same architecture      [the machine's own]
 #     --key FILE       a public key the image trusts; repeatable
 #     --conf FILE      becomes /etc/kubesolo/update.conf
 #     --version TEXT   goes into /etc/kubesolo/version
+#     --module NAME    a kernel module beside the usual ones; repeatable
 #     --test           for the test bench: runs the script that a second disk carries (tests/qemu/guest)
 #     --add FILE:PATH  puts FILE at PATH with its mode, after everything else; repeatable
 set -eu
@@ -16,9 +18,10 @@ cd "$(dirname "$0")/../.."
 umask 022
 PATH=$PATH:/usr/sbin:/sbin
 
-usage() { sed -n '2,13s/^# \{0,1\}//p' "$0" >&2; exit 64; }
+usage() { sed -n '2,15s/^# \{0,1\}//p' "$0" >&2; exit 64; }
 
-kernel=target/kernels/cloud agent=target/dist/amd64/kubesolo-update version='' out=''
+kernel=target/kernels/cloud agent=target/dist/amd64/kubesolo-update version='' out='' modules=''
+busybox=$(command -v busybox) || busybox=''
 mkdir -p target
 root=$(mktemp -d target/initramfs.XXXXXX)
 added=$root.added
@@ -30,6 +33,8 @@ while [ $# -gt 0 ]; do
     case $1 in
         --kernel) kernel=$2 ;;
         --agent) agent=$2 ;;
+        --busybox) busybox=$2 ;;
+        --module) modules="$modules $2" ;;
         --key) cp "$2" "$root/usr/share/kubesolo/keys/" ;;
         --conf) cp "$2" "$root/etc/kubesolo/update.conf" ;;
         --version) version=$2 ;;
@@ -48,7 +53,7 @@ done
 [ -n "$out" ] || usage
 
 # busybox: a link per command, where Debian has them
-cp "$(command -v busybox)" "$root/usr/bin/busybox"
+cp "$busybox" "$root/usr/bin/busybox"
 for link in $(busybox --list-full); do
     mkdir -p "$root/$(dirname "$link")"
     [ -e "$root/$link" ] || ln -s /usr/bin/busybox "$root/$link"
@@ -68,7 +73,7 @@ rmdir "$root/usr/share/kubesolo/keys" 2>/dev/null || true
 
 # kernel modules that this kernel does not have built in, and what they need
 release=$(basename "$kernel"/lib/modules/*)
-for module in virtio_pci virtio_blk virtio_net ext4 vfat nls_cp437 nls_ascii isofs i6300esb; do
+for module in virtio_pci virtio_blk virtio_net ext4 vfat nls_cp437 nls_ascii isofs i6300esb $modules; do
     needs=$(modprobe -d "$kernel" -S "$release" --show-depends "$module" 2>/dev/null | sed -n 's/^insmod //p') || true
     [ -n "$needs" ] || continue
     echo "$module" >>"$root/usr/lib/kubesolo-update/modules"

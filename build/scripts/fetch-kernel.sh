@@ -1,18 +1,21 @@
 #!/bin/sh
 # Fetches a Debian kernel into target/kernels/FLAVOUR without installing it: vmlinuz and lib/modules.
 #
-#   build/scripts/fetch-kernel.sh cloud|full
-#     cloud  small, made for virtual machines
-#     full   has drivers for hardware watchdogs
+#   build/scripts/fetch-kernel.sh cloud|full|cloud-arm64
+#     cloud        small, made for virtual machines
+#     full         has drivers for hardware watchdogs
+#     cloud-arm64  as cloud, for arm64
 set -eu
 cd "$(dirname "$0")/../.."
+[ "${1:-}" != cloud-arm64 ] || apt_architecture=arm64
 . build/scripts/apt-root.sh
 PATH=$PATH:/usr/sbin:/sbin
 
 case ${1:-} in
     cloud) meta=linux-image-cloud-amd64 ;;
     full) meta=linux-image-amd64 ;;
-    *) sed -n '2,6s/^# \{0,1\}//p' "$0"; exit 64 ;;
+    cloud-arm64) meta=linux-image-cloud-arm64:arm64 ;;
+    *) sed -n '2,7s/^# \{0,1\}//p' "$0"; exit 64 ;;
 esac
 into=target/kernels/$1
 [ -e "$into/vmlinuz" ] && exit 0
@@ -24,6 +27,7 @@ echo "setup: unpacking Debian's kernel $package into $into, without installing i
 rm -rf "$into.new" "$into"
 apt_unpack "$into.new" "$package"
 version=${package#linux-image-}
+version=${version%:arm64}
 depmod -b "$into.new" "$version"
 mv "$into.new/boot/vmlinuz-$version" "$into.new/vmlinuz"
 mv "$into.new" "$into"

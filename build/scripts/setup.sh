@@ -6,6 +6,7 @@
 #     arm64  rust, what builds for arm64 on amd64, and what runs it
 #     try    docker-registry and cpio, unpacked under target/tools: needs no root
 #     qemu   QEMU, UEFI firmware, GRUB, the tools that build a disk, a Debian kernel
+#     qemu-arm64  qemu and arm64, U-Boot and UEFI for the virtual device on arm64, GRUB and busybox for it
 #     lint   rustfmt, clippy, shellcheck, grub-script-check
 #     bench  servers and the tools that the agent is compared with
 #     builder  buildah and mmdebstrap
@@ -157,6 +158,25 @@ need_qemu() {
     need_initramfs
 }
 
+need_qemu_arm64() {
+    need qemu-system-aarch64 qemu-system-arm 'the virtual device on arm64'
+    need /usr/lib/u-boot/qemu_arm64/u-boot.bin u-boot-qemu 'its bootloader'
+    need /usr/share/qemu-efi-aarch64/QEMU_EFI.fd qemu-efi-aarch64 'its UEFI firmware'
+    need mkimage u-boot-tools "makes U-Boot's script and its environment"
+    need fw_printenv libubootenv-tool "reads U-Boot's environment beside us"
+}
+
+# What runs in the device, for its own architecture.
+unpack_for_arm64() {
+    [ ! -e target/arm64/bin/busybox ] || [ ! -e target/arm64/usr/lib/grub/arm64-efi/normal.mod ] || return 0
+    say 'unpacking busybox-static and grub-efi-arm64-bin for arm64 into target/arm64, without installing them'
+    (
+        apt_root='' apt_architecture=arm64
+        . build/scripts/apt-root.sh
+        apt_unpack target/arm64 busybox-static:arm64 grub-efi-arm64-bin:arm64
+    )
+}
+
 need_initramfs() {
     need cpio cpio "packs the virtual device's initramfs"
     need depmod kmod 'kernel modules of that initramfs'
@@ -216,6 +236,7 @@ for what in "$@"; do
         arm64) need_rust; need_arm64; arm64=1 ;;
         try) need_try ;;
         qemu) need_qemu; kernel=1 ;;
+        qemu-arm64) need_rust; need_arm64; need_try; need_qemu; need_qemu_arm64; kernel=1 arm64=1 kernel_arm64=1 ;;
         lint) need_rust; need_lint ;;
         bench) need_try; need_bench ;;
         builder) need_builder ;;
@@ -226,10 +247,11 @@ for what in "$@"; do
             need mkinitramfs initramfs-tools-core 'makes an image as its users do'
             need_unpacked promtool=prometheus
             ;;
-        *) say "unknown: $what (rust, arm64, try, qemu, lint, bench, builder, fuzz, test or test-all)" >&2; exit 64 ;;
+        *) say "unknown: $what (rust, arm64, try, qemu, qemu-arm64, lint, bench, builder, fuzz, test or test-all)" >&2; exit 64 ;;
     esac
 done
 install_packages
 [ -z "${oracles:-}" ] || build/scripts/fetch-release-tools.sh oras cosign
 [ -z "${arm64:-}" ] || libraries_for_arm64
 [ -z "${kernel:-}" ] || build/scripts/fetch-kernel.sh cloud
+[ -z "${kernel_arm64:-}" ] || { unpack_for_arm64; build/scripts/fetch-kernel.sh cloud-arm64; }
