@@ -7,8 +7,11 @@ use std::process::Command;
 
 use bootenv::Slot;
 use bootenv::grub::{Block, SIZE};
+use bootenv::protocol::View;
+use bootenv::uboot::{Environment, Format, flags, newest};
 use sha2::{Digest, Sha256};
 
+use crate::machine::Firmware;
 use crate::{Result, root, run, tool};
 
 const MIB: u64 = 1024 * 1024;
@@ -16,6 +19,11 @@ const MIB: u64 = 1024 * 1024;
 pub const KERNEL: &str = "vmlinuz";
 /// File name of the initramfs in a slot.
 pub const INITRAMFS: &str = "kubesolo-os.gz";
+
+/// Bytes of one copy of U-Boot's environment, as the script that builds a disk has it.
+pub const UBOOT_SIZE: usize = 0x4000;
+/// Where the second copy begins.
+pub const UBOOT_SECOND: u64 = 0x80000;
 
 /// What goes into a slot.
 #[derive(Clone, Debug)]
@@ -53,6 +61,8 @@ pub struct Plan {
     pub loader: Option<PathBuf>,
     /// Sizes in MiB.
     pub size: Size,
+    /// What it boots by.
+    pub firmware: Firmware,
 }
 
 /// Sizes of the partitions in MiB.
@@ -70,7 +80,16 @@ impl Plan {
     /// A disk for a real kernel, slot B empty.
     #[must_use]
     pub fn new(a: Content) -> Self {
-        Self { a, b: None, kernel_args: None, data: None, grub_cfg: None, loader: None, size: Self::size() }
+        Self {
+            a,
+            b: None,
+            kernel_args: None,
+            data: None,
+            grub_cfg: None,
+            loader: None,
+            size: Self::size(),
+            firmware: Firmware::Uefi,
+        }
     }
 
     /// Sizes that a real kernel and initramfs fit into.
@@ -86,6 +105,8 @@ impl Plan {
     pub fn build(&self, output: &Path) -> Result<Disk> {
         let mut script = Command::new(root().join("build/scripts/build-image.sh"));
         script.env("OUTPUT", output);
+        script.env("ARCH", self.firmware.architecture().as_str());
+        script.env("BOOT", if self.firmware == Firmware::UBoot { "uboot" } else { "grub" });
         script.env("ESP_MIB", self.size.esp.to_string());
         script.env("SLOT_MIB", self.size.slot.to_string());
         script.env("DATA_MIB", self.size.data.to_string());
@@ -109,7 +130,7 @@ impl Plan {
             }
         }
         run(&mut script)?;
-        Ok(Disk { path: output.to_owned(), size: self.size })
+        Ok(Disk { path: output.to_owned(), size: self.size, firmware: self.firmware })
     }
 }
 
@@ -120,6 +141,8 @@ pub struct Disk {
     pub path: PathBuf,
     /// Sizes of its partitions.
     pub size: Size,
+    /// What it boots by.
+    pub firmware: Firmware,
 }
 
 impl Disk {
@@ -131,6 +154,52 @@ impl Disk {
     pub fn slot(&self, slot: Slot) -> (u64, u64) {
         let before = if slot == Slot::A { 0 } else { self.size.slot };
         ((1 + self.size.esp + before) * MIB, self.size.slot * MIB)
+    }
+
+    /// Offset of a copy of U-Boot's environment in bytes.
+    #[must_use]
+    pub fn copy(&self, number: usize) -> u64 {
+        (1 + self.size.esp + 2 * self.size.slot + self.size.data) * MIB + number as u64 * UBOOT_SECOND
+    }
+
+    /// The bytes of both copies of U-Boot's environment.
+    ///
+    /// # Errors
+    /// The disk cannot be read.
+    pub fn copies(&self) -> Result<[Vec<u8>; 2]> {
+        let file = File::open(&self.path)?;
+        let mut copies = [vec![0; UBOOT_SIZE], vec![0; UBOOT_SIZE]];
+        for (number, copy) in copies.iter_mut().enumerate() {
+            file.read_exact_at(copy, self.copy(number))?;
+        }
+        Ok(copies)
+    }
+
+    /// Writes over a copy of U-Boot's environment, from its first byte on.
+    ///
+    /// # Errors
+    /// The disk cannot be written.
+    pub fn put_copy(&self, number: usize, bytes: &[u8]) -> Result<()> {
+        Ok(File::options().write(true).open(&self.path)?.write_all_at(bytes, self.copy(number))?)
+    }
+
+    /// What the environment says, whoever the bootloader is.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub fn view(&self) -> Result<View> {
+        if self.firmware != Firmware::UBoot {
+            return Ok(self.env()?.view());
+        }
+        Ok(uboot_view(&self.copies()?))
+    }
+
+    /// All bytes of the environment.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub fn env_bytes(&self) -> Result<Vec<u8>> {
+        if self.firmware == Firmware::UBoot { Ok(self.copies()?.concat()) } else { Ok(self.env()?.bytes().to_vec()) }
     }
 
     /// The main block of the environment.
@@ -271,6 +340,14 @@ impl Disk {
         run(&mut command)?;
         Ok(())
     }
+}
+
+/// What U-Boot would read from two copies of its environment.
+#[must_use]
+pub fn uboot_view(copies: &[Vec<u8>; 2]) -> View {
+    let valid = [0, 1].map(|copy: usize| flags(&copies[copy], Format::Redundant).ok());
+    let read = |copy: usize| Environment::parse(&copies[copy], Format::Redundant).ok();
+    newest(valid).and_then(read).map_or(View::Invalid, |(environment, _)| environment.view())
 }
 
 /// The line of a hash file.

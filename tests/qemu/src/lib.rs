@@ -28,12 +28,92 @@ pub fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().expect("the workspace this was built from")
 }
 
-/// The kernel of the devices.
+/// What a device's processor understands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Architecture {
+    /// x86-64.
+    Amd64,
+    /// AArch64, emulated on any host.
+    Arm64,
+}
+
+impl Architecture {
+    /// As Debian and releases spell it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Architecture::Amd64 => "amd64",
+            Architecture::Arm64 => "arm64",
+        }
+    }
+
+    /// The kernel of its devices, with its modules beside it.
+    ///
+    /// # Errors
+    /// It was not fetched.
+    pub fn kernel(self) -> Result<PathBuf> {
+        match self {
+            Architecture::Amd64 => built("target/kernels/cloud/vmlinuz", "build/scripts/fetch-kernel.sh cloud"),
+            Architecture::Arm64 => {
+                built("target/kernels/cloud-arm64/vmlinuz", "build/scripts/fetch-kernel.sh cloud-arm64")
+            }
+        }
+    }
+
+    /// Static busybox for its devices.
+    ///
+    /// # Errors
+    /// It is not there.
+    pub fn busybox(self) -> Result<PathBuf> {
+        match self {
+            Architecture::Amd64 => tool("busybox"),
+            Architecture::Arm64 => built("target/arm64/bin/busybox", "build/scripts/setup.sh qemu-arm64"),
+        }
+    }
+
+    /// The agent for its devices.
+    ///
+    /// # Errors
+    /// It was not built.
+    pub fn agent(self) -> Result<PathBuf> {
+        let name = self.as_str();
+        built(&format!("target/dist/{name}/kubesolo-update"), &format!("ARCH={name} build/scripts/build-agent.sh"))
+    }
+
+    /// The agent as a command on this host.
+    ///
+    /// # Errors
+    /// It was not built, or nothing runs it here.
+    pub fn agent_here(self) -> Result<Command> {
+        let agent = self.agent()?;
+        if self.as_str() == Self::host() {
+            return Ok(Command::new(agent));
+        }
+        let mut emulated = Command::new(tool("qemu-aarch64-static")?);
+        emulated.arg(agent);
+        Ok(emulated)
+    }
+
+    fn host() -> &'static str {
+        if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" }
+    }
+
+    /// The serial line that its kernel writes to.
+    #[must_use]
+    pub fn console(self) -> &'static str {
+        match self {
+            Architecture::Amd64 => "console=ttyS0,115200n8",
+            Architecture::Arm64 => "console=ttyAMA0,115200n8",
+        }
+    }
+}
+
+/// The kernel of the devices on amd64.
 ///
 /// # Errors
 /// It was not fetched.
 pub fn kernel() -> Result<PathBuf> {
-    built("target/kernels/cloud/vmlinuz", "build/scripts/fetch-kernel.sh cloud")
+    Architecture::Amd64.kernel()
 }
 
 /// A file that a script of the project makes.

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::{Result, tool};
+use crate::{Architecture, Result, tool};
 
 /// How long a device may be silent on what is awaited: some five times of what a slow machine needs.
 pub const PATIENCE: Duration = Duration::from_secs(180);
@@ -20,6 +20,10 @@ const LOOK: Duration = Duration::from_millis(20);
 const TAIL: (usize, usize, usize) = (30_000, 30, 160);
 const UEFI_CODE: &str = "/usr/share/OVMF/OVMF_CODE_4M.fd";
 const UEFI_VARIABLES: &str = "/usr/share/OVMF/OVMF_VARS_4M.fd";
+const UEFI_CODE_ARM64: &str = "/usr/share/AAVMF/AAVMF_CODE.fd";
+const UEFI_VARIABLES_ARM64: &str = "/usr/share/AAVMF/AAVMF_VARS.fd";
+/// As Debian builds it, with its own environment: it finds boot.scr by itself.
+const UBOOT: &str = "/usr/lib/u-boot/qemu_arm64/u-boot.bin";
 
 /// What the device starts with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,6 +32,10 @@ pub enum Firmware {
     Bios,
     /// EDK2.
     Uefi,
+    /// U-Boot on arm64.
+    UBoot,
+    /// EDK2 on arm64.
+    UefiArm64,
 }
 
 impl Firmware {
@@ -37,6 +45,17 @@ impl Firmware {
         match self {
             Firmware::Bios => "bios",
             Firmware::Uefi => "uefi",
+            Firmware::UBoot => "u-boot",
+            Firmware::UefiArm64 => "uefi-arm64",
+        }
+    }
+
+    /// What it runs on.
+    #[must_use]
+    pub fn architecture(self) -> Architecture {
+        match self {
+            Firmware::Bios | Firmware::Uefi => Architecture::Amd64,
+            Firmware::UBoot | Firmware::UefiArm64 => Architecture::Arm64,
         }
     }
 }
@@ -85,19 +104,33 @@ impl Device {
     }
 
     fn command(&self, dir: &Path) -> Result<Command> {
-        let mut command = Command::new(tool("qemu-system-x86_64")?);
+        let (program, machine) = match self.firmware.architecture() {
+            Architecture::Amd64 => ("qemu-system-x86_64", &["-machine", "q35"][..]),
+            Architecture::Arm64 => ("qemu-system-aarch64", &["-machine", "virt", "-cpu", "cortex-a57"][..]),
+        };
+        let mut command = Command::new(tool(program)?);
+        command.args(machine);
         // KVM opens on some machines and then hangs: emulation works everywhere.
-        command.args(["-accel", "tcg,thread=multi", "-machine", "q35", "-nodefaults", "-no-user-config"]);
+        command.args(["-accel", "tcg,thread=multi", "-nodefaults", "-no-user-config"]);
         command.args(["-display", "none", "-qmp", "stdio", "-m", &self.memory.to_string()]);
         let serial = dir.join("serial.log");
         command.arg("-chardev").arg(option("file,id=serial,append=on,path=", &serial)?);
         command.args(["-serial", "chardev:serial"]);
-        if self.firmware == Firmware::Uefi {
+        let uefi = match self.firmware {
+            Firmware::Bios => None,
+            Firmware::Uefi => Some((UEFI_CODE, UEFI_VARIABLES)),
+            Firmware::UefiArm64 => Some((UEFI_CODE_ARM64, UEFI_VARIABLES_ARM64)),
+            Firmware::UBoot => {
+                command.args(["-bios", UBOOT]);
+                None
+            }
+        };
+        if let Some((code, empty)) = uefi {
             let variables = dir.join("uefi-variables.fd");
             if !variables.exists() {
-                fs::copy(UEFI_VARIABLES, &variables)?;
+                fs::copy(empty, &variables)?;
             }
-            command.args(["-drive", &format!("if=pflash,format=raw,readonly=on,file={UEFI_CODE}")]);
+            command.args(["-drive", &format!("if=pflash,format=raw,readonly=on,file={code}")]);
             command.arg("-drive").arg(option("if=pflash,format=raw,file=", &variables)?);
         }
         let access = if self.read_only { "readonly=on," } else { "" };

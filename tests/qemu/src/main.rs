@@ -2,13 +2,14 @@
 
 use std::process::ExitCode;
 
+use qemu_tests::Architecture;
 use qemu_tests::machine::Firmware;
 use qemu_tests::runner::{Scenario, run_all};
 use qemu_tests::scenarios::{ALL, demo};
 
 const USAGE: &str = "\
-Usage: qemu-tests [--firmware bios|uefi] [--jobs N] NAME...
-  NAME: a scenario, or `quick` (what `make test` runs), or `all`.
+Usage: qemu-tests [--firmware bios|uefi|u-boot|uefi-arm64] [--jobs N] NAME...
+  NAME: a scenario, or `quick` (what `make test` runs), or `all` (of amd64), or `arm64` (all of it).
   Each leaves its serial log in target/qemu/NAME/.
   `demo` tells the main story on the terminal.
 ";
@@ -60,7 +61,9 @@ fn asked(mut args: impl Iterator<Item = String>) -> Result<Option<Asked>, String
                 firmware = match args.next().as_deref() {
                     Some("bios") => Some(Firmware::Bios),
                     Some("uefi") => Some(Firmware::Uefi),
-                    _ => return Err("--firmware needs bios or uefi".to_owned()),
+                    Some("u-boot") => Some(Firmware::UBoot),
+                    Some("uefi-arm64") => Some(Firmware::UefiArm64),
+                    _ => return Err("--firmware needs bios, uefi, u-boot or uefi-arm64".to_owned()),
                 };
             }
             "--jobs" => {
@@ -78,11 +81,14 @@ fn asked(mut args: impl Iterator<Item = String>) -> Result<Option<Asked>, String
         return Ok(Some((vec![&DEMO], firmware, 1)));
     }
     if let Some(unknown) =
-        names.iter().find(|n| !["all", "quick"].contains(&n.as_str()) && ALL.iter().all(|s| s.name != **n))
+        names.iter().find(|n| !["all", "quick", "arm64"].contains(&n.as_str()) && ALL.iter().all(|s| s.name != **n))
     {
         return Err(format!("unknown scenario: {unknown}"));
     }
     let named = |name: &str| names.iter().any(|n| n == name);
-    let wanted = |s: &&Scenario| named(s.name) || named("all") || (s.quick && named("quick"));
+    let wanted = |s: &&Scenario| {
+        let arm64 = s.firmware.architecture() == Architecture::Arm64;
+        named(s.name) || (named("all") && !arm64) || (s.quick && named("quick")) || (arm64 && named("arm64"))
+    };
     Ok(Some((ALL.iter().filter(wanted).collect(), firmware, jobs)))
 }

@@ -18,7 +18,7 @@ use bootenv::{Slot, TrialId};
 
 use crate::cells::{Seeded, covering};
 use crate::image::{Content, Disk, INITRAMFS, KERNEL, Plan, Size};
-use crate::machine::{Device, Machine};
+use crate::machine::{Device, Firmware, Machine};
 use crate::runner::Run;
 use crate::{Result, stub};
 
@@ -355,7 +355,7 @@ impl Parts {
         let mut slots = [vec![], vec![]];
         for slot in SLOTS {
             for variant in VARIANTS {
-                let spoiled = Disk { path: run.file("spoiled.img"), size: disk.size };
+                let spoiled = Disk { path: run.file("spoiled.img"), size: disk.size, firmware: disk.firmware };
                 fs::copy(&disk.path, &spoiled.path)?;
                 (variant.spoil)(&spoiled, slot)?;
                 let (at, size) = disk.slot(slot);
@@ -382,7 +382,7 @@ impl Parts {
                 Content1024::Missing => disk[entry] = 0xe5,
             }
         }
-        let layout = Disk { path: "".into(), size: self.size };
+        let layout = Disk { path: "".into(), size: self.size, firmware: Firmware::Bios };
         for slot in SLOTS {
             let at = layout.slot(slot).0 as usize;
             let partition = &self.slots[slot as usize][cell.files[slot as usize]];

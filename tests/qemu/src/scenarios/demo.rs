@@ -13,7 +13,7 @@ use bootenv::protocol::SlotState;
 use super::device::{Bench, Flaw};
 use super::{expect, state};
 use crate::Result;
-use crate::machine::plain;
+use crate::machine::{Firmware, plain};
 use crate::runner::Run;
 
 /// What the device does by itself in the demo, for each version that it is in. On a real one a timer does it.
@@ -33,20 +33,25 @@ const SCRIPT: &[(&str, &str)] = &[
 pub fn tell(run: &Run) -> Result<()> {
     say("A registry on loopback, a signing key, and release 1.0.0: a Debian kernel, and an initramfs with the agent.");
     let bench = Bench::build(run)?;
-    say("A disk for the device, as a factory makes it: GRUB, 1.0.0 in slot A, slot B empty.\n\
-         Release 2.0.0 is published to the registry, signed with the key whose public half the device carries.");
+    let loader = if run.firmware == Firmware::UBoot { "U-Boot" } else { "GRUB" };
+    say(&format!(
+        "A disk for the device, as a factory makes it: {loader}, 1.0.0 in slot A, slot B empty.\n\
+         Release 2.0.0 is published to the registry, signed with the key whose public half the device carries."
+    ));
     bench.publish("2.0.0", Flaw::None)?;
 
-    say(
-        "Power on. GRUB reads its environment block, checks the hashes of slot A, and boots it. Then the agent asks the\n\
+    say(&format!(
+        "Power on. {loader} reads its environment, checks both files of slot A, and boots it. Then the agent asks the\n\
          registry, verifies signature and digests, writes 2.0.0 into slot B, reads it back, and makes B the next to boot.",
-    );
+    ));
     let screen = Screen::follow(&run.file("serial.log"));
     let mut machine = bench.power_on(SCRIPT)?;
     machine.wait_for("boots next, on trial")?;
     pause();
-    say("The device reboots into slot B, on trial: GRUB counts the try down before it loads anything.\n\
-         If this boot hangs, panics or is unhealthy, the device comes back to 1.0.0 by itself.");
+    say(&format!(
+        "The device reboots into slot B, on trial: {loader} counts the try down before it loads anything.\n\
+         If this boot hangs, panics or is unhealthy, the device comes back to 1.0.0 by itself."
+    ));
     machine.wait_for("ks: boot slot=B try")?;
     machine.wait_for("slot B is committed")?;
     pause();
@@ -122,6 +127,40 @@ impl Screen {
     }
 }
 
+/// What U-Boot says of its own accord, and for each command of the script.
+const UBOOT: &[&str] = &[
+    "U-Boot 2",
+    "DRAM:",
+    "Core:",
+    "Flash:",
+    "Loading ",
+    "In:",
+    "Out:",
+    "Err:",
+    "Net:",
+    "Hit any key",
+    "fatal: no kernel",
+    "Command ",
+    "starting USB",
+    "No working",
+    "USB is",
+    "scanning bus",
+    "Scanning ",
+    "Found U-Boot",
+    "Device 0:",
+    "Type:",
+    "Capacity:",
+    "... is now",
+    "## ",
+    "virtio ",
+    "ks_",
+    "crc32 for",
+    "Total of",
+    "Booting using",
+    "Working FDT",
+    "Starting kernel",
+];
+
 fn is_story(line: &str) -> bool {
     let line = line.trim();
     let noise = [
@@ -135,5 +174,7 @@ fn is_story(line: &str) -> bool {
         "error: no suitable video",
         "Booting in blind",
     ];
-    !line.is_empty() && !noise.iter().any(|start| line.starts_with(start))
+    !line.is_empty()
+        && !line.contains(" bytes read in ")
+        && !noise.iter().chain(UBOOT).any(|start| line.starts_with(start))
 }

@@ -4,6 +4,7 @@ use std::fs;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::process::Command;
+use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
@@ -13,10 +14,10 @@ use bootenv::protocol::{SlotState, State};
 
 use super::{expect, state};
 use crate::image::{Content, Disk, INITRAMFS, KERNEL, Plan};
-use crate::machine::{Device, Machine};
+use crate::machine::{Device, Firmware, Machine};
 use crate::registry::{Line, Registry};
 use crate::runner::Run;
-use crate::{Result, built, kernel, root};
+use crate::{Architecture, Result, built, root};
 
 pub(crate) const AGENT: &str = "target/dist/amd64/kubesolo-update";
 const PUBLISHER: &str = "target/dist/amd64/kubesolo-release";
@@ -25,6 +26,10 @@ pub(crate) const BUILD: &str = "build/scripts/build-agent.sh";
 pub(crate) const HEALTHY: &str = "kubesolo: healthy";
 /// What the test image says when the script of the second disk is over.
 pub(crate) const SCRIPT_ENDED: &str = "guest: script ended with ";
+
+/// Where the disk's builder puts U-Boot's environment.
+pub(crate) const FW_ENV_CONFIG: &str =
+    "/dev/disk/by-partlabel/KSOLOENV 0x0 0x4000\n/dev/disk/by-partlabel/KSOLOENV 0x80000 0x4000\n";
 
 /// What is wrong with a release.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,12 +40,15 @@ pub(crate) enum Flaw {
     Panics,
     /// A check in `health.d` fails.
     Unhealthy,
+    /// A check in `health.d` never ends, and the watchdog is not fed any more.
+    Hangs,
 }
 
 /// A device with release 1.0.0 in slot A, a registry, and a key.
 pub(crate) struct Bench<'a> {
-    run: &'a Run,
-    pub(crate) registry: Registry,
+    pub(super) run: &'a Run,
+    pub(crate) registry: Arc<Registry>,
+    keys: PathBuf,
     line: Line,
     pub(crate) disk: Disk,
 }
@@ -58,6 +66,17 @@ impl<'a> Bench<'a> {
         Ok(bench)
     }
 
+    /// A device beside another one, with the same registry and key.
+    pub(super) fn beside(run: &'a Run, other: &Bench) -> Result<Self> {
+        let registry = Arc::clone(&other.registry);
+        let line = Line::open(&registry)?;
+        let disk = Disk { path: run.file("disk.img"), size: Plan::size(), firmware: run.firmware };
+        let mut bench = Self { run, registry, keys: other.keys.clone(), line, disk };
+        run.write("update.conf", bench.settings("=").as_bytes())?;
+        bench.install(None)?;
+        Ok(bench)
+    }
+
     /// A device whose image has no settings; gives them for user-data.
     pub(crate) fn unconfigured(run: &'a Run) -> Result<(Self, String)> {
         let mut bench = Self::without_disk(run)?;
@@ -67,11 +86,17 @@ impl<'a> Bench<'a> {
     }
 
     fn without_disk(run: &'a Run) -> Result<Self> {
-        let registry = Registry::start(&run.file("registry"))?;
+        let registry = Arc::new(Registry::start(&run.file("registry"))?);
         let keys = run.file("keys");
         crate::run(Command::new(built(PUBLISHER, BUILD)?).args(["--quiet", "keygen"]).arg(&keys))?;
         let line = Line::open(&registry)?;
-        Ok(Self { run, registry, line, disk: Disk { path: run.file("disk.img"), size: Plan::size() } })
+        Ok(Self {
+            run,
+            registry,
+            keys,
+            line,
+            disk: Disk { path: run.file("disk.img"), size: Plan::size(), firmware: run.firmware },
+        })
     }
 
     /// The settings of the device, with this between key and value.
@@ -84,15 +109,19 @@ impl<'a> Bench<'a> {
             ("auto_rollback_after", "1"),
             ("version_file", "/etc/kubesolo/version"),
         ];
-        settings.iter().map(|(key, value)| format!("{key}{is}{value}\n")).collect()
+        let uboot = [("bootenv", "uboot:/etc/fw_env.config")];
+        let uboot = uboot.iter().filter(|_| self.run.firmware == Firmware::UBoot);
+        settings.iter().chain(uboot).map(|(key, value)| format!("{key}{is}{value}\n")).collect()
     }
 
     /// Publishes 1.0.0, and builds a disk with it.
     fn install(&mut self, grub_cfg: Option<PathBuf>) -> Result<()> {
         let initramfs = self.publish("1.0.0", Flaw::None)?;
         let manifest = self.manifest_of_published()?;
-        let mut plan = Plan::new(Content { manifest: Some(manifest), ..Content::new(&kernel()?, &initramfs) });
-        plan.kernel_args = grub_cfg.is_none().then(|| "console=ttyS0,115200n8 quiet panic=1".to_owned());
+        let mut plan = Plan::new(Content { manifest: Some(manifest), ..Content::new(&self.kernel()?, &initramfs) });
+        let console = self.run.firmware.architecture().console();
+        plan.kernel_args = grub_cfg.is_none().then(|| format!("{console} quiet panic=1"));
+        plan.firmware = self.run.firmware;
         plan.grub_cfg = grub_cfg;
         self.disk = plan.build(&self.disk.path)?;
         Ok(())
@@ -100,10 +129,23 @@ impl<'a> Bench<'a> {
 
     /// Builds and publishes a signed release; gives its initramfs.
     pub(crate) fn publish(&self, version: &str, flaw: Flaw) -> Result<PathBuf> {
+        let initramfs = self.initramfs(version, flaw)?;
+        self.push(version, &[(self.run.firmware.architecture(), &initramfs)])?;
+        Ok(initramfs)
+    }
+
+    /// Builds the initramfs of a release.
+    pub(super) fn initramfs(&self, version: &str, flaw: Flaw) -> Result<PathBuf> {
         let initramfs = self.run.file(&format!("{version}.gz"));
         let mut build = Command::new(root().join("build/scripts/build-initramfs.sh"));
-        build.arg("--test").arg("--agent").arg(built(AGENT, BUILD)?);
-        build.args(["--version", version, "--key"]).arg(self.run.file("keys/public.pem"));
+        let architecture = self.run.firmware.architecture();
+        build.arg("--test").arg("--agent").arg(architecture.agent()?);
+        build.arg("--kernel").arg(self.kernel()?.with_file_name("")).arg("--busybox").arg(architecture.busybox()?);
+        if self.run.firmware == Firmware::UBoot {
+            let places = self.run.write("fw_env.config", FW_ENV_CONFIG.as_bytes())?;
+            build.arg("--add").arg(format!("{}:/etc/fw_env.config", places.display()));
+        }
+        build.args(["--version", version, "--key"]).arg(self.keys.join("public.pem"));
         let conf = self.run.file("update.conf");
         if conf.exists() {
             build.arg("--conf").arg(conf);
@@ -117,19 +159,38 @@ impl<'a> Bench<'a> {
             Flaw::Unhealthy => {
                 Some(("etc/kubesolo/health.d/50-application", "echo 'the application does not answer'\nexit 1\n"))
             }
+            Flaw::Hangs => Some((
+                "etc/kubesolo/health.d/50-application",
+                "kill -STOP \"$(cat /run/kubesolo/watchdog.pid)\"\nexec sleep 100000\n",
+            )),
         };
         if let Some((path, text)) = script {
             let file = self.run.write(&format!("{version}.script"), format!("#!/bin/sh\n{text}").as_bytes())?;
             crate::run(Command::new("chmod").arg("755").arg(&file))?;
             build.arg("--add").arg(format!("{}:/{path}", file.display()));
         }
+        if flaw == Flaw::Hangs {
+            build.args(["--module", "softdog"]);
+        }
         crate::run(build.arg(&initramfs))?;
+        Ok(initramfs)
+    }
+
+    /// Publishes a signed release for these architectures under one tag.
+    pub(super) fn push(&self, version: &str, images: &[(Architecture, &PathBuf)]) -> Result<()> {
         let mut publish = Command::new(built(PUBLISHER, BUILD)?);
         publish.args(["--quiet", "publish", &format!("{}/os", self.registry.host()), "--version", version]);
-        publish.args(["--channel", "stable", "--amd64"]).arg(kernel()?).arg(&initramfs);
-        publish.arg("--key").arg(self.run.file("keys/private.pem")).args(["--plain-http", &self.registry.host()]);
+        publish.args(["--channel", "stable"]);
+        for (architecture, initramfs) in images {
+            publish.arg(format!("--{}", architecture.as_str())).arg(architecture.kernel()?).arg(initramfs);
+        }
+        publish.arg("--key").arg(self.keys.join("private.pem")).args(["--plain-http", &self.registry.host()]);
         crate::run(&mut publish)?;
-        Ok(initramfs)
+        Ok(())
+    }
+
+    pub(crate) fn kernel(&self) -> Result<PathBuf> {
+        self.run.firmware.architecture().kernel()
     }
 
     /// The slot manifest that the agent writes for the published release.
@@ -140,11 +201,11 @@ impl<'a> Bench<'a> {
         }
         fs::write(dir.join("grubenv"), Block::main(&State::committed(Slot::A)).bytes())?;
         let at = |name: &str| dir.join(name).display().to_string();
-        let mut agent = Command::new(built(AGENT, BUILD)?);
+        let mut agent = self.run.firmware.architecture().agent_here()?;
         agent.args(["--conf", "/dev/null", "--state", &at("state.json"), "apply"]);
         agent.args(["--registry", &format!("{}/os", self.registry.host()), "--plain-http", &self.registry.host()]);
         agent.args(["--slot-a", &at("A"), "--slot-b", &at("B"), "--bootenv", &format!("grub:{}", at("grubenv"))]);
-        agent.arg("--pubkey").arg(self.run.file("keys/public.pem"));
+        agent.arg("--pubkey").arg(self.keys.join("public.pem"));
         crate::run(&mut agent)?;
         Ok(dir.join("B/manifest.json"))
     }
@@ -166,7 +227,7 @@ impl<'a> Bench<'a> {
     }
 
     /// Publishes 2.0.0, has the device stage and activate it, and pulls the plug.
-    fn activate(&self, flaw: Flaw) -> Result<State> {
+    pub(super) fn activate(&self, flaw: Flaw) -> Result<State> {
         self.publish("2.0.0", flaw)?;
         let mut machine = self.power_on(&[("1.0.0", "kubesolo-update apply --activate")])?;
         succeeded(&mut machine)?;
@@ -184,7 +245,7 @@ impl<'a> Bench<'a> {
     }
 
     /// The device is in 1.0.0, and will not install 2.0.0 again by itself.
-    fn is_back_and_remembers(&self, mut machine: Machine, activated: State) -> Result<()> {
+    pub(super) fn is_back_and_remembers(&self, mut machine: Machine, activated: State) -> Result<()> {
         machine.wait_for("ks: boot slot=A")?;
         machine.wait_for(HEALTHY)?;
         machine.wait_for(&format!("{SCRIPT_ENDED}75"))?;
@@ -196,13 +257,13 @@ impl<'a> Bench<'a> {
 
     /// Ordinary boots of a committed release, which write nothing to the environment.
     pub(super) fn stays_in(&self, version: &str, slot: Slot) -> Result<()> {
-        let before = self.disk.env()?;
+        let before = self.disk.env_bytes()?;
         let mut machine = self.power_on(&[(version, "echo \"up: $(cat /etc/kubesolo/version)\"")])?;
         machine.wait_for(&format!("ks: boot slot={slot} committed"))?;
         machine.wait_for(HEALTHY)?;
         machine.wait_for(&format!("up: {version}"))?;
         machine.power_cut()?;
-        expect("the environment after one more boot", &self.disk.env()?, &before)
+        expect("the environment after one more boot", &self.disk.env_bytes()?, &before)
     }
 }
 
@@ -276,7 +337,7 @@ pub(super) fn truncated_initramfs(run: &Run) -> Result<()> {
 pub(super) fn cut_in_apply(run: &Run) -> Result<()> {
     let bench = Bench::build(run)?;
     let initramfs = fs::metadata(bench.publish("2.0.0", Flaw::None)?)?.len();
-    let kernel = fs::metadata(kernel()?)?.len();
+    let kernel = fs::metadata(bench.kernel()?)?.len();
     // In the kernel, in the initramfs, and in its last bytes.
     for fetched in [kernel / 2, kernel + initramfs / 2, kernel + initramfs - 1000] {
         bench.line.allow(fetched)?;

@@ -6,6 +6,7 @@ mod first_boot;
 mod loader;
 mod old;
 mod stage;
+mod uboot;
 
 use std::fmt::Debug;
 
@@ -13,7 +14,7 @@ use bootenv::protocol::{State, View};
 
 use crate::Result;
 use crate::image::Disk;
-use crate::machine::Firmware::{self, Bios, Uefi};
+use crate::machine::Firmware::{self, Bios, UBoot, Uefi, UefiArm64};
 use crate::runner::{Run, Scenario};
 use crate::{prove, table};
 
@@ -23,6 +24,11 @@ const fn quick(name: &'static str, firmware: Firmware, about: &'static str, body
 
 const fn long(name: &'static str, firmware: Firmware, about: &'static str, body: fn(&Run) -> Result<()>) -> Scenario {
     Scenario { name, about, firmware, only: None, quick: false, wide: false, body }
+}
+
+/// With U-Boot, which is what the story is about.
+const fn arm64(name: &'static str, about: &'static str, body: fn(&Run) -> Result<()>) -> Scenario {
+    only("it is a story of U-Boot", long(name, UBoot, about, body))
 }
 
 const fn only(why: &'static str, scenario: Scenario) -> Scenario {
@@ -192,6 +198,43 @@ pub const ALL: &[Scenario] = &[
         BARE,
         long("stage-initramfs-tools", Bios, "an image made with initramfs-tools; needs root", stage::initramfs_tools),
     ),
+    arm64(
+        "arm64-one-tag",
+        "one tag serves a device on amd64 and one on arm64, each with its own images",
+        uboot::one_tag,
+    ),
+    arm64("arm64-panic", "a release that panics uses up its tries; the one before is back", device::panic),
+    arm64("arm64-power-cut-in-apply", "power cuts while a slot is written cost nothing else", device::cut_in_apply),
+    arm64(
+        "arm64-env-damaged",
+        "either copy of the environment replaces the other; without both slot A boots",
+        uboot::env_damaged,
+    ),
+    arm64(
+        "arm64-power-cut-before-commit",
+        "power cuts in all three tries leave the trial to the last one",
+        device::cut_before_commit,
+    ),
+    arm64(
+        "arm64-power-cut-in-save",
+        "a power cut while U-Boot counts a try leaves one state or the other",
+        uboot::cut_in_save,
+    ),
+    arm64("arm64-watchdog", "the watchdog of the kernel ends a trial in which userspace hangs", uboot::watchdog),
+    arm64("arm64-unhealthy", "a release whose health check fails is reverted by its own hook", device::unhealthy),
+    arm64("arm64-commit", "a device with U-Boot updates itself from a registry and keeps the release", device::commit),
+    arm64("arm64-missing-kernel", "a slot without a kernel is passed over, and its trial ends", uboot::missing_kernel),
+    arm64(
+        "arm64-power-cut-after-activation",
+        "a power cut right after activation starts the trial",
+        device::cut_after_activation,
+    ),
+    long(
+        "arm64-grub",
+        UefiArm64,
+        "the same grub.cfg on EDK2 and GRUB for arm64: an update is committed",
+        device::commit,
+    ),
 ];
 
 /// An error that names what was seen in place of what was wanted.
@@ -203,7 +246,7 @@ fn expect<T: PartialEq + Debug>(what: &str, seen: &T, wanted: &T) -> Result<()> 
 }
 
 fn state(disk: &Disk) -> Result<State> {
-    match disk.env()?.view() {
+    match disk.view()? {
         View::Ours(state) => Ok(state),
         other => Err(format!("the environment is not ours: {other:?}").into()),
     }
