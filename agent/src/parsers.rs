@@ -114,6 +114,7 @@ fn freshness(bytes: &[u8]) -> bool {
     let Some(statement) = told(Statement::parse(bytes)) else { return false };
     assert_eq!(told(Statement::parse(&statement.encode())), Some(statement));
     assert!(Release::from_oci_manifest(bytes).is_err(), "both a statement and a manifest");
+    assert!(trust::cosign::subject(bytes).is_err(), "both a statement and what cosign signs");
     assert!(Latest::parse(bytes).and_then(|latest| latest.release()).is_err(), "both a statement and latest.json");
     true
 }

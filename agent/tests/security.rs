@@ -500,8 +500,11 @@ fn texts_from_outside_act_on_nothing() {
     for arguments in commands {
         printable(&device.from(&server, arguments).code(0));
     }
-    for arguments in [&["activate"][..], &["status"], &["status", "--json"], &["verify", "--json"]] {
-        printable(&device.here(arguments).code(0));
+    for command in ["activate", "status", "history", "metrics", "verify"] {
+        printable(&device.here(&[command]).code(0));
+    }
+    for command in ["status", "history", "verify"] {
+        printable(&device.here(&[command, "--json"]).code(0));
     }
     let env = device.env();
     assert_eq!((env.active, env.good), (Slot::B, Slot::A), "as the activation set it");
@@ -528,7 +531,7 @@ fn texts_from_outside_act_on_nothing() {
         let ran = device.from(&server, &["apply", "--json"]);
         printable(&ran);
         before.holds(&device, ran, reason, &[], Untouched);
-        for arguments in [&["status"][..], &["status", "--json"]] {
+        for arguments in [&["status"][..], &["status", "--json"], &["history"], &["metrics"]] {
             printable(&device.here(arguments).code(0));
         }
     }
@@ -541,34 +544,36 @@ fn texts_from_outside_act_on_nothing() {
     printable(&with_staged().from(&served(&named, "nothing", |_, _| ()), &["-vv", "apply"]).code(77));
 }
 
-/// Every path that a whole update opens for writing, makes, renames to or removes, as strace saw it.
+/// Every path that a whole update opens for writing, makes or renames to, as strace saw it.
 fn written(device: &Device, server: &Fault) -> BTreeSet<PathBuf> {
     let calls = "trace=openat,open,creat,rename,renameat,renameat2,mkdir,mkdirat,link,linkat,symlink,symlinkat";
+    let root = device.dir.path().canonicalize().unwrap();
     let mut paths = BTreeSet::new();
     for arguments in [
         [&device.asking(server, &["apply", "--activate"])[..], &["--pubkey", "K"]].concat(),
         device.local(&["rollback"]),
     ] {
         let ran = Command::new("strace")
-            .args(["-f", "-o", "trace", "-e", calls, env!("CARGO_BIN_EXE_kubesolo-update")])
+            .args(["-f", "-y", "-o", "trace", "-e", calls, env!("CARGO_BIN_EXE_kubesolo-update")])
             .args(arguments)
-            .current_dir(device.dir.path())
+            .current_dir(&root)
             .output()
             .unwrap();
         assert!(ran.status.success(), "{ran:?}");
-        let trace = fs::read_to_string(device.path("trace")).unwrap();
+        let trace = fs::read_to_string(root.join("trace")).unwrap();
         for line in trace.lines().filter(|line| !line.contains("O_RDONLY") && !line.contains("ENOENT")) {
-            for name in line.split('"').skip(1).step_by(2) {
-                // Those that are named relative to an open folder are of a slot or of the state.
-                let places = ["", "A", "B", "S", "S/history"].map(|folder| PathBuf::from(folder).join(name));
-                paths.extend(places.into_iter().filter(|path| {
-                    path.is_relative() && path.parent().is_some_and(|parent| device.dir.path().join(parent).is_dir())
-                }));
+            // renameat(5</folder>, "name", 5</folder>, "name"): each name belongs to the folder before it.
+            let mut folder = root.clone();
+            for (n, part) in line.split('"').enumerate() {
+                match part.rsplit_once('<').and_then(|(_, rest)| rest.split_once('>')) {
+                    Some((before, _)) if n % 2 == 0 => folder = root.join(before),
+                    _ if n % 2 == 1 => drop(paths.insert(folder.join(part))),
+                    _ => {}
+                }
             }
         }
     }
-    paths.retain(|path| !path.starts_with("trace") && path.components().count() <= 3);
-    paths
+    paths.into_iter().filter_map(|path| Some(path.strip_prefix(&root).ok()?.to_owned())).collect()
 }
 
 /// Somebody else's links where files will be: nothing is written through them.
@@ -578,6 +583,7 @@ fn links_at_every_path_that_is_written_lead_nowhere() {
     let server = served(&world, "nothing", |_, _| ());
     let paths = written(&Device::new(), &server);
     let names: Vec<&Path> = paths.iter().map(PathBuf::as_path).collect();
+    println!("{names:?}");
     for expected in ["B/vmlinuz", "B/manifest.json", "S/state.json", "grubenv", "ksenv2"] {
         assert!(names.contains(&Path::new(expected)), "{expected} in {names:?}");
     }
@@ -594,7 +600,6 @@ fn links_at_every_path_that_is_written_lead_nowhere() {
             std::os::unix::fs::symlink(device.path(target), &link).unwrap();
             let ran = device.from(&server, &["apply", "--activate"]);
             assert!(matches!(ran.code, Some(0 | 73 | 78)), "{}: {ran:?}", path.display());
-            device.here(&["rollback"]);
             assert_eq!(fs::read(device.path("victim")).unwrap(), b"precious", "{}", path.display());
             assert!(!device.path("absent").exists(), "{} made what it points to", path.display());
         }
@@ -624,4 +629,25 @@ fn secrets_in_urls_are_in_no_message() {
     }
     let kept = device.tree("S");
     assert!(kept.values().all(|(content, ..)| !content.windows(6).any(|part| part == b"s3cret")));
+}
+
+/// Each row of the table has a test that exists, and no row is there twice.
+#[test]
+fn the_table_of_attacks_names_tests_that_there_are() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let document = fs::read_to_string(root.join("docs/security.md")).unwrap();
+    let (_, table) = document.split_once("| attack | what happens | test |\n|---|---|---|\n").unwrap();
+    let rows: Vec<&str> = table.lines().take_while(|line| line.starts_with('|')).collect();
+    assert!(rows.len() >= 40, "{}", rows.len());
+    let mut attacks = BTreeSet::new();
+    for row in rows {
+        let cells: Vec<&str> = row.trim_matches('|').split('|').map(str::trim).collect();
+        let [attack, happens, test] = cells[..] else { panic!("{row}") };
+        assert!(attacks.insert(attack) && !happens.is_empty(), "{row}");
+        let (file, name) = test.trim_matches('`').rsplit_once("::").unwrap_or_else(|| panic!("{row}"));
+        let places = ["agent/tests", "agent", "."].map(|place| root.join(place).join(format!("{file}.rs")));
+        let source = places.iter().find_map(|file| fs::read_to_string(file).ok()).unwrap_or_else(|| panic!("{row}"));
+        let (before, _) = source.split_once(&format!("fn {name}(")).unwrap_or_else(|| panic!("{row}"));
+        assert!(before.trim_end().ends_with("#[test]"), "{row}");
+    }
 }
