@@ -94,6 +94,8 @@ mod tests {
     use chrono::TimeDelta;
 
     use super::*;
+    use crate::config::{Conf, Config, Overrides};
+    use crate::gates::{self, Lifted};
 
     fn clock(days: i64, synchronised: bool, last_seen: Option<i64>) -> Clock {
         let at = |days| build_date() + TimeDelta::days(days);
@@ -127,6 +129,22 @@ mod tests {
         assert!(believed(clock(11, false, Some(11))));
         assert!(believed(clock(10, true, Some(11))));
         assert_eq!(clock(10, false, Some(11)).now(), clock(11, false, None).shown);
+    }
+
+    #[test]
+    fn a_window_stays_closed_while_the_clock_cannot_be_right_and_force_opens_it() {
+        let gate = |settings: &str, clock: Clock, force| {
+            let conf = Conf::parse(settings.as_bytes(), "update.conf").unwrap();
+            let config = Config::resolve(&conf, &Overrides::default()).unwrap();
+            let gate = gates::window(&config, Lifted { force, ..Lifted::default() }, &clock).unwrap();
+            (gate.open, gate.refusal().map(|e| (e.exit, e.reason)))
+        };
+        let (right, wrong) = (clock(1, false, None), clock(1, false, Some(2)));
+        let all_day = "maintenance_window=00:00-24:00";
+        assert_eq!(gate(all_day, right, false), (true, None));
+        assert_eq!(gate(all_day, wrong, false), (false, Some((Exit::NotNow, "clock"))));
+        assert_eq!(gate(all_day, wrong, true), (true, None));
+        assert_eq!(gate("", wrong, false), (true, None), "no window needs no clock");
     }
 
     #[test]

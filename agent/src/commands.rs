@@ -56,11 +56,11 @@ fn report(error: &Error) -> serde_json::Value {
 
 /// A failure, for people.
 fn tell(error: &Error) {
-    let mut text = format!("kubesolo-update: {}\n", error.message);
+    let mut words = format!("kubesolo-update: {}\n", text::printable(&error.message));
     if !error.remedy.is_empty() {
-        let _ = writeln!(text, "  {}", error.remedy);
+        let _ = writeln!(words, "  {}", text::printable(&error.remedy));
     }
-    let _ = io::stderr().write_all(text.as_bytes());
+    let _ = io::stderr().write_all(words.as_bytes());
 }
 
 /// To standard output. A reader that went away (`| head`) has what it wanted.

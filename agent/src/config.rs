@@ -318,11 +318,11 @@ fn exclusive(server: Option<&str>, registry: Option<&str>, place: &str) -> Resul
         (Some(_), Some(_)) => Err(bad(format!("{place}: both server and registry are set"))
             .remedy("Keep one of them: server for an http(s) URL or an OCI reference, registry for an OCI reference.")),
         (Some(server), None) => {
-            let wrong = |why| bad(format!("{place}: server=\"{}\": {why}", text::shown(server)));
+            let wrong = |why| bad(format!("{place}: server=\"{}\": {why}", shown(server)));
             server.parse().map(Some).map_err(wrong)
         }
         (None, Some(registry)) if registry.contains("://") => {
-            Err(bad(format!("{place}: registry: \"{}\" is a URL, not an OCI reference", text::shown(registry)))
+            Err(bad(format!("{place}: registry: \"{}\" is a URL, not an OCI reference", shown(registry)))
                 .remedy("Write host/path without a scheme; name a host without TLS in plain_http."))
         }
         (None, Some(registry)) => Ok(Some(Origin::Oci(registry.to_owned()))),
@@ -400,7 +400,7 @@ impl Conf {
                 continue;
             }
             let Some((key, value)) = content.split_once('=') else {
-                return Err(bad(format!("{name}:{line}: \"{}\" is not of the form key=value", text::shown(content)))
+                return Err(bad(format!("{name}:{line}: \"{}\" is not of the form key=value", shown(content)))
                     .remedy("Complete the line, or put # in front of it."));
             };
             conf.add(key.trim(), value.trim(), line)?;
@@ -447,7 +447,7 @@ impl Conf {
             .value
             .parse()
             .map(Some)
-            .map_err(|why| bad(format!("{}:{}: {key}=\"{}\": {why}", self.name, entry.line, text::shown(&entry.value))))
+            .map_err(|why| bad(format!("{}:{}: {key}=\"{}\": {why}", self.name, entry.line, shown(&entry.value))))
     }
 
     fn seconds(&self, key: &str) -> Result<Option<Duration>> {
@@ -536,6 +536,11 @@ pub fn host(text: &str) -> Result<String, &'static str> {
         return Err("each host must be of the form host or host:port");
     }
     Ok(text.to_owned())
+}
+
+/// A setting in a message. It may hold a password, above all where it is wrong.
+fn shown(value: &str) -> String {
+    text::shown(&text::without_login(value))
 }
 
 fn bad(message: String) -> Error {

@@ -17,7 +17,7 @@ use crate::preflight;
 use crate::progress::size;
 use crate::state::{Memory, Store};
 use crate::zone::Zone;
-use crate::{programs, replace, trust};
+use crate::{programs, replace, text, trust};
 
 /// The kernel's `linux/magic.h`.
 const RAMFS_MAGIC: FsType = FsType(0x8584_58f6);
@@ -162,15 +162,19 @@ fn settings(all: &mut Findings, conf: &Path, config: &Config) {
     }
 }
 
+fn shown(place: &str) -> String {
+    text::shown(&text::without_login(place))
+}
+
 fn source(all: &mut Findings, config: &Config) {
     match &config.source {
-        Some(Origin::Http(url)) => all.add("source", Verdict::Ok, crate::text::shown(url)),
+        Some(Origin::Http(url)) => all.add("source", Verdict::Ok, shown(url)),
         Some(Origin::Bundle(file)) => all.add("source", Verdict::Ok, file.display().to_string()),
-        Some(Origin::Oci(reference)) => all.add("source", Verdict::Ok, crate::text::shown(reference)),
+        Some(Origin::Oci(reference)) => all.add("source", Verdict::Ok, shown(reference)),
         None => all.add("source", Verdict::Fail, "none: set registry= or server="),
     }
     if !config.plain_http.is_empty() {
-        all.add("source", Verdict::Warn, format!("without TLS: {}", crate::text::shown(&config.plain_http.join(", "))));
+        all.add("source", Verdict::Warn, format!("without TLS: {}", text::shown(&config.plain_http.join(", "))));
     }
 }
 

@@ -57,7 +57,7 @@ pub fn check(file: &File, path: &Path, reason: &'static str) -> Result<()> {
     if !meta.is_file() {
         return Err(distrust(path, reason, "it is not a regular file", "Put a plain file there."));
     }
-    ours(&meta, path, reason)
+    check_owner(&meta, path, reason)
 }
 
 /// Whether the files in a folder can be relied on to be those that were put there.
@@ -66,10 +66,14 @@ pub fn check(file: &File, path: &Path, reason: &'static str) -> Result<()> {
 /// 78 when others own it, or may write it without owning what is in it.
 pub fn check_folder(meta: &Metadata, path: &Path, reason: &'static str) -> Result<()> {
     // As in /tmp: others may add files, and not replace ours.
-    if meta.mode() & STICKY != 0 && meta.uid() == 0 { Ok(()) } else { ours(meta, path, reason) }
+    if meta.mode() & STICKY != 0 && meta.uid() == 0 { Ok(()) } else { check_owner(meta, path, reason) }
 }
 
-fn ours(meta: &Metadata, path: &Path, reason: &'static str) -> Result<()> {
+/// Whether root or the user who runs this owns it, and nobody else may write it.
+///
+/// # Errors
+/// 78 if not.
+pub fn check_owner(meta: &Metadata, path: &Path, reason: &'static str) -> Result<()> {
     let shown = path.display();
     if meta.uid() != 0 && meta.uid() != geteuid().as_raw() {
         let remedy = format!("Give it to the user who runs this: chown {} {shown}", geteuid());

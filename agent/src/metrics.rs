@@ -6,6 +6,7 @@ use std::fmt::Write as _;
 
 use chrono::{DateTime, Utc};
 
+use crate::freshness::Word;
 use crate::state::{Phase, State, Trust};
 use crate::status::Status;
 
@@ -44,6 +45,21 @@ pub fn page(status: &Status, state: &State, trust: &Trust) -> String {
         .is(&[], trust.failed.len() as u64);
     page.family("security_epoch", Kind::Gauge, "Highest security epoch that was committed.")
         .is(&[], trust.security_epoch);
+    page.family(
+        "below_security_epoch",
+        Kind::Gauge,
+        "Whether what runs is below that: the bootloader fell back to it.",
+    )
+    .is(&[], status.below_security_epoch.into());
+    page.family("revoked_keys", Kind::Gauge, "Keys that count no more.").is(&[], trust.revoked_keys.len() as u64);
+    if let Some(freshness) = &status.freshness {
+        let mut verdicts =
+            page.family("freshness", Kind::Gauge, "Whether the last release on offer is known to be the latest.");
+        for word in Word::ALL {
+            verdicts.is(&[("verdict", word.as_str())], u64::from(freshness.word == word));
+        }
+        page.time("freshness_ends", "Until when the last statement of freshness holds.", freshness.not_after);
+    }
     page.family("health_failures", Kind::Gauge, "Failed health runs in a row within this boot of a trial.")
         .is(&[], state.health_failures.into());
     if !status.slots.is_empty() {

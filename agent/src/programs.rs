@@ -13,7 +13,7 @@ use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 
-use crate::text;
+use crate::{files, replace, text};
 
 /// Bytes of a program's output that are kept for the message; the rest is read and forgotten.
 const OUTPUT: usize = 4096;
@@ -66,6 +66,7 @@ pub fn run<K: AsRef<OsStr>, V: AsRef<OsStr>>(
     budget: Duration,
     environment: impl IntoIterator<Item = (K, V)>,
 ) -> Result<Ended, String> {
+    ours(file)?;
     let unheard = |cause: std::io::Error| format!("cannot hear what it says: {cause}");
     let (reader, writer) = std::io::pipe().map_err(unheard)?;
     let mut output = Output::new(reader).map_err(unheard)?;
@@ -84,6 +85,15 @@ pub fn run<K: AsRef<OsStr>, V: AsRef<OsStr>>(
     }
     output.take_in();
     Ok(Ended { status, said: output.said() })
+}
+
+/// What others can write is not run: it would do what they want, as root.
+fn ours(file: &Path) -> Result<(), String> {
+    let folder = replace::folder_of(file);
+    let look = |path: &Path| path.metadata().map_err(|e| format!("cannot look at {}: {e}", path.display()));
+    let (folder_meta, meta) = (look(folder)?, look(file)?);
+    let checked = files::check_folder(&folder_meta, folder, "").and_then(|()| files::check_owner(&meta, file, ""));
+    checked.map_err(|e| format!("{}. {}", e.message, e.remedy))
 }
 
 fn wait(child: &mut Child, budget: Duration, output: &mut Output) -> Option<ExitStatus> {

@@ -8,7 +8,8 @@ use std::fs;
 use std::process::Command;
 
 use bootenv::Slot;
-use bootenv::protocol::SlotState;
+use bootenv::grub::Block;
+use bootenv::protocol::{Booted, SlotState};
 use cli_support::{Device, Ran, key};
 use common::images;
 use common::registry::Registry;
@@ -270,6 +271,80 @@ fn a_commit_that_would_leave_too_few_keys_reverts() {
     device.power_on();
     Release::new("2.2.0", &[1, 2]).publish(&registry);
     install(&device, &registry);
+}
+
+#[test]
+fn a_commit_that_was_cut_off_before_it_was_noted_is_noted_at_the_next_run() {
+    let (registry, device) = (Registry::start(), device(&[1, 2], ""));
+    Release::new("1.0.0", &[1]).epoch(4).revoking(&[2]).publish(&registry);
+    apply(&device, &registry, &["--activate"]).code(0);
+    let trial = device.power_on().start.unwrap();
+    // The store of the commit, and then the power went.
+    let booted = Booted { slot: trial.slot, trial: trial.trial, fallback: None };
+    let committed = device.env().commit(booted).unwrap().variables();
+    let block = Block::parse(&device.env_bytes()).unwrap().with(&committed).unwrap();
+    device.write("grubenv", block.bytes());
+    assert!(!device.path("S/trust.json").exists());
+    // What signed the release is not even known any more.
+    give(&device, "keys", &[3]);
+    healthcheck(&device).code(0);
+    assert_eq!(trust(&device)["security_epoch"], 4);
+    assert_eq!(trust(&device)["revoked_keys"][0], fingerprint(2).to_string());
+}
+
+#[test]
+fn no_password_of_settings_or_environment_is_shown() {
+    let device = Device::new();
+    let secret = "hunter2";
+    let shown = |settings: &str, arguments: &[&str]| {
+        device.write("conf", settings.as_bytes());
+        let mut command = device.command(&device.local(arguments));
+        for name in ["http_proxy", "https_proxy", "HTTPS_PROXY", "all_proxy"] {
+            command.env(name, format!("http://admin:{secret}@127.0.0.1:9"));
+        }
+        let ran = Ran::from(command.output().unwrap());
+        assert_ne!(ran.code, Some(0), "{settings}: {ran:?}");
+        for text in [&ran.stdout, &ran.stderr] {
+            assert!(!text.contains(secret) && !text.contains("admin"), "{settings} {arguments:?}: {ran:?}");
+        }
+    };
+    for settings in [
+        "server=https://admin:hunter2@host.example/os",
+        "server=ftp://admin:hunter2@host.example/os",
+        "server=admin:hunter2@host.example/os",
+        "registry=https://admin:hunter2@host.example/os",
+        "registry=admin:hunter2@host.example/os:tag",
+        "plain_http=admin:hunter2@host.example:80",
+        "https://admin:hunter2@host.example/os",
+        "registry=host.invalid/os",
+        "server=https://host.invalid/os",
+        "bootenv=http://admin:hunter2@host",
+    ] {
+        for arguments in [&["check", "--json", "-vvvv"][..], &["apply", "-v"], &["doctor"]] {
+            shown(settings, arguments);
+        }
+    }
+    for flag in ["--server", "--registry"] {
+        shown("", &["check", "-vvvv", flag, "https://admin:hunter2@host.invalid/os"]);
+    }
+}
+
+#[test]
+fn programs_that_others_may_write_are_not_run() {
+    use std::os::unix::fs::PermissionsExt;
+    let device = device(&[1], "pre_update_dir=hooks\n");
+    let registry = Registry::start();
+    Release::new("1.0.0", &[1]).publish(&registry);
+    fs::create_dir(device.path("hooks")).unwrap();
+    for folder in ["hooks", "health.d"] {
+        device.write(&format!("{folder}/10-x"), b"#!/bin/sh\ntouch ran\n");
+        fs::set_permissions(device.path(&format!("{folder}/10-x")), fs::Permissions::from_mode(0o777)).unwrap();
+    }
+    let error = apply(&device, &registry, &[]).refused(77, "hook-refused");
+    assert!(error["message"].as_str().unwrap().contains("chmod go-w"), "{error}");
+    let checked = healthcheck(&device).code(1).json();
+    assert!(checked["checks"][1]["message"].as_str().unwrap().contains("others may write it"), "{checked}");
+    assert!(!device.path("ran").exists());
 }
 
 #[test]

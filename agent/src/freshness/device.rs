@@ -35,6 +35,21 @@ pub enum Word {
     Unknown,
 }
 
+impl Word {
+    /// All of them.
+    pub const ALL: [Word; 3] = [Word::Fresh, Word::Stale, Word::Unknown];
+
+    /// As in JSON and in metrics.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Fresh => "fresh",
+            Self::Stale => "stale",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
 /// What was found, as of one look at the source.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Verdict {
@@ -87,12 +102,7 @@ impl Verdict {
 
 impl fmt::Display for Verdict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let word = match self.word {
-            Word::Fresh => "fresh",
-            Word::Stale => "stale",
-            Word::Unknown => "unknown",
-        };
-        write!(f, "{word}: {}", self.message)
+        write!(f, "{}: {}", self.word.as_str(), self.message)
     }
 }
 
@@ -259,5 +269,53 @@ pub fn gate(config: &Config, seen: Option<&Seen>) -> Gate {
             message,
             "Publish a new statement of freshness, or set require_fresh=no.",
         ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::clock::build_date;
+
+    fn at(days: i64) -> DateTime<Utc> {
+        build_date() + TimeDelta::days(days)
+    }
+
+    fn clock(days: i64, synchronised: bool) -> Clock {
+        Clock { shown: at(days), synchronised, last_seen: Some(at(50)) }
+    }
+
+    fn measured(clock: &Clock, digest: u8) -> (Word, Option<String>) {
+        let digests = BTreeMap::from([(Architecture::current().to_string(), Digest([1; 32]))]);
+        let statement = Statement { channel: "stable".into(), serial: 1, issued: at(100), not_after: at(114), digests };
+        let verdict = measure(&statement, clock, Some("stable"), (Architecture::current(), Digest([digest; 32])));
+        (verdict.word, verdict.reason)
+    }
+
+    #[test]
+    fn a_statement_is_measured_only_with_a_clock_that_can_be_right() {
+        let reason = |reason: &str| Some(reason.to_owned());
+        assert_eq!(measured(&clock(110, true), 1), (Word::Fresh, None));
+        assert_eq!(measured(&clock(110, false), 1), (Word::Fresh, None), "no NTP, and no doubt");
+        assert_eq!(measured(&clock(114, true), 1), (Word::Fresh, None));
+        assert_eq!(measured(&clock(115, true), 1), (Word::Stale, reason("expired")));
+        for wrong in [clock(-1, true), clock(40, false), clock(99, true)] {
+            assert_eq!(measured(&wrong, 1), (Word::Unknown, reason("clock")));
+            // Another release is the latest whatever the time is.
+            assert_eq!(measured(&wrong, 2), (Word::Stale, reason("not-the-latest")));
+        }
+    }
+
+    #[test]
+    fn what_was_fresh_ends_by_itself() {
+        let verdict = Verdict::new(Word::Fresh, None, "fresh").with(Some(1), Some(at(114)));
+        let by = |clock| verdict.clone().by_now(&clock).word;
+        assert_eq!(by(clock(114, true)), Word::Fresh);
+        assert_eq!(by(clock(115, true)), Word::Stale);
+        assert_eq!(by(clock(40, false)), Word::Unknown);
+        let stale = Verdict::new(Word::Stale, "not-the-latest", "").with(None, Some(at(114)));
+        assert_eq!(stale.clone().by_now(&clock(40, false)), stale);
     }
 }
