@@ -1,6 +1,6 @@
 # One verb per habit. Every target installs what it needs and says so (build/scripts/setup.sh).
 .DEFAULT_GOAL := help
-.PHONY: help try demo agent builder kernel initramfs image lint test test-all prove fuzz qemu qemu-arm64 bench large deny
+.PHONY: help try demo agent builder dist reproduce kernel initramfs image lint test test-all prove fuzz qemu qemu-arm64 bench large deny
 export PATH := $(PATH):/usr/sbin:/sbin:$(CURDIR)/target/tools/usr/bin:$(CURDIR)/target/tools/bin
 
 # One target, one profile and one set of features for whatever is built to be tried here, so that nothing is compiled
@@ -29,9 +29,17 @@ agent: ## Static binaries for the device: target/dist/amd64, or for ARCH=arm64, 
 	@build/scripts/setup.sh rust $(arm64)
 	@build/scripts/build-agent.sh
 
-builder: ## The same binaries from build/Dockerfile.builder, by buildah on a base of Debian packages: target/builder
+builder: ## make dist in build/Dockerfile.builder, by buildah on a base of Debian packages: target/builder/dist
 	@build/scripts/setup.sh builder
 	@build/scripts/builder.sh
+
+dist: ## Archives, Debian packages and SHA256SUMS for both architectures: target/dist
+	@build/scripts/setup.sh rust $(if $(ARCH),$(arm64),arm64)
+	@build/scripts/dist.sh
+
+reproduce: ## make dist twice, in two folders: every byte must be the same
+	@build/scripts/setup.sh rust $(if $(ARCH),$(arm64),arm64)
+	@build/scripts/reproduce.sh
 
 kernel: ## A Debian kernel for the virtual device: target/kernels/cloud
 	@build/scripts/fetch-kernel.sh cloud

@@ -3,7 +3,7 @@
 #   docker build --file build/Dockerfile.builder --tag kubesolo-update-builder build
 #   docker run --rm --volume "$PWD:/src" kubesolo-update-builder
 #
-# leaves them in target/dist/{amd64,arm64}; podman and buildah take it as well. BASE is any Debian 12: a digest of the
+# leaves them in target/dist/{amd64,arm64}, and their packages beside; podman and buildah take it as well. BASE is any Debian 12: a digest of the
 # public image pins it, `make builder` makes one from packages.
 #
 # Debian's archive holds the newest version of a package alone. When it has gone on, either take over its versions here,
@@ -42,5 +42,4 @@ RUN apt="apt-get -o APT::Architectures::=arm64 -o APT::Sandbox::User=root" && cd
 # The sources may belong to somebody else than who builds here.
 RUN git config --system safe.directory /src
 WORKDIR /src
-ENV ARCH="amd64 arm64"
-CMD ["build/scripts/build-agent.sh"]
+CMD ["build/scripts/dist.sh"]

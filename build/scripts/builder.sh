@@ -1,5 +1,5 @@
 #!/bin/sh
-# Builds the binaries of a commit in a container made from build/Dockerfile.builder: target/builder/{amd64,arm64}.
+# Packs a commit in a container made from build/Dockerfile.builder: target/builder/dist.
 # Needs no container engine and no image registry: the base image is made from Debian's packages.
 #
 #   build/scripts/builder.sh [COMMIT]     (default: HEAD)
@@ -34,7 +34,7 @@ if [ ! -e "$here/base.tar" ]; then
     # shellcheck disable=SC2016 # apt's own variables
     apt-get indextargets --no-release-info --format 'deb $(REPO_URI) $(RELEASE) main' 'Identifier: Packages' |
         sed -n "/debian\.org/!d; / $suite/p" | sort -u >"$here/sources.list"
-    mmdebstrap --quiet --variant=minbase $suite "$here/base.new" "$here/sources.list"
+    mmdebstrap --quiet --format=tar --variant=minbase $suite "$here/base.new" "$here/sources.list"
     mv "$here/base.new" "$here/base.tar"
 fi
 base=$(image from scratch)
@@ -47,15 +47,12 @@ echo 'builder: building the image'
 image bud --quiet --isolation chroot --build-arg BASE=localhost/debian --file build/Dockerfile.builder \
     --tag localhost/kubesolo-update-builder build >"$here/image.log" 2>&1 || { tail -n 20 "$here/image.log" >&2; exit 1; }
 
-echo "builder: building $commit in it"
+echo "builder: packing $commit in it"
 git archive "$commit" | tar -x -C "$here/src"
 container=$(image from localhost/kubesolo-update-builder)
-# shellcheck disable=SC2046 # words of a command
 image run --isolation chroot --volume "$here/src:/src" --volume "$here/crates:/root/.cargo/registry" \
-    --volume "$authorities:$authorities:ro" "$container" -- build/scripts/build-agent.sh
-for arch in amd64 arm64; do
-    rm -rf "${here:?}/$arch"
-    cp -r "$here/src/target/dist/$arch" "$here/$arch"
-done
+    --volume "$authorities:$authorities:ro" --env "SOURCE_DATE_EPOCH=$(git log -1 --format=%ct "$commit")" "$container" -- \
+    build/scripts/dist.sh
+rm -rf "$here/dist"
+mv "$here/src/target/dist" "$here/dist"
 rm -rf "$here/src"
-(cd "$here" && sha256sum a*/kubesolo-*)

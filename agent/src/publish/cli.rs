@@ -45,8 +45,7 @@ Examples:
       --amd64 vmlinuz kubesolo-os.gz --arm64 vmlinuz-arm64 kubesolo-os-arm64.gz \\
       --key keys/private.pem --release-notes @NEWS --also-tag v1.2.0";
 
-const PUBLISH_HTTP: &str = "\
-  kubesolo-release publish --http www --url https://updates.example.com/os --version 1.2.0 \\
+const PUBLISH_HTTP: &str = "  kubesolo-release publish --http www --url https://updates.example.com/os --version 1.2.0 \\
       --channel stable --amd64 vmlinuz kubesolo-os.gz --key keys/private.pem";
 
 const PAYLOAD_HELP: &str = "\
