@@ -112,7 +112,7 @@ pub fn adopt(mut folder: Folder, boot: &mut Boot, options: &Options) -> Result<A
     }
     let how = if switched {
         "the new loader file was in place already, and the old one started this boot: if that stays so after a reboot, \
-         this device's GRUB lacks commands that the new file needs (hashsum, regexp, true): install GRUB anew"
+         this device's GRUB lacks commands that the new file needs (hashsum, regexp): install GRUB anew"
     } else {
         "the new loader file is in place; the old one is kept as ksbefore.cfg and goes on if this GRUB cannot run the new one"
     };
