@@ -1,6 +1,6 @@
 # One verb per habit. Every target installs what it needs and says so (build/scripts/setup.sh).
 .DEFAULT_GOAL := help
-.PHONY: help try demo agent builder dist reproduce kernel initramfs image lint test test-all prove fuzz qemu qemu-arm64 bench large deny
+.PHONY: help try demo agent builder dist reproduce kernel initramfs image lint test test-all prove fuzz qemu qemu-arm64 bench large deny rollout
 export PATH := $(PATH):/usr/sbin:/sbin:$(CURDIR)/target/tools/usr/bin:$(CURDIR)/target/tools/bin
 
 # One target, one profile and one set of features for whatever is built to be tried here, so that nothing is compiled
@@ -108,6 +108,11 @@ large: ## An update of 5 GiB: every byte compared, and the peak of memory
 	@build/scripts/build-agent.sh
 	@cargo build --quiet --locked --release -p bench
 	$(released)/bench large
+
+rollout: ## 100,000 devices take a release in waves, simulated; DOCS=1 puts the figures into docs/operating.md
+	@build/scripts/setup.sh rust try
+	$(if $(DOCS),DOCS=1) cargo test --locked -p kubesolo-update --test rollout
+	@sed -n '/<!-- simulation -->/,/<!-- end/p' docs/operating.md
 
 deny: ## Licences, advisories and sources of all dependencies; builds cargo-deny when it is not there
 	@command -v cargo-deny >/dev/null || [ -x target/tools/bin/cargo-deny ] || \

@@ -172,13 +172,19 @@ pub fn rollout(
         return Gate::open(name, format!("{message}; allowed by --ignore-rollout"));
     }
     let opens_at = id.and_then(|id| rollout.opens_at(Place::draw(id, digest).shifted(config.wariness)));
+    Gate::unless(name, Err::<String, _>(not_this_wave(message, opens_at))).opening(opens_at)
+}
+
+/// The refusal of a device whose wave has not come.
+#[must_use]
+pub fn not_this_wave(message: String, opens_at: Option<DateTime<Utc>>) -> Error {
     let remedy = match opens_at {
         Some(_) => "Wait for the wave, or call `apply --ignore-rollout`.",
         None => {
             "No wave of this release reaches this device: publish it with further waves, or call `apply --ignore-rollout`."
         }
     };
-    Gate::closed(name, Exit::NotNow, "rollout", message, remedy).opening(opens_at)
+    Error::new(Exit::NotNow, "rollout", message).remedy(remedy)
 }
 
 /// What a release is measured against.

@@ -18,7 +18,9 @@ pub use self::history::{ATTEMPTS_KEPT, Attempt, History};
 pub use self::trust::{FAILED_KEPT, FailedRelease, SERIALS_KEPT, Serial, Trust};
 
 use self::file::Found;
+use crate::config::Wariness;
 use crate::error::{Context, Error, Exit, Result};
+use crate::gates::{self, Gate};
 use crate::release::Digest;
 use crate::replace::folder_of;
 use crate::trust::Fingerprint;
@@ -148,6 +150,9 @@ pub struct State {
     /// Drawn once, for a device without an id of its own; empty until the first run.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub device_id: String,
+    /// The wave that this device waits for, so that it need not read the same release again until then.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    waiting: Option<Waiting>,
     /// A server asked not to be asked before this time.
     #[serde(with = "optional_seconds", skip_serializing_if = "Option::is_none")]
     pub not_before: Option<DateTime<Utc>>,
@@ -172,6 +177,16 @@ struct AttemptBefore {
     id: String,
     #[serde(with = "optional_seconds")]
     started_at: Option<DateTime<Utc>>,
+}
+
+/// What the release said by that document, and this device's place in line.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Waiting {
+    document: Digest,
+    wariness: u8,
+    #[serde(with = "seconds")]
+    until: DateTime<Utc>,
+    message: String,
 }
 
 /// How a run ended, whether or not it was an attempt.
@@ -278,6 +293,7 @@ impl Default for State {
             last_run: None,
             link_shown: None,
             device_id: String::new(),
+            waiting: None,
             not_before: None,
             trial: None,
             not_started: vec![],
@@ -340,6 +356,21 @@ impl State {
         let is_id = id.len() == 32 && id.bytes().all(|b| b.is_ascii_hexdigit()) && id.bytes().any(|b| b != b'0');
         let own = Some(self.device_id.clone()).filter(|id| !id.is_empty());
         if is_id { Some(id.to_owned()) } else { own }
+    }
+
+    /// Notes until when this device waits, if it does.
+    pub fn wait(&mut self, document: Digest, wariness: Wariness, wave: &Gate) {
+        let until = wave.opens_at.filter(|_| !wave.open);
+        let (wariness, message) = (wariness.percent(), wave.message.clone());
+        self.waiting = until.map(|until| Waiting { document, wariness, until, message });
+    }
+
+    /// The refusal, as long as the same document is on offer and its wave has not come.
+    #[must_use]
+    pub fn waits(&self, document: Digest, wariness: Wariness, now: DateTime<Utc>) -> Option<Error> {
+        let same = |waiting: &&Waiting| waiting.document == document && waiting.wariness == wariness.percent();
+        let waiting = self.waiting.as_ref().filter(same).filter(|waiting| now < waiting.until)?;
+        Some(gates::not_this_wave(waiting.message.clone(), Some(waiting.until)))
     }
 
     /// Begins an attempt: the phase is `checking`. What for is told by [`State::aim`] as soon as it is known.

@@ -130,7 +130,8 @@ pub fn check(config: &Config, boot: &Boot, memory: &Memory, lifted: Lifted, now:
     let clock = Clock::system(now, memory.trust.last_seen);
     let keys = standing.keys.as_ref();
     let mut source = source::open(config)?;
-    let (offer, _, news) = offered(config, boot, memory, &running, keys, &mut *source).map_err(advised)?;
+    let document = source.look().map_err(advised)?;
+    let (offer, news) = offered(config, boot, memory, &running, keys, (&mut *source, document)).map_err(advised)?;
     let signed_by = proven(&offer, keys)?;
     let freshness = freshness::look(config, &memory.trust, &standing, &clock, &mut *source, (&offer, news))?;
     let mut gates = vec![gates::window(config, lifted, &clock)?];
@@ -163,17 +164,16 @@ pub fn check(config: &Config, boot: &Boot, memory: &Memory, lifted: Lifted, now:
     })
 }
 
-/// What is on offer, the digest of the document that says so, and whether it had to be fetched. If the document is the one
-/// from which a slot was filled, the slot's own copy is as good, and nothing else is fetched.
+/// What is on offer by this document, and whether it had to be fetched. If the document is the one from which a slot was
+/// filled, the slot's own copy is as good, and nothing else is fetched.
 fn offered(
     config: &Config,
     boot: &Boot,
     memory: &Memory,
     running: &Running,
     keys: Option<&KeySet>,
-    source: &mut dyn Source,
-) -> Result<(Offer, Digest, bool)> {
-    let document = source.look()?;
+    (source, document): (&mut dyn Source, Digest),
+) -> Result<(Offer, bool)> {
     let same = |content: &SlotManifest| {
         let led_here = LastOffer { document, release: content.digest };
         content.digest == document || memory.state.last_offer == Some(led_here)
@@ -185,8 +185,8 @@ fn offered(
     let other = || boot.slots.get(boot.booted.slot.other()).manifest().ok().flatten();
     let held = running.manifest.clone().filter(same).or_else(|| other().filter(same)).filter(good);
     Ok(match held {
-        Some(content) => (content.offer(source.origin())?, document, false),
-        None => (source::offer(source, Architecture::current(), keys)?, document, true),
+        Some(content) => (content.offer(source.origin())?, false),
+        None => (source::offer(source, Architecture::current(), keys)?, true),
     })
 }
 
@@ -414,7 +414,13 @@ fn try_apply(
         memory.save()?;
     }
     let mut source = source::open(config)?;
-    let (offer, document, news) = offered(config, boot, memory, &running, keys, &mut *source)?;
+    let document = source.look()?;
+    if let Some(error) = memory.state.waits(document, config.wariness, clock.now())
+        && !what.lifted.ignore_rollout
+    {
+        return Err(error);
+    }
+    let (offer, news) = offered(config, boot, memory, &running, keys, (&mut *source, document))?;
     let (release, digest) = (&offer.release, offer.digest);
     let by = proven(&offer, keys)?;
     let freshness = freshness::look(config, &memory.trust, &standing, &clock, &mut *source, (&offer, news))?;
@@ -449,7 +455,9 @@ fn try_apply(
     if let Some([kernel, initramfs]) = &images {
         place.check_room(kernel.size.saturating_add(initramfs.size))?;
     }
-    gates::pass(&device_gates(config, boot, memory, what.lifted, (release, digest), &clock))?;
+    let [ram, wave] = device_gates(config, boot, memory, what.lifted, (release, digest), &clock);
+    memory.state.wait(document, config.wariness, &wave);
+    gates::pass(&[ram, wave])?;
     if what.dry_run {
         applied.outcome = if staged { "staged" } else { "would-stage" };
         return Ok(applied);

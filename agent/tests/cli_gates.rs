@@ -94,8 +94,10 @@ fn a_device_keeps_its_place_from_run_to_run() {
     in_waves(&registry, "1.0.0", 1, Utc::now(), "0%@0h,100%@9h");
     let place = |device: &Device, conf: &str| {
         device.write("conf", conf.as_bytes());
-        let error = device.from(&registry, &["run", "--json"]).refused(75, "rollout");
-        let message = error["message"].as_str().unwrap().to_owned();
+        device.from(&registry, &["run", "--json"]).refused(75, "rollout");
+        // A run that waits does not read the same release again; a check does.
+        let check = device.from(&registry, &["check", "--json"]).code(0).json();
+        let message = gate(&check, "rollout")["message"].as_str().unwrap().to_owned();
         message.split("stands at ").nth(1).unwrap().to_owned()
     };
     device.write("id", b"0123456789abcdef0123456789abcdef\n");

@@ -169,6 +169,26 @@ fn value(series: &Series, name: &str, labels: &[(&str, &str)]) -> Option<f64> {
     series.get(&(format!("kubesolo_update_{name}"), labels)).copied()
 }
 
+/// The page of whoever runs the devices names each series and each gate.
+#[test]
+fn the_documentation_names_every_metric_and_every_gate() {
+    let docs = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/operating.md")).unwrap();
+    let (registry, device) = (Registry::start(), Device::new());
+    publish(&registry, "1.0.0", 1);
+    device.from(&registry, &["run"]).code(0);
+    device.here(&["activate"]).code(0);
+    device.power_on();
+    device.here(&["healthcheck"]).code(0);
+    for (name, _) in metrics(&device).into_keys() {
+        assert!(docs.contains(&format!("`{name}")), "{name}");
+    }
+    let check = device.from(&registry, &["check", "--json"]).code(0).json();
+    for gate in check["gates"].as_array().unwrap() {
+        let name = gate["name"].as_str().unwrap();
+        assert!(docs.contains(&format!("| {name}")) || docs.contains(&format!(", {name}")), "{name}");
+    }
+}
+
 #[test]
 fn metrics_tell_where_an_update_stands() {
     let (registry, device) = (Registry::start(), Device::new());
