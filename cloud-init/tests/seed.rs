@@ -217,6 +217,19 @@ fn no_seed_is_nothing_to_do() {
 }
 
 #[test]
+fn the_example_is_what_a_device_takes() {
+    let example = fs::read(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/updates.yaml")).unwrap();
+    let device = Device::new(example);
+    let ran = device.boot();
+    assert_eq!(ran.code, 0, "{}", ran.said);
+    assert!(
+        fs::read_to_string(device.conf())
+            .unwrap()
+            .contains("\nmaintenance_window=Sat,Sun 01:00-05:00; Mon-Fri 03:00-04:00\n")
+    );
+}
+
+#[test]
 fn check_shows_and_writes_nothing() {
     let device = Device::new(SEED);
     let ran = device.run(&["--check"]);
