@@ -11,6 +11,7 @@
 #     --conf FILE      becomes /etc/kubesolo/update.conf
 #     --version TEXT   goes into /etc/kubesolo/version
 #     --module NAME    a kernel module beside the usual ones; repeatable
+#     --base FILE      a packed archive with a whole userland that has systemd: comes first, in place of busybox
 #     --test           for the test bench: runs the script that a second disk carries (tests/qemu/guest)
 #     --add FILE:PATH  puts FILE at PATH with its mode, after everything else; repeatable
 set -eu
@@ -18,9 +19,9 @@ cd "$(dirname "$0")/../.."
 umask 022
 PATH=$PATH:/usr/sbin:/sbin
 
-usage() { sed -n '2,15s/^# \{0,1\}//p' "$0" >&2; exit 64; }
+usage() { sed -n '2,16s/^# \{0,1\}//p' "$0" >&2; exit 64; }
 
-kernel=target/kernels/cloud agent=target/dist/amd64/kubesolo-update version='' out='' modules=''
+kernel=target/kernels/cloud agent=target/dist/amd64/kubesolo-update version='' out='' modules='' base='' tests=''
 busybox=$(command -v busybox) || busybox=''
 mkdir -p target
 root=$(mktemp -d target/initramfs.XXXXXX)
@@ -38,10 +39,10 @@ while [ $# -gt 0 ]; do
         --key) cp "$2" "$root/usr/share/kubesolo/keys/" ;;
         --conf) cp "$2" "$root/etc/kubesolo/update.conf" ;;
         --version) version=$2 ;;
+        --base) base=$2 ;;
         --add) echo "$2" >>"$added" ;;
         --test)
-            echo tests/qemu/guest/inittab:/etc/inittab >>"$added"
-            echo tests/qemu/guest/health-then-script:/usr/lib/guest/health-then-script >>"$added"
+            tests=1
             shift
             continue
             ;;
@@ -52,21 +53,38 @@ while [ $# -gt 0 ]; do
 done
 [ -n "$out" ] || usage
 
-# busybox: a link per command, where Debian has them
-cp "$busybox" "$root/usr/bin/busybox"
-for link in $(busybox --list-full); do
-    mkdir -p "$root/$(dirname "$link")"
-    [ -e "$root/$link" ] || ln -s /usr/bin/busybox "$root/$link"
-done
-
 # the agent and the init stage
 cp "$agent" "$root/usr/bin/kubesolo-update"
 cloudinit=$(dirname "$agent")/kubesolo-cloudinit
 [ ! -x "$cloudinit" ] || cp "$cloudinit" "$root/usr/bin/"
 cp -r initramfs-hooks/usr/. "$root/usr/"
 cp -r initramfs-hooks/etc/kubesolo/. "$root/etc/kubesolo/"
-ln -s /usr/lib/kubesolo-update/inittab "$root/etc/inittab"
-ln -s /usr/bin/busybox "$root/init"
+if [ -n "$base" ]; then
+    # The agent's units, and what they call. /lib is a link in the archive that comes first.
+    mkdir -p "$root/usr/lib/systemd/system"
+    cp agent/systemd/* "$root/usr/lib/systemd/system/"
+    ln -s usr/lib/systemd/systemd "$root/init"
+    [ -z "$tests" ] || cp -r tests/qemu/guest/systemd/. "$root/"
+    for unit in "$root"/usr/lib/systemd/system/*; do
+        grep -q '^\[Install\]' "$unit" || continue
+        systemctl --quiet --root="$root" enable "$(basename "$unit")"
+    done
+    into_modules=usr/lib/modules
+else
+    # busybox: a link per command, where Debian has them
+    cp "$busybox" "$root/usr/bin/busybox"
+    for link in $(busybox --list-full); do
+        mkdir -p "$root/$(dirname "$link")"
+        [ -e "$root/$link" ] || ln -s /usr/bin/busybox "$root/$link"
+    done
+    ln -s /usr/lib/kubesolo-update/inittab "$root/etc/inittab"
+    ln -s /usr/bin/busybox "$root/init"
+    if [ -n "$tests" ]; then
+        echo tests/qemu/guest/inittab:/etc/inittab >>"$added"
+        echo tests/qemu/guest/health-then-script:/usr/lib/guest/health-then-script >>"$added"
+    fi
+    into_modules=lib/modules
+fi
 [ -z "$version" ] || echo "$version" >"$root/etc/kubesolo/version"
 # An empty key folder is a mistake in an image; one without the folder only checks.
 rmdir "$root/usr/share/kubesolo/keys" 2>/dev/null || true
@@ -78,14 +96,14 @@ for module in virtio_pci virtio_blk virtio_net ext4 vfat nls_cp437 nls_ascii iso
     [ -n "$needs" ] || continue
     echo "$module" >>"$root/usr/lib/kubesolo-update/modules"
     for file in $needs; do
-        into=$root/lib/modules/${file#*/lib/modules/}
+        into=$root/$into_modules/${file#*/lib/modules/}
         mkdir -p "$(dirname "$into")"
         cp "$file" "$into"
     done
 done
-if [ -d "$root/lib/modules" ]; then
-    cp "$kernel/lib/modules/$release"/modules.builtin* "$kernel/lib/modules/$release/modules.order" "$root/lib/modules/$release/"
-    depmod -b "$root" "$release"
+if [ -d "$root/$into_modules" ]; then
+    cp "$kernel/lib/modules/$release"/modules.builtin* "$kernel/lib/modules/$release/modules.order" "$root/$into_modules/$release/"
+    depmod -b "$root/${into_modules%lib/modules}" "$release"
 fi
 
 while IFS=: read -r file path; do
@@ -98,6 +116,9 @@ chmod -R u=rwX,go=rX "$root"
 find "$root" -exec touch --no-dereference --date=@0 {} +
 mkdir -p "$(dirname "$out")"
 # /init comes last: the kernel starts what it could unpack, and half an archive must end in a panic, not in half a system.
-(cd "$root" && { find . -mindepth 1 ! -path ./init | LC_ALL=C sort; echo ./init; } | cpio --quiet --create --format=newc --reproducible --owner=0:0) | gzip -n >"$out.new"
+{
+    [ -z "$base" ] || cat "$base"
+    (cd "$root" && { find . -mindepth 1 ! -path ./init | LC_ALL=C sort; echo ./init; } | cpio --quiet --create --format=newc --reproducible --owner=0:0) | gzip -n
+} >"$out.new"
 mv "$out.new" "$out"
 echo "$out: $(($(stat -c %s "$out") / 1024)) KiB, kernel $release"

@@ -12,7 +12,7 @@
 #     builder  buildah and mmdebstrap
 #     test   rust, try and qemu, nginx, and other tools to compare with
 #     fuzz   rust, and a C++ compiler for libFuzzer
-#     test-all  test and lint, and initramfs-tools
+#     test-all  test and lint, initramfs-tools and mmdebstrap
 set -eu
 cd "$(dirname "$0")/../.."
 . build/scripts/apt-root.sh
@@ -127,6 +127,7 @@ need_oracles() {
     need mkenvimage u-boot-tools "makes U-Boot's environment beside us, and its scripts"
     need fw_printenv libubootenv-tool "reads and writes U-Boot's environment beside us"
     need strace strace 'makes one system call after the other fail'
+    need systemd-analyze systemd 'judges the units; nothing of it is started'
     oracles=1
 }
 
@@ -246,6 +247,8 @@ for what in "$@"; do
             need_rust; need_try; need_oracles; need_qemu; need_lint; kernel=1
             need mkinitramfs initramfs-tools-core 'makes an image as its users do'
             need_unpacked promtool=prometheus
+            need mmdebstrap mmdebstrap 'makes a Debian with systemd for the virtual device, and one with cloud-init'
+            need genisoimage genisoimage 'makes a seed as an optical disc'
             ;;
         *) say "unknown: $what (rust, arm64, try, qemu, qemu-arm64, lint, bench, builder, fuzz, test or test-all)" >&2; exit 64 ;;
     esac

@@ -50,6 +50,8 @@ pub(crate) struct Bench<'a> {
     pub(crate) registry: Arc<Registry>,
     keys: PathBuf,
     line: Line,
+    /// A whole userland with systemd, in place of busybox.
+    userland: Option<PathBuf>,
     pub(crate) disk: Disk,
 }
 
@@ -71,15 +73,23 @@ impl<'a> Bench<'a> {
         let registry = Arc::clone(&other.registry);
         let line = Line::open(&registry)?;
         let disk = Disk { path: run.file("disk.img"), size: Plan::size(), firmware: run.firmware };
-        let mut bench = Self { run, registry, keys: other.keys.clone(), line, disk };
+        let mut bench = Self { run, registry, keys: other.keys.clone(), line, userland: None, disk };
         run.write("update.conf", bench.settings("=").as_bytes())?;
         bench.install(None)?;
         Ok(bench)
     }
 
-    /// A device whose image has no settings; gives them for user-data.
-    pub(crate) fn unconfigured(run: &'a Run) -> Result<(Self, String)> {
+    /// The same with more settings.
+    pub(crate) fn build_with(run: &'a Run, more: &str) -> Result<Self> {
         let mut bench = Self::without_disk(run)?;
+        run.write("update.conf", format!("{}{more}", bench.settings("=")).as_bytes())?;
+        bench.install(None)?;
+        Ok(bench)
+    }
+
+    /// A device whose image has no settings, with busybox or this userland; gives the settings for user-data.
+    pub(crate) fn unconfigured(run: &'a Run, userland: Option<PathBuf>) -> Result<(Self, String)> {
+        let mut bench = Self { userland, ..Self::without_disk(run)? };
         bench.install(None)?;
         let settings = bench.settings(": ");
         Ok((bench, settings))
@@ -95,6 +105,7 @@ impl<'a> Bench<'a> {
             registry,
             keys,
             line,
+            userland: None,
             disk: Disk { path: run.file("disk.img"), size: Plan::size(), firmware: run.firmware },
         })
     }
@@ -120,7 +131,14 @@ impl<'a> Bench<'a> {
         let manifest = self.manifest_of_published()?;
         let mut plan = Plan::new(Content { manifest: Some(manifest), ..Content::new(&self.kernel()?, &initramfs) });
         let console = self.run.firmware.architecture().console();
-        plan.kernel_args = grub_cfg.is_none().then(|| format!("{console} quiet panic=1"));
+        let mut args = format!("{console} quiet panic=1");
+        if self.userland.is_some() {
+            // What services say comes on the console, and no prompt in between.
+            let console = "journal+console";
+            args += &format!(" systemd.default_standard_output={console} systemd.default_standard_error={console}");
+            args += " systemd.mask=serial-getty@ttyS0.service";
+        }
+        plan.kernel_args = grub_cfg.is_none().then_some(args);
         plan.firmware = self.run.firmware;
         plan.grub_cfg = grub_cfg;
         self.disk = plan.build(&self.disk.path)?;
@@ -146,6 +164,9 @@ impl<'a> Bench<'a> {
             build.arg("--add").arg(format!("{}:/etc/fw_env.config", places.display()));
         }
         build.args(["--version", version, "--key"]).arg(self.keys.join("public.pem"));
+        if let Some(userland) = &self.userland {
+            build.arg("--base").arg(userland);
+        }
         let conf = self.run.file("update.conf");
         if conf.exists() {
             build.arg("--conf").arg(conf);
@@ -222,6 +243,9 @@ impl<'a> Bench<'a> {
         text.resize(text.len().next_multiple_of(4096), 0);
         let mut device = Device::new(self.run.firmware, &self.disk.path);
         device.network = true;
+        if self.userland.is_some() {
+            device.memory = 1024;
+        }
         device.more_disks = vec![self.run.write("script.img", &text)?];
         Ok(device)
     }

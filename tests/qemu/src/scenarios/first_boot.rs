@@ -1,6 +1,7 @@
 //! From the first power-on to an update, with nothing but a seed.
 
 use std::fs;
+use std::path::PathBuf;
 use std::process::Command;
 
 use bootenv::Slot;
@@ -10,22 +11,47 @@ use super::device::{Bench, Flaw, HEALTHY, succeeded};
 use super::{expect, state};
 use crate::machine::Machine;
 use crate::runner::Run;
-use crate::{Result, tool};
+use crate::{Result, root, tool};
 
-/// The settings come from a volume with the label CIDATA. Outside the window an unattended run waits, and a person on the
-/// console stages with `--force`; inside, the unattended run activates and reboots. The settings outlive all of it.
-pub(super) fn seed(run: &Run) -> Result<()> {
-    let (bench, settings) = Bench::unconfigured(run)?;
-    bench.publish("2.0.0", Flaw::None)?;
+const USER_DATA: &str = "user-data";
+const META_DATA: &str = "meta-data";
+const WRITTEN: &str = "cloud-init/update.conf is written from /dev/vdc, instance edge-7";
+
+/// User-data with these settings, which are for the night, and how far an unattended run goes.
+fn seed_files(run: &Run, settings: &str) -> Result<[PathBuf; 2]> {
     let block: String = settings.lines().map(|line| format!("  {line}\n")).collect();
     let user_data = format!(
         "#cloud-config\nhostname: edge-7\nupdates:\n{block}  maintenance_window: 02:00-04:00\n  auto: activate\n"
     );
-    run.write("user-data", user_data.as_bytes())?;
-    run.write("meta-data", b"instance-id: edge-7\n")?;
+    Ok([run.write(USER_DATA, user_data.as_bytes())?, run.write(META_DATA, b"instance-id: edge-7\n")?])
+}
+
+/// Tomorrow at noon, since no clock is believed that is behind the release: arguments for QEMU.
+fn noon() -> Result<[String; 2]> {
+    let noon = crate::run(Command::new("date").args(["-u", "-d", "tomorrow 12:00", "+%FT%T"]))?;
+    Ok(["-rtc".to_owned(), format!("base={}", String::from_utf8_lossy(&noon).trim())])
+}
+
+/// The device is in 2.0.0, and its user-data was applied once.
+fn is_updated(run: &Run, bench: &Bench) -> Result<()> {
+    let said = fs::read(run.file("serial.log"))?;
+    expect("times that user-data was applied", &String::from_utf8_lossy(&said).matches(WRITTEN).count(), &1)?;
+    is_committed(bench)
+}
+
+fn is_committed(bench: &Bench) -> Result<()> {
+    let committed = State { a: SlotState::Good, counter: 2, ..State::committed(Slot::B) };
+    expect("the environment after the commit", &state(&bench.disk)?, &committed)
+}
+
+/// The settings come from a volume with the label CIDATA. Outside the window an unattended run waits, and a person on the
+/// console stages with `--force`; inside, the unattended run activates and reboots. The settings outlive all of it.
+pub(super) fn seed(run: &Run) -> Result<()> {
+    let (bench, settings) = Bench::unconfigured(run, None)?;
+    bench.publish("2.0.0", Flaw::None)?;
+    let files = seed_files(run, &settings)?;
     let volume = run.file("seed.img");
     crate::run(Command::new(tool("mformat")?).args(["-C", "-f", "1440", "-v", "CIDATA", "-i"]).arg(&volume).arg("::"))?;
-    let files = [run.file("user-data"), run.file("meta-data")];
     crate::run(Command::new(tool("mcopy")?).arg("-i").arg(&volume).args(files).arg("::"))?;
 
     let mut device = bench.device(&[
@@ -38,11 +64,9 @@ pub(super) fn seed(run: &Run) -> Result<()> {
         ("2.0.0", "echo \"test: settings: $(grep -c registry= /etc/kubesolo/update.conf)\""),
     ])?;
     device.more_disks.push(volume);
-    // Tomorrow, since no clock is believed that is behind the release.
-    let noon = crate::run(Command::new("date").args(["-u", "-d", "tomorrow 12:00", "+%FT%T"]))?;
-    device.more.extend(["-rtc".to_owned(), format!("base={}", String::from_utf8_lossy(&noon).trim())]);
+    device.more.extend(noon()?);
     let mut machine = Machine::power_on(&device, &run.dir)?;
-    machine.wait_for("/var/lib/kubesolo/cloud-init/update.conf is written from /dev/vdc, instance edge-7")?;
+    machine.wait_for(WRITTEN)?;
     machine.wait_for(HEALTHY)?;
     machine.wait_for("test: run outside: 75")?;
     machine.wait_for("test: apply outside: 75")?;
@@ -52,8 +76,88 @@ pub(super) fn seed(run: &Run) -> Result<()> {
     machine.wait_for("test: settings: 1")?;
     succeeded(&mut machine)?;
     machine.power_cut()?;
-    let said = fs::read(run.file("serial.log"))?;
-    expect("times that user-data was applied", &String::from_utf8_lossy(&said).matches("is written from").count(), &1)?;
-    let committed = State { a: SlotState::Good, counter: 2, ..State::committed(Slot::B) };
-    expect("the environment after the commit", &state(&bench.disk)?, &committed)
+    is_updated(run, &bench)
+}
+
+/// What the device does by itself before the update. The timer is the real one; its machine-id is one for which it goes off
+/// five seconds after the hour, and the clock is set to shortly before that.
+const BEFORE: &str = r#"
+run_by_timer() {
+    until journalctl --no-pager -u kubesolo-update.service | grep -q 'Finished'; do sleep 1; done
+    systemctl show -P Result -P ExecMainStatus kubesolo-update.service | tr '\n' ' '
+}
+date -u -s "$(date -u +%Y-%m-%d) 12:59:55"
+echo "test: timer outside: $(run_by_timer)"
+kubesolo-update apply; echo "test: apply outside: $?"
+kubesolo-update apply --force; echo "test: apply --force: $?"
+date -u -s "$(date -u -d tomorrow +%Y-%m-%d) 01:59:55"
+sleep 600
+"#;
+
+/// A Debian with systemd, set up from an ISO 9660 volume: the real timer leaves the device alone outside its window, and
+/// updates it inside. The units run in their sandboxes, the health service commits.
+pub(super) fn systemd(run: &Run) -> Result<()> {
+    crate::run(&mut Command::new(root().join("build/scripts/fetch-debian.sh")))?;
+    let (bench, settings) = Bench::unconfigured(run, Some(root().join("target/debian/root.cpio.gz")))?;
+    bench.publish("2.0.0", Flaw::None)?;
+    let volume = run.file("seed.img");
+    let mut iso = Command::new(tool("genisoimage")?);
+    iso.args(["-quiet", "-J", "-r", "-V", "cidata", "-o"]).arg(&volume).args(seed_files(run, &settings)?);
+    crate::run(&mut iso)?;
+
+    let after = "systemctl is-active boot-complete.target kubesolo-update-deadline.timer | tr '\\n' ' ' | sed 's/^/test: /'; \
+                 echo; systemctl --failed --no-legend | sed 's/^/test: failed: /'; echo 'test: end'";
+    let mut device = bench.device(&[("1.0.0", BEFORE), ("2.0.0", after)])?;
+    device.more_disks.push(volume);
+    device.more.extend(noon()?);
+    let mut machine = Machine::power_on(&device, &run.dir)?;
+    machine.wait_for(WRITTEN)?;
+    machine.wait_for(HEALTHY)?;
+    machine.wait_for("test: timer outside: success 75")?;
+    machine.wait_for("test: apply outside: 75")?;
+    machine.wait_for("test: apply --force: 0")?;
+    machine.wait_for("ks: boot slot=B try counter=2")?;
+    machine.wait_for(HEALTHY)?;
+    machine.wait_for("test: active inactive")?;
+    let next = machine.wait_for("test: ")?;
+    if !next.contains("test: end") {
+        return Err(format!("a unit failed: {next}").into());
+    }
+    machine.power_cut()?;
+    is_updated(run, &bench)
+}
+
+/// The step `timer` of the init stage, ten seconds before it calls the agent.
+const CRON: &str = r#"
+timer() { # DAY HOUR
+    date -u -s "@$(($(date -u -d "$1 $2:$minute" +%s) - 10))"
+    setsid /usr/lib/kubesolo-update/stage/timer &
+    sleep 15
+}
+minute=0
+timer "$(date -u +%Y-%m-%d)" 12
+kill $!
+minute=$(cut -d ' ' -f 1 /run/kubesolo/crontabs/root)
+timer "$(date -u +%Y-%m-%d)" 12
+kill $!
+echo 'test: outside'
+timer "$(date -u +%Y-%m-%d)" 03
+"#;
+
+/// The same with the init stage and busybox: crond calls the agent outside the window, and inside.
+pub(super) fn crond(run: &Run) -> Result<()> {
+    let bench = Bench::build_with(run, "maintenance_window=02:00-04:00\nauto=activate\n")?;
+    bench.publish("2.0.0", Flaw::None)?;
+    let mut device = bench.device(&[("1.0.0", CRON)])?;
+    device.more.extend(noon()?);
+    let mut machine = Machine::power_on(&device, &run.dir)?;
+    machine.wait_for(HEALTHY)?;
+    machine.wait_for("looks for updates at minute")?;
+    machine.wait_for("looks for updates at minute")?;
+    machine.wait_for("kubesolo-update: ")?;
+    machine.wait_for("test: outside")?;
+    machine.wait_for("ks: boot slot=B try counter=2")?;
+    machine.wait_for(HEALTHY)?;
+    machine.power_cut()?;
+    is_committed(&bench)
 }

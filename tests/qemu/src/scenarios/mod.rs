@@ -39,6 +39,8 @@ const fn only(why: &'static str, scenario: Scenario) -> Scenario {
 const STUB: &str = "the kernel of this table is started by BIOS only";
 /// Why the firmware does not matter to the init stage.
 const BARE: &str = "QEMU starts the kernel itself, without a bootloader";
+/// Why one firmware is enough for what begins long after it.
+const ONCE: &str = "it is about the userland, which no firmware sees";
 
 /// All of them, the longest first: nothing long is left over at the end.
 pub const ALL: &[Scenario] = &[
@@ -81,6 +83,24 @@ pub const ALL: &[Scenario] = &[
         Uefi,
         "an environment with one or both files damaged boots and is made anew",
         device::env_damaged,
+    ),
+    only(
+        ONCE,
+        long(
+            "systemd",
+            Uefi,
+            "in a Debian userland the timer updates the device inside its window, and waits outside",
+            first_boot::systemd,
+        ),
+    ),
+    only(
+        ONCE,
+        long(
+            "crond",
+            Bios,
+            "without systemd crond updates the device inside its window, and waits outside",
+            first_boot::crond,
+        ),
     ),
     long("env-of-go-agent", Bios, "an environment written by KubeSolo OS's agent boots, and is taken over", old::env),
     long(
