@@ -11,6 +11,7 @@ pub mod prove;
 pub mod registry;
 pub mod runner;
 pub mod scenarios;
+pub mod server;
 pub mod stub;
 pub mod table;
 
