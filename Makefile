@@ -13,7 +13,7 @@ built := $(or $(CARGO_TARGET_DIR),target)/$(CARGO_BUILD_TARGET)/debug
 released := $(built:debug=release)
 
 help: ## This list
-	@sed -n 's/^\([a-z%-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
+	@sed -n 's/^\([a-z0-9%-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
 
 try: ## The agent on folders, against a real registry on loopback: half a minute, no root; ARCH=arm64 emulates its processor
 	@build/scripts/setup.sh rust $(arm64) try
