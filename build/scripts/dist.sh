@@ -94,7 +94,7 @@ device_tree() {
     put_all 644 usr/share/doc/kubesolo-update/examples docs/update.conf initramfs-hooks/etc/kubesolo/health.d/*
     put_tree initramfs-hooks/usr usr
     put_all 644 usr/share/kubesolo-update/loader bootenv/loader/*
-    [ ! -d agent/systemd ] || put_all 644 usr/lib/systemd/system agent/systemd/*
+    put_all 644 usr/lib/systemd/system agent/systemd/*
     mkdir -p "$root/etc/kubesolo/health.d"
 }
 
