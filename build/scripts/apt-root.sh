@@ -37,3 +37,13 @@ apt_unpack() (
         dpkg -x "$deb" "$into" || exit 1
     done
 )
+
+# Where this machine gets Debian from.
+apt_mirror() {
+    codename=$(sed -n 's/^VERSION_CODENAME=//p' /etc/os-release)
+    # shellcheck disable=SC2016 # apt's own variables
+    mirror=$(apt-get indextargets --no-release-info --format '$(RELEASE) $(REPO_URI)' 'Identifier: Packages' |
+        sed -n "s/^$codename //p" | head -n1)
+    [ -n "$mirror" ] || { echo "apt: no source of $codename on this machine" >&2; return 1; }
+    echo "$mirror"
+}

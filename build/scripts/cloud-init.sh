@@ -13,7 +13,7 @@ bin=target/dist/amd64
 if [ "${1:-}" != --inside ]; then
     [ "$(id -u)" = 0 ] || { echo 'cloud-init: needs root, for a namespace with mounts' >&2; exit 77; }
     if [ ! -e "$root/usr/bin/cloud-init" ]; then
-        mirror=$(build/scripts/fetch-debian.sh --mirror)
+        mirror=$(. build/scripts/apt-root.sh && apt_mirror)
         echo 'setup: making a Debian with cloud-init in target/cloud-init, without installing it'
         rm -rf "$root.new" "$root"
         mkdir -p target/cloud-init

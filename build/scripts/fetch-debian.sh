@@ -2,29 +2,21 @@
 # Makes a small Debian 12 with systemd, as the first archive of an initramfs: target/debian/root.cpio.gz. The virtual devices
 # that show the systemd units run it. Made once; needs root, or user namespaces.
 #
-#   build/scripts/fetch-debian.sh             makes it
-#   build/scripts/fetch-debian.sh --mirror    prints where this machine gets Debian from
+#   build/scripts/fetch-debian.sh
 set -eu
 cd "$(dirname "$0")/../.."
+. build/scripts/apt-root.sh
 PATH=$PATH:/usr/sbin:/sbin
 
 suite=bookworm
 packages=systemd,systemd-sysv,udev,kmod
 out=$PWD/target/debian/root.cpio.gz
-# Where this machine gets Debian from.
-codename=$(sed -n 's/^VERSION_CODENAME=//p' /etc/os-release)
-# shellcheck disable=SC2016 # apt's own variables
-mirror=$(apt-get indextargets --no-release-info --format '$(RELEASE) $(REPO_URI)' 'Identifier: Packages' |
-    sed -n "s/^$codename //p" | head -n1)
-[ -n "$mirror" ] || { echo "fetch-debian: no apt source for $codename on this machine" >&2; exit 1; }
-
-[ "${1:-}" != --mirror ] || { echo "$mirror"; exit 0; }
-
 # What is made differently is another userland.
 made=$(sed -n '/^suite=/,/^packages=/p; /^mkdir/,$p' build/scripts/fetch-debian.sh | sha256sum)
 [ -e "$out" ] && [ "$(cat "$out.made" 2>/dev/null)" = "$made" ] && exit 0
 
 echo "setup: making a Debian $suite with systemd in target/debian, without installing it"
+mirror=$(apt_mirror)
 mkdir -p "$(dirname "$out")"
 cat >"$out.pack" <<'PACK'
 #!/bin/sh

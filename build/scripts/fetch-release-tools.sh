@@ -20,14 +20,10 @@ for tool; do
 done
 [ -n "$missing" ] || exit 0
 
-# Where this machine gets Debian from, with another suite.
-codename=$(sed -n 's/^VERSION_CODENAME=//p' /etc/os-release)
-# shellcheck disable=SC2016 # apt's own variables
-mirror=$(apt-get indextargets --no-release-info --format '$(RELEASE) $(REPO_URI)' 'Identifier: Packages' |
-    sed -n "s/^$codename //p" | head -n1)
-[ -n "$mirror" ] || { echo "fetch-release-tools: no apt source for $codename on this machine" >&2; exit 1; }
-
 apt_root=$PWD/target/apt-$suite
+. build/scripts/apt-root.sh
+# Another suite from there.
+mirror=$(apt_mirror)
 mkdir -p "$apt_root"
 echo "deb [signed-by=$keyring] $mirror $suite main" >"$apt_root/sources.list"
 # Read before the command line, whose other settings apt-root.sh gives.
@@ -36,7 +32,6 @@ Dir::Etc::sourcelist "$apt_root/sources.list";
 Dir::Etc::sourceparts "-";
 CONF
 export APT_CONFIG="$apt_root/apt.conf"
-. build/scripts/apt-root.sh
 
 echo "setup: unpacking$missing from Debian $suite into target/tools, without installing it"
 # shellcheck disable=SC2086 # a list of package names

@@ -19,7 +19,10 @@ export RUSTUP_HOME="${RUSTUP_HOME:-$HOME/.rustup}"
 
 for folder in "$one" "$two"; do
     git archive "$commit" | tar -x -C "$folder"
-    [ ! -d target/arm64 ] || cp -r target/arm64 "$folder/target/"
+    mkdir "$folder/target/arm64"
+    for libraries in target/arm64/libc6-dev target/arm64/rust-*; do
+        [ ! -d "$libraries" ] || cp -r "$libraries" "$folder/target/arm64/"
+    done
 done
 cargo fetch --quiet --locked
 mkdir "$here/cargo"
