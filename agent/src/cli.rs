@@ -20,7 +20,7 @@ Exit codes:
   70  internal error
   73  a slot or the boot environment cannot be written
   75  not now: window, block, trial, clock, rollout, failed before, a hook, another run
-  77  not allowed: signature, channel, architecture, minimum version, downgrade
+  77  not allowed: signature, revoked key, channel, architecture, minimum version, downgrade, security epoch
   78  configuration, key or boot environment not usable";
 
 const EXAMPLES: &str = "\

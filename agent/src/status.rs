@@ -16,7 +16,7 @@ use crate::error::Result;
 use crate::freshness;
 use crate::memory::Memory;
 use crate::preflight::{self, Safety};
-use crate::slot::{Facts, Slots};
+use crate::slot::{Facts, SlotManifest, Slots};
 use crate::state::{LastRun, Phase, Skip, Trust};
 use crate::trust::Standing;
 
@@ -376,6 +376,13 @@ pub fn verify(config: &Config, boot: &Boot, trust: &Trust) -> Vec<Verified> {
         View::Invalid => vec![boot.booted.slot],
     };
     let standing = Standing::find(config, boot, trust);
+    let floor = Standing::remembered(config, boot, trust).epoch;
+    // The bootloader may start it all the same.
+    let called = |content: &SlotManifest| {
+        let below = content.release().is_ok_and(|release| release.security_epoch < floor);
+        let below = if below { format!(", below security epoch {floor}") } else { String::new() };
+        format!("{}{below}", content.version)
+    };
     let one = |id: Id| {
         let slot = boot.slots.get(id);
         let (slot_id, needed) = (id.to_string(), needed.contains(&id));
@@ -388,16 +395,15 @@ pub fn verify(config: &Config, boot: &Boot, trust: &Trust) -> Vec<Verified> {
             }
             Err(error) => return verified(false, None, error.message),
         };
+        let called = called(&content);
         match standing.as_ref().map(|standing| &standing.keys) {
-            Err(error) => verified(true, None, format!("{}, signatures not checked: {error}", content.version)),
-            Ok(None) => {
-                verified(true, None, format!("{}, signatures not checked: no key on this device", content.version))
-            }
+            Err(error) => verified(true, None, format!("{called}, signatures not checked: {error}")),
+            Ok(None) => verified(true, None, format!("{called}, signatures not checked: no key on this device")),
             Ok(Some(keys)) => match slot.vouched(&content, keys) {
-                Err(error) => verified(true, None, format!("{}: {error}", content.version)),
+                Err(error) => verified(true, None, format!("{called}: {error}")),
                 Ok(by) => {
                     let by: Vec<String> = by.iter().map(ToString::to_string).collect();
-                    let message = format!("{}, signed by {}", content.version, by.join(", "));
+                    let message = format!("{called}, signed by {}", by.join(", "));
                     verified(true, Some(by), message)
                 }
             },

@@ -36,7 +36,9 @@ pub fn run(config: &Config, boot: &mut Boot, memory: &mut Memory, clock: &dyn Fn
     memory.state.identify()?;
     let lifted = Lifted::default();
     if config.auto == Auto::Check {
-        return update::check(config, boot, memory, lifted, clock()).map(Done::Checked);
+        let checked = update::check(config, boot, memory, lifted, clock())?;
+        memory.keep_look(&Clock::system(clock(), memory.trust.last_seen), checked.seen.as_ref())?;
+        return Ok(Done::Checked(checked));
     }
     let staged = update::apply(config, boot, memory, Apply::default(), clock())?;
     if config.auto == Auto::Stage || staged.outcome != "staged" {

@@ -76,6 +76,9 @@ pub struct Checked {
     /// Whether this is the latest release; absent: it was not asked.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub freshness: Option<Verdict>,
+    /// What of that is to be remembered, by who may.
+    #[serde(skip)]
+    pub seen: Option<Seen>,
     /// Every gate.
     pub gates: Vec<Gate>,
 }
@@ -159,7 +162,8 @@ pub fn check(config: &Config, boot: &Boot, memory: &Memory, lifted: Lifted, now:
         reason,
         running: running.version.map(|v| v.to_string()),
         offered: Some(Offered::of(&offer, signed_by)),
-        freshness: freshness.map(|seen| seen.verdict),
+        freshness: freshness.as_ref().map(|seen| seen.verdict.clone()),
+        seen: freshness,
         gates,
     })
 }

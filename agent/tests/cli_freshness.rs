@@ -163,6 +163,21 @@ fn a_serial_that_goes_back_is_refused_for_each_key_and_channel_by_itself() {
 }
 
 #[test]
+fn a_device_that_only_checks_remembers_serials_too() {
+    let (registry, device) = (Registry::start(), device("auto=check"));
+    let digest = publish(&registry, "1.0.0", 1);
+    state(&registry, &statement(8, digest, days(7)), 1);
+    let run = || device.from(&registry, &["run", "--json"]).code(0).json();
+    assert_eq!(word(&run()["freshness"]), ("fresh", None));
+    assert_eq!(serial(&device), 8);
+    state(&registry, &statement(7, digest, days(9)), 1);
+    assert_eq!(run()["reason"], "serial-went-back");
+    assert_eq!(serial(&device), 8);
+    let page = device.here(&["metrics"]).code(0);
+    page.says(&["kubesolo_update_freshness{verdict=\"stale\"} 1", "kubesolo_update_freshness{verdict=\"fresh\"} 0"]);
+}
+
+#[test]
 fn the_key_of_statements_vouches_for_no_release_and_that_of_releases_for_no_statement() {
     let (registry, device) = (Registry::start(), device("freshness_pubkey=F"));
     device.save_key(&key(2), "F");

@@ -184,6 +184,8 @@ fn an_epoch_counts_once_its_release_is_committed_and_the_fallback_below_it_is_to
     install(&device, &registry);
     Release::new("2.0.0", &[1]).epoch(9).publish(&registry);
     apply(&device, &registry, &["--activate"]).code(0);
+    // What waits for its trial is looked at again, and counts for nothing yet.
+    device.run(&device.local(&["activate"])).code(0);
     assert_eq!(trust(&device)["security_epoch"], 1);
     device.power_on();
     device.run(&device.local(&["rollback"])).code(0);
@@ -200,6 +202,7 @@ fn an_epoch_counts_once_its_release_is_committed_and_the_fallback_below_it_is_to
     assert_ne!(device.power_on().start.unwrap().slot, running);
     assert_eq!((&status()["security_epoch"], &status()["below_security_epoch"]), (&9.into(), &true.into()));
     device.run(&device.local(&["status"])).code(0).says(&["below security epoch 9"]);
+    device.run(&device.local(&["verify"])).says(&["1.0.0, below security epoch 9, signed by"]);
 }
 
 #[test]
