@@ -76,7 +76,7 @@ pub fn agent_goes_on(run: &Run, recording: &Recording, image: &Path, seen: &Seen
     let fallback = start.fallback.map_or(String::new(), |f| format!(" ks.fallback={}", f.as_str()));
     fs::write(
         work.join("cmdline"),
-        format!("kubesolo.slot={} ks.trial={}{fallback} ks.proto=1\n", start.slot, start.trial),
+        format!("kubesolo.slot={} ks.trial={}{fallback} panic=5 ks.proto=1\n", start.slot, start.trial),
     )?;
     let booted = seen.block.with(&seen.decision.stored).map_err(|e| e.to_string())?;
     // A host's kernel may have no FAT: the files lie in a folder.
