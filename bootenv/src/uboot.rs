@@ -3,7 +3,8 @@
 //! Format: `env/common.c` and `lib/hashtable.c` of U-Boot. A copy is a CRC-32 of its data in little-endian order, with a
 //! second copy beside it one byte of flags (a generation number), then the data: `name=value` and a NUL for each variable,
 //! one more NUL, padding. The CRC covers the padding, not the flags. Where U-Boot and the tools of other projects read the
-//! data differently (escapes, blanks, a variable that is set twice), this reads it as U-Boot does: it boots by it.
+//! data differently (escapes, blanks), this reads it as U-Boot does: it boots by it. Of a variable that is set twice the
+//! first counts, as for `env import` with a list of names, which is how `loader/boot.cmd` reads.
 
 pub mod config;
 pub mod store;
@@ -114,8 +115,7 @@ impl Environment {
     /// The value that U-Boot would have for `name`. `None` also for a value that is not UTF-8.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<String> {
-        let last = self.entries.iter().rev().find_map(|entry| split(entry).filter(|(n, _)| *n == name.as_bytes()));
-        let (_, value) = last?;
+        let (_, value) = self.entries.iter().find_map(|entry| split(entry).filter(|(n, _)| *n == name.as_bytes()))?;
         // An empty value deletes the variable.
         String::from_utf8(unescape(value)).ok().filter(|value| !value.is_empty())
     }
@@ -132,11 +132,11 @@ impl Environment {
     pub fn variables(&self) -> Vec<(Vec<u8>, Vec<u8>)> {
         let mut all: Vec<(Vec<u8>, Vec<u8>)> = Vec::new();
         for (name, value) in self.entries.iter().filter_map(|entry| split(entry)) {
-            all.retain(|(known, _)| known != name);
-            if !value.is_empty() && !name.is_empty() {
+            if all.iter().all(|(known, _)| known != name) {
                 all.push((name.to_vec(), unescape(value)));
             }
         }
+        all.retain(|(name, value)| !name.is_empty() && !value.is_empty());
         all
     }
 

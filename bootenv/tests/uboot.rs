@@ -284,7 +284,7 @@ fn unknown_variables_and_their_order_survive_and_ours_follow() {
     let checksum = crc(&bytes[4..]);
     bytes[..4].copy_from_slice(&checksum);
     let (read, _) = Environment::parse(&bytes, Format::Single).expect("an environment");
-    assert_eq!(read.get("active_slot").as_deref(), Some("A"), "U-Boot keeps the last one");
+    assert_eq!(read.get("active_slot").as_deref(), Some("B"), "as `env import` with names reads it");
     assert_eq!(read.encode(0x400, Format::Single, 0).expect("it fits"), bytes, "as it was");
     let state = State::committed(Slot::B);
     let next = read.with(&state.variables());

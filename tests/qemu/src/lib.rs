@@ -14,6 +14,7 @@ pub mod scenarios;
 pub mod server;
 pub mod stub;
 pub mod table;
+pub mod views;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

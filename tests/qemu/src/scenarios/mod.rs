@@ -16,7 +16,7 @@ use crate::Result;
 use crate::image::Disk;
 use crate::machine::Firmware::{self, Bios, UBoot, Uefi, UefiArm64};
 use crate::runner::{Run, Scenario};
-use crate::{prove, table};
+use crate::{prove, table, views};
 
 const fn quick(name: &'static str, firmware: Firmware, about: &'static str, body: fn(&Run) -> Result<()>) -> Scenario {
     Scenario { name, about, firmware, only: None, quick: true, wide: false, body }
@@ -249,6 +249,7 @@ pub const ALL: &[Scenario] = &[
         "a power cut right after activation starts the trial",
         device::cut_after_activation,
     ),
+    arm64("arm64-env-views", "U-Boot, this project and libubootenv read hundreds of environments alike", views::agree),
     long(
         "arm64-grub",
         UefiArm64,
