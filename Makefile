@@ -1,6 +1,6 @@
 # One verb per habit. Every target installs what it needs and says so (build/scripts/setup.sh).
 .DEFAULT_GOAL := help
-.PHONY: help try demo agent builder dist reproduce kernel initramfs image lint test test-all prove fuzz qemu qemu-arm64 bench large deny rollout
+.PHONY: help try demo agent builder dist reproduce kernel initramfs image lint test test-all prove fuzz qemu qemu-arm64 prove-uboot bench large deny rollout
 export PATH := $(PATH):/usr/sbin:/sbin:$(CURDIR)/target/tools/usr/bin:$(CURDIR)/target/tools/bin
 
 # One target, one profile and one set of features for whatever is built to be tried here, so that nothing is compiled
@@ -78,6 +78,11 @@ prove: ## Every power cut, every fault at every step, and mutations that must be
 	cargo run --quiet --locked -p qemu-tests --bin prove
 	cargo test --locked -p kubesolo-update --test faults -- --ignored --nocapture
 	build/scripts/mutations.sh
+
+prove-uboot: ## The same power cuts of devices with U-Boot on arm64: every part of make prove that has to do with a disk
+	@build/scripts/setup.sh qemu-arm64
+	@ARCH='amd64 arm64' build/scripts/build-agent.sh
+	cargo run --quiet --locked -p qemu-tests --bin prove -- --u-boot
 
 fuzz: ## Every parser of bytes from outside under libFuzzer, SECONDS= (10) each
 	@build/scripts/setup.sh fuzz

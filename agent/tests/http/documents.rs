@@ -132,7 +132,11 @@ fn what_cannot_be_a_release_is_refused() {
         println!("{change}");
         refused(offer(&site.with(change).serve()), exit, reason);
     }
-    refused(source(&site.serve()).offer(Architecture::Arm64), Exit::NotAllowed, "wrong-architecture");
+    // Either device beside a document for the other one.
+    for (asks, theirs) in [(Architecture::Amd64, "arm64"), (Architecture::Arm64, "amd64")] {
+        let server = site.with(json!({"architecture": theirs})).serve();
+        refused(source(&server).offer(asks), Exit::NotAllowed, "wrong-architecture");
+    }
     let missing = refused(offer(&site.without("latest.json").serve()), Exit::Unavailable, "not-found");
     assert!(missing.remedy.contains("latest.json"), "{missing:?}");
 }

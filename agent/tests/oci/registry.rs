@@ -175,17 +175,25 @@ fn a_registry_without_the_tag_or_without_the_repository_says_so() {
 
 #[test]
 fn nothing_for_this_architecture_is_told_from_the_wrong_one() {
-    let registry = Registry::start();
-    let arm64 = push(&registry, "v1.0.0", Architecture::Arm64, b"initramfs");
-    registry.manifest("os", "stable", release::OCI_MANIFEST_TYPE, &arm64);
-    refused(offer(&registry), Exit::NotAllowed, "wrong-architecture");
-    let index = bytes(&common::index(&[("arm64", &arm64)]));
-    registry.manifest("os", "stable", release::OCI_INDEX_TYPE, &index);
-    assert!(refused(offer(&registry), Exit::NotAllowed, "no-such-architecture").message.contains("linux/arm64"));
-    // The index is only a hint; the signed manifest counts.
-    let index = bytes(&common::index(&[("amd64", &arm64)]));
-    registry.manifest("os", "stable", release::OCI_INDEX_TYPE, &index);
-    refused(offer(&registry), Exit::NotAllowed, "wrong-architecture");
+    // Either device beside what is meant for the other one.
+    for (asks, name, other, other_name) in [
+        (Architecture::Amd64, "amd64", Architecture::Arm64, "arm64"),
+        (Architecture::Arm64, "arm64", Architecture::Amd64, "amd64"),
+    ] {
+        let registry = Registry::start();
+        let theirs = push(&registry, "v1.0.0", other, b"initramfs");
+        let offer = || source(&registry).offer(asks);
+        registry.manifest("os", "stable", release::OCI_MANIFEST_TYPE, &theirs);
+        refused(offer(), Exit::NotAllowed, "wrong-architecture");
+        let index = bytes(&common::index(&[(other_name, &theirs)]));
+        registry.manifest("os", "stable", release::OCI_INDEX_TYPE, &index);
+        let told = refused(offer(), Exit::NotAllowed, "no-such-architecture").message;
+        assert!(told.contains(&format!("linux/{other_name}")), "{told}");
+        // The index is only a hint; the signed manifest counts.
+        let index = bytes(&common::index(&[(name, &theirs)]));
+        registry.manifest("os", "stable", release::OCI_INDEX_TYPE, &index);
+        refused(offer(), Exit::NotAllowed, "wrong-architecture");
+    }
 }
 
 #[test]

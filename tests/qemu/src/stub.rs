@@ -1,6 +1,12 @@
 //! A kernel of 1 KiB that says which file it came from, which command line and which initramfs it was given, and ends
 //! QEMU. It makes a power-on cost about a second.
 
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use crate::{Result, root, run, tool};
+
 /// What QEMU needs for the stub to end it.
 pub const DEVICE: [&str; 2] = ["-device", "isa-debug-exit,iobase=0xf4,iosize=4"];
 /// QEMU's exit code then: twice the byte that the stub writes, plus one.
@@ -9,7 +15,7 @@ pub const EXIT: i32 = 0x21;
 /// Where a kernel in this format is loaded and entered, in 32-bit mode with `esi` at the boot parameters
 /// (Documentation/x86/boot.rst of Linux).
 const LOADED_AT: u32 = 0x10_0000;
-/// Boot sector and one sector of set-up code, both unused but for the header.
+/// Boot sector and one sector of set-up code, both unused but for the header. For arm64 where the name lies.
 const HEADER: usize = 1024;
 
 /// Printed before the command line is the name; an initramfs for the stub is text that ends in NUL.
@@ -58,4 +64,37 @@ pub fn kernel(name: &str) -> Vec<u8> {
     image.extend_from_slice(name.as_bytes());
     image.push(0);
     image
+}
+
+/// The same for arm64, compiled from C.
+///
+/// # Errors
+/// There is no compiler for arm64.
+pub fn arm64(dir: &Path) -> Result<Vec<u8>> {
+    let source = root().join("tests/qemu/guest/stub-arm64.c");
+    let (program, image) = (dir.join("stub.elf"), dir.join("stub.bin"));
+    let mut compiler = Command::new(tool("aarch64-linux-gnu-gcc")?);
+    compiler.args([
+        "-Os",
+        "-ffreestanding",
+        "-fno-pie",
+        "-no-pie",
+        "-nostdlib",
+        "-static",
+        "-fno-stack-protector",
+        "-fno-asynchronous-unwind-tables",
+        "-mgeneral-regs-only",
+    ]);
+    compiler.args(["-mstrict-align", "-Wl,-Ttext=0,--build-id=none,-n,-e,0"]).arg("-o").arg(&program).arg(source);
+    run(&mut compiler)?;
+    run(Command::new(tool("aarch64-linux-gnu-objcopy")?).args(["-O", "binary"]).arg(&program).arg(&image))?;
+    Ok(fs::read(image)?)
+}
+
+/// A kernel for arm64 that prints `name`.
+#[must_use]
+pub fn arm64_kernel(stub: &[u8], name: &str) -> Vec<u8> {
+    let mut image = stub.to_vec();
+    image.resize(HEADER, 0);
+    [&image, name.as_bytes(), b"\0"].concat()
 }

@@ -30,10 +30,10 @@ const TRIAL: TrialId = TrialId(0xbeef_0001);
 const SETTINGS: &str = "set ks_args=\"table\"\nset ks_delay=0\n";
 
 /// One way in which a slot's files can be.
-struct Variant {
-    name: &'static str,
-    class: Files,
-    spoil: fn(&Disk, Slot) -> Result<()>,
+pub(crate) struct Variant {
+    pub(crate) name: &'static str,
+    pub(crate) class: Files,
+    pub(crate) spoil: fn(&Disk, Slot) -> Result<()>,
 }
 
 const VARIANTS: &[Variant] = &[
@@ -96,7 +96,7 @@ const VARIANTS: &[Variant] = &[
 
 /// What is in one of the two files of the environment.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-enum Content1024 {
+pub(crate) enum Content1024 {
     /// These bytes.
     Bytes(Vec<u8>),
     /// The file has no bytes.
@@ -107,12 +107,12 @@ enum Content1024 {
 
 /// One power-on.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-struct Cell {
-    main: Content1024,
+pub(crate) struct Cell {
+    pub(crate) main: Content1024,
     second: Content1024,
-    /// Indices into [`VARIANTS`], slot A and B.
-    files: [usize; 2],
-    can_save: bool,
+    /// Indices into the variants, slot A and B.
+    pub(crate) files: [usize; 2],
+    pub(crate) can_save: bool,
 }
 
 impl Cell {
@@ -154,7 +154,7 @@ impl Cell {
 /// # Errors
 /// A cell in which GRUB and the model differ.
 pub fn quick(run: &Run) -> Result<()> {
-    replay(run, &table(2))
+    replay(run, &table(2, VARIANTS))
 }
 
 /// The table: any three conditions together, and all single-file damages.
@@ -162,7 +162,7 @@ pub fn quick(run: &Run) -> Result<()> {
 /// # Errors
 /// A cell in which GRUB and the model differ.
 pub fn all(run: &Run) -> Result<()> {
-    replay(run, &table(3))
+    replay(run, &table(3, VARIANTS))
 }
 
 /// The cells in which one image of the active slot was changed, and nothing else is wrong: a few seconds.
@@ -180,12 +180,12 @@ pub fn changed(run: &Run) -> Result<()> {
 }
 
 /// Cells in which every combination of values of any `strength` conditions occurs, and every outcome of the model.
-fn table(strength: usize) -> Vec<Cell> {
+pub(crate) fn table(strength: usize, variants: &[Variant]) -> Vec<Cell> {
     let random = &mut Seeded::new(2026);
     let mut turn = [0; 3];
     // Each class of file damage in turn, so that all of them occur.
     let mut files = |class: usize| {
-        let of_class: Vec<usize> = (0..VARIANTS.len()).filter(|v| VARIANTS[*v].class == CLASSES[class]).collect();
+        let of_class: Vec<usize> = (0..variants.len()).filter(|v| variants[*v].class == CLASSES[class]).collect();
         turn[class] += 1;
         of_class[turn[class] % of_class.len()]
     };
@@ -261,7 +261,7 @@ fn table(strength: usize) -> Vec<Cell> {
         let main = Content1024::Bytes(Block::main(&trial).bytes().to_vec());
         let damaged =
             |variant| Cell { main: main.clone(), second: good.clone(), files: [whole, variant], can_save: true };
-        cells.extend((0..VARIANTS.len()).map(damaged));
+        cells.extend((0..variants.len()).map(damaged));
     }
     let mut seen = HashSet::new();
     cells.retain(|cell| seen.insert(cell.clone()));
@@ -488,7 +488,7 @@ fn wanted(cell: &Cell, decision: &Decision) -> Option<String> {
 }
 
 /// Writes a file that takes room only where it is not zero.
-fn write_sparse(path: &Path, bytes: &[u8]) -> Result<()> {
+pub(crate) fn write_sparse(path: &Path, bytes: &[u8]) -> Result<()> {
     const CHUNK: usize = 64 * 1024;
     let zero = vec![0; CHUNK];
     let file = File::create(path)?;

@@ -5,12 +5,13 @@ use std::thread;
 use std::time::Instant;
 
 use qemu_tests::Result;
+use qemu_tests::machine::Firmware;
 use qemu_tests::prove::cuts::{self, Cuts};
 use qemu_tests::prove::cycle::Cycle;
 use qemu_tests::prove::{self, Effort};
 
 const USAGE: &str = "\
-Usage: prove [--seed N] [--variants N] [--sample N] [--boots N] [--cuts N] [commit|revert|counter|power-cuts]...
+Usage: prove [--u-boot] [--seed N] [--variants N] [--sample N] [--boots N] [--cuts N] [commit|revert|counter|power-cuts]...
   Without a name: all. A cut that fails is kept in target/prove/NAME/.
 ";
 
@@ -18,6 +19,7 @@ struct Asked {
     effort: Effort,
     cuts: usize,
     names: Vec<String>,
+    firmware: Firmware,
 }
 
 fn main() -> ExitCode {
@@ -31,13 +33,13 @@ fn main() -> ExitCode {
     let mut failed = false;
     let begin = Instant::now();
     for cycle in Cycle::ALL.into_iter().filter(|cycle| asked.wants(cycle.as_str())) {
-        if let Err(error) = one_cycle(cycle, asked.effort) {
+        if let Err(error) = one_cycle(cycle, asked.effort, asked.firmware) {
             println!("FAIL  {}: {error}", cycle.as_str());
             failed = true;
         }
     }
     if asked.wants("power-cuts")
-        && let Err(error) = power_cuts(asked.effort.seed, asked.cuts)
+        && let Err(error) = power_cuts(asked.effort.seed, asked.cuts, asked.firmware)
     {
         println!("FAIL  power-cuts: {error}");
         failed = true;
@@ -53,10 +55,11 @@ impl Asked {
 }
 
 fn asked(mut args: impl Iterator<Item = String>) -> std::result::Result<Asked, String> {
-    let mut asked = Asked { effort: Effort::FULL, cuts: 50, names: vec![] };
+    let mut asked = Asked { effort: Effort::FULL, cuts: 50, names: vec![], firmware: Firmware::Uefi };
     while let Some(arg) = args.next() {
         let mut number = || args.next().and_then(|n| n.parse::<usize>().ok()).ok_or(format!("{arg} needs a number"));
         match arg.as_str() {
+            "--u-boot" => asked.firmware = Firmware::UBoot,
             "--seed" => asked.effort.seed = number()? as u64,
             "--variants" => asked.effort.variants = number()?,
             "--sample" => asked.effort.sample = number()?,
@@ -71,8 +74,9 @@ fn asked(mut args: impl Iterator<Item = String>) -> std::result::Result<Asked, S
     Ok(asked)
 }
 
-fn one_cycle(cycle: Cycle, effort: Effort) -> Result<()> {
-    let report = prove::prove(&prove::run(cycle.as_str())?, cycle, effort)?;
+fn one_cycle(cycle: Cycle, effort: Effort, firmware: Firmware) -> Result<()> {
+    let report =
+        prove::prove(&prove::run(&format!("{}-{}", cycle.as_str(), firmware.as_str()), firmware)?, cycle, effort)?;
     let [whole, torn, some] = report.cuts;
     println!(
         "ok    {}: {} requests, {} flushes; {} cuts ({whole} between requests, {torn} torn, {some} partly lost), seed {}: \
@@ -99,12 +103,12 @@ fn one_cycle(cycle: Cycle, effort: Effort) -> Result<()> {
 }
 
 /// Two devices beside each other.
-fn power_cuts(seed: u64, cuts: usize) -> Result<()> {
+fn power_cuts(seed: u64, cuts: usize, firmware: Firmware) -> Result<()> {
     let seen = thread::scope(|scope| {
         let devices: Vec<_> = [1, 2]
             .map(|number| {
                 scope.spawn(move || {
-                    let run = prove::run(&format!("power-cuts-{number}"))?;
+                    let run = prove::run(&format!("power-cuts-{}-{number}", firmware.as_str()), firmware)?;
                     cuts::cut(&run, seed * 2 + number, cuts.div_ceil(2))
                 })
             })

@@ -8,11 +8,11 @@ use std::time::Duration;
 use bootenv::Slot;
 
 use super::judge::{Judge, release};
+use crate::Result;
 use crate::cells::Seeded;
 use crate::machine::Machine;
 use crate::runner::Run;
 use crate::scenarios::device::{Bench, Flaw, HEALTHY};
-use crate::{Result, kernel};
 
 /// The longest time under power after a boot is healthy, in milliseconds: an update and the trial boot fit into it.
 const LONGEST: usize = 40_000;
@@ -54,7 +54,7 @@ impl Cuts {
 pub fn cut(run: &Run, seed: u64, cuts: usize) -> Result<Cuts> {
     let bench = Bench::build(run)?;
     let mut random = Seeded::new(seed);
-    let kernel = fs::read(kernel()?)?;
+    let kernel = fs::read(bench.kernel()?)?;
     let first = bench.disk.slot_file(Slot::A, crate::image::INITRAMFS)?;
     let mut published = vec![release(&kernel, &first)];
     let mut seen = Cuts::default();

@@ -5,12 +5,12 @@ use std::fs;
 use bootenv::Slot;
 use bootenv::grub::Block;
 use bootenv::protocol::{Second, SlotState, State};
+use bootenv::uboot::{Environment, Format};
 
 use super::log::Log;
 use crate::Result;
-use crate::image::{INITRAMFS, KERNEL};
-use crate::kernel;
-use crate::machine::Machine;
+use crate::image::{INITRAMFS, KERNEL, UBOOT_SIZE};
+use crate::machine::{Firmware, Machine};
 use crate::runner::Run;
 use crate::scenarios::device::{Bench, Flaw, HEALTHY, SCRIPT_ENDED};
 
@@ -77,12 +77,19 @@ pub fn record(run: &Run, cycle: Cycle) -> Result<Recording<'_>> {
         }
     }
     let both_good = State { b: SlotState::Good, ..State::committed(Slot::A) };
-    bench.disk.set_env(&Block::main(&both_good))?;
-    bench.disk.set_second(&Block::second(&Second::of(&both_good)))?;
+    if run.firmware == Firmware::UBoot {
+        bench.disk.put_slot_file(Slot::B, "crc32.txt", &bench.disk.slot_file(Slot::A, "crc32.txt")?)?;
+        let both = Environment::default().with(&both_good.variables());
+        let both = both.encode(UBOOT_SIZE, Format::Redundant, 1).map_err(|e| e.to_string())?;
+        [0, 1].into_iter().try_for_each(|copy| bench.disk.put_copy(copy, &both))?;
+    } else {
+        bench.disk.set_env(&Block::main(&both_good))?;
+        bench.disk.set_second(&Block::second(&Second::of(&both_good)))?;
+    }
     let before = fs::read(&bench.disk.path)?;
     let old = bench.disk.slot_file(Slot::A, INITRAMFS)?;
     let new = fs::read(bench.publish("2.0.0", cycle.flaw())?)?;
-    let kernel = fs::read(kernel()?)?;
+    let kernel = fs::read(bench.kernel()?)?;
 
     let mut device = bench.device(&[
         // The second time it is back in 1.0.0, and remembers why.

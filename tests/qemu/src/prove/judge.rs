@@ -5,11 +5,13 @@ use std::collections::HashMap;
 use bootenv::Slot;
 use bootenv::boot::{Decision, Files, PowerOn, decide};
 use bootenv::grub::Block;
-use bootenv::protocol::{SlotState, View};
+use bootenv::protocol::{Second, SlotState, View};
+use bootenv::uboot::{Environment, Format};
 use sha2::{Digest, Sha256};
 
 use super::read::{Ext4, fat};
-use crate::image::{Disk, INITRAMFS, KERNEL, hash_line};
+use crate::image::{Disk, INITRAMFS, KERNEL, UBOOT_SIZE, hash_line, uboot_view};
+use crate::machine::Firmware;
 
 type Hash = [u8; 32];
 
@@ -25,9 +27,9 @@ pub struct Content {
 /// A disk after a cut, as far as it matters for what happens next.
 #[derive(Clone, Debug)]
 pub struct Seen {
-    /// The main block as it stands.
-    pub block: Block,
-    /// The second file as it stands.
+    /// GRUB's main block as it stands.
+    pub block: Option<Block>,
+    /// GRUB's second file as it stands.
     pub second: Vec<u8>,
     /// What the bootloader does.
     pub decision: Decision,
@@ -35,6 +37,17 @@ pub struct Seen {
     pub contents: [Option<Content>; 2],
     /// Alike for disks that are alike in all this.
     pub key: Hash,
+}
+
+/// The environment of a disk.
+struct Found {
+    view: View,
+    second: Option<Second>,
+    /// What each part of it promises of slot A, slot B: any of them may be all that is left.
+    promises: Vec<[SlotState; 2]>,
+    block: Option<Block>,
+    second_bytes: Vec<u8>,
+    bytes: Vec<u8>,
 }
 
 /// Judges disks of one recording; what is expensive is done once.
@@ -85,6 +98,22 @@ impl Judge {
         }
         let file = |name: &str| self.slot_file(disk, slot, name).filter(|bytes| !bytes.is_empty());
         let content = match (file(KERNEL), file(INITRAMFS)) {
+            (Some(kernel), Some(initramfs)) if self.layout.firmware == Firmware::UBoot => {
+                let checksum = |bytes: &[u8]| {
+                    let mut checksum = flate2::Crc::new();
+                    checksum.update(bytes);
+                    checksum.sum()
+                };
+                let [k, i] = [checksum(&kernel), checksum(&initramfs)];
+                let text = format!("kernel_crc32={k:08x}\ninitramfs_crc32={i:08x}\n");
+                let holds = file("crc32.txt").is_some_and(|found| found == text.as_bytes());
+                let files = match kernel.get(56..60) {
+                    Some(b"ARM\x64") if holds => Files::Hold,
+                    Some(b"ARM\x64") => Files::Load,
+                    _ => Files::Broken,
+                };
+                Content { files, hash: Some(release(&kernel, &initramfs)) }
+            }
             (Some(kernel), Some(initramfs)) if kernel.get(0x202..0x206) == Some(b"HdrS") => {
                 let holds = |name: &str, bytes: &[u8]| {
                     file(&format!("{name}.sha256")).is_some_and(|line| line == hash_line(name, bytes).as_bytes())
@@ -106,21 +135,18 @@ impl Judge {
     /// # Errors
     /// The device would not boot a published release, or something is promised that does not hold; in words.
     pub fn look(&mut self, disk: &[u8], version: impl Fn(Slot) -> Option<usize>) -> Result<Seen, String> {
-        let block = |name| self.esp_file(disk, name).and_then(|bytes| Block::parse(&bytes).ok());
-        let main = block("GRUBENV").ok_or("the main block of the environment is none")?;
-        let second_block = block("KSENV2").ok_or("the second file of the environment is no block")?;
-        let View::Ours(state) = main.view() else {
-            return Err(format!("the environment is not ours: {:?}", main.view()));
+        let found = if self.layout.firmware == Firmware::UBoot { self.uboot(disk) } else { self.grub(disk) }?;
+        let View::Ours(state) = found.view else {
+            return Err(format!("the environment is not ours: {:?}", found.view));
         };
-        let second = second_block.as_second().ok_or("the second file of the environment is not valid")?;
 
         let mut contents = [None; 2];
         // The slot that would boot first, then the other one if anything depends on it.
         let with =
-            |files: [Files; 2]| decide(&PowerOn { main: main.view(), second: Some(second), files, can_save: true });
+            |files: [Files; 2]| decide(&PowerOn { main: found.view, second: found.second, files, can_save: true });
         let first = with([Files::Hold; 2]).start.map_or(state.active, |start| start.slot);
         for slot in [first, first.other()] {
-            let marked_good = state.slot(slot) == SlotState::Good || second.slot(slot) == SlotState::Good;
+            let marked_good = found.promises.iter().any(|slots| slots[slot as usize] == SlotState::Good);
             let files = |of| {
                 let mut files = [Files::Broken; 2];
                 files[first as usize] =
@@ -144,12 +170,52 @@ impl Judge {
             return Err(format!("slot {} would boot without a published release in it", start.slot));
         }
         let mut key = Sha256::new();
-        key.update(main.bytes());
-        key.update(second_block.bytes());
+        key.update(&found.bytes);
         for content in contents {
             key.update(content.and_then(|content| content.hash).unwrap_or_default());
         }
-        Ok(Seen { block: main, second: second_block.bytes().to_vec(), decision, contents, key: key.finalize().into() })
+        let Found { block, second_bytes, .. } = found;
+        Ok(Seen { block, second: second_bytes, decision, contents, key: key.finalize().into() })
+    }
+
+    fn grub(&self, disk: &[u8]) -> Result<Found, String> {
+        let block = |name| self.esp_file(disk, name).and_then(|bytes| Block::parse(&bytes).ok());
+        let main = block("GRUBENV").ok_or("the main block of the environment is none")?;
+        let second_block = block("KSENV2").ok_or("the second file of the environment is no block")?;
+        let second = second_block.as_second().ok_or("the second file of the environment is not valid")?;
+        let mut promises = vec![[second.a, second.b]];
+        if let View::Ours(state) = main.view() {
+            promises.push([state.a, state.b]);
+        }
+        Ok(Found {
+            view: main.view(),
+            second: Some(second),
+            promises,
+            bytes: [main.bytes(), second_block.bytes()].concat(),
+            second_bytes: second_block.bytes().to_vec(),
+            block: Some(main),
+        })
+    }
+
+    fn uboot(&self, disk: &[u8]) -> Result<Found, String> {
+        let copy = |number: usize| {
+            let at = usize::try_from(self.layout.copy(number)).expect("a small disk");
+            disk.get(at..at + UBOOT_SIZE).map(<[u8]>::to_vec).ok_or("the disk is too small")
+        };
+        let copies = [copy(0)?, copy(1)?];
+        let views = copies.iter().filter_map(|copy| Environment::parse(copy, Format::Redundant).ok());
+        let states = views.filter_map(|(environment, _)| match environment.view() {
+            View::Ours(state) => Some([state.a, state.b]),
+            View::Foreign(_) | View::Invalid => None,
+        });
+        Ok(Found {
+            view: uboot_view(&copies),
+            second: None,
+            promises: states.collect(),
+            bytes: copies.concat(),
+            second_bytes: vec![],
+            block: None,
+        })
     }
 
     fn is_published(&self, content: Option<Content>) -> bool {

@@ -78,7 +78,8 @@ pub fn agent_goes_on(run: &Run, recording: &Recording, image: &Path, seen: &Seen
         work.join("cmdline"),
         format!("kubesolo.slot={} ks.trial={}{fallback} panic=5 ks.proto=1\n", start.slot, start.trial),
     )?;
-    let booted = seen.block.with(&seen.decision.stored).map_err(|e| e.to_string())?;
+    let block = seen.block.as_ref().ok_or("this is no environment of GRUB")?;
+    let booted = block.with(&seen.decision.stored).map_err(|e| e.to_string())?;
     // A host's kernel may have no FAT: the files lie in a folder.
     fs::create_dir_all(work.join("esp"))?;
     fs::write(work.join("esp/grubenv"), booted.bytes())?;

@@ -16,7 +16,7 @@ use crate::Result;
 use crate::image::Disk;
 use crate::machine::Firmware::{self, Bios, UBoot, Uefi, UefiArm64};
 use crate::runner::{Run, Scenario};
-use crate::{prove, table, views};
+use crate::{prove, table, table_uboot, views};
 
 const fn quick(name: &'static str, firmware: Firmware, about: &'static str, body: fn(&Run) -> Result<()>) -> Scenario {
     Scenario { name, about, firmware, only: None, quick: true, wide: false, body }
@@ -218,6 +218,11 @@ pub const ALL: &[Scenario] = &[
         BARE,
         long("stage-initramfs-tools", Bios, "an image made with initramfs-tools; needs root", stage::initramfs_tools),
     ),
+    Scenario {
+        wide: true,
+        ..arm64("arm64-table", "U-Boot and the model decide alike, every pair of conditions", table_uboot::pairs)
+    },
+    arm64("arm64-cut-points", "whatever a power cut leaves of an update boots a published release", prove::scenario),
     arm64(
         "arm64-one-tag",
         "one tag serves a device on amd64 and one on arm64, each with its own images",

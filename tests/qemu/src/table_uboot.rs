@@ -1,0 +1,304 @@
+//! The decision table of the slot protocol, replayed on a real U-Boot: the same cells as in [`crate::table`], with two
+//! copies of an environment instead of two files, and checksums instead of hashes.
+
+use std::collections::{BTreeMap, HashSet};
+use std::fs::{self, File};
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::sync::Mutex;
+use std::thread;
+
+use bootenv::Slot;
+use bootenv::boot::{Decision, Files, PowerOn, decide};
+use bootenv::grub::Block;
+use bootenv::protocol::{NAMES, State, View};
+use bootenv::uboot::{Environment, Format};
+
+use crate::image::{Content, Disk, INITRAMFS, KERNEL, Plan, Size, UBOOT_SIZE};
+use crate::machine::{Device, Machine};
+use crate::runner::Run;
+use crate::table::{Cell, Content1024, Variant, table, write_sparse};
+use crate::{Result, stub};
+
+const CHECKSUMS: &str = "crc32.txt";
+
+fn put(disk: &Disk, slot: Slot, name: &str, bytes: &[u8]) -> Result<()> {
+    disk.put_slot_file(slot, name, bytes)
+}
+
+/// Puts a file into a slot, and checksums that fit it.
+fn put_fitting(disk: &Disk, slot: Slot, name: &str, bytes: &[u8]) -> Result<()> {
+    put(disk, slot, name, bytes)?;
+    let line = |variable: &str, file: &str| -> Result<String> {
+        let mut checksum = flate2::Crc::new();
+        checksum.update(&disk.slot_file(slot, file)?);
+        Ok(format!("{variable}={:08x}\n", checksum.sum()))
+    };
+    let text = line("kernel_crc32", KERNEL)? + &line("initramfs_crc32", INITRAMFS)?;
+    put(disk, slot, CHECKSUMS, text.as_bytes())
+}
+
+fn first_line(disk: &Disk, slot: Slot) -> Result<String> {
+    let text = String::from_utf8(disk.slot_file(slot, CHECKSUMS)?)?;
+    Ok(text.lines().next().unwrap_or_default().to_owned() + "\n")
+}
+
+const VARIANTS: &[Variant] = &[
+    Variant { name: "whole", class: Files::Hold, spoil: |_, _| Ok(()) },
+    Variant {
+        name: "kernel changed",
+        class: Files::Load,
+        spoil: |disk, slot| {
+            // The blank behind its name.
+            let mut kernel = disk.slot_file(slot, KERNEL)?;
+            let at = kernel.len() - 2;
+            kernel[at] = b'!';
+            put(disk, slot, KERNEL, &kernel)
+        },
+    },
+    Variant {
+        name: "initramfs changed",
+        class: Files::Load,
+        spoil: |disk, slot| put(disk, slot, INITRAMFS, b" changed\n\0"),
+    },
+    Variant {
+        name: "checksums missing",
+        class: Files::Load,
+        spoil: |disk, slot| disk.remove_slot_file(slot, CHECKSUMS),
+    },
+    Variant { name: "checksums empty", class: Files::Load, spoil: |disk, slot| put(disk, slot, CHECKSUMS, b"") },
+    Variant {
+        name: "one checksum only",
+        class: Files::Load,
+        spoil: |disk, slot| put(disk, slot, CHECKSUMS, first_line(disk, slot)?.as_bytes()),
+    },
+    Variant {
+        name: "checksum with blanks",
+        class: Files::Load,
+        spoil: |disk, slot| {
+            let line = first_line(disk, slot)?;
+            put(disk, slot, CHECKSUMS, format!("{line}initramfs_crc32=0 -eq 0\n").as_bytes())
+        },
+    },
+    Variant { name: "kernel missing", class: Files::Broken, spoil: |disk, slot| disk.remove_slot_file(slot, KERNEL) },
+    Variant {
+        name: "initramfs missing",
+        class: Files::Broken,
+        spoil: |disk, slot| disk.remove_slot_file(slot, INITRAMFS),
+    },
+    Variant {
+        name: "kernel is none, with a fitting checksum",
+        class: Files::Broken,
+        spoil: |disk, slot| put_fitting(disk, slot, KERNEL, b"This is no kernel.\n"),
+    },
+    Variant {
+        name: "initramfs empty, with a fitting checksum",
+        class: Files::Broken,
+        spoil: |disk, slot| put_fitting(disk, slot, INITRAMFS, b""),
+    },
+    Variant {
+        name: "filesystem destroyed",
+        class: Files::Broken,
+        spoil: |disk, slot| {
+            let (at, _) = disk.slot(slot);
+            Ok(File::options().write(true).open(&disk.path)?.write_all_at(&[0x5a; 65536], at)?)
+        },
+    },
+];
+
+/// The environment of a cell: the variables of the copy that counts, if any is valid.
+fn variables(cell: &Cell) -> Option<Vec<(&'static str, String)>> {
+    let Content1024::Bytes(bytes) = &cell.main else { return None };
+    let block = Block::parse(bytes).ok()?;
+    Some(NAMES.into_iter().filter_map(|name| Some((name, block.get(name)?.to_owned()))).collect())
+}
+
+/// Both copies, and which one counts. What the other one is changes from cell to cell: never written, damaged, older.
+fn copies(number: usize, cell: &Cell) -> ([Vec<u8>; 2], usize) {
+    let current = number % 2;
+    let encode = |variables: &[(&str, String)], flags: u8| {
+        let environment = Environment::default().with(variables);
+        environment.encode(UBOOT_SIZE, Format::Redundant, flags).expect("a few variables fit")
+    };
+    let older = State { counter: 1, ..State::committed(Slot::B) }.variables();
+    let flags = [7_u8, 255, 0][number % 3];
+    let mut other = match (number / 2) % 4 {
+        0 => vec![0xff; UBOOT_SIZE],
+        1 => vec![0; UBOOT_SIZE],
+        _ => encode(&older, flags.wrapping_sub(1)),
+    };
+    let main = match variables(cell) {
+        Some(variables) => encode(&variables, flags),
+        None => {
+            // One bit anywhere in the data is enough.
+            let mut bytes = encode(&older, flags);
+            bytes[[5, 200, UBOOT_SIZE - 1][number % 3]] ^= 0x10;
+            other.clone_from(&bytes);
+            bytes
+        }
+    };
+    (if current == 0 { [main, other] } else { [other, main] }, current)
+}
+
+fn power_on(cell: &Cell) -> PowerOn {
+    let view = |variables: Vec<(&str, String)>| {
+        View::read(|name| variables.iter().find(|(n, _)| *n == name).map(|(_, value)| value.as_str()))
+    };
+    PowerOn {
+        main: variables(cell).map_or(View::Invalid, view),
+        second: None,
+        files: cell.files.map(|f| VARIANTS[f].class),
+        can_save: cell.can_save,
+    }
+}
+
+/// Any two conditions together.
+///
+/// # Errors
+/// A cell in which U-Boot and the model differ.
+pub fn pairs(run: &Run) -> Result<()> {
+    // Cells that differ in GRUB's second file only are one here.
+    let mut seen = HashSet::new();
+    let mut cells = table(2, VARIANTS);
+    cells.retain(|cell| seen.insert((cell.main.clone(), cell.files, cell.can_save)));
+    let bench = Bench::build(run)?;
+    println!("      {} cells of the table", cells.len());
+    let queue = Mutex::new(cells.iter().enumerate());
+    let differences = Mutex::new(Vec::new());
+    thread::scope(|scope| -> Result<()> {
+        let workers: Vec<_> = (0..run.jobs)
+            .map(|worker| {
+                let (queue, differences, bench) = (&queue, &differences, &bench);
+                scope.spawn(move || -> Result<()> {
+                    let disk = run.file(&format!("worker-{worker}.img"));
+                    loop {
+                        let next = queue.lock().map_err(|_| "a worker panicked")?.next();
+                        let Some((number, cell)) = next else { return Ok(()) };
+                        if let Err(difference) = one(run, bench, (number, cell), &disk) {
+                            let mut differences = differences.lock().map_err(|_| "a worker panicked")?;
+                            let [a, b] = cell.files.map(|f| VARIANTS[f].name);
+                            let on = power_on(cell);
+                            differences.push(format!("cell {number}: {on:?}, A {a}, B {b}\n{difference}"));
+                        }
+                    }
+                })
+            })
+            .collect();
+        workers.into_iter().try_for_each(|worker| worker.join().map_err(|_| "a worker panicked")?)
+    })?;
+    let differences = differences.into_inner()?;
+    if differences.is_empty() {
+        return Ok(());
+    }
+    let shown = differences[..differences.len().min(5)].join("\n");
+    Err(format!("{} of {} cells differ\n{shown}", differences.len(), cells.len()).into())
+}
+
+/// The disk with whole slots, and what else can be in them.
+struct Bench {
+    layout: Disk,
+    disk: Vec<u8>,
+    slots: [Vec<Vec<u8>>; 2],
+}
+
+impl Bench {
+    fn build(run: &Run) -> Result<Self> {
+        let stub = stub::arm64(&run.dir)?;
+        let content = |slot: Slot| -> Result<Content> {
+            let kernel = stub::arm64_kernel(&stub, &format!("\nks-stub: kernel {slot}: "));
+            let kernel = run.write(&format!("kernel-{slot}"), &kernel)?;
+            let initramfs = run.write(&format!("initramfs-{slot}"), format!(" initramfs {slot}\n\0").as_bytes())?;
+            Ok(Content::new(&kernel, &initramfs))
+        };
+        let mut plan = Plan::new(content(Slot::A)?);
+        plan.b = Some(content(Slot::B)?);
+        plan.size = Size { esp: 34, slot: 2, data: 2 };
+        plan.firmware = run.firmware;
+        let disk = plan.build(&run.file("template.img"))?;
+        disk.put_esp_file("kernel-args.txt", b"ks_args=table\nks_delay=0\n")?;
+        let mut slots = [vec![], vec![]];
+        for slot in Slot::BOTH {
+            for variant in VARIANTS {
+                let spoiled = Disk { path: run.file("spoiled.img"), ..disk.clone() };
+                fs::copy(&disk.path, &spoiled.path)?;
+                (variant.spoil)(&spoiled, slot).map_err(|e| format!("{}: {e}", variant.name))?;
+                let (at, size) = disk.slot(slot);
+                let mut partition = vec![0; usize::try_from(size)?];
+                File::open(&spoiled.path)?.read_exact_at(&mut partition, at)?;
+                slots[slot as usize].push(partition);
+            }
+        }
+        Ok(Self { disk: fs::read(&disk.path)?, layout: disk, slots })
+    }
+
+    fn disk(&self, cell: &Cell, copies: &[Vec<u8>; 2]) -> Vec<u8> {
+        let mut disk = self.disk.clone();
+        let mut put = |at: u64, bytes: &[u8]| disk[at as usize..][..bytes.len()].copy_from_slice(bytes);
+        for slot in Slot::BOTH {
+            put(self.layout.slot(slot).0, &self.slots[slot as usize][cell.files[slot as usize]]);
+        }
+        for (number, copy) in copies.iter().enumerate() {
+            put(self.layout.copy(number), copy);
+        }
+        disk
+    }
+}
+
+/// Plays one cell and compares what was started, what it was told, and every byte of the disk.
+fn one(run: &Run, bench: &Bench, (number, cell): (usize, &Cell), file: &Path) -> Result<()> {
+    let decision = decide(&power_on(cell));
+    let (copies, current) = copies(number, cell);
+    let mut after = bench.disk(cell, &copies);
+    write_sparse(file, &after)?;
+    let mut device = Device::new(run.firmware, file);
+    device.memory = 256;
+    device.read_only = !cell.can_save;
+    device.end_on_reset = true;
+    let mut machine = Machine::power_on(&device, &run.file(&format!("cell-{number:03}")))?;
+    machine.wait_for_end()?;
+    let said = machine.said()?;
+    let seen = said.lines().find_map(|line| line.split_once("ks-stub: ")).map(|(_, started)| started.trim().to_owned());
+    let wanted = wanted(cell, &decision);
+    let explain = |what: String| format!("    model    {decision:?}\n    {what}\n{}", machine.tail());
+    if seen != wanted {
+        return Err(explain(format!("wanted   {wanted:?}\n    seen     {seen:?}")).into());
+    }
+    if wanted.is_none() && !said.contains("ks: nothing can be loaded") {
+        return Err(explain("ended without saying that nothing can be loaded".to_owned()).into());
+    }
+    let on_disk = fs::read(file)?;
+    if !decision.stored.is_empty() {
+        let at = bench.layout.copy(1 - current) as usize;
+        let range = at..at + UBOOT_SIZE;
+        let (stored, flags) = Environment::parse(&on_disk[range.clone()], Format::Redundant)
+            .map_err(|e| explain(format!("what was stored: {e}")))?;
+        let mut expected: BTreeMap<&str, String> = variables(cell).unwrap_or_default().into_iter().collect();
+        expected.extend(decision.stored.iter().cloned());
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        let stored: BTreeMap<String, String> =
+            stored.variables().iter().map(|(name, value)| (text(name), text(value))).collect();
+        let expected: BTreeMap<String, String> = expected.into_iter().map(|(n, v)| (n.to_owned(), v)).collect();
+        if stored != expected || flags != copies[current][4].wrapping_add(1) {
+            return Err(explain(format!("stored {stored:?} with flags {flags}")).into());
+        }
+        after[range.clone()].copy_from_slice(&on_disk[range]);
+    }
+    match on_disk.iter().zip(&after).position(|(seen, wanted)| seen != wanted) {
+        None => Ok(()),
+        Some(at) => Err(explain(format!("the disk differs at byte {at}")).into()),
+    }
+}
+
+/// What the stub says when U-Boot does what the model says; `None`: nothing is started.
+fn wanted(cell: &Cell, decision: &Decision) -> Option<String> {
+    let start = decision.start?;
+    let slot = start.slot;
+    let variant = VARIANTS[cell.files[slot as usize]].name;
+    let behind = if variant == "kernel changed" { '!' } else { ' ' };
+    let initramfs = if variant == "initramfs changed" { "changed".to_owned() } else { format!("initramfs {slot}") };
+    let fallback = start.fallback.map_or(String::new(), |f| format!(" ks.fallback={}", f.as_str()));
+    Some(format!(
+        "kernel {slot}:{behind}panic=5 table kubesolo.slot={slot} ks.trial={} ks.proto=1{fallback} {initramfs}",
+        start.trial
+    ))
+}
