@@ -544,5 +544,5 @@ fn shown(value: &str) -> String {
 }
 
 fn bad(message: String) -> Error {
-    Error::new(Exit::Config, "bad-config", message)
+    Error::new(Exit::Config, "bad-config", message).remedy("Correct it, or take it out: then the default counts.")
 }

@@ -8,9 +8,15 @@ use std::fs;
 use std::time::Duration;
 
 use bootenv::Slot;
+use chrono::TimeDelta;
 use cli_support::{Device, Ran, publish};
 use common::fault::{self, Fault, World};
 use common::registry::Registry;
+use kubesolo_update::boot::Boot;
+use kubesolo_update::clock::build_date;
+use kubesolo_update::config::{Config, Overrides};
+use kubesolo_update::memory::Memory;
+use kubesolo_update::unattended::{self, Done};
 use serde_json::{Value, json};
 
 /// One unattended run with this setting, from `os:stable`.
@@ -116,6 +122,117 @@ fn outside_the_window_nobody_is_asked_and_nothing_changes() {
     run(&device, &server, "maintenance_window=00:00-24:00\nmaintenance_zone=Nowhere/Land").refused(78, "bad-zone");
     assert_eq!(server.requests().len(), 0);
     run(&device, &server, "maintenance_window=00:00-24:00\nmaintenance_zone=Asia/Kolkata").code(0);
+}
+
+/// A download that takes longer than the window is staged; the next window activates it.
+#[test]
+fn what_was_fetched_for_too_long_is_not_activated_outside_the_window() {
+    let (registry, device) = (Registry::start(), Device::new());
+    publish(&registry, "1.0.0", 1);
+    let path = |name: &str| device.path(name).display().to_string();
+    let conf = format!(
+        "registry={0}/os\nplain_http={0}\npubkey={1}\nslot_a={2}\nslot_b={3}\nbootenv=grub:{4}\nauto=activate\n\
+         maintenance_window=02:00-04:00\n",
+        registry.address,
+        path("K"),
+        path("A"),
+        path("B"),
+        path("grubenv")
+    );
+    device.write("conf", conf.as_bytes());
+    let config = Config::load(&device.path("conf"), &Overrides::default()).unwrap();
+    let run = |hours: &[i64]| {
+        let hours = std::cell::RefCell::new(hours.iter());
+        let clock = || build_date() + TimeDelta::minutes(60 * hours.borrow_mut().next().unwrap() + 30);
+        let mut boot = Boot::find(&config, Some(Slot::A), None).unwrap();
+        let mut memory = Memory::lock(&device.path("S/state.json")).unwrap();
+        unattended::run(&config, &mut boot, &mut memory, &clock)
+    };
+    // The day of the build, at midnight: half past one, three, and four.
+    let early = run(&[1, 1]).unwrap_err();
+    assert_eq!((early.exit.code(), early.reason), (75, "window"));
+    let late = run(&[3, 3, 4]).unwrap_err();
+    assert_eq!((late.exit.code(), late.reason), (75, "window"));
+    assert_eq!((device.phase().as_str(), device.env().active), ("staged", Slot::A));
+    let Done::Applied(applied) = run(&[26, 26, 27]).unwrap() else { panic!("it only asked") };
+    assert_eq!((applied.outcome, applied.written, device.env().active), ("activated", false, Slot::B));
+}
+
+/// A medium without room for the state: nothing is changed before that is known, and the next run goes on.
+#[test]
+fn a_full_data_partition_stops_a_run_before_it_changes_anything() {
+    let (registry, device) = (Registry::start(), Device::new());
+    publish(&registry, "1.0.0", 1);
+    device.write("conf", b"auto=activate\n");
+    let arguments = [&device.asking(&registry, &["run", "--json"])[..], &["--pubkey", "K"]].concat();
+    let slots = (device.tree("A"), device.tree("B"), device.env_bytes());
+    let full = "mount -t tmpfs -o size=8k,nr_inodes=16 tiny S && head -c 8192 /dev/zero >S/filler; \"$@\"; code=$?; ls S >listing; exit $code";
+    let program = device.command(&arguments);
+    let mut unshare = std::process::Command::new("unshare");
+    unshare.args(["-rm", "sh", "-c", full, "sh"]).arg(program.get_program()).args(&arguments);
+    let output = unshare.current_dir(device.dir.path()).output().unwrap();
+    let ran = Ran::from(output);
+    if ran.stderr.contains("unshare failed") || ran.stderr.contains("mount:") {
+        println!("skipped: no filesystem can be mounted here");
+        return;
+    }
+    let error = ran.refused(73, "state-no-space");
+    assert!(error["remedy"].as_str().unwrap().contains("Make room on the data partition."), "{error}");
+    assert_eq!((device.tree("A"), device.tree("B"), device.env_bytes()), slots);
+    device.from(&registry, &["run"]).code(0).says(&["boots next"]);
+}
+
+/// Ended while it downloads, by whoever shuts the system down: the next run goes on.
+#[test]
+fn a_run_that_is_ended_by_a_signal_leaves_nothing_that_disturbs_the_next() {
+    for signal in ["TERM", "INT", "KILL"] {
+        let (world, device) = (World::new(600_000), Device::new());
+        let (served, image) = (world.clone(), World::path(&world.initramfs));
+        let server = Fault::start(move |request, out| {
+            if request.path == image && request.earlier == 0 {
+                fault::head(out, 200, &format!("Content-Length: {}\r\n", served.initramfs.len()));
+                fault::send(out, &served.initramfs[..served.initramfs.len() / 2]);
+                std::thread::sleep(Duration::from_secs(30));
+            } else {
+                served.answer(request, out);
+            }
+        });
+        device.write("conf", b"auto=activate\n");
+        let arguments = [&device.asking(&server, &["run"])[..], &["--pubkey", "K"]].concat();
+        let mut child = device.command(&arguments).spawn().unwrap();
+        while !fs::metadata(device.path("B/kubesolo-os.gz.part")).is_ok_and(|part| part.len() > 100_000) {
+            assert!(child.try_wait().unwrap().is_none());
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        std::process::Command::new("kill").args(["-s", signal, &child.id().to_string()]).status().unwrap();
+        assert!(!child.wait().unwrap().success());
+        assert_eq!((device.env().active, device.env().success), (Slot::A, true), "{signal}");
+        device.from(&server, &["run"]).code(0).says(&["boots next"]);
+        let_it_prove_itself(&device);
+        assert_eq!(device.here(&["history", "--json"]).code(0).json().as_array().unwrap().len(), 2, "{signal}");
+    }
+}
+
+/// What is wrong in the settings is told with its line, before anything else happens.
+#[test]
+fn wrong_settings_stop_a_run_and_unknown_ones_do_not() {
+    let (registry, device) = (Registry::start(), Device::new());
+    publish(&registry, "1.0.0", 1);
+    for (setting, words) in [
+        ("maintenance_window=night", "conf:1: maintenance_window"),
+        ("maintenance_window=Caturday 01:00-02:00", "conf:1: maintenance_window"),
+        ("auto=yes", "conf:1: auto"),
+        ("wariness=200", "conf:1: wariness"),
+        ("auto", "conf:1: \"auto\" is not of the form key=value"),
+    ] {
+        let before = device.tree("A");
+        let error = run(&device, &registry, setting).refused(78, "bad-config");
+        assert!(error["message"].as_str().unwrap().contains(words), "{error}");
+        assert_eq!(device.tree("A"), before);
+        assert_eq!(device.names("S"), [""; 0]);
+    }
+    let ran = run(&device, &registry, "maintenance_windows=03:00-03:00").code(0);
+    assert!(ran.stderr.contains("conf:1: key \"maintenance_windows\" is not known"), "{ran:#?}");
 }
 
 /// Refuses the first requests with 429 and the given `Retry-After`.
