@@ -1,0 +1,69 @@
+//! User-data of any content: what is taken says the same in update.conf, what is refused is told in one line.
+#![allow(clippy::unwrap_used)]
+
+use kubesolo_cloudinit::user_data::{UserData, unpack};
+use kubesolo_update::config::{Conf, Config, Overrides};
+use proptest::prelude::*;
+use proptest::sample::Index;
+
+const EXAMPLE: &str = include_str!("../examples/updates.yaml");
+
+/// What holds of every document; true if it is taken.
+fn holds(bytes: &[u8]) -> bool {
+    match UserData::parse(bytes, "user-data") {
+        Err(error) => {
+            assert!(error.message.bytes().all(|b| matches!(b, b' '..=b'~')), "{:?}", error.message);
+            false
+        }
+        Ok(user_data) => {
+            let text = user_data.conf("a test\n");
+            assert_eq!(text.lines().count(), 1 + user_data.updates.len(), "{text:?}");
+            let conf = Conf::parse(text.as_bytes(), "update.conf").unwrap();
+            assert_eq!(conf.warnings, [""; 0]);
+            Config::resolve(&conf, &Overrides::default()).unwrap();
+            true
+        }
+    }
+}
+
+proptest! {
+    #[test]
+    fn a_value_means_the_same_in_the_file_or_is_refused(value in any::<String>()) {
+        let quoted = serde_json::to_string(&value).unwrap();
+        let document = format!("#cloud-config\nupdates:\n  channel: {quoted}\n");
+        if holds(document.as_bytes()) {
+            let conf = UserData::parse(document.as_bytes(), "user-data").unwrap().conf("a test");
+            let config = Config::resolve(&Conf::parse(conf.as_bytes(), "update.conf").unwrap(), &Overrides::default()).unwrap();
+            prop_assert_eq!(config.channel.unwrap_or_default(), value);
+        }
+    }
+
+    #[test]
+    fn an_ordinary_value_is_taken(value in "[A-Za-z0-9._/:=#-]{1,40}") {
+        let document = format!("#cloud-config\nupdates:\n  tag: '{value}'\n");
+        prop_assert!(holds(document.as_bytes()));
+    }
+
+    #[test]
+    fn damaged_user_data_is_told_in_one_line(
+        changes in prop::collection::vec((any::<Index>(), any::<u8>()), 0..4), cut in any::<Index>(), keep in any::<bool>()
+    ) {
+        let mut bytes = EXAMPLE.as_bytes().to_vec();
+        for (at, byte) in changes {
+            let at = at.index(bytes.len());
+            bytes[at] = byte;
+        }
+        if !keep {
+            bytes.truncate(cut.index(bytes.len()));
+        }
+        holds(&bytes);
+    }
+
+    #[test]
+    fn no_bytes_do_harm(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
+        holds(&bytes);
+        holds(&[b"#cloud-config\n", &bytes[..]].concat());
+        let _ = unpack(&bytes, "user-data");
+        let _ = unpack(&[&[0x1f, 0x8b, 8][..], &bytes[..]].concat(), "user-data");
+    }
+}
