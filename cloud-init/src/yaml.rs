@@ -3,16 +3,13 @@
 use kubesolo_update::error::{Error, Exit, Result};
 use kubesolo_update::text::shown;
 use serde::de::DeserializeOwned;
-use serde_saphyr::options::{AliasLimits, DuplicateKeyPolicy, MergeKeyPolicy, Options};
+use serde_saphyr::options::{DuplicateKeyPolicy, MergeKeyPolicy, Options};
 use serde_saphyr::{Budget, MessageFormatter, UserMessageFormatter};
 
 /// Nested collections.
 const DEPTH: usize = 16;
-/// Scalars and collections: user-data has other readers beside this one, and 1 MiB of it may hold a lot.
+/// Scalars and collections, with what aliases stand for: user-data has other readers beside this one, and may be long.
 const NODES: usize = 100_000;
-/// Aliases, and what all of them may stand for together, in events of the parser.
-const ALIASES: usize = 64;
-const ALIASED_EVENTS: usize = 10_000;
 
 /// Bytes as text. `what` names them in messages.
 pub(crate) fn text<'a>(bytes: &'a [u8], what: &str) -> Result<&'a str> {
@@ -40,14 +37,8 @@ fn options() -> Options {
     budget.max_nodes = NODES;
     budget.max_events = 3 * NODES;
     budget.max_documents = 1;
-    budget.max_aliases = ALIASES;
-    budget.max_anchors = ALIASES;
-    let mut aliases = AliasLimits::default();
-    aliases.max_total_replayed_events = ALIASED_EVENTS;
-    aliases.max_replay_stack_depth = DEPTH;
     let mut options = Options::default();
     options.budget = Some(budget);
-    options.alias_limits = aliases;
     options.duplicate_keys = DuplicateKeyPolicy::Error;
     options.merge_keys = MergeKeyPolicy::AsOrdinary;
     options.with_snippet = false;

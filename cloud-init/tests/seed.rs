@@ -303,6 +303,10 @@ fn yaml_that_grows_is_refused() {
     Device::new(deep).configured().refuses(78);
     let fits = format!("#cloud-config\na: {}{}\n", "[".repeat(14), "]".repeat(14));
     assert_eq!(Device::new(fits).boot().code, 0);
+    let long = |items| format!("#cloud-config\na: [{}]\n", vec!["x"; items].join(","));
+    Device::new(long(100_001)).configured().refuses(78);
+    assert_eq!(Device::new(long(90_000)).boot().code, 0);
+    Device::new("#cloud-config\na: &a [*a]\n").configured().refuses(78);
     let mut bomb = "#cloud-config\na0: &a0 [x, x, x, x, x, x, x, x, x, x]\n".to_owned();
     for level in 1..9 {
         let last = format!("*a{}", level - 1);
