@@ -132,7 +132,7 @@ code=$?
 # 75: it failed before, and is remembered.
 case $code in 0 | 75) ;; *) fail "apply ended with $code" ;; esac
 for file in data/update/*; do
-    case $file in data/update/lock | data/update/state.json | data/update/trust.json) ;; *) fail "left behind: $file" ;; esac
+    case $file in data/update/lock | data/update/state.json | data/update/trust.json | data/update/history.json) ;; *) fail "left behind: $file" ;; esac
 done
 [ "$(ls esp)" = "$(printf 'grubenv\nksenv2')" ] || fail "left behind: $(ls esp)"
 for device in $slot_a $slot_b; do
