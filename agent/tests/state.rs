@@ -12,9 +12,14 @@ use std::process::Command;
 
 use bootenv::TrialId;
 use chrono::{DateTime, TimeDelta, Utc};
+use kubesolo_update::clock::{Clock, build_date};
 use kubesolo_update::error::{Error, Exit};
+use kubesolo_update::memory::Memory;
 use kubesolo_update::release::Digest;
-use kubesolo_update::state::{FAILED_KEPT, FailedRelease, Lock, Phase, State, Store, Trial, Trust};
+use kubesolo_update::state::{
+    FAILED_KEPT, FailedRelease, Lock, Phase, SERIALS_KEPT, Serial, State, Store, Trial, Trust,
+};
+use kubesolo_update::trust::Fingerprint;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use tmpfs::mount_tmpfs;
@@ -261,6 +266,63 @@ fn the_epoch_never_goes_down() {
     trust.raise(5, &BTreeSet::new());
     trust.raise(3, &BTreeSet::new());
     assert_eq!(trust.security_epoch, 5);
+}
+
+#[test]
+fn what_is_revoked_stays_revoked_and_only_news_is_written() {
+    let keys = |all: &[u8]| all.iter().map(|n| Fingerprint::of(&[*n; 32])).collect::<BTreeSet<_>>();
+    let mut trust = Trust::default();
+    assert!(trust.raise(0, &keys(&[1])) && trust.raise(0, &keys(&[2])) && trust.raise(1, &keys(&[])));
+    assert_eq!((trust.security_epoch, &trust.revoked_keys), (1, &keys(&[1, 2])));
+    assert!(!trust.raise(1, &keys(&[2, 1])) && !trust.raise(0, &keys(&[])));
+    let written = serde_json::to_vec(&trust).unwrap();
+    assert_eq!(Trust::parse(&written).unwrap().unwrap(), trust);
+}
+
+#[test]
+fn serials_only_grow_each_channel_and_key_by_itself_and_the_longest_unused_are_forgotten() {
+    let note = |trust: &mut Trust, channel: &str, key: u8, serial: u64| {
+        trust.note_serial(Serial { channel: channel.into(), key: Fingerprint::of(&[key; 32]), serial })
+    };
+    let mut trust = Trust::default();
+    assert!(note(&mut trust, "stable", 1, 5) && note(&mut trust, "stable", 2, 3) && note(&mut trust, "beta", 1, 4));
+    assert!(!note(&mut trust, "stable", 1, 5) && !note(&mut trust, "stable", 1, 4) && note(&mut trust, "stable", 1, 6));
+    let serial = |trust: &Trust, channel, key: u8| trust.serial(channel, &Fingerprint::of(&[key; 32]));
+    assert_eq!(
+        (
+            serial(&trust, "stable", 1),
+            serial(&trust, "stable", 2),
+            serial(&trust, "beta", 1),
+            serial(&trust, "beta", 2)
+        ),
+        (Some(6), Some(3), Some(4), None)
+    );
+    for n in 0..SERIALS_KEPT {
+        note(&mut trust, &format!("c{n}"), 1, 1);
+    }
+    assert_eq!((trust.serials.len(), serial(&trust, "stable", 1)), (SERIALS_KEPT, None));
+}
+
+#[test]
+fn the_time_of_a_synchronised_clock_is_remembered_and_that_of_another_is_not() {
+    let place = Place::new();
+    let mut memory = Memory::lock(&place.path("state.json")).unwrap();
+    let (shown, days) = (build_date() + TimeDelta::days(30), TimeDelta::days);
+    let kept = |memory: &mut Memory, clock: Clock| {
+        memory.keep_look(&clock, None).unwrap();
+        memory.trust.last_seen
+    };
+    assert_eq!(kept(&mut memory, Clock { synchronised: false, ..Clock::at(shown) }), None);
+    assert_eq!(kept(&mut memory, Clock::at(shown)), Some(shown));
+    let clock = |now| Clock { last_seen: Some(shown), ..Clock::at(now) };
+    assert_eq!(kept(&mut memory, clock(shown + days(2))), Some(shown + days(2)));
+    assert_eq!(
+        kept(&mut memory, clock(shown - days(9))),
+        Some(shown - days(9)),
+        "a clock that was wrong locks nobody out"
+    );
+    drop(memory);
+    assert_eq!(Memory::read(&place.path("state.json")).unwrap().trust.last_seen, Some(shown - days(9)));
 }
 
 #[test]
