@@ -176,6 +176,19 @@ fn what_is_wrong_with_an_archive_is_refused_before_anything_is_touched() {
 }
 
 #[test]
+fn an_archive_has_as_many_entries_as_the_limit_says() {
+    let good = good(&World::new(3000));
+    let with = |count: usize| {
+        let more = (good.len()..count).map(|n| plain(&format!("x{n}"), b""));
+        tar(&good.iter().cloned().chain(more).collect::<Vec<_>>())
+    };
+    let device = with_staged();
+    device.write("bundle.tar", &with(limits::BUNDLE_ENTRIES));
+    from_bundle(&device, &["apply"]).code(0);
+    refused(&with(limits::BUNDLE_ENTRIES + 1), (65, "limit-exceeded"), &["1024 entries"], Untouched);
+}
+
+#[test]
 fn what_is_wrong_with_the_release_in_an_archive_is_refused() {
     let world = World::new(3000);
     let index = world.files["/v2/os/manifests/stable"].1.clone();

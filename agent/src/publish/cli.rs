@@ -414,7 +414,7 @@ fn version(text: &str) -> Result<semver::Version> {
 
 /// Whether somebody gave a private key itself: no message may repeat it.
 fn has_key(arguments: impl Iterator<Item = OsString>) -> bool {
-    const MARK: &[u8] = b"PRIVATE KEY";
+    const MARK: &[u8] = b"PRIVATE KEY-----";
     arguments.into_iter().any(|one| one.as_encoded_bytes().windows(MARK.len()).any(|part| part == MARK))
 }
 

@@ -1,6 +1,6 @@
 //! A repository of a registry, for writing: blobs and manifests, over `oci-client`.
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::fs::File;
 use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
@@ -223,13 +223,12 @@ impl Registry {
     }
 
     /// Appends a blob of this size to a file, in one pass with bounded memory. The file ends where it did if that fails.
-    pub fn blob_to(&self, what: &str, blob: &Blob, file: &mut File) -> Result<()> {
+    pub fn blob_to(&self, what: &str, blob: &Blob, mut file: &File) -> Result<()> {
         let start = file.stream_position().context(Exit::CannotWrite, "not-written", "write the file")?;
         let time = REQUEST_TIME + Duration::from_secs(blob.size / UPLOAD_RATE_MIN);
         let name = blob.digest.to_string();
-        let out = RefCell::new(file);
         self.timed(time, &format!("read the {what} of"), async || {
-            let mut out = out.borrow_mut();
+            let mut out = file;
             out.set_len(start)?;
             out.seek(SeekFrom::Start(start))?;
             let mut stream = self.client.pull_blob_stream(&self.reference, name.as_str()).await?;

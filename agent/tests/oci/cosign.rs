@@ -116,7 +116,7 @@ fn what_does_not_vouch_for_the_manifest_is_left_out() {
         ("of another payload", &swapped, "signature-unknown-key"),
     ] {
         println!("{name}");
-        refused(vouched(&world(manifest_of, &[one.clone()]), &keys(1)), Exit::NotAllowed, reason);
+        refused(vouched(&world(manifest_of, std::slice::from_ref(one)), &keys(1)), Exit::NotAllowed, reason);
         // And it is in nobody's way.
         let with_a_good_one = world(manifest_of, &[one.clone(), (payload.clone(), signature.clone())]);
         assert_eq!(vouched(&with_a_good_one, &keys(1)).unwrap(), 1);
@@ -179,4 +179,22 @@ fn a_key_that_signs_in_both_ways_counts_once() {
     offer.signatures.extend(more);
     assert_eq!(offer.signatures.len(), 2);
     assert_eq!(keys(1).verify(&offer.signed, &offer.signatures).unwrap().len(), 1);
+}
+
+/// What a slot was filled from is proven by the payload that the slot keeps.
+#[test]
+fn a_device_asks_once_when_nothing_is_new() {
+    let world = world(manifest_of, &[good(1)]);
+    let server = broken(&world, "nothing", |_, _| ());
+    let device = cli_support::Device::new();
+    device.from(&server, &["apply"]).code(0);
+    // What cosign costs: its tag, and a payload.
+    assert_eq!((server.count(&tag(&world.manifest)), server.count(&World::path(&good(1).0))), (1, 1));
+    let before = server.requests().len();
+    device.from(&server, &["check"]).code(0).says(&["signed:"]);
+    device.from(&server, &["apply"]).code(0).says(&["already complete in slot B"]);
+    assert_eq!(
+        server.requests()[before..].iter().map(|r| r.path.as_str()).collect::<Vec<_>>(),
+        ["/v2/os/manifests/stable"; 2]
+    );
 }

@@ -20,7 +20,7 @@ use crate::runner::Run;
 use crate::{Architecture, Result, built, root};
 
 pub(crate) const AGENT: &str = "target/dist/amd64/kubesolo-update";
-const PUBLISHER: &str = "target/dist/amd64/kubesolo-release";
+pub(super) const PUBLISHER: &str = "target/dist/amd64/kubesolo-release";
 pub(crate) const BUILD: &str = "build/scripts/build-agent.sh";
 /// What the health step says once a boot is decided to be good.
 pub(crate) const HEALTHY: &str = "kubesolo: healthy";
@@ -49,6 +49,11 @@ pub(crate) struct Bench<'a> {
     pub(super) run: &'a Run,
     pub(crate) registry: Arc<Registry>,
     keys: PathBuf,
+    /// Public keys that the images built from now on bring along, and the private ones that sign them.
+    pub(super) trusted: Vec<PathBuf>,
+    pub(super) signers: Vec<PathBuf>,
+    /// Keys that the releases published from now on revoke.
+    pub(super) revoked: Vec<PathBuf>,
     line: Line,
     /// A whole userland with systemd, in place of busybox.
     userland: Option<PathBuf>,
@@ -73,7 +78,9 @@ impl<'a> Bench<'a> {
         let registry = Arc::clone(&other.registry);
         let line = Line::open(&registry)?;
         let disk = Disk { path: run.file("disk.img"), size: Plan::size(), firmware: run.firmware };
-        let mut bench = Self { run, registry, keys: other.keys.clone(), line, userland: None, disk };
+        let (trusted, signers) = (other.trusted.clone(), other.signers.clone());
+        let keys = other.keys.clone();
+        let mut bench = Self { run, registry, keys, trusted, signers, revoked: vec![], line, userland: None, disk };
         run.write("update.conf", bench.settings("=").as_bytes())?;
         bench.install(None)?;
         Ok(bench)
@@ -95,7 +102,7 @@ impl<'a> Bench<'a> {
         Ok((bench, settings))
     }
 
-    fn without_disk(run: &'a Run) -> Result<Self> {
+    pub(super) fn without_disk(run: &'a Run) -> Result<Self> {
         let registry = Arc::new(Registry::start(&run.file("registry"))?);
         let keys = run.file("keys");
         crate::run(Command::new(built(PUBLISHER, BUILD)?).args(["--quiet", "keygen"]).arg(&keys))?;
@@ -103,6 +110,9 @@ impl<'a> Bench<'a> {
         Ok(Self {
             run,
             registry,
+            trusted: vec![keys.join("public.pem")],
+            signers: vec![keys.join("private.pem")],
+            revoked: vec![],
             keys,
             line,
             userland: None,
@@ -111,7 +121,7 @@ impl<'a> Bench<'a> {
     }
 
     /// The settings of the device, with this between key and value.
-    fn settings(&self, is: &str) -> String {
+    pub(super) fn settings(&self, is: &str) -> String {
         let host = self.line.host_in_device();
         let settings = [
             ("registry", &*format!("{host}/os")),
@@ -126,7 +136,7 @@ impl<'a> Bench<'a> {
     }
 
     /// Publishes 1.0.0, and builds a disk with it.
-    fn install(&mut self, grub_cfg: Option<PathBuf>) -> Result<()> {
+    pub(super) fn install(&mut self, grub_cfg: Option<PathBuf>) -> Result<()> {
         let initramfs = self.publish("1.0.0", Flaw::None)?;
         let manifest = self.manifest_of_published()?;
         let mut plan = Plan::new(Content { manifest: Some(manifest), ..Content::new(&self.kernel()?, &initramfs) });
@@ -163,7 +173,10 @@ impl<'a> Bench<'a> {
             let places = self.run.write("fw_env.config", FW_ENV_CONFIG.as_bytes())?;
             build.arg("--add").arg(format!("{}:/etc/fw_env.config", places.display()));
         }
-        build.args(["--version", version, "--key"]).arg(self.keys.join("public.pem"));
+        build.args(["--version", version]);
+        for key in &self.trusted {
+            build.arg("--key").arg(key);
+        }
         if let Some(userland) = &self.userland {
             build.arg("--base").arg(userland);
         }
@@ -197,6 +210,23 @@ impl<'a> Bench<'a> {
         Ok(initramfs)
     }
 
+    /// Makes one more key of this name: its public half, and its private one.
+    pub(super) fn key(&self, name: &str) -> Result<[PathBuf; 2]> {
+        let [public, private] = [format!("{name}.pub.pem"), format!("{name}.pem")].map(|file| self.keys.join(file));
+        let mut keygen = Command::new(built(PUBLISHER, BUILD)?);
+        keygen.args(["--quiet", "keygen", "--private"]).arg(&private).arg("--public").arg(&public);
+        crate::run(&mut keygen)?;
+        Ok([public, private])
+    }
+
+    /// Adds a signature by this key to what is published.
+    pub(super) fn sign(&self, key: &PathBuf) -> Result<()> {
+        let mut sign = Command::new(built(PUBLISHER, BUILD)?);
+        sign.args(["--quiet", "sign", &format!("{}/os:stable", self.registry.host()), "--key"]).arg(key);
+        crate::run(sign.args(["--plain-http", &self.registry.host()]))?;
+        Ok(())
+    }
+
     /// Publishes a signed release for these architectures under one tag.
     pub(super) fn push(&self, version: &str, images: &[(Architecture, &PathBuf)]) -> Result<()> {
         let mut publish = Command::new(built(PUBLISHER, BUILD)?);
@@ -205,7 +235,12 @@ impl<'a> Bench<'a> {
         for (architecture, initramfs) in images {
             publish.arg(format!("--{}", architecture.as_str())).arg(architecture.kernel()?).arg(initramfs);
         }
-        publish.arg("--key").arg(self.keys.join("private.pem")).args(["--plain-http", &self.registry.host()]);
+        for (option, keys) in [("--key", &self.signers), ("--revoke-key", &self.revoked)] {
+            for key in keys {
+                publish.arg(option).arg(key);
+            }
+        }
+        publish.args(["--plain-http", &self.registry.host()]);
         crate::run(&mut publish)?;
         Ok(())
     }

@@ -3,6 +3,7 @@
 pub mod demo;
 pub(crate) mod device;
 mod first_boot;
+mod keys;
 mod loader;
 mod old;
 mod stage;
@@ -101,6 +102,12 @@ pub const ALL: &[Scenario] = &[
             "without systemd crond updates the device inside its window, and waits outside",
             first_boot::crond,
         ),
+    ),
+    long(
+        "keys",
+        Uefi,
+        "two of three keys sign; one is rotated out and revoked, and stays so after a rollback to an image that has it",
+        keys::rotation,
     ),
     long("env-of-go-agent", Bios, "an environment written by KubeSolo OS's agent boots, and is taken over", old::env),
     long(
