@@ -2,7 +2,7 @@
 # Packs a commit in a container made from build/Dockerfile.builder: target/builder/dist.
 # Needs no container engine and no image registry: the base image is made from Debian's packages.
 #
-#   build/scripts/builder.sh [COMMIT]     (default: HEAD)
+#   [ARCH='amd64 arm64'] build/scripts/builder.sh [COMMIT]     (default: HEAD)
 set -eu
 cd "$(dirname "$0")/../.."
 umask 022
@@ -32,8 +32,8 @@ trap 'exit 130' INT TERM
 if [ ! -e "$here/base.tar" ]; then
     echo 'builder: making a base of Debian 12'
     # shellcheck disable=SC2016 # apt's own variables
-    apt-get indextargets --no-release-info --format 'deb $(REPO_URI) $(RELEASE) main' 'Identifier: Packages' |
-        sed -n "/debian\.org/!d; / $suite/p" | sort -u >"$here/sources.list"
+    apt-get indextargets --format 'deb $(REPO_URI) $(RELEASE) $(COMPONENT)' 'Identifier: Packages' 'Origin: Debian' |
+        sort -u | sed -n "/ $suite/p" >"$here/sources.list"
     mmdebstrap --quiet --format=tar --variant=minbase $suite "$here/base.new" "$here/sources.list"
     mv "$here/base.new" "$here/base.tar"
 fi
@@ -51,8 +51,8 @@ echo "builder: packing $commit in it"
 git archive "$commit" | tar -x -C "$here/src"
 container=$(image from localhost/kubesolo-update-builder)
 image run --isolation chroot --volume "$here/src:/src" --volume "$here/crates:/root/.cargo/registry" \
-    --volume "$authorities:$authorities:ro" --env "SOURCE_DATE_EPOCH=$(git log -1 --format=%ct "$commit")" "$container" -- \
-    build/scripts/dist.sh
+    --volume "$authorities:$authorities:ro" --env "SOURCE_DATE_EPOCH=$(git log -1 --format=%ct "$commit")" \
+    --env "ARCH=${ARCH:-amd64 arm64}" "$container" -- build/scripts/dist.sh
 rm -rf "$here/dist"
 mv "$here/src/target/dist" "$here/dist"
 rm -rf "$here/src"
