@@ -5,7 +5,7 @@
 //! goes, the device boots as before, or as wanted; called again, it goes on.
 
 use std::fs::{self, File};
-use std::io::Read;
+use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
 
 use bootenv::grub::{Block, SECTOR};
@@ -322,14 +322,22 @@ impl Folder {
             FolderPlace::Partition(partition) if !self.shared => mount::claim(partition, false)?,
             _ => {}
         }
-        match self.reading(differ)?[..] {
-            [] => Ok(()),
-            [first, ..] => {
-                let message = format!("{} cannot be read back as it was written", self.shown(files[first].0));
-                Err(Error::new(Exit::CannotWrite, "read-back-failed", message)
-                    .remedy("The old loader file is as it was. See the kernel log (dmesg): the medium may be failing."))
-            }
+        let wrong = self.reading(differ)?;
+        let Some(first) = wrong.first() else { return Ok(()) };
+        // The next run takes what is there for settings of the device.
+        let removed = self.with(Mounted::read_write, |dir| {
+            wrong.iter().try_for_each(|at| {
+                let gone = fs::remove_file(dir.join(files[*at].0));
+                let gone = gone.or_else(|e| if e.kind() == ErrorKind::NotFound { Ok(()) } else { Err(e) });
+                gone.context(Exit::CannotWrite, "read-back-failed", "remove what was written")
+            })
+        });
+        if let Err(left) = removed {
+            log::warn!("{left}");
         }
+        let message = format!("{} cannot be read back as it was written", self.shown(files[*first].0));
+        Err(Error::new(Exit::CannotWrite, "read-back-failed", message)
+            .remedy("The old loader file is as it was. See the kernel log (dmesg): the medium may be failing."))
     }
 
     /// The one sector.
@@ -364,7 +372,7 @@ fn in_partition(root: &Path) -> PathBuf {
 fn read(path: &Path, limit: u64) -> Result<Option<Vec<u8>>> {
     let file = match File::open(path) {
         Ok(file) => file,
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
         opened => opened.context(Exit::Config, "loader-unreadable", format_args!("open {}", path.display()))?,
     };
     let mut bytes = vec![];
