@@ -106,7 +106,7 @@ impl Place {
     pub fn draw(device: &str, release: Digest) -> Self {
         let hash = Sha256::new().chain_update(DRAW).chain_update(device).chain_update(release.0).finalize();
         let first = hash.iter().take(8).fold(0, |number, byte| number << 8 | u128::from(*byte));
-        Self((first * u128::from(ALL) >> 64) as u32)
+        Self(((first * u128::from(ALL)) >> 64) as u32)
     }
 
     /// The same draw of a device that is more or less wary than others: 0 comes first and 100 last whatever it drew, 50

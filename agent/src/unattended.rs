@@ -20,7 +20,7 @@ const PAUSE_MAX: Duration = Duration::from_hours(24);
 #[derive(Debug)]
 pub enum Done {
     /// With `auto=check`.
-    Checked(Checked),
+    Checked(Box<Checked>),
     /// With the other ones.
     Applied(Applied),
 }
@@ -38,7 +38,7 @@ pub fn run(config: &Config, boot: &mut Boot, memory: &mut Memory, clock: &dyn Fn
     if config.auto == Auto::Check {
         let checked = update::check(config, boot, memory, lifted, clock())?;
         memory.keep_look(&Clock::system(clock(), memory.trust.last_seen), checked.seen.as_ref())?;
-        return Ok(Done::Checked(checked));
+        return Ok(Done::Checked(Box::new(checked)));
     }
     let staged = update::apply(config, boot, memory, Apply::default(), clock())?;
     if config.auto == Auto::Stage || staged.outcome != "staged" {
