@@ -28,10 +28,10 @@ device() {
     # shellcheck disable=SC2086 # words of a command
     $agent --conf update.conf --state data/update/state.json "$command" "$@"
 }
-# What the bootloader does at power-on: decide, store, and tell the kernel.
+# What the bootloader does at power-on: decide, store, and tell the kernel. As grub.cfg does, so that a panic restarts.
 power_on() {
     "$bin/examples/boot" --store grubenv ksenv2 A B | tee boot.txt
-    sed -n 's/^boots: //p' boot.txt >cmdline
+    sed -n 's/^boots: /panic=5 /p' boot.txt >cmdline
 }
 stop() {
     [ -z "${registry_pid:-}" ] || kill "$registry_pid" 2>/dev/null || true
