@@ -336,6 +336,7 @@ pub fn rollback(config: &Config, boot: &mut Boot, memory: &mut Memory, now: Date
     })?;
     not_below(boot.slots.get(booted.other()), Standing::remembered(config, boot, &memory.trust).epoch)?;
     let previous = note_content(trial, boot.slots.get(booted.other()))?;
+    let previous = Trial { proof: Some(trust::known(config)), ..previous };
     let version = previous.version.clone();
     let left = boot.slots.get(booted).manifest()?;
     memory.state.turn_back(left.as_ref().map(|left| &left.version), &previous, now);

@@ -19,7 +19,7 @@ use crate::{limits, text};
 
 pub use keys::KeySet;
 pub(crate) use keys::parse;
-pub use standing::{Standing, locked_out, proof};
+pub use standing::{Standing, known, locked_out, proof};
 pub use stream::StreamVerifier;
 
 /// The running image's keys, used when the settings name none.

@@ -428,6 +428,23 @@ fn keys_are_rotated_through_the_images() {
 }
 
 #[test]
+fn a_rollback_to_an_image_without_keys_comes_back() {
+    let (registry, device) = (Registry::start(), Device::new());
+    give(&device, "v1", &[1]);
+    Release::new("1.0.0", &[1]).publish(&registry);
+    device.from(&registry, &["apply", "--activate"]).code(0);
+    device.power_on();
+    let judge = ["healthcheck", "--json", "--data-dir", "data", "--health-dir", "health.d"];
+    let Some(ran) = in_image(&device, "v1", &device.local(&judge)) else { return };
+    assert_eq!(ran.code(0).json()["outcome"], "committed");
+    // The factory's image never needed a key of its own.
+    in_image(&device, "v1", &device.local(&["rollback"])).unwrap().code(0).says(&["boots next, on trial"]);
+    device.power_on();
+    assert_eq!(device.run(&device.local(&judge)).code(1).json()["outcome"], "reverted");
+    assert_eq!(device.version_in(device.env().active).as_deref(), Some("1.0.0"));
+}
+
+#[test]
 fn settings_keys_and_state_that_others_may_write_are_refused() {
     use std::os::unix::fs::{PermissionsExt, symlink};
     let (registry, device) = (Registry::start(), device(&[1], ""));

@@ -99,14 +99,10 @@ pub fn locked_out(
         return Ok(proof.is_some_and(|proof| proof.image_keys).then(|| "its image has no keys".into()));
     };
     let mut revoked = Standing::committed(boot, trust, Some(&all)).revoked;
-    match proof {
-        Some(proof) => revoked.extend(&proof.revoked_keys),
-        // The note of the trial was lost.
-        None => {
-            let content = boot.slots.get(slot).manifest().ok().flatten();
-            revoked.extend(content.and_then(|content| proven(&content, &all)).into_iter().flat_map(|r| r.revoked_keys));
-        }
-    }
+    revoked.extend(proof.iter().flat_map(|proof| &proof.revoked_keys));
+    // The note of the trial may have been lost, or be that of a rollback.
+    let content = boot.slots.get(slot).manifest().ok().flatten();
+    revoked.extend(content.and_then(|content| proven(&content, &all)).into_iter().flat_map(|r| r.revoked_keys));
     let (there, left, needed) = (all.ids().count(), all.left_without(&revoked), config.signature_threshold);
     let why = || format!("it would leave {left} of {there} keys, and a release takes signatures by {needed}");
     Ok((left < needed).then(why))
@@ -120,6 +116,13 @@ pub fn proof(config: &Config, content: &SlotManifest, release: &Release, keys: O
         revoked_keys: release.revoked_keys.clone(),
         image_keys: config.pubkey.is_none(),
     })
+}
+
+/// For a release that was committed before, and is tried again: its commit makes nothing permanent.
+#[must_use]
+pub fn known(config: &Config) -> Proof {
+    let image_keys = config.pubkey.is_none() && matches!(keys(config), Ok(Some(_)));
+    Proof { security_epoch: 0, revoked_keys: BTreeSet::new(), image_keys }
 }
 
 /// Slots whose release was committed: what is on trial counts for nothing yet.
