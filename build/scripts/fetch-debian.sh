@@ -15,6 +15,7 @@ out=$PWD/target/debian/root.cpio.gz
 made=$(sed -n '/^suite=/,/^packages=/p; /^mkdir/,$p' build/scripts/fetch-debian.sh | sha256sum)
 [ -e "$out" ] && [ "$(cat "$out.made" 2>/dev/null)" = "$made" ] && exit 0
 
+command -v mmdebstrap >/dev/null || { echo 'fetch-debian: mmdebstrap is missing: build/scripts/setup.sh test-all installs it' >&2; exit 69; }
 echo "setup: making a Debian $suite with systemd in target/debian, without installing it"
 mirror=$(apt_mirror)
 mkdir -p "$(dirname "$out")"
