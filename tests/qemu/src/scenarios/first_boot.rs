@@ -129,20 +129,21 @@ pub(super) fn systemd(run: &Run) -> Result<()> {
     is_updated(run, &bench)
 }
 
-/// The step `timer` of the init stage, ten seconds before it calls the agent.
+/// The step `timer` of the init stage, half a minute before it calls the agent.
 const CRON: &str = r#"
 timer() { # DAY HOUR
-    date -u -s "@$(($(date -u -d "$1 $2:$minute" +%s) - 10))"
+    date -u -s "@$(($(date -u -d "$1 $2:$minute" +%s) - 30))"
     setsid /usr/lib/kubesolo-update/stage/timer &
-    sleep 15
 }
 minute=0
 timer "$(date -u +%Y-%m-%d)" 12
+sleep 3
 kill $!
 minute=$(cut -d ' ' -f 1 /run/kubesolo/crontabs/root)
 timer "$(date -u +%Y-%m-%d)" 12
+until kubesolo-update --json status | grep -q '"reason": "window"'; do sleep 1; done
 kill $!
-echo 'test: outside'
+echo "test: outside at $(date -u +%H)"
 timer "$(date -u +%Y-%m-%d)" 03
 "#;
 
@@ -156,8 +157,7 @@ pub(super) fn crond(run: &Run) -> Result<()> {
     machine.wait_for(HEALTHY)?;
     machine.wait_for("looks for updates at minute")?;
     machine.wait_for("looks for updates at minute")?;
-    machine.wait_for("kubesolo-update: ")?;
-    machine.wait_for("test: outside")?;
+    machine.wait_for("test: outside at 12")?;
     machine.wait_for("ks: boot slot=B try counter=2")?;
     machine.wait_for(HEALTHY)?;
     machine.power_cut()?;
