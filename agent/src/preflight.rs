@@ -135,7 +135,7 @@ impl Safety {
     /// 78 when it would not.
     pub fn required(&self) -> Result<()> {
         if self.watchdog.is_none() {
-            log::warn!("there is no hardware watchdog: {}", self.words());
+            log::warn!("{}", self.words());
         }
         if self.panic_seconds.is_some() {
             return Ok(());

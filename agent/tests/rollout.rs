@@ -84,6 +84,7 @@ struct Run {
 fn simulate(waves: &str, spread: usize) -> Run {
     let start = DateTime::UNIX_EPOCH;
     let rollout = Rollout { start, waves: waves.parse().unwrap() };
+    let shares: Vec<u8> = (0..LENGTH).map(|minute| rollout.share(start + TimeDelta::minutes(minute as i64))).collect();
     let release = Digest::of(waves.as_bytes());
     let mut run = Run { requests: vec![0; LENGTH], taken: vec![0; LENGTH] };
     for n in 0..DEVICES {
@@ -95,7 +96,7 @@ fn simulate(waves: &str, spread: usize) -> Run {
         for minute in (first..LENGTH).step_by(INTERVAL) {
             run.requests[minute] += if has_it {
                 NOTHING_NEW
-            } else if place.is_within(rollout.share(start + TimeDelta::minutes(minute as i64))) {
+            } else if place.is_within(shares[minute]) {
                 has_it = true;
                 run.taken[minute] += 1;
                 TAKEN
