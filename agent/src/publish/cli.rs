@@ -36,7 +36,8 @@ Exit codes:
   69  a file or the registry is not there, or the registry refuses
   70  internal
   73  a file cannot be written
-  77  a signature is missing, or not by the given key
+  75  verify: not now, for want of freshness
+  77  a signature is missing, or not by the given key; verify: not allowed on such a device
   78  a key or the configuration is not usable";
 
 const PUBLISH_HELP: &str = "\
