@@ -52,6 +52,8 @@ pub const FRESHNESS_BYTES: u64 = 4 * KIB;
 pub const FRESHNESS_DIGESTS: usize = 16;
 /// Keys that one release revokes.
 pub const REVOKED_KEYS: usize = 32;
+/// Revoked keys that a device remembers. None is ever forgotten, so a release with one more is not committed.
+pub const REVOKED_KEYS_KEPT: usize = 1024;
 /// A public key file, in bytes.
 pub const KEY_FILE_BYTES: u64 = 4 * KIB;
 /// A file with the running version, in bytes.

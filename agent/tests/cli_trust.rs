@@ -277,6 +277,24 @@ fn a_commit_that_would_leave_too_few_keys_reverts() {
 }
 
 #[test]
+fn a_release_that_revokes_more_keys_than_are_remembered_is_not_committed() {
+    let (registry, device) = (Registry::start(), device(&[1], ""));
+    let remembered = |n: usize| {
+        let names: Vec<String> = (0..n).map(|n| format!("\"{}\"", Digest::of(&n.to_be_bytes()).hex())).collect();
+        device.write("S/trust.json", format!("{{\"schema\":1,\"revoked_keys\":[{}]}}", names.join(",")).as_bytes());
+    };
+    for (before, outcome) in [(1024, "reverted"), (1023, "committed")] {
+        remembered(before);
+        Release::new(&format!("1.{before}.0"), &[1]).revoking(&[9]).publish(&registry);
+        apply(&device, &registry, &["--activate", "--allow-downgrade"]).code(0);
+        device.power_on();
+        assert_eq!(healthcheck(&device).json()["outcome"], outcome);
+        assert_eq!(trust(&device)["revoked_keys"].as_array().unwrap().len(), 1024);
+        device.power_on();
+    }
+}
+
+#[test]
 fn a_commit_that_was_cut_off_before_it_was_noted_is_noted_at_the_next_run() {
     let (registry, device) = (Registry::start(), device(&[1, 2], ""));
     Release::new("1.0.0", &[1]).epoch(4).revoking(&[2]).publish(&registry);

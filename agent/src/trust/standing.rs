@@ -12,6 +12,7 @@ use super::{Fingerprint, IMAGE_KEYS, KeySet, keys};
 use crate::boot::Boot;
 use crate::config::Config;
 use crate::error::{Error, Exit, Result};
+use crate::limits;
 use crate::release::Release;
 use crate::slot::SlotManifest;
 use crate::state::{Proof, Trust};
@@ -103,6 +104,9 @@ pub fn locked_out(
     // The note of the trial may have been lost, or be that of a rollback.
     let content = boot.slots.get(slot).manifest().ok().flatten();
     revoked.extend(content.and_then(|content| proven(&content, &all)).into_iter().flat_map(|r| r.revoked_keys));
+    if revoked.len() > limits::REVOKED_KEYS_KEPT {
+        return Ok(Some(format!("it would revoke more than {} keys in all", limits::REVOKED_KEYS_KEPT)));
+    }
     let (there, left, needed) = (all.ids().count(), all.left_without(&revoked), config.signature_threshold);
     let why = || format!("it would leave {left} of {there} keys, and a release takes signatures by {needed}");
     Ok((left < needed).then(why))
