@@ -246,10 +246,10 @@ impl Folder {
                 let folder = file.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
                 Ok(Self { place: FolderPlace::Path(folder.to_owned()), environment: name, shared: false })
             }
-            Some(Place::UBoot(_)) => Err(Error::new(
+            Some(Place::UBoot(_) | Place::Rpi(_)) => Err(Error::new(
                 Exit::Config,
                 "bootenv-kind",
-                "adopt is for GRUB: a U-Boot script is installed with the image",
+                "adopt is for GRUB: what boots by U-Boot or a Raspberry Pi's firmware is set up with the image",
             )),
             None => {
                 let partition = System::default().find(device::ESP_LABEL)?;

@@ -41,6 +41,8 @@ pub struct Boot {
     pub line: Option<String>,
     /// Keeps the filesystem of the environment mounted where it has to be written through.
     esp: Option<Mounted>,
+    /// A Raspberry Pi's firmware started this boot: its slots are mounted folders, and yet a device.
+    by_firmware: bool,
 }
 
 impl Boot {
@@ -54,22 +56,28 @@ impl Boot {
         let folders = are_folders(&slots);
         let (env, esp) = environment(config, &devices)?;
         let mut kept = None;
-        let (booted, known, legacy) = match (told, cmdline) {
-            (Some(_), _) if !folders => {
+        let by_firmware = env.booted(&devices.proc);
+        let (booted, known, legacy) = match (told, cmdline, by_firmware) {
+            (Some(_), ..) if !folders => {
                 return Err(Error::new(
                     Exit::Usage,
                     "booted-with-devices",
                     "--booted is for slots in folders: on a device the kernel command line names the booted slot",
                 ));
             }
-            (Some(slot), _) => (Booted::ordinary(slot), Known::Told, false),
-            (None, None) if folders => (Booted::ordinary(assumed(&env)?), Known::Assumed, false),
-            (None, file) => {
+            (Some(slot), ..) => (Booted::ordinary(slot), Known::Told, false),
+            (None, None, Some(booted)) => {
+                kept = device::command_line(None).ok();
+                (booted, Known::CommandLine, false)
+            }
+            (None, None, None) if folders => (Booted::ordinary(assumed(&env)?), Known::Assumed, false),
+            (None, file, _) => {
                 let line = CommandLine::parse(kept.insert(device::command_line(file)?));
                 (booted(&line)?, Known::CommandLine, legacy(&line))
             }
         };
-        Ok(Self { slots, env, booted, known, legacy, line: kept, esp })
+        let by_firmware = by_firmware.is_some();
+        Ok(Self { slots, env, booted, known, legacy, line: kept, esp, by_firmware })
     }
 
     /// Whether the filesystem of the environment is mounted here for writing.
@@ -81,7 +89,7 @@ impl Boot {
     /// Whether both slots are folders, so that nothing here is a real device.
     #[must_use]
     pub fn folders(&self) -> bool {
-        are_folders(&self.slots)
+        are_folders(&self.slots) && !self.by_firmware
     }
 
     /// The state for `apply`, `activate` and `rollback`: an environment that is ours, or in folders one that can be made
@@ -119,6 +127,7 @@ fn environment(config: &Config, devices: &device::System) -> Result<(BootEnv, Op
     match &config.bootenv {
         Some(Place::Grub(file)) => Ok((BootEnv::file(file)?, None)),
         Some(Place::UBoot(config)) => Ok((BootEnv::uboot(config, devices)?, None)),
+        Some(Place::Rpi(folder)) => Ok((BootEnv::rpi(folder)?, None)),
         None => {
             let partition = devices.find(device::ESP_LABEL)?;
             // Around the filesystem if the kernel can tell where the files lie: the ESP then stays read-only, and a store

@@ -73,7 +73,7 @@ pub(crate) struct Places {
     /// Slot B, as slot A.
     #[arg(long, value_name = "PLACE", global = true, help_heading = "Places")]
     slot_b: Option<String>,
-    /// Boot environment: grub:FILE, or uboot:FILE with the fw_env.config of U-Boot's.
+    /// Boot environment: grub:FILE, or uboot:FILE with the fw_env.config of U-Boot's, or rpi:DIR with a Raspberry Pi's autoboot.txt.
     #[arg(long, value_name = "KIND:FILE", global = true, help_heading = "Places")]
     bootenv: Option<BootEnv>,
     /// The slot that runs now, when the slots are folders.

@@ -137,7 +137,7 @@ fn run(cli: &Cli) -> Result<u8> {
             };
             print(cli, &applied, || show_applied(&applied));
             if *reboot && applied.outcome == "activated" {
-                reboot::now("the new release is booted on trial")?;
+                restart(&mut find()?, "the new release is booted on trial")?;
             }
         }
         Command::Run { .. } => {
@@ -150,7 +150,7 @@ fn run(cli: &Cli) -> Result<u8> {
                     print(cli, &applied, || show_applied(&applied));
                     let due = applied.outcome == "activated" && config.auto == Auto::Activate && config.auto_reboot;
                     if due && !find()?.folders() {
-                        reboot::now("the new release is booted on trial")?;
+                        restart(&mut find()?, "the new release is booted on trial")?;
                     }
                 }
             }
@@ -162,7 +162,7 @@ fn run(cli: &Cli) -> Result<u8> {
             })?;
             print(cli, &applied, || show_applied(&applied));
             if *reboot {
-                reboot::now("the new release is booted on trial")?;
+                restart(&mut find()?, "the new release is booted on trial")?;
             }
         }
         Command::Healthcheck { no_reboot, .. } => {
@@ -203,7 +203,7 @@ fn run(cli: &Cli) -> Result<u8> {
             let back = trial::rollback(&config, &mut boot, &mut memory, now)?;
             print(cli, &back, || format!("{}\n", back.message));
             if back.reboot && *reboot {
-                reboot::now("rollback")?;
+                restart(&mut boot, "rollback")?;
             }
         }
     }
@@ -310,6 +310,12 @@ impl Outcome for Done {
             Self::Applied(applied) => applied.outcome(),
         }
     }
+}
+
+/// Restarts into whatever is active.
+fn restart(boot: &mut Boot, why: &str) -> Result<()> {
+    let argument = boot.env.arm()?;
+    reboot::with(why, argument)
 }
 
 fn log_lifted(lifted: crate::gates::Lifted) {

@@ -61,17 +61,20 @@ pub enum BootEnv {
     Grub(PathBuf),
     /// `fw_env.config`, which says where U-Boot's environment is.
     UBoot(PathBuf),
+    /// The folder with a Raspberry Pi's `autoboot.txt`.
+    Rpi(PathBuf),
 }
 
 impl FromStr for BootEnv {
     type Err = &'static str;
 
-    /// Reads `grub:FILE` or `uboot:FW_ENV_CONFIG`.
+    /// Reads `grub:FILE`, `uboot:FW_ENV_CONFIG` or `rpi:DIR`.
     fn from_str(place: &str) -> Result<Self, &'static str> {
         match place.split_once(':') {
             Some(("grub", file)) if !file.is_empty() => Ok(Self::Grub(file.into())),
             Some(("uboot", file)) if !file.is_empty() => Ok(Self::UBoot(file.into())),
-            _ => Err("it is neither grub:FILE nor uboot:FILE"),
+            Some(("rpi", folder)) if !folder.is_empty() => Ok(Self::Rpi(folder.into())),
+            _ => Err("it is neither grub:FILE nor uboot:FILE nor rpi:DIR"),
         }
     }
 }

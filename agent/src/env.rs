@@ -2,18 +2,20 @@
 //! its own way.
 
 mod grub;
+mod rpi;
 mod uboot;
 
 use std::path::Path;
 
 use bootenv::medium::Medium;
-use bootenv::protocol::{Second, State, View};
+use bootenv::protocol::{Booted, Second, State, View};
 
 use crate::device::System;
 use crate::error::{Error, Exit, Result};
 use grub::Grub;
 pub(crate) use grub::create;
 pub use grub::{MAIN, SECOND};
+use rpi::Rpi;
 use uboot::UBoot;
 
 /// The boot environment, read once; stores keep what was read in step.
@@ -24,6 +26,7 @@ pub struct BootEnv(Kind);
 enum Kind {
     Grub(Grub),
     UBoot(UBoot),
+    Rpi(Rpi),
 }
 
 impl BootEnv {
@@ -51,12 +54,41 @@ impl BootEnv {
         UBoot::open(config, devices).map(|uboot| Self(Kind::UBoot(uboot)))
     }
 
+    /// `autoboot.txt` of a Raspberry Pi, in the folder where its first partition is mounted.
+    ///
+    /// # Errors
+    /// 78 when it cannot be read.
+    pub fn rpi(folder: &Path) -> Result<Self> {
+        Rpi::open(folder).map(|rpi| Self(Kind::Rpi(rpi)))
+    }
+
+    /// What the firmware says of this boot, if it is one that does.
+    #[must_use]
+    pub fn booted(&self, proc: &Path) -> Option<Booted> {
+        match &self.0 {
+            Kind::Rpi(rpi) => rpi.booted(proc),
+            Kind::Grub(_) | Kind::UBoot(_) => None,
+        }
+    }
+
+    /// Before a reboot: what the firmware has to be told so that it tries the active slot.
+    ///
+    /// # Errors
+    /// 73 when that cannot be noted.
+    pub fn arm(&mut self) -> Result<Option<&'static str>> {
+        match &mut self.0 {
+            Kind::Rpi(rpi) => rpi.arm(),
+            Kind::Grub(_) | Kind::UBoot(_) => Ok(None),
+        }
+    }
+
     /// What it says.
     #[must_use]
     pub fn view(&self) -> View {
         match &self.0 {
             Kind::Grub(grub) => grub.view(),
             Kind::UBoot(uboot) => uboot.view(),
+            Kind::Rpi(rpi) => rpi.view(),
         }
     }
 
@@ -65,7 +97,7 @@ impl BootEnv {
     pub fn second(&self) -> Option<Second> {
         match &self.0 {
             Kind::Grub(grub) => grub.second(),
-            Kind::UBoot(_) => None,
+            Kind::UBoot(_) | Kind::Rpi(_) => None,
         }
     }
 
@@ -75,6 +107,7 @@ impl BootEnv {
         match &self.0 {
             Kind::Grub(grub) => grub.place(),
             Kind::UBoot(uboot) => uboot.place(),
+            Kind::Rpi(rpi) => rpi.place(),
         }
     }
 
@@ -84,6 +117,7 @@ impl BootEnv {
         let damage = match &self.0 {
             Kind::Grub(grub) => grub.damage(),
             Kind::UBoot(uboot) => uboot.damage(),
+            Kind::Rpi(_) => None,
         };
         let outside =
             || "it lacks active_slot, boot_success or boot_counter, or has values outside their alphabet".to_owned();
@@ -101,10 +135,10 @@ impl BootEnv {
             Kind::Grub(_) => {
                 "On a device, `kubesolo-update healthcheck` rebuilds it after a healthy boot; otherwise make it anew: grub-editenv FILE create."
             }
-            Kind::UBoot(_) if self.can_be_rebuilt() => {
+            Kind::UBoot(_) | Kind::Rpi(_) if self.can_be_rebuilt() => {
                 "On a device, `kubesolo-update healthcheck` rebuilds it after a healthy boot."
             }
-            Kind::UBoot(_) => uboot::REMEDY,
+            Kind::UBoot(_) | Kind::Rpi(_) => uboot::REMEDY,
         };
         Err(Error::new(Exit::Config, "env-invalid", message).remedy(remedy))
     }
@@ -113,7 +147,7 @@ impl BootEnv {
     #[must_use]
     pub fn can_be_rebuilt(&self) -> bool {
         match &self.0 {
-            Kind::Grub(_) => true,
+            Kind::Grub(_) | Kind::Rpi(_) => true,
             Kind::UBoot(uboot) => uboot.damage().is_none(),
         }
     }
@@ -122,7 +156,7 @@ impl BootEnv {
     #[must_use]
     pub fn is_single(&self) -> bool {
         match &self.0 {
-            Kind::Grub(_) => false,
+            Kind::Grub(_) | Kind::Rpi(_) => false,
             Kind::UBoot(uboot) => uboot.is_single(),
         }
     }
@@ -136,6 +170,7 @@ impl BootEnv {
         match &mut self.0 {
             Kind::Grub(grub) => grub.store(next),
             Kind::UBoot(uboot) => uboot.store(next),
+            Kind::Rpi(rpi) => rpi.store(next),
         }
     }
 
@@ -147,6 +182,8 @@ impl BootEnv {
         match &mut self.0 {
             Kind::Grub(grub) => grub.raise_second(state),
             Kind::UBoot(uboot) => uboot.raise(),
+            // One sector has everything.
+            Kind::Rpi(_) => Ok(()),
         }
     }
 
@@ -159,6 +196,8 @@ impl BootEnv {
         match &mut self.0 {
             Kind::Grub(grub) => grub.confirm_legacy(),
             Kind::UBoot(uboot) => uboot.set(&confirmed),
+            // Its firmware counts nothing.
+            Kind::Rpi(_) => Ok(()),
         }
     }
 }

@@ -3,6 +3,8 @@
 //! Each function reads any bytes, and panics if what must hold of every document does not.
 
 use bootenv::grub::Block;
+use bootenv::protocol::View;
+use bootenv::rpi;
 use bootenv::uboot::{Environment, Format, config as fw_env};
 use chrono::{DateTime, TimeDelta};
 
@@ -23,6 +25,7 @@ pub type Parser = fn(&[u8]) -> bool;
 
 /// Name and parser. A name is that of a fuzz target and of its folder of seeds.
 pub const ALL: &[(&str, Parser)] = &[
+    ("autoboot", autoboot),
     ("bundle", bundled),
     ("conf", conf),
     ("cosign", cosign),
@@ -156,6 +159,15 @@ fn uboot_env(bytes: &[u8]) -> bool {
         }
     }
     read
+}
+
+/// A Raspberry Pi's `autoboot.txt`: what is ours is written as it was read.
+fn autoboot(bytes: &[u8]) -> bool {
+    let view = rpi::view(bytes);
+    if let View::Ours(state) = view {
+        assert_eq!(rpi::view(&rpi::render(&state)), view);
+    }
+    view != View::Invalid
 }
 
 /// `fw_env.config`: what is accepted has one place, or two of one size.

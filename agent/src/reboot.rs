@@ -7,6 +7,7 @@ use std::process::Command;
 use nix::sys::reboot::{RebootMode, reboot};
 
 use crate::error::{Context, Exit, Result};
+use crate::sys;
 
 /// There when systemd is process 1: it then stops the services in order.
 const SYSTEMD: &str = "/run/systemd/system";
@@ -16,14 +17,26 @@ const SYSTEMD: &str = "/run/systemd/system";
 /// # Errors
 /// 70 when the kernel refuses.
 pub fn now(why: &str) -> Result<()> {
+    with(why, None)
+}
+
+/// The same, and tells the firmware something.
+///
+/// # Errors
+/// 70 when the kernel refuses.
+pub fn with(why: &str, argument: Option<&str>) -> Result<()> {
     log::warn!("rebooting: {why}");
     if Path::new(SYSTEMD).exists() {
-        let asked = Command::new("systemctl").arg("reboot").status();
+        let argument = argument.map(|argument| format!("--reboot-argument={argument}"));
+        let asked = Command::new("systemctl").arg("reboot").args(argument).status();
         if asked.is_ok_and(|status| status.success()) {
             return Ok(());
         }
     }
     nix::unistd::sync();
+    if let Some(argument) = argument {
+        return sys::reboot_with(argument).context(Exit::Internal, "reboot", "reboot");
+    }
     let refused: Result<Infallible, _> = reboot(RebootMode::RB_AUTOBOOT);
     refused.map(drop).context(Exit::Internal, "reboot", "reboot")
 }

@@ -59,3 +59,13 @@ pub fn clock_is_synchronised() -> bool {
     };
     status.is_some_and(|status| status & libc::STA_UNSYNC == 0)
 }
+
+/// Restarts with a command for the firmware (`LINUX_REBOOT_CMD_RESTART2`). Comes back only if the kernel refuses.
+pub fn reboot_with(argument: &str) -> io::Result<()> {
+    let argument = std::ffi::CString::new(argument)?;
+    let (magic, more, command) =
+        (libc::LINUX_REBOOT_MAGIC1, libc::LINUX_REBOOT_MAGIC2, libc::LINUX_REBOOT_CMD_RESTART2);
+    // SAFETY: the kernel reads a string that ends in NUL and lives until the call is over.
+    Errno::result(unsafe { libc::syscall(libc::SYS_reboot, magic, more, command, argument.as_ptr()) })?;
+    Ok(())
+}

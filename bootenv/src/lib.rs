@@ -5,6 +5,7 @@
 //! * [`protocol`]: what the variables mean and which change of them is legal. Pure: state in, state out.
 //! * [`grub`]: the bytes of GRUB's environment block. Pure: bytes in, bytes out.
 //! * [`medium`]: one atomic write of such a block in place, synced and read back.
+//! * [`rpi`]: the bytes of a Raspberry Pi's `autoboot.txt`.
 //! * [`uboot`]: the bytes of U-Boot's environment, where they lie, and a store that leaves the old copy alone.
 //!
 //! [`loader`] is the bootloader's script in one text, and how a device with another one is switched to it.
@@ -17,6 +18,7 @@ pub mod grub;
 pub mod loader;
 pub mod medium;
 pub mod protocol;
+pub mod rpi;
 mod sys;
 pub mod uboot;
 
