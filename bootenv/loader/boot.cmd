@@ -5,6 +5,9 @@
 # change of U-Boot: commands `part`, `load`, `env import`, `env export`, `crc32`, `setexpr` with regular expressions, and
 # `read` and `write` of the kind of disk.
 #
+# A board whose U-Boot counts boots itself (CONFIG_BOOTCOUNT_ENV, see bootcount.env) keeps the protocol's variables in U-Boot's own
+# environment and runs this with ks_counted=1: nothing is read, counted or stored here then.
+#
 # U-Boot's shell has no functions and no arithmetic on variables. Rules that hold for every line here:
 # - Whatever fails, the script goes on: it never ends at a prompt.
 # - The copy that counts is never written: a store goes to the other one, with the next number.
@@ -82,7 +85,11 @@ elif test -n "${ks_flags_0}"; then
 elif test -n "${ks_flags_1}"; then
     setenv ks_copy 1
 fi
-for ks_name in ${ks_names}; do setenv ${ks_name}; done
+if test -n "${ks_counted}"; then
+    setenv ks_copy
+else
+    for ks_name in ${ks_names}; do setenv ${ks_name}; done
+fi
 if test -n "${ks_copy}"; then
     if test ${ks_copy} = 0; then
         setenv ks_block ${ks_block_0}
@@ -143,7 +150,10 @@ if test ${ks_view} = ours; then
     # As they were, if nothing can be stored.
     setenv ks_before_a ${ks_a}
     setenv ks_before_b ${ks_b}
-    if test ${boot_success} = 0; then
+    if test ${boot_success} = 0 -a -n "${ks_counted}"; then
+        setenv ks_words "try bootcount=${bootcount}"
+        setenv ks_id ${ks_trial}
+    elif test ${boot_success} = 0; then
         setenv ks_store ours
         if test ${boot_counter} = 0; then
             # One store: the last good slot is active and committed, the one on trial failed. The trial's id stays for
@@ -192,7 +202,7 @@ else
 fi
 
 # --- Storing: the whole set into the other copy, read back ----------------------------------------------------------------------
-if test -n "${ks_store}"; then
+if test -n "${ks_store}" -a -z "${ks_counted}"; then
     # Never a matching seal over what somebody else wrote: only userspace adopts that. What is not there is not added.
     if test ${ks_store} = ours; then
         setenv ks_seal ${active_slot}${boot_success}

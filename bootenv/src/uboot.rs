@@ -6,6 +6,7 @@
 //! data differently (escapes, blanks), this reads it as U-Boot does: it boots by it. Of a variable that is set twice the
 //! first counts, as for `env import` with a list of names, which is how `loader/boot.cmd` reads.
 
+pub mod bootcount;
 pub mod config;
 pub mod store;
 
@@ -124,7 +125,8 @@ impl Environment {
     #[must_use]
     pub fn view(&self) -> View {
         let values = NAMES.map(|name| (name, self.get(name)));
-        View::read(|wanted| values.iter().find(|(name, _)| *name == wanted)?.1.as_deref())
+        let view = View::read(|wanted| values.iter().find(|(name, _)| *name == wanted)?.1.as_deref());
+        bootcount::counted(self, view)
     }
 
     /// Every variable as U-Boot would have it, in the order in which they stand.

@@ -9,11 +9,12 @@ use std::os::unix::fs::{FileExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use bootenv::Slot;
-use bootenv::protocol::{State, View};
+use bootenv::protocol::{Booted, State, View};
+use bootenv::uboot::bootcount;
 use bootenv::uboot::config::{self, Place};
 use bootenv::uboot::store::{Error, Loaded, Store};
 use bootenv::uboot::{Environment, Error as FormatError, Format, newest};
+use bootenv::{Slot, TrialId};
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::TestRunner;
@@ -254,7 +255,10 @@ fn a_store_that_is_cut_off_at_any_sector_leaves_the_old_state_or_the_new_one() {
         let loaded = bench.store().load().expect("an environment");
         let next = loaded.environment.with(&new.variables());
         bench.store().store(&loaded, &next).expect("stored");
-        let written = bench.bytes()[&places[1].device][0x1000..].to_vec();
+        let stored = bench.bytes().remove(&places[1].device).expect("the file");
+        let counted = before.encode(0x1000, Format::Redundant, 7).expect("it fits");
+        assert!(stored[..0x1000] == counted, "the copy that counted is as it was");
+        let written = stored[0x1000..].to_vec();
         let sectors = other.len() / SECTOR;
         // Any sectors of the write may have arrived, in any order.
         for arrived in 0..1_u32 << sectors {
@@ -310,6 +314,72 @@ fn crc(data: &[u8]) -> [u8; 4] {
         }
     }
     (!crc).to_le_bytes()
+}
+
+/// `loader/bootcount.env`, as a board's builder puts it into its environment.
+fn counting() -> Environment {
+    let pairs: Vec<(&str, String)> = include_str!("../loader/bootcount.env")
+        .lines()
+        .map(|line| line.split_once('=').map(|(name, value)| (name, value.to_owned())).expect("a variable"))
+        .collect();
+    Environment::default().with(&pairs)
+}
+
+/// U-Boot with `CONFIG_BOOTCOUNT_ENV`, from reset to `bootcmd` or `altbootcmd`, as its documentation says. What `altbootcmd`
+/// sets is read from its text.
+fn boot(environment: &mut Environment) -> bool {
+    let number =
+        |name: &str, environment: &Environment| environment.get(name).map_or(0, |n| n.parse().expect("a number"));
+    if number("upgrade_available", environment) == 1 {
+        let count: u32 = number("bootcount", environment) + 1;
+        *environment = environment.with(&[("bootcount", count.to_string())]);
+    }
+    if number("bootcount", environment) <= number("bootlimit", environment) {
+        return true;
+    }
+    let text = environment.get("altbootcmd").expect("a command");
+    let (choice, rest) = text.split_once(" fi; ").expect("a choice, then commands");
+    let good = environment.get("ks_good").expect("a slot");
+    let branch = choice.split(if good == "A" { "then " } else { "else " }).nth(1).and_then(|b| b.split(';').next());
+    for command in branch.into_iter().chain(rest.split("; ")) {
+        if let Some((name, value)) = command.strip_prefix("setenv ").and_then(|set| set.split_once(' ')) {
+            let value = value.replace("${ks_good}", &good);
+            *environment = environment.with(&[(name, value)]);
+        }
+    }
+    false
+}
+
+#[test]
+fn a_board_that_counts_boots_itself_shows_the_tries_that_are_left() {
+    let store = |environment: &Environment, next: &State| {
+        environment.with(&[next.variables(), bootcount::variables(environment, next)].concat())
+    };
+    let ours = |environment: &Environment| match environment.view() {
+        View::Ours(state) => state,
+        other => panic!("{other:?}"),
+    };
+    let mut environment = counting();
+    assert!(boot(&mut environment), "an ordinary boot");
+    assert_eq!(environment, counting(), "and it counts nothing");
+    let staged = ours(&environment).invalidate(Slot::A).expect("B is free");
+    let activated = staged.activate(Booted::ordinary(Slot::A), TrialId(7)).expect("B is free");
+    environment = store(&environment, &activated);
+    assert_eq!(ours(&environment), activated);
+    for left in [2, 1, 0] {
+        assert!(boot(&mut environment));
+        assert_eq!(ours(&environment), State { counter: left, ..activated });
+    }
+    // Committed in the last try: nothing is counted any more.
+    let trial = Booted { slot: Slot::B, trial: TrialId(7), fallback: None };
+    let mut committed = store(&environment, &ours(&environment).commit(trial).expect("the trial runs"));
+    assert!(boot(&mut committed) && boot(&mut committed));
+    assert_eq!((ours(&committed).good, committed.get("bootcount").as_deref()), (Slot::B, Some("0")));
+    // Or not: the fourth boot goes back, as the protocol's own step does.
+    assert!(!boot(&mut environment));
+    let back = State { counter: 3, ..activated }.back_to_good();
+    assert_eq!(ours(&environment), back);
+    assert!(boot(&mut environment), "and that is the end of it");
 }
 
 fn pair() -> Geometry {

@@ -8,6 +8,7 @@ use std::io::Read;
 use std::path::Path;
 
 use bootenv::protocol::{State, View};
+use bootenv::uboot::bootcount;
 use bootenv::uboot::config::{self, Place};
 use bootenv::uboot::store::{Error as StoreError, Loaded, Store};
 
@@ -81,7 +82,8 @@ impl UBoot {
 
     pub(super) fn store(&mut self, next: &State) -> Result<()> {
         if self.view() != View::Ours(*next) {
-            self.set(&next.variables())?;
+            let counted = self.loaded.as_ref().map(|loaded| bootcount::variables(&loaded.environment, next));
+            self.set(&[next.variables(), counted.unwrap_or_default()].concat())?;
             log::info!("boot environment stored: {}", super::describe(next));
         }
         self.raise()
