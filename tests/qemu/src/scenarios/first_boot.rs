@@ -106,7 +106,8 @@ pub(super) fn systemd(run: &Run) -> Result<()> {
     crate::run(&mut iso)?;
 
     let after = "systemctl is-active boot-complete.target kubesolo-update-deadline.timer | tr '\\n' ' ' | sed 's/^/test: /'; \
-                 echo; systemctl --failed --no-legend | sed 's/^/test: failed: /'; echo 'test: end'";
+                 echo; journalctl --no-pager -u kubesolo-update-deadline.timer | grep -o Stopped | sed 's/^/test: deadline: /'; \
+                 systemctl --failed --no-legend | sed 's/^/test: failed: /'; echo 'test: end'";
     let mut device = bench.device(&[("1.0.0", BEFORE), ("2.0.0", after)])?;
     device.more_disks.push(volume);
     device.more.extend(noon()?);
@@ -121,6 +122,7 @@ pub(super) fn systemd(run: &Run) -> Result<()> {
     machine.wait_for("systemd[1]")?;
     machine.wait_for(HEALTHY)?;
     machine.wait_for("test: active inactive")?;
+    machine.wait_for("test: deadline: Stopped")?;
     let next = machine.wait_for("test: ")?;
     if !next.contains("test: end") {
         return Err(format!("a unit failed: {next}").into());
