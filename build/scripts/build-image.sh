@@ -74,8 +74,10 @@ case $boot-$arch in
     grub-amd64 | grub-arm64 | uboot-arm64) ;;
     *) fail "ARCH=$arch BOOT=$boot: amd64 boots by grub, arm64 by grub or uboot" 64 ;;
 esac
-for tool in sgdisk mformat mcopy mmd mke2fs sha256sum dd; do
-    command -v "$tool" >/dev/null || fail "$tool is missing: build/scripts/setup.sh qemu installs it" 69
+tools='sgdisk mformat mcopy mmd mke2fs sha256sum dd' group=qemu
+[ "$boot" = grub ] || tools="$tools mkimage mkenvimage gzip od" group=qemu-arm64
+for tool in $tools; do
+    command -v "$tool" >/dev/null || fail "$tool is missing: build/scripts/setup.sh $group installs it" 69
 done
 
 work=$(mktemp -d)
