@@ -137,8 +137,10 @@ impl Device {
         let drive = match &self.writes {
             None => option(&format!("if=none,id=disk0,format=raw,{access}file="), &self.disk)?,
             Some(log) => {
-                let disk =
-                    option("if=none,id=disk0,driver=blklogwrites,log-sector-size=512,file.filename=", &self.disk)?;
+                let disk = option(
+                    "if=none,id=disk0,driver=blklogwrites,log-sector-size=512,log-super-update-interval=1,file.filename=",
+                    &self.disk,
+                )?;
                 option(&format!("{disk},log.filename="), log)?
             }
         };
