@@ -4,7 +4,7 @@ set -eu
 cd "$(dirname "$0")/../.."
 
 # Scripts are known by their first line, wherever they lie.
-scripts=$(git ls-files | xargs grep -lE '^#( shellcheck shell=|!.*\bsh$|!.*\bbash$)' -- 2>/dev/null)
+scripts=$(git ls-files | xargs awk 'FNR == 1 && /^#( shellcheck shell=|!.*[\/ ](ba)?sh$)/ { print FILENAME }')
 # shellcheck disable=SC2086 # a list of file names
 shellcheck -x $scripts
 for script in bootenv/loader/*.cfg; do grub-script-check "$script"; done
