@@ -112,23 +112,23 @@ sgdisk --clear --set-alignment=1 \
     "$disk" >"$work/log" 2>&1 || { cat "$work/log" >&2; fail "sgdisk could not partition the disk"; }
 
 if [ "$boot-$arch" = grub-amd64 ]; then
-# --- GRUB for BIOS: each part learns the sector of the next one ---
-core_at=34
-[ "$(wc -c <"$loader/core.img")" -le $(((2048 - core_at) * 512)) ] || fail "$loader/core.img is too big for its partition"
-patch() { # FILE OFFSET BYTES(octal)
-    # shellcheck disable=SC2059 # the bytes are escapes
-    printf "$3" | dd of="$1" bs=1 seek="$(($2))" conv=notrunc status=none
-}
-cp "$loader/boot.img" "$work/boot.img"
-cp "$loader/core.img" "$work/core.img"
-chmod u+w "$work/boot.img" "$work/core.img"
-# u64 little-endian: 34 and 35 fit into the first byte.
-patch "$work/boot.img" 0x5c "\\$(printf %o $core_at)\\0\\0\\0\\0\\0\\0\\0"
-patch "$work/boot.img" 0x66 '\220\220' # do not take the drive from the partition table
-patch "$work/core.img" 0x1f4 "\\$(printf %o $((core_at + 1)))\\0\\0\\0\\0\\0\\0\\0"
-# The partition table of the protective MBR stays as sgdisk wrote it.
-dd if="$work/boot.img" of="$disk" bs=440 count=1 conv=notrunc status=none
-dd if="$work/core.img" of="$disk" bs=512 seek=$core_at conv=notrunc status=none
+    # --- GRUB for BIOS: each part learns the sector of the next one ---
+    core_at=34
+    [ "$(wc -c <"$loader/core.img")" -le $(((2048 - core_at) * 512)) ] || fail "$loader/core.img is too big for its partition"
+    patch() { # FILE OFFSET BYTES(octal)
+        # shellcheck disable=SC2059 # the bytes are escapes
+        printf "$3" | dd of="$1" bs=1 seek="$(($2))" conv=notrunc status=none
+    }
+    cp "$loader/boot.img" "$work/boot.img"
+    cp "$loader/core.img" "$work/core.img"
+    chmod u+w "$work/boot.img" "$work/core.img"
+    # u64 little-endian: 34 and 35 fit into the first byte.
+    patch "$work/boot.img" 0x5c "\\$(printf %o $core_at)\\0\\0\\0\\0\\0\\0\\0"
+    patch "$work/boot.img" 0x66 '\220\220' # do not take the drive from the partition table
+    patch "$work/core.img" 0x1f4 "\\$(printf %o $((core_at + 1)))\\0\\0\\0\\0\\0\\0\\0"
+    # The partition table of the protective MBR stays as sgdisk wrote it.
+    dd if="$work/boot.img" of="$disk" bs=440 count=1 conv=notrunc status=none
+    dd if="$work/core.img" of="$disk" bs=512 seek=$core_at conv=notrunc status=none
 fi
 
 # --- U-Boot's environment: both copies alike ---
