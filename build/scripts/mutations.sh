@@ -14,6 +14,8 @@ export CARGO_TARGET_DIR="$work/target"
 
 # The same files as here, with their times, so that only what a mutation changes is compiled.
 mkdir -p "$tree"
+# What was moved or removed here since.
+find "$tree" -mindepth 1 -maxdepth 1 ! -name target -exec rm -rf {} +
 git ls-files --cached --others --exclude-standard | cpio --quiet -pdmu "$tree"
 # What the virtual devices are made of.
 mkdir -p "$tree/target"
