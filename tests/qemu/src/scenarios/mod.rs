@@ -262,11 +262,14 @@ pub const ALL: &[Scenario] = &[
         device::cut_after_activation,
     ),
     arm64("arm64-env-views", "U-Boot, this project and libubootenv read hundreds of environments alike", views::agree),
-    long(
-        "arm64-grub",
-        UefiArm64,
-        "the same grub.cfg on EDK2 and GRUB for arm64: an update is committed",
-        device::commit,
+    only(
+        "it is `commit`",
+        long(
+            "arm64-grub",
+            UefiArm64,
+            "the same grub.cfg on EDK2 and GRUB for arm64: an update is committed",
+            device::commit,
+        ),
     ),
 ];
 
