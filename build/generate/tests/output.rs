@@ -7,8 +7,8 @@ use clap::CommandFactory as _;
 use tempfile::TempDir;
 
 fn generated() -> TempDir {
-    let folder = TempDir::new().unwrap();
-    let done = Command::new(env!("CARGO_BIN_EXE_generate")).arg(folder.path()).status().unwrap();
+    let folder = TempDir::new().expect("a temporary folder");
+    let done = Command::new(env!("CARGO_BIN_EXE_generate")).arg(folder.path()).status().expect("it runs");
     assert!(done.success());
     folder
 }
