@@ -185,7 +185,8 @@ fn a_full_data_partition_stops_a_run_before_it_changes_anything() {
 /// Ended while it downloads, by whoever shuts the system down: the next run goes on.
 #[test]
 fn a_run_that_is_ended_by_a_signal_leaves_nothing_that_disturbs_the_next() {
-    for signal in ["TERM", "INT", "KILL"] {
+    // Not INT: a shell has its background jobs ignore it, and what they start does too.
+    for signal in ["TERM", "KILL"] {
         let (world, device) = (World::new(600_000), Device::new());
         let (served, image) = (world.clone(), World::path(&world.initramfs));
         let server = Fault::start(move |request, out| {

@@ -271,7 +271,7 @@ pub fn of_boot(world: &World, after: &World, on: &PowerOn, decision: &Decision) 
 /// Boots after which everything has come to rest: three tries, the way back, and as many of a foreign environment.
 const BOOTS: usize = 12;
 
-type Memo = HashMap<(Kind, Main, Option<Second>, Option<Main>, [Content; 2]), u32>;
+type Memo = HashMap<(Option<Mutation>, Kind, Main, Option<Second>, Option<Main>, [Content; 2]), u32>;
 
 thread_local! {
     static REST: RefCell<Memo> = RefCell::new(HashMap::new());
@@ -279,7 +279,7 @@ thread_local! {
 
 /// What holds when nothing goes wrong any more: the device is switched on again and again, and runs its health hook.
 pub fn of_rest(world: &World, mutation: Option<Mutation>) -> u32 {
-    let key = (world.kind, world.main, world.second, world.older, world.slots);
+    let key = (mutation, world.kind, world.main, world.second, world.older, world.slots);
     if let Some(known) = REST.with(|memo| memo.borrow().get(&key).copied()) {
         return known;
     }
