@@ -398,22 +398,29 @@ fn position(bytes: &[u8], wanted: &[u8], step: usize) -> Option<usize> {
 
 fn replay(run: &Run, cells: &[Cell]) -> Result<()> {
     let parts = Parts::build(run)?;
+    each(run, cells, |number, cell, disk| {
+        one(run, &parts, cell, disk, &run.file(&format!("cell-{number:03}")))
+            .map_err(|difference| format!("{}\n{difference}", cell.describe()).into())
+    })
+}
+
+/// Plays all cells, as many at once as the run has jobs: `play` gets a cell, its number, and a file for its disk.
+pub(crate) fn each(run: &Run, cells: &[Cell], play: impl Fn(usize, &Cell, &Path) -> Result<()> + Sync) -> Result<()> {
     println!("      {} cells of the table", cells.len());
     let queue = Mutex::new(cells.iter().enumerate());
     let differences = Mutex::new(Vec::new());
     thread::scope(|scope| -> Result<()> {
         let workers: Vec<_> = (0..run.jobs)
             .map(|worker| {
-                let (queue, differences, parts) = (&queue, &differences, &parts);
+                let (queue, differences, play) = (&queue, &differences, &play);
                 scope.spawn(move || -> Result<()> {
                     let disk = run.file(&format!("worker-{worker}.img"));
                     loop {
                         let next = queue.lock().map_err(|_| "a worker panicked")?.next();
                         let Some((number, cell)) = next else { return Ok(()) };
-                        let dir = run.file(&format!("cell-{number:03}"));
-                        if let Err(difference) = one(run, parts, cell, &disk, &dir) {
+                        if let Err(difference) = play(number, cell, &disk) {
                             let mut differences = differences.lock().map_err(|_| "a worker panicked")?;
-                            differences.push(format!("cell {number}:\n{}\n{difference}", cell.describe()));
+                            differences.push(format!("cell {number}: {difference}"));
                         }
                     }
                 })

@@ -5,8 +5,6 @@ use std::collections::{BTreeMap, HashSet};
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
-use std::sync::Mutex;
-use std::thread;
 
 use bootenv::Slot;
 use bootenv::boot::{Decision, Files, PowerOn, decide};
@@ -17,7 +15,7 @@ use bootenv::uboot::{Environment, Format};
 use crate::image::{Content, Disk, INITRAMFS, KERNEL, Plan, Size, UBOOT_SIZE};
 use crate::machine::{Device, Machine};
 use crate::runner::Run;
-use crate::table::{Cell, Content1024, Variant, table, write_sparse};
+use crate::table::{Cell, Content1024, Variant, each, table, write_sparse};
 use crate::{Result, stub};
 
 const CHECKSUMS: &str = "crc32.txt";
@@ -162,36 +160,12 @@ pub fn pairs(run: &Run) -> Result<()> {
     let mut cells = table(2, VARIANTS);
     cells.retain(|cell| seen.insert((cell.main.clone(), cell.files, cell.can_save)));
     let bench = Bench::build(run)?;
-    println!("      {} cells of the table", cells.len());
-    let queue = Mutex::new(cells.iter().enumerate());
-    let differences = Mutex::new(Vec::new());
-    thread::scope(|scope| -> Result<()> {
-        let workers: Vec<_> = (0..run.jobs)
-            .map(|worker| {
-                let (queue, differences, bench) = (&queue, &differences, &bench);
-                scope.spawn(move || -> Result<()> {
-                    let disk = run.file(&format!("worker-{worker}.img"));
-                    loop {
-                        let next = queue.lock().map_err(|_| "a worker panicked")?.next();
-                        let Some((number, cell)) = next else { return Ok(()) };
-                        if let Err(difference) = one(run, bench, (number, cell), &disk) {
-                            let mut differences = differences.lock().map_err(|_| "a worker panicked")?;
-                            let [a, b] = cell.files.map(|f| VARIANTS[f].name);
-                            let on = power_on(cell);
-                            differences.push(format!("cell {number}: {on:?}, A {a}, B {b}\n{difference}"));
-                        }
-                    }
-                })
-            })
-            .collect();
-        workers.into_iter().try_for_each(|worker| worker.join().map_err(|_| "a worker panicked")?)
-    })?;
-    let differences = differences.into_inner()?;
-    if differences.is_empty() {
-        return Ok(());
-    }
-    let shown = differences[..differences.len().min(5)].join("\n");
-    Err(format!("{} of {} cells differ\n{shown}", differences.len(), cells.len()).into())
+    each(run, &cells, |number, cell, disk| {
+        one(run, &bench, (number, cell), disk).map_err(|difference| {
+            let [a, b] = cell.files.map(|f| VARIANTS[f].name);
+            format!("{:?}, A {a}, B {b}\n{difference}", power_on(cell)).into()
+        })
+    })
 }
 
 /// The disk with whole slots, and what else can be in them.
