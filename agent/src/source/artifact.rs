@@ -3,9 +3,10 @@
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
-use super::{cosign, made_for, statement};
+use super::{Offer, cosign, made_for, statement};
 use crate::error::{Error, Exit, Result};
 use crate::release::{self, Architecture, Descriptor, Digest, Manifest, Release, SIGNATURE_TYPE};
+use crate::trust::Signature;
 use crate::{json, limits, text};
 
 /// A manifest or an index as it was read.
@@ -22,6 +23,21 @@ pub(crate) struct Chosen {
     pub(crate) media_type: String,
     /// Of the index that led to it, if one did.
     pub(crate) index: Option<Digest>,
+}
+
+impl Chosen {
+    /// The offer that it is, with the signatures that were found of its manifest.
+    pub(crate) fn offer(self, digest: Digest, signatures: Vec<Signature>, origin: String) -> Offer {
+        Offer {
+            release: self.release,
+            digest,
+            signed: self.raw,
+            signed_type: self.media_type,
+            signatures,
+            file_signatures: None,
+            origin,
+        }
+    }
 }
 
 /// Finds the release for `architecture` in what a name stands for: an index, or the manifest itself. `fetch` gives the

@@ -240,15 +240,7 @@ impl Source for BundleSource {
         let digest = Digest::of(&chosen.raw);
         let signatures = self.signatures(digest)?;
         self.index = chosen.index;
-        Ok(Offer {
-            release: chosen.release,
-            digest,
-            signed: chosen.raw,
-            signed_type: chosen.media_type,
-            signatures,
-            file_signatures: None,
-            origin: self.origin.clone(),
-        })
+        Ok(chosen.offer(digest, signatures, self.origin.clone()))
     }
 
     fn more_signatures(&mut self, offer: &Offer) -> Result<Vec<Signature>> {

@@ -233,15 +233,7 @@ impl Source for OciSource {
         let digest = Digest::of(&chosen.raw);
         let signatures = self.signatures(digest, deadline)?;
         self.offered = Some((chosen.index, deadline));
-        Ok(Offer {
-            release: chosen.release,
-            digest,
-            signed: chosen.raw,
-            signed_type: chosen.media_type,
-            signatures,
-            file_signatures: None,
-            origin: self.origin.clone(),
-        })
+        Ok(chosen.offer(digest, signatures, self.origin.clone()))
     }
 
     /// At one more request, two where there is nothing; and one for each payload.
