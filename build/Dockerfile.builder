@@ -7,14 +7,12 @@
 # public image pins it, `make builder` makes one from packages.
 #
 # Debian's archive holds the newest version of a package alone. When it has gone on, either take over its versions here,
-# or build with the archive as it was: --build-arg SNAPSHOT=20261121T120000Z.
+# or build with an archive that keeps old ones: --build-arg SOURCES='deb [check-valid-until=no] URI bookworm main'.
 ARG BASE=docker.io/library/debian:bookworm-slim
 FROM ${BASE}
 
-ARG SNAPSHOT=
-RUN [ -z "$SNAPSHOT" ] || { rm -f /etc/apt/sources.list.d/* && printf 'deb [check-valid-until=no] %s\n' \
-        "http://snapshot.debian.org/archive/debian/$SNAPSHOT bookworm main" \
-        "http://snapshot.debian.org/archive/debian-security/$SNAPSHOT bookworm-security main" >/etc/apt/sources.list; }
+ARG SOURCES=
+RUN [ -z "$SOURCES" ] || { rm -f /etc/apt/sources.list.d/* && printf '%s\n' "$SOURCES" >/etc/apt/sources.list; }
 
 # What has a part in the bytes: compilers, linkers, and the libraries that are linked in.
 ARG RUST=1.96.0+dfsg1-1~deb12u2
