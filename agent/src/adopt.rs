@@ -17,10 +17,10 @@ use serde::Serialize;
 use crate::boot::Boot;
 use crate::config::{BootEnv as Place, Config};
 use crate::device::{self, CommandLine, System};
+use crate::digest::Digest;
 use crate::env;
 use crate::error::{Context, Error, Exit, Result};
 use crate::mount::{self, Filesystem, Mounted};
-use crate::release::Digest;
 use crate::text;
 
 /// A larger `grub.cfg` is not one that is known here. In bytes.

@@ -10,8 +10,9 @@ use std::collections::BTreeMap;
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde::{Deserialize, Serialize};
 
+use crate::digest::Digest;
 use crate::error::{Error, Exit, Result};
-use crate::release::{Architecture, Digest};
+use crate::release::Architecture;
 use crate::trust::Signature;
 use crate::{json, limits};
 

@@ -6,8 +6,9 @@ use serde::{Serialize, Serializer};
 
 use crate::clock::Clock;
 use crate::config::Config;
+use crate::digest::Digest;
 use crate::error::{Error, Exit, Result};
-use crate::release::{Architecture, Digest, Release};
+use crate::release::{Architecture, Release};
 use crate::rollout::Place;
 use crate::text;
 use crate::window::Window;

@@ -6,10 +6,10 @@ use std::time::Instant;
 use semver::Version;
 
 use crate::config::Config;
+use crate::digest::Digest;
 use crate::error::{Error, Exit, Result};
 use crate::gates::Gate;
 use crate::programs;
-use crate::release::Digest;
 
 /// Exit code of a program that says "not now".
 const LATER: i32 = 75;

@@ -7,6 +7,7 @@ pub mod clock;
 pub mod commands;
 pub mod config;
 pub mod device;
+pub mod digest;
 pub mod doctor;
 pub mod env;
 pub mod error;

@@ -8,9 +8,9 @@ use std::str::FromStr;
 
 use chrono::DateTime;
 use serde::de::IgnoredAny;
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
-use sha2::{Digest as _, Sha256};
+use serde::{Deserialize, Deserializer, Serialize};
 
+use crate::digest::Digest;
 use crate::error::{Error, Exit, Result};
 use crate::rollout::Rollout;
 use crate::trust::Fingerprint;
@@ -111,66 +111,6 @@ impl FromStr for Architecture {
             )
             .remedy("Publish the release again for one of the two.")),
         }
-    }
-}
-
-/// A SHA-256 digest, written `sha256:<64 hex digits>`.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Digest(pub [u8; 32]);
-
-impl Digest {
-    /// The digest of `bytes`.
-    #[must_use]
-    pub fn of(bytes: &[u8]) -> Self {
-        Self(Sha256::digest(bytes).into())
-    }
-
-    /// The 64 hex digits.
-    #[must_use]
-    pub fn hex(&self) -> String {
-        hex::encode(self.0)
-    }
-}
-
-impl fmt::Display for Digest {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "sha256:{}", self.hex())
-    }
-}
-
-impl fmt::Debug for Digest {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
-    }
-}
-
-impl FromStr for Digest {
-    type Err = Error;
-
-    /// Lower-case digits only: one digest has one spelling.
-    fn from_str(digest: &str) -> Result<Self> {
-        let mut bytes = [0; 32];
-        digest
-            .strip_prefix("sha256:")
-            .filter(|hex| !hex.bytes().any(|b| b.is_ascii_uppercase()))
-            .and_then(|hex| hex::decode_to_slice(hex, &mut bytes).ok())
-            .map(|()| Self(bytes))
-            .ok_or_else(|| {
-                let message = format!("digest \"{}\" is not sha256: and 64 hex digits", text::shown(digest));
-                Error::new(Exit::Data, "malformed-digest", message)
-            })
-    }
-}
-
-impl Serialize for Digest {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
-}
-
-impl<'de> Deserialize<'de> for Digest {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
     }
 }
 

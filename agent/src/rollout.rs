@@ -11,8 +11,8 @@ use chrono::{DateTime, TimeDelta, Utc};
 use sha2::{Digest as _, Sha256};
 
 use crate::config::Wariness;
+use crate::digest::Digest;
 use crate::limits;
-use crate::release::Digest;
 
 /// Makes the draw differ from every other hash of the same id.
 const DRAW: &[u8] = b"io.kubesolo.os.rollout\0";

@@ -20,9 +20,10 @@ use self::dir::{Dir, part_name};
 use self::filesystem::Condition;
 use crate::config::{BootEnv, Config};
 use crate::device::{self, System};
+use crate::digest::Digest;
 use crate::error::{Error, Exit, Result};
 use crate::mount::{self, Filesystem, Mounted};
-use crate::release::{Blob, Digest};
+use crate::release::Blob;
 use crate::text;
 use crate::trust::{KeyId, KeySet, Signature};
 

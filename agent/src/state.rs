@@ -19,9 +19,9 @@ pub use self::trust::{FAILED_KEPT, FailedRelease, SERIALS_KEPT, Serial, Trust};
 
 use self::file::Found;
 use crate::config::Wariness;
+use crate::digest::Digest;
 use crate::error::{Context, Error, Exit, Result};
 use crate::gates::{self, Gate};
-use crate::release::Digest;
 use crate::replace::folder_of;
 use crate::trust::Fingerprint;
 use crate::{freshness, text};

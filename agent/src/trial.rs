@@ -9,11 +9,11 @@ use serde::Serialize;
 
 use crate::boot::Boot;
 use crate::config::Config;
+use crate::digest::Digest;
 use crate::error::{Error, Exit, Result};
 use crate::gates;
 use crate::health::Check;
 use crate::memory::{self, Memory};
-use crate::release::Digest;
 use crate::slot::{Slot, SlotManifest};
 use crate::state::{self, Phase, Trial};
 use crate::trust::{self, Standing};

@@ -13,9 +13,9 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use sha2::{Digest as _, Sha256};
 
 use crate::config::Config;
+use crate::digest::Digest;
 use crate::error::{Error, Exit, Result};
-use crate::release::Digest;
-use crate::{limits, text};
+use crate::{digest, limits, text};
 
 pub use keys::KeySet;
 pub(crate) use keys::parse;
@@ -77,11 +77,8 @@ impl fmt::Debug for Fingerprint {
 impl FromStr for Fingerprint {
     type Err = Error;
 
-    /// Lower-case digits only: one key has one spelling.
     fn from_str(digits: &str) -> Result<Self> {
-        let mut bytes = [0; 32];
-        let lower = !digits.bytes().any(|b| b.is_ascii_uppercase());
-        lower.then(|| hex::decode_to_slice(digits, &mut bytes).ok()).flatten().map(|()| Self(bytes)).ok_or_else(|| {
+        digest::sha256(digits).map(Self).ok_or_else(|| {
             let message =
                 format!("\"{}\" is not the SHA-256 of a public key: 64 hex digits in lower case", text::shown(digits));
             Error::new(Exit::Data, "malformed-fingerprint", message)

@@ -13,10 +13,11 @@ use cli_support::{Device, Ran};
 use common::fault::World;
 use common::registry::{Registry, find};
 use common::{bytes, descriptor, images, referrers};
+use kubesolo_update::digest::Digest;
 use kubesolo_update::limits;
 use kubesolo_update::publish::registry::Access;
 use kubesolo_update::publish::{self, Metadata, Options, bundle::bundle};
-use kubesolo_update::release::{Architecture, Digest, OCI_INDEX_TYPE, OCI_MANIFEST_TYPE, SIGNATURE_TYPE};
+use kubesolo_update::release::{Architecture, OCI_INDEX_TYPE, OCI_MANIFEST_TYPE, SIGNATURE_TYPE};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 

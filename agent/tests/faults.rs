@@ -20,7 +20,7 @@ use bootenv::loader::{self, Kind};
 use bootenv::protocol::{SlotState, State, View};
 use cli_support::{Device, publish};
 use common::registry::Registry;
-use kubesolo_update::release::Digest;
+use kubesolo_update::digest::Digest;
 use kubesolo_update::slot::{Place, Slot as SlotPlace};
 
 /// What changes a disk, or says that it is changed.

@@ -13,9 +13,9 @@ use std::process::Command;
 use bootenv::TrialId;
 use chrono::{DateTime, TimeDelta, Utc};
 use kubesolo_update::clock::{Clock, build_date};
+use kubesolo_update::digest::Digest;
 use kubesolo_update::error::{Error, Exit};
 use kubesolo_update::memory::Memory;
-use kubesolo_update::release::Digest;
 use kubesolo_update::state::{
     FAILED_KEPT, FailedRelease, Lock, Phase, SERIALS_KEPT, Serial, State, Store, Trial, Trust,
 };

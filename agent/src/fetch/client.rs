@@ -17,8 +17,8 @@ use rustls::pki_types::pem::PemObject;
 use tokio::runtime::Runtime;
 
 use super::options::FetchOptions;
+use crate::digest::Digest;
 use crate::error::{Context, Error, Exit, Result};
-use crate::release::Digest;
 use crate::{json, limits, text};
 
 /// One HTTP client with one set of authorities, proxies and times, for everything that one command fetches.

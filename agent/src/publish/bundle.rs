@@ -10,9 +10,10 @@ use serde_json::{Value, json};
 
 use super::registry::{Access, Registry};
 use super::{document, read};
+use crate::digest::Digest;
 use crate::error::{Error, Exit, Result};
 use crate::freshness;
-use crate::release::{self, Architecture, Blob, Digest, Manifest};
+use crate::release::{self, Architecture, Blob, Manifest};
 use crate::source::{Source as _, artifact, bundle::BundleSource, cosign};
 use crate::{json as strict, limits};
 

@@ -12,9 +12,10 @@ use serde_json::{Value, json};
 use super::key::PrivateKey;
 use super::registry::{Access, Registry};
 use super::{EMPTY, descriptor, document, empty_config, http, read, sign};
+use crate::digest::Digest;
 use crate::error::{Context as _, Error, Exit, Result};
 use crate::freshness::{FILE, STATEMENT_TYPE, Statement, TAG_SUFFIX};
-use crate::release::{self, Architecture, Digest, Manifest, Release};
+use crate::release::{self, Architecture, Manifest, Release};
 use crate::trust::{KeyId, KeySet};
 use crate::{json as strict, limits};
 

@@ -10,8 +10,9 @@ use serde_json::{Map, Value};
 use super::key::PrivateKey;
 use super::sign::{Attached, Payload, fitting};
 use super::{Images, Metadata, blob, check_set, initramfs, kernel};
+use crate::digest::Digest;
 use crate::error::{Context as _, Error, Exit, Result};
-use crate::release::{Architecture, Blob, Digest, Latest, Release};
+use crate::release::{Architecture, Blob, Latest, Release};
 use crate::trust::{KeySet, Signature};
 use crate::{limits, text};
 

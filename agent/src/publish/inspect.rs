@@ -7,8 +7,9 @@ use serde::Serialize;
 
 use super::read;
 use super::registry::{Access, Registry};
+use crate::digest::Digest;
 use crate::error::{Context as _, Error, Exit, Result};
-use crate::release::{Digest, Image};
+use crate::release::Image;
 use crate::text;
 use crate::trust::KeySet;
 

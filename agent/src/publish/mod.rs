@@ -25,9 +25,10 @@ use oci_client::RegistryOperation;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
+use crate::digest::Digest;
 use crate::error::{Context as _, Error, Exit, Result};
 use crate::limits;
-use crate::release::{self, Architecture, Blob, Digest, Release};
+use crate::release::{self, Architecture, Blob, Release};
 use crate::rollout::Waves;
 use crate::trust::{Fingerprint, KeySet};
 use key::PrivateKey;

@@ -5,9 +5,10 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 
 use super::registry::Registry;
+use crate::digest::Digest;
 use crate::error::{Error, Exit, Result};
 use crate::release::{
-    Architecture, Blob, DOCKER_INDEX_TYPE, DOCKER_MANIFEST_TYPE, Descriptor, Digest, OCI_INDEX_TYPE, OCI_MANIFEST_TYPE,
+    Architecture, Blob, DOCKER_INDEX_TYPE, DOCKER_MANIFEST_TYPE, Descriptor, OCI_INDEX_TYPE, OCI_MANIFEST_TYPE,
     Release, SIGNATURE_TYPE,
 };
 use crate::source::artifact::{Index, SIGNATURE_BYTES, attached, may_be_signature};

@@ -15,11 +15,12 @@ use oci_client::{Reference, RegistryOperation};
 use reqwest::header::HeaderValue;
 use tokio::runtime::Runtime;
 
+use crate::digest::Digest;
 use crate::error::{Context as _, Error, Exit, Result};
 use crate::fetch::use_ring;
 use crate::publish::credentials;
 use crate::publish::failure::{describe, is_absent, is_connect, may_pass, status};
-use crate::release::{Blob, DOCKER_INDEX_TYPE, DOCKER_MANIFEST_TYPE, Digest, OCI_INDEX_TYPE, OCI_MANIFEST_TYPE};
+use crate::release::{Blob, DOCKER_INDEX_TYPE, DOCKER_MANIFEST_TYPE, OCI_INDEX_TYPE, OCI_MANIFEST_TYPE};
 use crate::source::reference;
 use crate::text;
 

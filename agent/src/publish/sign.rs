@@ -10,9 +10,10 @@ use serde_json::{Value, json};
 use super::key::PrivateKey;
 use super::registry::{Access, Registry};
 use super::{EMPTY, descriptor, document, empty_config, read};
+use crate::digest::Digest;
 use crate::error::{Context as _, Error, Exit, Result};
 use crate::limits;
-use crate::release::{self, Architecture, Digest, Release};
+use crate::release::{self, Architecture, Release};
 use crate::trust::{KeyId, KeySet, Signature};
 
 /// How often the list of referrers is written again when another signer writes it at the same time.

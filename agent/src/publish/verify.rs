@@ -7,10 +7,11 @@ use sha2::{Digest as _, Sha256};
 
 use crate::clock::Clock;
 use crate::config::Config;
+use crate::digest::Digest;
 use crate::error::{Error, Exit, Result};
 use crate::freshness::{self, Verdict};
 use crate::gates::{self, Device, Lifted};
-use crate::release::{Architecture, Digest, Image};
+use crate::release::{Architecture, Image};
 use crate::source::{self, Source};
 use crate::state::Trust;
 use crate::trust::{self, KeyId, Standing};

@@ -11,9 +11,10 @@ use nix::sys::stat::{FileStat, Mode};
 use nix::unistd::UnlinkatFlags;
 use sha2::{Digest as _, Sha256};
 
+use crate::digest::Digest;
 use crate::error::{Error, Exit, Result};
 use crate::mount::DAMAGED;
-use crate::release::{Blob, Digest};
+use crate::release::Blob;
 use crate::{files, limits};
 
 /// One read of an image, in bytes: few waits for the medium, and little memory. A multiple of every block size that O_DIRECT

@@ -5,9 +5,10 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde::{Deserialize, Serialize};
 
+use crate::digest::Digest;
 use crate::error::{Error, Exit, Result};
 use crate::release::{
-    Architecture, Blob, DOCKER_MANIFEST_TYPE, Digest, Image, LATEST_JSON_TYPE, Latest, OCI_MANIFEST_TYPE, Release,
+    Architecture, Blob, DOCKER_MANIFEST_TYPE, Image, LATEST_JSON_TYPE, Latest, OCI_MANIFEST_TYPE, Release,
 };
 use crate::source::Offer;
 use crate::trust::{FileSignatures, Signature};

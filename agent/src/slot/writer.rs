@@ -9,10 +9,11 @@ use super::checksums::{self, Checksums};
 use super::dir::{Dir, part_name};
 use super::filesystem::{self, Condition};
 use super::{FILES, MANIFEST_FILE, Part, Place, SMALL, Slot, SlotManifest};
+use crate::digest::Digest;
 use crate::error::{Error, Exit, Result};
 use crate::mount::{self, Filesystem, Mounted};
 use crate::progress::Progress;
-use crate::release::{Blob, Digest};
+use crate::release::Blob;
 use crate::source::Body;
 use crate::sys;
 

@@ -4,8 +4,9 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 
 use super::{Offer, cosign, made_for, statement};
+use crate::digest::Digest;
 use crate::error::{Error, Exit, Result};
-use crate::release::{self, Architecture, Descriptor, Digest, Manifest, Release, SIGNATURE_TYPE};
+use crate::release::{self, Architecture, Descriptor, Manifest, Release, SIGNATURE_TYPE};
 use crate::trust::Signature;
 use crate::{json, limits, text};
 

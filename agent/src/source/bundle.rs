@@ -18,9 +18,10 @@ use super::artifact::{
     malformed_signature, may_be_signature,
 };
 use super::{Body, Offer, Source, cosign, statement};
+use crate::digest::Digest;
 use crate::error::{Error, Exit, Result};
 use crate::freshness::{self, Published};
-use crate::release::{self, Architecture, Blob, Descriptor, Digest, Image};
+use crate::release::{self, Architecture, Blob, Descriptor, Image};
 use crate::trust::Signature;
 use crate::{limits, text};
 

@@ -6,8 +6,9 @@ use std::collections::BTreeMap;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 
+use crate::digest::Digest;
 use crate::error::{Error, Exit, Result};
-use crate::release::{Blob, Digest, Manifest};
+use crate::release::{Blob, Manifest};
 use crate::trust::{Signature, cosign};
 use crate::{json, limits};
 

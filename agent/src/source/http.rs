@@ -5,10 +5,11 @@ use std::rc::Rc;
 use reqwest::Url;
 
 use super::{Body, Offer, Source, made_for};
+use crate::digest::Digest;
 use crate::error::{Error, Exit, Result};
 use crate::fetch::{self, BlobBody, Client, Deadline, FetchOptions};
 use crate::freshness::{self, Published};
-use crate::release::{Architecture, Blob, Digest, Image, LATEST_JSON_TYPE, Latest};
+use crate::release::{Architecture, Blob, Image, LATEST_JSON_TYPE, Latest};
 use crate::trust::{FileSignatures, Signature};
 use crate::{limits, text};
 

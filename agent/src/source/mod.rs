@@ -12,10 +12,11 @@ pub(crate) mod statement;
 use bytes::Bytes;
 
 use crate::config::{Config, DEFAULT_TAG, Origin};
+use crate::digest::Digest;
 use crate::error::{Error, Exit, Result};
 use crate::fetch::FetchOptions;
 use crate::freshness;
-use crate::release::{Architecture, Blob, Digest, Image, Release};
+use crate::release::{Architecture, Blob, Image, Release};
 use crate::trust::{FileSignatures, KeySet, Signature};
 
 pub use guarded::Guarded;

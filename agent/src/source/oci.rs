@@ -10,10 +10,11 @@ use super::artifact::{
     malformed_signature,
 };
 use super::{Body, Offer, Source, cosign, reference, statement};
+use crate::digest::Digest;
 use crate::error::{Error, Exit, Result};
 use crate::fetch::{self, Answer, BlobBody, Client, Deadline, FetchOptions};
 use crate::freshness::{self, Published};
-use crate::release::{self, Architecture, Blob, Descriptor, Digest, Image, SIGNATURE_TYPE};
+use crate::release::{self, Architecture, Blob, Descriptor, Image, SIGNATURE_TYPE};
 use crate::trust::Signature;
 use crate::{limits, text};
 

@@ -1,9 +1,10 @@
 //! A statement of freshness as a registry keeps it: one manifest, a layer with the statement, a layer for each signature.
 
 use super::artifact::SIGNATURE_BYTES;
+use crate::digest::Digest;
 use crate::error::{Error, Exit, Result};
 use crate::freshness::STATEMENT_TYPE;
-use crate::release::{self, Digest, Manifest, SIGNATURE_TYPE};
+use crate::release::{self, Manifest, SIGNATURE_TYPE};
 use crate::{json, limits};
 
 /// Where a statement is, and where its signatures are, each with the key that it names.

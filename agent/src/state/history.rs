@@ -4,7 +4,7 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
 use super::{Phase, optional_seconds};
-use crate::release::Digest;
+use crate::digest::Digest;
 
 /// Attempts that are kept; the oldest is forgotten for one more.
 pub const ATTEMPTS_KEPT: usize = 64;

@@ -6,8 +6,8 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
 use super::{optional_seconds, seconds};
+use crate::digest::Digest;
 use crate::error::Result;
-use crate::release::Digest;
 use crate::trust::Fingerprint;
 
 /// Failed releases that are remembered; the oldest is forgotten for one more.

@@ -3,8 +3,8 @@
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
+use crate::digest::Digest;
 use crate::error::{Error, Exit, Result};
-use crate::release::Digest;
 use crate::{json, limits, text};
 
 /// The one kind of payload that vouches for a manifest; cosign makes others for what it attaches.

@@ -14,10 +14,11 @@ use bootenv::Slot;
 use bootenv::boot::{Decision, Files, PowerOn, decide};
 use bootenv::grub::{Block, SIGNATURE, SIZE};
 use bootenv::protocol::{State, View};
+use kubesolo_update::digest::Digest;
 use kubesolo_update::publish::key::{PrivateKey, PublicFormat};
 use kubesolo_update::publish::registry::Access;
 use kubesolo_update::publish::{self, Images, Metadata, Options};
-use kubesolo_update::release::{Architecture, Digest};
+use kubesolo_update::release::Architecture;
 use serde_json::Value;
 use tempfile::TempDir;
 

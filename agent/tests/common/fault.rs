@@ -5,7 +5,8 @@ use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 
-use kubesolo_update::release::{self, Architecture, Digest};
+use kubesolo_update::digest::Digest;
+use kubesolo_update::release::{self, Architecture};
 
 use super::{bytes, key, key_id, sign};
 

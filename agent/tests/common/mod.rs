@@ -10,8 +10,9 @@ pub mod registry;
 pub mod tls;
 
 use ed25519_dalek::{Signer, SigningKey};
+use kubesolo_update::digest::Digest;
 use kubesolo_update::freshness::STATEMENT_TYPE;
-use kubesolo_update::release::{self, Architecture, Digest};
+use kubesolo_update::release::{self, Architecture};
 use serde_json::{Value, json};
 
 /// A JSON descriptor of `bytes`.

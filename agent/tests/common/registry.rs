@@ -7,7 +7,8 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use kubesolo_update::release::{self, Digest};
+use kubesolo_update::digest::Digest;
+use kubesolo_update::release;
 use serde_json::Value;
 use tempfile::TempDir;
 

@@ -18,9 +18,10 @@ use std::time::Duration;
 
 use common::fault::{self, Fault, Request};
 use common::{key, sign};
+use kubesolo_update::digest::Digest;
 use kubesolo_update::error::{Error, Exit};
 use kubesolo_update::fetch::{FetchOptions, Patience};
-use kubesolo_update::release::{Architecture, Digest};
+use kubesolo_update::release::Architecture;
 use kubesolo_update::source::http::HttpSource;
 use kubesolo_update::source::{Offer, Source};
 use serde_json::{Value, json};

@@ -3,9 +3,10 @@
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use kubesolo_update::digest::Digest;
 use kubesolo_update::error::Exit;
 use kubesolo_update::limits;
-use kubesolo_update::release::{self, Architecture, Digest};
+use kubesolo_update::release::{self, Architecture};
 use kubesolo_update::source::Source;
 use serde_json::json;
 

@@ -17,9 +17,10 @@ use std::net::TcpStream;
 use std::time::Duration;
 
 use common::fault::{Fault, Request, World};
+use kubesolo_update::digest::Digest;
 use kubesolo_update::error::{Error, Exit};
 use kubesolo_update::fetch::{FetchOptions, Patience};
-use kubesolo_update::release::{Architecture, Blob, Digest};
+use kubesolo_update::release::{Architecture, Blob};
 use kubesolo_update::source::oci::OciSource;
 use kubesolo_update::source::{Offer, Source};
 

@@ -1,8 +1,9 @@
 //! What a real registry serves.
 
+use kubesolo_update::digest::Digest;
 use kubesolo_update::error::Exit;
 use kubesolo_update::fetch::FetchOptions;
-use kubesolo_update::release::{self, Architecture, Digest};
+use kubesolo_update::release::{self, Architecture};
 use kubesolo_update::source::Source;
 use kubesolo_update::source::oci::OciSource;
 use serde_json::{Value, json};

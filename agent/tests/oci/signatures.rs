@@ -1,8 +1,9 @@
 //! Signatures, among all that can be attached to a manifest.
 
+use kubesolo_update::digest::Digest;
 use kubesolo_update::error::Exit;
 use kubesolo_update::limits;
-use kubesolo_update::release::{self, Architecture, Digest};
+use kubesolo_update::release::{self, Architecture};
 use kubesolo_update::source::Source;
 use serde_json::json;
 

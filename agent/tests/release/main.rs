@@ -19,12 +19,13 @@ use std::process::{Command, Output};
 
 use common::registry::Registry;
 use common::{bytes, images};
+use kubesolo_update::digest::Digest;
 use kubesolo_update::fetch::FetchOptions;
 use kubesolo_update::publish::inspect::{Inspection, inspect};
 use kubesolo_update::publish::key::{PrivateKey, PublicFormat};
 use kubesolo_update::publish::registry::Access;
 use kubesolo_update::publish::{self as publisher, Images, Metadata, Options, Published, sign};
-use kubesolo_update::release::{self, Architecture, Digest};
+use kubesolo_update::release::{self, Architecture};
 use kubesolo_update::source::{Source, oci::OciSource};
 use kubesolo_update::trust::KeySet;
 use kubesolo_update::{Error, Exit};

@@ -7,12 +7,13 @@ use crate::cli_support::Device;
 use crate::common::registry::{Registry, find};
 use crate::common::{self, bytes, images};
 use kubesolo_update::Exit;
+use kubesolo_update::digest::Digest;
 use kubesolo_update::publish::inspect::inspect;
 use kubesolo_update::publish::key::{PrivateKey, PublicFormat};
 use kubesolo_update::publish::registry::Access;
 use kubesolo_update::publish::{self, Metadata, Options, Published, sign};
 use kubesolo_update::release::{
-    ARCHITECTURE, Architecture, CHANNEL, Digest, INITRAMFS_TYPE, KERNEL_TYPE, OCI_INDEX_TYPE, SIGNATURE_TYPE, VERSION,
+    ARCHITECTURE, Architecture, CHANNEL, INITRAMFS_TYPE, KERNEL_TYPE, OCI_INDEX_TYPE, SIGNATURE_TYPE, VERSION,
 };
 use kubesolo_update::trust::KeySet;
 use serde_json::Value;

@@ -5,8 +5,9 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
+use kubesolo_update::digest::Digest;
 use kubesolo_update::error::{Error, Exit, Result};
-use kubesolo_update::release::{Blob, Digest, OCI_MANIFEST_TYPE, Release};
+use kubesolo_update::release::{Blob, OCI_MANIFEST_TYPE, Release};
 use kubesolo_update::slot::{Part, Slot, SlotManifest};
 use kubesolo_update::source::{Body, Offer};
 use kubesolo_update::trust::Signature;
