@@ -9,16 +9,18 @@ use bootenv::uboot::{Environment, Format, config as fw_env};
 use chrono::{DateTime, TimeDelta};
 
 use crate::config::{Conf, Config, Overrides};
+use crate::digest::Digest;
 use crate::error::{Error, Result};
 use crate::freshness::Statement;
-use crate::json;
-use crate::release::{Latest, Release};
+use crate::release::{Architecture, Latest, Release};
 use crate::rollout::{Rollout, Waves};
 use crate::slot::SlotManifest;
-use crate::source::{artifact, bundle};
+use crate::source::artifact::{self, Index, Listed};
+use crate::source::{bundle, cosign, statement};
 use crate::state::{State, Trust};
 use crate::trust::{self, Signature};
 use crate::zone::Zone;
+use crate::{json, limits};
 
 /// Reads any bytes; true if it accepts them.
 pub type Parser = fn(&[u8]) -> bool;
@@ -75,7 +77,20 @@ fn manifest(bytes: &[u8]) -> bool {
 
 /// An index, a list of referrers, the manifest of a signature.
 fn registry(bytes: &[u8]) -> bool {
-    artifact::read_as_any(bytes).into_iter().filter_map(told).count() > 0
+    let index = Index::parse(bytes, "index", limits::INDEX_ENTRIES).map(|index| {
+        for architecture in [Architecture::Amd64, Architecture::Arm64] {
+            let _ = index.choose(architecture);
+        }
+        let _ = index.platforms();
+    });
+    let all = [
+        index,
+        Listed::default().add(bytes, "list of referrers"),
+        artifact::attached(bytes, Digest([0; 32]), "signature").map(drop),
+        cosign::layers(bytes, "cosign signatures").map(drop),
+        statement::layers(bytes, "statement of freshness").map(drop),
+    ];
+    all.into_iter().filter_map(told).count() > 0
 }
 
 /// What cosign signs, and nothing else that is signed.
@@ -88,7 +103,7 @@ fn cosign(bytes: &[u8]) -> bool {
 
 fn latest_json(bytes: &[u8]) -> bool {
     let Some(latest) = told(Latest::parse(bytes)) else { return false };
-    let (signed, claimed) = (told(latest.release()), told(latest.claimed(crate::release::Architecture::Amd64)));
+    let (signed, claimed) = (told(latest.release()), told(latest.claimed(Architecture::Amd64)));
     assert!(signed.is_none() || claimed.is_some_and(|claimed| claimed.security_epoch == 0));
     told(latest.image_urls());
     assert!(Release::from_oci_manifest(bytes).is_err(), "both a manifest and latest.json");
@@ -102,7 +117,7 @@ fn bundled(bytes: &[u8]) -> bool {
 
 fn signature(bytes: &[u8]) -> bool {
     let read = told(Signature::parse_file(bytes));
-    assert!(read.as_ref().is_none_or(|all| (1..=crate::limits::SIGNATURES).contains(&all.len())));
+    assert!(read.as_ref().is_none_or(|all| (1..=limits::SIGNATURES).contains(&all.len())));
     read.is_some()
 }
 

@@ -1,9 +1,11 @@
 //! What registries and OCI image layouts have in common: indexes, lists of referrers, and what is attached to a manifest.
 
+use std::collections::BTreeMap;
+
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
-use super::{Offer, cosign, made_for, statement};
+use super::{Offer, made_for};
 use crate::digest::Digest;
 use crate::error::{Error, Exit, Result};
 use crate::release::{self, Architecture, Descriptor, Manifest, Release, SIGNATURE_TYPE};
@@ -141,7 +143,7 @@ impl Index {
         })
     }
 
-    fn platforms(&self) -> String {
+    pub(crate) fn platforms(&self) -> String {
         let platforms = self.manifests.iter().filter_map(|entry| entry.platform.as_ref());
         let names: Vec<String> = platforms.map(|p| format!("{}/{}", p.os, p.architecture)).collect();
         if names.is_empty() { "no platform at all".into() } else { text::shown(&names.join(", ")) }
@@ -198,15 +200,46 @@ pub(crate) fn attached(raw: &[u8], subject: Digest, what: &str) -> Result<Vec<(D
             if layer.size != SIGNATURE_BYTES {
                 return Err(malformed_signature(what, "it has not 64 bytes"));
             }
-            let key_id = manifest.annotations.get(release::KEY_ID).or(layer.annotations.get(release::KEY_ID));
-            let key_id =
-                key_id.filter(|id| id.len() == 16 && id.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')));
-            Ok((layer.digest.parse()?, key_id.cloned()))
+            let id = key_id(&manifest.annotations).or(key_id(&layer.annotations));
+            Ok((layer.digest.parse()?, id))
         })
         .collect()
 }
 
-pub(crate) fn malformed_signature(what: &str, why: &str) -> Error {
+/// The key that annotations name, if they name one as they should.
+pub(crate) fn key_id(annotations: &BTreeMap<String, String>) -> Option<String> {
+    let named = annotations.get(release::KEY_ID)?;
+    (named.len() == 16 && named.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))).then(|| named.clone())
+}
+
+/// The signature whose 64 bytes are in a layer.
+pub(crate) fn signature(bytes: Vec<u8>, key_id: Option<String>, what: &str) -> Result<Signature> {
+    let bytes = bytes.try_into().map_err(|_| malformed_signature(what, "it has not 64 bytes"))?;
+    Ok(Signature { key_id, bytes, payload: None })
+}
+
+/// All signatures of `subject` that `read` finds in what is attached to it. A bad one among them is left out: whoever can
+/// add to a registry must not be able to stop an update by adding nonsense.
+pub(crate) fn signatures(
+    subject: Digest,
+    entries: &[Descriptor],
+    read: impl Fn(&Descriptor) -> Result<Vec<Signature>>,
+) -> Result<Vec<Signature>> {
+    let mut signatures = vec![];
+    for entry in entries {
+        match read(entry) {
+            Ok(more) => signatures.extend(more),
+            Err(e) if e.exit == Exit::Data || e.reason == "not-found" => log::debug!("signature left out: {e}"),
+            Err(e) => return Err(e),
+        }
+    }
+    if signatures.len() > limits::SIGNATURES {
+        return Err(limits::exceeded(format_args!("signatures of {subject}"), limits::SIGNATURES));
+    }
+    Ok(signatures)
+}
+
+fn malformed_signature(what: &str, why: &str) -> Error {
     Error::new(Exit::Data, "malformed-signature", format!("{what}: {why}"))
 }
 
@@ -226,22 +259,6 @@ pub(crate) fn check_size(bytes: &[u8], expected: u64, what: &str) -> Result<()> 
     }
     let message = format!("{what}: it has {} bytes, not {expected}", bytes.len());
     Err(Error::new(Exit::Data, "size-mismatch", message))
-}
-
-/// Reads bytes as each kind of document that only registries have.
-pub(crate) fn read_as_any(raw: &[u8]) -> [Result<()>; 5] {
-    [
-        Index::parse(raw, "index", limits::INDEX_ENTRIES).map(|index| {
-            for architecture in [Architecture::Amd64, Architecture::Arm64] {
-                let _ = index.choose(architecture);
-            }
-            let _ = index.platforms();
-        }),
-        Listed::default().add(raw, "list of referrers"),
-        attached(raw, Digest([0; 32]), "signature").map(drop),
-        cosign::layers(raw, "cosign signatures").map(drop),
-        statement::layers(raw, "statement of freshness").map(drop),
-    ]
 }
 
 #[cfg(test)]

@@ -15,9 +15,9 @@ use bytes::Bytes;
 
 use super::artifact::{
     Document, Index, Listed, SIGNATURE_BYTES, attached, check_digest, check_size, choose, index_signed_alone,
-    malformed_signature, may_be_signature,
+    may_be_signature,
 };
-use super::{Body, Offer, Source, cosign, statement};
+use super::{Body, Offer, Source, artifact, cosign, statement};
 use crate::digest::Digest;
 use crate::error::{Error, Exit, Result};
 use crate::freshness::{self, Published};
@@ -198,18 +198,7 @@ impl BundleSource {
             listed.add(&self.document(list, &what)?.raw, &what)?;
             entries.extend(listed.signatures);
         }
-        let mut signatures: Vec<Signature> = vec![];
-        for entry in &entries {
-            match self.signature(entry, subject) {
-                Ok(more) => signatures.extend(more),
-                Err(e) if e.exit == Exit::Data || e.reason == "not-found" => log::debug!("signature left out: {e}"),
-                Err(e) => return Err(e),
-            }
-        }
-        if signatures.len() > limits::SIGNATURES {
-            return Err(limits::exceeded(format_args!("signatures of {subject}"), limits::SIGNATURES));
-        }
-        Ok(signatures)
+        artifact::signatures(subject, &entries, |entry| self.signature(entry, subject))
     }
 
     fn signature(&self, entry: &Descriptor, subject: Digest) -> Result<Vec<Signature>> {
@@ -217,8 +206,7 @@ impl BundleSource {
         let layers = attached(&self.document(entry, &what)?.raw, subject, &what)?;
         let read = |(digest, key_id)| {
             let bytes = self.blob(digest, SIGNATURE_BYTES, &what)?;
-            let bytes = bytes.try_into().map_err(|_| malformed_signature(&what, "it has not 64 bytes"))?;
-            Ok(Signature { key_id, bytes, payload: None })
+            artifact::signature(bytes, key_id, &what)
         };
         layers.into_iter().map(read).collect()
     }
@@ -270,8 +258,7 @@ impl Source for BundleSource {
         let (statement, signatures) = statement::layers(&self.document(entry, what)?.raw, what)?;
         let one = |(digest, key_id)| {
             let bytes = self.blob(digest, SIGNATURE_BYTES, what)?;
-            let bytes = bytes.try_into().map_err(|_| malformed_signature(what, "it has not 64 bytes"))?;
-            Ok(Signature { key_id, bytes, payload: None })
+            artifact::signature(bytes, key_id, what)
         };
         let signatures = signatures.into_iter().map(one).collect::<Result<_>>()?;
         Ok(Some(Published { statement: self.blob(statement, limits::FRESHNESS_BYTES, what)?, signatures }))

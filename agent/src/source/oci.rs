@@ -7,9 +7,8 @@ use reqwest::Url;
 
 use super::artifact::{
     Document, Listed, SIGNATURE_BYTES, attached, check_digest, check_size, choose, index_signed_alone,
-    malformed_signature,
 };
-use super::{Body, Offer, Source, cosign, reference, statement};
+use super::{Body, Offer, Source, artifact, cosign, reference, statement};
 use crate::digest::Digest;
 use crate::error::{Error, Exit, Result};
 use crate::fetch::{self, Answer, BlobBody, Client, Deadline, FetchOptions};
@@ -130,26 +129,14 @@ impl OciSource {
         Ok(answer)
     }
 
-    /// All signatures published for a manifest. A bad one among them is left out: whoever can add to a registry must not
-    /// be able to stop an update by adding nonsense.
+    /// All signatures published for a manifest.
     fn signatures(&self, subject: Digest, deadline: Deadline) -> Result<Vec<Signature>> {
         let mut entries = self.referrers(subject, deadline)?;
         if entries.is_empty() {
             // No such interface here; or the registry got it after the signatures were pushed.
             entries = self.tagged_referrers(subject, deadline)?;
         }
-        let mut signatures = vec![];
-        for entry in entries {
-            match self.signature(&entry, subject, deadline) {
-                Ok(more) => signatures.extend(more),
-                Err(e) if e.exit == Exit::Data || e.reason == "not-found" => log::debug!("signature left out: {e}"),
-                Err(e) => return Err(e),
-            }
-        }
-        if signatures.len() > limits::SIGNATURES {
-            return Err(limits::exceeded(format_args!("signatures of {subject}"), limits::SIGNATURES));
-        }
-        Ok(signatures)
+        artifact::signatures(subject, &entries, |entry| self.signature(entry, subject, deadline))
     }
 
     /// Signatures by the referrers interface; none if the registry does not have it.
@@ -195,8 +182,7 @@ impl OciSource {
             let url = self.url("blobs", &digest.to_string());
             let raw = self.client.document(&url, "*/*", SIGNATURE_BYTES, &what, deadline)?.good(&what)?.body;
             check_digest(&raw, digest, &what)?;
-            let bytes = raw.try_into().map_err(|_| malformed_signature(&what, "it has not 64 bytes"))?;
-            signatures.push(Signature { key_id, bytes, payload: None });
+            signatures.push(artifact::signature(raw, key_id, &what)?);
         }
         Ok(signatures)
     }
@@ -280,8 +266,7 @@ impl Source for OciSource {
         };
         let one = |(digest, key_id)| {
             let bytes = fetch(digest, SIGNATURE_BYTES)?;
-            let bytes = bytes.try_into().map_err(|_| malformed_signature(&what, "it has not 64 bytes"))?;
-            Ok(Signature { key_id, bytes, payload: None })
+            artifact::signature(bytes, key_id, &what)
         };
         let signatures = signatures.into_iter().map(one).collect::<Result<_>>()?;
         Ok(Some(Published { statement: fetch(statement, limits::FRESHNESS_BYTES)?, signatures }))

@@ -1,10 +1,10 @@
 //! A statement of freshness as a registry keeps it: one manifest, a layer with the statement, a layer for each signature.
 
-use super::artifact::SIGNATURE_BYTES;
+use super::artifact::{SIGNATURE_BYTES, key_id};
 use crate::digest::Digest;
 use crate::error::{Error, Exit, Result};
 use crate::freshness::STATEMENT_TYPE;
-use crate::release::{self, Manifest, SIGNATURE_TYPE};
+use crate::release::{Manifest, SIGNATURE_TYPE};
 use crate::{json, limits};
 
 /// Where a statement is, and where its signatures are, each with the key that it names.
@@ -30,9 +30,7 @@ pub(crate) fn layers(raw: &[u8], what: &str) -> Result<Layers> {
         if layer.size != SIGNATURE_BYTES {
             return Err(malformed("a signature has not 64 bytes"));
         }
-        let id = layer.annotations.get(release::KEY_ID);
-        let id = id.filter(|id| id.len() == 16 && id.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')));
-        signatures.push((layer.digest.parse()?, id.cloned()));
+        signatures.push((layer.digest.parse()?, key_id(&layer.annotations)));
     }
     Ok((statement.digest.parse()?, signatures))
 }
