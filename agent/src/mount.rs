@@ -28,9 +28,9 @@ pub fn is_damage(errno: Option<i32>) -> bool {
     matches!(errno, Some(libc::EINVAL | libc::EUCLEAN | libc::EBADMSG))
 }
 
-/// How often a busy filesystem is asked to unmount, and the pause in between: one second in all.
-const UNMOUNT_TRIES: u32 = 20;
-const UNMOUNT_PAUSE: Duration = Duration::from_millis(50);
+/// How often a busy device is asked for again, and the pause in between: one second in all.
+const BUSY_TRIES: u32 = 20;
+const BUSY_PAUSE: Duration = Duration::from_millis(50);
 
 /// A filesystem type, as the kernel names it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,11 +84,13 @@ impl Mounted {
     fn new(device: &Path, filesystem: Filesystem, flags: MountFlags, options: &str) -> Result<Self> {
         enter_private_namespace()?;
         let target = mount_point(device)?;
-        let mount = Mount::builder()
-            .fstype(filesystem.name())
-            .flags(flags | MountFlags::NODEV | MountFlags::NOSUID | MountFlags::NOEXEC)
-            .data(options)
-            .mount(device, &target);
+        let mount = patiently(|| {
+            Mount::builder()
+                .fstype(filesystem.name())
+                .flags(flags | MountFlags::NODEV | MountFlags::NOSUID | MountFlags::NOEXEC)
+                .data(options)
+                .mount(device, &target)
+        });
         match mount {
             Ok(mount) => Ok(Self { mount: Some(mount), device: device.to_owned(), target }),
             Err(e) => {
@@ -113,16 +115,10 @@ impl Mounted {
 
     fn end(&mut self) -> Result<()> {
         let Some(mount) = self.mount.take() else { return Ok(()) };
-        let mut tries = 0;
-        // A process that was just forked holds every open file of ours until it calls exec.
-        while let Err(e) = mount.unmount(UnmountFlags::empty()) {
-            tries += 1;
-            if e.raw_os_error() != Some(libc::EBUSY) || tries == UNMOUNT_TRIES {
-                let what = format!("cannot unmount {}: {e}", self.device.display());
-                return Err(Error::new(Exit::CannotWrite, "cannot-unmount", what).remedy(remedy(&e)));
-            }
-            std::thread::sleep(UNMOUNT_PAUSE);
-        }
+        patiently(|| mount.unmount(UnmountFlags::empty())).map_err(|e| {
+            let what = format!("cannot unmount {}: {e}", self.device.display());
+            Error::new(Exit::CannotWrite, "cannot-unmount", what).remedy(remedy(&e))
+        })?;
         let _ = fs::remove_dir(&self.target); // an empty folder in /run is no reason to fail
         Ok(())
     }
@@ -134,6 +130,18 @@ impl Drop for Mounted {
             log::warn!("{e}");
         }
     }
+}
+
+/// Does what a device may be too busy for, again for a moment: a process that was just forked holds every open file of ours
+/// until it calls exec, and `status` or `metrics` of another process have a slot mounted while they look at it.
+fn patiently<T>(mut act: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    for _ in 1..BUSY_TRIES {
+        match act() {
+            Err(e) if e.raw_os_error() == Some(libc::EBUSY) => std::thread::sleep(BUSY_PAUSE),
+            done => return done,
+        }
+    }
+    act()
 }
 
 fn remedy(e: &io::Error) -> &'static str {
@@ -157,7 +165,7 @@ pub fn claim(device: &Path, writable: bool) -> Result<()> {
         }
         sys::flush_buffers(&file)
     };
-    claimed().map_err(|e| {
+    patiently(claimed).map_err(|e| {
         let (reason, what) = match e.raw_os_error() {
             Some(libc::EBUSY) => ("device-busy", "is mounted elsewhere or in use: what is on it cannot be told".into()),
             Some(libc::EROFS) => ("read-only", "is write-protected".into()),

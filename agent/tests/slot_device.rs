@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::channel;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use kubesolo_update::device::{System, filesystem_label};
 use kubesolo_update::error::Exit;
@@ -210,6 +211,33 @@ fn a_device_that_gets_mounted_during_the_write_does_not_count_as_filled() {
     let error = writer.finish(&manifest).unwrap_err();
     assert_eq!((error.exit, error.reason), (Exit::CannotWrite, "device-busy"), "{error}");
     drop(elsewhere);
+}
+
+/// As `status` and `metrics` do, which need no lock.
+#[test]
+fn who_looks_at_a_slot_for_a_moment_costs_no_update() {
+    let _alone = alone();
+    let Some(disk) = Disk::new(32, &[]) else { return };
+    let (images, manifest) = (images(), images().manifest("2.0.0"));
+    let looks = || {
+        let elsewhere = MountedElsewhere::new(&disk.device, "ro,noload");
+        std::thread::spawn(move || {
+            std::thread::sleep(Duration::from_millis(300));
+            drop(elsewhere);
+        })
+    };
+    let look = looks();
+    disk.slot.check_room(images.need()).unwrap();
+    look.join().unwrap();
+    let look = looks();
+    let mut writer = disk.slot.writer().unwrap();
+    look.join().unwrap();
+    writer.part(Part::Kernel, &manifest.kernel, &mut Pieces::of(&images.kernel), &mut ()).unwrap();
+    writer.part(Part::Initramfs, &manifest.initramfs, &mut Pieces::of(&images.initramfs), &mut ()).unwrap();
+    writer.finish(&manifest).unwrap();
+    let look = looks();
+    assert_eq!(disk.slot.verify().unwrap(), manifest);
+    look.join().unwrap();
 }
 
 #[test]
