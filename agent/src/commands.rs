@@ -1,17 +1,18 @@
 //! From the command line to an exit code: opens what a command needs, runs it, prints what it found.
 
 use std::fmt::Write as _;
-use std::io::{self, Write as _};
 use std::process::ExitCode;
 
 use chrono::Utc;
 use clap::Parser;
 use serde::Serialize;
 use serde_json::json;
+use simple_logger::SimpleLogger;
 
 use crate::boot::{Boot, Known};
 use crate::cli::{Cli, Command};
 use crate::config::{Auto, Config};
+use crate::console::{self, say};
 use crate::error::{Context as _, Error, Exit, Result};
 use crate::health;
 use crate::memory::Memory;
@@ -36,7 +37,7 @@ pub fn main() -> ExitCode {
             return ExitCode::from(if error.use_stderr() { Exit::Usage.code() } else { 0 });
         }
     };
-    log_to_stderr(&cli);
+    console::log_to_stderr(levels(&cli));
     match run(&cli) {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
@@ -60,20 +61,10 @@ fn tell(error: &Error) {
     if !error.remedy.is_empty() {
         let _ = writeln!(words, "  {}", text::printable(&error.remedy));
     }
-    let _ = io::stderr().write_all(words.as_bytes());
+    console::tell(&words);
 }
 
-/// To standard output. A reader that went away (`| head`) has what it wanted.
-fn say(text: &str) {
-    let mut out = io::stdout().lock();
-    if let Err(error) = out.write_all(text.as_bytes()).and_then(|()| out.flush())
-        && error.kind() != io::ErrorKind::BrokenPipe
-    {
-        log::error!("cannot write to standard output: {error}");
-    }
-}
-
-fn log_to_stderr(cli: &Cli) {
+fn levels(cli: &Cli) -> SimpleLogger {
     use log::LevelFilter::{Debug, Error, Info, Warn};
     let ours = match (cli.quiet, cli.verbose) {
         (true, _) => Error,
@@ -82,8 +73,8 @@ fn log_to_stderr(cli: &Cli) {
         _ => Debug,
     };
     let others = if cli.verbose > 2 { Debug } else { Warn.min(ours) };
-    let logger = simple_logger::SimpleLogger::new().with_level(others);
-    let _ = logger.with_module_level("kubesolo_update", ours).with_module_level("bootenv", ours).init();
+    let logger = SimpleLogger::new().with_level(others);
+    logger.with_module_level("kubesolo_update", ours).with_module_level("bootenv", ours)
 }
 
 fn run(cli: &Cli) -> Result<u8> {

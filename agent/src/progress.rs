@@ -5,6 +5,8 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
 
+use crate::console;
+
 /// How often a plain line is printed where there is no terminal.
 const EVERY: Duration = Duration::from_secs(5);
 
@@ -50,7 +52,7 @@ impl Progress for Shown {
         } else if self.last.elapsed() >= EVERY {
             self.last = Instant::now();
             let percent = self.done.saturating_mul(100).checked_div(self.total).unwrap_or(100);
-            eprintln!("{}: {percent} % of {} done", self.what, size(self.total));
+            console::tell(&format!("{}: {percent} % of {} done\n", self.what, size(self.total)));
         }
     }
 }

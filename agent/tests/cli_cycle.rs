@@ -46,6 +46,21 @@ fn closed_window() -> String {
     format!("{:02}:00-{:02}:00", (hour + 3) % 24, (hour + 4) % 24)
 }
 
+/// A console that hung up, a journal that was restarted.
+#[test]
+fn a_trial_is_committed_though_nobody_reads_what_is_said() {
+    let (registry, device) = (Registry::start(), Device::new());
+    publish(&registry, "2.0.0", 2);
+    device.from(&registry, &["apply", "--activate"]).code(0);
+    device.power_on();
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let arguments = device.local(&["-vv", "healthcheck", "--data-dir", "data", "--health-dir", "health.d"]);
+    let mut unheard = device.command(&arguments);
+    let status = unheard.stdout(writer.try_clone().unwrap()).stderr(writer).status().unwrap();
+    assert_eq!((status.code(), device.phase().as_str()), (Some(0), "success"));
+}
+
 #[test]
 fn an_ordinary_user_updates_folders_twice_and_gets_rid_of_a_bad_release() {
     let (registry, device) = (Registry::start(), Device::of_ordinary_user());

@@ -1,30 +1,30 @@
 //! `kubesolo-cloudinit`: the settings of the update agent from NoCloud user-data.
 
-use std::io::Write as _;
 use std::process::ExitCode;
 
 use kubesolo_cloudinit::run::{Done, Options, USAGE, run};
+use kubesolo_update::console;
 use kubesolo_update::device::System;
 use kubesolo_update::error::{Error, Exit};
+use log::LevelFilter;
+use simple_logger::SimpleLogger;
 
 fn main() -> ExitCode {
-    let logger = simple_logger::SimpleLogger::new().with_level(log::LevelFilter::Info);
-    let _ = logger.init();
+    console::log_to_stderr(SimpleLogger::new().with_level(LevelFilter::Info));
     let done = match asked(std::env::args_os().skip(1)) {
         Ok(Asked::Text(text)) => Ok(Done::Checked(text)),
         Ok(Asked::Run(options)) => run(&options, &System::default()),
         Err(error) => Err(error),
     };
     match done {
-        // A reader that went away has what it wanted.
-        Ok(Done::Checked(text)) => drop(std::io::stdout().write_all(text.as_bytes())),
+        Ok(Done::Checked(text)) => console::say(&text),
         Ok(_) => {}
         Err(error) => {
             let mut said = format!("kubesolo-cloudinit: {error}\n");
             if !error.remedy.is_empty() {
                 said += &format!("  {}\n", error.remedy);
             }
-            let _ = std::io::stderr().write_all(said.as_bytes());
+            console::tell(&said);
             return ExitCode::from(error.exit.code());
         }
     }

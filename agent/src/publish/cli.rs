@@ -8,6 +8,7 @@ use std::process::ExitCode;
 
 use clap::{ArgGroup, Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
 use log::LevelFilter;
+use simple_logger::SimpleLogger;
 
 use super::freshness::{Place, Terms};
 use super::key::{PrivateKey, PublicFormat};
@@ -17,7 +18,12 @@ use crate::config::{Conf, Config, Overrides};
 use crate::release::Architecture;
 use crate::rollout::Waves;
 use crate::trust::KeySet;
-use crate::{Error, Exit, Result, publish, release};
+use crate::{Error, Exit, Result, console, publish, release};
+
+/// A line to standard output.
+macro_rules! say {
+    ($($words:tt)*) => { console::say(&format!("{}\n", format_args!($($words)*))) };
+}
 
 const AFTER_HELP: &str = "\
 Examples:
@@ -429,8 +435,10 @@ pub fn command() -> clap::Command {
 #[must_use]
 pub fn main() -> ExitCode {
     if has_key(std::env::args_os()) {
-        eprintln!("kubesolo-release: a private key was given on the command line, where every process can read it");
-        eprintln!("Replace the key, and give the name of a file that holds the new one.");
+        console::tell(
+            "kubesolo-release: a private key was given on the command line, where every process can read it\n\
+             Replace the key, and give the name of a file that holds the new one.\n",
+        );
         return ExitCode::from(Exit::Usage.code());
     }
     let cli = match Cli::try_parse() {
@@ -447,10 +455,8 @@ pub fn main() -> ExitCode {
         _ => LevelFilter::Info,
     };
     // Only our own messages: the debug output of an HTTP library may hold tokens.
-    let _ = simple_logger::SimpleLogger::new()
-        .with_level(LevelFilter::Off)
-        .with_module_level("kubesolo_update", level)
-        .init();
+    let levels = SimpleLogger::new().with_level(LevelFilter::Off).with_module_level("kubesolo_update", level);
+    console::log_to_stderr(levels);
     let result = with_authorities(&cli.command).and_then(|()| match cli.command {
         Command::Keygen(args) => keygen(args),
         Command::Publish(args) => publish(*args),
@@ -466,10 +472,8 @@ pub fn main() -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => {
-            eprintln!("kubesolo-release: {e}");
-            if !e.remedy.is_empty() {
-                eprintln!("{}", e.remedy);
-            }
+            let remedy = if e.remedy.is_empty() { String::new() } else { format!("{}\n", e.remedy) };
+            console::tell(&format!("kubesolo-release: {e}\n{remedy}"));
             ExitCode::from(e.exit.code())
         }
     }
@@ -505,9 +509,9 @@ fn keygen(args: Keygen) -> Result<()> {
     };
     let key = PrivateKey::generate()?;
     key.save(&private, &public, format)?;
-    println!("key id       {}", key.id());
-    println!("private key  {} (keep it off devices and out of backups that others can read)", private.display());
-    println!("public key   {} (goes onto devices: pubkey= in update.conf)", public.display());
+    say!("key id       {}", key.id());
+    say!("private key  {} (keep it off devices and out of backups that others can read)", private.display());
+    say!("public key   {} (goes onto devices: pubkey= in update.conf)", public.display());
     Ok(())
 }
 
@@ -539,7 +543,7 @@ fn publish(args: Publish) -> Result<()> {
     if let Some(folder) = &args.http {
         let options = http::Options { url: args.url, unchecked_kernel };
         for (architecture, digest) in http::publish(folder, &metadata, &images, &keys, &options)? {
-            println!("{architecture}      {digest} {}/{architecture}/latest.json", folder.display());
+            say!("{architecture}      {digest} {}/{architecture}/latest.json", folder.display());
         }
         return Ok(());
     }
@@ -548,17 +552,17 @@ fn publish(args: Publish) -> Result<()> {
     };
     let options = Options { access: args.network.into(), unchecked_kernel, also_tags: args.also_tag };
     let published = publish::release(&reference, &metadata, &images, &keys, &options)?;
-    println!("published  {}", published.reference);
-    println!("index      {}", published.index);
+    say!("published  {}", published.reference);
+    say!("index      {}", published.index);
     for (architecture, digest) in &published.manifests {
-        println!("{architecture}      {digest}");
+        say!("{architecture}      {digest}");
     }
     Ok(())
 }
 
 fn sign(args: Sign) -> Result<()> {
     for (architecture, digest) in publish::sign::sign(&args.reference, &keys(&args.key)?, &args.network.into())? {
-        println!("signed {architecture} {digest}");
+        say!("signed {architecture} {digest}");
     }
     Ok(())
 }
@@ -574,9 +578,9 @@ fn payload(args: Payload) -> Result<()> {
         _ => return Err(no_place()),
     };
     for publish::sign::Payload { release, digest, file } in payloads {
-        println!("{}      {digest} {}", release.architecture, file.display());
+        say!("{}      {digest} {}", release.architecture, file.display());
         for (name, image) in [("kernel", release.kernel), ("initramfs", release.initramfs)] {
-            println!("  {name:<9} {}", image.digest);
+            say!("  {name:<9} {}", image.digest);
         }
     }
     Ok(())
@@ -592,7 +596,7 @@ fn attach(args: Attach) -> Result<()> {
         _ => return Err(no_place()),
     };
     for (architecture, digest, id) in attached {
-        println!("signed {architecture} {digest} by {id}");
+        say!("signed {architecture} {digest} by {id}");
     }
     Ok(())
 }
@@ -623,18 +627,18 @@ fn verify(args: Verify) -> Result<()> {
     };
     let config = Config::resolve(&conf, &over)?;
     for release in publish::verify::verify(&config, args.architecture, !args.metadata_only, chrono::Utc::now())? {
-        println!("{}", release.architecture);
-        println!("  digest     {}", release.digest);
-        println!("  version    {}", release.version);
+        say!("{}", release.architecture);
+        say!("  digest     {}", release.digest);
+        say!("  version    {}", release.version);
         for key in release.keys {
-            println!("  signed by  {key}");
+            say!("  signed by  {key}");
         }
         if let Some(freshness) = release.freshness {
-            println!("  freshness  {freshness}");
+            say!("  freshness  {freshness}");
         }
         match release.bytes {
-            Some(bytes) => println!("  images     {bytes} bytes, as signed"),
-            None => println!("  images     not fetched"),
+            Some(bytes) => say!("  images     {bytes} bytes, as signed"),
+            None => say!("  images     not fetched"),
         }
     }
     Ok(())
@@ -659,14 +663,14 @@ fn freshness(args: Freshness) -> Result<()> {
             (statement, keys.iter().map(PrivateKey::id).collect())
         }
     };
-    println!("channel    {}", crate::text::shown(&statement.channel));
-    println!("serial     {}", statement.serial);
-    println!("not after  {}", statement.not_after.to_rfc3339_opts(chrono::SecondsFormat::Secs, true));
+    say!("channel    {}", crate::text::shown(&statement.channel));
+    say!("serial     {}", statement.serial);
+    say!("not after  {}", statement.not_after.to_rfc3339_opts(chrono::SecondsFormat::Secs, true));
     for (architecture, digest) in &statement.digests {
-        println!("{architecture}      {digest}");
+        say!("{architecture}      {digest}");
     }
     for id in by {
-        println!("signed by  {id}");
+        say!("signed by  {id}");
     }
     Ok(())
 }
@@ -675,9 +679,9 @@ fn inspect(args: Inspect) -> Result<()> {
     let keys = args.pubkey.as_deref().map(KeySet::load).transpose()?;
     let found = publish::inspect::inspect(&args.reference, keys.as_ref(), &args.network.into())?;
     if args.json {
-        println!("{}", found.json()?);
+        say!("{}", found.json()?);
     } else {
-        print!("{found}");
+        console::say(&found.to_string());
     }
     found.trusted()
 }
@@ -686,7 +690,7 @@ fn tag(args: Tag) -> Result<()> {
     let keys = KeySet::load(&args.pubkey)?.needing(args.threshold.max(1), &BTreeSet::new())?;
     let digest = publish::retag(&args.reference, &args.tag, &keys, &args.network.into())?;
     for tag in &args.tag {
-        println!("{tag} is {digest}");
+        say!("{tag} is {digest}");
     }
     Ok(())
 }
@@ -694,7 +698,7 @@ fn tag(args: Tag) -> Result<()> {
 fn bundle(args: Bundle) -> Result<()> {
     let bundled = publish::bundle::bundle(&args.reference, &args.file, args.architecture, &args.network.into())?;
     for (architecture, digest) in bundled {
-        println!("{architecture}      {digest} {}", args.file.display());
+        say!("{architecture}      {digest} {}", args.file.display());
     }
     Ok(())
 }

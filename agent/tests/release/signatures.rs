@@ -143,6 +143,11 @@ fn keys_are_never_overwritten_and_the_private_one_is_private() {
     assert_eq!(KeySet::load(&keys.join("public.pem")).unwrap().ids().next().unwrap().to_string(), id);
 
     assert_eq!(run(&["keygen", path(&keys)], &[]).status.code(), Some(73));
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let mut unheard = Command::new(env!("CARGO_BIN_EXE_kubesolo-release"));
+    let unheard = unheard.args(["keygen", path(&folder.path().join("unheard"))]).stdout(writer).status().unwrap();
+    assert_eq!(unheard.code(), Some(0), "whoever does not want to read it still has the keys");
     assert_eq!(std::fs::read(&private).unwrap(), before);
     // The public half is in the way: no new private key may be left lying about.
     let lone = folder.path().join("lone.pem");
