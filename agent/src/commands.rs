@@ -160,7 +160,7 @@ fn run(cli: &Cli) -> Result<u8> {
             let mut memory = Memory::lock(&cli.state)?;
             let mut boot = find()?;
             trial::seen(&boot, &mut memory, now)?;
-            let checks = health::run(&config.data_dir, &config.health_dir, config.health_timeout);
+            let checks = health::run(&config);
             let judged = trial::judge(&config, &mut boot, &mut memory, &checks, now)?;
             let report = json!({"healthy": judged.healthy, "outcome": judged.verdict, "message": judged.message, "checks": checks});
             print(cli, &report, || show_health(&judged, &checks));

@@ -4,6 +4,8 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
+use reqwest::Url;
+
 use crate::error::{Error, Exit, Result};
 use crate::window::Window;
 use crate::{files, limits, text};
@@ -221,7 +223,7 @@ pub struct Config {
     pub slot_b: Option<String>,
     /// `bootenv=`; `None` means `grub/grubenv` on the partition with the label `KSOLOEFI`.
     pub bootenv: Option<BootEnv>,
-    /// `healthcheck_url=`: must answer 200 on a healthy device.
+    /// `healthcheck_url=`: must answer 200 within 10 s on a healthy device; an http(s) URL.
     pub healthcheck_url: Option<String>,
     /// `auto_rollback_after=`: consecutive failed health runs within one boot; 0 is off.
     pub auto_rollback_after: u32,
@@ -292,7 +294,7 @@ impl Config {
                 Some(place) => Some(place.clone()),
                 None => conf.value("bootenv")?,
             },
-            healthcheck_url: word(&None, "healthcheck_url"),
+            healthcheck_url: conf.value::<HttpUrl>("healthcheck_url")?.map(|url| url.0),
             auto_rollback_after: match over.auto_rollback_after {
                 Some(runs) => runs,
                 None => conf.value("auto_rollback_after")?.unwrap_or(DEFAULT_AUTO_ROLLBACK_AFTER),
@@ -518,6 +520,18 @@ impl FromStr for Switch {
             "no" | "false" | "0" => Ok(Self(false)),
             _ => Err("it is neither yes nor no"),
         }
+    }
+}
+
+/// As it is written, and known to be one.
+struct HttpUrl(String);
+
+impl FromStr for HttpUrl {
+    type Err = &'static str;
+
+    fn from_str(value: &str) -> Result<Self, &'static str> {
+        let url = Url::parse(value).ok().filter(|url| matches!(url.scheme(), "http" | "https"));
+        url.map(|_| Self(value.to_owned())).ok_or("it is no http(s) URL")
     }
 }
 

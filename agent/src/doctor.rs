@@ -208,9 +208,10 @@ fn window(all: &mut Findings, config: &Config) {
 
 fn health(all: &mut Findings, config: &Config) {
     let name = "health checks";
+    let url = config.healthcheck_url.is_some().then(|| "healthcheck_url".to_owned());
     match programs::executables(&config.health_dir) {
         Err(why) => all.add(name, Verdict::Fail, why),
-        Ok(files) if files.is_empty() => {
+        Ok(files) if files.is_empty() && url.is_none() => {
             let folder = config.health_dir.display();
             all.add(
                 name,
@@ -219,7 +220,7 @@ fn health(all: &mut Findings, config: &Config) {
             );
         }
         Ok(files) => {
-            let names: Vec<_> = files.iter().map(|file| programs::name(file)).collect();
+            let names: Vec<_> = url.into_iter().chain(files.iter().map(|file| programs::name(file))).collect();
             all.add(name, Verdict::Ok, names.join(", "));
         }
     }

@@ -1,22 +1,26 @@
-//! Is this boot healthy? The data partition takes a write, and every executable in `health.d` ends with 0.
+//! Is this boot healthy? The data partition takes a write, `healthcheck_url` answers, and every executable in `health.d` ends
+//! with 0.
 
 use std::fs::{self, OpenOptions};
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
-use crate::programs;
+use crate::config::Config;
+use crate::{fetch, programs};
 
+/// The longest that `healthcheck_url` is waited for: it is on this device, or near.
+const URL_TIME: Duration = Duration::from_secs(10);
 /// Bytes written, synced and read back on the data partition, as KubeSolo OS's agent does.
 const PROBE: usize = 1024;
 
 /// One check and its verdict.
 #[derive(Clone, Debug, Serialize)]
 pub struct Check {
-    /// `data`, or the file's name in `health.d`.
+    /// `data`, `healthcheck_url`, or the file's name in `health.d`.
     pub name: String,
     /// Whether it passed.
     pub passed: bool,
@@ -25,14 +29,23 @@ pub struct Check {
     pub message: String,
 }
 
-/// Runs all checks; none is left out after a failure, so that one run shows everything that is wrong.
+/// Runs all checks; none is left out after a failure, so that one run shows everything that is wrong. But `health_timeout` is
+/// for all of them together, since the deadline of a trial is.
 #[must_use]
-pub fn run(data: &Path, checks: &Path, budget: Duration) -> Vec<Check> {
-    let mut all = vec![verdict("data", data_partition(data))];
-    match programs::executables(checks) {
-        Ok(files) => {
-            all.extend(files.iter().map(|file| verdict(&programs::name(file), executable(file, budget))));
-        }
+pub fn run(config: &Config) -> Vec<Check> {
+    let end = Instant::now() + config.health_timeout;
+    let left = || end.saturating_duration_since(Instant::now());
+    let mut all = vec![verdict("data", data_partition(&config.data_dir))];
+    if let Some(url) = &config.healthcheck_url {
+        let answered = fetch::answers(url, config.registry_ca.as_deref(), left().min(URL_TIME));
+        all.push(verdict("healthcheck_url", answered.map_err(|error| error.message)));
+    }
+    match programs::executables(&config.health_dir) {
+        Ok(files) => all.extend(
+            files
+                .iter()
+                .map(|file| verdict(&programs::name(file), executable(file, left(), config.health_timeout.as_secs()))),
+        ),
         Err(why) => all.push(verdict("health.d", Err(why))),
     }
     all
@@ -61,21 +74,27 @@ fn data_partition(folder: &Path) -> Result<(), String> {
     }
 }
 
-fn executable(file: &Path, budget: Duration) -> Result<(), String> {
-    let ended = programs::run(file, budget, [("", ""); 0])?;
+fn executable(file: &Path, left: Duration, budget: u64) -> Result<(), String> {
+    if left.is_zero() {
+        return Err(format!("not started: no time is left of the {budget} s that all checks have"));
+    }
+    let ended = programs::run(file, left, [("", ""); 0])?;
     let said = if ended.said.is_empty() { String::new() } else { format!(": {}", ended.said) };
     match ended.status {
         Some(status) if status.success() => Ok(()),
         Some(status) => Err(format!("{status}{said}")),
-        None => Err(format!("not done after {} s{said}", budget.as_secs())),
+        None => Err(format!("not done within the {budget} s that all checks have{said}")),
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::io::Read;
+    use std::net::TcpListener;
     use std::os::unix::fs::PermissionsExt;
 
     use super::*;
+    use crate::config::{Conf, Overrides};
 
     fn check(folder: &Path, name: &str, script: &str) {
         let file = folder.join(name);
@@ -83,9 +102,17 @@ mod tests {
         fs::set_permissions(&file, fs::Permissions::from_mode(0o755)).unwrap();
     }
 
-    fn verdicts(folder: &Path) -> Vec<(String, bool, String)> {
-        let all = run(folder, folder, Duration::from_millis(500));
+    fn config(folder: &Path, budget: Duration) -> Config {
+        let defaults = Config::resolve(&Conf::default(), &Overrides::default()).unwrap();
+        Config { data_dir: folder.into(), health_dir: folder.into(), health_timeout: budget, ..defaults }
+    }
+
+    fn told(all: Vec<Check>) -> Vec<(String, bool, String)> {
         all.into_iter().map(|c| (c.name, c.passed, c.message)).collect()
+    }
+
+    fn verdicts(folder: &Path) -> Vec<(String, bool, String)> {
+        told(run(&config(folder, Duration::from_millis(500))))
     }
 
     #[test]
@@ -105,14 +132,61 @@ mod tests {
     fn a_check_that_hangs_is_ended_with_its_children() {
         let folder = tempfile::tempdir().unwrap();
         check(folder.path(), "hang", "sleep 600 & echo waiting; sleep 600");
-        assert_eq!(verdicts(folder.path())[1].2, "not done after 0 s: waiting");
+        assert_eq!(verdicts(folder.path())[1].2, "not done within the 0 s that all checks have: waiting");
+    }
+
+    #[test]
+    fn all_checks_together_have_one_time() {
+        let folder = tempfile::tempdir().unwrap();
+        for name in ["10-hang", "20-hang", "30-hang"] {
+            check(folder.path(), name, "sleep 600");
+        }
+        let begin = Instant::now();
+        let all = verdicts(folder.path());
+        assert!(begin.elapsed() < Duration::from_millis(950), "{:?}", begin.elapsed());
+        assert!(all[1].2.starts_with("not done within"), "{all:?}");
+        assert!(all[2..].iter().all(|(_, passed, why)| !passed && why.starts_with("not started")), "{all:?}");
+    }
+
+    #[test]
+    fn a_healthy_device_answers_200_at_its_url_and_nothing_else_will_do() {
+        let folder = tempfile::tempdir().unwrap();
+        let server = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = server.local_addr().unwrap();
+        let url = Some(format!("http://{address}/healthz?token=secret"));
+        let url_check = |budget| {
+            let config = Config { healthcheck_url: url.clone(), ..config(folder.path(), budget) };
+            told(run(&config)).swap_remove(1)
+        };
+        let answering = std::thread::spawn(move || {
+            // A large page is as good as a small one.
+            let page = "x".repeat(100_000);
+            for answer in ["404 Not Found", "204 No Content", "200 OK"] {
+                let (mut client, _) = server.accept().unwrap();
+                let _ = client.read(&mut [0; 4096]);
+                let body = if answer.starts_with("204") { "" } else { &page };
+                let _ = write!(client, "HTTP/1.1 {answer}\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+            }
+            server
+        });
+        for code in ["404", "204"] {
+            let (name, passed, message) = url_check(Duration::from_secs(20));
+            assert!(name == "healthcheck_url" && !passed && message.contains(code), "{message}");
+            assert!(!message.contains("secret"), "{message}");
+        }
+        assert!(url_check(Duration::from_secs(20)).1);
+        // Nobody accepts any more; then nobody listens.
+        let server = answering.join().unwrap();
+        assert!(url_check(Duration::from_millis(300)).2.contains("not done after"));
+        drop(server);
+        assert!(url_check(Duration::from_secs(20)).2.contains("refused"));
     }
 
     #[test]
     fn a_check_that_prints_without_end_is_heard_only_at_its_beginning() {
         let folder = tempfile::tempdir().unwrap();
         check(folder.path(), "chatty", "yes 0123456789 | head -c 1000000; exit 4");
-        let message = &run(folder.path(), folder.path(), Duration::from_secs(30))[1].message;
+        let message = &run(&config(folder.path(), Duration::from_secs(30)))[1].message;
         assert!(message.starts_with("exit status: 4: 0123456789\\n0123") && message.len() < 600, "{message}");
     }
 
@@ -120,7 +194,7 @@ mod tests {
     fn what_a_check_leaves_behind_does_not_hold_it_up() {
         let folder = tempfile::tempdir().unwrap();
         check(folder.path(), "daemon", "setsid sleep 3 & exit 0");
-        let begin = std::time::Instant::now();
+        let begin = Instant::now();
         assert!(verdicts(folder.path())[1].1);
         assert!(begin.elapsed() < Duration::from_secs(2));
     }
@@ -128,7 +202,8 @@ mod tests {
     #[test]
     fn a_data_folder_that_is_not_there_is_unhealthy() {
         let folder = tempfile::tempdir().unwrap();
-        let all = run(&folder.path().join("gone"), folder.path(), Duration::from_secs(1));
+        let data_dir = folder.path().join("gone");
+        let all = run(&Config { data_dir, ..config(folder.path(), Duration::from_secs(1)) });
         assert!(!all[0].passed && all[0].message.contains("gone"));
     }
 }

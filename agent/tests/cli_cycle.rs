@@ -62,6 +62,20 @@ fn a_trial_is_committed_though_nobody_reads_what_is_said() {
 }
 
 #[test]
+fn a_release_that_does_not_answer_at_its_url_is_not_committed() {
+    let (registry, device) = (Registry::start(), Device::new());
+    publish(&registry, "2.0.0", 2);
+    device.from(&registry, &["apply", "--activate"]).code(0);
+    device.power_on();
+    // Nobody listens on the first; the registry answers on the second.
+    device.write("conf", b"healthcheck_url=http://127.0.0.1:1/healthz\n");
+    device.here(&["healthcheck"]).code(1).says(&["failed: healthcheck_url: cannot fetch http://127.0.0.1:1/healthz"]);
+    assert!(!device.env().success);
+    device.write("conf", format!("healthcheck_url=http://{}/v2/\n", registry.address).as_bytes());
+    device.here(&["healthcheck"]).code(0).says(&["passed: healthcheck_url", "slot B is committed"]);
+}
+
+#[test]
 fn an_ordinary_user_updates_folders_twice_and_gets_rid_of_a_bad_release() {
     let (registry, device) = (Registry::start(), Device::of_ordinary_user());
     let factory = device.tree("A");

@@ -173,6 +173,8 @@ fn wrong_values_are_told_with_file_line_and_key() {
         ("maintenance_window=2-4", "maintenance_window"),
         ("auto_rollback_after=-1", "auto_rollback_after"),
         ("health_timeout=5m", "health_timeout"),
+        ("healthcheck_url=127.0.0.1:8080/healthz", "healthcheck_url"),
+        ("healthcheck_url=ftp://a.example/", "healthcheck_url"),
         ("allow_unsigned=maybe", "allow_unsigned"),
         ("legacy_file_signatures=on", "legacy_file_signatures"),
         ("plain_http=http://a.example", "plain_http"),

@@ -131,6 +131,17 @@ impl Client {
         })
     }
 
+    /// Whether there is an answer with status 200; its body does not matter.
+    pub(super) fn answers(&self, url: &Url, what: &str, deadline: Deadline) -> Result<()> {
+        self.retried(what, deadline, async || {
+            let answer = self.answer(Method::GET, url, &HeaderMap::new(), what).await?;
+            match answer.status() {
+                StatusCode::OK => Ok(()),
+                status => Err(refusal(status, url, b"", what).into()),
+            }
+        })
+    }
+
     /// How many bytes a file has, by the server's word, without fetching it.
     pub(crate) fn size(&self, url: &Url, what: &str, deadline: Deadline) -> Result<u64> {
         self.retried(what, deadline, async || {
