@@ -119,10 +119,12 @@ fn run(cli: &Cli) -> Result<u8> {
         Command::Apply { lifted, dry_run, activate, reboot, .. } => {
             log_lifted(*lifted);
             let what = Apply { lifted: *lifted, dry_run: *dry_run, activate: *activate };
+            // Kept to the end: nobody changes anything between the activation and the restart.
+            let mut memory = if *dry_run { Memory::read(&cli.state)? } else { Memory::lock(&cli.state)? };
             let applied = if *dry_run {
-                update::apply(&config, &mut find()?, &mut Memory::read(&cli.state)?, what, now)?
+                update::apply(&config, &mut find()?, &mut memory, what, now)?
             } else {
-                recorded(&mut Memory::lock(&cli.state)?, Called::Attempt, |memory| {
+                recorded(&mut memory, Called::Attempt, |memory| {
                     update::apply(&config, &mut find_to_change(*reboot)?, memory, what, now)
                 })?
             };
@@ -148,7 +150,8 @@ fn run(cli: &Cli) -> Result<u8> {
         }
         Command::Activate { lifted, reboot } => {
             log_lifted(*lifted);
-            let applied = recorded(&mut Memory::lock(&cli.state)?, Called::Attempt, |memory| {
+            let mut memory = Memory::lock(&cli.state)?;
+            let applied = recorded(&mut memory, Called::Attempt, |memory| {
                 update::activate(&config, &mut find_to_change(*reboot)?, memory, *lifted, now)
             })?;
             print(cli, &applied, || show_applied(&applied));
