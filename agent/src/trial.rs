@@ -16,6 +16,7 @@ use crate::health::Check;
 use crate::memory::{self, Memory};
 use crate::slot::{Slot, SlotManifest};
 use crate::state::{self, Phase, Trial};
+use crate::text;
 use crate::trust::{self, Standing};
 
 /// Differs from boot to boot: failed runs count within one.
@@ -184,7 +185,8 @@ fn judge_trial(
             if limit == 0 { "the deadline ends the trial".into() } else { format!("run {limit} would revert it") };
         return Ok((Verdict::Waiting, format!("slot {slot} is on trial, failed run {failures}; {rest}")));
     }
-    revert(boot, memory, env, &format!("unhealthy: {}", bad.join(", ")), now)?;
+    // However many checks an image has, the file that remembers this is of bounded size.
+    revert(boot, memory, env, &format!("unhealthy: {}", text::shown(&bad.join(", "))), now)?;
     Ok((
         Verdict::Reverted,
         format!("slot {slot} is reverted after failed run {failures}; slot {} boots next", env.good),
@@ -319,7 +321,7 @@ pub fn rollback(config: &Config, boot: &mut Boot, memory: &mut Memory, now: Date
     }
     if let Ok(next) = env.cancel(booted) {
         let left = boot.slots.get(env.active).manifest()?;
-        leave(memory, left, "its activation was taken back by rollback")?;
+        leave(memory, left, "its activation was taken back by rollback", now)?;
         boot.env.store(&next)?;
         memory.state.trial = None;
         memory.enter(Phase::RolledBack, now)?;
@@ -340,7 +342,7 @@ pub fn rollback(config: &Config, boot: &mut Boot, memory: &mut Memory, now: Date
     let version = previous.version.clone();
     let left = boot.slots.get(booted).manifest()?;
     memory.state.turn_back(left.as_ref().map(|left| &left.version), &previous, now);
-    leave(memory, left, "it was left by rollback")?;
+    leave(memory, left, "it was left by rollback", now)?;
     memory.note(previous)?;
     boot.env.store(&next)?;
     memory.enter(Phase::Activated, now)?;
@@ -361,6 +363,6 @@ fn not_below(slot: &Slot, floor: u64) -> Result<()> {
         .remedy("Apply a later release instead: nothing lifts this rule."))
 }
 
-fn leave(memory: &mut Memory, content: Option<SlotManifest>, why: &str) -> Result<()> {
-    content.map_or(Ok(()), |content| memory.remember(memory::failure(&content, why, Utc::now())))
+fn leave(memory: &mut Memory, content: Option<SlotManifest>, why: &str, now: DateTime<Utc>) -> Result<()> {
+    content.map_or(Ok(()), |content| memory.remember(memory::failure(&content, why, now)))
 }
