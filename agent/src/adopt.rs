@@ -21,6 +21,7 @@ use crate::digest::Digest;
 use crate::env;
 use crate::error::{Context, Error, Exit, Result};
 use crate::mount::{self, Filesystem, Mounted};
+use crate::replace::folder_of;
 use crate::text;
 
 /// A larger `grub.cfg` is not one that is known here. In bytes.
@@ -243,8 +244,7 @@ impl Folder {
         match &config.bootenv {
             Some(Place::Grub(file)) => {
                 let name = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
-                let folder = file.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-                Ok(Self { place: FolderPlace::Path(folder.to_owned()), environment: name, shared: false })
+                Ok(Self { place: FolderPlace::Path(folder_of(file).to_owned()), environment: name, shared: false })
             }
             Some(Place::UBoot(_) | Place::Rpi(_)) => Err(Error::new(
                 Exit::Config,

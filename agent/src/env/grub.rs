@@ -3,16 +3,14 @@
 //! Every change goes through [`Grub::store`], which keeps the order of the two files: `ksenv2` never promises more
 //! than the main block, so it is lowered before and raised after.
 
-use std::fs::OpenOptions;
-use std::io::Write;
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use bootenv::grub::{Block, Error as BlockError};
 use bootenv::medium::{Error as MediumError, Medium};
 use bootenv::protocol::{Second, State, View};
 
 use crate::error::{Context, Error, Exit, Result};
+use crate::replace::{folder_of, replace};
 
 /// Name of the main block beside GRUB's other files.
 pub const MAIN: &str = "grub/grubenv";
@@ -36,7 +34,7 @@ impl Grub {
     /// # Errors
     /// 78 when the file is not there or cannot be read.
     pub fn file(path: &Path) -> Result<Self> {
-        let second = path.parent().unwrap_or(Path::new(".")).join(SECOND);
+        let second = folder_of(path).join(SECOND);
         Self::open(Medium::File(path.to_owned()), Some(Medium::File(second)))
     }
 
@@ -172,17 +170,5 @@ impl Grub {
 
 /// Makes a file of its final size that is complete or absent after a power cut.
 pub(crate) fn create(path: &Path, bytes: &[u8]) -> Result<()> {
-    let temporary = PathBuf::from(format!("{}.new", path.display()));
-    let _ = std::fs::remove_file(&temporary);
-    let created = || {
-        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o644).open(&temporary)?;
-        file.write_all(bytes)?;
-        file.sync_all()?;
-        std::fs::rename(&temporary, path)?;
-        let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        std::fs::File::open(folder)?.sync_all()
-    };
-    created().context(Exit::CannotWrite, "env-write", format_args!("create {}", path.display())).inspect_err(|_| {
-        let _ = std::fs::remove_file(&temporary); // the next run removes it first
-    })
+    replace(path, bytes).context(Exit::CannotWrite, "env-write", format_args!("create {}", path.display()))
 }
