@@ -199,6 +199,7 @@ pub const ALL: &[Scenario] = &[
     ),
     long("loader-foreign-env", Uefi, "a second kernel loaded by GRUB gets its own command line", loader::foreign_env),
     only(BARE, quick("stage-deadline", Bios, "a trial that nobody decides ends by the deadline", stage::deadline)),
+    only(BARE, long("stage-late", Bios, "a trial that takes its time to become healthy is not given up", stage::late)),
     only(
         BARE,
         quick("stage-no-data", Bios, "without its data partition a device stays up, with network", stage::no_data),

@@ -79,6 +79,15 @@ pub(super) fn deadline(run: &Run) -> Result<()> {
     expect_on(&mut machine)
 }
 
+/// What becomes healthy within the window is not given up before, whatever the agent does by itself.
+pub(super) fn late(run: &Run) -> Result<()> {
+    let bare = Bare::build(run, "cloud", true)?;
+    let mut machine = bare.boot(run, &[TRIAL, "verdict=late"])?;
+    machine.wait_for("kubesolo: healthy")?;
+    expect_on(&mut machine)?;
+    machine.power_cut()
+}
+
 /// Unhealthy boots of a committed slot: four restarts, then the device stays up. A healthy one begins anew.
 pub(super) fn unhealthy(run: &Run) -> Result<()> {
     let bare = Bare::build(run, "cloud", true)?;
