@@ -15,7 +15,7 @@ use crate::config::{Config, Origin};
 use crate::error::Result;
 use crate::preflight;
 use crate::progress::size;
-use crate::state::{Memory, Store};
+use crate::state::{Loaded, Store};
 use crate::zone::Zone;
 use crate::{programs, replace, text, trust};
 
@@ -110,7 +110,7 @@ pub fn look(conf: &Path, config: Result<Config>, state: &Path, boot: impl FnOnce
     all
 }
 
-fn memory(all: &mut Findings, path: &Path) -> Option<Memory> {
+fn memory(all: &mut Findings, path: &Path) -> Option<Loaded> {
     let memory = all.take("state", Store::new(path).read())?;
     for warning in &memory.warnings {
         all.add("state", Verdict::Warn, format!("{warning}; the next run sets it aside"));
@@ -234,7 +234,7 @@ fn hooks(all: &mut Findings, config: &Config) {
     all.either("pre-update", gate.open, Verdict::Fail, (&gate.message, &gate.message));
 }
 
-fn device_id(all: &mut Findings, config: &Config, memory: Option<&Memory>) {
+fn device_id(all: &mut Findings, config: &Config, memory: Option<&Loaded>) {
     let file = config.machine_id_file.display();
     let drawn = memory.is_some_and(|memory| !memory.state.device_id.is_empty());
     match memory.and_then(|memory| memory.state.device_id(&config.machine_id_file)) {
@@ -247,7 +247,7 @@ fn device_id(all: &mut Findings, config: &Config, memory: Option<&Memory>) {
     }
 }
 
-fn device(all: &mut Findings, config: &Config, boot: &Boot, memory: Option<&Memory>, state: &Path) {
+fn device(all: &mut Findings, config: &Config, boot: &Boot, memory: Option<&Loaded>, state: &Path) {
     let running = boot.booted.slot;
     match (boot.slots.get(running).manifest(), &config.version_file) {
         (Ok(Some(content)), _) => all.add("running", Verdict::Ok, format!("{} in slot {running}", content.version)),

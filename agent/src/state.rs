@@ -3,108 +3,35 @@
 
 mod file;
 mod history;
+mod phase;
+mod store;
 mod trust;
 
 use std::collections::BTreeSet;
-use std::fs::{File, TryLockError};
-use std::io::{Read, Seek, Write};
-use std::path::{Path, PathBuf};
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
 
 use bootenv::TrialId;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
 pub use self::history::{ATTEMPTS_KEPT, Attempt, History};
+pub use self::phase::Phase;
+pub use self::store::{Loaded, Lock, Store};
 pub use self::trust::{FAILED_KEPT, FailedRelease, SERIALS_KEPT, Serial, Trust};
 
-use self::file::Found;
 use crate::config::Wariness;
 use crate::digest::Digest;
 use crate::error::{Context, Error, Exit, Result};
+use crate::freshness;
 use crate::gates::{self, Gate};
-use crate::replace::folder_of;
 use crate::trust::Fingerprint;
-use crate::{freshness, text};
 
 /// Where the state is unless `--state` says otherwise.
 pub const STATE_FILE: &str = "/var/lib/kubesolo/update/state.json";
 /// The schema of both files that is written. A newer one is refused and kept; the Go agent's files have none.
 const SCHEMA: u32 = 1;
-
-/// Where an update stands. The names and their order are those of KubeSolo OS.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Phase {
-    /// Nothing was attempted yet.
-    #[default]
-    Idle,
-    /// Asking the source.
-    Checking,
-    /// Writing a slot.
-    Downloading,
-    /// A slot is complete and verified, and not activated.
-    Staged,
-    /// The bootloader will try the slot.
-    Activated,
-    /// The slot is on trial.
-    Verifying,
-    /// The trial was committed.
-    Success,
-    /// The device is back in the slot it came from.
-    RolledBack,
-    /// An attempt was refused, or a step of it failed.
-    Failed,
-}
-
-impl Phase {
-    /// All of them, in the order of an update.
-    pub const ALL: [Phase; 9] = [
-        Phase::Idle,
-        Phase::Checking,
-        Phase::Downloading,
-        Phase::Staged,
-        Phase::Activated,
-        Phase::Verifying,
-        Phase::Success,
-        Phase::RolledBack,
-        Phase::Failed,
-    ];
-
-    /// As in `state.json` and in metrics.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Idle => "idle",
-            Self::Checking => "checking",
-            Self::Downloading => "downloading",
-            Self::Staged => "staged",
-            Self::Activated => "activated",
-            Self::Verifying => "verifying",
-            Self::Success => "success",
-            Self::RolledBack => "rolled_back",
-            Self::Failed => "failed",
-        }
-    }
-
-    /// Whether an update can go from here to `next`. State can be lost while slots and bootloader keep theirs, so what they
-    /// tell (staged, activated, on trial) may follow anything but its own undoing.
-    #[must_use]
-    pub fn leads_to(self, next: Phase) -> bool {
-        match next {
-            Self::Checking | Self::Verifying | Self::RolledBack | Self::Failed | Self::Idle => true,
-            Self::Downloading => self == Self::Checking,
-            Self::Staged => self != Self::Verifying,
-            Self::Activated => !matches!(self, Self::Verifying | Self::Downloading),
-            Self::Success => matches!(self, Self::Verifying | Self::Success),
-        }
-    }
-}
-
-impl std::fmt::Display for Phase {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.pad(self.as_str())
-    }
-}
 
 /// `state.json`. Everything but the schema may be missing, as in the files of the Go agent.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -491,149 +418,6 @@ impl State {
 
 fn told(error: &Error) -> String {
     if error.remedy.is_empty() { error.message.clone() } else { format!("{}. {}", error.message, error.remedy) }
-}
-
-/// Where state, trust and lock are: side by side in one folder.
-#[derive(Clone, Debug)]
-pub struct Store {
-    state: PathBuf,
-}
-
-/// What was read.
-#[derive(Clone, Debug, Default)]
-pub struct Memory {
-    /// `state.json`, or a new one.
-    pub state: State,
-    /// `trust.json`, or a new one.
-    pub trust: Trust,
-    /// There was no usable `state.json`.
-    pub state_lost: bool,
-    /// There was no usable `trust.json`: rebuild it from the slots.
-    pub trust_lost: bool,
-    /// What was wrong, for the log.
-    pub warnings: Vec<String>,
-}
-
-impl Store {
-    /// `state` is the path of `state.json`.
-    #[must_use]
-    pub fn new(state: &Path) -> Self {
-        Self { state: state.to_owned() }
-    }
-
-    fn trust(&self) -> PathBuf {
-        folder_of(&self.state).join("trust.json")
-    }
-
-    fn history(&self) -> PathBuf {
-        folder_of(&self.state).join("history.json")
-    }
-
-    /// Reads the past attempts, without a lock.
-    ///
-    /// # Errors
-    /// 78 when the file was written by a newer version, or is damaged.
-    pub fn read_history(&self) -> Result<History> {
-        match file::read(&self.history(), SCHEMA)? {
-            Found::Document(history) => Ok(history),
-            Found::Nothing => Ok(History::default()),
-            Found::Damaged(why) => {
-                let message = format!("{} is damaged: {why}", self.history().display());
-                Err(Error::new(Exit::Config, "history-damaged", message)
-                    .remedy("The next attempt sets it aside and begins a new one."))
-            }
-        }
-    }
-
-    /// Reads without a lock and without changing anything, as `status` does.
-    pub fn read(&self) -> Result<Memory> {
-        self.load(|path, why| Ok(format!("{} is damaged: {why}", path.display())))
-    }
-
-    fn load(&self, damaged: impl Fn(&Path, &str) -> Result<String>) -> Result<Memory> {
-        let mut memory = Memory::default();
-        match file::read(&self.state, SCHEMA)? {
-            Found::Document(state) => memory.state = State { schema: SCHEMA, ..state },
-            Found::Nothing => memory.state_lost = true,
-            Found::Damaged(why) => {
-                memory.state_lost = true;
-                memory.warnings.push(damaged(&self.state, &why)?);
-            }
-        }
-        match file::read(&self.trust(), SCHEMA)? {
-            Found::Document(trust) => memory.trust = Trust { schema: SCHEMA, ..trust },
-            Found::Nothing => memory.trust_lost = true,
-            Found::Damaged(why) => {
-                memory.trust_lost = true;
-                memory.warnings.push(damaged(&self.trust(), &why)?);
-            }
-        }
-        Ok(memory)
-    }
-
-    /// Takes the lock, which is held until the returned value is dropped or the process ends. Makes the folder if need be.
-    pub fn lock(&self) -> Result<Lock> {
-        let path = folder_of(&self.state).join("lock");
-        let mut file = file::open_lock(&path)?;
-        match file.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => {
-                let mut holder = String::new();
-                let _ = (&mut file).take(20).read_to_string(&mut holder); // only for the message
-                let holder =
-                    if holder.is_empty() { String::new() } else { format!(" (pid {})", text::shown(holder.trim())) };
-                return Err(Error::new(Exit::NotNow, "locked", format!("another kubesolo-update is running{holder}"))
-                    .remedy("Try again when it is done."));
-            }
-            Err(TryLockError::Error(e)) => return Err(file::write_error(&format!("lock {}", path.display()), &e)),
-        }
-        // For the message above; a full disk must not keep the lock from being taken.
-        let _ = file.set_len(0).and_then(|()| file.rewind()).and_then(|()| writeln!(file, "{}", std::process::id()));
-        Ok(Lock { store: self.clone(), _file: file })
-    }
-}
-
-/// The right to change the state.
-#[derive(Debug)]
-pub struct Lock {
-    store: Store,
-    _file: File,
-}
-
-impl Lock {
-    /// Reads, and sets damaged files aside.
-    pub fn load(&self) -> Result<Memory> {
-        self.store.load(|path, why| {
-            let aside = file::set_aside(path)?;
-            Ok(format!("{} was damaged ({why}); it is kept as {}", path.display(), aside.display()))
-        })
-    }
-
-    /// Replaces `state.json`.
-    pub fn save_state(&self, state: &State) -> Result<()> {
-        file::write(&self.store.state, state)
-    }
-
-    /// Puts an attempt into `history.json`, or what became of it.
-    pub fn record(&self, attempt: Attempt) -> Result<()> {
-        let path = self.store.history();
-        let mut history = match file::read::<History>(&path, SCHEMA)? {
-            Found::Document(history) => history,
-            Found::Nothing => History::default(),
-            Found::Damaged(why) => {
-                let aside = file::set_aside(&path)?;
-                log::warn!("{} was damaged ({why}); it is kept as {}", path.display(), aside.display());
-                History::default()
-            }
-        };
-        history.add(attempt);
-        file::write(&path, &history)
-    }
-
-    /// Replaces `trust.json`.
-    pub fn save_trust(&self, trust: &Trust) -> Result<()> {
-        file::write(&self.store.trust(), trust)
-    }
 }
 
 /// A number that nobody can guess and that does not repeat: for attempt and trial ids.

@@ -1,0 +1,154 @@
+//! `state.json`, `trust.json`, `history.json` and their lock, side by side in one folder.
+
+use std::fs::{File, TryLockError};
+use std::io::{Read, Seek, Write};
+use std::path::{Path, PathBuf};
+
+use super::file::{self, Found};
+use super::{Attempt, History, SCHEMA, State, Trust};
+use crate::error::{Error, Exit, Result};
+use crate::replace::folder_of;
+use crate::text;
+
+/// Where state, trust and lock are: side by side in one folder.
+#[derive(Clone, Debug)]
+pub struct Store {
+    state: PathBuf,
+}
+
+/// What was read.
+#[derive(Clone, Debug, Default)]
+pub struct Loaded {
+    /// `state.json`, or a new one.
+    pub state: State,
+    /// `trust.json`, or a new one.
+    pub trust: Trust,
+    /// There was no usable `state.json`.
+    pub state_lost: bool,
+    /// There was no usable `trust.json`: rebuild it from the slots.
+    pub trust_lost: bool,
+    /// What was wrong, for the log.
+    pub warnings: Vec<String>,
+}
+
+impl Store {
+    /// `state` is the path of `state.json`.
+    #[must_use]
+    pub fn new(state: &Path) -> Self {
+        Self { state: state.to_owned() }
+    }
+
+    fn trust(&self) -> PathBuf {
+        folder_of(&self.state).join("trust.json")
+    }
+
+    fn history(&self) -> PathBuf {
+        folder_of(&self.state).join("history.json")
+    }
+
+    /// Reads the past attempts, without a lock.
+    ///
+    /// # Errors
+    /// 78 when the file was written by a newer version, or is damaged.
+    pub fn read_history(&self) -> Result<History> {
+        match file::read(&self.history(), SCHEMA)? {
+            Found::Document(history) => Ok(history),
+            Found::Nothing => Ok(History::default()),
+            Found::Damaged(why) => {
+                let message = format!("{} is damaged: {why}", self.history().display());
+                Err(Error::new(Exit::Config, "history-damaged", message)
+                    .remedy("The next attempt sets it aside and begins a new one."))
+            }
+        }
+    }
+
+    /// Reads without a lock and without changing anything, as `status` does.
+    pub fn read(&self) -> Result<Loaded> {
+        self.load(|path, why| Ok(format!("{} is damaged: {why}", path.display())))
+    }
+
+    fn load(&self, damaged: impl Fn(&Path, &str) -> Result<String>) -> Result<Loaded> {
+        let mut loaded = Loaded::default();
+        match file::read(&self.state, SCHEMA)? {
+            Found::Document(state) => loaded.state = State { schema: SCHEMA, ..state },
+            Found::Nothing => loaded.state_lost = true,
+            Found::Damaged(why) => {
+                loaded.state_lost = true;
+                loaded.warnings.push(damaged(&self.state, &why)?);
+            }
+        }
+        match file::read(&self.trust(), SCHEMA)? {
+            Found::Document(trust) => loaded.trust = Trust { schema: SCHEMA, ..trust },
+            Found::Nothing => loaded.trust_lost = true,
+            Found::Damaged(why) => {
+                loaded.trust_lost = true;
+                loaded.warnings.push(damaged(&self.trust(), &why)?);
+            }
+        }
+        Ok(loaded)
+    }
+
+    /// Takes the lock, which is held until the returned value is dropped or the process ends. Makes the folder if need be.
+    pub fn lock(&self) -> Result<Lock> {
+        let path = folder_of(&self.state).join("lock");
+        let mut file = file::open_lock(&path)?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                let mut holder = String::new();
+                let _ = (&mut file).take(20).read_to_string(&mut holder); // only for the message
+                let holder =
+                    if holder.is_empty() { String::new() } else { format!(" (pid {})", text::shown(holder.trim())) };
+                return Err(Error::new(Exit::NotNow, "locked", format!("another kubesolo-update is running{holder}"))
+                    .remedy("Try again when it is done."));
+            }
+            Err(TryLockError::Error(e)) => return Err(file::write_error(&format!("lock {}", path.display()), &e)),
+        }
+        // For the message above; a full disk must not keep the lock from being taken.
+        let _ = file.set_len(0).and_then(|()| file.rewind()).and_then(|()| writeln!(file, "{}", std::process::id()));
+        Ok(Lock { store: self.clone(), _file: file })
+    }
+}
+
+/// The right to change the state.
+#[derive(Debug)]
+pub struct Lock {
+    store: Store,
+    _file: File,
+}
+
+impl Lock {
+    /// Reads, and sets damaged files aside.
+    pub fn load(&self) -> Result<Loaded> {
+        self.store.load(|path, why| {
+            let aside = file::set_aside(path)?;
+            Ok(format!("{} was damaged ({why}); it is kept as {}", path.display(), aside.display()))
+        })
+    }
+
+    /// Replaces `state.json`.
+    pub fn save_state(&self, state: &State) -> Result<()> {
+        file::write(&self.store.state, state)
+    }
+
+    /// Puts an attempt into `history.json`, or what became of it.
+    pub fn record(&self, attempt: Attempt) -> Result<()> {
+        let path = self.store.history();
+        let mut history = match file::read::<History>(&path, SCHEMA)? {
+            Found::Document(history) => history,
+            Found::Nothing => History::default(),
+            Found::Damaged(why) => {
+                let aside = file::set_aside(&path)?;
+                log::warn!("{} was damaged ({why}); it is kept as {}", path.display(), aside.display());
+                History::default()
+            }
+        };
+        history.add(attempt);
+        file::write(&path, &history)
+    }
+
+    /// Replaces `trust.json`.
+    pub fn save_trust(&self, trust: &Trust) -> Result<()> {
+        file::write(&self.store.trust(), trust)
+    }
+}
