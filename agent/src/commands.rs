@@ -18,7 +18,7 @@ use crate::health;
 use crate::memory::Memory;
 use crate::progress::size;
 use crate::slot::Slots;
-use crate::state::{History, Store, Trust};
+use crate::state::{self, History, Phase, Store, Trust};
 use crate::trial::{self, Verdict};
 use crate::unattended::{self, Done};
 use crate::update::{self, Applied, Apply, Checked};
@@ -105,11 +105,7 @@ fn run(cli: &Cli) -> Result<u8> {
             let status = status::find(find(), || Slots::locate(&config, &device::System::default()), &cli.state);
             return tell_status(cli, &status);
         }
-        Command::Doctor => {} // before the settings, which may be what is wrong
-        Command::History => {
-            let history = Store::new(&cli.state).read_history()?;
-            print(cli, &history.attempts, || show_history(&history));
-        }
+        Command::Doctor | Command::History => {} // above: the settings may be what is wrong
         Command::Verify => return verify(cli, &config, &find()?, &Memory::read(&cli.state)?.trust),
         Command::Check { lifted, .. } => {
             log_lifted(*lifted);
@@ -120,7 +116,7 @@ fn run(cli: &Cli) -> Result<u8> {
             log_lifted(*lifted);
             let what = Apply { lifted: *lifted, dry_run: *dry_run, activate: *activate };
             // Kept to the end: nobody changes anything between the activation and the restart.
-            let mut memory = if *dry_run { Memory::read(&cli.state)? } else { Memory::lock(&cli.state)? };
+            let mut memory = if *dry_run { Memory::read(&cli.state)? } else { lock(cli)? };
             let applied = if *dry_run {
                 update::apply(&config, &mut find()?, &mut memory, what, now)?
             } else {
@@ -134,7 +130,7 @@ fn run(cli: &Cli) -> Result<u8> {
             }
         }
         Command::Run { .. } => {
-            let mut memory = Memory::lock(&cli.state)?;
+            let mut memory = lock(cli)?;
             let run = |memory: &mut Memory| unattended::run(&config, &mut find_to_change(false)?, memory, &Utc::now);
             let called = if config.auto == Auto::Check { Called::Question } else { Called::Attempt };
             match recorded(&mut memory, called, run)? {
@@ -150,9 +146,10 @@ fn run(cli: &Cli) -> Result<u8> {
         }
         Command::Activate { lifted, reboot } => {
             log_lifted(*lifted);
-            let mut memory = Memory::lock(&cli.state)?;
-            let applied = recorded(&mut memory, Called::Attempt, |memory| {
+            let mut memory = lock(cli)?;
+            let applied = recorded(&mut memory, Called::Activation, |memory| {
                 update::activate(&config, &mut find_to_change(*reboot)?, memory, *lifted, now)
+                    .map_err(update::no_slot_touched)
             })?;
             print(cli, &applied, || show_applied(&applied));
             if *reboot {
@@ -160,8 +157,8 @@ fn run(cli: &Cli) -> Result<u8> {
             }
         }
         Command::Healthcheck { no_reboot, .. } => {
-            let mut memory = Memory::lock(&cli.state)?;
-            let mut boot = find()?;
+            let mut memory = lock(cli)?;
+            let mut boot = find().map_err(update::no_slot_touched)?;
             trial::seen(&boot, &mut memory, now)?;
             let checks = health::run(&config);
             let judged = trial::judge(&config, &mut boot, &mut memory, &checks, now)?;
@@ -173,7 +170,7 @@ fn run(cli: &Cli) -> Result<u8> {
             return Ok(if judged.healthy { 0 } else { UNHEALTHY });
         }
         Command::Adopt { kernel_args, loader_file, any_grub_cfg, reboot } => {
-            let _alone = Memory::lock(&cli.state)?;
+            let _alone = lock(cli)?;
             let cmdline = cli.places.cmdline.clone();
             let folder = adopt::Folder::find(&config)
                 .and_then(|folder| folder.make_missing_environment(cmdline.as_deref()).map(|()| folder))
@@ -192,9 +189,9 @@ fn run(cli: &Cli) -> Result<u8> {
             }
         }
         Command::Rollback { reboot } => {
-            let mut memory = Memory::lock(&cli.state)?;
+            let mut memory = lock(cli)?;
             let mut boot = find_to_change(*reboot)?;
-            let back = trial::rollback(&config, &mut boot, &mut memory, now)?;
+            let back = trial::rollback(&config, &mut boot, &mut memory, now).map_err(update::no_slot_touched)?;
             print(cli, &back, || format!("{}\n", back.message));
             if back.reboot && *reboot {
                 restart(&mut boot, "rollback")?;
@@ -211,10 +208,11 @@ fn tell_status(cli: &Cli, status: &status::Status) -> Result<u8> {
         return Ok(0);
     };
     // What cannot be read is counted as a problem on the page; monitoring hears of it there.
-    let memory = Store::new(&cli.state).read().unwrap_or_default();
-    let page = metrics::page(status, &memory.state, &memory.trust);
+    let (memory, _) = Store::new(&cli.state).read_each();
+    let series = metrics::series(status, &memory.state, &memory.trust);
+    let page = metrics::page(&series);
     match output {
-        None => say(&page),
+        None => print(cli, &series, || page),
         Some(file) => replace::replace(file, page.as_bytes())
             .context(Exit::CannotWrite, "output", format_args!("write {}", file.display()))
             .map_err(|error| error.remedy("Name a file in a folder that can be written."))?,
@@ -279,11 +277,10 @@ fn recorded<T: Outcome>(memory: &mut Memory, called: Called, f: impl FnOnce(&mut
         memory.record();
     }
     if let Err(second) = memory.save()
-        && result.as_ref().err().is_none_or(|error| error.message != second.message)
+        && result.err().is_none_or(|error| error.message != second.message)
     {
         log::error!("{second}");
     }
-    result
 }
 
 /// How a run ended that went well, and why it did not do more.

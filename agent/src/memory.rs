@@ -125,6 +125,7 @@ impl Memory {
     pub fn failed(&mut self, trial: &Trial, why: &str, now: DateTime<Utc>) -> Result<()> {
         self.remember(trial.failure(why, now))?;
         self.state.trial = None;
+        self.state.follow(trial);
         self.state.health_failures = 0;
         self.state.last_error = format!("{} failed its trial: {why}", trial.version);
         self.enter(Phase::RolledBack, now)
@@ -141,6 +142,7 @@ impl Memory {
                 return Ok(());
             }
             self.state.trial = None;
+            self.state.follow(&trial);
             match ending(&env, &trial) {
                 Ending::Committed => {
                     if let Some(proof) = &trial.proof {
@@ -197,8 +199,8 @@ impl Memory {
     ///
     /// # Errors
     /// 73 when it cannot be written.
-    pub fn note(&mut self, trial: Trial) -> Result<()> {
-        self.state.trial = Some(trial);
+    pub fn note(&mut self, trial: Trial, now: DateTime<Utc>) -> Result<()> {
+        self.state.note(trial, now);
         self.save()
     }
 }

@@ -172,6 +172,18 @@ pub struct Trial {
     /// What its commit will make permanent; `None` where nobody vouched for the release.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub proof: Option<Proof>,
+    /// The attempt that it belongs to; others may have come and failed since.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attempt: Option<AttemptOfTrial>,
+}
+
+/// The attempt of a trial, as `state.json` told of it when the trial was noted.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AttemptOfTrial {
+    id: String,
+    #[serde(with = "optional_seconds")]
+    started_at: Option<DateTime<Utc>>,
+    from_version: String,
 }
 
 /// What was proven of a release when it was activated.
@@ -327,6 +339,39 @@ impl State {
         self.from_version = from.map(ToString::to_string).unwrap_or_default();
         self.to_version = to.to_string();
         self.to_release = Some(release);
+        self.last_error.clear();
+        self.last_skip = None;
+    }
+
+    /// Whether this release is staged, so that another attempt at it would find nothing to do.
+    #[must_use]
+    pub fn has_staged(&self, release: Digest) -> bool {
+        self.phase_before.unwrap_or(self.phase) == Phase::Staged && self.to_release == Some(release)
+    }
+
+    /// Notes a trial that is about to begin. It belongs to the attempt that staged it, or is one of its own if the state
+    /// does not tell of that one any more.
+    pub fn note(&mut self, trial: Trial, now: DateTime<Utc>) {
+        if self.to_release != Some(trial.release) {
+            (self.attempt_id, self.started_at) = (trial.id.to_string(), Some(now));
+        }
+        let attempt = AttemptOfTrial {
+            id: self.attempt_id.clone(),
+            started_at: self.started_at,
+            from_version: self.from_version.clone(),
+        };
+        let trial = Trial { attempt: Some(attempt), ..trial };
+        self.follow(&trial);
+        self.trial = Some(trial);
+    }
+
+    /// Tells of the attempt that a trial belongs to: how it ends is not the end of what was tried in vain meanwhile.
+    pub fn follow(&mut self, trial: &Trial) {
+        if let Some(AttemptOfTrial { id, started_at, from_version }) = trial.attempt.clone() {
+            (self.attempt_id, self.started_at, self.from_version) = (id, started_at, from_version);
+        }
+        self.to_version.clone_from(&trial.version);
+        self.to_release = Some(trial.release);
         self.last_error.clear();
         self.last_skip = None;
     }

@@ -75,6 +75,9 @@ pub fn seen(boot: &Boot, memory: &mut Memory, now: DateTime<Utc>) -> Result<()> 
     if memory.state.phase() == Phase::Verifying {
         return memory.save();
     }
+    if let Some(trial) = memory.state.trial.clone() {
+        memory.state.follow(&trial);
+    }
     memory.enter(Phase::Verifying, now)
 }
 
@@ -90,6 +93,7 @@ pub fn note(id: bootenv::TrialId, slot: Id, content: &SlotManifest) -> Trial {
         initramfs: content.initramfs.digest,
         started: false,
         proof: None,
+        attempt: None,
     }
 }
 
@@ -101,7 +105,8 @@ fn note_content(id: bootenv::TrialId, slot: &Slot) -> Result<Trial> {
     }
     let [kernel, initramfs] = slot.hashes()?.map(|image| image.digest);
     let release = Digest::of(&[kernel.0, initramfs.0].concat());
-    Ok(Trial { id, slot: slot.id, version: "unknown".into(), release, kernel, initramfs, started: false, proof: None })
+    let version = "unknown".into();
+    Ok(Trial { id, slot: slot.id, version, release, kernel, initramfs, started: false, proof: None, attempt: None })
 }
 
 /// Judges this boot by its checks.
@@ -323,7 +328,9 @@ pub fn rollback(config: &Config, boot: &mut Boot, memory: &mut Memory, now: Date
         let left = boot.slots.get(env.active).manifest()?;
         leave(memory, left, "its activation was taken back by rollback", now)?;
         boot.env.store(&next)?;
-        memory.state.trial = None;
+        if let Some(trial) = memory.state.trial.take() {
+            memory.state.follow(&trial);
+        }
         memory.enter(Phase::RolledBack, now)?;
         let message = format!(
             "slot {} is not activated any more; slot {booted} boots next\nnext: kubesolo-update check",
@@ -343,7 +350,7 @@ pub fn rollback(config: &Config, boot: &mut Boot, memory: &mut Memory, now: Date
     let left = boot.slots.get(booted).manifest()?;
     memory.state.turn_back(left.as_ref().map(|left| &left.version), &previous, now);
     leave(memory, left, "it was left by rollback", now)?;
-    memory.note(previous)?;
+    memory.note(previous, now)?;
     boot.env.store(&next)?;
     memory.enter(Phase::Activated, now)?;
     let message = format!("{version} in slot {} boots next, on trial\nnext: reboot", booted.other());

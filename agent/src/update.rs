@@ -384,7 +384,18 @@ fn advised(error: Error) -> Error {
 
 /// Says so: whoever reads of a failure wonders first whether the device still boots.
 pub(crate) fn no_slot_touched(error: Error) -> Error {
-    let remedy = format!("{} No slot was touched.", error.remedy);
+    const SAID: &str = "No slot was touched.";
+    if error.remedy.ends_with(SAID) {
+        return error;
+    }
+    let remedy = format!("{} {SAID}", error.remedy);
+    error.remedy(remedy.trim_start().to_owned())
+}
+
+/// What there is after an activation that was refused behind a write.
+fn only_staged(error: Error, applied: &Applied) -> Error {
+    let Applied { slot, version, .. } = applied;
+    let remedy = format!("{} Slot {slot} holds {version}, complete and not activated.", error.remedy);
     error.remedy(remedy.trim_start().to_owned())
 }
 
@@ -473,21 +484,29 @@ fn try_apply(
         memory.save()?;
         return Ok(applied);
     }
-    if images.is_some() {
-        let from = running.version.as_ref();
-        hooks::ask(config, &Question { step: Step::Stage, from, to: &release.version, digest })?;
+    if staged && memory.state.has_staged(digest) {
+        memory.state.stand_down(now);
+        memory.state.last_offer = seen;
+        memory.save()?;
+    } else {
+        if images.is_some() {
+            let from = running.version.as_ref();
+            hooks::ask(config, &Question { step: Step::Stage, from, to: &release.version, digest })?;
+        }
+        memory.state.aim(running.version.as_ref(), &release.version, digest);
+        if let Some(images) = images {
+            write(boot, memory, env, &mut *source, (&offer, images, keys), now, touched)?;
+            applied.written = true;
+        }
+        memory.state.last_offer = seen;
+        memory.enter(Phase::Staged, now)?;
     }
-    memory.state.aim(running.version.as_ref(), &release.version, digest);
-    if let Some(images) = images {
-        write(boot, memory, env, &mut *source, (&offer, images, keys), now, touched)?;
-        applied.written = true;
+    if !what.activate {
+        return Ok(applied);
     }
-    memory.state.last_offer = seen;
-    memory.enter(Phase::Staged, now)?;
-    if what.activate {
-        return Ok(Applied { written: applied.written, ..activate(config, boot, memory, what.lifted, now)? });
-    }
-    Ok(applied)
+    let activated = activate(config, boot, memory, what.lifted, now);
+    let activated = activated.map_err(|error| if applied.written { only_staged(error, &applied) } else { error })?;
+    Ok(Applied { written: applied.written, ..activated })
 }
 
 /// The write path. The environment says "void" before the first byte changes, and what is written counts only once it was
@@ -605,7 +624,7 @@ pub fn activate(
     let next = env.activate(boot.booted, id).map_err(|e| Error::new(Exit::NotNow, "trial", e.to_string()))?;
     // Before the store: a trial that is not noted could fail without being remembered.
     let proof = trust::proof(config, &content, &release, keys);
-    memory.note(Trial { proof, ..trial::note(id, target, &content) })?;
+    memory.note(Trial { proof, ..trial::note(id, target, &content) }, now)?;
     boot.env.store(&next)?;
     memory.enter(Phase::Activated, now)?;
     applied.trial = Some(id.to_string());

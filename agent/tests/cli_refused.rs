@@ -404,7 +404,8 @@ fn a_second_agent_is_sent_away() {
         assert!(error["message"].as_str().unwrap().contains(&format!("pid {}", std::process::id())), "{error}");
     }
     for command in ["activate", "rollback", "healthcheck"] {
-        device.here(&[command, "--json"]).refused(75, "locked");
+        let error = device.here(&[command, "--json"]).refused(75, "locked");
+        assert!(error["remedy"].as_str().unwrap().ends_with("No slot was touched."), "{error}");
     }
     assert_eq!(device.tree(""), before, "not even the state: it is the other one's");
     // A look is free.

@@ -31,8 +31,14 @@ fn each_attempt_is_kept_with_what_became_of_it() {
     let line = |version: &str, phase: &str, times| (version.to_owned(), phase.to_owned(), times);
 
     publish(&registry, "1.0.0", 1);
+    let id = || device.state()["attempt_id"].clone();
     device.from(&registry, &["apply"]).code(0);
+    let first = id();
+    for _ in 0..2 {
+        device.from(&registry, &["run"]).code(0); // as a timer does until somebody activates it
+    }
     assert_eq!(told(&device), [line("1.0.0", "staged", 1)]);
+    assert_eq!((id(), &device.state()["attempt_count"]), (first, &json!(1)));
     device.here(&["activate"]).code(0);
     device.from(&registry, &["apply"]).code(0); // in vain, and no attempt
     device.power_on();
@@ -77,6 +83,49 @@ fn each_attempt_is_kept_with_what_became_of_it() {
         .here(&["history"])
         .code(0)
         .says(&["rolled_back 1.0.0 to 2.0.0: 2.0.0 failed its trial", ", 3 times: cannot"]);
+}
+
+#[test]
+fn a_file_that_cannot_be_used_does_not_hide_what_the_other_one_tells() {
+    let (registry, device) = (Registry::start(), Device::new());
+    publish(&registry, "1.0.0", 1);
+    device.from(&registry, &["apply"]).code(0);
+    device.write("S/trust.json", b"{\"schema\": 99}");
+    let status = device.here(&["status", "--json"]).code(0).json();
+    assert_eq!((&status["phase"], &status["to_version"]), (&json!("staged"), &json!("1.0.0")));
+    assert!(status["problems"][0].as_str().unwrap().contains("trust.json has schema 99"), "{status}");
+    device
+        .here(&["metrics"])
+        .code(0)
+        .says(&["kubesolo_update_phase{phase=\"staged\"} 1", "kubesolo_update_problems 1"]);
+}
+
+/// Between the activation and its trial a timer may call for updates that fail.
+#[test]
+fn what_fails_meanwhile_is_an_attempt_of_its_own_and_not_the_end_of_a_trial() {
+    let (registry, device) = (Registry::start(), Device::new());
+    let line = |version: &str, phase: &str| (version.to_owned(), phase.to_owned(), 1);
+    publish(&registry, "1.0.0", 1);
+    device.from(&registry, &["apply", "--activate"]).code(0);
+    let (id, began) = (device.state()["attempt_id"].clone(), device.state()["started_at"].clone());
+    device.from(&"127.0.0.1:1", &["run", "--json"]).refused(69, "unreachable");
+    device.write("conf", b"auto=never\n");
+    device.from(&registry, &["run", "--json"]).refused(78, "bad-config");
+    fs::remove_file(device.path("conf")).unwrap();
+    assert_eq!(device.phase(), "failed", "whoever watches this device hears of settings that stop it");
+    assert_eq!(told(&device), [line("1.0.0", "activated"), line("", "failed"), line("", "failed")]);
+
+    device.power_on();
+    device.here(&["healthcheck"]).code(0);
+    let state = device.state();
+    assert_eq!((&state["phase"], &state["to_version"]), (&json!("success"), &json!("1.0.0")));
+    assert_eq!((&state["last_error"], &state["attempt_id"], &state["started_at"]), (&json!(""), &id, &began));
+    assert_eq!(told(&device), [line("", "failed"), line("", "failed"), line("1.0.0", "success")]);
+
+    // Nor is it the end of what was committed.
+    device.write("conf", b"auto=never\n");
+    device.from(&registry, &["apply", "--json"]).refused(78, "bad-config");
+    assert_eq!(told(&device)[2..], [line("1.0.0", "success"), line("", "failed")]);
 }
 
 #[test]

@@ -214,7 +214,7 @@ fn a_run_that_is_ended_by_a_signal_leaves_nothing_that_disturbs_the_next() {
     }
 }
 
-/// What is wrong in the settings is told with its line, before anything else happens.
+/// What is wrong in the settings is told with its line, to whoever watches too, before anything else happens.
 #[test]
 fn wrong_settings_stop_a_run_and_unknown_ones_do_not() {
     let (registry, device) = (Registry::start(), Device::new());
@@ -230,7 +230,9 @@ fn wrong_settings_stop_a_run_and_unknown_ones_do_not() {
         let error = run(&device, &registry, setting).refused(78, "bad-config");
         assert!(error["message"].as_str().unwrap().contains(words), "{error}");
         assert_eq!(device.tree("A"), before);
-        assert_eq!(device.names("S"), [""; 0]);
+        let state = device.state();
+        assert_eq!(state["phase"], "failed");
+        assert!(state["last_error"].as_str().unwrap().contains(words), "{state}");
     }
     let ran = run(&device, &registry, "maintenance_windows=03:00-03:00").code(0);
     assert!(ran.stderr.contains("conf:1: key \"maintenance_windows\" is not known"), "{ran:#?}");

@@ -89,6 +89,7 @@ fn busy() -> State {
     state.begin("4f6a".into(), now());
     state.aim(Some(&version("1.0.0")), &version("2.0.0"), digest(2));
     state.trial = Some(Trial {
+        attempt: None,
         id: TrialId(0x00c0_ffee),
         slot: bootenv::Slot::B,
         version: "2.0.0".into(),

@@ -60,14 +60,17 @@ impl History {
     /// Adds an attempt, or what became of the last one. A server that cannot be reached for a month is one entry, not a
     /// hundred that push out all others.
     pub fn add(&mut self, mut attempt: Attempt) {
-        if let Some(last) = self.attempts.last() {
-            let alike = last.phase == Phase::Failed
-                && (attempt.phase, &attempt.error, &attempt.to_release) == (last.phase, &last.error, &last.to_release);
-            if last.id == attempt.id || alike {
-                attempt.times = if last.id == attempt.id { last.times } else { last.times.saturating_add(1) };
-                attempt.started_at = last.started_at;
-                self.attempts.pop();
-            }
+        let alike = |last: &Attempt| {
+            last.phase == Phase::Failed
+                && (attempt.phase, &attempt.error, &attempt.to_release) == (last.phase, &last.error, &last.to_release)
+        };
+        // A trial may end after attempts that failed meanwhile.
+        let same = self.attempts.iter().rposition(|known| known.id == attempt.id);
+        let again = self.attempts.len().checked_sub(1).filter(|last| alike(&self.attempts[*last]));
+        if let Some(n) = same.or(again) {
+            let known = self.attempts.remove(n);
+            attempt.times = if same.is_some() { known.times } else { known.times.saturating_add(1) };
+            attempt.started_at = known.started_at;
         }
         self.attempts.push(attempt);
         let surplus = self.attempts.len().saturating_sub(ATTEMPTS_KEPT);
