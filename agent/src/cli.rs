@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use bootenv::Slot;
 use clap::{Args, Parser, Subcommand};
 
-use crate::config::{BootEnv, CONF_FILE, Overrides};
+use crate::config::{self, BootEnv, CONF_FILE, Overrides};
 use crate::gates::Lifted;
 use crate::state::STATE_FILE;
 use crate::window::Window;
@@ -77,7 +77,7 @@ pub(crate) struct Places {
     #[arg(long, value_name = "KIND:FILE", global = true, help_heading = "Places")]
     bootenv: Option<BootEnv>,
     /// The slot that runs now, when the slots are folders.
-    #[arg(long, value_name = "A|B", global = true, help_heading = "Places")]
+    #[arg(long, value_name = "A|B", global = true, help_heading = "Places", value_parser = slot)]
     pub(crate) booted: Option<Slot>,
     /// The kernel command line that names the slot and the trial of this boot [default: /proc/cmdline, unless the slots
     /// are folders].
@@ -110,7 +110,7 @@ pub(crate) struct From {
     #[arg(long, value_name = "FILE", help_heading = "Source")]
     registry_ca: Option<PathBuf>,
     /// Unsafe: speak to this host without TLS. Can be given several times.
-    #[arg(long, value_name = "HOST[:PORT]", help_heading = "Source")]
+    #[arg(long, value_name = "HOST[:PORT]", help_heading = "Source", value_parser = config::host)]
     plain_http: Vec<String>,
     /// HH:MM-HH:MM, may wrap midnight, days before it if need be; several: 'Sat,Sun 01:00-05:00; Mon-Fri 03:00-04:00'.
     /// Empty: always. In UTC, or the maintenance_zone of the settings.
@@ -208,7 +208,7 @@ pub(crate) enum Command {
     Status,
     /// Show what became of past attempts.
     History,
-    /// Print what monitoring wants to know, in the text format of Prometheus.
+    /// Print what monitoring wants to know, in the text format of Prometheus; with --json as a list of series.
     Metrics {
         /// Into this file instead, replaced whole, for node_exporter's textfile collector (*.prom).
         #[arg(long, value_name = "FILE")]
@@ -221,6 +221,10 @@ pub(crate) enum Command {
     /// Read both slots from the medium and compare them with their digests and signatures.
     #[command(after_help = SEE_HELP)]
     Verify,
+}
+
+fn slot(name: &str) -> Result<Slot, &'static str> {
+    name.parse().map_err(|_| "it is neither A nor B")
 }
 
 impl Cli {

@@ -34,6 +34,9 @@ pub fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(error) => {
             let _ = error.print();
+            if error.use_stderr() && std::env::args_os().any(|argument| argument == "--json") {
+                say_error(&wrong_command_line(&error));
+            }
             return ExitCode::from(if error.use_stderr() { Exit::Usage.code() } else { 0 });
         }
     };
@@ -42,12 +45,24 @@ pub fn main() -> ExitCode {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
             if cli.json {
-                say(&format!("{}\n", text::ascii(&json!({"error": report(&error)}).to_string())));
+                say_error(&error);
             }
             tell(&error);
             ExitCode::from(error.exit.code())
         }
     }
+}
+
+fn say_error(error: &Error) {
+    say(&format!("{}\n", text::ascii(&json!({"error": report(error)}).to_string())));
+}
+
+/// The first paragraph of what people are told: what is wrong, without the advice on usage.
+fn wrong_command_line(error: &clap::Error) -> Error {
+    let told = error.render().to_string();
+    let first = told.lines().take_while(|line| !line.is_empty()).collect::<Vec<_>>().join(" ");
+    let message = first.strip_prefix("error: ").unwrap_or(&first);
+    Error::new(Exit::Usage, "usage", text::shown(message)).remedy("For more information, try '--help'.")
 }
 
 /// A failure, for scripts.
@@ -80,11 +95,12 @@ fn levels(cli: &Cli) -> SimpleLogger {
 fn run(cli: &Cli) -> Result<u8> {
     let config = match Config::load(&cli.conf, &cli.overrides()) {
         config if matches!(cli.command, Command::Doctor) => return Ok(doctor(cli, config)),
+        _ if matches!(cli.command, Command::History) => return tell_history(cli),
         Err(error) if matches!(cli.command, Command::Status | Command::Metrics { .. }) => {
             let unknown = || Err(Error::new(Exit::Config, "bad-config", "the settings cannot be used"));
             return tell_status(cli, &status::find(Err(error), unknown, &cli.state));
         }
-        config => config?,
+        config => config.map_err(|error| unusable(cli, error))?,
     };
     for warning in &config.warnings {
         log::warn!("{warning}");
@@ -220,6 +236,12 @@ fn tell_status(cli: &Cli, status: &status::Status) -> Result<u8> {
     Ok(0)
 }
 
+fn tell_history(cli: &Cli) -> Result<u8> {
+    let history = Store::new(&cli.state).read_history()?;
+    print(cli, &history.attempts, || show_history(&history));
+    Ok(0)
+}
+
 fn doctor(cli: &Cli, config: Result<Config>) -> u8 {
     let boot = |config: &Config| Boot::find(config, cli.places.booted, cli.places.cmdline.as_deref());
     let findings = doctor::look(&cli.conf, config, &cli.state, boot);
@@ -240,33 +262,68 @@ fn show_history(history: &History) -> String {
     if out.is_empty() { "no attempt yet\n".into() } else { out }
 }
 
-/// What was called for: an attempt at an update, or only a question.
+/// For a command that changes something. It ends here, before it has, if another one runs.
+fn lock(cli: &Cli) -> Result<Memory> {
+    Memory::lock(&cli.state).map_err(update::no_slot_touched)
+}
+
+/// Settings that cannot be used keep a device from updates, which whoever watches it must hear of.
+fn unusable(cli: &Cli, error: Error) -> Error {
+    let called = match &cli.command {
+        Command::Apply { dry_run: false, .. } | Command::Run { .. } => Called::Attempt,
+        Command::Activate { .. } => Called::Activation,
+        Command::Healthcheck { .. } | Command::Rollback { .. } | Command::Adopt { .. } => {
+            return update::no_slot_touched(error);
+        }
+        _ => return error,
+    };
+    let error = update::no_slot_touched(error);
+    if let Ok(mut memory) = lock(cli) {
+        let attempt = memory.state.attempt_id.clone();
+        end(&mut memory, called, &attempt, Err(&error));
+    }
+    error
+}
+
+/// What was called for: an attempt at an update, the end of one, or only a question.
 #[derive(Clone, Copy, PartialEq)]
 enum Called {
     Attempt,
+    Activation,
     Question,
 }
 
 /// A refusal or failed step ends in `failed` with `last_error`; "not now" leaves the phase and fills `last_skip`. A
 /// question leaves the phase in any case. A wrong command line is no run at all.
 fn recorded<T: Outcome>(memory: &mut Memory, called: Called, f: impl FnOnce(&mut Memory) -> Result<T>) -> Result<T> {
+    let attempt = memory.state.attempt_id.clone();
     let result = f(memory);
+    end(memory, called, &attempt, result.as_ref().map(Outcome::outcome));
+    result
+}
+
+/// `attempt` is the one that the state told of before.
+fn end(memory: &mut Memory, called: Called, attempt: &str, result: Result<(&str, Option<&str>), &Error>) {
     let (state, now) = (&mut memory.state, Utc::now());
     let mut failed = false;
-    match &result {
-        Ok(done) => {
-            let (outcome, reason) = done.outcome();
+    match result {
+        Ok((outcome, reason)) => {
             state.ran(outcome, reason, now);
             state.not_before = None;
         }
-        Err(error) if error.exit == Exit::Usage => return result,
+        Err(error) if error.exit == Exit::Usage => return,
         Err(error) => {
             state.ran_into(error, now);
             if let Some(until) = unattended::not_before(error, now) {
                 state.not_before = Some(until);
             }
-            failed = called == Called::Attempt && error.exit != Exit::NotNow;
+            failed = called != Called::Question && error.exit != Exit::NotNow;
             if failed {
+                // What fails before it begins is an attempt of its own, not the end of the one before.
+                let goes_on = called == Called::Activation && matches!(state.phase(), Phase::Staged | Phase::Failed);
+                if state.attempt_id == attempt && !goes_on {
+                    state.begin(format!("{:08x}", state::random().unwrap_or_default()), now);
+                }
                 state.fail(error, now);
             } else {
                 state.skip(error, now);

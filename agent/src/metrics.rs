@@ -5,15 +5,52 @@
 use std::fmt::Write as _;
 
 use chrono::{DateTime, Utc};
+use serde::{Serialize, Serializer};
 
 use crate::freshness::Word;
 use crate::state::{Phase, State, Trust};
 use crate::status::Status;
 
-/// The page, from what `status` found and what is remembered.
+/// One series of the page.
+#[derive(Debug, Serialize)]
+pub struct Series {
+    name: String,
+    #[serde(skip)]
+    kind: Kind,
+    #[serde(skip)]
+    help: &'static str,
+    #[serde(serialize_with = "as_map")]
+    labels: Vec<(&'static str, String)>,
+    value: u64,
+}
+
+fn as_map<S: Serializer>(labels: &[(&'static str, String)], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_map(labels.iter().map(|(name, value)| (name, value)))
+}
+
+/// The page of these series.
 #[must_use]
-pub fn page(status: &Status, state: &State, trust: &Trust) -> String {
-    let mut page = Page(String::new());
+pub fn page(all: &[Series]) -> String {
+    let mut page = String::new();
+    for (n, Series { name, kind, help, labels, value }) in all.iter().enumerate() {
+        if n == 0 || all[n - 1].name != *name {
+            let kind = match kind {
+                Kind::Counter => "counter",
+                Kind::Gauge => "gauge",
+            };
+            let _ = writeln!(page, "# HELP {name} {help}\n# TYPE {name} {kind}");
+        }
+        let labels: Vec<String> = labels.iter().map(|(name, value)| format!("{name}=\"{}\"", escaped(value))).collect();
+        let labels = if labels.is_empty() { String::new() } else { format!("{{{}}}", labels.join(",")) };
+        let _ = writeln!(page, "{name}{labels} {value}");
+    }
+    page
+}
+
+/// All series, from what `status` found and what is remembered.
+#[must_use]
+pub fn series(status: &Status, state: &State, trust: &Trust) -> Vec<Series> {
+    let mut page = Page(vec![]);
     let booted = status.booted.as_ref();
     let version = booted.and_then(|booted| booted.version.as_deref()).unwrap_or_default();
     let slot = booted.map_or("", |booted| &booted.slot);
@@ -97,28 +134,22 @@ pub fn page(status: &Status, state: &State, trust: &Trust) -> String {
     page.0
 }
 
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 enum Kind {
     Counter,
     Gauge,
 }
 
-struct Page(String);
+struct Page(Vec<Series>);
 
 impl Page {
     /// Begins a family of series; each family once.
-    fn family(&mut self, name: &str, kind: Kind, help: &str) -> Family<'_> {
-        let name = format!("kubesolo_update_{name}");
-        let kind = match kind {
-            Kind::Counter => "counter",
-            Kind::Gauge => "gauge",
-        };
-        let _ = writeln!(self.0, "# HELP {name} {help}\n# TYPE {name} {kind}");
-        Family { page: self, name }
+    fn family(&mut self, name: &str, kind: Kind, help: &'static str) -> Family<'_> {
+        Family { page: self, name: format!("kubesolo_update_{name}"), kind, help }
     }
 
     /// A time in seconds since 1970, left out when there is none.
-    fn time(&mut self, name: &str, help: &str, at: Option<DateTime<Utc>>) {
+    fn time(&mut self, name: &str, help: &'static str, at: Option<DateTime<Utc>>) {
         let Some(seconds) = at.and_then(|at| u64::try_from(at.timestamp()).ok()) else { return };
         self.family(&format!("{name}_timestamp_seconds"), Kind::Gauge, help).is(&[], seconds);
     }
@@ -127,13 +158,15 @@ impl Page {
 struct Family<'a> {
     page: &'a mut Page,
     name: String,
+    kind: Kind,
+    help: &'static str,
 }
 
 impl Family<'_> {
-    fn is(&mut self, labels: &[(&str, &str)], value: u64) {
-        let labels: Vec<String> = labels.iter().map(|(name, value)| format!("{name}=\"{}\"", escaped(value))).collect();
-        let labels = if labels.is_empty() { String::new() } else { format!("{{{}}}", labels.join(",")) };
-        let _ = writeln!(self.page.0, "{}{labels} {value}", self.name);
+    fn is(&mut self, labels: &[(&'static str, &str)], value: u64) {
+        let labels = labels.iter().map(|(name, value)| (*name, (*value).to_owned())).collect();
+        let Self { name, kind, help, .. } = self;
+        self.page.0.push(Series { name: name.clone(), kind: *kind, help, labels, value });
     }
 }
 

@@ -14,10 +14,9 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::error::Result;
 use crate::freshness;
-use crate::memory::Memory;
 use crate::preflight::{self, Safety};
 use crate::slot::{Facts, SlotManifest, Slots};
-use crate::state::{LastRun, Phase, Skip, Trust};
+use crate::state::{LastRun, Phase, Skip, Store, Trust};
 use crate::trust::Standing;
 
 /// The whole report; what cannot be told is absent, and `problems` says why.
@@ -130,10 +129,11 @@ pub struct NextBoot {
 /// Gathers everything that can be told.
 #[must_use]
 pub fn find(boot: Result<Boot>, slots: impl FnOnce() -> Result<Slots>, state: &Path) -> Status {
-    let mut problems = vec![];
-    let memory = Memory::read(state).inspect_err(|e| problems.push(e.message.clone())).ok();
+    let (memory, unreadable) = Store::new(state).read_each();
+    memory.warnings.iter().for_each(|warning| log::warn!("{warning}"));
+    let mut problems: Vec<_> = unreadable.into_iter().map(|e| e.message).collect();
     let boot = boot.inspect_err(|e| problems.push(e.message.clone())).ok();
-    let (state, trust) = memory.map(|m| (m.state, m.trust)).unwrap_or_default();
+    let (state, trust) = (memory.state, memory.trust);
     let mut status = Status {
         agent: env!("CARGO_PKG_VERSION"),
         booted: None,
@@ -393,7 +393,10 @@ pub fn verify(config: &Config, boot: &Boot, trust: &Trust) -> Vec<Verified> {
             Err(_) if matches!(slot.manifest(), Ok(None)) && slot.hashes().is_ok() => {
                 return verified(true, None, "hashes only, it has no manifest".into());
             }
-            Err(error) => return verified(false, None, error.message),
+            Err(error) => {
+                let why = error.message.strip_prefix(&format!("slot {id}: ")).unwrap_or(&error.message);
+                return verified(false, None, why.to_owned());
+            }
         };
         let called = called(&content);
         match standing.as_ref().map(|standing| &standing.keys) {

@@ -400,6 +400,18 @@ fn json_is_one_document_on_stdout_and_all_else_is_on_stderr() {
         let ran = device.here(&verbose(arguments)).code(code);
         ran.json();
     }
+    for arguments in [&["history"][..], &["doctor"], &["metrics"]] {
+        let ran = device.here(&[arguments, &["--json"]].concat());
+        assert!(ran.json().as_array().is_some_and(|list| !list.is_empty()), "{ran:?}");
+    }
+    let metrics = device.here(&["metrics", "--json"]).json();
+    let phase = json!({"name": "kubesolo_update_phase", "labels": {"phase": "success"}, "value": 1});
+    assert!(metrics.as_array().unwrap().contains(&phase), "{metrics}");
+    // So is a wrong command line, whatever it is.
+    for wrong in [&["chek"][..], &["check", "--plain-http", "http://a.example"], &["status", "--booted", "C"]] {
+        device.run(&[wrong, &["--json"]].concat()).refused(64, "usage");
+    }
+    assert_eq!(device.run(&["--json"]).code(64).json()["error"]["reason"], "usage");
     // A failure with findings is one document too.
     device.make_unhealthy();
     assert_eq!(device.here(&["healthcheck", "--json"]).code(1).json()["healthy"], json!(false));

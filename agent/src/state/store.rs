@@ -67,8 +67,22 @@ impl Store {
         self.load(|path, why| Ok(format!("{} is damaged: {why}", path.display())))
     }
 
+    /// What can be read of both files, and what is wrong with the others: one that cannot be used does not hide the other.
+    pub fn read_each(&self) -> (Loaded, Vec<Error>) {
+        let damaged = |path: &Path, why: &str| Ok(format!("{} is damaged: {why}", path.display()));
+        let mut loaded = Loaded::default();
+        let read = [self.load_state(&mut loaded, damaged), self.load_trust(&mut loaded, damaged)];
+        (loaded, read.into_iter().filter_map(Result::err).collect())
+    }
+
     fn load(&self, damaged: impl Fn(&Path, &str) -> Result<String>) -> Result<Loaded> {
         let mut loaded = Loaded::default();
+        self.load_state(&mut loaded, &damaged)?;
+        self.load_trust(&mut loaded, &damaged)?;
+        Ok(loaded)
+    }
+
+    fn load_state(&self, loaded: &mut Loaded, damaged: impl Fn(&Path, &str) -> Result<String>) -> Result<()> {
         match file::read(&self.state, SCHEMA)? {
             Found::Document(state) => loaded.state = State { schema: SCHEMA, ..state },
             Found::Nothing => loaded.state_lost = true,
@@ -77,6 +91,10 @@ impl Store {
                 loaded.warnings.push(damaged(&self.state, &why)?);
             }
         }
+        Ok(())
+    }
+
+    fn load_trust(&self, loaded: &mut Loaded, damaged: impl Fn(&Path, &str) -> Result<String>) -> Result<()> {
         match file::read(&self.trust(), SCHEMA)? {
             Found::Document(trust) => loaded.trust = Trust { schema: SCHEMA, ..trust },
             Found::Nothing => loaded.trust_lost = true,
@@ -85,7 +103,7 @@ impl Store {
                 loaded.warnings.push(damaged(&self.trust(), &why)?);
             }
         }
-        Ok(loaded)
+        Ok(())
     }
 
     /// Takes the lock, which is held until the returned value is dropped or the process ends. Makes the folder if need be.
