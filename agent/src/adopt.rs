@@ -129,6 +129,29 @@ pub fn adopt(mut folder: Folder, boot: &mut Boot, options: &Options) -> Result<A
     })
 }
 
+/// Whose loader file GRUB reads at the next boot; `None` where that is not GRUB, or `grub.cfg` is not beside the environment.
+/// A file that was switched over counts as the old one if it would turn to it.
+///
+/// # Errors
+/// 73 or 78 when it cannot be read.
+pub fn next_loader(config: &Config, boot: &Boot) -> Result<Option<Kind>> {
+    if matches!(config.bootenv, Some(Place::UBoot(_) | Place::Rpi(_))) {
+        return Ok(None);
+    }
+    let mut folder = Folder::locate(config)?;
+    folder.shared = boot.holds_esp();
+    folder.reading(|dir| {
+        let Some(script) = read(&dir.join(loader::ENTRY), SCRIPT_BYTES)? else { return Ok(None) };
+        let kind = loader::kind(&script);
+        if kind != Kind::Switched {
+            return Ok(Some(kind));
+        }
+        let [file, sum] = [loader::FILE, loader::SUM].map(|name| read(&dir.join(name), SCRIPT_BYTES));
+        let holds = file?.zip(sum?).is_some_and(|(file, sum)| sum.starts_with(Digest::of(&file).hex().as_bytes()));
+        Ok(Some(if holds { Kind::Switched } else { Kind::KubeSoloOs }))
+    })
+}
+
 /// Says so: whoever reads of a failure wonders first whether the device still boots.
 pub(crate) fn boots_as_before(error: Error) -> Error {
     let remedy = format!("{} The device boots as before.", error.remedy);
@@ -241,6 +264,15 @@ impl Folder {
     /// # Errors
     /// 73 when the EFI partition is mounted elsewhere, 78 when there is none, or it is not GRUB's.
     pub fn find(config: &Config) -> Result<Self> {
+        let folder = Self::locate(config)?;
+        if let FolderPlace::Partition(partition) = &folder.place {
+            // What another mount has in memory could be written over what is written here.
+            mount::claim(partition, true)?;
+        }
+        Ok(folder)
+    }
+
+    fn locate(config: &Config) -> Result<Self> {
         match &config.bootenv {
             Some(Place::Grub(file)) => {
                 let name = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
@@ -253,8 +285,6 @@ impl Folder {
             )),
             None => {
                 let partition = System::default().find(device::ESP_LABEL)?;
-                // What another mount has in memory could be written over what is written here.
-                mount::claim(&partition, true)?;
                 let (_, name) = env::MAIN.rsplit_once('/').unwrap_or(("", env::MAIN));
                 Ok(Self { place: FolderPlace::Partition(partition), environment: name.to_owned(), shared: false })
             }

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::path::Path;
 
+use bootenv::loader::Kind;
 use bootenv::protocol::View;
 use chrono::Utc;
 use nix::sys::statfs::{FsType, OVERLAYFS_SUPER_MAGIC, TMPFS_MAGIC, statfs};
@@ -16,8 +17,9 @@ use crate::error::Result;
 use crate::preflight;
 use crate::progress::size;
 use crate::state::{Loaded, Store};
+use crate::window::Window;
 use crate::zone::Zone;
-use crate::{programs, replace, text, trust};
+use crate::{adopt, programs, replace, text, trust};
 
 /// The kernel's `linux/magic.h`.
 const RAMFS_MAGIC: FsType = FsType(0x8584_58f6);
@@ -117,8 +119,9 @@ fn memory(all: &mut Findings, path: &Path) -> Option<Loaded> {
     }
     let folder = replace::folder_of(path);
     if memory.warnings.is_empty() {
-        let writable = !folder.exists() || access(folder, AccessFlags::W_OK).is_ok();
-        let words = (path.display().to_string(), format!("{} cannot be written by who asks here", folder.display()));
+        let there = existing(folder);
+        let writable = access(there, AccessFlags::W_OK).is_ok();
+        let words = (path.display().to_string(), format!("{} cannot be written by who asks here", there.display()));
         all.either("state", writable, Verdict::Warn, (&words.0, &words.1));
     }
     if let Ok(filesystem) = statfs(existing(folder)) {
@@ -196,6 +199,9 @@ fn window(all: &mut Findings, config: &Config) {
     let name = "window";
     let Some(zone) = all.take(name, Zone::open(config.maintenance_zone.as_deref())) else { return };
     let window = &config.maintenance_window;
+    if *window == Window::always() {
+        return all.add(name, Verdict::Ok, format!("always; auto={}", config.auto));
+    }
     match window.opens_at(&zone, Utc::now()) {
         Some(at) => {
             let at = at.format("%Y-%m-%d %H:%M UTC");
@@ -236,15 +242,13 @@ fn hooks(all: &mut Findings, config: &Config) {
 
 fn device_id(all: &mut Findings, config: &Config, memory: Option<&Loaded>) {
     let file = config.machine_id_file.display();
-    let drawn = memory.is_some_and(|memory| !memory.state.device_id.is_empty());
-    match memory.and_then(|memory| memory.state.device_id(&config.machine_id_file)) {
-        Some(id) if memory.is_some_and(|memory| memory.state.device_id == id) => {
-            all.add("device id", Verdict::Ok, format!("its own, since {file} has none"));
-        }
-        Some(_) => all.add("device id", Verdict::Ok, file.to_string()),
-        None if !drawn => all.add("device id", Verdict::Ok, format!("{file} has none: the first run draws one")),
-        None => {}
-    }
+    let known = memory.map(|memory| memory.state.clone()).unwrap_or_default();
+    let message = match known.device_id(&config.machine_id_file) {
+        Some(id) if known.device_id == id => format!("its own, since {file} has none"),
+        Some(_) => file.to_string(),
+        None => format!("{file} has none: the first run draws one"),
+    };
+    all.add("device id", Verdict::Ok, message);
 }
 
 fn device(all: &mut Findings, config: &Config, boot: &Boot, memory: Option<&Loaded>, state: &Path) {
@@ -261,6 +265,7 @@ fn device(all: &mut Findings, config: &Config, boot: &Boot, memory: Option<&Load
         }
         (Err(error), _) => all.add("running", Verdict::Fail, error.message),
     }
+    loader(all, config, boot);
     environment(all, boot);
     room(all, boot);
     if boot.folders() {
@@ -297,17 +302,37 @@ fn device(all: &mut Findings, config: &Config, boot: &Boot, memory: Option<&Load
     }
 }
 
+/// By what started this boot, and by the file that starts the next one.
+fn loader(all: &mut Findings, config: &Config, boot: &Boot) {
+    let name = "loader";
+    let next = adopt::next_loader(config, boot);
+    let next = next.unwrap_or_else(|error| {
+        all.add(name, Verdict::Warn, format!("what starts the next boot cannot be told: {}", error.message));
+        None
+    });
+    let ours = matches!(next, None | Some(Kind::Ours | Kind::Switched));
+    let (verdict, words) = match (boot.legacy, next) {
+        (true, Some(Kind::Ours | Kind::Switched)) => {
+            (Verdict::Warn, "the old one started this boot, and the new one is in place: reboot")
+        }
+        (true, _) => (Verdict::Fail, "the old one, which cannot try a release: call `kubesolo-update adopt`"),
+        (false, _) if ours => (Verdict::Ok, "speaks the slot protocol, version 1"),
+        (false, Some(Kind::KubeSoloOs)) => {
+            let words = "one of the slot protocol started this boot, but grub.cfg leads to the old one now: reboot, then call \
+                         `kubesolo-update adopt`";
+            (Verdict::Fail, words)
+        }
+        (false, _) => {
+            let words =
+                "one of the slot protocol started this boot, and grub.cfg is a file that is not known here: look at it";
+            (Verdict::Warn, words)
+        }
+    };
+    all.add(name, verdict, words);
+}
+
 fn environment(all: &mut Findings, boot: &Boot) {
     let place = boot.env.place();
-    all.either(
-        "loader",
-        !boot.legacy,
-        Verdict::Fail,
-        (
-            "speaks the slot protocol, version 1",
-            "the old one, which cannot try a release: call `kubesolo-update adopt`",
-        ),
-    );
     let name = "environment";
     match (boot.env.damage(), boot.env.view()) {
         (Some(damage), _) => all.add(name, Verdict::Fail, format!("{place}: {damage}")),
@@ -331,6 +356,7 @@ fn room(all: &mut Findings, boot: &Boot) {
     let running = boot.slots.get(boot.booted.slot).facts().ok();
     let need = running.map_or(0, |facts| facts.kernel.unwrap_or(0).saturating_add(facts.initramfs.unwrap_or(0)));
     if all.take("free slot", boot.slots.get(free).check_room(need)).is_some() {
-        all.add("free slot", Verdict::Ok, format!("slot {free} takes another {}", size(need)));
+        let another = if need > 0 { format!("takes another {}", size(need)) } else { "can be written".into() };
+        all.add("free slot", Verdict::Ok, format!("slot {free} {another}"));
     }
 }

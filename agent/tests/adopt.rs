@@ -97,6 +97,32 @@ fn calling_it_again_changes_nothing() {
 }
 
 #[test]
+fn the_doctor_looks_at_the_file_that_starts_the_next_boot_too() {
+    let device = old_device();
+    let loader = || {
+        let all = device.here(&["doctor", "--json"]).json();
+        let found = all.as_array().unwrap().iter().find(|one| one["name"] == "loader").unwrap().clone();
+        format!("{}: {}", found["verdict"].as_str().unwrap(), found["message"].as_str().unwrap())
+    };
+    assert!(loader().starts_with("fail: the old one") && loader().contains("adopt"), "{}", loader());
+    adopt(&device, &[]).code(0);
+    assert!(loader().starts_with("warn") && loader().ends_with("reboot"), "{}", loader());
+    device.power_on();
+    assert_eq!(loader(), "ok: speaks the slot protocol, version 1");
+    // The switch turns to the old file where the new one does not fit its hash.
+    let [switched, new] = ["grub.cfg", "ksloader.cfg"].map(|name| read(&device, name));
+    device.write("ksloader.cfg", &new[1..]);
+    assert!(loader().starts_with("fail: one of the slot protocol started this boot"), "{}", loader());
+    device.write("ksloader.cfg", &new);
+    device.write("grub.cfg", OLD);
+    assert!(loader().starts_with("fail"), "{}", loader());
+    device.write("grub.cfg", b"reboot\n");
+    assert!(loader().starts_with("warn"), "{}", loader());
+    device.write("grub.cfg", &switched);
+    assert!(loader().starts_with("ok"), "{}", loader());
+}
+
+#[test]
 fn a_boot_that_nobody_confirmed_is_not_adopted() {
     let device = old_device();
     for env in ["active_slot=A\nboot_success=0\nboot_counter=2\n", "active_slot=B\nboot_success=1\nboot_counter=3\n"] {
