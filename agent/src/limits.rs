@@ -56,6 +56,8 @@ pub const REVOKED_KEYS: usize = 32;
 pub const REVOKED_KEYS_KEPT: usize = 1024;
 /// A public key file, in bytes.
 pub const KEY_FILE_BYTES: u64 = 4 * KIB;
+/// A file of certificate authorities, in bytes: five times what browsers know.
+pub const AUTHORITIES_BYTES: u64 = 1024 * KIB;
 /// A file with the running version, in bytes.
 pub const VERSION_FILE_BYTES: u64 = 4 * KIB;
 /// Keys in a set.

@@ -19,7 +19,7 @@ use tokio::runtime::Runtime;
 use super::options::FetchOptions;
 use crate::digest::Digest;
 use crate::error::{Context, Error, Exit, Result};
-use crate::{json, limits, text};
+use crate::{files, json, limits, text};
 
 /// One HTTP client with one set of authorities, proxies and times, for everything that one command fetches.
 pub(crate) struct Client {
@@ -543,8 +543,11 @@ fn authorities(system: Vec<CertificateDer<'_>>, registry_ca: Option<&Path>) -> R
         let message = format!("registry_ca {}: {}", file.display(), text::shown(&why.to_string()));
         Error::new(Exit::Config, "bad-ca", message).remedy("Give a PEM file with the certificate of the authority.")
     };
+    // Links are how certificate stores are made; what they lead to must be as reliable as other settings.
+    let real = file.canonicalize().map_err(|e| bad(&e))?;
+    let pem = files::read(&real, limits::AUTHORITIES_BYTES, "bad-ca")?.unwrap_or_default();
     let mut added = false;
-    for certificate in CertificateDer::pem_file_iter(file).map_err(|e| bad(&e))? {
+    for certificate in CertificateDer::pem_slice_iter(&pem) {
         store.add(certificate.map_err(|e| bad(&e))?).map_err(|e| bad(&e))?;
         added = true;
     }

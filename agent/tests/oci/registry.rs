@@ -309,6 +309,14 @@ fn an_authority_that_is_none_is_a_configuration_error() {
         let options = FetchOptions { registry_ca: Some(file.clone()), ..options(&[]) };
         refused(OciSource::new(&options, "host:1/os", None, "stable").map(|_| ()), Exit::Config, "bad-ca");
     }
+    // Nor is one that others may write, even where a link leads to it; a link alone is how stores are made.
+    let certificates = certificates();
+    let (file, link) = (certificates.path().join("ca.pem"), folder.path().join("link.pem"));
+    std::os::unix::fs::symlink(&file, &link).unwrap();
+    let options = FetchOptions { registry_ca: Some(link), ..options(&[]) };
+    OciSource::new(&options, "host:1/os", None, "stable").unwrap();
+    std::fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(0o666)).unwrap();
+    refused(OciSource::new(&options, "host:1/os", None, "stable").map(|_| ()), Exit::Config, "bad-ca");
 }
 
 /// Registries redirect to their store; a store without TLS must not slip in that way, listed or not.
