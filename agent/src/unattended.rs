@@ -8,7 +8,7 @@ use crate::boot::Boot;
 use crate::clock::Clock;
 use crate::config::{Auto, Config};
 use crate::error::{Error, Exit, Result};
-use crate::gates::{self, Lifted};
+use crate::gates::{self, Gate, Lifted};
 use crate::memory::Memory;
 use crate::state;
 use crate::update::{self, Applied, Apply, Checked};
@@ -50,17 +50,22 @@ pub fn run(config: &Config, boot: &mut Boot, memory: &mut Memory, clock: &dyn Fn
     Ok(Done::Applied(Applied { written: staged.written, ..activated }))
 }
 
-/// Whether no server asked to be left alone, or long enough ago.
-fn may_ask(not_before: Option<DateTime<Utc>>, now: DateTime<Utc>) -> Result<()> {
+/// Whether no server asked to be left alone, or long enough ago. A person's `apply` asks all the same.
+#[must_use]
+pub fn gate(not_before: Option<DateTime<Utc>>, now: DateTime<Utc>) -> Gate {
+    let name = "not-before";
     // Further ahead than it can be: the clock was wrong then, or is now.
-    match not_before.filter(|until| now < *until && *until - now <= pause(PAUSE_MAX)) {
-        None => Ok(()),
-        Some(until) => {
-            let until = until.to_rfc3339_opts(SecondsFormat::Secs, true);
-            Err(Error::new(Exit::NotNow, "not-before", format!("the server asked to be left alone until {until}"))
-                .remedy("Wait, or call `kubesolo-update apply`, which asks all the same."))
-        }
-    }
+    let Some(until) = not_before.filter(|until| now < *until && *until - now <= pause(PAUSE_MAX)) else {
+        return Gate::open(name, "no server asked to be left alone");
+    };
+    let shown = until.to_rfc3339_opts(SecondsFormat::Secs, true);
+    let message = format!("the server asked to be left alone until {shown}");
+    let remedy = "Wait, or call `kubesolo-update apply`, which asks all the same.";
+    Gate::closed(name, Exit::NotNow, name, message, remedy).opening(Some(until))
+}
+
+fn may_ask(not_before: Option<DateTime<Utc>>, now: DateTime<Utc>) -> Result<()> {
+    gates::pass(&[gate(not_before, now)])
 }
 
 /// When the server may be asked again after this error: a little later than it wishes, each device by another little, so

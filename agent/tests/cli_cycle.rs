@@ -504,6 +504,7 @@ fn check_shows_every_gate_whatever_an_earlier_one_says() {
     let check = check.code(0).json();
     let all = [
         ("maintenance-window", false),
+        ("not-before", true),
         ("channel", false),
         ("architecture", true),
         ("board", true),

@@ -269,6 +269,11 @@ fn a_server_that_wants_to_be_left_alone_is_left_alone_until_then() {
     assert_eq!(server.requests().len(), 1, "not one request more");
     assert_eq!((device.tree("A"), device.tree("B"), device.env_bytes()), before);
 
+    let check = device.from(&server, &["check", "--json"]).code(0).json();
+    let gate = check["gates"].as_array().unwrap().iter().find(|gate| gate["name"] == "not-before").unwrap();
+    assert_eq!((&gate["open"], &gate["opens_at"]), (&json!(false), &device.state()["not_before"]));
+    assert_eq!((&check["verdict"], &check["reason"]), (&json!("held"), &json!("not-before")));
+
     // A person is not kept from asking, and an answer ends it.
     device.from(&server, &["apply"]).code(0);
     assert_eq!(device.state()["not_before"], Value::Null);
