@@ -134,9 +134,6 @@ impl Safety {
     /// # Errors
     /// 78 when it would not.
     pub fn required(&self) -> Result<()> {
-        if self.watchdog.is_none() {
-            log::warn!("{}", self.words());
-        }
         if self.panic_seconds.is_some() {
             return Ok(());
         }

@@ -617,6 +617,9 @@ pub fn activate(
     // Not the waves: that was decided when it was fetched, and a share only grows.
     gates::pass(&[preflight::memory_gate(&release, boot, &Machine::find(&System::default()))])?;
     if let Some(safety) = preflight::safety(boot) {
+        if safety.watchdog.is_none() && !boot.folders() {
+            log::warn!("{}", safety.words());
+        }
         safety.required()?;
     }
     let from = running.version.as_ref();

@@ -53,7 +53,7 @@ impl Grub {
             Err(MediumError::Block(error)) => (None, Some(error.to_string())),
             Err(error) => {
                 return Err(Error::new(Exit::Config, "env-unreadable", format!("boot environment {main}: {error}"))
-                    .remedy("Name the file with --bootenv grub:FILE, or make one: grub-editenv FILE create; grub-editenv FILE set active_slot=A boot_success=1 boot_counter=3"));
+                    .remedy("Name the file with --bootenv grub:FILE, or make one (grub-editenv FILE create; grub-editenv FILE set active_slot=A boot_success=1 boot_counter=3)."));
             }
         };
         let second_block = second.as_ref().and_then(|medium| match medium.load() {

@@ -145,7 +145,11 @@ impl Index {
 
     pub(crate) fn platforms(&self) -> String {
         let platforms = self.manifests.iter().filter_map(|entry| entry.platform.as_ref());
-        let names: Vec<String> = platforms.map(|p| format!("{}/{}", p.os, p.architecture)).collect();
+        let variant = |name: &str| if name.is_empty() { String::new() } else { format!("/{name}") };
+        let name = |p: &release::Platform| {
+            format!("{}/{}{}", p.os, p.architecture, variant(p.variant.as_deref().unwrap_or_default()))
+        };
+        let names: Vec<String> = platforms.map(name).collect();
         if names.is_empty() { "no platform at all".into() } else { text::shown(&names.join(", ")) }
     }
 }
