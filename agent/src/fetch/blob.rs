@@ -150,8 +150,9 @@ impl BlobBody {
         self.failures += 1;
         self.failed_at = self.received;
         let patience = &self.client.options.patience;
+        let attempts = if self.received == 0 { patience.blob_attempts } else { patience.resume_attempts };
         let pause = self.client.pause(self.failures, wish);
-        if self.failures >= patience.blob_attempts || pause > patience.retry_after_max {
+        if self.failures >= attempts || pause > patience.retry_after_max {
             let (received, size) = (self.received, self.size);
             return Err(error.context(format_args!("gave up after {received} of {size} bytes")));
         }

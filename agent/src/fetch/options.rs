@@ -43,8 +43,11 @@ pub struct Patience {
     pub retry_after_max: Duration,
     /// Attempts at a document.
     pub document_attempts: u32,
-    /// Attempts at a download without progress.
+    /// Attempts to begin a download.
     pub blob_attempts: u32,
+    /// Attempts to go on with one, without progress. The default takes five minutes: what has come so far is lost with the
+    /// last one, and a modem or an access point that restarts is back by then.
+    pub resume_attempts: u32,
 }
 
 impl Default for Patience {
@@ -59,6 +62,7 @@ impl Default for Patience {
             retry_after_max: Duration::from_secs(60),
             document_attempts: 3,
             blob_attempts: 6,
+            resume_attempts: 24,
         }
     }
 }

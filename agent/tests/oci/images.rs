@@ -141,6 +141,26 @@ fn progress_makes_up_for_broken_connections() {
 }
 
 #[test]
+fn what_was_fetched_is_not_thrown_away_for_an_outage_of_minutes() {
+    let patience = Patience::default();
+    let pauses = (0..patience.resume_attempts - 1).map(|n| patience.retry_pause * 2u32.saturating_pow(n).min(32));
+    assert!(pauses.sum::<Duration>() >= Duration::from_secs(280));
+
+    let world = World::new(1000);
+    let honest = world.clone();
+    let (result, server) = download(&world, move |request, out| match request.earlier {
+        0 => {
+            head(out, 200, "Content-Length: 1000\r\n");
+            send(out, &honest.initramfs[..500]);
+        }
+        1..=12 => reply(out, 503, "", b""),
+        _ => honest.answer(request, out),
+    });
+    assert_eq!(result.unwrap(), world.initramfs);
+    assert_eq!(server.requests().last().unwrap().from(), Some(500));
+}
+
+#[test]
 fn a_download_that_stalls_is_taken_up_again() {
     let world = World::new(1000);
     let honest = world.clone();
