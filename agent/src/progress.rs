@@ -34,7 +34,7 @@ impl Shown {
     /// Starts to show `what` of `total` bytes.
     #[must_use]
     pub fn new(what: &'static str, total: u64) -> Self {
-        let bar = can_move_the_cursor().then(|| {
+        let bar = (wanted() && can_move_the_cursor()).then(|| {
             let style = ProgressStyle::with_template("{msg} [{bar:30}] {bytes}/{total_bytes} {bytes_per_sec} {eta}");
             let bar = ProgressBar::new(total).with_message(what);
             bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()).progress_chars("=> "));
@@ -49,7 +49,7 @@ impl Progress for Shown {
         self.done += bytes;
         if let Some(bar) = &self.bar {
             bar.set_position(self.done);
-        } else if self.last.elapsed() >= EVERY {
+        } else if wanted() && self.last.elapsed() >= EVERY {
             self.last = Instant::now();
             let percent = self.done.saturating_mul(100).checked_div(self.total).unwrap_or(100);
             console::tell(&format!("{}: {percent} % of {} done\n", self.what, size(self.total)));
@@ -63,6 +63,11 @@ impl Drop for Shown {
             bar.finish_and_clear();
         }
     }
+}
+
+/// Not with `--quiet`, which is for errors.
+fn wanted() -> bool {
+    log::log_enabled!(log::Level::Warn)
 }
 
 /// A serial console is a terminal too, but what it shows is usually a log.
