@@ -139,8 +139,11 @@ fn environment(config: &Config, devices: &device::System) -> Result<(BootEnv, Op
             let mapped_second = Medium::map(&second, &partition);
             esp.unmount()?;
             match (mapped, mapped_second) {
-                (Ok(main), second) => Ok((BootEnv::open(main, second.ok())?, None)),
-                (Err(why), _) => {
+                (Ok(main), Ok(second)) => Ok((BootEnv::open(main, Some(second))?, None)),
+                // Before a device is adopted it has no second file, and needs none.
+                (Ok(main), Err(_)) if !is_ours(&main) => Ok((BootEnv::open(main, None)?, None)),
+                // A second file that is gone is made by the next store, or health run, which takes a filesystem.
+                (Ok(_), Err(why)) | (Err(why), _) => {
                     log::info!("boot environment through its filesystem: {why}");
                     let esp = Mounted::read_write(&partition, Filesystem::Vfat)?;
                     let env = BootEnv::file(&esp.path().join(env::MAIN))?;
@@ -149,6 +152,10 @@ fn environment(config: &Config, devices: &device::System) -> Result<(BootEnv, Op
             }
         }
     }
+}
+
+fn is_ours(main: &Medium) -> bool {
+    main.load().is_ok_and(|block| matches!(block.view(), View::Ours(_)))
 }
 
 fn booted(line: &CommandLine) -> Result<Booted> {

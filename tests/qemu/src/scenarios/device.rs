@@ -474,6 +474,12 @@ pub(super) fn env_damaged(run: &Run) -> Result<()> {
         expect("the main block afterwards", &bench.disk.env()?.view(), &main.view())?;
         expect("the second file afterwards", &bench.disk.second()?.as_second(), &second.as_second())?;
     }
+    bench.disk.remove_esp_file("grub/ksenv2")?;
+    let mut machine = bench.power_on(&[("1.0.0", "kubesolo-update status")])?;
+    machine.wait_for(HEALTHY)?;
+    succeeded(&mut machine)?;
+    machine.power_cut()?;
+    expect("the second file that was gone", &bench.disk.second()?.as_second(), &second.as_second())?;
     bench.stays_in("1.0.0", Slot::A)
 }
 
