@@ -176,6 +176,7 @@ EOT
     initramfs_tree
     release_tree "$arch"
     put_all 644 . README.md LICENSE CHANGELOG.md
+    put_all 644 docs docs/*
     same_time "$root"
     tar --create --directory "$dist/root" --sort=name --format=gnu --owner=0 --group=0 --numeric-owner \
         --mtime="@$SOURCE_DATE_EPOCH" --mode=u=rwX,go=rX "$name" | gzip -9n >"$dist/$name.tar.gz"
