@@ -13,21 +13,8 @@ fn credentials_come_from_environment_or_docker_and_are_never_shown() {
         Registry::start().sibling(&format!("auth:\n  htpasswd:\n    realm: test\n    path: {}\n", htpasswd.display()));
     let images = images::files(folder.path(), Amd64, 1);
     let reference = format!("{}/os", registry.address);
-    let arguments = [
-        "publish",
-        &reference,
-        "--version",
-        "1.0.0",
-        "--channel",
-        "stable",
-        "--unsigned",
-        "--verbose",
-        "--plain-http",
-        &registry.address,
-        "--amd64",
-        path(&images.kernel),
-        path(&images.initramfs),
-    ];
+    let plain = unsigned(&registry, &reference, &images);
+    let arguments = [&plain[..], &["--verbose"]].concat();
     let docker = folder.path().join("docker");
     std::fs::create_dir(&docker).unwrap();
     // base64 of ci:hunter2-secret

@@ -48,6 +48,13 @@ fn publish(registry: &Registry, version: &str, images: &[Images], keys: &[Privat
     publisher::release(&format!("{}/os", registry.address), &metadata(version), images, keys, &options)
 }
 
+/// The arguments of `kubesolo-release publish` for images of amd64 without a key.
+fn unsigned<'a>(registry: &'a Registry, reference: &'a str, images: &'a Images) -> Vec<&'a str> {
+    let release = ["publish", reference, "--version", "1.0.0", "--channel", "stable", "--unsigned"];
+    let place = ["--plain-http", &registry.address, "--amd64", path(&images.kernel), path(&images.initramfs)];
+    [&release[..], &place].concat()
+}
+
 fn both(folder: &TempDir) -> [Images; 2] {
     [images::files(folder.path(), Amd64, 1), images::files(folder.path(), Arm64, 2)]
 }

@@ -131,20 +131,7 @@ fn the_date_is_part_of_the_release() {
     let (registry, folder) = (Registry::start(), TempDir::new().unwrap());
     let images = images::files(folder.path(), Amd64, 1);
     let reference = format!("{}/os", registry.address);
-    let base = [
-        "publish",
-        &reference,
-        "--version",
-        "1.0.0",
-        "--channel",
-        "stable",
-        "--unsigned",
-        "--plain-http",
-        &registry.address,
-        "--amd64",
-        path(&images.kernel),
-        path(&images.initramfs),
-    ];
+    let base = unsigned(&registry, &reference, &images);
     let digest = |more: &[&str], environment: &[(&str, &str)]| {
         let output = run(&[&base[..], more].concat(), environment);
         assert!(output.status.success(), "{}", text(&output.stderr));
@@ -164,18 +151,8 @@ fn a_large_image_needs_little_memory() {
     let reference = format!("{}/os", registry.address);
     // The limit is on all memory that is mapped, program and stacks included.
     let output = Command::new("sh")
-        .args(["-c", "ulimit -v 150000; exec \"$@\"", "sh", env!("CARGO_BIN_EXE_kubesolo-release"), "publish"])
-        .args([
-            &reference,
-            "--version",
-            "1.0.0",
-            "--channel",
-            "stable",
-            "--unsigned",
-            "--plain-http",
-            &registry.address,
-        ])
-        .args(["--amd64", path(&images.kernel), path(&images.initramfs)])
+        .args(["-c", "ulimit -v 150000; exec \"$@\"", "sh", env!("CARGO_BIN_EXE_kubesolo-release")])
+        .args(unsigned(&registry, &reference, &images))
         .output()
         .unwrap();
     assert!(output.status.success(), "{}", text(&output.stderr));
