@@ -14,6 +14,7 @@ use common::fault::World;
 use common::registry::{Registry, find};
 use common::{bytes, descriptor, images, referrers};
 use kubesolo_update::digest::Digest;
+use kubesolo_update::freshness::TAG_SUFFIX;
 use kubesolo_update::limits;
 use kubesolo_update::publish::registry::Access;
 use kubesolo_update::publish::{self, Metadata, Options, bundle::bundle};
@@ -41,15 +42,19 @@ fn header(name: &str, kind: u8, size: &str) -> [u8; 512] {
     header[..name.len()].copy_from_slice(name.as_bytes());
     header[100..108].copy_from_slice(b"0000644\0");
     header[124..124 + size.len()].copy_from_slice(size.as_bytes());
-    header[148..156].fill(b' ');
     header[156] = kind;
     header[257..265].copy_from_slice(b"ustar\x0000");
     if matches!(kind, b'1' | b'2') {
         header[157..168].copy_from_slice(b"/etc/passwd");
     }
+    sum(&mut header);
+    header
+}
+
+fn sum(header: &mut [u8; 512]) {
+    header[148..156].fill(b' ');
     let sum: u32 = header.iter().map(|b| u32::from(*b)).sum();
     header[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
-    header
 }
 
 fn plain(name: &str, content: &[u8]) -> File {
@@ -130,14 +135,21 @@ fn what_is_wrong_with_an_archive_is_refused_before_anything_is_touched() {
     let mut huge = header("blobs/huge", b'0', "77777777777\0").to_vec();
     huge.extend(&whole);
     let mut binary = header("blobs/huge", b'0', "\0\0\0\0\0\0\0\0\0\0\0\0");
+    let no_size = [&binary[..], &whole].concat();
     binary[124] = 0x80;
-    let binary_sum: u32 = binary[..148].iter().chain(&binary[156..]).map(|b| u32::from(*b)).sum::<u32>() + 8 * 32;
-    binary[148..156].copy_from_slice(format!("{binary_sum:06o}\0 ").as_bytes());
+    sum(&mut binary);
     let flood: Vec<File> = (0..limits::BUNDLE_ENTRIES).map(|n| plain(&format!("x{n}"), b"")).collect();
     let empty_index = |size: usize| {
         let mut files = files(&world, &[]);
         files[1].2.resize(size, b' ');
         tar(&files)
+    };
+    // A long name in two fields, as POSIX has it.
+    let in_two = |folder: &str, name: &str| {
+        let mut archive = header(name, b'0', "00000000000\0");
+        archive[345..345 + folder.len()].copy_from_slice(folder.as_bytes());
+        sum(&mut archive);
+        [&archive[..], &whole].concat()
     };
     let records = |text: &str| with(("PaxHeaders/x".into(), b'x', text.as_bytes().to_vec()));
     let twice = with(good[2].clone());
@@ -151,6 +163,8 @@ fn what_is_wrong_with_an_archive_is_refused_before_anything_is_touched() {
         ("a changed header", wrong_sum, malformed, &["no header of a tar archive at byte 1024"]),
         ("a size beyond the file", huge, malformed, &["in the middle of a file"]),
         ("a size that is not octal", binary.to_vec(), malformed, &["not octal"]),
+        ("no size at all", no_size, malformed, &["not octal"]),
+        ("a folder with content", with(("blobs/x".into(), b'5', b"x".to_vec())), malformed, &["neither file"]),
         ("a symbolic link", with((blob_name(b"x"), b'2', vec![])), malformed, &["neither file nor folder", "\"2\""]),
         ("a hard link", with((blob_name(b"x"), b'1', vec![])), malformed, &["neither file nor folder"]),
         ("a device", with(("blobs/null".into(), b'3', vec![])), malformed, &["neither file nor folder"]),
@@ -159,9 +173,12 @@ fn what_is_wrong_with_an_archive_is_refused_before_anything_is_touched() {
         ("a long name of GNU's", with(("././@LongLink".into(), b'L', b"x".to_vec())), malformed, &["neither file"]),
         ("a way out", with(plain("blobs/../../etc/passwd", b"x")), malformed, &["leads elsewhere"]),
         ("an absolute name", with(plain("/etc/passwd", b"x")), malformed, &["leads elsewhere"]),
+        ("a way out in two fields", in_two("blobs/..", "../etc/passwd"), malformed, &["blobs/../../etc/passwd leads"]),
         ("a terminal", with(plain("\x1b[2J\n/../x", b"x")), malformed, &["\\u{1b}[2J\\n/../x"]),
         ("a blob twice", twice, malformed, &["two files blobs/sha256/"]),
         ("two index.json", with(plain("./index.json", b"{}")), malformed, &["two files index.json"]),
+        ("two oci-layout", with(plain("./oci-layout", b"{}")), malformed, &["two files oci-layout"]),
+        ("a second name in two fields", in_two(".", "index.json"), malformed, &["two files index.json"]),
         ("a record of another name", records("20 path=index.json\n"), malformed, &["long names or sizes"]),
         ("a record of another size", records("12 size=12\n"), malformed, &["long names or sizes"]),
         ("long records", records(&"x".repeat(4097)), (65, "limit-exceeded"), &["4096 bytes"]),
@@ -242,6 +259,32 @@ fn what_is_wrong_with_the_release_in_an_archive_is_refused() {
         &common::sign(&common::key(2), &world.manifest),
     ));
     let shorter = world.initramfs[1..].to_vec();
+    let mut of_another_size = all.clone();
+    of_another_size[0]["size"] = json!(index.len() + 1);
+    let large = vec![b' '; limits::MANIFEST_BYTES as usize + 1];
+    let mut too_large = files(&world, &[named(OCI_INDEX_TYPE, &large, "stable")]);
+    too_large.push(plain(&blob_name(&large), &large));
+    let cosigned = |subject: &[u8]| {
+        let payload = common::cosign_payload(subject);
+        let manifest = bytes(&common::cosign_manifest(&[(&payload, &common::sign(&common::key(1), &payload))]));
+        let tag = format!("sha256-{}.sig", Digest::of(subject).hex());
+        let mut files = files(&world, &[all[0].clone(), named(OCI_MANIFEST_TYPE, &manifest, &tag)]);
+        files.extend([plain(&blob_name(&payload), &payload), plain(&blob_name(&manifest), &manifest)]);
+        tar(&files)
+    };
+    // As many good signatures as this, by themselves or under the name that copies of registries have for their list.
+    let signed = |count: u8, in_a_list: bool| {
+        let mut world = world.clone();
+        let signatures: Vec<Vec<u8>> = (1..=count).map(|seed| world.signature(&world.manifest.clone(), seed)).collect();
+        let list = referrers(&signatures.iter().map(Vec::as_slice).collect::<Vec<_>>());
+        world.tag("list", &bytes(&list));
+        let more = match in_a_list {
+            true => vec![named(OCI_INDEX_TYPE, &bytes(&list), &world.fallback_tag())],
+            false => list["manifests"].as_array().unwrap().clone(),
+        };
+        tar(&files(&world, &[&all[..1], &more].concat()))
+    };
+    let most = limits::SIGNATURES as u8;
     for (name, archive, expected, words, left) in [
         ("a changed kernel", changed(b"kernel"), (65, "digest-mismatch"), &["slot B, vmlinuz"][..], Void),
         ("a changed initramfs", changed(&world.initramfs), (65, "digest-mismatch"), &["kubesolo-os.gz"], Void),
@@ -258,15 +301,29 @@ fn what_is_wrong_with_the_release_in_an_archive_is_refused() {
         ("no signature", tar(&files(&world, &all[..1])), (77, "signature-missing"), &["not signed"], Untouched),
         ("of another release", both(&of_another), (77, "signature-missing"), &["not signed"], Untouched),
         ("by another key", tar(&by_strange), (77, "signature-unknown-key"), &["no known key"], Untouched),
+        ("another size", tar(&files(&world, &of_another_size)), (65, "size-mismatch"), &["bytes, not"], Untouched),
+        ("a huge index", tar(&too_large), (65, "limit-exceeded"), &["262144 bytes"], Untouched),
+        ("the index cosigned", cosigned(&index), (77, "signature-of-index"), &["the index"], Untouched),
+        ("too many signatures", signed(most + 1, false), (65, "limit-exceeded"), &["signatures of", "16"], Untouched),
+        ("too many in a list", signed(most + 1, true), (65, "limit-exceeded"), &["16 signatures"], Untouched),
         ("hidden among many", hidden(limits::REFERRERS - 1), (65, "limit-exceeded"), &["256 entries"], Untouched),
     ] {
         println!("{name}");
         refused(&archive, expected, words, left);
     }
     // What was refused above is the trick, not the release; and as many others as the limit allows hide nothing.
-    for archive in
-        [tar(&good(&world)), hidden(limits::REFERRERS - 2), both(&[all.clone(), vec![other_names[1].clone()]].concat())]
-    {
+    // Beside a signature of which the file is missing, and of one that is none.
+    let mut in_the_way = all.clone();
+    in_the_way.splice(1..1, referrers(&[b"not there", &index])["manifests"].as_array().unwrap().clone());
+    for archive in [
+        tar(&good(&world)),
+        hidden(limits::REFERRERS - 2),
+        both(&[all.clone(), vec![other_names[1].clone()]].concat()),
+        cosigned(&world.manifest),
+        signed(most, false),
+        signed(most, true),
+        tar(&files(&world, &in_the_way)),
+    ] {
         let device = with_staged();
         device.write("bundle.tar", &archive);
         from_bundle(&device, &["apply"]).code(0).says(&["written into slot B"]);
@@ -275,6 +332,40 @@ fn what_is_wrong_with_the_release_in_an_archive_is_refused() {
     device.write("bundle.tar", &both(&[&other_names[..], &all[1..]].concat()));
     from_bundle(&device, &["apply", "--tag", "v1"]).code(0);
     from_bundle(&device, &["apply", "--tag", "v2", "--json"]).refused(77, "signature-missing");
+}
+
+#[test]
+fn the_release_is_found_by_its_name_or_as_the_only_one() {
+    let (world, second) = (World::new(3000), World::new(4000));
+    let index = world.files["/v2/os/manifests/stable"].1.clone();
+    let other = second.files["/v2/os/manifests/stable"].1.clone();
+    let signature = entries(&world).pop().unwrap();
+    let unnamed = |content: &[u8]| descriptor(OCI_INDEX_TYPE, content);
+    let release = |name: &str| named(OCI_INDEX_TYPE, &index, name);
+    let strange = named("application/vnd.example.chart.v1", &other, "stable");
+    let attached =
+        [named(OCI_INDEX_TYPE, &other, "sha256-00"), named(OCI_MANIFEST_TYPE, &other, &format!("v7{TAG_SUFFIX}"))];
+    let device = with_staged();
+    for (entries, tag, found) in [
+        (vec![unnamed(&index)], None, true),
+        (vec![release("v7")], None, true),
+        (vec![release("v7")], Some("v7"), true),
+        (vec![release("registry.example:5000/os:v7")], Some("v7"), true),
+        (vec![release("v7"), unnamed(&other)], None, true),
+        ([&attached[..], &[release("v7")]].concat(), None, true),
+        (vec![release("stable"), strange], None, true),
+        (vec![release("v7")], Some("v8"), false),
+        (vec![unnamed(&index)], Some("v7"), false),
+    ] {
+        device.write("bundle.tar", &tar(&files(&world, &[&entries[..], std::slice::from_ref(&signature)].concat())));
+        let check = [&["check", "--json"][..], &tag.map_or(vec![], |tag| vec!["--tag", tag])].concat();
+        match found {
+            true => {
+                assert_eq!(from_bundle(&device, &check).code(0).json()["offered"]["version"], "1.0.0", "{entries:?}")
+            }
+            false => drop(from_bundle(&device, &check).refused(69, "tag-not-found")),
+        }
+    }
 }
 
 #[test]

@@ -158,11 +158,28 @@ fn what_is_neither_manifest_nor_index_is_refused() {
 
 #[test]
 fn an_index_that_is_a_manifest_too_is_refused() {
+    let good = common::index(&[("amd64", &World::new(10).manifest)]);
+    for (key, value) in [("layers", json!([])), ("config", json!({})), ("schemaVersion", json!(1))] {
+        let (mut world, mut index) = (World::new(10), good.clone());
+        index[key] = value;
+        world.tag("stable", &bytes(&index));
+        refused(offer(&broken(&world, "nothing", |_, _| ())), Exit::Data, "malformed-index");
+    }
+    // Nor does a manifest pass for a list of referrers.
     let mut world = World::new(10);
-    let mut index = common::index(&[("amd64", &world.manifest)]);
-    index["layers"] = json!([]);
-    world.tag("stable", &bytes(&index));
+    let mut list = common::referrers(&[&world.manifest]);
+    list["mediaType"] = json!(release::OCI_MANIFEST_TYPE);
+    world.tag(&world.fallback_tag(), &bytes(&list));
     refused(offer(&broken(&world, "nothing", |_, _| ())), Exit::Data, "malformed-index");
+}
+
+#[test]
+fn an_entry_that_is_no_manifest_is_passed_over() {
+    let mut world = World::new(10);
+    let mut index = common::index(&[("amd64", b"another index"), ("amd64", &world.manifest)]);
+    index["manifests"][0]["mediaType"] = json!(release::OCI_INDEX_TYPE);
+    world.tag("stable", &bytes(&index));
+    assert_eq!(offer(&broken(&world, "nothing", |_, _| ())).unwrap().signed, world.manifest);
 }
 
 /// A document without a type of its own has the one that its server says.

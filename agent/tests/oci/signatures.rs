@@ -3,7 +3,7 @@
 use kubesolo_update::digest::Digest;
 use kubesolo_update::error::Exit;
 use kubesolo_update::limits;
-use kubesolo_update::release::{self, Architecture};
+use kubesolo_update::release::{self, Architecture, SIGNATURE_TYPE};
 use kubesolo_update::source::Source;
 use serde_json::json;
 
@@ -38,7 +38,21 @@ fn a_bad_signature_among_good_ones_is_left_out() {
     let no_json = b"no json".to_vec();
     world.manifest(&no_json);
     let release_instead = signed.clone();
-    listed(&mut world, &[&gone, &of_another, &short, &without_blob, &changed, &no_json, &release_instead, &good]);
+    let other_than = |part: &str, value: serde_json::Value| {
+        let mut manifest = common::signature_manifest(&signed, &sign(&key(3), &signed), "0");
+        manifest[part] = value;
+        bytes(&manifest)
+    };
+    world.signature(&signed, 3);
+    let of_another_type = other_than("artifactType", json!("application/spdx+json"));
+    let of_many_layers = other_than("layers", json!(vec![common::descriptor(SIGNATURE_TYPE, &[5; 64]); 17]));
+    let an_index_too = other_than("manifests", json!([]));
+    let strange = [of_another_type, of_many_layers, an_index_too];
+    strange.iter().for_each(|manifest| world.manifest(manifest));
+    let mut all: Vec<&[u8]> = vec![&gone, &of_another, &short, &without_blob, &changed, &no_json, &release_instead];
+    all.extend(strange.iter().map(Vec::as_slice));
+    all.push(&good);
+    listed(&mut world, &all);
     let offer = offer(&broken(&world, "nothing", |_, _| ())).unwrap();
     assert_eq!(offer.signatures.len(), 1);
     assert_eq!(offer.signatures[0].bytes.to_vec(), sign(&key(2), &signed));
@@ -69,17 +83,39 @@ fn signatures_and_referrers_have_limits() {
         let mut list = common::referrers(&[many[0]]);
         let mut other = list["manifests"][0].clone();
         other["artifactType"] = json!("application/spdx+json");
+        other["digest"] = json!(Digest::of(b"a list of parts"));
         for _ in 1..count {
             list["manifests"].as_array_mut().unwrap().insert(0, other.clone());
         }
         bytes(&list)
     };
     world.tag(&world.fallback_tag(), &flood(limits::REFERRERS));
-    assert_eq!(signatures(&world), 1);
+    let server = broken(&world, "nothing", |_, _| ());
+    assert_eq!(offer(&server).unwrap().signatures.len(), 1);
+    assert_eq!(server.count(&Digest::of(b"a list of parts").hex()), 0);
     world.tag(&world.fallback_tag(), &flood(limits::REFERRERS + 1));
     refused(offer(&broken(&world, "nothing", |_, _| ())), Exit::Data, "limit-exceeded");
     world.tag(&world.fallback_tag(), &flood(5000));
     refused(offer(&broken(&world, "nothing", |_, _| ())), Exit::Data, "limit-exceeded");
+}
+
+#[test]
+fn a_name_of_a_key_is_one_or_none() {
+    for (named, taken) in [
+        ("0123456789abcdef", true),
+        ("0123456789ABCDEF", false),
+        ("0123456789abcde", false),
+        ("0123456789abcdef0", false),
+        ("\u{1b}[2J\u{1b}[2J\u{1b}[2J\n\n\n\n", false),
+    ] {
+        let mut world = World::new(10);
+        let signature = sign(&key(1), &world.manifest);
+        let manifest = bytes(&common::signature_manifest(&world.manifest, &signature, named));
+        world.manifest(&manifest);
+        listed(&mut world, &[&manifest]);
+        let found = offer(&broken(&world, "nothing", |_, _| ())).unwrap().signatures;
+        assert_eq!((found[0].bytes.to_vec(), found[0].key_id.is_some()), (signature, taken), "{named:?}");
+    }
 }
 
 #[test]
