@@ -186,10 +186,8 @@ impl BundleSource {
     }
 
     fn signatures(&self, subject: Digest) -> Result<Vec<Signature>> {
-        let listed = self.layout.index.manifests.iter().filter(|entry| {
-            // What has a name or a platform is no signature, whatever its type.
-            may_be_signature(entry.artifact_type.as_deref()) && name(entry).is_none() && entry.platform.is_none()
-        });
+        let listed = self.layout.index.manifests.iter();
+        let listed = listed.filter(|entry| may_be_signature(entry.artifact_type.as_deref()));
         let mut entries: Vec<Descriptor> = listed.cloned().collect();
         // As copied by tools that know of no referrers.
         if let Some(list) = self.layout.named(&format!("sha256-{}", subject.hex())) {

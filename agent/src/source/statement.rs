@@ -1,16 +1,16 @@
 //! A statement of freshness as a registry keeps it: one manifest, a layer with the statement, a layer for each signature.
 
-use super::artifact::{SIGNATURE_BYTES, key_id};
+use super::artifact::key_id;
 use crate::digest::Digest;
 use crate::error::{Error, Exit, Result};
 use crate::freshness::STATEMENT_TYPE;
+use crate::json;
 use crate::release::{Manifest, SIGNATURE_TYPE};
-use crate::{json, limits};
 
 /// Where a statement is, and where its signatures are, each with the key that it names.
 pub(crate) type Layers = (Digest, Vec<(Digest, Option<String>)>);
 
-/// The layers of a statement's manifest.
+/// The layers of a statement's manifest. Whoever fetches them holds them to their limits.
 pub(crate) fn layers(raw: &[u8], what: &str) -> Result<Layers> {
     let malformed = |why: &str| Error::new(Exit::Data, "malformed-freshness", format!("{what}: {why}"));
     let manifest: Manifest = json::parse(raw, what)?;
@@ -22,15 +22,8 @@ pub(crate) fn layers(raw: &[u8], what: &str) -> Result<Layers> {
     let (Some(statement), None) = (statements.next(), statements.next()) else {
         return Err(malformed("it has not exactly one statement"));
     };
-    if statement.size > limits::FRESHNESS_BYTES {
-        return Err(limits::exceeded(what, format_args!("{} bytes", limits::FRESHNESS_BYTES)));
-    }
-    let mut signatures = vec![];
-    for layer in manifest.layers.iter().filter(|layer| layer.media_type == SIGNATURE_TYPE) {
-        if layer.size != SIGNATURE_BYTES {
-            return Err(malformed("a signature has not 64 bytes"));
-        }
-        signatures.push((layer.digest.parse()?, key_id(&layer.annotations)));
-    }
+    let signatures = manifest.layers.iter().filter(|layer| layer.media_type == SIGNATURE_TYPE);
+    let signatures =
+        signatures.map(|layer| Ok((layer.digest.parse()?, key_id(&layer.annotations)))).collect::<Result<_>>()?;
     Ok((statement.digest.parse()?, signatures))
 }
