@@ -59,7 +59,13 @@ fn an_old_device_is_switched_by_one_sector_and_updates_itself_then() {
         .says(&["loader:       KubeSolo OS's own", "next boot:    slot A (KubeSolo OS's own"]);
     device.set_env("active_slot=A\nboot_success=0\nboot_counter=0\n");
     device.here(&["status"]).code(0).says(&["next boot:    slot B (KubeSolo OS's own"]);
+    let before = device.env_bytes();
+    device.make_unhealthy();
+    device.here(&["healthcheck"]).code(1).says(&["the old loader file counts this boot as failed"]);
+    assert_eq!(device.env_bytes(), before);
+    device.make_healthy();
     device.here(&["healthcheck"]).code(0).says(&["confirmed for the old loader file"]);
+    assert_ne!(device.env_bytes(), before);
 
     let adopted = adopt(&device, &[]).code(0).json();
     assert_eq!((adopted["outcome"].as_str(), adopted["reboot"].as_bool()), (Some("adopted"), Some(true)));

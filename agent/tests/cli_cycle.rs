@@ -152,6 +152,49 @@ fn a_person_can_retry_what_failed() {
 }
 
 #[test]
+fn what_never_started_is_tried_once_more_and_then_remembered() {
+    let (registry, device) = (Registry::start(), Device::new());
+    publish(&registry, "1.0.0", 1);
+    device.from(&registry, &["apply"]).code(0);
+    // The trial is noted, and the power goes before the store.
+    let lost = |words: &[&str]| {
+        let before = device.env_bytes();
+        device.here(&["activate"]).code(0).says(&["boots next"]);
+        device.write("grubenv", &before);
+        device.power_on();
+        device.here(&["healthcheck"]).code(0);
+        let state = device.state();
+        assert_eq!(state["phase"], "rolled_back", "{state:#}");
+        for word in words {
+            assert!(state["last_error"].as_str().unwrap().contains(word), "{state:#}");
+        }
+    };
+    lost(&["was never seen to start"]);
+    lost(&["failed its trial", "never started, twice"]);
+    device.from(&registry, &["apply", "--json"]).refused(75, "failed-before");
+    // Another release has its own two.
+    publish(&registry, "1.0.1", 2);
+    device.from(&registry, &["apply"]).code(0);
+    lost(&["was never seen to start"]);
+    install(&device, &registry);
+}
+
+#[test]
+fn without_a_number_of_failed_runs_the_deadline_alone_ends_a_trial() {
+    let (registry, device) = (Registry::start(), Device::new());
+    device.write("conf", b"auto_rollback_after=0\n");
+    publish(&registry, "1.0.0", 1);
+    device.from(&registry, &["apply", "--activate"]).code(0);
+    device.power_on();
+    device.make_unhealthy();
+    let before = device.env_bytes();
+    for _ in 0..5 {
+        device.here(&["healthcheck"]).code(1).says(&["the deadline ends the trial"]);
+    }
+    assert_eq!(device.env_bytes(), before);
+}
+
+#[test]
 fn rollback_ends_a_trial_takes_back_an_activation_or_tries_the_release_before() {
     let (registry, device) = (Registry::start(), Device::new());
     publish(&registry, "1.0.0", 1);

@@ -39,13 +39,19 @@ fn a_damaged_environment_is_rebuilt_after_a_healthy_boot_and_its_trial_has_faile
     assert_eq!(device.power_on().start.unwrap().slot, Slot::A);
 }
 
-/// A device that runs 1.0.0 from slot B, after another program made slot A the active one.
-fn changed_by_another(lines: &str) -> Device {
+/// A device that runs 1.0.0 from slot B.
+fn committed() -> Device {
     let (registry, device) = (Registry::start(), Device::new());
     publish(&registry, "1.0.0", 1);
     device.from(&registry, &["apply", "--activate"]).code(0);
     device.power_on();
     device.here(&["healthcheck"]).code(0).says(&["slot B is committed"]);
+    device
+}
+
+/// The same after another program made slot A the active one.
+fn changed_by_another(lines: &str) -> Device {
+    let device = committed();
     device.set_env(&format!("active_slot=A\nboot_success=1\nboot_counter=3\n{lines}"));
     device
 }
@@ -73,4 +79,19 @@ fn an_active_slot_of_another_program_is_given_up_only_if_the_bootloader_passed_i
     let device = changed_by_another("");
     device.write("cmdline", b"panic=5 kubesolo.slot=B ks.trial=00000000 ks.proto=1\n");
     left_so(&device, &["another program changed the boot environment: "]);
+}
+
+#[test]
+fn a_committed_slot_is_given_up_only_if_it_is_damaged_and_the_other_one_healthy() {
+    let device = committed();
+    device.write("cmdline", b"panic=5 kubesolo.slot=A ks.trial=00000000 ks.proto=1\n");
+    left_so(&device, &["slot A runs in place of the active slot B"]);
+    device.write("B/vmlinuz", b"rotten");
+    assert_eq!(device.power_on().start.unwrap().slot, Slot::A);
+    device.make_unhealthy();
+    left_so(&device, &["slot A runs in place of the active slot B"]);
+    device.make_healthy();
+    device.here(&["healthcheck"]).code(0).says(&["slot B is damaged; slot A is active now"]);
+    let env = device.env();
+    assert_eq!((env.active, env.success, env.good, env.b), (Slot::A, true, Slot::A, SlotState::Void));
 }

@@ -151,8 +151,12 @@ fn programs_can_put_an_update_off_or_refuse_it_before_anything_is_erased() {
     // What cannot even be started says nothing.
     device.write("hooks/10-ask", b"\x7fELF, but not really");
     device.from(&registry, &["apply", "--json"]).refused(77, "hook-refused");
-    hook(&device, "10-ask", "exit 0");
+    // Each step asks for itself.
+    hook(&device, "10-ask", "[ $KUBESOLO_UPDATE_STEP = stage ] || exit 75");
     device.from(&registry, &["apply"]).code(0);
+    let before = (device.tree("A"), device.tree("B"), device.env_bytes());
+    device.here(&["activate", "--json"]).refused(75, "hook-later");
+    assert_eq!((device.tree("A"), device.tree("B"), device.env_bytes()), before);
 }
 
 #[test]

@@ -208,7 +208,9 @@ fn one_copy_is_nothing_for_a_timer() {
     device.from(&registry, &["apply", "--json"]).refused(75, "single-copy");
     assert_eq!(fs::read(device.path("env")).unwrap(), before);
     assert_eq!(device.names("B"), Vec::<String>::new());
-    device.from(&registry, &["apply", "--activate", "--allow-single-copy"]).code(0);
+    device.from(&registry, &["apply", "--allow-single-copy"]).code(0);
+    device.here(&["activate", "--json"]).refused(75, "single-copy");
+    device.here(&["activate", "--allow-single-copy"]).code(0);
     let bytes = fs::read(device.path("env")).unwrap();
     let (stored, _) = Environment::parse(&bytes[..SIZE], Format::Single).unwrap();
     assert!(matches!(stored.view(), View::Ours(state) if state.on_trial() == Some(Slot::B)));

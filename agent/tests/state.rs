@@ -245,8 +245,14 @@ fn a_release_that_failed_is_known_by_its_manifest_and_by_its_images() {
     assert!(trust.failure(&other, &kernel, &initramfs).is_some(), "published again under another manifest");
     assert!(trust.failure(&other, &kernel, &new).is_none(), "one image of two is another release");
     assert!(trust.failure(&other, &new, &initramfs).is_none());
+    assert!(!trust.forget(&other, &kernel, &new) && !trust.forget(&other, &new, &initramfs));
     assert!(trust.forget(&release, &kernel, &initramfs) && !trust.forget(&release, &kernel, &initramfs));
     assert!(trust.failure(&release, &kernel, &initramfs).is_none());
+    // By either of the two, as it is found.
+    trust.remember(failed(1));
+    assert!(trust.forget(&other, &kernel, &initramfs));
+    trust.remember(failed(1));
+    assert!(trust.forget(&release, &new, &new));
 }
 
 #[test]

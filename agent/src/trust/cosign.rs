@@ -105,7 +105,7 @@ mod tests {
                 good.replace(r#""type""#, &format!(r#""image":{{"docker-manifest-digest":"{DIGEST}"}},"type""#)),
             ),
             ("array", format!("[{good}]")),
-            ("array of the fields", r#"[[["r"],["d"],"t"],null]"#.into()),
+            ("array of the fields", format!(r#"[[["r"],["{DIGEST}"],"{TYPE}"],null]"#)),
             ("something behind it", format!("{good}{{}}")),
             ("nothing", String::new()),
         ] {
