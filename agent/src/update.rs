@@ -627,7 +627,7 @@ pub fn activate(
     let id = TrialId(state::random()?.max(1));
     let next = env.activate(boot.booted, id).map_err(|e| Error::new(Exit::NotNow, "trial", e.to_string()))?;
     // Before the store: a trial that is not noted could fail without being remembered.
-    let proof = trust::proof(config, &content, &release, keys);
+    let proof = trust::proof(config, &release, keys);
     memory.note(Trial { proof, ..trial::note(id, target, &content) }, now)?;
     boot.env.store(&next)?;
     memory.enter(Phase::Activated, now)?;

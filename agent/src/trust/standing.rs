@@ -112,10 +112,11 @@ pub fn locked_out(
     Ok((left < needed).then(why))
 }
 
-/// What a commit of `content` makes permanent, if `keys` vouch for it; `None` for what nobody vouches for as a whole.
+/// What a commit of `release` makes permanent, if there are keys that vouch for it. One that is only claimed has neither an
+/// epoch nor revoked keys, see [`Latest::claimed`](crate::release::Latest::claimed).
 #[must_use]
-pub fn proof(config: &Config, content: &SlotManifest, release: &Release, keys: Option<&KeySet>) -> Option<Proof> {
-    (keys.is_some() && content.file_signatures.is_none()).then(|| Proof {
+pub fn proof(config: &Config, release: &Release, keys: Option<&KeySet>) -> Option<Proof> {
+    keys.is_some().then(|| Proof {
         security_epoch: release.security_epoch,
         revoked_keys: release.revoked_keys.clone(),
         image_keys: config.pubkey.is_none(),
@@ -143,6 +144,5 @@ fn committed_slots(boot: &Boot) -> Vec<Id> {
 
 /// What a slot's release says, if any of the keys signed it as a whole.
 fn proven(content: &SlotManifest, all: &KeySet) -> Option<Release> {
-    let signed = content.file_signatures.is_none() && all.verify(&content.signed, &content.signatures).is_ok();
-    signed.then(|| content.release().ok()).flatten()
+    all.verify(&content.signed, &content.signatures).is_ok().then(|| content.release().ok()).flatten()
 }
