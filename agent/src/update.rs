@@ -19,7 +19,7 @@ use crate::memory::Memory;
 use crate::preflight::{self, Machine};
 use crate::progress::{self, Shown};
 use crate::release::{Architecture, Blob, Release};
-use crate::slot::{Part, SlotManifest};
+use crate::slot::{Part, Slot, SlotManifest};
 use crate::source::{self, Body, Guarded, Offer, Source};
 use crate::state::{self, LastOffer, Phase, Trial};
 use crate::trust::{KeySet, Standing, StreamVerifier};
@@ -467,7 +467,9 @@ fn try_apply(
 
     let place = boot.slots.get(target);
     let mut applied = Applied::new("staged", (&release.version, digest.to_string()), target);
-    let staged = place.manifest().ok().flatten().is_some_and(|m| m.digest == digest) && place.verify().is_ok();
+    // By the signatures that are in it: better ones may have been published since.
+    let staged = place.manifest().ok().flatten().is_some_and(|m| m.digest == digest)
+        && place.verify().is_ok_and(|content| vouched(config, place, &content, keys).is_ok());
     let images = if staged { None } else { Some([source.locate(release.kernel)?, source.locate(release.initramfs)?]) };
     if let Some([kernel, initramfs]) = &images {
         place.check_room(kernel.size.saturating_add(initramfs.size))?;
@@ -568,6 +570,17 @@ fn guarded(body: Box<dyn Body>, verifier: Option<StreamVerifier>) -> Box<dyn Bod
     }
 }
 
+/// Whether what was found in a slot may be activated as it is.
+fn vouched(config: &Config, place: &Slot, content: &SlotManifest, keys: Option<&KeySet>) -> Result<()> {
+    let Some(keys) = keys else { return Ok(()) };
+    if content.file_signatures.is_some() && !config.legacy_file_signatures {
+        let message = format!("what slot {} holds came from a server that signs only the images", place.id);
+        return Err(Error::new(Exit::NotAllowed, "signature-missing", message)
+            .remedy("Apply a release that is signed as a whole, or set legacy_file_signatures=yes."));
+    }
+    place.vouched(content, keys).map(drop)
+}
+
 /// Makes the staged release the next to boot, on trial.
 ///
 /// Everything that `apply` proved is proven again: days may lie between the two.
@@ -597,14 +610,7 @@ pub fn activate(
     let standing = Standing::find(config, boot, &memory.trust)?;
     memory.raise(standing.epoch, &standing.revoked)?;
     let keys = standing.required_keys(config)?;
-    if let Some(keys) = keys {
-        if content.file_signatures.is_some() && !config.legacy_file_signatures {
-            let message = format!("what slot {target} holds came from a server that signs only the images");
-            return Err(Error::new(Exit::NotAllowed, "signature-missing", message)
-                .remedy("Apply a release that is signed as a whole, or set legacy_file_signatures=yes."));
-        }
-        place.vouched(&content, keys)?;
-    }
+    vouched(config, place, &content, keys)?;
     let running = Running::find(config, boot)?;
     gates::pass(&release_gates(config, boot, memory, &running, &standing, lifted, (&release, content.digest)))?;
 

@@ -147,6 +147,18 @@ fn what_is_staged_is_measured_again_when_it_is_activated() {
 }
 
 #[test]
+fn signatures_that_were_added_since_are_looked_for() {
+    let (registry, device) = (Registry::start(), device(&[1, 2], ""));
+    Release::new("1.0.0", &[1]).publish(&registry);
+    apply(&device, &registry, &[]).code(0);
+    // The slot has what is on offer, and not what it takes from now on.
+    give(&device, "keys", &[2]);
+    refused(&device, || apply(&device, &registry, &[]), 77, "signature-unknown-key");
+    Release::new("1.0.0", &[2]).publish(&registry);
+    apply(&device, &registry, &["--activate"]).code(0);
+}
+
+#[test]
 fn no_command_goes_below_a_committed_epoch() {
     let (registry, device) = (Registry::start(), device(&[1], ""));
     Release::new("1.0.0", &[1]).epoch(2).publish(&registry);
@@ -176,6 +188,11 @@ fn no_command_goes_below_a_committed_epoch() {
     Release::new("3.1.0", &[1]).epoch(3).publish(&registry);
     assert_eq!(gate(), true);
     install(&device, &registry);
+    // Nor where another program says which slot is good.
+    fs::remove_file(device.path("S/trust.json")).unwrap();
+    device.set_env(&format!("active_slot={}\nboot_success=1\nboot_counter=3\n", device.env().active));
+    Release::new("4.0.0", &[1]).epoch(2).publish(&registry);
+    refused(&device, || apply(&device, &registry, &all), 77, "security-epoch");
 }
 
 #[test]

@@ -56,6 +56,18 @@ fn a_signature_of_the_document_is_still_enough_and_then_needed_to_fit() {
 }
 
 #[test]
+fn what_is_signed_as_a_whole_since_is_written_again() {
+    let (site, device) = (Site::small(), tolerant());
+    let mut before = site.clone();
+    before.files.remove("/os/latest.json.sig");
+    device.over_http(&before.serve(), &["apply"]).code(0).says(&["written into slot B"]);
+    device.write("conf", b"");
+    device.here(&["activate", "--json"]).refused(77, "signature-missing");
+    device.over_http(&site.serve(), &["apply"]).code(0).says(&["written into slot B"]);
+    device.here(&["activate"]).code(0);
+}
+
+#[test]
 fn a_missing_file_signature_costs_nothing_and_a_wrong_one_leaves_the_slot_void() {
     let site = old(&Site::small());
     let before = |device: &Device| (device.tree("A"), device.tree("B"), device.env_bytes());
