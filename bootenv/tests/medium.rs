@@ -161,6 +161,20 @@ fn a_damaged_block_is_replaced_in_place() {
     assert_eq!(fs::metadata(&place.path).expect("metadata").ino(), inode);
 }
 
+#[test]
+fn a_sector_that_somebody_else_changed_is_left_alone() {
+    let [old, theirs, new] = [b'o', b't', b'n'].map(|byte| [byte; SECTOR]);
+    let place = Place::with(&[&theirs[..], b"more"].concat());
+    assert!(matches!(place.medium().store_sector(&old, &new), Err(Error::ReadBack)));
+    assert_eq!(place.bytes(), [&theirs[..], b"more"].concat());
+    place.medium().store_sector(&theirs, &new).expect("stored");
+    assert_eq!(place.bytes(), [&new[..], b"more"].concat(), "the sector and nothing else");
+    fs::set_permissions(&place.path, fs::Permissions::from_mode(0o444)).expect("permissions");
+    let before = fs::metadata(&place.path).expect("metadata").mtime_nsec();
+    place.medium().store_sector(&new, &new).expect("nothing to store");
+    assert_eq!(fs::metadata(&place.path).expect("metadata").mtime_nsec(), before);
+}
+
 /// Runs a tool and gives its output.
 fn run(tool: &str, args: &[&str]) -> String {
     let output = std::process::Command::new(tool).args(args).output().expect("a tool of util-linux or e2fsprogs");

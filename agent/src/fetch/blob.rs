@@ -291,7 +291,7 @@ mod tests {
         let mut rate = Rate::new(Duration::from_secs(600), 256);
         rate.add(Duration::from_secs(599), 0);
         assert!(rate.enough(), "the window is not over");
-        rate.add(Duration::from_secs(1), 256 * 600);
+        rate.add(Duration::from_secs(1), 2 * 256 * 600);
         assert!(rate.enough());
         rate.add(Duration::from_secs(600), 256 * 600 - 1);
         assert!(!rate.enough(), "what came before does not count");

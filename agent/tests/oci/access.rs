@@ -223,6 +223,10 @@ fn challenges_that_cannot_be_met_are_a_refused_access() {
         let server = Fault::start(move |_, out| reply(out, 401, &format!("WWW-Authenticate: {challenge}\r\n"), b""));
         refused(offer(&server), Exit::Unavailable, "access-denied");
     }
+    // Another scheme is not asked in the way of this one.
+    let server = Fault::start(|_, out| reply(out, 401, "WWW-Authenticate: Basic realm=\"/token\"\r\n", b""));
+    refused(offer(&server), Exit::Unavailable, "access-denied");
+    assert_eq!(server.count("/token"), 0);
     let elsewhere = Fault::start(|_, out| reply(out, 200, "", b"{\"token\":\"t\"}"));
     let realm = elsewhere.address.clone();
     let server = Fault::start(move |_, out| {

@@ -9,6 +9,7 @@ use kubesolo_update::source::oci::OciSource;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+use crate::common::fault::{Fault, reply};
 use crate::common::registry::Registry;
 use crate::common::tls::{certificates, section as tls};
 use crate::common::{self, bytes, key, key_id, sign};
@@ -332,4 +333,22 @@ fn a_redirect_never_leaves_tls() {
     let mut source = source_with(&registry, &options);
     let release = source.offer(Architecture::Amd64).unwrap().release;
     refused(fetch(&mut source, &release.kernel.blob().unwrap()), Exit::Unavailable, "insecure-redirect");
+}
+
+#[test]
+fn a_token_is_not_asked_for_without_tls_where_the_registry_has_it() {
+    let certificates = certificates();
+    let tokens = Fault::start(|_, out| reply(out, 200, "", b"{\"token\":\"t\"}"));
+    let ca = certificates.path().join("ca.pem");
+    let auth = format!(
+        "auth:\n  token:\n    realm: http://{}/token\n    service: test\n    issuer: test\n    rootcertbundle: {}\n",
+        tokens.address,
+        ca.display()
+    );
+    let registry = Registry::start().sibling(&format!("{}{auth}", tls(&certificates)));
+    let options = FetchOptions { registry_ca: Some(ca), ..options(&[&tokens.address]) };
+    let error =
+        refused(source_with(&registry, &options).offer(Architecture::Amd64), Exit::Unavailable, "access-denied");
+    assert!(error.message.contains("its token server has no TLS"), "{error}");
+    assert!(tokens.requests().is_empty());
 }
