@@ -1,242 +1,21 @@
-//! U-Boot's environment on files: what this crate reads and writes is what the tools of U-Boot and libubootenv read and
-//! write, and a store that is cut off anywhere leaves the old state or the new one.
+//! U-Boot's environment on files: nothing that is in it is lost, a store that is cut off anywhere leaves the old state or
+//! the new one, and what is no environment is refused. `uboot_tools.rs` has other projects' tools beside it.
 
 mod common;
 
-use std::collections::BTreeMap;
 use std::fs;
-use std::os::unix::fs::{FileExt, symlink};
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::os::unix::fs::symlink;
+use std::path::Path;
+use std::process::Command;
 
 use bootenv::protocol::{Booted, State, View};
 use bootenv::uboot::bootcount;
 use bootenv::uboot::config::{self, Place};
-use bootenv::uboot::store::{Error, Loaded, Store};
-use bootenv::uboot::{Environment, Error as FormatError, Format, newest};
+use bootenv::uboot::store::{Error, Store};
+use bootenv::uboot::{Environment, Error as FormatError, Format};
 use bootenv::{Slot, TrialId};
+use common::uboot::{Bench, Geometry, SECTOR, Tools, environment};
 use proptest::prelude::*;
-use proptest::strategy::ValueTree;
-use proptest::test_runner::TestRunner;
-
-const SECTOR: usize = 512;
-
-type Variables = BTreeMap<String, String>;
-
-/// A folder with an environment in it.
-struct Bench {
-    _folder: tempfile::TempDir,
-    dir: PathBuf,
-    config: PathBuf,
-}
-
-/// Where the copies lie: which file, at which offset, how large the files are.
-#[derive(Clone, Debug)]
-struct Geometry {
-    size: usize,
-    copies: Vec<(&'static str, i64)>,
-    file: u64,
-    /// What follows the size in a line.
-    sectors: String,
-}
-
-fn geometry() -> impl Strategy<Value = Geometry> {
-    let size = prop_oneof![Just(0x200_usize), Just(0x400), Just(0x1000), Just(0x2345), Just(0x4000)];
-    let sectors = prop_oneof![Just(""), Just(" 0x200 0x40"), Just(" 4000 4"), Just(" 0x10000 1 0")];
-    (size, sectors, 0..5_usize).prop_map(|(size, sectors, kind)| {
-        let step = size.next_multiple_of(0x1000) as i64;
-        let copies = match kind {
-            0 => vec![("env", 0)],
-            1 => vec![("env", 0x1000)],
-            2 => vec![("env", 0), ("env", step)],
-            3 => vec![("env", 0x2000), ("redundant", 0)],
-            _ => vec![("env", 0), ("redundant", 0x1000)],
-        };
-        Geometry { size, copies, file: 0x10000, sectors: sectors.to_owned() }
-    })
-}
-
-impl Geometry {
-    fn format(&self) -> Format {
-        if self.copies.len() == 1 { Format::Single } else { Format::Redundant }
-    }
-}
-
-impl Bench {
-    fn new(geometry: &Geometry) -> Self {
-        let folder = tempfile::tempdir().expect("a temporary folder");
-        let dir = folder.path().to_owned();
-        let config = dir.join("fw_env.config");
-        let mut text = "# Where the environment lies\n\n".to_owned();
-        for (number, (name, offset)) in geometry.copies.iter().enumerate() {
-            fs::File::create(dir.join(name)).and_then(|f| f.set_len(geometry.file)).expect("a file");
-            // As people write numbers.
-            let offset = if number == 0 { format!("0x{offset:x}") } else { offset.to_string() };
-            let place = dir.join(name).display().to_string();
-            text += &format!("{place}\t{offset} 0x{:x}{}\n", geometry.size, geometry.sectors);
-        }
-        fs::write(&config, text).expect("a file");
-        Self { _folder: folder, dir, config }
-    }
-
-    fn places(&self) -> Vec<Place> {
-        config::parse(&fs::read(&self.config).expect("the file")).expect("both tools read it")
-    }
-
-    fn store(&self) -> Store {
-        Store::new(self.places()).with_system(&[self.dir.join("lock")], &self.dir.join("sys"))
-    }
-
-    fn put(&self, place: &Place, bytes: &[u8]) {
-        let file = fs::OpenOptions::new().write(true).open(&place.device).expect("the file");
-        file.write_all_at(bytes, place.offset.cast_unsigned()).expect("written");
-    }
-
-    /// The first copy holds these variables.
-    fn seed(&self, variables: &Variables, format: Format) {
-        let places = self.places();
-        let bytes = environment(variables).encode(places[0].size, format, 1).expect("they fit");
-        self.put(&places[0], &bytes);
-    }
-
-    fn tool(&self, name: &str, args: &[&str]) -> Output {
-        match Command::new(name).arg("-c").arg(&self.config).args(args).output() {
-            Ok(output) => output,
-            Err(error) => panic!("cannot run {name} ({error}): install the Debian package libubootenv-tool"),
-        }
-    }
-
-    /// What `fw_printenv` says.
-    fn printed(&self) -> Variables {
-        let output = self.tool("fw_printenv", &[]);
-        assert!(output.status.success(), "fw_printenv: {}", String::from_utf8_lossy(&output.stderr));
-        let text = String::from_utf8(output.stdout).expect("UTF-8");
-        let pairs = text.lines().filter_map(|line| line.split_once('='));
-        pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
-    }
-
-    fn bytes(&self) -> BTreeMap<PathBuf, Vec<u8>> {
-        let files = fs::read_dir(&self.dir).expect("the folder").map(|entry| entry.expect("an entry").path());
-        files
-            .filter(|path| path.is_file() && !path.ends_with("lock"))
-            .map(|p| (p.clone(), fs::read(p).expect("a file")))
-            .collect()
-    }
-}
-
-fn environment(variables: &Variables) -> Environment {
-    let pairs: Vec<(&str, String)> = variables.iter().map(|(name, value)| (name.as_str(), value.clone())).collect();
-    Environment::default().with(&pairs)
-}
-
-fn ours(loaded: &Loaded) -> Variables {
-    let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("UTF-8");
-    loaded.environment.variables().into_iter().map(|(name, value)| (text(name), text(value))).collect()
-}
-
-/// A value that every tool reads alike: a backslash is an escape for U-Boot, and none for libubootenv.
-fn value() -> impl Strategy<Value = String> {
-    "[a-zA-Z0-9.#= ;$é]{0,20}[a-z0-9]"
-}
-
-fn variables() -> impl Strategy<Value = Variables> {
-    proptest::collection::btree_map("[a-z][a-z0-9_]{0,12}", value(), 1..8)
-}
-
-fn cases<T: std::fmt::Debug>(count: usize, of: impl Strategy<Value = T>) -> Vec<T> {
-    let mut runner = TestRunner::deterministic();
-    (0..count).map(|_| of.new_tree(&mut runner).expect("a case").current()).collect()
-}
-
-#[test]
-fn libubootenv_reads_what_this_crate_writes_in_every_geometry() {
-    for (geometry, variables) in cases(150, (geometry(), variables())) {
-        let bench = Bench::new(&geometry);
-        bench.seed(&variables, geometry.format());
-        assert_eq!(bench.printed(), variables, "{geometry:?}");
-        assert_eq!(ours(&bench.store().load().expect("an environment")), variables, "{geometry:?}");
-    }
-}
-
-#[test]
-fn this_crate_and_fw_setenv_take_turns() {
-    let edit = (any::<bool>(), "[a-f]{1,2}", prop_oneof![3 => value().prop_map(Some), 1 => Just(None)]);
-    let runs = (geometry(), variables(), proptest::collection::vec(edit, 1..8));
-    for (geometry, mut expected, edits) in cases(60, runs) {
-        let bench = Bench::new(&geometry);
-        bench.seed(&expected, geometry.format());
-        for (by_us, name, value) in &edits {
-            match (by_us, value) {
-                (true, _) => {
-                    let value = value.clone().unwrap_or_default();
-                    let loaded = bench.store().load().expect("an environment");
-                    let next = loaded.environment.with(&[(name.as_str(), value)]);
-                    bench.store().store(&loaded, &next).expect("stored");
-                }
-                (false, value) => {
-                    let args: Vec<&str> = [Some(name.as_str()), value.as_deref()].into_iter().flatten().collect();
-                    let output = bench.tool("fw_setenv", &args);
-                    assert!(output.status.success(), "fw_setenv {args:?}");
-                }
-            }
-            match value {
-                Some(value) => drop(expected.insert(name.clone(), value.clone())),
-                None => drop(expected.remove(name)),
-            }
-            let loaded = bench.store().load().expect("an environment");
-            assert_eq!(ours(&loaded), expected, "{geometry:?} {edits:?}");
-            // An empty value deletes a variable for U-Boot, which is who reads it; libubootenv lists it.
-            let mut printed = bench.printed();
-            printed.retain(|_, value| !value.is_empty());
-            assert_eq!(printed, expected, "{geometry:?} {edits:?}");
-        }
-    }
-}
-
-#[test]
-fn this_crate_reads_what_mkenvimage_makes() {
-    for (variables, redundant, padding) in cases(60, (variables(), any::<bool>(), any::<bool>())) {
-        let folder = tempfile::tempdir().expect("a temporary folder");
-        let [text, image] = ["text", "image"].map(|name| folder.path().join(name));
-        let lines: String = variables.iter().map(|(name, value)| format!("{name}={value}\n")).collect();
-        fs::write(&text, &lines).expect("a file");
-        let mut command = Command::new("mkenvimage");
-        command.args(["-s", "0x1000", "-p", if padding { "0x00" } else { "0xff" }]);
-        command.args(if redundant { &["-r"][..] } else { &[] }).arg("-o").arg(&image).arg(&text);
-        let output = command.output().unwrap_or_else(|e| panic!("{e}: install the Debian package u-boot-tools"));
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        let bytes = fs::read(&image).expect("the image");
-        let format = if redundant { Format::Redundant } else { Format::Single };
-        let (read, flags) = Environment::parse(&bytes, format).expect("an environment");
-        for (name, value) in &variables {
-            // mkenvimage takes blanks at the end of a line as they are, and so do we.
-            assert_eq!(read.get(name).as_deref(), Some(value.as_str()), "{lines}");
-        }
-        assert_eq!(read.variables().len(), variables.len(), "{lines}");
-        if !padding {
-            continue;
-        }
-        assert_eq!(read.encode(bytes.len(), format, flags).expect("they fit"), bytes, "byte for byte");
-    }
-}
-
-#[test]
-fn both_count_the_same_copy_whatever_the_flags() {
-    let geometry =
-        Geometry { size: 0x400, copies: vec![("env", 0), ("redundant", 0)], file: 0x1000, sectors: String::new() };
-    let bench = Bench::new(&geometry);
-    let places = bench.places();
-    let copies = ["first", "second"].map(|name| environment(&[("copy".to_owned(), name.to_owned())].into()));
-    for (first, second) in [(0, 1), (1, 0), (7, 7), (254, 255), (255, 254), (255, 0), (0, 255), (1, 255), (128, 127)] {
-        for (place, (copy, flags)) in places.iter().zip(copies.iter().zip([first, second])) {
-            bench.put(place, &copy.encode(0x400, Format::Redundant, flags).expect("it fits"));
-        }
-        let loaded = bench.store().load().expect("an environment");
-        assert_eq!(ours(&loaded), bench.printed(), "flags {first} and {second}");
-        let counted = newest([Some(first), Some(second)]);
-        assert_eq!(loaded.environment, copies[counted.expect("one counts")]);
-    }
-}
 
 #[test]
 fn a_store_that_is_cut_off_at_any_sector_leaves_the_old_state_or_the_new_one() {
@@ -244,7 +23,7 @@ fn a_store_that_is_cut_off_at_any_sector_leaves_the_old_state_or_the_new_one() {
     let filler = [("x_filler", "y".repeat(3000))];
     let before = Environment::default().with(&filler).with(&old.variables());
     let geometry =
-        Geometry { size: 0x1000, copies: vec![("env", 0), ("env", 0x1000)], file: 0x2000, sectors: String::new() };
+        Geometry { size: 0x1000, copies: vec![("env", 0), ("env", 0x1000)], file: 0x2000, sectors: "", devices: false };
     // The other copy: never written, damaged, an older state.
     let older = before.with(&[("active_slot", "B".to_owned())]).encode(0x1000, Format::Redundant, 6).expect("it fits");
     for other in [vec![0xff; 0x1000], vec![0; 0x1000], older] {
@@ -382,13 +161,9 @@ fn a_board_that_counts_boots_itself_shows_the_tries_that_are_left() {
     assert!(boot(&mut environment), "and that is the end of it");
 }
 
-fn pair() -> Geometry {
-    Geometry { size: 0x200, copies: vec![("env", 0), ("redundant", 0)], file: 0x200, sectors: String::new() }
-}
-
 #[test]
 fn what_does_not_fit_is_refused_before_anything_is_written() {
-    let bench = Bench::new(&pair());
+    let bench = Bench::new(&Geometry::pair());
     bench.seed(&[("a".to_owned(), "1".to_owned())].into(), Format::Redundant);
     let before = bench.bytes();
     let loaded = bench.store().load().expect("an environment");
@@ -399,7 +174,7 @@ fn what_does_not_fit_is_refused_before_anything_is_written() {
 
 #[test]
 fn with_both_checksums_wrong_nothing_is_read_and_nothing_written() {
-    let bench = Bench::new(&pair());
+    let bench = Bench::new(&Geometry::pair());
     bench.seed(&[("a".to_owned(), "1".to_owned())].into(), Format::Redundant);
     let loaded = bench.store().load().expect("an environment");
     bench.put(&bench.places()[0], &[0x5a; 64]);
@@ -414,7 +189,7 @@ fn with_both_checksums_wrong_nothing_is_read_and_nothing_written() {
 
 #[test]
 fn a_wrong_geometry_is_refused_and_nothing_is_written() {
-    let bench = Bench::new(&pair());
+    let bench = Bench::new(&Geometry::pair());
     bench.seed(&[("a".to_owned(), "1".to_owned())].into(), Format::Redundant);
     let [env, redundant] = ["env", "redundant"].map(|name| bench.dir.join(name).display().to_string());
     let before = bench.bytes();
@@ -440,7 +215,7 @@ fn a_wrong_geometry_is_refused_and_nothing_is_written() {
 
 #[test]
 fn an_offset_below_zero_counts_from_the_end() {
-    let bench = Bench::new(&pair());
+    let bench = Bench::new(&Geometry::pair());
     let name = bench.dir.join("env").display().to_string();
     let places = config::parse(format!("{name} -0x200 0x200\n").as_bytes()).expect("a line");
     let bytes = environment(&[("a".to_owned(), "1".to_owned())].into()).encode(0x200, Format::Single, 0);
@@ -488,10 +263,10 @@ fn rubbish_in_fw_env_config_is_named_with_its_line() {
 
 #[test]
 fn a_change_by_somebody_else_in_between_is_noticed() {
-    let bench = Bench::new(&pair());
+    let bench = Bench::new(&Geometry::pair());
     bench.seed(&[("a".to_owned(), "1".to_owned())].into(), Format::Redundant);
     let loaded = bench.store().load().expect("an environment");
-    assert!(bench.tool("fw_setenv", &["a", "2"]).status.success());
+    assert!(bench.tool(Tools::Libubootenv, "fw_setenv", &["a", "2"]).status.success());
     let before = bench.bytes();
     let next = loaded.environment.with(&[("a", "3".to_owned())]);
     assert!(matches!(bench.store().store(&loaded, &next), Err(Error::Changed)));
@@ -500,7 +275,7 @@ fn a_change_by_somebody_else_in_between_is_noticed() {
 
 #[test]
 fn a_lock_that_another_program_holds_is_waited_for() {
-    let bench = Bench::new(&pair());
+    let bench = Bench::new(&Geometry::pair());
     bench.seed(&[("a".to_owned(), "1".to_owned())].into(), Format::Redundant);
     let lock = bench.dir.join("lock");
     // One file under two names is one lock.
@@ -521,7 +296,7 @@ fn a_lock_that_another_program_holds_is_waited_for() {
 
 #[test]
 fn the_write_protection_of_an_emmc_is_lifted_for_the_store_only() {
-    let bench = Bench::new(&pair());
+    let bench = Bench::new(&Geometry::pair());
     bench.seed(&[("a".to_owned(), "1".to_owned())].into(), Format::Redundant);
     let sysfs = bench.dir.join("sys");
     for name in ["env", "redundant"] {

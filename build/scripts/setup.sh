@@ -125,7 +125,7 @@ need_oracles() {
     need openssl openssl 'makes and verifies signatures beside ours'
     need skopeo skopeo 'reads and copies releases beside ours'
     need mkenvimage u-boot-tools "makes U-Boot's environment beside us, and its scripts"
-    need fw_printenv libubootenv-tool "reads and writes U-Boot's environment beside us"
+    need_uboot_tools
     need strace strace 'makes one system call after the other fail'
     need systemd-analyze systemd 'judges the units; nothing of it is started'
     oracles=1
@@ -164,7 +164,14 @@ need_qemu_arm64() {
     need /usr/lib/u-boot/qemu_arm64/u-boot.bin u-boot-qemu 'its bootloader'
     need /usr/share/qemu-efi-aarch64/QEMU_EFI.fd qemu-efi-aarch64 'its UEFI firmware'
     need mkimage u-boot-tools "makes U-Boot's script and its environment"
-    need fw_printenv libubootenv-tool "reads U-Boot's environment beside us"
+    need_uboot_tools
+}
+
+need_uboot_tools() {
+    need fw_printenv libubootenv-tool "reads and writes U-Boot's environment beside us"
+    need cc gcc "C compiler, for U-Boot's own tools"
+    need xz xz-utils 'unpacks their source'
+    uboot_tools=1
 }
 
 # What runs in the device, for its own architecture.
@@ -255,6 +262,7 @@ for what in "$@"; do
 done
 install_packages
 [ -z "${oracles:-}" ] || build/scripts/fetch-release-tools.sh oras cosign
+[ -z "${uboot_tools:-}" ] || build/scripts/build-uboot-tools.sh
 [ -z "${arm64:-}" ] || libraries_for_arm64
 [ -z "${kernel:-}" ] || build/scripts/fetch-kernel.sh cloud
 [ -z "${kernel_arm64:-}" ] || { unpack_for_arm64; build/scripts/fetch-kernel.sh cloud-arm64; }

@@ -1,6 +1,8 @@
 //! What several tests of this crate need.
 #![allow(dead_code, reason = "each test binary uses its own part")]
 
+pub mod uboot;
+
 use bootenv::protocol::{SlotState, State};
 use bootenv::{Slot, TrialId};
 use proptest::prelude::*;

@@ -1,8 +1,10 @@
-//! Hundreds of environments, read by U-Boot itself, by this project and by libubootenv, and written by U-Boot in turn.
+//! Hundreds of environments, read by U-Boot itself, by its tools, by this project and by libubootenv, and written by U-Boot
+//! in turn.
 
 use std::fmt::Write as _;
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
 use std::process::Command;
 
 use bootenv::uboot::{Environment, Format};
@@ -10,8 +12,9 @@ use bootenv::uboot::{Environment, Format};
 use crate::cells::Seeded;
 use crate::image::{Content, Plan, Size};
 use crate::machine::{Device, Machine};
+use crate::prove::log::SECTOR;
 use crate::runner::Run;
-use crate::{Result, tool};
+use crate::{Result, built, tool};
 
 const COUNT: usize = 240;
 const SIZES: [usize; 4] = [0x200, 0x600, 0x1000, 0x4000];
@@ -31,10 +34,26 @@ struct Case {
     damaged: bool,
 }
 
-fn case(number: usize, random: &mut Seeded) -> Result<Case> {
+fn case(number: usize, random: &mut Seeded) -> Case {
     let size = SIZES[random.below(SIZES.len())];
     let format = if random.below(2) == 0 { Format::Single } else { Format::Redundant };
     let plain = random.below(3) > 0;
+    let mut bytes = copy(size, format, &entries(plain, random), random);
+    let whole = bytes.clone();
+    if number % 8 == 7 {
+        let at = format.header() + random.below(size - format.header());
+        bytes[at] ^= 1 << random.below(8);
+    } else if number % 8 == 3 && size > SECTOR {
+        // A store that was cut off: sectors of one environment, then those of the one before.
+        let before = [vec![format!("x_before={}", "b".repeat(size / 2))], entries(plain, random)].concat();
+        let before = copy(size, format, &before, random);
+        let at = SECTOR * (1 + random.below(size / SECTOR - 1));
+        bytes[at..].copy_from_slice(&before[at..]);
+    }
+    Case { format, plain, damaged: bytes != whole, bytes }
+}
+
+fn entries(plain: bool, random: &mut Seeded) -> Vec<String> {
     let alphabet: Vec<char> = if plain { "abcXYZ019 .=#-_/:" } else { "ab \\=#\"'$;{}&|é" }.chars().collect();
     let mut entries = vec![];
     for name in NAMES.iter().take(NAMES.len() - 1) {
@@ -49,9 +68,13 @@ fn case(number: usize, random: &mut Seeded) -> Result<Case> {
         entries.push("  t_9=blanks before".to_owned());
         entries.push("# t_z=comment".to_owned());
     }
+    entries
+}
+
+/// The bytes of a copy, padded as `mkenvimage` or as U-Boot pads it.
+fn copy(size: usize, format: Format, entries: &[String], random: &mut Seeded) -> Vec<u8> {
     let mut bytes = vec![0; format.header()];
     entries.iter().for_each(|entry| bytes.extend([entry.as_bytes(), b"\0"].concat()));
-    // As `mkenvimage` and as U-Boot pad it.
     bytes.resize(bytes.len().max(format.header() + 1) + 1, 0);
     bytes.resize(size, if random.below(2) == 0 { 0 } else { 0xff });
     let mut checksum = flate2::Crc::new();
@@ -60,12 +83,7 @@ fn case(number: usize, random: &mut Seeded) -> Result<Case> {
     if format == Format::Redundant {
         bytes[4] = random.below(256) as u8;
     }
-    let damaged = number % 8 == 7;
-    if damaged {
-        let at = format.header() + random.below(size - format.header());
-        bytes[at] ^= 1 << random.below(8);
-    }
-    Ok(Case { format, bytes, plain, damaged })
+    bytes
 }
 
 /// The part of the script for one environment at this block.
@@ -85,7 +103,7 @@ fn script(number: usize, case: &Case, block: usize) -> String {
     text
 }
 
-/// U-Boot, this project and libubootenv have one view of every environment.
+/// U-Boot, its tools, this project and libubootenv have one view of every environment.
 ///
 /// # Errors
 /// The first that they read differently.
@@ -96,7 +114,7 @@ pub fn agree(run: &Run) -> Result<()> {
     plan.size = Size { esp: 34, slot: 2, data: 12 };
     let disk = plan.build(&run.file("disk.img"))?;
     let mut random = Seeded::new(7);
-    let cases = (0..COUNT).map(|number| case(number, &mut random)).collect::<Result<Vec<_>>>()?;
+    let cases = (0..COUNT).map(|number| case(number, &mut random)).collect::<Vec<_>>();
     let first = disk.slot(bootenv::Slot::B).0 as usize / 512 + 4096;
     let mut text = "virtio dev 0\n".to_owned();
     let file = File::options().read(true).write(true).open(&disk.path)?;
@@ -131,7 +149,7 @@ pub fn agree(run: &Run) -> Result<()> {
         let block = (first + number * BLOCKS) as u64 * 512;
         compare(run, case, verdict, &file, block).map_err(|why| format!("environment {number}: {why}"))?;
     }
-    println!("      {COUNT} environments are read alike by U-Boot, by us, and by libubootenv");
+    println!("      {COUNT} environments are read alike by U-Boot, by its tools, by us, and by libubootenv");
     Ok(())
 }
 
@@ -151,7 +169,7 @@ fn compare(run: &Run, case: &Case, verdict: &str, disk: &File, block: u64) -> Re
     let plain = case.bytes.len() - (case.format.header() - 4);
     let (written, _) =
         Environment::parse(&written[..plain], Format::Single).map_err(|e| format!("what U-Boot wrote: {e}"))?;
-    let printed = if case.plain { Some(printed(run, case)?) } else { None };
+    let printed = if case.plain { printed(run, case)? } else { vec![] };
     for name in NAMES {
         let value = ours.get(name);
         if theirs(name) != value || written.get(name) != value {
@@ -162,18 +180,18 @@ fn compare(run: &Run, case: &Case, verdict: &str, disk: &File, block: u64) -> Re
             )
             .into());
         }
-        if let Some(printed) = &printed {
+        for (tool, printed) in &printed {
             let seen = printed.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('=')).map(str::to_owned);
             if seen != value {
-                return Err(format!("{name}: libubootenv has {seen:?}, we read {value:?}").into());
+                return Err(format!("{name}: {} has {seen:?}, we read {value:?}", tool.display()).into());
             }
         }
     }
     Ok(())
 }
 
-/// What `fw_printenv` of libubootenv says.
-fn printed(run: &Run, case: &Case) -> Result<String> {
+/// What `fw_printenv` says, of libubootenv and of U-Boot.
+fn printed(run: &Run, case: &Case) -> Result<Vec<(PathBuf, String)>> {
     let image = run.write("one.env", &case.bytes)?;
     let line = |path: &str| format!("{path} 0x0 {:#x}\n", case.bytes.len());
     let mut config = line(&image.display().to_string());
@@ -182,5 +200,12 @@ fn printed(run: &Run, case: &Case) -> Result<String> {
         config += &line(&other.display().to_string());
     }
     let config = run.write("fw_env.config", config.as_bytes())?;
-    Ok(String::from_utf8(crate::run(Command::new(tool("fw_printenv")?).arg("-c").arg(config))?)?)
+    let tools = [tool("fw_printenv")?, built("target/tools/u-boot/fw_printenv", "build/scripts/setup.sh qemu-arm64")?];
+    tools
+        .into_iter()
+        .map(|tool| {
+            let text = String::from_utf8(crate::run(Command::new(&tool).arg("-c").arg(&config))?)?;
+            Ok((tool, text))
+        })
+        .collect()
 }

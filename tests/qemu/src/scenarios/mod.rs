@@ -262,7 +262,11 @@ pub const ALL: &[Scenario] = &[
         "a power cut right after activation starts the trial",
         device::cut_after_activation,
     ),
-    arm64("arm64-env-views", "U-Boot, this project and libubootenv read hundreds of environments alike", views::agree),
+    arm64(
+        "arm64-env-views",
+        "U-Boot, its tools, this project and libubootenv read hundreds of environments alike",
+        views::agree,
+    ),
     only(
         "it is `commit`",
         long(
