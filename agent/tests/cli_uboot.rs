@@ -233,7 +233,8 @@ fn what_cannot_be_the_environment_is_refused_with_its_reason_and_nothing_is_writ
         ("/dev/null 0x0 0x1000\nenv 0x8000 0x1000\n", "env-unreadable", "neither a block device nor a file"),
         ("env 0x0 0x2000\nenv 0x8000 0x2000\n", "env-invalid", "checksum"),
         ("env 0x10 0x1000\nenv 0x8010 0x1000\n", "env-invalid", "checksum"),
-        ("env 0x0 0x1000\n", "env-invalid", "checksum"),
+        ("env 0x0 0x1000\n", "env-invalid", "env at 0x0: it is one of two copies"),
+        ("/dev/disk/by-partlabel/ABSENT 0x0 0x1000\n", "device-not-found", "fw_env.config: there is no block device"),
     ] {
         device.write("fw_env.config", text.as_bytes());
         refused(&device, &registry, (78, reason), &[said]);

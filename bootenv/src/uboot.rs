@@ -44,6 +44,8 @@ pub enum Error {
     Short(usize),
     /// The checksum is not that of the data.
     Crc,
+    /// The checksum would be right for the other format, which is this one.
+    Other(Format),
     /// The data goes on to its last byte: the size is not the one that it was written with.
     Endless,
     /// The variables do not fit: bytes that are needed, bytes that there are.
@@ -55,6 +57,8 @@ impl fmt::Display for Error {
         match self {
             Error::Short(size) => write!(f, "{size} bytes are too few for an environment"),
             Error::Crc => f.write_str("its checksum does not match its content"),
+            Error::Other(Format::Redundant) => f.write_str("it is one of two copies, and the settings name one only"),
+            Error::Other(Format::Single) => f.write_str("it is a single copy, and the settings name two"),
             Error::Endless => f.write_str("its list of variables has no end"),
             Error::Full(need, have) => write!(f, "the variables need {need} bytes, and there are {have}"),
         }
@@ -167,17 +171,19 @@ impl Environment {
 /// The flags of a copy whose checksum is right.
 ///
 /// # Errors
-/// [`Error::Short`], [`Error::Crc`].
+/// [`Error::Short`], [`Error::Crc`], [`Error::Other`].
 pub fn flags(bytes: &[u8], format: Format) -> Result<u8, Error> {
     if bytes.len() < format.header() + 2 {
         return Err(Error::Short(bytes.len()));
     }
-    let (header, data) = bytes.split_at(format.header());
-    let checksum = [header[0], header[1], header[2], header[3]];
-    if u32::from_le_bytes(checksum) != crc32fast::hash(data) {
-        return Err(Error::Crc);
+    let right = |format: Format| bytes[..CRC] == crc32fast::hash(&bytes[format.header()..]).to_le_bytes();
+    match format {
+        Format::Single if right(format) => Ok(0),
+        Format::Redundant if right(format) => Ok(bytes[CRC]),
+        Format::Single if right(Format::Redundant) => Err(Error::Other(Format::Redundant)),
+        Format::Redundant if right(Format::Single) => Err(Error::Other(Format::Single)),
+        Format::Single | Format::Redundant => Err(Error::Crc),
     }
-    Ok(header.get(CRC).copied().unwrap_or_default())
 }
 
 /// Which of two copies counts, by the flags of those whose checksum is right: the higher number, but 0 comes after 255.

@@ -191,11 +191,14 @@ fn with_both_checksums_wrong_nothing_is_read_and_nothing_written() {
 fn a_wrong_geometry_is_refused_and_nothing_is_written() {
     let bench = Bench::new(&Geometry::pair());
     bench.seed(&[("a".to_owned(), "1".to_owned())].into(), Format::Redundant);
-    let [env, redundant] = ["env", "redundant"].map(|name| bench.dir.join(name).display().to_string());
+    let [env, redundant, single] = ["env", "redundant", "single"].map(|n| bench.dir.join(n).display().to_string());
+    let one = environment(&[("a".to_owned(), "1".to_owned())].into()).encode(0x200, Format::Single, 0);
+    fs::write(&single, one.expect("it fits")).expect("a file");
     let before = bench.bytes();
     let refused = [
         (format!("{env} 0 0x100\n{redundant} 0 0x100\n"), "checksum"),
-        (format!("{env} 0 0x200\n"), "checksum"),
+        (format!("{env} 0 0x200\n"), "it is one of two copies"),
+        (format!("{single} 0 0x200\n{redundant} 0 0x200\n"), "it is a single copy"),
         (format!("{env} 0x10 0x100\n{redundant} 0x10 0x100\n"), "checksum"),
         (format!("{env} 0 0x400\n{redundant} 0 0x400\n"), "has 512 bytes"),
         (format!("{env} -0x400 0x200\n{redundant} 0 0x200\n"), "has 512 bytes"),

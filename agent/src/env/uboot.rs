@@ -19,6 +19,7 @@ use crate::text;
 /// What a person can do about copies that nobody can read.
 pub(super) const REMEDY: &str = "Nothing is written over it. Check the geometry in fw_env.config against that of the bootloader; \
      if it is right, write the environment anew, as the image's builder does (mkenvimage).";
+const LABEL_REMEDY: &str = "Give the partition that label, or name its device.";
 /// Where udev would show partitions; without udev they are found by their label.
 const BY_LABEL: [&str; 2] = ["/dev/disk/by-partlabel/", "/dev/disk/by-label/"];
 
@@ -32,23 +33,22 @@ pub(super) struct UBoot {
 
 impl UBoot {
     pub(super) fn open(file: &Path, devices: &System) -> Result<Self> {
-        let name = file.display();
+        let name = text::shown(&file.to_string_lossy());
         let mut bytes = vec![];
         let limit = config::MAX_BYTES as u64 + 1;
-        File::open(file).and_then(|f| f.take(limit).read_to_end(&mut bytes)).context(
-            Exit::Config,
-            "fw-env-config",
-            format_args!("read {name}"),
-        )?;
+        let read = File::open(file).and_then(|f| f.take(limit).read_to_end(&mut bytes));
+        read.context(Exit::Config, "fw-env-config", format_args!("read {name}")).map_err(|e| {
+            e.remedy("bootenv=uboot:FILE names the fw_env.config that says where U-Boot's environment lies.")
+        })?;
         let mut places = config::parse(&bytes).map_err(|e| {
             Error::new(Exit::Config, "fw-env-config", format!("{name}: {e}")).remedy(
                 "Each line names a device, an offset, a size, and on demand a sector size and a number of sectors.",
             )
         })?;
         for place in &mut places {
-            find(place, devices)?;
+            find(place, devices).map_err(|e| e.context(&name).remedy(LABEL_REMEDY))?;
         }
-        let shown: Vec<String> = places.iter().map(shown).collect();
+        let shown: Vec<String> = places.iter().map(|place| text::shown(&place.to_string())).collect();
         let (store, place) = (Store::new(places), shown.join(" and "));
         if store.is_single() {
             log::warn!("boot environment {place}: it has one copy only, so that a power cut in a store may leave none");
@@ -56,7 +56,7 @@ impl UBoot {
         let loaded = match store.load() {
             Ok(loaded) => Ok(loaded),
             Err(why @ StoreError::Damaged(_)) => Err(why.to_string()),
-            Err(why) => return Err(unreadable(&place, &why)),
+            Err(why) => return Err(unreadable(&name, &place, &why)),
         };
         if let Ok(Loaded { damaged: Some(why), .. }) = &loaded {
             log::warn!("boot environment {place}: one copy is damaged ({why}), the other one counts");
@@ -118,12 +118,13 @@ impl UBoot {
     }
 }
 
-fn unreadable(place: &str, why: &StoreError) -> Error {
-    let message = format!("boot environment {}: {why}", place);
+fn unreadable(config: &str, place: &str, why: &StoreError) -> Error {
+    let message = format!("boot environment {place}: {why}");
     match why {
         StoreError::Locked(_) => Error::new(Exit::NotNow, "env-busy", message).remedy("Try again."),
-        _ => Error::new(Exit::Config, "env-unreadable", message)
-            .remedy("Name the file that says where U-Boot's environment lies with --bootenv uboot:FW_ENV_CONFIG, and check it against the bootloader."),
+        _ => Error::new(Exit::Config, "env-unreadable", message).remedy(format!(
+            "{config}, which bootenv= names, says so: check it against the disk and against U-Boot's own settings."
+        )),
     }
 }
 
@@ -134,10 +135,4 @@ fn find(place: &mut Place, devices: &System) -> Result<()> {
         place.device = devices.find(label)?;
     }
     Ok(())
-}
-
-fn shown(place: &Place) -> String {
-    let sign = if place.offset < 0 { "-" } else { "" };
-    let device = text::shown(&place.device.to_string_lossy());
-    format!("{device} at {sign}{:#x}", place.offset.unsigned_abs())
 }

@@ -24,6 +24,13 @@ pub struct Place {
     pub size: usize,
 }
 
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let sign = if self.offset < 0 { "-" } else { "" };
+        write!(f, "{} at {sign}{:#x}", self.device.display(), self.offset.unsigned_abs())
+    }
+}
+
 /// What is wrong, and in which line of the file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Error {

@@ -46,7 +46,7 @@ pub enum Error {
     /// Both copies lie in the same bytes.
     Overlap,
     /// No copy can be read: why, for each.
-    Damaged(Vec<(PathBuf, FormatError)>),
+    Damaged(Vec<(Place, FormatError)>),
     /// The variables do not fit.
     Format(FormatError),
     /// Somebody else stored something since it was read.
@@ -66,8 +66,7 @@ impl fmt::Display for Error {
             }
             Error::Overlap => f.write_str("both copies lie in the same bytes"),
             Error::Damaged(copies) => {
-                let each: Vec<String> =
-                    copies.iter().map(|(device, why)| format!("{}: {why}", device.display())).collect();
+                let each: Vec<String> = copies.iter().map(|(place, why)| format!("{place}: {why}")).collect();
                 write!(f, "no copy can be read ({})", each.join("; "))
             }
             Error::Format(error) => error.fmt(f),
@@ -185,15 +184,14 @@ impl Store {
         let checked: Vec<Result<u8, FormatError>> = copies.iter().map(|bytes| flags(bytes, format)).collect();
         let valid = |copy: usize| checked.get(copy).and_then(|flags| flags.clone().ok());
         let damaged = || {
-            let one =
-                |(place, flags): (&Place, &Result<u8, FormatError>)| Some((place.device.clone(), flags.clone().err()?));
+            let one = |(place, flags): (&Place, &Result<u8, FormatError>)| Some((place.clone(), flags.clone().err()?));
             Error::Damaged(self.places.iter().zip(&checked).filter_map(one).collect())
         };
         let current = newest([valid(0), valid(1)]).ok_or_else(damaged)?;
         let parse = |copy: usize| Environment::parse(&copies[copy], format);
         // U-Boot goes by the checksum alone: the other copy is not what it would take.
         let (environment, flags) =
-            parse(current).map_err(|why| Error::Damaged(vec![(self.places[current].device.clone(), why)]))?;
+            parse(current).map_err(|why| Error::Damaged(vec![(self.places[current].clone(), why)]))?;
         let other = (1 - current < copies.len() && !self.is_single()).then(|| parse(1 - current));
         let (older, damaged) = match other {
             None => (None, None),
