@@ -1,13 +1,13 @@
 #!/bin/sh
 # Fetches a Debian kernel into target/kernels/FLAVOUR without installing it: vmlinuz and lib/modules.
 #
-#   build/scripts/fetch-kernel.sh cloud|full|cloud-arm64
+#   build/scripts/fetch-kernel.sh cloud|full|cloud-arm64|full-arm64
 #     cloud        small, made for virtual machines
 #     full         has drivers for hardware watchdogs
-#     cloud-arm64  as cloud, for arm64
+#     cloud-arm64, full-arm64  the same for arm64
 set -eu
 cd "$(dirname "$0")/../.."
-[ "${1:-}" != cloud-arm64 ] || apt_architecture=arm64
+case ${1:-} in *-arm64) apt_architecture=arm64 ;; esac
 . build/scripts/apt-root.sh
 PATH=$PATH:/usr/sbin:/sbin
 
@@ -15,6 +15,7 @@ case ${1:-} in
     cloud) meta=linux-image-cloud-amd64 ;;
     full) meta=linux-image-amd64 ;;
     cloud-arm64) meta=linux-image-cloud-arm64:arm64 ;;
+    full-arm64) meta=linux-image-arm64:arm64 ;;
     *) sed -n '2,7s/^# \{0,1\}//p' "$0"; exit 64 ;;
 esac
 into=target/kernels/$1

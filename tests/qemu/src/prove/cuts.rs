@@ -54,7 +54,7 @@ impl Cuts {
 pub fn cut(run: &Run, seed: u64, cuts: usize) -> Result<Cuts> {
     let bench = Bench::build(run)?;
     let mut random = Seeded::new(seed);
-    let kernel = fs::read(bench.kernel()?)?;
+    let kernel = fs::read(bench.kernel())?;
     let first = bench.disk.slot_file(Slot::A, crate::image::INITRAMFS)?;
     let mut published = vec![release(&kernel, &first)];
     let mut seen = Cuts::default();

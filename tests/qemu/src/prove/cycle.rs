@@ -89,7 +89,7 @@ pub fn record(run: &Run, cycle: Cycle) -> Result<Recording<'_>> {
     let before = fs::read(&bench.disk.path)?;
     let old = bench.disk.slot_file(Slot::A, INITRAMFS)?;
     let new = fs::read(bench.publish("2.0.0", cycle.flaw())?)?;
-    let kernel = fs::read(bench.kernel()?)?;
+    let kernel = fs::read(bench.kernel())?;
 
     let mut device = bench.device(&[
         // The second time it is back in 1.0.0, and remembers why.

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::FileExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 use std::thread;
@@ -40,7 +40,7 @@ pub(crate) enum Flaw {
     Panics,
     /// A check in `health.d` fails.
     Unhealthy,
-    /// A check in `health.d` never ends, and the watchdog is not fed any more.
+    /// The kernel panics in the health check, and stays there.
     Hangs,
 }
 
@@ -57,6 +57,10 @@ pub(crate) struct Bench<'a> {
     line: Line,
     /// A whole userland with systemd, in place of busybox.
     userland: Option<PathBuf>,
+    /// The kernel of every release, with its modules beside it.
+    kernel: PathBuf,
+    /// The device has a hardware watchdog.
+    watchdog: bool,
     pub(crate) disk: Disk,
 }
 
@@ -73,14 +77,34 @@ impl<'a> Bench<'a> {
         Ok(bench)
     }
 
+    /// A device with a hardware watchdog, and this kernel, which drives it.
+    pub(super) fn with_watchdog(run: &'a Run, kernel: PathBuf) -> Result<Self> {
+        let mut bench = Self { kernel, watchdog: true, ..Self::without_disk(run)? };
+        run.write("update.conf", bench.settings("=").as_bytes())?;
+        bench.install(None)?;
+        Ok(bench)
+    }
+
     /// A device beside another one, with the same registry and key.
     pub(super) fn beside(run: &'a Run, other: &Bench) -> Result<Self> {
         let registry = Arc::clone(&other.registry);
         let line = Line::open(&registry)?;
         let disk = Disk { path: run.file("disk.img"), size: Plan::size(), firmware: run.firmware };
         let (trusted, signers) = (other.trusted.clone(), other.signers.clone());
-        let keys = other.keys.clone();
-        let mut bench = Self { run, registry, keys, trusted, signers, revoked: vec![], line, userland: None, disk };
+        let (keys, kernel) = (other.keys.clone(), run.firmware.architecture().kernel()?);
+        let mut bench = Self {
+            run,
+            registry,
+            keys,
+            trusted,
+            signers,
+            revoked: vec![],
+            line,
+            userland: None,
+            kernel,
+            watchdog: false,
+            disk,
+        };
         run.write("update.conf", bench.settings("=").as_bytes())?;
         bench.install(None)?;
         Ok(bench)
@@ -116,6 +140,8 @@ impl<'a> Bench<'a> {
             keys,
             line,
             userland: None,
+            kernel: run.firmware.architecture().kernel()?,
+            watchdog: false,
             disk: Disk { path: run.file("disk.img"), size: Plan::size(), firmware: run.firmware },
         })
     }
@@ -139,7 +165,7 @@ impl<'a> Bench<'a> {
     pub(super) fn install(&mut self, grub_cfg: Option<PathBuf>) -> Result<()> {
         let initramfs = self.publish("1.0.0", Flaw::None)?;
         let manifest = self.manifest_of_published()?;
-        let mut plan = Plan::new(Content { manifest: Some(manifest), ..Content::new(&self.kernel()?, &initramfs) });
+        let mut plan = Plan::new(Content { manifest: Some(manifest), ..Content::new(&self.kernel, &initramfs) });
         let console = self.run.firmware.architecture().console();
         let mut args = format!("{console} quiet panic=1");
         if self.run.firmware.architecture() == Architecture::Amd64 {
@@ -172,7 +198,7 @@ impl<'a> Bench<'a> {
         let mut build = Command::new(root().join("build/scripts/build-initramfs.sh"));
         let architecture = self.run.firmware.architecture();
         build.arg("--test").arg("--agent").arg(architecture.agent()?);
-        build.arg("--kernel").arg(self.kernel()?.with_file_name("")).arg("--busybox").arg(architecture.busybox()?);
+        build.arg("--kernel").arg(self.kernel.with_file_name("")).arg("--busybox").arg(architecture.busybox()?);
         if self.run.firmware == Firmware::UBoot {
             let places = self.run.write("fw_env.config", FW_ENV_CONFIG.as_bytes())?;
             build.arg("--add").arg(format!("{}:/etc/fw_env.config", places.display()));
@@ -199,16 +225,13 @@ impl<'a> Bench<'a> {
             }
             Flaw::Hangs => Some((
                 "etc/kubesolo/health.d/50-application",
-                "kill -STOP \"$(cat /run/kubesolo/watchdog.pid)\"\nexec sleep 100000\n",
+                "echo 0 >/proc/sys/kernel/panic\necho c >/proc/sysrq-trigger\n",
             )),
         };
         if let Some((path, text)) = script {
             let file = self.run.write(&format!("{version}.script"), format!("#!/bin/sh\n{text}").as_bytes())?;
             crate::run(Command::new("chmod").arg("755").arg(&file))?;
             build.arg("--add").arg(format!("{}:/{path}", file.display()));
-        }
-        if flaw == Flaw::Hangs {
-            build.args(["--module", "softdog"]);
         }
         crate::run(build.arg(&initramfs))?;
         Ok(initramfs)
@@ -237,7 +260,9 @@ impl<'a> Bench<'a> {
         publish.args(["--quiet", "publish", &format!("{}/os", self.registry.host()), "--version", version]);
         publish.args(["--channel", "stable"]);
         for (architecture, initramfs) in images {
-            publish.arg(format!("--{}", architecture.as_str())).arg(architecture.kernel()?).arg(initramfs);
+            let own = *architecture == self.run.firmware.architecture();
+            let kernel = if own { self.kernel.clone() } else { architecture.kernel()? };
+            publish.arg(format!("--{}", architecture.as_str())).arg(kernel).arg(initramfs);
         }
         for (option, keys) in [("--key", &self.signers), ("--revoke-key", &self.revoked)] {
             for key in keys {
@@ -249,8 +274,8 @@ impl<'a> Bench<'a> {
         Ok(())
     }
 
-    pub(crate) fn kernel(&self) -> Result<PathBuf> {
-        self.run.firmware.architecture().kernel()
+    pub(crate) fn kernel(&self) -> &Path {
+        &self.kernel
     }
 
     /// The slot manifest that the agent writes for the published release.
@@ -282,6 +307,7 @@ impl<'a> Bench<'a> {
         text.resize(text.len().next_multiple_of(4096), 0);
         let mut device = Device::new(self.run.firmware, &self.disk.path);
         device.network = true;
+        device.watchdog = self.watchdog;
         if self.userland.is_some() {
             device.memory = 1024;
         }
@@ -400,7 +426,7 @@ pub(super) fn truncated_initramfs(run: &Run) -> Result<()> {
 pub(super) fn cut_in_apply(run: &Run) -> Result<()> {
     let bench = Bench::build(run)?;
     let initramfs = fs::metadata(bench.publish("2.0.0", Flaw::None)?)?.len();
-    let kernel = fs::metadata(bench.kernel()?)?.len();
+    let kernel = fs::metadata(bench.kernel())?.len();
     // In the kernel, in the initramfs, and in its last bytes.
     for fetched in [kernel / 2, kernel + initramfs / 2, kernel + initramfs - 1000] {
         bench.line.allow(fetched)?;

@@ -253,7 +253,7 @@ pub const ALL: &[Scenario] = &[
         "a power cut while U-Boot counts a try leaves one state or the other",
         uboot::cut_in_save,
     ),
-    arm64("arm64-watchdog", "the watchdog of the kernel ends a trial in which userspace hangs", uboot::watchdog),
+    arm64("arm64-watchdog", "the hardware watchdog ends a trial in which the kernel hangs", uboot::watchdog),
     arm64("arm64-unhealthy", "a release whose health check fails is reverted by its own hook", device::unhealthy),
     arm64("arm64-commit", "a device with U-Boot updates itself from a registry and keeps the release", device::commit),
     arm64("arm64-missing-kernel", "a slot without a kernel is passed over, and its trial ends", uboot::missing_kernel),

@@ -61,7 +61,8 @@ fn expect_on(machine: &mut Machine) -> Result<()> {
     Err(format!("it restarts though the trial is over: {said}").into())
 }
 
-fn kernel(flavour: &str) -> Result<PathBuf> {
+/// Fetches a kernel of Debian's: the folder that it is in.
+pub(super) fn kernel(flavour: &str) -> Result<PathBuf> {
     crate::run(Command::new(root().join("build/scripts/fetch-kernel.sh")).arg(flavour))?;
     Ok(root().join("target/kernels").join(flavour))
 }
