@@ -90,9 +90,9 @@ fn one_cycle(cycle: Cycle, effort: Effort, firmware: Firmware) -> Result<()> {
     for (decision, count) in &report.decisions {
         println!("      {count:>6}  {decision}");
     }
-    let [grub, agent, boots] = report.sampled;
+    let [tools, agent, boots] = report.sampled;
     println!(
-        "      {} kinds; sampled: GRUB reads {grub} alike, the agent goes on from {agent}, {boots} booted",
+        "      {} kinds; sampled: the bootloader's tools read {tools} alike, the agent goes on from {agent}, {boots} booted",
         report.kinds
     );
     println!("      with a disk that takes no notice of flushes, cut {} fails, as it must", report.found_out);

@@ -71,6 +71,12 @@ impl Judge {
         Self { layout, published, known: HashMap::new() }
     }
 
+    /// Where everything lies.
+    #[must_use]
+    pub fn layout(&self) -> &Disk {
+        &self.layout
+    }
+
     /// A file of GRUB's folder.
     #[must_use]
     pub fn esp_file(&self, disk: &[u8], name: &str) -> Option<Vec<u8>> {

@@ -2,8 +2,8 @@
 //!
 //! A device runs a whole update while QEMU records every write and flush ([`cycle`], [`log`]). Every disk that a power
 //! cut could have left is made again from that ([`replay`]) and judged: what boots, and whether it is a published release
-//! ([`judge`], [`read`]). Of the disks that differ in anything that matters, a sample is read by GRUB's own code, gone on
-//! from by the agent, and booted ([`next`]). Beside that, running devices lose their power at random moments ([`cuts`]).
+//! ([`judge`], [`read`]). Of the disks that differ in anything that matters, a sample is read by GRUB's or U-Boot's own code,
+//! gone on from by the agent, and booted ([`next`]). Beside that, running devices lose their power at random moments ([`cuts`]).
 
 pub mod cuts;
 pub mod cycle;
@@ -35,7 +35,7 @@ pub struct Effort {
     pub seed: u64,
     /// Seeded cuts beside each prefix that has unflushed requests.
     pub variants: usize,
-    /// Disks that GRUB's code reads and the agent goes on from, beside one of each kind.
+    /// Disks that the bootloader's tools read and the agent goes on from, beside one of each kind.
     pub sample: usize,
     /// Disks that are booted.
     pub boots: usize,
@@ -61,7 +61,7 @@ pub struct Report {
     pub kinds: usize,
     /// How many cuts end in each decision of the bootloader.
     pub decisions: Vec<(String, usize)>,
-    /// Disks that GRUB's code read alike, that the agent went on from, that were booted.
+    /// Disks that the bootloader's tools read alike, that the agent went on from, that were booted.
     pub sampled: [usize; 3],
     /// How many cuts it took until a disk that takes no notice of flushes was found out: the rig can fail.
     pub found_out: usize,
@@ -156,8 +156,7 @@ fn sample(
     effort: Effort,
     report: &mut Report,
 ) -> Result<()> {
-    let grub = run.firmware != Firmware::UBoot;
-    report.skipped = if grub { next::cannot_mount() } else { Some("it is one for arm64".into()) };
+    report.skipped = next::cannot_mount();
     // Spread over the cycle.
     let every = chosen.len().div_ceil(effort.boots.max(1));
     for (number, cut) in chosen.iter().enumerate() {
@@ -166,13 +165,11 @@ fn sample(
         let seen = replay.at(*cut, |disk| -> Result<Seen> {
             let seen = judge.look(disk, |_| None)?;
             next::save(disk, &image)?;
-            if grub {
-                next::grub_reads_the_same(judge, disk, &image, &seen)?;
-            }
+            next::tools_read_the_same(run, judge, disk, &image, &seen)?;
             Ok(seen)
         })?;
         let gone_on = seen.and_then(|seen| {
-            report.sampled[0] += usize::from(grub);
+            report.sampled[0] += 1;
             if number % every == every / 2 {
                 next::boots(run, recording, &image, &seen)?;
                 report.sampled[2] += 1;

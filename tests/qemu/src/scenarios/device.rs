@@ -19,7 +19,6 @@ use crate::registry::{Line, Registry};
 use crate::runner::Run;
 use crate::{Architecture, Result, built, root};
 
-pub(crate) const AGENT: &str = "target/dist/amd64/kubesolo-update";
 pub(super) const PUBLISHER: &str = "target/dist/amd64/kubesolo-release";
 pub(crate) const BUILD: &str = "build/scripts/build-agent.sh";
 /// What the health step says once a boot is decided to be good.
