@@ -93,6 +93,11 @@ qemu-arm64: ## All stories of arm64, with U-Boot, and one with UEFI and GRUB
 	@PROFILE=dev ARCH='amd64 arm64' build/scripts/build-agent.sh
 	$(built)/qemu-tests arm64
 
+qemu-arm64-%: ## One story of arm64
+	@build/scripts/setup.sh qemu-arm64
+	@PROFILE=dev ARCH='amd64 arm64' build/scripts/build-agent.sh
+	$(built)/qemu-tests arm64-$*
+
 qemu-%: ## One story on a virtual device, by its name; make qemu lists them
 	@build/scripts/setup.sh rust qemu try
 	@PROFILE=dev build/scripts/build-agent.sh

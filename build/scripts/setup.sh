@@ -165,6 +165,11 @@ need_qemu_arm64() {
     need /usr/share/qemu-efi-aarch64/QEMU_EFI.fd qemu-efi-aarch64 'its UEFI firmware'
     need mkimage u-boot-tools "makes U-Boot's script and its environment"
     need_uboot_tools
+    need bison bison 'to build a U-Boot that counts boots itself'
+    need flex flex 'to build it'
+    need /usr/include/openssl/evp.h libssl-dev 'to build it'
+    need make make 'to build it'
+    uboot_counting=1
 }
 
 need_uboot_tools() {
@@ -262,7 +267,8 @@ for what in "$@"; do
 done
 install_packages
 [ -z "${oracles:-}" ] || build/scripts/fetch-release-tools.sh oras cosign
-[ -z "${uboot_tools:-}" ] || build/scripts/build-uboot-tools.sh
+[ -z "${uboot_tools:-}" ] || build/scripts/build-uboot.sh tools
+[ -z "${uboot_counting:-}" ] || build/scripts/build-uboot.sh counting
 [ -z "${arm64:-}" ] || libraries_for_arm64
 [ -z "${kernel:-}" ] || build/scripts/fetch-kernel.sh cloud
 [ -z "${kernel_arm64:-}" ] || { unpack_for_arm64; build/scripts/fetch-kernel.sh cloud-arm64; }

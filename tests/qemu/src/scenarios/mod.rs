@@ -1,5 +1,6 @@
 //! The stories: of the bootloader alone, and of the whole device.
 
+mod counting;
 pub mod demo;
 pub(crate) mod device;
 mod first_boot;
@@ -261,6 +262,11 @@ pub const ALL: &[Scenario] = &[
         "arm64-power-cut-after-activation",
         "a power cut right after activation starts the trial",
         device::cut_after_activation,
+    ),
+    arm64(
+        "arm64-bootcount",
+        "a U-Boot that counts boots itself starts three tries and goes back, or stays with what is committed",
+        counting::counting,
     ),
     arm64(
         "arm64-env-views",
