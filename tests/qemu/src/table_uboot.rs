@@ -150,14 +150,14 @@ fn power_on(cell: &Cell) -> PowerOn {
     }
 }
 
-/// Any two conditions together.
+/// Any three conditions together, and all single damages of a slot.
 ///
 /// # Errors
 /// A cell in which U-Boot and the model differ.
-pub fn pairs(run: &Run) -> Result<()> {
+pub fn all(run: &Run) -> Result<()> {
     // Cells that differ in GRUB's second file only are one here.
     let mut seen = HashSet::new();
-    let mut cells = table(2, VARIANTS);
+    let mut cells = table(3, VARIANTS);
     cells.retain(|cell| seen.insert((cell.main.clone(), cell.files, cell.can_save)));
     let bench = Bench::build(run)?;
     each(run, &cells, |number, cell, disk| {
