@@ -471,7 +471,11 @@ fn show_applied(applied: &Applied) -> String {
 fn show_health(judged: &trial::Judged, checks: &[health::Check]) -> String {
     let mut out = String::new();
     for check in checks {
-        let verdict = if check.passed { "passed" } else { "failed" };
+        let verdict = match (check.passed, check.wanted) {
+            (true, _) => "passed",
+            (false, false) => "failed",
+            (false, true) => "failed, and only wanted",
+        };
         let _ = writeln!(out, "{verdict}: {}{}{}", check.name, if check.passed { "" } else { ": " }, check.message);
     }
     let _ = writeln!(out, "{}: {}", if judged.healthy { "healthy" } else { "unhealthy" }, judged.message);

@@ -14,6 +14,7 @@ use crate::boot::Boot;
 use crate::clock::Clock;
 use crate::config::{Config, Origin};
 use crate::error::Result;
+use crate::health::WANTED;
 use crate::preflight;
 use crate::progress::size;
 use crate::state::{Loaded, Store};
@@ -226,7 +227,10 @@ fn health(all: &mut Findings, config: &Config) {
             );
         }
         Ok(files) => {
-            let names: Vec<_> = url.into_iter().chain(files.iter().map(|file| programs::name(file))).collect();
+            let wanted = programs::executables(&config.health_dir.join(WANTED)).unwrap_or_default();
+            let wanted = wanted.iter().map(|file| format!("{WANTED}/{}", programs::name(file)));
+            let names: Vec<_> =
+                url.into_iter().chain(files.iter().map(|file| programs::name(file))).chain(wanted).collect();
             all.add(name, Verdict::Ok, names.join(", "));
         }
     }

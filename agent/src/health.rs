@@ -1,5 +1,5 @@
 //! Is this boot healthy? The data partition takes a write, `healthcheck_url` answers, and every executable in `health.d` ends
-//! with 0.
+//! with 0. Those in `health.d/wanted` are run too, and only told of: a device is not given up for what would merely be nice.
 
 use std::fs::{self, OpenOptions};
 use std::io::Write;
@@ -17,6 +17,9 @@ const URL_TIME: Duration = Duration::from_secs(10);
 /// Bytes written, synced and read back on the data partition, as KubeSolo OS's agent does.
 const PROBE: usize = 1024;
 
+/// The folder in `health.d` with checks that may fail.
+pub const WANTED: &str = "wanted";
+
 /// One check and its verdict.
 #[derive(Clone, Debug, Serialize)]
 pub struct Check {
@@ -24,9 +27,20 @@ pub struct Check {
     pub name: String,
     /// Whether it passed.
     pub passed: bool,
+    /// A failure is told, and the boot is healthy all the same.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub wanted: bool,
     /// Why not; escaped.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub message: String,
+}
+
+impl Check {
+    /// Whether the boot is unhealthy for it.
+    #[must_use]
+    pub fn condemns(&self) -> bool {
+        !self.passed && !self.wanted
+    }
 }
 
 /// Runs all checks; none is left out after a failure, so that one run shows everything that is wrong. But `health_timeout` is
@@ -40,19 +54,21 @@ pub fn run(config: &Config) -> Vec<Check> {
         let answered = fetch::answers(url, config.registry_ca.as_deref(), left().min(URL_TIME));
         all.push(verdict("healthcheck_url", answered.map_err(|error| error.message)));
     }
-    match programs::executables(&config.health_dir) {
-        Ok(files) => all.extend(
-            files
-                .iter()
-                .map(|file| verdict(&programs::name(file), executable(file, left(), config.health_timeout.as_secs()))),
-        ),
-        Err(why) => all.push(verdict("health.d", Err(why))),
-    }
+    let run = |folder: &Path| match programs::executables(folder) {
+        Ok(files) => files
+            .iter()
+            .map(|file| verdict(&programs::name(file), executable(file, left(), config.health_timeout.as_secs())))
+            .collect(),
+        Err(why) => vec![verdict("health.d", Err(why))],
+    };
+    all.extend(run(&config.health_dir));
+    // Last, so that they take no time from those that count.
+    all.extend(run(&config.health_dir.join(WANTED)).into_iter().map(|check| Check { wanted: true, ..check }));
     all
 }
 
 fn verdict(name: &str, result: Result<(), String>) -> Check {
-    Check { name: name.to_owned(), passed: result.is_ok(), message: result.err().unwrap_or_default() }
+    Check { name: name.to_owned(), passed: result.is_ok(), wanted: false, message: result.err().unwrap_or_default() }
 }
 
 fn data_partition(folder: &Path) -> Result<(), String> {

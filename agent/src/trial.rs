@@ -141,7 +141,7 @@ pub fn judge(
 }
 
 fn passed(checks: &[Check]) -> bool {
-    checks.iter().all(|check| check.passed)
+    !checks.iter().any(Check::condemns)
 }
 
 fn judge_trial(
@@ -153,7 +153,7 @@ fn judge_trial(
     now: DateTime<Utc>,
 ) -> Result<(Verdict, String)> {
     let slot = env.active;
-    let mut bad: Vec<_> = checks.iter().filter(|check| !check.passed).map(|check| check.name.clone()).collect();
+    let mut bad: Vec<_> = checks.iter().filter(|check| check.condemns()).map(|check| check.name.clone()).collect();
     if passed(checks) {
         let proof = memory.state.trial.as_ref().and_then(|trial| trial.proof.as_ref());
         match trust::locked_out(config, boot, &memory.trust, slot, proof) {

@@ -257,6 +257,32 @@ fn rollback_reaches_what_the_factory_put_into_a_slot_without_a_manifest() {
 }
 
 #[test]
+fn what_is_only_wanted_is_told_and_ends_no_trial() {
+    let (registry, device) = (Registry::start(), Device::new());
+    publish(&registry, "1.0.0", 1);
+    device.from(&registry, &["apply", "--activate"]).code(0);
+    device.power_on();
+    fs::create_dir(device.path("health.d/wanted")).unwrap();
+    device.script("health.d/wanted/10-metrics", "echo nobody collects; exit 1");
+    device.script("health.d/wanted/20-hang", "sleep 600");
+    device.script("health.d/30-node", "exit 0");
+    device.write("conf", b"health_dir=health.d\nhealth_timeout=1\n");
+    device.here(&["doctor"]).says(&["30-node, wanted/10-metrics, wanted/20-hang"]);
+    let judged = device.here(&["healthcheck", "--json", "--auto-rollback-after", "1"]).code(0).json();
+    assert_eq!((&judged["healthy"], &judged["outcome"]), (&json!(true), &json!("committed")));
+    // Last, so that what hangs takes no time from those that count.
+    let metrics =
+        json!({"name": "10-metrics", "passed": false, "wanted": true, "message": "exit status: 1: nobody collects"});
+    assert_eq!((&judged["checks"][1]["passed"], &judged["checks"][2]), (&json!(true), &metrics), "{judged}");
+    device
+        .here(&["healthcheck"])
+        .code(0)
+        .says(&["failed, and only wanted: 10-metrics: exit status: 1: nobody collects"]);
+    device.script("health.d/30-node", "exit 1");
+    device.here(&["healthcheck"]).code(1);
+}
+
+#[test]
 fn activating_twice_is_the_same_as_once() {
     let (registry, device) = (Registry::start(), Device::new());
     device.here(&["activate", "--json"]).refused(75, "nothing-staged");
