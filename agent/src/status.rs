@@ -130,8 +130,8 @@ pub struct NextBoot {
 #[must_use]
 pub fn find(boot: Result<Boot>, slots: impl FnOnce() -> Result<Slots>, state: &Path) -> Status {
     let (memory, unreadable) = Store::new(state).read_each();
-    memory.warnings.iter().for_each(|warning| log::warn!("{warning}"));
-    let mut problems: Vec<_> = unreadable.into_iter().map(|e| e.message).collect();
+    let mut problems: Vec<_> =
+        memory.warnings.iter().cloned().chain(unreadable.into_iter().map(|e| e.message)).collect();
     let boot = boot.inspect_err(|e| problems.push(e.message.clone())).ok();
     let (state, trust) = (memory.state, memory.trust);
     let mut status = Status {

@@ -91,6 +91,7 @@ fn a_file_that_cannot_be_used_does_not_hide_what_the_other_one_tells() {
     publish(&registry, "1.0.0", 1);
     device.from(&registry, &["apply"]).code(0);
     device.write("S/trust.json", b"{\"schema\": 99}");
+    let intact = fs::read(device.path("S/state.json")).unwrap();
     let status = device.here(&["status", "--json"]).code(0).json();
     assert_eq!((&status["phase"], &status["to_version"]), (&json!("staged"), &json!("1.0.0")));
     assert!(status["problems"][0].as_str().unwrap().contains("trust.json has schema 99"), "{status}");
@@ -98,6 +99,11 @@ fn a_file_that_cannot_be_used_does_not_hide_what_the_other_one_tells() {
         .here(&["metrics"])
         .code(0)
         .says(&["kubesolo_update_phase{phase=\"staged\"} 1", "kubesolo_update_problems 1"]);
+    // One that is damaged is reported where the others are, and set aside by the next run that changes something.
+    device.write("S/state.json", &intact[1..]);
+    let status = device.here(&["status", "--json"]).code(0).json();
+    assert!(status["problems"][0].as_str().unwrap().contains("state.json is damaged"), "{status}");
+    assert_eq!(status["problems"].as_array().unwrap().len(), 2, "{status}");
 }
 
 /// Between the activation and its trial a timer may call for updates that fail.
@@ -329,7 +335,9 @@ fn findings(device: &Device, code: i32) -> BTreeMap<String, String> {
     for finding in json.as_array().unwrap() {
         let word = |key: &str| finding[key].as_str().unwrap().to_owned();
         let shown = if word("verdict") == "fail" { "FAIL".to_owned() } else { word("verdict") };
-        assert!(all.stdout.contains(&format!("{shown:<5} {:<13} {}", word("name"), word("message"))), "{all:#?}");
+        // Other tests use the same disk meanwhile.
+        let told = if word("name") == "data space" { String::new() } else { word("message") };
+        assert!(all.stdout.contains(&format!("{shown:<5} {:<13} {told}", word("name"))), "{all:#?}");
         let rank = |verdict: &str| ["ok", "warn", "fail"].iter().position(|known| *known == verdict).unwrap();
         let verdict = word("verdict");
         let entry = worst.entry(word("name")).or_insert_with(|| verdict.clone());
