@@ -377,7 +377,13 @@ impl Client {
         } else {
             format!("Check that {host} is up and can be reached from here.")
         };
-        Failure::Passing(Error::new(Exit::Unavailable, "unreachable", message).remedy(remedy), None)
+        let proxy = if self.options.proxies && proxy_named() {
+            " The environment names a proxy (http_proxy, https_proxy, all_proxy): check that it lets this through."
+        } else {
+            ""
+        };
+        let error = Error::new(Exit::Unavailable, "unreachable", message).remedy(remedy + proxy);
+        Failure::Passing(error, None)
     }
 
     fn may_be_plain(&self, url: &Url) -> bool {
@@ -490,6 +496,11 @@ pub(super) fn cause(e: &reqwest::Error) -> String {
     // Only the outermost one would print the URL, with its query.
     let cause = if e.source().is_none() { "the request failed".to_owned() } else { inner.to_string() };
     text::shown(&cause)
+}
+
+fn proxy_named() -> bool {
+    let names = ["http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"];
+    names.iter().any(|name| std::env::var_os(name).is_some_and(|value| !value.is_empty()))
 }
 
 fn http(options: &FetchOptions, authorities: rustls::RootCertStore) -> Result<reqwest::Client> {
