@@ -297,7 +297,7 @@ impl Config {
             healthcheck_url: conf.value::<HttpUrl>("healthcheck_url")?.map(|url| url.0),
             auto_rollback_after: match over.auto_rollback_after {
                 Some(runs) => runs,
-                None => conf.value("auto_rollback_after")?.unwrap_or(DEFAULT_AUTO_ROLLBACK_AFTER),
+                None => conf.value::<Number>("auto_rollback_after")?.map_or(DEFAULT_AUTO_ROLLBACK_AFTER, |runs| runs.0),
             },
             health_dir: path(&over.health_dir, "health_dir").unwrap_or_else(|| DEFAULT_HEALTH_DIR.into()),
             health_timeout: conf.seconds("health_timeout")?.unwrap_or(DEFAULT_HEALTH_TIMEOUT),
@@ -399,6 +399,8 @@ impl Conf {
             let line = bytes[..e.valid_up_to()].iter().filter(|b| **b == b'\n').count() + 1;
             bad(format!("{name}:{line}: it is not text in UTF-8"))
         })?;
+        // What some editors put in front.
+        let all = all.strip_prefix('\u{feff}').unwrap_or(all);
         let mut conf = Self::named(name);
         for (line, content) in (1..).zip(all.lines()).map(|(line, content)| (line, content.trim())) {
             if content.is_empty() || content.starts_with('#') {
@@ -456,7 +458,7 @@ impl Conf {
     }
 
     fn seconds(&self, key: &str) -> Result<Option<Duration>> {
-        Ok(self.value::<u32>(key)?.map(|seconds| Duration::from_secs(seconds.into())))
+        Ok(self.value::<Seconds>(key)?.map(|seconds| Duration::from_secs(seconds.0.into())))
     }
 
     fn switch(&self, key: &str) -> Result<Option<bool>> {
@@ -495,6 +497,28 @@ impl FromStr for Freshness {
             "no" | "false" | "0" => Ok(Self::No),
             _ => Err("it is neither auto nor yes nor no"),
         }
+    }
+}
+
+struct Number(u32);
+
+impl FromStr for Number {
+    type Err = &'static str;
+
+    fn from_str(value: &str) -> Result<Self, &'static str> {
+        value.parse().map(Self).map_err(|_| "it is not a whole number, or too large a one")
+    }
+}
+
+struct Seconds(u32);
+
+impl FromStr for Seconds {
+    type Err = &'static str;
+
+    /// No time at all would let nothing pass; it is not taken for "no limit" either.
+    fn from_str(value: &str) -> Result<Self, &'static str> {
+        let seconds = value.parse().ok().filter(|seconds| *seconds > 0);
+        seconds.map(Self).ok_or("it is not a whole number of seconds from 1")
     }
 }
 

@@ -101,7 +101,8 @@ pub fn read(path: &Path, limit: u64, reason: &'static str) -> Result<Option<Vec<
     let mut bytes = vec![];
     file.take(limit + 1).read_to_end(&mut bytes).map_err(|e| not_opened(path, reason, &e))?;
     if bytes.len() as u64 > limit {
-        return Err(limits::exceeded(path.display(), format_args!("{limit} bytes")));
+        let error = limits::exceeded(path.display(), format_args!("{limit} bytes"));
+        return Err(error.remedy("Make it shorter, or name another file."));
     }
     Ok(Some(bytes))
 }

@@ -158,6 +158,12 @@ fn server_and_registry_together_are_refused() {
 }
 
 #[test]
+fn the_mark_that_some_editors_put_in_front_is_no_part_of_the_first_key() {
+    let marked = config("\u{feff}channel=beta\n");
+    assert_eq!((marked.channel.as_deref(), &marked.warnings[..]), (Some("beta"), &[][..]));
+}
+
+#[test]
 fn a_server_is_a_url_or_an_oci_reference() {
     assert_eq!(config("server=http://a.example/x").source, Some(Origin::Http("http://a.example/x".into())));
     assert_eq!(config("server=https://a.example").source, Some(Origin::Http("https://a.example".into())));
@@ -173,6 +179,7 @@ fn wrong_values_are_told_with_file_line_and_key() {
         ("maintenance_window=2-4", "maintenance_window"),
         ("auto_rollback_after=-1", "auto_rollback_after"),
         ("health_timeout=5m", "health_timeout"),
+        ("health_timeout=0", "from 1"),
         ("healthcheck_url=127.0.0.1:8080/healthz", "healthcheck_url"),
         ("healthcheck_url=ftp://a.example/", "healthcheck_url"),
         ("allow_unsigned=maybe", "allow_unsigned"),
