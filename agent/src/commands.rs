@@ -1,9 +1,11 @@
 //! From the command line to an exit code: opens what a command needs, runs it, prints what it found.
 
+mod show;
+
 use std::fmt::Write as _;
 use std::process::ExitCode;
 
-use chrono::Utc;
+use chrono::{DateTime, Utc};
 use clap::Parser;
 use serde::Serialize;
 use serde_json::json;
@@ -16,12 +18,11 @@ use crate::console::{self, say};
 use crate::error::{Context as _, Error, Exit, Result};
 use crate::health;
 use crate::memory::Memory;
-use crate::progress::size;
 use crate::slot::Slots;
-use crate::state::{self, History, Phase, Store, Trust};
+use crate::state::{self, Phase, Store, Trust};
 use crate::trial::{self, Verdict};
 use crate::unattended::{self, Done};
-use crate::update::{self, Applied, Apply, Checked};
+use crate::update::{self, Applied, Apply};
 use crate::{adopt, device, doctor, metrics, reboot, replace, status, text};
 
 /// Exit code of a `healthcheck` that found the system unhealthy.
@@ -126,7 +127,7 @@ fn run(cli: &Cli) -> Result<u8> {
         Command::Check { lifted, .. } => {
             log_lifted(*lifted);
             let checked = update::check(&config, &find()?, &Memory::read(&cli.state)?, *lifted, now)?;
-            print(cli, &checked, || show_checked(&checked));
+            print(cli, &checked, || show::checked(&checked));
         }
         Command::Apply { lifted, dry_run, activate, reboot, .. } => {
             log_lifted(*lifted);
@@ -140,7 +141,7 @@ fn run(cli: &Cli) -> Result<u8> {
                     update::apply(&config, &mut find_to_change(*reboot)?, memory, what, now)
                 })?
             };
-            print(cli, &applied, || show_applied(&applied));
+            print(cli, &applied, || show::applied(&applied));
             if *reboot && applied.outcome == "activated" {
                 restart(&mut find()?, "the new release is booted on trial")?;
             }
@@ -150,9 +151,9 @@ fn run(cli: &Cli) -> Result<u8> {
             let run = |memory: &mut Memory| unattended::run(&config, &mut find_to_change(false)?, memory, &Utc::now);
             let called = if config.auto == Auto::Check { Called::Question } else { Called::Attempt };
             match recorded(&mut memory, called, run)? {
-                Done::Checked(checked) => print(cli, &checked, || show_checked(&checked)),
+                Done::Checked(checked) => print(cli, &checked, || show::checked(&checked)),
                 Done::Applied(applied) => {
-                    print(cli, &applied, || show_applied(&applied));
+                    print(cli, &applied, || show::applied(&applied));
                     let due = applied.outcome == "activated" && config.auto == Auto::Activate && config.auto_reboot;
                     if due && !find()?.folders() {
                         restart(&mut find()?, "the new release is booted on trial")?;
@@ -167,37 +168,24 @@ fn run(cli: &Cli) -> Result<u8> {
                 update::activate(&config, &mut find_to_change(*reboot)?, memory, *lifted, now)
                     .map_err(update::no_slot_touched)
             })?;
-            print(cli, &applied, || show_applied(&applied));
+            print(cli, &applied, || show::applied(&applied));
             if *reboot {
                 restart(&mut find()?, "the new release is booted on trial")?;
             }
         }
-        Command::Healthcheck { no_reboot, .. } => {
-            let mut memory = lock(cli)?;
-            let mut boot = find().map_err(update::no_slot_touched)?;
-            trial::seen(&boot, &mut memory, now)?;
-            let checks = health::run(&config);
-            let judged = trial::judge(&config, &mut boot, &mut memory, &checks, now)?;
-            let report = json!({"healthy": judged.healthy, "outcome": judged.verdict, "message": judged.message, "checks": checks});
-            print(cli, &report, || show_health(&judged, &checks));
-            if judged.verdict == Verdict::Reverted && !no_reboot && !boot.folders() {
-                reboot::now("the trial was reverted")?;
-            }
-            return Ok(if judged.healthy { 0 } else { UNHEALTHY });
-        }
+        Command::Healthcheck { no_reboot, .. } => return healthcheck(cli, &config, *no_reboot, now),
         Command::Adopt { kernel_args, loader_file, any_grub_cfg, reboot } => {
             let _alone = lock(cli)?;
-            let cmdline = cli.places.cmdline.clone();
-            let folder = adopt::Folder::find(&config)
-                .and_then(|folder| folder.make_missing_environment(cmdline.as_deref()).map(|()| folder))
-                .map_err(adopt::boots_as_before)?;
-            let mut boot = find_to_change(*reboot)?;
             let options = adopt::Options {
                 kernel_args: kernel_args.clone(),
                 loader_file: loader_file.clone(),
                 any_grub_cfg: *any_grub_cfg,
-                cmdline,
+                cmdline: cli.places.cmdline.clone(),
             };
+            let folder = adopt::Folder::find(&config)
+                .and_then(|folder| folder.make_missing_environment(options.cmdline.as_deref()).map(|()| folder))
+                .map_err(adopt::boots_as_before)?;
+            let mut boot = find_to_change(*reboot)?;
             let adopted = adopt::adopt(folder, &mut boot, &options).map_err(adopt::boots_as_before)?;
             print(cli, &adopted, || format!("{}\n", adopted.message));
             if adopted.reboot && *reboot {
@@ -215,6 +203,22 @@ fn run(cli: &Cli) -> Result<u8> {
         }
     }
     Ok(0)
+}
+
+fn healthcheck(cli: &Cli, config: &Config, no_reboot: bool, now: DateTime<Utc>) -> Result<u8> {
+    let mut memory = lock(cli)?;
+    let boot = Boot::find(config, cli.places.booted, cli.places.cmdline.as_deref());
+    let mut boot = boot.map_err(update::no_slot_touched)?;
+    trial::seen(&boot, &mut memory, now)?;
+    let checks = health::run(config);
+    let judged = trial::judge(config, &mut boot, &mut memory, &checks, now)?;
+    let report =
+        json!({"healthy": judged.healthy, "outcome": judged.verdict, "message": judged.message, "checks": checks});
+    print(cli, &report, || show::health(&judged, &checks));
+    if judged.verdict == Verdict::Reverted && !no_reboot && !boot.folders() {
+        reboot::now("the trial was reverted")?;
+    }
+    Ok(if judged.healthy { 0 } else { UNHEALTHY })
 }
 
 /// As a report for people, or as a page for monitoring.
@@ -238,7 +242,7 @@ fn tell_status(cli: &Cli, status: &status::Status) -> Result<u8> {
 
 fn tell_history(cli: &Cli) -> Result<u8> {
     let history = Store::new(&cli.state).read_history()?;
-    print(cli, &history.attempts, || show_history(&history));
+    print(cli, &history.attempts, || show::history(&history));
     Ok(0)
 }
 
@@ -247,19 +251,6 @@ fn doctor(cli: &Cli, config: Result<Config>) -> u8 {
     let findings = doctor::look(&cli.conf, config, &cli.state, boot);
     print(cli, &findings.0, || findings.0.iter().fold(String::new(), |all, finding| format!("{all}{finding}\n")));
     if findings.any_failed() { Exit::Config.code() } else { 0 }
-}
-
-fn show_history(history: &History) -> String {
-    let mut out = String::new();
-    for attempt in &history.attempts {
-        let at = attempt.updated_at.map_or("unknown time".into(), |at| at.format("%Y-%m-%d %H:%M:%S UTC").to_string());
-        let known = |version: &str| if version.is_empty() { "unknown".to_owned() } else { text::shown(version) };
-        let times = if attempt.times > 1 { format!(", {} times", attempt.times) } else { String::new() };
-        let error = if attempt.error.is_empty() { String::new() } else { format!(": {}", text::shown(&attempt.error)) };
-        let (from, to) = (known(&attempt.from_version), known(&attempt.to_version));
-        let _ = writeln!(out, "{at}  {:<11} {from} to {to}{times}{error}", attempt.phase.as_str());
-    }
-    if out.is_empty() { "no attempt yet\n".into() } else { out }
 }
 
 /// For a command that changes something. It ends here, before it has, if another one runs.
@@ -413,78 +404,4 @@ fn verify(cli: &Cli, config: &Config, boot: &Boot, trust: &Trust) -> Result<u8> 
     print(cli, &findings, || slots.iter().fold(String::new(), |all, slot| format!("{all}{slot}\n")));
     damaged.as_ref().inspect(|error| tell(error));
     Ok(damaged.map_or(0, |error| error.exit.code()))
-}
-
-fn show_checked(checked: &Checked) -> String {
-    let mut out = String::new();
-    let running = checked.running.as_deref().unwrap_or("unknown");
-    let _ = writeln!(out, "running:  {running}");
-    if let Some(offered) = &checked.offered {
-        let size = offered.size.map_or(String::new(), |bytes| format!(" ({})", size(bytes)));
-        let _ = writeln!(out, "offered:  {} from {}{size}", offered.version, offered.origin);
-        let _ = writeln!(out, "digest:   {}", offered.digest);
-        let by = match (offered.claimed, &offered.signed_by[..]) {
-            (true, _) => "claimed: the server signs only the images".into(),
-            (false, []) => "not checked: no key".into(),
-            (false, by) => by.join(", "),
-        };
-        let _ = writeln!(out, "signed:   {by}");
-        if let Some(freshness) = &checked.freshness {
-            let _ = writeln!(out, "latest:   {freshness}");
-        }
-        if let Some(notes) = &offered.release_notes {
-            let _ = writeln!(out, "notes:    {}", text::shown(notes));
-        }
-    }
-    for gate in &checked.gates {
-        let verdict = if gate.open { "open  " } else { "closed" };
-        let opens = gate.opens_at.map_or(String::new(), |at| format!("; opens {}", at.format("%Y-%m-%d %H:%M UTC")));
-        let _ = writeln!(out, "gate:     {verdict} {}: {}{opens}", gate.name, gate.message);
-    }
-    let _ = writeln!(out, "verdict:  {}", checked.verdict);
-    if checked.verdict == "up-to-date" {
-        return out;
-    }
-    let next = checked.gates.iter().find_map(crate::gates::Gate::refusal).map(|refusal| refusal.remedy);
-    let _ = writeln!(out, "next:     {}", next.as_deref().unwrap_or("kubesolo-update apply"));
-    out
-}
-
-fn show_applied(applied: &Applied) -> String {
-    let Applied { version, slot, .. } = applied;
-    match applied.outcome {
-        "up-to-date" => format!("{version} runs already; nothing to do\n"),
-        "would-stage" => {
-            format!("would write {version} into slot {slot}; nothing was changed\nnext: kubesolo-update apply\n")
-        }
-        "staged" => {
-            let how = if applied.written { "written into" } else { "already complete in" };
-            format!("{version} is {how} slot {slot} and verified\nnext: kubesolo-update activate\n")
-        }
-        _ => format!(
-            "{version} in slot {slot} boots next, on trial {}\nnext: reboot; then kubesolo-update healthcheck commits or reverts it\n",
-            applied.trial.as_deref().unwrap_or_default()
-        ),
-    }
-}
-
-fn show_health(judged: &trial::Judged, checks: &[health::Check]) -> String {
-    let mut out = String::new();
-    for check in checks {
-        let verdict = match (check.passed, check.wanted) {
-            (true, _) => "passed",
-            (false, false) => "failed",
-            (false, true) => "failed, and only wanted",
-        };
-        let _ = writeln!(out, "{verdict}: {}{}{}", check.name, if check.passed { "" } else { ": " }, check.message);
-    }
-    let _ = writeln!(out, "{}: {}", if judged.healthy { "healthy" } else { "unhealthy" }, judged.message);
-    let next = match judged.verdict {
-        Verdict::Reverted => "reboot",
-        Verdict::Waiting => "kubesolo-update healthcheck; or end the trial: kubesolo-update rollback",
-        Verdict::Committed => "kubesolo-update check",
-        Verdict::Settled | Verdict::TakenOver | Verdict::Nothing => "kubesolo-update status",
-    };
-    let _ = writeln!(out, "next: {next}");
-    out
 }
