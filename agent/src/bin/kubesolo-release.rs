@@ -3,5 +3,5 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    kubesolo_update::publish::cli::main()
+    kubesolo_update::publish::commands::main()
 }

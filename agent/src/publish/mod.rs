@@ -1,8 +1,10 @@
-//! The publisher's side: makes releases that devices accept. The program `kubesolo-release` is its command line, [`cli`].
+//! The publisher's side: makes releases that devices accept. The program `kubesolo-release` is its command line: [`cli`]
+//! and [`commands`].
 
 pub mod authorities;
 pub mod bundle;
 pub mod cli;
+pub mod commands;
 pub mod credentials;
 pub mod date;
 mod failure;

@@ -1,0 +1,306 @@
+//! From the command line of `kubesolo-release` to an exit code: runs what is asked for, prints what was done.
+
+use std::collections::BTreeSet;
+use std::ffi::OsString;
+use std::os::unix::process::CommandExt as _;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Parser as _;
+use log::LevelFilter;
+use simple_logger::SimpleLogger;
+
+use super::cli::{
+    Attach, Bundle, Cli, Command, Format, Freshness, Inspect, Keygen, Payload, Publish, Sign, Tag, Verify,
+};
+use super::freshness::{Place, Terms};
+use super::key::{PrivateKey, PublicFormat};
+use super::registry::Access;
+use super::{Images, Metadata, Options, authorities, date, http};
+use crate::config::{Conf, Config, Overrides};
+use crate::release::Architecture;
+use crate::trust::KeySet;
+use crate::{Error, Exit, Result, console, publish};
+
+/// A line to standard output.
+macro_rules! say {
+    ($($words:tt)*) => { console::say(&format!("{}\n", format_args!($($words)*))) };
+}
+
+/// Whether somebody gave a private key itself: no message may repeat it.
+fn has_key(arguments: impl Iterator<Item = OsString>) -> bool {
+    const MARK: &[u8] = b"PRIVATE KEY-----";
+    arguments.into_iter().any(|one| one.as_encoded_bytes().windows(MARK.len()).any(|part| part == MARK))
+}
+
+/// Runs `kubesolo-release` with the arguments of this process.
+#[must_use]
+pub fn main() -> ExitCode {
+    if has_key(std::env::args_os()) {
+        console::tell(
+            "kubesolo-release: a private key was given on the command line, where every process can read it\n\
+             Replace the key, and give the name of a file that holds the new one.\n",
+        );
+        return ExitCode::from(Exit::Usage.code());
+    }
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(e) => {
+            // help and version go to stdout and are no error
+            let _ = e.print();
+            return ExitCode::from(if e.use_stderr() { Exit::Usage.code() } else { 0 });
+        }
+    };
+    let level = match (cli.quiet, cli.verbose) {
+        (true, _) => LevelFilter::Error,
+        (_, true) => LevelFilter::Debug,
+        _ => LevelFilter::Info,
+    };
+    // Only our own messages: the debug output of an HTTP library may hold tokens.
+    let levels = SimpleLogger::new().with_level(LevelFilter::Off).with_module_level("kubesolo_update", level);
+    console::log_to_stderr(levels);
+    let result = with_authorities(&cli.command).and_then(|()| match cli.command {
+        Command::Keygen(args) => keygen(args),
+        Command::Publish(args) => publish(*args),
+        Command::Sign(args) => sign(args),
+        Command::Payload(args) => payload(args),
+        Command::Attach(args) => attach(args),
+        Command::Freshness(args) => freshness(args),
+        Command::Verify(args) => verify(args),
+        Command::Inspect(args) => inspect(args),
+        Command::Tag(args) => tag(args),
+        Command::Bundle(args) => bundle(args),
+    });
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            let remedy = if e.remedy.is_empty() { String::new() } else { format!("{}\n", e.remedy) };
+            console::tell(&format!("kubesolo-release: {e}\n{remedy}"));
+            ExitCode::from(e.exit.code())
+        }
+    }
+}
+
+/// Where the system has no certificate authorities, starts this program again with built-in ones.
+fn with_authorities(command: &Command) -> Result<()> {
+    if matches!(command, Command::Keygen(_) | Command::Verify(_)) {
+        return Ok(());
+    }
+    let Some((path, _open)) = authorities::missing()? else { return Ok(()) };
+    let failed = std::process::Command::new("/proc/self/exe")
+        .args(std::env::args_os().skip(1))
+        .env("SSL_CERT_FILE", path)
+        .exec();
+    Err(Error::new(Exit::Internal, "no-authorities", format!("cannot start again with certificates: {failed}")))
+}
+
+fn keygen(args: Keygen) -> Result<()> {
+    let (format, name) = match args.public_format {
+        Format::Pem => (PublicFormat::Pem, "public.pem"),
+        Format::Hex => (PublicFormat::Hex, "public.hex"),
+    };
+    let (private, public) = match (args.dir, args.private, args.public) {
+        (Some(dir), ..) => {
+            std::fs::create_dir_all(&dir).map_err(|e| {
+                Error::new(Exit::CannotWrite, "key-not-written", format!("cannot create {}: {e}", dir.display()))
+            })?;
+            (dir.join("private.pem"), dir.join(name))
+        }
+        (None, Some(private), Some(public)) => (private, public),
+        _ => return Err(Error::new(Exit::Usage, "no-place", "give a folder, or --private and --public")),
+    };
+    let key = PrivateKey::generate()?;
+    key.save(&private, &public, format)?;
+    say!("key id       {}", key.id());
+    say!("private key  {} (keep it off devices and out of backups that others can read)", private.display());
+    say!("public key   {} (goes onto devices: pubkey= in update.conf)", public.display());
+    Ok(())
+}
+
+fn keys(files: &[PathBuf]) -> Result<Vec<PrivateKey>> {
+    files.iter().map(|file| PrivateKey::load(file)).collect()
+}
+
+fn publish(args: Publish) -> Result<()> {
+    let keys = keys(&args.key)?;
+    let metadata = Metadata {
+        version: args.version,
+        channel: args.channel,
+        release_date: date::release_date(args.release_date.as_deref())?,
+        min_compatible_version: args.min_compatible_version,
+        release_notes: args.release_notes.map(publish::notes).transpose()?,
+        security_epoch: args.security_epoch,
+        board: args.board,
+        revoked_keys: args.revoke_key.iter().map(|key| publish::key::fingerprint(key)).collect::<Result<_>>()?,
+        rollout: args.rollout,
+    };
+    let images: Vec<Images> = [(Architecture::Amd64, args.amd64), (Architecture::Arm64, args.arm64)]
+        .into_iter()
+        .filter_map(|(architecture, files)| {
+            let [kernel, initramfs] = files?.try_into().ok()?;
+            Some(Images { architecture, kernel, initramfs })
+        })
+        .collect();
+    let unchecked_kernel = args.unsafe_unchecked_kernel;
+    if let Some(folder) = &args.http {
+        let options = http::Options { url: args.url, unchecked_kernel };
+        for (architecture, digest) in http::publish(folder, &metadata, &images, &keys, &options)? {
+            say!("{architecture}      {digest} {}/{architecture}/latest.json", folder.display());
+        }
+        return Ok(());
+    }
+    let Some(reference) = args.reference else {
+        return Err(Error::new(Exit::Usage, "no-place", "give a reference, or --http"));
+    };
+    let options = Options { access: args.network.into(), unchecked_kernel, also_tags: args.also_tag };
+    let published = publish::release(&reference, &metadata, &images, &keys, &options)?;
+    say!("published  {}", published.reference);
+    say!("index      {}", published.index);
+    for (architecture, digest) in &published.manifests {
+        say!("{architecture}      {digest}");
+    }
+    Ok(())
+}
+
+fn sign(args: Sign) -> Result<()> {
+    for (architecture, digest) in publish::sign::sign(&args.reference, &keys(&args.key)?, &args.network.into())? {
+        say!("signed {architecture} {digest}");
+    }
+    Ok(())
+}
+
+fn no_place() -> Error {
+    Error::new(Exit::Usage, "no-place", "give a reference, or --http")
+}
+
+fn payload(args: Payload) -> Result<()> {
+    let payloads = match (&args.reference, &args.http) {
+        (Some(reference), None) => publish::sign::payload(reference, &args.output, &args.network.into())?,
+        (None, Some(folder)) => http::payload(folder, &args.output)?,
+        _ => return Err(no_place()),
+    };
+    for publish::sign::Payload { release, digest, file } in payloads {
+        say!("{}      {digest} {}", release.architecture, file.display());
+        for (name, image) in [("kernel", release.kernel), ("initramfs", release.initramfs)] {
+            say!("  {name:<9} {}", image.digest);
+        }
+    }
+    Ok(())
+}
+
+fn attach(args: Attach) -> Result<()> {
+    let keys = KeySet::load(&args.pubkey)?;
+    let attached = match (&args.reference, &args.http) {
+        (Some(reference), None) => {
+            publish::sign::attach_files(reference, &args.signature, &keys, &args.network.into())?
+        }
+        (None, Some(folder)) => http::attach_files(folder, &args.signature, &keys)?,
+        _ => return Err(no_place()),
+    };
+    for (architecture, digest, id) in attached {
+        say!("signed {architecture} {digest} by {id}");
+    }
+    Ok(())
+}
+
+fn verify(args: Verify) -> Result<()> {
+    let mut conf = Conf::named("the command line");
+    let settings = [
+        ("signature_threshold", args.threshold),
+        ("board", args.board),
+        ("freshness_pubkey", args.freshness_pubkey),
+        ("require_fresh", args.require_fresh.then(|| "yes".to_owned())),
+    ];
+    for (key, value) in settings {
+        if let Some(value) = value {
+            conf.add(key, &value, 1)?;
+        }
+    }
+    let access: Access = args.network.into();
+    let over = Overrides {
+        server: args.from,
+        bundle: args.bundle,
+        tag: args.tag,
+        channel: args.channel,
+        pubkey: Some(args.pubkey),
+        registry_ca: access.registry_ca,
+        plain_http: access.plain_http,
+        ..Overrides::default()
+    };
+    let config = Config::resolve(&conf, &over)?;
+    for release in publish::verify::verify(&config, args.architecture, !args.metadata_only, chrono::Utc::now())? {
+        say!("{}", release.architecture);
+        say!("  digest     {}", release.digest);
+        say!("  version    {}", release.version);
+        for key in release.keys {
+            say!("  signed by  {key}");
+        }
+        if let Some(freshness) = release.freshness {
+            say!("  freshness  {freshness}");
+        }
+        match release.bytes {
+            Some(bytes) => say!("  images     {bytes} bytes, as signed"),
+            None => say!("  images     not fetched"),
+        }
+    }
+    Ok(())
+}
+
+fn freshness(args: Freshness) -> Result<()> {
+    let keys = keys(&args.key)?;
+    let place = match (args.reference, args.http) {
+        (Some(reference), None) => Place::Registry(reference, args.network.into()),
+        (None, Some(folder)) => Place::Tree(folder),
+        _ => return Err(no_place()),
+    };
+    let (statement, by) = match (&args.statement, &args.pubkey) {
+        (Some(file), Some(pubkey)) => place.attach(file, &args.signature, &KeySet::load(pubkey)?)?,
+        _ => {
+            let terms = Terms { days: args.days, serial: args.serial };
+            let statement = place.statement(&terms, chrono::Utc::now())?;
+            match &args.output {
+                Some(file) => publish::freshness::write(&statement, file)?,
+                None => place.publish(&statement, &keys)?,
+            }
+            (statement, keys.iter().map(PrivateKey::id).collect())
+        }
+    };
+    say!("channel    {}", crate::text::shown(&statement.channel));
+    say!("serial     {}", statement.serial);
+    say!("not after  {}", statement.not_after.to_rfc3339_opts(chrono::SecondsFormat::Secs, true));
+    for (architecture, digest) in &statement.digests {
+        say!("{architecture}      {digest}");
+    }
+    for id in by {
+        say!("signed by  {id}");
+    }
+    Ok(())
+}
+
+fn inspect(args: Inspect) -> Result<()> {
+    let keys = args.pubkey.as_deref().map(KeySet::load).transpose()?;
+    let found = publish::inspect::inspect(&args.reference, keys.as_ref(), &args.network.into())?;
+    if args.json {
+        say!("{}", found.json()?);
+    } else {
+        console::say(&found.to_string());
+    }
+    found.trusted()
+}
+
+fn tag(args: Tag) -> Result<()> {
+    let keys = KeySet::load(&args.pubkey)?.needing(args.threshold.max(1), &BTreeSet::new())?;
+    let digest = publish::retag(&args.reference, &args.tag, &keys, &args.network.into())?;
+    for tag in &args.tag {
+        say!("{tag} is {digest}");
+    }
+    Ok(())
+}
+
+fn bundle(args: Bundle) -> Result<()> {
+    let bundled = publish::bundle::bundle(&args.reference, &args.file, args.architecture, &args.network.into())?;
+    for (architecture, digest) in bundled {
+        say!("{architecture}      {digest} {}", args.file.display());
+    }
+    Ok(())
+}
