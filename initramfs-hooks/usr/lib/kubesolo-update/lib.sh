@@ -31,11 +31,13 @@ degraded() {
     echo "$*" >>$run/degraded
 }
 
-# Goes down even when init, a filesystem or the disk hangs.
+# Goes down in order if that can be had, so that services end and the data partition is unmounted; and even when init, a
+# filesystem or the disk hangs.
 restart() {
     say "restarting: $*"
     sync &
-    sleep 3
+    if [ -d /run/systemd/system ]; then systemctl reboot & else reboot & fi
+    sleep 30
     echo b >/proc/sysrq-trigger
     reboot -nf
 }

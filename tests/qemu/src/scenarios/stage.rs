@@ -72,6 +72,7 @@ pub(super) fn deadline(run: &Run) -> Result<()> {
     let bare = Bare::build(run, "cloud", true)?;
     let mut machine = bare.boot(run, &[TRIAL, "ks.deadline=3", "verdict=hang"])?;
     machine.wait_for("restarting: trial 1234abcd was not decided within 3 s")?;
+    machine.wait_for("guest: shuts down in order")?;
     machine.wait_for_end()?;
 
     let mut machine = bare.boot(run, &[TRIAL, "ks.deadline=10", "verdict=0"])?;
