@@ -195,6 +195,39 @@ fn without_a_number_of_failed_runs_the_deadline_alone_ends_a_trial() {
 }
 
 #[test]
+fn failed_runs_are_counted_within_one_boot() {
+    let (registry, device) = (Registry::start(), Device::new());
+    device.write("conf", b"auto_rollback_after=3\n");
+    publish(&registry, "1.0.0", 1);
+    device.from(&registry, &["apply", "--activate"]).code(0);
+    device.power_on();
+    device.make_unhealthy();
+    let failed = |number: &str| device.here(&["healthcheck"]).code(1).says(&[number, "run 3 would revert it"]);
+    failed("failed run 1");
+    failed("failed run 2");
+    // As if these two were of the boot before.
+    let mut state = device.state();
+    state["health_boot"] = json!("00000000-0000-0000-0000-000000000000");
+    device.write("S/state.json", state.to_string().as_bytes());
+    failed("failed run 1");
+    failed("failed run 2");
+    device.here(&["healthcheck"]).code(1).says(&["slot B is reverted after failed run 3"]);
+    assert_eq!(device.env().b, SlotState::Fail);
+}
+
+#[test]
+fn a_bootloader_that_does_not_count_is_noticed() {
+    let (registry, device) = (Registry::start(), Device::new());
+    publish(&registry, "1.0.0", 1);
+    device.from(&registry, &["apply", "--activate"]).code(0);
+    let line = format!("panic=5 kubesolo.slot=B ks.trial={} ks.proto=1\n", device.env().trial);
+    device.write("cmdline", line.as_bytes());
+    let ran = device.here(&["healthcheck"]).code(0);
+    assert!(ran.stderr.contains("without counting the try"), "{ran:?}");
+    assert_eq!(device.state().get("link_shown"), None);
+}
+
+#[test]
 fn rollback_ends_a_trial_takes_back_an_activation_or_tries_the_release_before() {
     let (registry, device) = (Registry::start(), Device::new());
     publish(&registry, "1.0.0", 1);
@@ -343,8 +376,9 @@ fn a_newer_release_replaces_one_that_was_activated_and_not_booted() {
     assert_eq!((env.active, env.success, env.b, env.trial.is_none()), (Slot::A, true, SlotState::Void, true));
     assert_eq!(device.power_on().start.unwrap().slot, Slot::A);
     device.here(&["healthcheck"]).code(0);
-    // The first one did not fail: it was never tried.
+    // The first one did not fail: it was never tried, and nothing waits for its end.
     assert_eq!(device.here(&["status", "--json"]).code(0).json()["failed"], json!([]));
+    assert_eq!((device.phase().as_str(), &device.state()["not_started"]), ("staged", &json!([])));
     device.here(&["activate"]).code(0);
     device.power_on();
     device.here(&["healthcheck"]).code(0).says(&["committed"]);

@@ -151,6 +151,13 @@ fn a_serial_that_goes_back_is_refused_for_each_key_and_channel_by_itself() {
     let checked = device.from(&registry, &["check", "--json"]).code(0).json();
     assert_eq!((&checked["verdict"], &checked["reason"]), (&"held".into(), &"serial-went-back".into()));
     assert_eq!(serial(&device), 8);
+    // Nor is what runs called up to date by it.
+    device.here(&["activate"]).code(0);
+    device.power_on();
+    device.here(&["healthcheck"]).code(0);
+    device.from(&registry, &["apply", "--json"]).refused(77, "serial-went-back");
+    let checked = device.from(&registry, &["check", "--json"]).code(0).json();
+    assert_eq!((&checked["verdict"], &checked["reason"]), (&"held".into(), &"serial-went-back".into()));
     // The same statement again, and a later one.
     for serial_now in [8, 9] {
         state(&registry, &statement(serial_now, digest, days(7)), 2);

@@ -103,12 +103,15 @@ fn a_device_keeps_its_place_from_run_to_run() {
     device.write("id", b"0123456789abcdef0123456789abcdef\n");
     device.write("other-id", b"0123456789abcdef0123456789abcde0\n");
     device.write("no-id", b"uninitialized\n");
+    device.write("zeros", b"00000000000000000000000000000000\n");
     let [by_id, by_other] = ["id", "other-id"].map(|id| place(&device, &format!("machine_id_file={id}\n")));
     assert_ne!(by_id, by_other);
     assert_eq!(place(&Device::new(), &format!("machine_id_file={}\n", device.path("id").display())), by_id);
     // Without one it draws an id of its own, once.
     let own = place(&device, "machine_id_file=no-id\n");
-    assert_eq!(place(&device, "machine_id_file=gone\n"), own);
+    for file in ["gone", "zeros"] {
+        assert_eq!(place(&device, &format!("machine_id_file={file}\n")), own);
+    }
     assert_ne!(place(&Device::new(), "machine_id_file=gone\n"), own);
     // A check comes before the first run and must not write anything down.
     let fresh = Device::new();

@@ -9,6 +9,8 @@ use std::path::{Path, PathBuf};
 use assert_cmd::Command;
 use flate2::Compression;
 use flate2::write::GzEncoder;
+use kubesolo_cloudinit::seed::find;
+use kubesolo_update::device::System;
 
 const SEED: &str = "\
 #cloud-config
@@ -439,4 +441,42 @@ fn a_wrong_command_line_is_64() {
     command.arg("--what").assert().code(64);
     let mut command = Command::cargo_bin("kubesolo-cloudinit").unwrap();
     command.arg("--seed").assert().code(64);
+}
+
+/// A volume of ISO 9660 whose label is that of a seed, on a disk that the kernel shows below this bus.
+fn volume(machine: &Path, bus: &str, removable: &str) {
+    let disk = machine.join("sys/devices").join(bus).join("block/sda");
+    for folder in [disk.join("holders"), machine.join("sys/class/block"), machine.join("dev"), machine.join("proc")] {
+        fs::create_dir_all(folder).unwrap();
+    }
+    fs::write(disk.join("uevent"), "MAJOR=8\nMINOR=0\nDEVNAME=sda\n").unwrap();
+    fs::write(disk.join("size"), "100\n").unwrap();
+    fs::write(disk.join("removable"), removable).unwrap();
+    symlink(&disk, machine.join("sys/class/block/sda")).unwrap();
+    let mut image = vec![0; 100 * 512];
+    image[0x8000..0x8007].copy_from_slice(b"\x01CD001\x01");
+    image[0x8008..0x8048].fill(b' ');
+    image[0x8028..0x802e].copy_from_slice(b"cidata");
+    fs::write(machine.join("dev/sda"), image).unwrap();
+}
+
+#[test]
+fn a_seed_that_somebody_could_have_brought_is_ignored_unless_the_command_line_says_so() {
+    for (bus, removable, line, ignored) in [
+        ("pci0/usb1/1-1/host0", "0\n", "quiet", true),
+        ("pci0/ata1", "1\n", "quiet kubesolo.seed=yes", true),
+        ("pci0/usb1/1-1/host0", "0\n", "quiet kubesolo.seed=removable", false),
+        ("pci0/virtio1", "0\n", "quiet", false),
+    ] {
+        let machine = tempfile::tempdir().unwrap();
+        let at = |name: &str| machine.path().join(name);
+        volume(machine.path(), bus, removable);
+        fs::write(at("proc/cmdline"), line).unwrap();
+        let found = find(&System { sys: at("sys"), dev: at("dev"), proc: at("proc") }, None);
+        match ignored {
+            true => assert_eq!(found.unwrap(), None, "{bus} {line}"),
+            // It would be read: here it is a file, which nobody can mount.
+            false => drop(found.unwrap_err()),
+        }
+    }
 }
