@@ -71,14 +71,28 @@ impl Bench {
         fs::read(&self.image).unwrap().split_off(4096)
     }
 
-    /// `apply` with this `PATH`.
-    fn apply(&self, path: &Path) -> Ran {
+    /// `apply` to the loop device.
+    fn applying(&self) -> Command {
         let place = self.slot_b.display().to_string();
         let asking = self.device.asking(&self.registry, &["apply", "--allow-downgrade", "--json"]);
         let asking: Vec<&str> = asking.iter().map(|word| if *word == "B" { &place } else { *word }).collect();
         let mut command = self.device.command(&asking);
-        command.args(["--pubkey", "K"]).env("PATH", path);
-        command.output().unwrap().into()
+        command.args(["--pubkey", "K"]);
+        command
+    }
+
+    /// The same with this `PATH`.
+    fn apply(&self, path: &Path) -> Ran {
+        self.applying().env("PATH", path).output().unwrap().into()
+    }
+
+    /// The same under strace with these options, which writes each mount and unmount to the file `trace`.
+    fn traced(&self, options: &[&str]) -> Command {
+        let program = self.applying();
+        let mut strace = Command::new("strace");
+        strace.args(["-e", "trace=mount,umount2", "-o", "trace"]).args(options).arg(program.get_program());
+        strace.args(program.get_args()).current_dir(self.device.dir.path());
+        strace
     }
 
     fn apply_with_mke2fs(&self) -> Ran {
@@ -191,24 +205,38 @@ fn a_device_that_does_not_say_that_it_is_a_slot_is_never_made_anew() {
     }
 }
 
+/// Whether there is strace, which is said if not.
+fn strace() -> bool {
+    let there = Command::new("strace").arg("-V").output().is_ok_and(|output| output.status.success());
+    if !there {
+        eprintln!("skipped: strace is not here");
+    }
+    there
+}
+
+#[test]
+fn a_filesystem_is_not_made_anew_because_its_medium_fails() {
+    let _alone = alone();
+    let Some(bench) = Bench::new("KSOLOB").filter(|_| strace()) else { return };
+    let (files, env) = (bench.files(), bench.device.env_bytes());
+    // The first mount makes the namespace private.
+    let ran = Ran::from(bench.traced(&["-e", "inject=mount:error=EIO:when=2+"]).output().unwrap());
+    assert!(!ran.stderr.contains("made anew"), "{ran:?}");
+    ran.refused(73, "cannot-mount");
+    let trace = fs::read_to_string(bench.device.path("trace")).unwrap();
+    assert!(trace.contains("\"ext4\"") && trace.contains("EIO"), "{trace}");
+    assert!(files == bench.files());
+    assert_eq!(bench.device.env_bytes(), env);
+}
+
 #[test]
 fn bytes_that_change_between_write_and_read_back_are_found() {
     let _alone = alone();
-    if !Command::new("strace").arg("-V").output().is_ok_and(|output| output.status.success()) {
-        eprintln!("skipped: strace is not here");
+    if !strace() {
         return;
     }
     let Some(bench) = Bench::new("KSOLOB") else { return };
-    let place = bench.slot_b.display().to_string();
-    let asking = bench.device.asking(&bench.registry, &["apply", "--allow-downgrade", "--json"]);
-    let asking: Vec<&str> = asking.iter().map(|word| if *word == "B" { &place } else { *word }).collect();
-    let traced = |options: &[&str]| {
-        let program = bench.device.command(&asking);
-        let mut strace = Command::new("strace");
-        strace.args(["-e", "trace=mount,umount2", "-o", "trace"]).args(options).arg(program.get_program());
-        strace.args(program.get_args()).args(["--pubkey", "K"]).current_dir(bench.device.dir.path());
-        strace
-    };
+    let traced = |options: &[&str]| bench.traced(options);
     // The unmount after the write is the one that belongs to the only mount for writing.
     let before = fs::read(&bench.image).unwrap();
     run(&mut traced(&[]));
