@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use common::{key, key_id, sign};
-use ed25519_dalek::pkcs8::{EncodePublicKey, spki::der::pem::LineEnding};
+use ed25519_dalek::pkcs8::{EncodePrivateKey, EncodePublicKey, spki::der::pem::LineEnding};
 use kubesolo_update::error::Exit;
 use kubesolo_update::limits;
 use kubesolo_update::trust::{Fingerprint, KeySet, Signature};
@@ -114,8 +114,7 @@ fn malformed_keys_are_refused_without_being_quoted() {
         pem.replace("PUBLIC", "EC PUBLIC"),
         pem[..pem.len() - 30].into(),
         format!("{pem}{pem}"),
-        // y is not below the prime; y has no x.
-        "ff".repeat(31) + "7f",
+        // y has no x.
         "02".to_owned() + &"00".repeat(31),
     ];
     for text in wrong {
@@ -123,6 +122,19 @@ fn malformed_keys_are_refused_without_being_quoted() {
         assert!(!message.contains("secret"), "{message}");
     }
     loads([0xff, 0xfe, 0x00]).unwrap_err();
+    let private = key(1).to_pkcs8_pem(LineEnding::LF).unwrap();
+    let message = loads(&*private).unwrap_err();
+    assert!(message.contains("it is a private key"), "{message}");
+    assert!(!message.contains(private.lines().nth(1).unwrap()), "{message}");
+}
+
+/// A second spelling would be a second key, which can be revoked only by its own name: y here is not below the prime.
+#[test]
+fn a_key_in_another_spelling_than_its_own_is_refused() {
+    let message = loads("ff".repeat(31) + "7f").unwrap_err();
+    assert!(message.contains("canonical"), "{message}");
+    // As every encoder spells the same point.
+    loads("12".to_owned() + &"00".repeat(31)).unwrap();
 }
 
 /// The points of small order, and their spellings that no encoder makes (RFC 7748, "The Provable Security of Ed25519").
