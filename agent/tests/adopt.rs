@@ -57,6 +57,8 @@ fn an_old_device_is_switched_by_one_sector_and_updates_itself_then() {
         .here(&["status"])
         .code(0)
         .says(&["loader:       KubeSolo OS's own", "next boot:    slot A (KubeSolo OS's own"]);
+    device.set_env("active_slot=A\nboot_success=1\nboot_counter=0\n");
+    device.here(&["status"]).code(0).says(&["next boot:    slot A (KubeSolo OS's own"]);
     device.set_env("active_slot=A\nboot_success=0\nboot_counter=0\n");
     device.here(&["status"]).code(0).says(&["next boot:    slot B (KubeSolo OS's own"]);
     let before = device.env_bytes();

@@ -210,6 +210,24 @@ fn a_variable_set_twice_is_read_as_grub_reads_it_and_never_written() {
 }
 
 #[test]
+fn what_shows_completeness_comes_first_and_last_whatever_the_order_was() {
+    let state = State::committed(Slot::A);
+    let reversed: Vec<Vec<u8>> = main_lines(&state).into_iter().rev().collect();
+    let stored = Block::parse(&block(&reversed)).expect("a valid block").with(&state.variables()).expect("room");
+    assert_eq!(stored.bytes(), block(&main_lines(&state)));
+}
+
+#[test]
+fn a_second_file_of_another_layout_promises_nothing() {
+    let second = Second::of(&State::committed(Slot::A));
+    assert_eq!(Block::second(&second).as_second(), Some(second));
+    for name in ["ks_v", "ks_end"] {
+        let other = Block::second(&second).with(&[(name, "2".to_owned())]).expect("room");
+        assert_eq!(other.as_second(), None, "{name}");
+    }
+}
+
+#[test]
 fn a_change_that_reaches_the_second_sector_is_refused() {
     let long = [b"x=".to_vec(), vec![b'y'; 600]].concat();
     let foreign = Block::parse(&block(&[b"active_slot=A".to_vec(), long])).expect("a valid block");

@@ -75,6 +75,10 @@ fn what_is_illegal_says_why() {
     assert_eq!(committed.invalidate(Slot::B), Err(no_slot));
     assert_eq!(committed.activate(a, TrialId::NONE), Err(Illegal::ZeroTrial));
     assert_eq!(committed.activate(cannot_save, ID), Err(Illegal::CannotCount));
+    // States that no store of ours makes: the last good slot itself is to be tried.
+    let itself = State { success: false, ..committed };
+    assert_eq!(itself.activate(a, ID), Err(Illegal::TrialPending(Slot::A)));
+    assert_eq!(itself.cancel(Slot::A), Err(Illegal::NothingPending));
     assert_eq!(both.rollback(cannot_save, ID), Err(Illegal::CannotCount));
     assert_eq!(committed.commit(a), Err(Illegal::NotThisTrial));
     assert_eq!(tried.invalidate(Slot::A), Err(Illegal::TrialPending(Slot::B)));

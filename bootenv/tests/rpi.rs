@@ -66,6 +66,10 @@ fn what_somebody_else_wrote_is_foreign_and_confirmed() {
     let changed = text.replacen("boot_partition=2", "boot_partition=3", 1);
     let View::Foreign(foreign) = view(changed.as_bytes()) else { panic!("{:?}", view(changed.as_bytes())) };
     assert_eq!((foreign.active, foreign.fail), (Slot::B, [false, true]));
+    // Or what makes the firmware look at the other partition, so that no try would ever be one.
+    let changed = text.replacen("tryboot_a_b=1", "tryboot_a_b=0", 1);
+    let View::Foreign(foreign) = view(changed.as_bytes()) else { panic!("{:?}", view(changed.as_bytes())) };
+    assert_eq!((foreign.active, foreign.has_seal), (Slot::A, true));
     for odd in [
         &b""[..],
         b"[all]\nboot_partition=1\n",
