@@ -36,7 +36,7 @@ pub fn main() -> ExitCode {
         Err(error) => {
             let _ = error.print();
             if error.use_stderr() && std::env::args_os().any(|argument| argument == "--json") {
-                say_error(&wrong_command_line(&error));
+                say_error(&wrong_command_line(&error), false);
             }
             return ExitCode::from(if error.use_stderr() { Exit::Usage.code() } else { 0 });
         }
@@ -46,7 +46,7 @@ pub fn main() -> ExitCode {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
             if cli.json {
-                say_error(&error);
+                say_error(&error, matches!(cli.command, Command::Check { .. }));
             }
             tell(&error);
             ExitCode::from(error.exit.code())
@@ -54,8 +54,14 @@ pub fn main() -> ExitCode {
     }
 }
 
-fn say_error(error: &Error) {
-    say(&format!("{}\n", text::ascii(&json!({"error": report(error)}).to_string())));
+/// What was `asked` has a verdict in any case: whoever only reads that shall not take none for good news.
+fn say_error(error: &Error, asked: bool) {
+    let mut told = json!({"error": report(error)});
+    if asked {
+        told["verdict"] = if error.exit == Exit::NotAllowed { "held" } else { "unknown" }.into();
+        told["reason"] = error.reason.into();
+    }
+    say(&format!("{}\n", text::ascii(&told.to_string())));
 }
 
 /// The first paragraph of what people are told: what is wrong, without the advice on usage.

@@ -187,7 +187,9 @@ fn a_source_that_is_not_there_is_told_apart_from_one_without_the_tag() {
     drop(registry);
     refused(&device, &address, (69, "unreachable"), &[&address], Untouched);
     let before = device.tree("");
-    device.from(&address, &["check", "--json"]).refused(69, "unreachable");
+    let check = device.from(&address, &["check", "--json"]);
+    assert_eq!((&check.json()["verdict"], &check.json()["reason"]), (&json!("unknown"), &json!("unreachable")));
+    check.refused(69, "unreachable");
     assert_eq!(device.tree(""), before);
 }
 
