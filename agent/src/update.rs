@@ -52,7 +52,12 @@ impl Running {
                     Error::new(Exit::Config, "version-file", message).remedy("Name the file with the running version.")
                 })?;
                 let text = String::from_utf8_lossy(&bytes);
-                Some(crate::release::version(text.trim()).map_err(|e| e.context(file.display()))?)
+                let first = text.trim().lines().next().unwrap_or_default();
+                let unusable = |e: Error| {
+                    Error::new(Exit::Config, "version-file", format!("version_file={}: {}", file.display(), e.message))
+                        .remedy("Let its first line be the running version, such as 1.2.3.")
+                };
+                Some(crate::release::version(first.trim()).map_err(unusable)?)
             }
             (None, None) => None,
         };
@@ -149,7 +154,7 @@ pub fn check(config: &Config, boot: &Boot, memory: &Memory, lifted: Lifted, now:
     gates.push(space_gate(boot, &mut *source, &offer));
     gates.extend(device_gates(config, boot, memory, lifted, (&offer.release, offer.digest), &clock));
     gates.push(hooks::gate(config));
-    let same = is_running(&running, &offer);
+    let same = is_running(&running, &offer, lifted);
     let closed = gates.iter().find(|gate| !gate.open);
     let (verdict, reason) = match closed {
         _ if freshness.as_ref().is_some_and(|seen| seen.refusal().is_some()) => ("held", Some(freshness::REPLAYED)),
@@ -209,8 +214,15 @@ fn names(keys: &[trust::KeyId]) -> Vec<String> {
     keys.iter().map(ToString::to_string).collect()
 }
 
-fn is_running(running: &Running, offer: &Offer) -> bool {
-    running.manifest.as_ref().is_some_and(|manifest| manifest.digest == offer.digest)
+fn is_running(running: &Running, offer: &Offer, lifted: Lifted) -> bool {
+    match running {
+        Running { manifest: Some(manifest), .. } => manifest.digest == offer.digest,
+        // What a factory filled has no digest. Its version says that there is nothing to do, unless a person knows better.
+        Running { version: Some(version), .. } => {
+            version.cmp_precedence(&offer.release.version).is_eq() && !lifted.allow_downgrade
+        }
+        _ => false,
+    }
 }
 
 fn release_gates(
@@ -451,7 +463,7 @@ fn try_apply(
         log::info!("{} of {} is signed by {}", release.version, offer.origin, by.join(", "));
     }
     let seen = Some(LastOffer { document, release: digest });
-    if is_running(&running, &offer) {
+    if is_running(&running, &offer, what.lifted) {
         if !what.dry_run {
             memory.state.stand_down(now);
             memory.state.last_offer = seen;

@@ -652,6 +652,25 @@ fn a_closed_window_keeps_the_network_quiet_and_force_opens_only_that() {
 }
 
 #[test]
+fn what_a_factory_filled_is_known_by_its_version() {
+    let (registry, device) = (Registry::start(), Device::new());
+    publish(&registry, "1.0.0", 1);
+    device.write("conf", b"version_file=version\n");
+    device.write("version", b"v1.0.0\nbuilt on a Friday\n");
+    let check = device.from(&registry, &["check", "--json"]).code(0).json();
+    assert_eq!((&check["verdict"], &check["running"]), (&json!("up-to-date"), &json!("1.0.0")));
+    device.from(&registry, &["run"]).code(0).says(&["1.0.0 runs already; nothing to do"]);
+    assert_eq!((device.phase().as_str(), device.names("B").len()), ("idle", 0));
+    device.from(&registry, &["apply", "--dry-run", "--allow-downgrade"]).code(0).says(&["would write 1.0.0"]);
+    device.write("version", b"0.9.9");
+    device.from(&registry, &["apply"]).code(0).says(&["1.0.0 is written into slot B"]);
+    for wrong in ["", "1.0", "KubeSolo OS 1.0.0"] {
+        device.write("version", wrong.as_bytes());
+        device.from(&registry, &["apply", "--json"]).refused(78, "version-file");
+    }
+}
+
+#[test]
 fn releases_that_may_not_be_installed_are_refused_with_their_reason() {
     let (registry, device) = (Registry::start(), Device::new());
     publish(&registry, "1.5.0", 1);
