@@ -84,14 +84,15 @@ impl Mounted {
     fn new(device: &Path, filesystem: Filesystem, flags: MountFlags, options: &str) -> Result<Self> {
         enter_private_namespace()?;
         let target = mount_point(device)?;
-        let mount = patiently(|| {
+        let once = || {
             Mount::builder()
                 .fstype(filesystem.name())
                 .flags(flags | MountFlags::NODEV | MountFlags::NOSUID | MountFlags::NOEXEC)
                 .data(options)
                 .mount(device, &target)
-        });
-        match mount {
+        };
+        // Who only looks finds it busy for as long as an update writes: that is not waited for.
+        match if flags.contains(MountFlags::RDONLY) { once() } else { patiently(once) } {
             Ok(mount) => Ok(Self { mount: Some(mount), device: device.to_owned(), target }),
             Err(e) => {
                 let _ = fs::remove_dir(&target); // the failed mount is what matters

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::channel;
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use kubesolo_update::device::{System, filesystem_label};
 use kubesolo_update::error::Exit;
@@ -238,6 +238,18 @@ fn who_looks_at_a_slot_for_a_moment_costs_no_update() {
     let look = looks();
     assert_eq!(disk.slot.verify().unwrap(), manifest);
     look.join().unwrap();
+}
+
+/// `status` and `metrics` are asked again and again while an update writes.
+#[test]
+fn who_looks_does_not_wait_for_who_writes() {
+    let _alone = alone();
+    let Some(disk) = Disk::new(32, &[]) else { return };
+    let elsewhere = MountedElsewhere::new(&disk.device, "rw");
+    let begin = Instant::now();
+    disk.slot.facts().unwrap_err();
+    assert!(begin.elapsed() < Duration::from_millis(700), "{:?}", begin.elapsed());
+    drop(elsewhere);
 }
 
 #[test]
