@@ -363,4 +363,8 @@ fn room(all: &mut Findings, boot: &Boot) {
         let another = if need > 0 { format!("takes another {}", size(need)) } else { "can be written".into() };
         all.add("free slot", Verdict::Ok, format!("slot {free} {another}"));
     }
+    if let Err(error) = boot.slots.get(free).can_be_made_anew() {
+        let what = format!("a power cut in a write may leave slot {free} unusable, and {}", error.message);
+        all.add("free slot", Verdict::Warn, what);
+    }
 }

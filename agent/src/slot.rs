@@ -340,6 +340,14 @@ impl Slot {
         self.read(|dir| room(dir, &self.place))
     }
 
+    /// Whether a filesystem that a power cut has left unusable could be made anew here; in a folder there is nothing to make.
+    pub fn can_be_made_anew(&self) -> Result<()> {
+        match &self.place {
+            Place::Folder(_) => Ok(()),
+            Place::Device(device) => filesystem::can_be_made(device).map(drop),
+        }
+    }
+
     /// Empties the slot, which makes it void, and begins to fill it. A filesystem that cannot be relied on is made anew.
     pub fn writer(&self) -> Result<Writer> {
         Writer::new(self).map_err(|e| e.context(format_args!("slot {}", self.id)))

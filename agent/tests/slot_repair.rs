@@ -192,6 +192,19 @@ fn without_mke2fs_a_damaged_slot_is_refused_and_one_that_was_cut_off_is_written_
 }
 
 #[test]
+fn the_doctor_tells_that_a_slot_could_not_be_made_anew() {
+    let _alone = alone();
+    let Some(bench) = Bench::new("KSOLOB") else { return };
+    let place = bench.slot_b.display().to_string();
+    let local = bench.device.local(&["doctor"]);
+    let local: Vec<&str> = local.iter().map(|word| if *word == "B" { &place } else { *word }).collect();
+    for (path, warned) in [("/nowhere", true), ("/usr/sbin:/sbin", false)] {
+        let told = Ran::from(bench.device.command(&local).env("PATH", path).output().unwrap()).stdout;
+        assert_eq!(told.contains("may leave slot B unusable") && told.contains("mke2fs"), warned, "{path}: {told}");
+    }
+}
+
+#[test]
 fn a_device_that_does_not_say_that_it_is_a_slot_is_never_made_anew() {
     let _alone = alone();
     for label in ["PHOTOS", "KSOLODATA", ""] {
