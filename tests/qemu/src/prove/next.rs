@@ -153,6 +153,8 @@ mkdir -p data health.d
 slot_a='' slot_b='' env=''
 trap '{ umount data; losetup -d $slot_a; losetup -d $slot_b; losetup -d $env; } 2>/dev/null' EXIT
 fail() { echo "$*" >&2; exit 1; }
+# The locks of U-Boot's tools are for this machine, and so are those who hold them.
+mount -t tmpfs tmpfs /run || exit 1
 mount -t ext4 -o "loop,offset=$data" "$image" data || fail 'the data partition cannot be mounted'
 slot_a=$(losetup --find --show --offset "$a" --sizelimit "$size" "$image") || exit 1
 slot_b=$(losetup --find --show --offset "$b" --sizelimit "$size" "$image") || exit 1
