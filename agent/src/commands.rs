@@ -45,6 +45,7 @@ pub fn main() -> ExitCode {
     match run(&cli) {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
+            let error = error.advised();
             if cli.json {
                 say_error(&error, matches!(cli.command, Command::Check { .. }));
             }

@@ -63,6 +63,25 @@ impl Error {
         self
     }
 
+    /// Adds what to do next where nothing better is known than the exit code.
+    #[must_use]
+    pub fn advised(self) -> Self {
+        if !self.remedy.is_empty() {
+            return self;
+        }
+        let advice = match self.exit {
+            Exit::Usage => "See --help.",
+            Exit::Data => "Make it anew, or fetch it again.",
+            Exit::Unavailable => "Check that it is there and can be reached, then try again.",
+            Exit::Internal => "Try again with -vv, and report what it says.",
+            Exit::CannotWrite => "See the kernel log (dmesg): the medium may be failing or write-protected.",
+            Exit::NotNow => "See `kubesolo-update status`, then try again.",
+            Exit::NotAllowed => "See `kubesolo-update check`.",
+            Exit::Config => "Correct it; `kubesolo-update doctor` looks at all that an update depends on.",
+        };
+        self.remedy(advice)
+    }
+
     /// Puts what was being done in front of the message: `context: message`.
     #[must_use]
     pub fn context(mut self, context: impl fmt::Display) -> Self {

@@ -401,15 +401,17 @@ pub(crate) fn no_slot_touched(error: Error) -> Error {
     if error.remedy.ends_with(SAID) {
         return error;
     }
+    let error = error.advised();
     let remedy = format!("{} {SAID}", error.remedy);
-    error.remedy(remedy.trim_start().to_owned())
+    error.remedy(remedy)
 }
 
 /// What there is after an activation that was refused behind a write.
 fn only_staged(error: Error, applied: &Applied) -> Error {
     let Applied { slot, version, .. } = applied;
+    let error = error.advised();
     let remedy = format!("{} Slot {slot} holds {version}, complete and not activated.", error.remedy);
-    error.remedy(remedy.trim_start().to_owned())
+    error.remedy(remedy)
 }
 
 /// `touched` is set once the boot environment says that the free slot is void.
@@ -568,7 +570,7 @@ fn write(
         writer.finish(&SlotManifest::new(offer, images, now))
     })();
     written.map_err(|error| {
-        let error = advised(error);
+        let error = advised(error).advised();
         let remedy = format!("Slot {target} is void, slot {booted} is untouched and boots. {}", error.remedy);
         error.remedy(remedy.trim_end().to_owned())
     })

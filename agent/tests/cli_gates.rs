@@ -160,6 +160,11 @@ fn programs_can_put_an_update_off_or_refuse_it_before_anything_is_erased() {
     let before = (device.tree("A"), device.tree("B"), device.env_bytes());
     device.here(&["activate", "--json"]).refused(75, "hook-later");
     assert_eq!((device.tree("A"), device.tree("B"), device.env_bytes()), before);
+    // A slot that was written before it came to that is told.
+    publish(&registry, "3.0.0", 3);
+    let error = device.from(&registry, &["apply", "--activate", "--json"]).refused(75, "hook-later");
+    assert!(error["remedy"].as_str().unwrap().ends_with("Slot B holds 3.0.0, complete and not activated."), "{error}");
+    assert_eq!((device.phase().as_str(), device.version_in(Slot::B).as_deref()), ("staged", Some("3.0.0")));
 }
 
 #[test]

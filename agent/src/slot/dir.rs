@@ -11,6 +11,7 @@ use nix::sys::stat::{FileStat, Mode};
 use nix::unistd::UnlinkatFlags;
 use sha2::{Digest as _, Sha256};
 
+use super::DAMAGED_REMEDY;
 use crate::digest::Digest;
 use crate::error::{Error, Exit, Result};
 use crate::mount::DAMAGED;
@@ -113,6 +114,7 @@ impl Dir {
 
     fn unreadable(&self, name: &str, why: impl std::fmt::Display) -> Error {
         Error::new(Exit::Data, "slot-unreadable", format!("cannot read {}: {why}", self.at(name)))
+            .remedy(DAMAGED_REMEDY)
     }
 
     /// The whole of a small file.

@@ -5,6 +5,7 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde::{Deserialize, Serialize};
 
+use super::DAMAGED_REMEDY;
 use crate::digest::Digest;
 use crate::error::{Error, Exit, Result};
 use crate::release::{
@@ -234,4 +235,5 @@ impl TryFrom<SignatureDocument> for Signature {
 
 fn malformed(why: impl std::fmt::Display) -> Error {
     Error::new(Exit::Data, "malformed-slot-manifest", format!("manifest.json is not valid: {why}"))
+        .remedy(DAMAGED_REMEDY)
 }
