@@ -51,6 +51,9 @@ pub struct State {
     pub to_version: String,
     /// The release that the attempt is for.
     pub to_release: Option<Digest>,
+    /// What the attempts are counted for, after one that did not come so far as to know what it was for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    counted: Option<Digest>,
     /// Tells attempts apart, in logs too.
     pub attempt_id: String,
     /// Attempts for this release, this one included.
@@ -222,6 +225,7 @@ impl Default for State {
             from_version: String::new(),
             to_version: String::new(),
             to_release: None,
+            counted: None,
             attempt_id: String::new(),
             attempt_count: 0,
             attempts_total: 0,
@@ -330,7 +334,7 @@ impl State {
 
     /// Says what the attempt is for, and counts it. The count begins anew with another release.
     pub fn aim(&mut self, from: Option<&semver::Version>, to: &semver::Version, release: Digest) {
-        if self.to_release != Some(release) {
+        if self.to_release.or(self.counted.take()) != Some(release) {
             self.attempt_count = 0;
         }
         self.attempt_before = None;
@@ -415,7 +419,8 @@ impl State {
     pub fn fail(&mut self, error: &Error, now: DateTime<Utc>) {
         if self.phase == Phase::Checking {
             // What was on offer is not known, and not what an earlier attempt was for.
-            (self.to_version, self.to_release) = (String::new(), None);
+            self.to_version.clear();
+            self.counted = self.to_release.take().or(self.counted);
         }
         self.set(Phase::Failed, now);
         self.last_error = told(error);

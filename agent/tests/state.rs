@@ -184,6 +184,18 @@ fn attempts_count_from_one_again_with_another_release() {
         state.attempt_count
     };
     assert_eq!([attempt(1), attempt(1), attempt(1), attempt(2), attempt(1)], [1, 2, 3, 1, 1]);
+    // A server that is away for a while in between is no other release.
+    let away = || Error::new(Exit::Unavailable, "unreachable", "nobody answers");
+    let again = |release| {
+        state.begin("id".into(), now());
+        state.fail(&away(), now());
+        state.begin("id".into(), now());
+        state.fail(&away(), now());
+        state.begin("id".into(), now());
+        state.aim(None, &version("2.0.0"), digest(release));
+        state.attempt_count
+    };
+    assert_eq!([1, 1, 2].map(again), [2, 3, 1]);
 }
 
 #[test]
