@@ -33,7 +33,10 @@ pub fn check(path: &Path, architecture: Architecture) -> Result<()> {
         file.take(HEAD_BYTES).read_to_end(&mut head)?;
         Ok((head, size))
     };
-    let (head, size) = read().map_err(|e| refused(Exit::Unavailable, e.to_string()))?;
+    let unread = |e: io::Error| {
+        refused(Exit::Unavailable, e.to_string()).remedy("Nothing was published. Name a file that can be read.")
+    };
+    let (head, size) = read().map_err(unread)?;
     match architecture {
         Architecture::Amd64 => bzimage(&head, size),
         Architecture::Arm64 => arm64(&head, size),
