@@ -6,6 +6,7 @@ mod common;
 
 use std::fs;
 use std::os::unix::fs::FileExt;
+use std::process::Command;
 
 use bootenv::boot::{Decision, Files, PowerOn, decide};
 use bootenv::protocol::{SlotState, State, View};
@@ -214,6 +215,24 @@ fn one_copy_is_nothing_for_a_timer() {
     let bytes = fs::read(device.path("env")).unwrap();
     let (stored, _) = Environment::parse(&bytes[..SIZE], Format::Single).unwrap();
     assert!(matches!(stored.view(), View::Ours(state) if state.on_trial() == Some(Slot::B)));
+}
+
+#[test]
+fn each_copy_is_on_the_medium_before_the_other_is_written() {
+    let (registry, device) = bench();
+    device.from(&registry, &["apply"]).code(0);
+    let activate = [&device.local(&["activate"])[..], &["--pubkey", "K"]].concat();
+    let program = device.command(&activate);
+    let mut strace = Command::new("strace");
+    strace.args(["-y", "-e", "trace=pwrite64,fdatasync", "-o", "trace"]).arg(program.get_program());
+    let Ok(ran) = strace.args(program.get_args()).current_dir(device.dir.path()).output() else {
+        return println!("skipped: strace is not here");
+    };
+    assert!(ran.status.success(), "{ran:?}");
+    let trace = fs::read_to_string(device.path("trace")).unwrap();
+    let calls: Vec<&str> = trace.lines().filter(|line| line.contains("/env>")).collect();
+    let calls: Vec<&str> = calls.iter().filter_map(|line| line.split('(').next()).collect();
+    assert_eq!(calls, ["pwrite64", "fdatasync"].repeat(2), "{trace}");
 }
 
 #[test]

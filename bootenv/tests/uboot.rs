@@ -4,7 +4,8 @@
 mod common;
 
 use std::fs;
-use std::os::unix::fs::symlink;
+use std::io::Write;
+use std::os::unix::fs::{OpenOptionsExt, symlink};
 use std::path::Path;
 use std::process::Command;
 
@@ -295,6 +296,39 @@ fn a_lock_that_another_program_holds_is_waited_for() {
     holder.wait().expect("ended");
     let nowhere = [bench.dir.join("absent/lock")];
     Store::new(bench.places()).with_system(&nowhere, &bench.dir).load().expect("no lock where no tool can have one");
+}
+
+#[test]
+fn both_locks_are_held_until_the_store_is_done() {
+    let bench = Bench::new(&Geometry::pair());
+    bench.seed(&[("a".to_owned(), "1".to_owned())].into(), Format::Redundant);
+    let sysfs = bench.dir.join("sys");
+    // Before the store writes, it waits for what it is told about write protection.
+    let switches = ["env", "redundant"].map(|name| sysfs.join(name).join("force_ro"));
+    for switch in &switches {
+        fs::create_dir_all(switch.parent().expect("a folder")).expect("a folder");
+        assert!(Command::new("mkfifo").arg(switch).status().expect("mkfifo").success());
+    }
+    let locks = ["one.lock", "two.lock"].map(|name| bench.dir.join(name));
+    let free = || locks.each_ref().map(|lock| fs::File::open(lock).is_ok_and(|file| file.try_lock().is_ok()));
+    let store = Store::new(bench.places()).with_system(&locks, &sysfs);
+    let loaded = store.load().expect("an environment");
+    assert_eq!(free(), [true; 2]);
+    std::thread::scope(|scope| {
+        let stored = scope.spawn(|| store.store(&loaded, &loaded.environment.with(&[("a", "2".to_owned())])));
+        let open = || {
+            std::thread::sleep(std::time::Duration::from_millis(1));
+            let mut options = fs::OpenOptions::new();
+            let options = options.write(true).custom_flags(nix::libc::O_NONBLOCK);
+            switches.iter().find_map(|switch| options.open(switch).ok())
+        };
+        let mut switch = std::iter::repeat_with(open).take(10_000).flatten().next().expect("it is asked for");
+        assert_eq!(free(), [false; 2]);
+        switch.write_all(b"0\n").expect("told");
+        drop(switch);
+        stored.join().expect("no panic").expect("stored");
+    });
+    assert_eq!(free(), [true; 2]);
 }
 
 #[test]
