@@ -182,7 +182,15 @@ mod tests {
 
     #[test]
     fn whatever_is_not_exactly_a_statement_is_refused() {
+        let digests = |count: usize| {
+            let all = (0..count).map(|n| (format!("a{n}"), json!(Digest([1; 32]))));
+            json!(all.collect::<serde_json::Map<_, _>>())
+        };
+        let mut most = good();
+        most["digests"] = digests(limits::FRESHNESS_DIGESTS);
+        parse(&most).unwrap();
         let wrong = [
+            ("digests", digests(limits::FRESHNESS_DIGESTS + 1)),
             ("type", json!("application/json")),
             ("channel", json!("")),
             ("channel", json!("x".repeat(129))),
@@ -217,7 +225,7 @@ mod tests {
             text.replacen('{', "{\"serial\":8,", 1),
             format!("{text}x"),
             format!("[{text}]"),
-            json!([STATEMENT_TYPE, "c", 1, "2026-11-21T00:00:00Z", "2026-12-05T00:00:00Z", {}]).to_string(),
+            json!([STATEMENT_TYPE, "c", 1, "2026-11-21T00:00:00Z", "2026-12-05T00:00:00Z", digests(1)]).to_string(),
             format!("{text}{}", " ".repeat(4096)),
         ] {
             Statement::parse(wrong.as_bytes()).map(|_| &wrong).unwrap_err();

@@ -8,9 +8,10 @@ use std::fs;
 
 use bootenv::Slot;
 use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
-use cli_support::{Device, publish, publish_as};
+use cli_support::{Device, Ran, publish, publish_as};
 use common::nginx::Nginx;
 use common::registry::Registry;
+use kubesolo_update::limits;
 use kubesolo_update::publish::Metadata;
 use serde_json::{Value, json};
 
@@ -241,7 +242,9 @@ impl ApiServer {
             "listen 127.0.0.1:{port} ssl; ssl_certificate {certs}/cert.pem; ssl_certificate_key {certs}/key.pem;
              ssl_client_certificate {certs}/ca.pem; ssl_verify_client optional;
              location = /api/v1/nodes {{
-               if ($ssl_client_verify != SUCCESS) {{ return 401; }}
+               set $who $ssl_client_verify;
+               if ($http_authorization = 'Bearer good') {{ set $who SUCCESS; }}
+               if ($who != SUCCESS) {{ return 401; }}
                if ($arg_labelSelector != 'updates.kubesolo.io%2Fblock%3Dtrue') {{ return 404; }}
                default_type application/json; rewrite ^ /answer break; }}"
         );
@@ -285,6 +288,11 @@ fn a_node_that_is_labelled_as_blocked_is_not_updated_and_force_lifts_that() {
     assert!(asked.ends_with("&fieldSelector=metadata.name%3Dnode-7"), "{asked}");
     let check = device.from(&registry, &["check", "--json"]).code(0).json();
     assert_eq!(gate(&check, "node-block")["reason"], json!("node-blocked"));
+    // Nobody else is asked for it, and whoever has no certificate may have a token.
+    device.write("kubeconfig", server.kubeconfig("good").as_bytes());
+    let check = [&device.asking(&registry, &["check", "--json"])[..], &["--pubkey", "K"]].concat();
+    let proxied = device.command(&check).env("HTTPS_PROXY", "http://127.0.0.1:9").output().unwrap();
+    assert_eq!(gate(&Ran::from(proxied).code(0).json(), "node-block")["reason"], json!("node-blocked"));
     device.from(&registry, &["apply", "--force"]).code(0);
     device.here(&["activate", "--json"]).refused(75, "node-blocked");
     device.here(&["activate", "--force"]).code(0);
@@ -315,7 +323,8 @@ fn a_node_that_is_not_blocked_or_cannot_be_asked_is_updated() {
         device.from(&registry, &["run"]).code(0);
     }
     // What answers wrongly has not said that the node is blocked either.
-    for answer in ["", "[]", "{\"items\": null}", &"x".repeat(300 * 1024)] {
+    let endless = BLOCKED.to_owned() + &" ".repeat(limits::NODES_BYTES);
+    for answer in ["", "[]", "{\"items\": null}", &endless] {
         let server = ApiServer::start(answer);
         let device = Device::new();
         device.write("kubeconfig", server.kubeconfig("admin").as_bytes());

@@ -489,6 +489,13 @@ fn settings_keys_and_state_that_others_may_write_are_refused() {
     let names = ["conf", "keys/1.pub", "keys", "S/state.json", "S/trust.json", "S/lock", "S", "A", "A/vmlinuz"];
     apply(&device, &registry, &[]).code(0);
     device.write("S/trust.json", b"{\"schema\":1}");
+    // What was staged is not activated then, and written again by the next run.
+    for name in ["B/manifest.json", "B/vmlinuz"] {
+        mode(name, 0o646);
+        let error = device.run(&device.local(&["activate", "--json"])).code(78).json()["error"].clone();
+        assert!(error["remedy"].as_str().unwrap().contains("chmod go-w"), "{name}: {error}");
+        assert_eq!(apply(&device, &registry, &[]).code(0).json()["written"], true);
+    }
     for name in names {
         let was = device.path(name).metadata().unwrap().permissions().mode();
         mode(name, was | 0o002);

@@ -347,6 +347,9 @@ fn the_limit_counts_unpacked_bytes_and_one_more_is_too_many() {
         let said = Device::new(too_big).configured().refuses(65);
         assert!(said.contains("1048576"), "{said}");
     }
+    let device = Device::new(SEED).configured();
+    device.seed("meta-data", [b"instance-id: one\n".to_vec(), vec![b'#'; 64 * 1024]].concat());
+    assert!(device.refuses(65).contains("meta-data: more than the limit of 65536 bytes"));
     let cut = gzip(SEED.as_bytes());
     Device::new(&cut[..cut.len() / 2]).configured().refuses(65);
 }
