@@ -97,7 +97,7 @@ impl Layout {
         };
         let all: Vec<&Descriptor> = self.index.manifests.iter().filter(known).collect();
         let mut named: Vec<&Descriptor> = all.iter().copied().filter(|entry| is_release_name(name(entry))).collect();
-        if named.is_empty() && tag.is_none() {
+        if named.is_empty() {
             named = all;
         }
         let distinct = |entries: &[&Descriptor]| entries.iter().any(|entry| entry.digest != entries[0].digest);
