@@ -203,6 +203,20 @@ impl Memory {
         self.state.note(trial, now);
         self.save()
     }
+
+    /// The store of the noted trial was refused. Where nothing was written there is no trial, and none that did not start.
+    ///
+    /// # Errors
+    /// That refusal.
+    pub fn not_stored(&mut self, refusal: Error) -> Result<()> {
+        if refusal.exit == Exit::NotNow {
+            self.state.trial = None;
+            if let Err(error) = self.save() {
+                log::error!("{error}");
+            }
+        }
+        Err(refusal)
+    }
 }
 
 /// How a failed content of a slot is remembered.

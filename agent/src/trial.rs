@@ -351,7 +351,7 @@ pub fn rollback(config: &Config, boot: &mut Boot, memory: &mut Memory, now: Date
     memory.state.turn_back(left.as_ref().map(|left| &left.version), &previous, now);
     leave(memory, left, "it was left by rollback", now)?;
     memory.note(previous, now)?;
-    boot.env.store(&next)?;
+    boot.env.store(&next).or_else(|refusal| memory.not_stored(refusal))?;
     memory.enter(Phase::Activated, now)?;
     let message = format!("{version} in slot {} boots next, on trial\nnext: reboot", booted.other());
     Ok(Back { outcome: "trial-of-previous", reboot: true, message })

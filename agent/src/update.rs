@@ -649,7 +649,7 @@ pub fn activate(
     // Before the store: a trial that is not noted could fail without being remembered.
     let proof = trust::proof(config, &release, keys);
     memory.note(Trial { proof, ..trial::note(id, target, &content) }, now)?;
-    boot.env.store(&next)?;
+    boot.env.store(&next).or_else(|refusal| memory.not_stored(refusal))?;
     memory.enter(Phase::Activated, now)?;
     applied.trial = Some(id.to_string());
     Ok(applied)

@@ -129,6 +129,24 @@ fn hook(device: &Device, name: &str, script: &str) {
     device.script(&format!("hooks/{name}"), script);
 }
 
+/// A person with grub-editenv, while the programs are asked.
+#[test]
+fn what_another_program_stores_meanwhile_is_not_undone() {
+    let (registry, device) = (Registry::start(), Device::new());
+    publish(&registry, "1.0.0", 1);
+    device.from(&registry, &["apply"]).code(0);
+    let theirs = |device: &Device| String::from_utf8(device.env_bytes()).unwrap().contains("other=mine");
+    hook(&device, "10-edit", "sed -i s/other=kept/other=mine/ grubenv");
+    for _ in 0..2 {
+        device.here(&["activate", "--json"]).refused(75, "env-busy");
+        assert!(theirs(&device) && device.env().success, "{:?}", device.env());
+        device.write("grubenv", String::from_utf8(device.env_bytes()).unwrap().replace("=mine", "=kept").as_bytes());
+    }
+    hook(&device, "10-edit", "true");
+    device.here(&["activate"]).code(0);
+    assert!(!device.env().success);
+}
+
 #[test]
 fn programs_can_put_an_update_off_or_refuse_it_before_anything_is_erased() {
     let (registry, device) = (Registry::start(), Device::new());

@@ -45,6 +45,8 @@ pub enum Error {
     },
     /// The bytes are no block.
     Block(BlockError),
+    /// Somebody else stored something since it was read. Nothing was written.
+    Changed,
     /// What was read back differs from what was written.
     ReadBack,
     /// The file does not lie in whole consecutive sectors of the device.
@@ -56,6 +58,7 @@ impl fmt::Display for Error {
         match self {
             Error::Io { operation, cause } => write!(f, "cannot {operation}: {cause}"),
             Error::Block(error) => error.fmt(f),
+            Error::Changed => f.write_str("another program changed it at the same time"),
             Error::ReadBack => f.write_str("what was read back from the medium is not what was written"),
             Error::Layout => f.write_str("the file does not lie in consecutive sectors of its device"),
         }
@@ -125,16 +128,21 @@ impl Medium {
         Ok(Block::parse(&self.read()?)?)
     }
 
-    /// Stores `next` in place of `current`, by one write of the first sector. Nothing is written if they are equal.
+    /// Stores `next` in place of `current`, by one write of the first sector. Nothing is written if they are equal, or if
+    /// that sector is not `current` any more: a run takes hours, and what another program stored meanwhile is not undone.
     ///
     /// # Errors
-    /// [`Error`]; the medium then holds the old or the new block.
+    /// [`Error`]; the medium then holds the old or the new block, or that of the other program.
     pub fn store(&self, current: &Block, next: &Block) -> Result<(), Error> {
         if current.bytes()[SECTOR..] != next.bytes()[SECTOR..] {
             return Err(BlockError::SecondSector.into());
         }
         if current != next {
-            self.write(&next.bytes()[..SECTOR])?;
+            let (file, offset) = self.open(true)?;
+            if self.read_from(&file, offset, SECTOR)? != current.bytes()[..SECTOR] {
+                return Err(Error::Changed);
+            }
+            write_to(&file, offset, &next.bytes()[..SECTOR])?;
         }
         if self.read()? == next.bytes() { Ok(()) } else { Err(Error::ReadBack) }
     }
@@ -182,10 +190,14 @@ impl Medium {
 
     fn read_start(&self, size: usize) -> Result<Vec<u8>, Error> {
         let (file, offset) = self.open(false)?;
+        self.read_from(&file, offset, size)
+    }
+
+    fn read_from(&self, file: &File, offset: u64, size: usize) -> Result<Vec<u8>, Error> {
         let mut buffer = Aligned::new(size);
         if let Medium::File(_) = self {
             // What the page cache holds is not what a power loss leaves.
-            nix::fcntl::posix_fadvise(&file, 0, 0, nix::fcntl::PosixFadviseAdvice::POSIX_FADV_DONTNEED)
+            nix::fcntl::posix_fadvise(file, 0, 0, nix::fcntl::PosixFadviseAdvice::POSIX_FADV_DONTNEED)
                 .map_err(|e| io("drop the page cache")(e.into()))?;
         }
         file.read_exact_at(buffer.bytes_mut(), offset).map_err(io("read"))?;
@@ -194,10 +206,7 @@ impl Medium {
 
     fn write(&self, bytes: &[u8]) -> Result<(), Error> {
         let (file, offset) = self.open(true)?;
-        let mut buffer = Aligned::new(bytes.len());
-        buffer.bytes_mut().copy_from_slice(bytes);
-        file.write_all_at(buffer.bytes_mut(), offset).map_err(io("write"))?;
-        file.sync_data().map_err(io("sync"))
+        write_to(&file, offset, bytes)
     }
 
     fn open(&self, write: bool) -> Result<(File, u64), Error> {
@@ -219,6 +228,13 @@ impl Medium {
             Err(io("open")(io::Error::new(io::ErrorKind::InvalidInput, "neither a regular file nor a block device")))
         }
     }
+}
+
+fn write_to(file: &File, offset: u64, bytes: &[u8]) -> Result<(), Error> {
+    let mut buffer = Aligned::new(bytes.len());
+    buffer.bytes_mut().copy_from_slice(bytes);
+    file.write_all_at(buffer.bytes_mut(), offset).map_err(io("write"))?;
+    file.sync_data().map_err(io("sync"))
 }
 
 /// A buffer whose start is aligned for direct I/O.

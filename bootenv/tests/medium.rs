@@ -130,6 +130,15 @@ fn a_medium_that_does_not_keep_what_is_written_is_noticed() {
 }
 
 #[test]
+fn what_another_program_stored_meanwhile_is_left_alone() {
+    let (old, new) = blocks();
+    let theirs = old.with(&[("boot_counter", "1".to_owned())]).expect("equal widths fit");
+    let place = Place::with(theirs.bytes());
+    assert!(matches!(place.medium().store(&old, &new), Err(Error::Changed)));
+    assert_eq!(place.bytes(), theirs.bytes());
+}
+
+#[test]
 fn a_change_of_the_second_sector_is_never_stored() {
     let (old, _) = blocks();
     let place = Place::with(old.bytes());

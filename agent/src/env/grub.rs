@@ -158,7 +158,13 @@ impl Grub {
     /// The main block on the medium, with `variables` set by one store.
     fn changed(&self, current: &Block, variables: &[(&'static str, String)]) -> Result<Block> {
         let block = current.with(variables).map_err(|e| self.cannot_store(&e))?;
-        self.main.store(current, &block).map_err(|e| self.cannot_store(&e))?;
+        self.main.store(current, &block).map_err(|e| match e {
+            MediumError::Changed => {
+                Error::new(Exit::NotNow, "env-busy", format!("cannot store the boot environment {}: {e}", self.main))
+                    .remedy("It is as the other program left it. Try again.")
+            }
+            _ => self.cannot_store(&e),
+        })?;
         Ok(block)
     }
 
