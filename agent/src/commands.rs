@@ -126,7 +126,8 @@ fn run(cli: &Cli) -> Result<u8> {
     let now = Utc::now();
     match &cli.command {
         Command::Status | Command::Metrics { .. } => {
-            let status = status::find(find(), || Slots::locate(&config, &device::System::default()), &cli.state);
+            let mut status = status::find(find(), || Slots::locate(&config, &device::System::default()), &cli.state);
+            status.name_running(|| update::version_by_file(&config));
             return tell_status(cli, &status);
         }
         Command::Doctor | Command::History => {} // above: the settings may be what is wrong

@@ -7,6 +7,7 @@ use bootenv::Slot as Id;
 use bootenv::boot::{Files, PowerOn, decide};
 use bootenv::protocol::View;
 use chrono::{DateTime, SecondsFormat, Utc};
+use semver::Version;
 use serde::Serialize;
 
 use crate::boot::{Boot, Known};
@@ -165,6 +166,15 @@ pub fn find(boot: Result<Boot>, slots: impl FnOnce() -> Result<Slots>, state: &P
 }
 
 impl Status {
+    /// Adds what else tells the running version, where the booted slot does not.
+    pub fn name_running(&mut self, version: impl FnOnce() -> Result<Option<Version>>) {
+        let Some(booted) = self.booted.as_mut().filter(|booted| booted.version.is_none()) else { return };
+        match version() {
+            Ok(version) => booted.version = version.map(|version| version.to_string()),
+            Err(error) => self.problems.push(error.message),
+        }
+    }
+
     fn describe_slots(&mut self, slots: &Slots, view: View) -> [Files; 2] {
         Id::BOTH.map(|id| {
             let slot = slots.get(id);

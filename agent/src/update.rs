@@ -44,25 +44,31 @@ impl Running {
             log::warn!("{error}");
             None
         });
-        let version = match (&manifest, &config.version_file) {
-            (Some(manifest), _) => Some(manifest.version.clone()),
-            (None, Some(file)) => {
-                let bytes = files::read(file, limits::VERSION_FILE_BYTES, "version-file")?.ok_or_else(|| {
-                    let message = format!("version_file={}: there is no such file", file.display());
-                    Error::new(Exit::Config, "version-file", message).remedy("Name the file with the running version.")
-                })?;
-                let text = String::from_utf8_lossy(&bytes);
-                let first = text.trim().lines().next().unwrap_or_default();
-                let unusable = |e: Error| {
-                    Error::new(Exit::Config, "version-file", format!("version_file={}: {}", file.display(), e.message))
-                        .remedy("Let its first line be the running version, such as 1.2.3.")
-                };
-                Some(crate::release::version(first.trim()).map_err(unusable)?)
-            }
-            (None, None) => None,
+        let version = match &manifest {
+            Some(manifest) => Some(manifest.version.clone()),
+            None => version_by_file(config)?,
         };
         Ok(Self { version, manifest })
     }
+}
+
+/// What `version_file` says that runs, where the booted slot does not tell.
+///
+/// # Errors
+/// 78 when it is set and has no version.
+pub fn version_by_file(config: &Config) -> Result<Option<Version>> {
+    let Some(file) = &config.version_file else { return Ok(None) };
+    let bytes = files::read(file, limits::VERSION_FILE_BYTES, "version-file")?.ok_or_else(|| {
+        let message = format!("version_file={}: there is no such file", file.display());
+        Error::new(Exit::Config, "version-file", message).remedy("Name the file with the running version.")
+    })?;
+    let text = String::from_utf8_lossy(&bytes);
+    let first = text.trim().lines().next().unwrap_or_default();
+    let unusable = |e: Error| {
+        Error::new(Exit::Config, "version-file", format!("version_file={}: {}", file.display(), e.message))
+            .remedy("Let its first line be the running version, such as 1.2.3.")
+    };
+    crate::release::version(first.trim()).map(Some).map_err(unusable)
 }
 
 /// The outcome of `check`.

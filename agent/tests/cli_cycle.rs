@@ -659,6 +659,8 @@ fn what_a_factory_filled_is_known_by_its_version() {
     device.write("version", b"v1.0.0\nbuilt on a Friday\n");
     let check = device.from(&registry, &["check", "--json"]).code(0).json();
     assert_eq!((&check["verdict"], &check["running"]), (&json!("up-to-date"), &json!("1.0.0")));
+    device.here(&["status"]).code(0).says(&["running:      slot A (assumed), version 1.0.0"]);
+    device.here(&["metrics"]).code(0).says(&["slot=\"A\",version=\"1.0.0\"} 1"]);
     device.from(&registry, &["run"]).code(0).says(&["1.0.0 runs already; nothing to do"]);
     assert_eq!((device.phase().as_str(), device.names("B").len()), ("idle", 0));
     device.from(&registry, &["apply", "--dry-run", "--allow-downgrade"]).code(0).says(&["would write 1.0.0"]);
@@ -667,6 +669,7 @@ fn what_a_factory_filled_is_known_by_its_version() {
     for wrong in ["", "1.0", "KubeSolo OS 1.0.0"] {
         device.write("version", wrong.as_bytes());
         device.from(&registry, &["apply", "--json"]).refused(78, "version-file");
+        device.here(&["status"]).code(0).says(&["not readable: version_file=version: "]);
     }
 }
 
