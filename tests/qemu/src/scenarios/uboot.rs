@@ -117,7 +117,8 @@ pub(super) fn watchdog(run: &Run) -> Result<()> {
     let activated = bench.activate(Flaw::Hangs)?;
     let mut machine = bench.power_on(&[])?;
     machine.wait_for("ks: boot slot=B try counter=2")?;
-    machine.wait_for("Kernel panic - not syncing")?;
+    // What a kernel says that will not reboot by itself.
+    machine.wait_for("end Kernel panic - not syncing")?;
     machine.wait_for("ks: boot slot=B try counter=1")?;
     machine.power_cut()?;
     expect("the environment in the trial", &state(&bench.disk)?, &State { counter: 1, ..activated })
