@@ -250,6 +250,7 @@ fn rollback_ends_a_trial_takes_back_an_activation_or_tries_the_release_before() 
     device.from(&registry, &["apply", "--activate"]).code(0);
     device.here(&["rollback"]).code(0).says(&["slot B is not activated any more", "next:"]);
     assert_eq!((device.env().active, device.env().success, device.env().b), (Slot::A, true, SlotState::Void));
+    assert_eq!(device.phase(), "rolled_back");
     device.power_on();
     device.from(&registry, &["apply", "--json"]).refused(75, "failed-before");
 
@@ -261,6 +262,7 @@ fn rollback_ends_a_trial_takes_back_an_activation_or_tries_the_release_before() 
     let back = device.here(&["rollback", "--json"]).code(0).json();
     assert_eq!((&back["outcome"], &back["reboot"]), (&json!("trial-of-previous"), &json!(true)));
     assert_eq!(device.env().good, Slot::A, "a trial: the release that is left stays the good one");
+    assert_eq!(device.phase(), "activated");
     device.power_on();
     device.here(&["healthcheck"]).code(0).says(&["slot B is committed"]);
     assert_eq!(device.version_in(device.env().good).unwrap(), "1.2.0");

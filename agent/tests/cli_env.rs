@@ -4,6 +4,8 @@
 mod cli_support;
 mod common;
 
+use std::fs;
+
 use bootenv::Slot;
 use bootenv::grub::SIZE;
 use bootenv::protocol::{SlotState, State};
@@ -86,6 +88,12 @@ fn a_committed_slot_is_given_up_only_if_it_is_damaged_and_the_other_one_healthy(
     let device = committed();
     device.write("cmdline", b"panic=5 kubesolo.slot=A ks.trial=00000000 ks.proto=1\n");
     left_so(&device, &["slot A runs in place of the active slot B"]);
+    let complete = || device.here(&["status", "--json"]).code(0).json()["slots"][1]["complete"].clone();
+    let hash_file = fs::read(device.path("B/vmlinuz.sha256")).unwrap();
+    assert_eq!(complete(), true);
+    fs::remove_file(device.path("B/vmlinuz.sha256")).unwrap();
+    assert_eq!(complete(), false);
+    device.write("B/vmlinuz.sha256", &hash_file);
     device.write("B/vmlinuz", b"rotten");
     assert_eq!(device.power_on().start.unwrap().slot, Slot::A);
     device.make_unhealthy();

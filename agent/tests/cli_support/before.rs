@@ -51,6 +51,7 @@ impl Before {
             }
             Left::Void => {
                 assert!(remedy.contains("Slot B is void, slot A is untouched and boots."), "{error:#}");
+                assert!(!remedy.contains("No slot was touched."), "{error:#}");
                 let env = device.env();
                 assert_eq!((env.active, env.success, env.good, env.b), (Slot::A, true, Slot::A, SlotState::Void));
                 let names = device.names("B");
