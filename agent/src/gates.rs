@@ -1,6 +1,8 @@
 //! May this release be installed here and now? Each gate gives a verdict, even when an earlier one is closed.
 
-use chrono::{DateTime, SecondsFormat, Utc};
+use std::time::Duration;
+
+use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
 use semver::Version;
 use serde::{Serialize, Serializer};
 
@@ -13,6 +15,9 @@ use crate::rollout::Place;
 use crate::text;
 use crate::window::Window;
 use crate::zone::Zone;
+
+/// The longest that a server can keep a device from asking, whatever it says.
+pub const PAUSE_MAX: Duration = Duration::from_hours(24);
 
 /// Rules that a person may lift. Each is logged, and none can stand in the settings.
 #[derive(clap::Args, Clone, Copy, Debug, Default)]
@@ -136,6 +141,21 @@ pub fn window(config: &Config, lifted: Lifted, clock: &Clock) -> Result<Gate> {
         None => "This window never opens: set another one, or call `apply --force`.",
     };
     Ok(Gate::closed(name, Exit::NotNow, "window", message, remedy).opening(opens_at))
+}
+
+/// Whether no server asked to be left alone, or long enough ago. A person's `apply` asks all the same.
+#[must_use]
+pub fn not_before(until: Option<DateTime<Utc>>, now: DateTime<Utc>) -> Gate {
+    let name = "not-before";
+    // Further ahead than it can be: the clock was wrong then, or is now.
+    let longest = TimeDelta::from_std(PAUSE_MAX).unwrap_or_default();
+    let Some(until) = until.filter(|until| now < *until && *until - now <= longest) else {
+        return Gate::open(name, "no server asked to be left alone");
+    };
+    let shown = until.to_rfc3339_opts(SecondsFormat::Secs, true);
+    let message = format!("the server asked to be left alone until {shown}");
+    let remedy = "Wait, or call `kubesolo-update apply`, which asks all the same.";
+    Gate::closed(name, Exit::NotNow, name, message, remedy).opening(Some(until))
 }
 
 /// Whether the clock can be right, for a release that asks how late it is.
@@ -352,8 +372,6 @@ fn failed_before(device: &Device<'_>) -> Gate {
 
 #[cfg(test)]
 mod tests {
-    use chrono::TimeDelta;
-
     use super::*;
     use crate::clock::build_date;
     use crate::config::{Conf, Overrides};

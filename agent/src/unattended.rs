@@ -1,20 +1,15 @@
 //! An update that nobody watches: as far as the settings allow, and no further.
 
-use std::time::Duration;
-
-use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 
 use crate::boot::Boot;
 use crate::clock::Clock;
 use crate::config::{Auto, Config};
-use crate::error::{Error, Exit, Result};
-use crate::gates::{self, Gate, Lifted};
+use crate::error::{Error, Result};
+use crate::gates::{self, Lifted};
 use crate::memory::Memory;
 use crate::state;
 use crate::update::{self, Applied, Apply, Checked};
-
-/// The longest that a server can keep a device from asking, whatever it says.
-const PAUSE_MAX: Duration = Duration::from_hours(24);
 
 /// What a run did.
 #[derive(Debug)]
@@ -50,40 +45,25 @@ pub fn run(config: &Config, boot: &mut Boot, memory: &mut Memory, clock: &dyn Fn
     Ok(Done::Applied(Applied { written: staged.written, ..activated }))
 }
 
-/// Whether no server asked to be left alone, or long enough ago. A person's `apply` asks all the same.
-#[must_use]
-pub fn gate(not_before: Option<DateTime<Utc>>, now: DateTime<Utc>) -> Gate {
-    let name = "not-before";
-    // Further ahead than it can be: the clock was wrong then, or is now.
-    let Some(until) = not_before.filter(|until| now < *until && *until - now <= pause(PAUSE_MAX)) else {
-        return Gate::open(name, "no server asked to be left alone");
-    };
-    let shown = until.to_rfc3339_opts(SecondsFormat::Secs, true);
-    let message = format!("the server asked to be left alone until {shown}");
-    let remedy = "Wait, or call `kubesolo-update apply`, which asks all the same.";
-    Gate::closed(name, Exit::NotNow, name, message, remedy).opening(Some(until))
-}
-
 fn may_ask(not_before: Option<DateTime<Utc>>, now: DateTime<Utc>) -> Result<()> {
-    gates::pass(&[gate(not_before, now)])
+    gates::pass(&[gates::not_before(not_before, now)])
 }
 
 /// When the server may be asked again after this error: a little later than it wishes, each device by another little, so
 /// that a fleet that was sent away together does not come back together.
 #[must_use]
 pub fn not_before(error: &Error, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
-    let wish = error.retry_after?.min(PAUSE_MAX / 2);
+    let wish = error.retry_after?.min(gates::PAUSE_MAX / 2);
     let chance = f64::from(state::random().unwrap_or_default()) / f64::from(u32::MAX);
-    Some(now + pause(wish + wish.mul_f64(chance)))
-}
-
-fn pause(pause: Duration) -> TimeDelta {
-    TimeDelta::from_std(pause).unwrap_or_default()
+    Some(now + TimeDelta::from_std(wish + wish.mul_f64(chance)).unwrap_or_default())
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
+    use crate::error::Exit;
 
     fn asked_to_wait(seconds: u64) -> Error {
         let mut error = Error::new(Exit::Unavailable, "rate-limited", "429");

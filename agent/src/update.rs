@@ -23,7 +23,7 @@ use crate::slot::{Part, Slot, SlotManifest};
 use crate::source::{self, Body, Guarded, Offer, Source};
 use crate::state::{self, LastOffer, Phase, Trial};
 use crate::trust::{KeySet, Standing, StreamVerifier};
-use crate::{files, freshness, limits, node, trial, trust, unattended};
+use crate::{files, freshness, limits, node, trial, trust};
 
 /// What runs, as far as it can be told.
 #[derive(Debug)]
@@ -150,7 +150,7 @@ pub fn check(config: &Config, boot: &Boot, memory: &Memory, lifted: Lifted, now:
     let signed_by = proven(&offer, keys)?;
     let freshness = freshness::look(config, &memory.trust, &standing, &clock, &mut *source, (&offer, news))?;
     let mut gates =
-        vec![gates::window(config, lifted, &clock)?, unattended::gate(memory.state.not_before, clock.now())];
+        vec![gates::window(config, lifted, &clock)?, gates::not_before(memory.state.not_before, clock.now())];
     gates.extend(release_gates(config, boot, memory, &running, &standing, lifted, (&offer.release, offer.digest)));
     gates.push(freshness::gate(config, freshness.as_ref()));
     gates.push(node::gate(config, lifted));
