@@ -47,3 +47,17 @@ apt_mirror() {
     [ -n "$mirror" ] || { echo "apt: no source of $codename on this machine" >&2; return 1; }
     echo "$mirror"
 }
+
+# apt_only TYPE SUITE: what follows takes packages (deb) or their sources (deb-src) from this suite of Debian alone, from
+# where this machine gets its own.
+apt_only() {
+    mirror=$(apt_mirror) || return 1
+    mkdir -p "$apt_root"
+    echo "$1 [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $mirror $2 main" >"$apt_root/sources.list"
+    # Read before the command line, whose other settings apt_ours gives.
+    cat >"$apt_root/apt.conf" <<CONF
+Dir::Etc::sourcelist "$apt_root/sources.list";
+Dir::Etc::sourceparts "-";
+CONF
+    export APT_CONFIG="$apt_root/apt.conf"
+}

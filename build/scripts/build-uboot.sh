@@ -22,17 +22,7 @@ made=$(sha256sum <build/scripts/build-uboot.sh)
 
 apt_root=$PWD/target/apt-source
 . build/scripts/apt-root.sh
-# Where this machine gets its packages from, the sources beside them.
-mirror=$(apt_mirror)
-suite=$(sed -n 's/^VERSION_CODENAME=//p' /etc/os-release)
-mkdir -p "$apt_root" "$out"
-echo "deb-src [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $mirror $suite main" >"$apt_root/sources.list"
-# Read before the command line, whose other settings apt-root.sh gives.
-cat >"$apt_root/apt.conf" <<CONF
-Dir::Etc::sourcelist "$apt_root/sources.list";
-Dir::Etc::sourceparts "-";
-CONF
-export APT_CONFIG="$apt_root/apt.conf"
+apt_only deb-src "$(sed -n 's/^VERSION_CODENAME=//p' /etc/os-release)"
 
 echo "setup: building U-Boot ($what) from Debian's source package into ${out#"$PWD"/}"
 work=$(mktemp -d "$apt_root/u-boot.XXXXXX")
@@ -41,7 +31,7 @@ apt_lists
 # apt compares what it downloads with the archive's signed list.
 (cd "$work" && apt_ours apt-get -qq source --download-only u-boot) ||
     { echo "build-uboot: cannot download the source of u-boot: is the network up?" >&2; exit 1; }
-mkdir "$work/source"
+mkdir -p "$work/source" "$out"
 
 unpack() {
     tar -C "$work/source" --strip-components=1 -xf "$work"/u-boot_*.orig.tar.xz "$@"

@@ -8,7 +8,6 @@ cd "$(dirname "$0")/../.."
 PATH=$PATH:/usr/sbin:/sbin
 
 suite=trixie
-keyring=/usr/share/keyrings/debian-archive-keyring.gpg
 
 [ $# -gt 0 ] || set -- oras
 missing=
@@ -22,16 +21,7 @@ done
 
 apt_root=$PWD/target/apt-$suite
 . build/scripts/apt-root.sh
-# Another suite from there.
-mirror=$(apt_mirror)
-mkdir -p "$apt_root"
-echo "deb [signed-by=$keyring] $mirror $suite main" >"$apt_root/sources.list"
-# Read before the command line, whose other settings apt-root.sh gives.
-cat >"$apt_root/apt.conf" <<CONF
-Dir::Etc::sourcelist "$apt_root/sources.list";
-Dir::Etc::sourceparts "-";
-CONF
-export APT_CONFIG="$apt_root/apt.conf"
+apt_only deb "$suite"
 
 echo "setup: unpacking$missing from Debian $suite into target/tools, without installing it"
 # shellcheck disable=SC2086 # a list of package names
