@@ -5,6 +5,10 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
+use bootenv::Slot;
+
+use crate::image::{Content, Plan, Size};
+use crate::runner::Run;
 use crate::{Result, root, run, tool};
 
 /// What QEMU needs for the stub to end it.
@@ -70,7 +74,7 @@ pub fn kernel(name: &str) -> Vec<u8> {
 ///
 /// # Errors
 /// There is no compiler for arm64.
-pub fn arm64(dir: &Path) -> Result<Vec<u8>> {
+fn arm64(dir: &Path) -> Result<Vec<u8>> {
     let source = root().join("tests/qemu/guest/stub-arm64.c");
     let (program, image) = (dir.join("stub.elf"), dir.join("stub.bin"));
     let mut compiler = Command::new(tool("aarch64-linux-gnu-gcc")?);
@@ -91,9 +95,27 @@ pub fn arm64(dir: &Path) -> Result<Vec<u8>> {
     Ok(fs::read(image)?)
 }
 
+/// A disk for arm64 with a stub in each slot, whose kernel and initramfs say which slot they are of.
+///
+/// # Errors
+/// There is no compiler for arm64, or a file cannot be written.
+pub fn arm64_plan(run: &Run) -> Result<Plan> {
+    let stub = arm64(&run.dir)?;
+    let content = |slot: Slot| -> Result<Content> {
+        let kernel = arm64_kernel(&stub, &format!("\nks-stub: kernel {slot}: "));
+        let kernel = run.write(&format!("kernel-{slot}"), &kernel)?;
+        let initramfs = run.write(&format!("initramfs-{slot}"), format!(" initramfs {slot}\n\0").as_bytes())?;
+        Ok(Content::new(&kernel, &initramfs))
+    };
+    let mut plan = Plan::new(content(Slot::A)?);
+    plan.b = Some(content(Slot::B)?);
+    plan.size = Size { esp: 34, slot: 2, data: 2 };
+    plan.firmware = run.firmware;
+    Ok(plan)
+}
+
 /// A kernel for arm64 that prints `name`.
-#[must_use]
-pub fn arm64_kernel(stub: &[u8], name: &str) -> Vec<u8> {
+fn arm64_kernel(stub: &[u8], name: &str) -> Vec<u8> {
     let mut image = stub.to_vec();
     image.resize(HEADER, 0);
     [&image, name.as_bytes(), b"\0"].concat()

@@ -12,7 +12,7 @@ use bootenv::grub::Block;
 use bootenv::protocol::{NAMES, State, View};
 use bootenv::uboot::{Environment, Format};
 
-use crate::image::{Content, Disk, INITRAMFS, KERNEL, Plan, Size, UBOOT_SIZE};
+use crate::image::{Disk, INITRAMFS, KERNEL, UBOOT_SIZE};
 use crate::machine::{Device, Machine};
 use crate::runner::Run;
 use crate::table::{Cell, Content1024, Variant, each, table, write_sparse};
@@ -177,18 +177,7 @@ struct Bench {
 
 impl Bench {
     fn build(run: &Run) -> Result<Self> {
-        let stub = stub::arm64(&run.dir)?;
-        let content = |slot: Slot| -> Result<Content> {
-            let kernel = stub::arm64_kernel(&stub, &format!("\nks-stub: kernel {slot}: "));
-            let kernel = run.write(&format!("kernel-{slot}"), &kernel)?;
-            let initramfs = run.write(&format!("initramfs-{slot}"), format!(" initramfs {slot}\n\0").as_bytes())?;
-            Ok(Content::new(&kernel, &initramfs))
-        };
-        let mut plan = Plan::new(content(Slot::A)?);
-        plan.b = Some(content(Slot::B)?);
-        plan.size = Size { esp: 34, slot: 2, data: 2 };
-        plan.firmware = run.firmware;
-        let disk = plan.build(&run.file("template.img"))?;
+        let disk = stub::arm64_plan(run)?.build(&run.file("template.img"))?;
         disk.put_esp_file("kernel-args.txt", b"ks_args=table\nks_delay=0\n")?;
         let mut slots = [vec![], vec![]];
         for slot in Slot::BOTH {

@@ -14,7 +14,7 @@ use bootenv::uboot::{Environment, Format, bootcount};
 use bootenv::{Slot, TrialId};
 
 use super::expect;
-use crate::image::{Content, Disk, Plan, Size};
+use crate::image::Disk;
 use crate::machine::{Device, Machine};
 use crate::runner::Run;
 use crate::{Result, built, root, stub};
@@ -40,18 +40,7 @@ struct Board<'a> {
 
 impl<'a> Board<'a> {
     fn build(run: &'a Run) -> Result<Self> {
-        let stub = stub::arm64(&run.dir)?;
-        let content = |slot: Slot| -> Result<Content> {
-            let kernel = stub::arm64_kernel(&stub, &format!("\nks-stub: kernel {slot}: "));
-            let kernel = run.write(&format!("kernel-{slot}"), &kernel)?;
-            let initramfs = run.write(&format!("initramfs-{slot}"), format!(" initramfs {slot}\n\0").as_bytes())?;
-            Ok(Content::new(&kernel, &initramfs))
-        };
-        let mut plan = Plan::new(content(Slot::A)?);
-        plan.b = Some(content(Slot::B)?);
-        plan.size = Size { esp: 34, slot: 2, data: 2 };
-        plan.firmware = run.firmware;
-        let disk = plan.build(&run.file("disk.img"))?;
+        let disk = stub::arm64_plan(run)?.build(&run.file("disk.img"))?;
         // Nothing of it may be read or written.
         [0, 1].into_iter().try_for_each(|copy| disk.put_copy(copy, &[0xa5; 512]))?;
 
