@@ -4,6 +4,8 @@ use std::fs::{File, TryLockError};
 use std::io::{Read, Seek, Write};
 use std::path::{Path, PathBuf};
 
+use serde::de::DeserializeOwned;
+
 use super::file::{self, Found};
 use super::{Attempt, History, SCHEMA, State, Trust};
 use crate::error::{Error, Exit, Result};
@@ -83,25 +85,17 @@ impl Store {
     }
 
     fn load_state(&self, loaded: &mut Loaded, damaged: impl Fn(&Path, &str) -> Result<String>) -> Result<()> {
-        match file::read(&self.state, SCHEMA)? {
-            Found::Document(state) => loaded.state = State { schema: SCHEMA, ..state },
-            Found::Nothing => loaded.state_lost = true,
-            Found::Damaged(why) => {
-                loaded.state_lost = true;
-                loaded.warnings.push(damaged(&self.state, &why)?);
-            }
+        match read_one(&self.state, damaged, &mut loaded.warnings)? {
+            Some(state) => loaded.state = State { schema: SCHEMA, ..state },
+            None => loaded.state_lost = true,
         }
         Ok(())
     }
 
     fn load_trust(&self, loaded: &mut Loaded, damaged: impl Fn(&Path, &str) -> Result<String>) -> Result<()> {
-        match file::read(&self.trust(), SCHEMA)? {
-            Found::Document(trust) => loaded.trust = Trust { schema: SCHEMA, ..trust },
-            Found::Nothing => loaded.trust_lost = true,
-            Found::Damaged(why) => {
-                loaded.trust_lost = true;
-                loaded.warnings.push(damaged(&self.trust(), &why)?);
-            }
+        match read_one(&self.trust(), damaged, &mut loaded.warnings)? {
+            Some(trust) => loaded.trust = Trust { schema: SCHEMA, ..trust },
+            None => loaded.trust_lost = true,
         }
         Ok(())
     }
@@ -126,6 +120,22 @@ impl Store {
         let _ = file.set_len(0).and_then(|()| file.rewind()).and_then(|()| writeln!(file, "{}", std::process::id()));
         Ok(Lock { store: self.clone(), _file: file })
     }
+}
+
+/// The document in a file; `None` where there is none that can be used. What is to be said of damage goes to the warnings.
+fn read_one<D: DeserializeOwned>(
+    path: &Path,
+    damaged: impl Fn(&Path, &str) -> Result<String>,
+    warnings: &mut Vec<String>,
+) -> Result<Option<D>> {
+    Ok(match file::read(path, SCHEMA)? {
+        Found::Document(document) => Some(document),
+        Found::Nothing => None,
+        Found::Damaged(why) => {
+            warnings.push(damaged(path, &why)?);
+            None
+        }
+    })
 }
 
 /// The right to change the state.
