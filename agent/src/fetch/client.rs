@@ -477,7 +477,7 @@ pub(crate) fn shown(url: &Url) -> String {
     text::shown(&format!("{}://{}{}", url.scheme(), host(url), url.path()))
 }
 
-fn host(url: &Url) -> String {
+pub(super) fn host(url: &Url) -> String {
     let host = url.host_str().unwrap_or_default();
     url.port().map_or(host.to_owned(), |port| format!("{host}:{port}"))
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use reqwest::Url;
 
-use super::client::{Client, shown};
+use super::client::{Client, host, shown};
 use super::options::{FetchOptions, Patience};
 use crate::error::{Context, Exit, Result};
 
@@ -15,11 +15,9 @@ use crate::error::{Context, Exit, Result};
 /// Why not; 69, as a rule.
 pub(crate) fn answers(url: &str, registry_ca: Option<&Path>, time: Duration) -> Result<()> {
     let url = Url::parse(url).context(Exit::Config, "bad-url", "read the URL")?;
-    let host = url.host_str().zip(url.port_or_known_default());
-    let plain = host.filter(|_| url.scheme() == "http").map(|(host, port)| format!("{host}:{port}"));
     let client = Client::new(&FetchOptions {
         registry_ca: registry_ca.map(Path::to_owned),
-        plain_http: plain.into_iter().collect(),
+        plain_http: if url.scheme() == "http" { vec![host(&url)] } else { vec![] },
         proxies: false,
         patience: Patience { documents: time, ..Patience::default() },
     })?;
