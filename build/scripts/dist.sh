@@ -175,7 +175,7 @@ EOT
     device_tree "$arch"
     initramfs_tree
     release_tree "$arch"
-    put_all 644 . README.md LICENSE CHANGELOG.md
+    put_all 644 . README.md LICENSE CHANGELOG.md SECURITY.md
     put_all 644 docs docs/*
     same_time "$root"
     tar --create --directory "$dist/root" --sort=name --format=gnu --owner=0 --group=0 --numeric-owner \
