@@ -207,6 +207,10 @@ pub const ALL: &[Scenario] = &[
     ),
     only(
         BARE,
+        quick("stage-foreign-data", Bios, "the data partition of another disk is never taken", stage::foreign_data),
+    ),
+    only(
+        BARE,
         long(
             "stage-watchdog",
             Bios,

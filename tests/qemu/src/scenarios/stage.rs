@@ -1,5 +1,6 @@
 //! What the init stage does when things go wrong. The kernel is started directly, and a script stands in for the agent.
 
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::thread;
@@ -20,7 +21,7 @@ struct Bare {
 }
 
 impl Bare {
-    /// `data` says whether there is a data partition; it is found by its filesystem label.
+    /// `data` says whether there is a data partition.
     fn build(run: &Run, flavour: &str, data: bool) -> Result<Self> {
         let kernel = kernel(flavour)?;
         let initramfs = run.file("initramfs.gz");
@@ -34,8 +35,7 @@ impl Bare {
 
     fn with(run: &Run, kernel: &Path, initramfs: PathBuf, data: bool) -> Result<Self> {
         let disk = run.file("disk.img");
-        let label = if data { "KSOLODATA" } else { "OTHER" };
-        crate::run(Command::new(tool("mke2fs")?).args(["-q", "-t", "ext4", "-L", label]).arg(&disk).arg("16M"))?;
+        partitioned(&disk, &["KSOLOA", "KSOLOB"], if data { "KSOLODATA" } else { "OTHER" })?;
         let mut device = Device::new(Firmware::Bios, &disk);
         device.network = true;
         device.end_on_reset = true;
@@ -50,6 +50,23 @@ impl Bare {
         device.more.extend(["-append".to_owned(), line]);
         Machine::power_on(&device, &run.dir)
     }
+}
+
+/// Makes a disk: empty partitions with these GPT names, then one with an ext4 filesystem of this label, and no name.
+fn partitioned(disk: &Path, names: &[&str], label: &str) -> Result<()> {
+    const MIB: u64 = 1024 * 1024;
+    let first = 1 + names.len() as u64;
+    fs::File::create(disk)?.set_len((first + 17) * MIB)?;
+    let mut table = Command::new(tool("sgdisk")?);
+    table.arg("--clear");
+    for name in names {
+        table.arg("--new=0:0:+1M").arg(format!("--change-name=0:{name}"));
+    }
+    crate::run(table.arg("--new=0:0:+16M").arg(disk))?;
+    let mut filesystem = Command::new(tool("mke2fs")?);
+    filesystem.args(["-q", "-F", "-t", "ext4", "-L", label]).arg("-E").arg(format!("offset={}", first * MIB));
+    crate::run(filesystem.arg(disk).arg("16M"))?;
+    Ok(())
 }
 
 /// The device has not ended, nor is it about to.
@@ -123,6 +140,23 @@ pub(super) fn no_data(run: &Run) -> Result<()> {
     machine.wait_for("degraded: unhealthy, and the number of unhealthy boots cannot be noted")?;
     machine.wait_for("guest: health step ended with 1")?;
     machine.power_cut()
+}
+
+/// The data partition of another disk is never taken: not in place of a missing one, and not beside ours.
+pub(super) fn foreign_data(run: &Run) -> Result<()> {
+    let mut bare = Bare::build(run, "cloud", true)?;
+    let (ours, without, foreign) = (bare.device.disk.clone(), run.file("without.img"), run.file("foreign.img"));
+    partitioned(&without, &["KSOLOA", "KSOLOB"], "OTHER")?;
+    partitioned(&foreign, &[], "KSOLODATA")?;
+    for [first, second] in [[&foreign, &without], [&ours, &foreign]] {
+        bare.device.disk = first.clone();
+        bare.device.more_disks = vec![second.clone()];
+        let mut machine = bare.boot(run, &[COMMITTED, "verdict=0"])?;
+        machine.wait_for("degraded: no partition KSOLODATA that is the only one")?;
+        machine.wait_for("kubesolo: healthy")?;
+        machine.power_cut()?;
+    }
+    Ok(())
 }
 
 /// During a trial the hardware watchdog resets a device that hangs; after the trial it is given up.
