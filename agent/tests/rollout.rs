@@ -138,7 +138,7 @@ const SLOW: &str = "1%@0h,5%@12h,15%@24h,30%@36h,50%@48h,75%@60h,100%@72h";
 
 fn section(plans: &[(&str, &str, &Run)]) -> String {
     let mut out = String::from(
-        "| plan | first questions spread over | 1 % have it after | 50 % | all | most requests per second | most images, as a rate |\n\
+        "| plan | first requests spread over | 1 % updated after | 50 % | all | peak requests per second | peak image traffic |\n\
          |---|---|---|---|---|---|---|\n",
     );
     for (plan, spread, run) in plans {
@@ -156,8 +156,8 @@ fn section(plans: &[(&str, &str, &Run)]) -> String {
     let at = |hours: usize| (waves.share(hours * 60) * DEVICES as f64 / 100.0).round();
     let _ = writeln!(
         out,
-        "\nWho publishes the release before again stops `{WAVES}` at {:.0} devices after 12 hours, at {:.0} after 48, and has \
-         reached all {:.0} after 73.",
+        "\nA return to the release before stops `{WAVES}` at {:.0} devices after 12 h, at {:.0} devices after 48 h, and comes \
+         too late after 73 h, when all {:.0} devices have the release.",
         at(12),
         at(48),
         at(73)
@@ -222,10 +222,10 @@ fn the_figures_of_the_documentation_are_those_of_the_simulation() {
     let [waves, slow] = [WAVES, SLOW].map(|plan| simulate(plan, INTERVAL));
     let [at_once, together] = [INTERVAL, 1].map(|spread| simulate("100%@0h", spread));
     let table = section(&[
-        (&format!("`{WAVES}`"), "an hour", &waves),
-        (&format!("`{SLOW}`"), "an hour", &slow),
-        ("all at once", "an hour", &at_once),
-        ("all at once", "a minute: no delay in the timer", &together),
+        (&format!("`{WAVES}`"), "1 h", &waves),
+        (&format!("`{SLOW}`"), "1 h", &slow),
+        ("all at once", "1 h", &at_once),
+        ("all at once", "1 min: no delay in the timer", &together),
     ]);
     // The plan holds: never more than the share, and all of it one interval later.
     for (hours, least, most) in [(1, 4.8, 5.2), (23, 4.8, 5.2), (25, 24.5, 25.5), (71, 24.5, 25.5), (73, 100.0, 100.0)]
