@@ -28,7 +28,6 @@ pub mod parsers;
 pub mod preflight;
 pub mod programs;
 pub mod progress;
-pub mod publish;
 pub mod reboot;
 pub mod release;
 pub mod replace;

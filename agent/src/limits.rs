@@ -95,6 +95,6 @@ const KIB: u64 = 1024;
 const GIB: u64 = 1024 * 1024 * KIB;
 
 /// The error of a limit: `what` exceeds `limit`, which carries its unit.
-pub(crate) fn exceeded(what: impl Display, limit: impl Display) -> Error {
+pub fn exceeded(what: impl Display, limit: impl Display) -> Error {
     Error::new(Exit::Data, "limit-exceeded", format!("{what}: more than the limit of {limit}"))
 }

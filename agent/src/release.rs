@@ -262,21 +262,28 @@ pub fn revoked_keys(list: &str) -> Result<BTreeSet<Fingerprint>> {
 /// The parts of an OCI or Docker v2 manifest that count here.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub(crate) struct Manifest {
+pub struct Manifest {
     schema_version: u64,
     media_type: Option<String>,
     artifact_type: Option<String>,
-    pub(crate) config: Descriptor,
-    pub(crate) layers: Vec<Descriptor>,
+    /// What OCI calls the config; releases have an empty one.
+    pub config: Descriptor,
+    /// The blobs.
+    pub layers: Vec<Descriptor>,
     #[serde(default, deserialize_with = "null_is_empty")]
-    pub(crate) annotations: BTreeMap<String, String>,
-    pub(crate) subject: Option<Descriptor>,
+    /// At most [`limits::ANNOTATIONS`] once [`check`](Self::check) has passed.
+    pub annotations: BTreeMap<String, String>,
+    /// The manifest that this one is attached to.
+    pub subject: Option<Descriptor>,
     manifests: Option<IgnoredAny>,
 }
 
 impl Manifest {
     /// What every manifest must keep to, whatever it is about.
-    pub(crate) fn check(&self) -> Result<()> {
+    ///
+    /// # Errors
+    /// 65 when it does not: another schema or media type, an index as well, too many layers, annotations that are too long.
+    pub fn check(&self) -> Result<()> {
         if self.schema_version != 2 {
             return Err(malformed(format_args!("schemaVersion is {}, not 2", self.schema_version)));
         }
@@ -305,7 +312,8 @@ impl Manifest {
     }
 
     /// Before OCI 1.1, the type of the config was the type of the artifact.
-    pub(crate) fn is_of_type(&self, artifact_type: &str) -> bool {
+    #[must_use]
+    pub fn is_of_type(&self, artifact_type: &str) -> bool {
         self.artifact_type.as_deref() == Some(artifact_type) || self.config.media_type == artifact_type
     }
 }
@@ -313,14 +321,20 @@ impl Manifest {
 /// An OCI descriptor. Its `urls` are left out on purpose: bytes come from the registry that was configured, or not at all.
 #[derive(Clone, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub(crate) struct Descriptor {
-    pub(crate) media_type: String,
-    pub(crate) digest: String,
-    pub(crate) size: u64,
-    pub(crate) artifact_type: Option<String>,
+pub struct Descriptor {
+    /// Media type of the blob.
+    pub media_type: String,
+    /// As it is written; not every digest is one.
+    pub digest: String,
+    /// Bytes of the blob.
+    pub size: u64,
+    /// Of entries of an index.
+    pub artifact_type: Option<String>,
     #[serde(default, deserialize_with = "null_is_empty")]
-    pub(crate) annotations: BTreeMap<String, String>,
-    pub(crate) platform: Option<Platform>,
+    /// Empty when there are none.
+    pub annotations: BTreeMap<String, String>,
+    /// Of entries of an index.
+    pub platform: Option<Platform>,
 }
 
 impl Descriptor {
@@ -338,10 +352,13 @@ impl Descriptor {
 
 /// What an entry of an index is made for.
 #[derive(Clone, Deserialize)]
-pub(crate) struct Platform {
-    pub(crate) os: String,
-    pub(crate) architecture: String,
-    pub(crate) variant: Option<String>,
+pub struct Platform {
+    /// `linux`.
+    pub os: String,
+    /// `amd64` or `arm64`, as Go names processors.
+    pub architecture: String,
+    /// Which processors of the architecture can run it.
+    pub variant: Option<String>,
 }
 
 /// Go's encoder writes `null` for an empty map or list.

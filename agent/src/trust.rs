@@ -17,8 +17,7 @@ use crate::digest::Digest;
 use crate::error::{Error, Exit, Result};
 use crate::{digest, limits, text};
 
-pub use keys::KeySet;
-pub(crate) use keys::parse;
+pub use keys::{KeySet, parse};
 pub use standing::{Standing, known, locked_out, proof};
 pub use stream::StreamVerifier;
 

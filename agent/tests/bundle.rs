@@ -13,11 +13,11 @@ use cli_support::{Device, Ran};
 use common::fault::World;
 use common::registry::{Registry, find};
 use common::{bytes, descriptor, images, referrers};
+use kubesolo_release::registry::Access;
+use kubesolo_release::{self as publisher, Metadata, Options, bundle::bundle};
 use kubesolo_update::digest::Digest;
 use kubesolo_update::freshness::TAG_SUFFIX;
 use kubesolo_update::limits;
-use kubesolo_update::publish::registry::Access;
-use kubesolo_update::publish::{self, Metadata, Options, bundle::bundle};
 use kubesolo_update::release::{Architecture, OCI_INDEX_TYPE, OCI_MANIFEST_TYPE, SIGNATURE_TYPE};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -387,14 +387,14 @@ fn what_is_no_file_does_not_hold_the_agent_up() {
 }
 
 /// A signed release for both architectures at `os:stable`.
-fn released(registry: &Registry, keys: &[publish::key::PrivateKey]) -> (String, Access) {
+fn released(registry: &Registry, keys: &[publisher::key::PrivateKey]) -> (String, Access) {
     let folder = TempDir::new().unwrap();
     let access = Access { plain_http: vec![registry.address.clone()], registry_ca: None };
     let images =
         [images::files(folder.path(), Architecture::Amd64, 1), images::files(folder.path(), Architecture::Arm64, 2)];
     let options = Options { access: access.clone(), ..Options::default() };
     let place = format!("{}/os:stable", registry.address);
-    publish::release(&place, &Metadata::new("1.2.0".parse().unwrap(), "stable"), &images, keys, &options).unwrap();
+    publisher::release(&place, &Metadata::new("1.2.0".parse().unwrap(), "stable"), &images, keys, &options).unwrap();
     (place, access)
 }
 
@@ -470,7 +470,7 @@ fn bundles_by_oras_and_skopeo_are_taken_and_ours_by_oras() {
     let copy = ["cp", "--from-oci-layout", "--to-plain-http", "bundle.tar:stable", &target];
     tool("oras", dir, &copy);
     tool("oras", dir, &[&copy[..], &["-r"]].concat());
-    let again = publish::inspect::inspect(&target, None, &access).unwrap();
+    let again = publisher::inspect::inspect(&target, None, &access).unwrap();
     assert!(again.manifests.iter().all(|m| m.signatures.len() == 1), "{again}");
 }
 

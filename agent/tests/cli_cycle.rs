@@ -14,8 +14,8 @@ use chrono::{Timelike, Utc};
 use cli_support::{Device, Ran, key, publish, publish_as};
 use common::fault::{self, Fault, World};
 use common::registry::Registry;
+use kubesolo_release::Metadata;
 use kubesolo_update::digest::Digest;
-use kubesolo_update::publish::Metadata;
 use serde_json::{Value, json};
 
 /// Applies, activates and commits what is on offer.

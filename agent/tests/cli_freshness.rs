@@ -11,10 +11,10 @@ use chrono::{DateTime, SubsecRound, TimeDelta, Utc};
 use cli_support::{Device, key, publish};
 use common::fault::{self, Fault, World};
 use common::registry::Registry;
+use kubesolo_release::freshness::Place;
+use kubesolo_release::registry::Access;
 use kubesolo_update::digest::Digest;
 use kubesolo_update::freshness::Statement;
-use kubesolo_update::publish::freshness::Place;
-use kubesolo_update::publish::registry::Access;
 use kubesolo_update::release::Architecture;
 use serde_json::Value;
 

@@ -11,8 +11,8 @@ use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
 use cli_support::{Device, Ran, publish, publish_as};
 use common::nginx::Nginx;
 use common::registry::Registry;
+use kubesolo_release::Metadata;
 use kubesolo_update::limits;
-use kubesolo_update::publish::Metadata;
 use serde_json::{Value, json};
 
 fn gate(check: &Value, name: &str) -> Value {

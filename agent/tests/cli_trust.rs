@@ -13,10 +13,10 @@ use bootenv::protocol::{Booted, SlotState};
 use cli_support::{Device, Ran, key};
 use common::images;
 use common::registry::Registry;
+use kubesolo_release::key::PublicFormat;
+use kubesolo_release::registry::Access;
+use kubesolo_release::{self as publisher, Metadata, Options};
 use kubesolo_update::digest::Digest;
-use kubesolo_update::publish::key::PublicFormat;
-use kubesolo_update::publish::registry::Access;
-use kubesolo_update::publish::{self, Metadata, Options};
 use kubesolo_update::release::Architecture;
 use kubesolo_update::trust::Fingerprint;
 use serde_json::Value;
@@ -76,7 +76,7 @@ impl<'a> Release<'a> {
         let keys: Vec<_> = self.by.iter().map(|seed| key(*seed)).collect();
         let reference = format!("{}/os:stable", registry.address);
         let options = Options { access, ..Options::default() };
-        publish::release(&reference, &metadata, &[images], &keys, &options).unwrap().manifests[0].1
+        publisher::release(&reference, &metadata, &[images], &keys, &options).unwrap().manifests[0].1
     }
 }
 

@@ -16,8 +16,8 @@ use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
 use cli_support::{Device, publish_as};
 use common::fault::Fault;
 use common::registry::Registry;
+use kubesolo_release::Metadata;
 use kubesolo_update::digest::Digest;
-use kubesolo_update::publish::Metadata;
 use kubesolo_update::rollout::{Place, Rollout};
 
 const DEVICES: usize = 100_000;

@@ -651,7 +651,8 @@ fn the_table_of_attacks_names_tests_that_there_are() {
             continue;
         }
         let (file, name) = test.trim_matches('`').rsplit_once("::").unwrap_or_else(|| panic!("{row}"));
-        let places = ["agent/tests", "agent", "."].map(|place| root.join(place).join(format!("{file}.rs")));
+        let places =
+            ["agent/tests", "publisher/tests", "agent", "."].map(|place| root.join(place).join(format!("{file}.rs")));
         let source = places.iter().find_map(|file| fs::read_to_string(file).ok()).unwrap_or_else(|| panic!("{row}"));
         let (before, _) = source.split_once(&format!("fn {name}(")).unwrap_or_else(|| panic!("{row}"));
         assert!(before.trim_end().ends_with("#[test]"), "{row}");

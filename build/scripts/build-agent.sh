@@ -52,6 +52,10 @@ wrap() {
     chmod +x "target/arm64/$1"
 }
 
+compile() {
+    env "CARGO_TARGET_$(echo "$target" | tr a-z- A-Z_)_RUSTFLAGS=$flags" cargo build --locked --target "$target" "$@"
+}
+
 build() {
     case $1 in
         amd64) target=x86_64-unknown-linux-gnu tools='' ;;
@@ -62,25 +66,24 @@ build() {
     [ "$1" = amd64 ] || for_arm64
 
     built=${CARGO_TARGET_DIR:-target}/$target
-    set -- "$1" cargo build --locked --target "$target"
     case $profile in
         release)
             flags="$flags$(nowhere "$target")"
-            set -- "$@" --release -p kubesolo-update -p kubesolo-cloudinit --bins
+            # Apart: together, the device's programs would carry the features that only the publisher asks of a crate.
+            compile --release -p kubesolo-update -p kubesolo-cloudinit --bins
+            compile --release -p kubesolo-release --bins
             built=$built/release
             ;;
         dev)
             built=$built/debug
             # Examples ask for the features that tests have: what is compiled here is not compiled again for the tests.
             case $1 in
-                amd64) set -- "$@" --workspace --bins --examples ;;
-                *) set -- "$@" -p kubesolo-update -p kubesolo-cloudinit --bins ;;
+                amd64) compile --workspace --bins --examples ;;
+                *) compile -p kubesolo-update -p kubesolo-cloudinit -p kubesolo-release --bins ;;
             esac
             ;;
     esac
     arch=$1
-    shift
-    env "CARGO_TARGET_$(echo "$target" | tr a-z- A-Z_)_RUSTFLAGS=$flags" "$@"
 
     into=target/dist/$arch
     mkdir -p "$into"

@@ -58,5 +58,5 @@ for program in ${KUBESOLO_RELEASE:+"$KUBESOLO_RELEASE"} "$here/target/dist/amd64
     fi
     [ -z "${KUBESOLO_RELEASE:-}" ] || usage "KUBESOLO_RELEASE is not a program: $program"
 done
-echo 'push-oci-artifact: no kubesolo-release; build it: cargo build --release -p kubesolo-update --bin kubesolo-release' >&2
+echo 'push-oci-artifact: no kubesolo-release; build it: cargo build --release -p kubesolo-release' >&2
 exit 69

@@ -100,19 +100,25 @@ fn document_type(document: &Document, what: &str) -> Result<String> {
     }
 }
 
+/// An OCI index or a Docker manifest list.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub(crate) struct Index {
+pub struct Index {
     schema_version: u64,
     media_type: Option<String>,
     #[serde(deserialize_with = "release::null_is_empty")]
-    pub(crate) manifests: Vec<Descriptor>,
+    /// Its entries.
+    pub manifests: Vec<Descriptor>,
     config: Option<IgnoredAny>,
     layers: Option<IgnoredAny>,
 }
 
 impl Index {
-    pub(crate) fn parse(raw: &[u8], what: &str, entries: usize) -> Result<Self> {
+    /// Reads an index of at most `entries` entries; `what` names it in errors.
+    ///
+    /// # Errors
+    /// 65 when it is not an index, also when it can be read as a manifest.
+    pub fn parse(raw: &[u8], what: &str, entries: usize) -> Result<Self> {
         let index: Self = json::parse(raw, what)?;
         let known =
             matches!(index.media_type.as_deref(), None | Some(release::OCI_INDEX_TYPE | release::DOCKER_INDEX_TYPE));
@@ -128,7 +134,8 @@ impl Index {
 
     /// The first entry that this device can run, as OCI has it. Entries of no platform (attestations are `unknown`) are
     /// none of ours; a variant is only accepted if every processor of the architecture has it.
-    pub(crate) fn choose(&self, architecture: Architecture) -> Option<&Descriptor> {
+    #[must_use]
+    pub fn choose(&self, architecture: Architecture) -> Option<&Descriptor> {
         let variants: &[&str] = match architecture {
             Architecture::Amd64 => &["", "v1"],
             Architecture::Arm64 => &["", "v8"],
@@ -156,7 +163,8 @@ impl Index {
 
 /// Whether an entry in a list of referrers is worth a look. Copies made by skopeo before 1.14 have lost the types of the
 /// entries; the type of the manifest itself counts in any case.
-pub(crate) fn may_be_signature(artifact_type: Option<&str>) -> bool {
+#[must_use]
+pub fn may_be_signature(artifact_type: Option<&str>) -> bool {
     artifact_type.is_none_or(|found| found == SIGNATURE_TYPE)
 }
 
@@ -186,11 +194,14 @@ impl Listed {
 }
 
 /// An Ed25519 signature, in bytes.
-pub(crate) const SIGNATURE_BYTES: u64 = 64;
+pub const SIGNATURE_BYTES: u64 = 64;
 
 /// The signatures in a manifest attached to `subject`: each layer, with the key that it names. Whoever fetches a layer holds
 /// it to [`SIGNATURE_BYTES`].
-pub(crate) fn attached(raw: &[u8], subject: Digest, what: &str) -> Result<Vec<(Digest, Option<String>)>> {
+///
+/// # Errors
+/// 65 when it is no signature, or one of another manifest.
+pub fn attached(raw: &[u8], subject: Digest, what: &str) -> Result<Vec<(Digest, Option<String>)>> {
     let manifest: Manifest = json::parse(raw, what)?;
     manifest.check()?;
     if !manifest.is_of_type(SIGNATURE_TYPE) {

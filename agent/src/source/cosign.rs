@@ -18,7 +18,8 @@ const PAYLOAD_TYPE: &str = "application/vnd.dev.cosign.simplesigning.v1+json";
 const SIGNATURE: &str = "dev.cosignproject.cosign/signature";
 
 /// Where the signatures of `subject` are.
-pub(crate) fn tag(subject: Digest) -> String {
+#[must_use]
+pub fn tag(subject: Digest) -> String {
     format!("sha256-{}.sig", subject.hex())
 }
 
@@ -26,7 +27,10 @@ pub(crate) fn tag(subject: Digest) -> String {
 /// Ed25519, is left out: whoever can add to a registry must not be able to stop an update by adding nonsense.
 ///
 /// `fetch` gives the bytes of a payload, which it need not check.
-pub(crate) fn signatures(
+///
+/// # Errors
+/// 65 when `raw` is not a manifest, and whatever keeps `fetch` from answering.
+pub fn signatures(
     raw: &[u8],
     subject: Digest,
     mut fetch: impl FnMut(Blob, &str) -> Result<Vec<u8>>,

@@ -1,12 +1,12 @@
 //! Where releases come from. Each kind of source is one file; all that an update sees of it is [`Source`].
 
-pub(crate) mod artifact;
+pub mod artifact;
 pub mod bundle;
-pub(crate) mod cosign;
+pub mod cosign;
 mod guarded;
 pub mod http;
 pub mod oci;
-pub(crate) mod reference;
+pub mod reference;
 pub(crate) mod statement;
 
 use bytes::Bytes;

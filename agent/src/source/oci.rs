@@ -2,7 +2,6 @@
 
 use std::rc::Rc;
 
-use oci_client::Reference;
 use reqwest::Url;
 
 use super::artifact::{
@@ -54,13 +53,9 @@ impl OciSource {
             )
         };
         let parts = reference::parse(text).map_err(bad)?;
-        let (host, repository) = (parts.host.to_owned(), parts.repository.to_owned());
-        let (wanted, reference) = match (parts.digest, tag) {
+        let wanted = match (parts.digest, tag) {
             (Some(_), Some(_)) => return Err(bad("it has a digest, so there can be no tag")),
-            (Some(digest), None) => {
-                let digest: Digest = digest.parse().map_err(|e: Error| bad(&e.message))?;
-                (Wanted::Digest(digest), Reference::with_digest(host, repository, digest.to_string()))
-            }
+            (Some(digest), None) => Wanted::Digest(digest.parse().map_err(|e: Error| bad(&e.message))?),
             (None, tag) => {
                 let tag = tag.or(parts.tag).unwrap_or(default_tag).to_owned();
                 if !reference::is_tag(&tag) {
@@ -68,17 +63,22 @@ impl OciSource {
                     return Err(Error::new(Exit::Config, "bad-tag", message)
                         .remedy("Name the tag: up to 128 letters, digits, dots, dashes and underscores."));
                 }
-                (Wanted::Tag(tag.clone()), Reference::with_tag(host, repository, tag))
+                Wanted::Tag(tag)
             }
         };
         let client = Client::new(options)?;
-        let root = client.root(reference.resolve_registry())?;
+        let root = client.root(reference::server(parts.host))?;
+        let name = format!("{}/{}", parts.host, parts.repository);
+        let origin = match &wanted {
+            Wanted::Tag(tag) => format!("{name}:{tag}"),
+            Wanted::Digest(digest) => format!("{name}@{digest}"),
+        };
         Ok(Self {
             client: Rc::new(client),
             root,
             wanted,
-            origin: reference.whole(),
-            repository: reference.repository().to_owned(),
+            origin,
+            repository: parts.repository.to_owned(),
             looked: None,
             offered: None,
         })

@@ -7,17 +7,22 @@ use std::net::Ipv6Addr;
 
 /// The parts of a reference, none of them a default.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Parts<'a> {
+pub struct Parts<'a> {
     /// With a dot, a port, an IPv6 address in brackets, or `localhost`.
-    pub(crate) host: &'a str,
-    pub(crate) repository: &'a str,
-    pub(crate) tag: Option<&'a str>,
+    pub host: &'a str,
+    /// Path of the repository on that host.
+    pub repository: &'a str,
+    /// The tag, if one is written.
+    pub tag: Option<&'a str>,
     /// Whatever follows the `@`.
-    pub(crate) digest: Option<&'a str>,
+    pub digest: Option<&'a str>,
 }
 
+/// Splits a reference.
+///
+/// # Errors
 /// The error says what is wrong.
-pub(crate) fn parse(reference: &str) -> Result<Parts<'_>, &'static str> {
+pub fn parse(reference: &str) -> Result<Parts<'_>, &'static str> {
     let (name, digest) = match reference.split_once('@') {
         Some((name, digest)) => (name, Some(digest)),
         None => (reference, None),
@@ -36,8 +41,14 @@ pub(crate) fn parse(reference: &str) -> Result<Parts<'_>, &'static str> {
     Ok(Parts { host, repository, tag, digest })
 }
 
+/// The server that answers for a host: that of Docker Hub has another name than its references.
+pub(crate) fn server(host: &str) -> &str {
+    if host == "docker.io" { "index.docker.io" } else { host }
+}
+
 /// Letters, digits and `_`, also `.` and `-` but not at the start; at most 128.
-pub(crate) fn is_tag(tag: &str) -> bool {
+#[must_use]
+pub fn is_tag(tag: &str) -> bool {
     let word = |b: u8| b.is_ascii_alphanumeric() || b == b'_';
     tag.len() <= 128 && tag.bytes().next().is_some_and(word) && tag.bytes().all(|b| word(b) || matches!(b, b'.' | b'-'))
 }

@@ -197,8 +197,9 @@ fn names(keys: &[Fingerprint]) -> String {
     keys.iter().map(|key| key.id().to_string()).collect::<Vec<_>>().join(", ")
 }
 
-/// Reads one key. The error never quotes the file: it may be a private key put there by mistake.
-pub(crate) fn parse(bytes: &[u8]) -> Result<VerifyingKey, String> {
+/// Reads one public key: 64 hex digits or PEM. The error never quotes the file: it may be a private key put there by
+/// mistake.
+pub fn parse(bytes: &[u8]) -> Result<VerifyingKey, String> {
     let text = std::str::from_utf8(bytes).map_err(|_| "it is not text")?.trim();
     let key = if text.contains("PRIVATE KEY") {
         return Err("it is a private key, which must never be on a device; give its public key".into());

@@ -14,10 +14,10 @@ use bootenv::Slot;
 use bootenv::boot::{Decision, Files, PowerOn, decide};
 use bootenv::grub::{Block, SIGNATURE, SIZE};
 use bootenv::protocol::{State, View};
+use kubesolo_release::key::{PrivateKey, PublicFormat};
+use kubesolo_release::registry::Access;
+use kubesolo_release::{self as publisher, Images, Metadata, Options};
 use kubesolo_update::digest::Digest;
-use kubesolo_update::publish::key::{PrivateKey, PublicFormat};
-use kubesolo_update::publish::registry::Access;
-use kubesolo_update::publish::{self, Images, Metadata, Options};
 use kubesolo_update::release::Architecture;
 use serde_json::Value;
 use tempfile::TempDir;
@@ -52,12 +52,7 @@ pub type Tree = BTreeMap<PathBuf, (Vec<u8>, u32, i64, i64)>;
 
 impl Device {
     pub fn new() -> Self {
-        let device = Self {
-            dir: TempDir::new().unwrap(),
-            program: env!("CARGO_BIN_EXE_kubesolo-update").into(),
-            user: None,
-            bootenv: "grub:grubenv",
-        };
+        let device = Self { dir: TempDir::new().unwrap(), program: program(), user: None, bootenv: "grub:grubenv" };
         for folder in ["A", "B", "S", "data", "health.d"] {
             fs::create_dir(device.path(folder)).unwrap();
         }
@@ -320,6 +315,17 @@ impl Ran {
     }
 }
 
+/// The agent: where cargo says it is, or, in the tests of another crate, two folders up from those.
+fn program() -> PathBuf {
+    if let Some(program) = option_env!("CARGO_BIN_EXE_kubesolo-update") {
+        return program.into();
+    }
+    let tests = std::env::current_exe().unwrap();
+    let program = tests.parent().and_then(Path::parent).unwrap().join("kubesolo-update");
+    assert!(program.exists(), "{} is missing: run cargo build -p kubesolo-update first", program.display());
+    program
+}
+
 /// Runs the program with a tiny filesystem as slot B, in a mount namespace of its own; `None` where that is not allowed.
 pub fn on_tiny_slot(device: &Device, options: &str, arguments: &[&str], meanwhile: &str) -> Option<Ran> {
     let script =
@@ -334,8 +340,8 @@ pub fn on_tiny_slot(device: &Device, options: &str, arguments: &[&str], meanwhil
         println!("skipped: no filesystem can be mounted here");
         return None;
     }
-    let program = env!("CARGO_BIN_EXE_kubesolo-update");
-    let all = [&["sh", "-c", script, options, meanwhile, program], arguments].concat();
+    let program = program();
+    let all = [&["sh", "-c", script, options, meanwhile, program.to_str().unwrap()], arguments].concat();
     Some(unshare().args(all).output().unwrap().into())
 }
 
@@ -368,5 +374,5 @@ pub fn publish_as(registry: &Registry, salt: u8, metadata: Metadata, place: &str
     let access = Access { plain_http: vec![registry.address.clone()], registry_ca: None };
     let options = Options { access, ..Options::default() };
     let reference = format!("{}/{place}", registry.address);
-    publish::release(&reference, &metadata, &[images], &[key(1)], &options).unwrap().manifests[0].1
+    publisher::release(&reference, &metadata, &[images], &[key(1)], &options).unwrap().manifests[0].1
 }

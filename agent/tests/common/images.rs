@@ -4,7 +4,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use flate2::{Compression, write::GzEncoder};
-use kubesolo_update::publish::Images;
+use kubesolo_release::Images;
 use kubesolo_update::release::Architecture;
 
 /// A file with the header of a Linux boot image and nothing to boot. `salt` makes it differ from others.

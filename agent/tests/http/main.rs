@@ -8,7 +8,6 @@ mod common;
 
 mod documents;
 mod legacy;
-mod publish;
 mod refused;
 mod server;
 

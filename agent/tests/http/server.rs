@@ -8,7 +8,7 @@ use crate::common::fault::World;
 use crate::common::nginx::Nginx;
 use crate::common::{images, tls};
 use crate::*;
-use kubesolo_update::publish::{Metadata, http};
+use kubesolo_release::{Metadata, http};
 use tempfile::TempDir;
 
 /// Publishes for this device; `os` is its architecture's folder.

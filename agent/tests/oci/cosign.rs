@@ -1,9 +1,9 @@
 //! Signatures at cosign's tag: when they are looked for, which count, and what is refused.
 
+use kubesolo_release::key::PublicFormat;
 use kubesolo_update::digest::Digest;
 use kubesolo_update::error::{Error, Exit};
 use kubesolo_update::limits;
-use kubesolo_update::publish::key::PublicFormat;
 use kubesolo_update::release::Architecture;
 use kubesolo_update::source::{self, Offer, Source};
 use kubesolo_update::trust::KeySet;

@@ -9,7 +9,7 @@ use std::process::Command;
 
 use serde::Deserialize;
 
-const PROGRAMS: [&str; 2] = ["kubesolo-update", "kubesolo-cloudinit"];
+const PROGRAMS: [&str; 3] = ["kubesolo-update", "kubesolo-cloudinit", "kubesolo-release"];
 const TARGETS: [&str; 2] = ["x86_64-unknown-linux-gnu", "aarch64-unknown-linux-gnu"];
 
 /// What `cargo metadata` prints, as far as it is needed.

@@ -21,7 +21,7 @@ fn read(folder: &TempDir, path: impl AsRef<Path>) -> String {
 #[test]
 fn each_command_has_a_page_and_is_completed_and_each_linked_crate_is_listed() {
     let folder = generated();
-    let programs = [(kubesolo_update::cli::Cli::command(), "8"), (kubesolo_update::publish::cli::command(), "1")];
+    let programs = [(kubesolo_update::cli::Cli::command(), "8"), (kubesolo_release::cli::command(), "1")];
     for (program, section) in programs {
         let name = program.get_name();
         let (bash, zsh, fish) = (
@@ -41,7 +41,7 @@ fn each_command_has_a_page_and_is_completed_and_each_linked_crate_is_listed() {
 
     let licences = read(&folder, "third-party-licences");
     let lists = |name: &str| licences.lines().any(|line| line.starts_with(&format!("{name} ")));
-    assert!(lists("ring") && lists("webpki-root-certs") && lists("serde-saphyr"));
+    assert!(lists("ring") && lists("webpki-root-certs") && lists("serde-saphyr") && lists("oci-client"));
     assert!(
         !lists("proptest") && !lists("clap_mangen") && !lists("serde_derive"),
         "not linked into a device's program"

@@ -5,9 +5,9 @@ use std::path::PathBuf;
 use clap::{ArgGroup, Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
 
 use super::registry::Access;
-use crate::Result;
-use crate::release::{self, Architecture};
-use crate::rollout::Waves;
+use kubesolo_update::Result;
+use kubesolo_update::release::{self, Architecture};
+use kubesolo_update::rollout::Waves;
 
 const AFTER_HELP: &str = "\
 Examples:

@@ -12,12 +12,12 @@ use serde_json::{Value, json};
 use super::key::PrivateKey;
 use super::registry::{Access, Registry};
 use super::{EMPTY, descriptor, document, empty_config, http, read, sign};
-use crate::digest::Digest;
-use crate::error::{Context as _, Error, Exit, Result};
-use crate::freshness::{FILE, STATEMENT_TYPE, Statement, TAG_SUFFIX};
-use crate::release::{self, Architecture, Manifest, Release};
-use crate::trust::{KeyId, KeySet};
-use crate::{json as strict, limits};
+use kubesolo_update::digest::Digest;
+use kubesolo_update::error::{Context as _, Error, Exit, Result};
+use kubesolo_update::freshness::{FILE, STATEMENT_TYPE, Statement, TAG_SUFFIX};
+use kubesolo_update::release::{self, Architecture, Manifest, Release};
+use kubesolo_update::trust::{KeyId, KeySet};
+use kubesolo_update::{json as strict, limits};
 
 /// Where releases are, and statements about them.
 #[derive(Clone, Debug)]

@@ -1,9 +1,9 @@
 //! What `kubesolo-release` publishes to a real registry, as a device, a person and the standard tools see it.
 #![allow(clippy::unwrap_used)]
 
-#[path = "../cli_support/mod.rs"]
+#[path = "../../../agent/tests/cli_support/mod.rs"]
 mod cli_support;
-#[path = "../common/mod.rs"]
+#[path = "../../../agent/tests/common/mod.rs"]
 mod common;
 
 mod access;
@@ -12,6 +12,7 @@ mod offline;
 mod publish;
 mod signatures;
 mod tools;
+mod tree;
 mod verify;
 
 use std::path::Path;
@@ -19,12 +20,12 @@ use std::process::{Command, Output};
 
 use common::registry::Registry;
 use common::{bytes, images};
+use kubesolo_release::inspect::{Inspection, inspect};
+use kubesolo_release::key::{PrivateKey, PublicFormat};
+use kubesolo_release::registry::Access;
+use kubesolo_release::{self as publisher, Images, Metadata, Options, Published, sign};
 use kubesolo_update::digest::Digest;
 use kubesolo_update::fetch::FetchOptions;
-use kubesolo_update::publish::inspect::{Inspection, inspect};
-use kubesolo_update::publish::key::{PrivateKey, PublicFormat};
-use kubesolo_update::publish::registry::Access;
-use kubesolo_update::publish::{self as publisher, Images, Metadata, Options, Published, sign};
 use kubesolo_update::release::{self, Architecture};
 use kubesolo_update::source::{Source, oci::OciSource};
 use kubesolo_update::trust::KeySet;

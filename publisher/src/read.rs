@@ -5,16 +5,16 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 
 use super::registry::Registry;
-use crate::digest::Digest;
-use crate::error::{Error, Exit, Result};
-use crate::release::{
+use kubesolo_update::digest::Digest;
+use kubesolo_update::error::{Error, Exit, Result};
+use kubesolo_update::release::{
     Architecture, Blob, DOCKER_INDEX_TYPE, DOCKER_MANIFEST_TYPE, Descriptor, OCI_INDEX_TYPE, OCI_MANIFEST_TYPE,
     Release, SIGNATURE_TYPE,
 };
-use crate::source::artifact::{Index, SIGNATURE_BYTES, attached, may_be_signature};
-use crate::source::cosign;
-use crate::trust::Signature;
-use crate::{json, limits, text};
+use kubesolo_update::source::artifact::{Index, SIGNATURE_BYTES, attached, may_be_signature};
+use kubesolo_update::source::cosign;
+use kubesolo_update::trust::Signature;
+use kubesolo_update::{json, limits, text};
 
 /// A published release.
 pub(super) struct Found {

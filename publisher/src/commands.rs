@@ -17,10 +17,10 @@ use super::freshness::{Place, Terms};
 use super::key::{PrivateKey, PublicFormat};
 use super::registry::Access;
 use super::{Images, Metadata, Options, authorities, date, http};
-use crate::config::{Conf, Config, Overrides};
-use crate::release::Architecture;
-use crate::trust::KeySet;
-use crate::{Error, Exit, Result, console, publish};
+use kubesolo_update::config::{Conf, Config, Overrides};
+use kubesolo_update::release::Architecture;
+use kubesolo_update::trust::KeySet;
+use kubesolo_update::{Error, Exit, Result, console};
 
 /// A line to standard output.
 macro_rules! say {
@@ -57,7 +57,10 @@ pub fn main() -> ExitCode {
         _ => LevelFilter::Info,
     };
     // Only our own messages: the debug output of an HTTP library may hold tokens.
-    let levels = SimpleLogger::new().with_level(LevelFilter::Off).with_module_level("kubesolo_update", level);
+    let levels = SimpleLogger::new()
+        .with_level(LevelFilter::Off)
+        .with_module_level("kubesolo_release", level)
+        .with_module_level("kubesolo_update", level);
     console::log_to_stderr(levels);
     let result = with_authorities(&cli.command).and_then(|()| match cli.command {
         Command::Keygen(args) => keygen(args),
@@ -128,10 +131,10 @@ fn publish(args: Publish) -> Result<()> {
         channel: args.channel,
         release_date: date::release_date(args.release_date.as_deref())?,
         min_compatible_version: args.min_compatible_version,
-        release_notes: args.release_notes.map(publish::notes).transpose()?,
+        release_notes: args.release_notes.map(crate::notes).transpose()?,
         security_epoch: args.security_epoch,
         board: args.board,
-        revoked_keys: args.revoke_key.iter().map(|key| publish::key::fingerprint(key)).collect::<Result<_>>()?,
+        revoked_keys: args.revoke_key.iter().map(|key| crate::key::fingerprint(key)).collect::<Result<_>>()?,
         rollout: args.rollout,
     };
     let images: Vec<Images> = [(Architecture::Amd64, args.amd64), (Architecture::Arm64, args.arm64)]
@@ -153,7 +156,7 @@ fn publish(args: Publish) -> Result<()> {
         return Err(Error::new(Exit::Usage, "no-place", "give a reference, or --http"));
     };
     let options = Options { access: args.network.into(), unchecked_kernel, also_tags: args.also_tag };
-    let published = publish::release(&reference, &metadata, &images, &keys, &options)?;
+    let published = crate::release(&reference, &metadata, &images, &keys, &options)?;
     say!("published  {}", published.reference);
     say!("index      {}", published.index);
     for (architecture, digest) in &published.manifests {
@@ -163,7 +166,7 @@ fn publish(args: Publish) -> Result<()> {
 }
 
 fn sign(args: Sign) -> Result<()> {
-    for (architecture, digest) in publish::sign::sign(&args.reference, &keys(&args.key)?, &args.network.into())? {
+    for (architecture, digest) in crate::sign::sign(&args.reference, &keys(&args.key)?, &args.network.into())? {
         say!("signed {architecture} {digest}");
     }
     Ok(())
@@ -175,11 +178,11 @@ fn no_place() -> Error {
 
 fn payload(args: Payload) -> Result<()> {
     let payloads = match (&args.reference, &args.http) {
-        (Some(reference), None) => publish::sign::payload(reference, &args.output, &args.network.into())?,
+        (Some(reference), None) => crate::sign::payload(reference, &args.output, &args.network.into())?,
         (None, Some(folder)) => http::payload(folder, &args.output)?,
         _ => return Err(no_place()),
     };
-    for publish::sign::Payload { release, digest, file } in payloads {
+    for crate::sign::Payload { release, digest, file } in payloads {
         say!("{}      {digest} {}", release.architecture, file.display());
         for (name, image) in [("kernel", release.kernel), ("initramfs", release.initramfs)] {
             say!("  {name:<9} {}", image.digest);
@@ -191,9 +194,7 @@ fn payload(args: Payload) -> Result<()> {
 fn attach(args: Attach) -> Result<()> {
     let keys = KeySet::load(&args.pubkey)?;
     let attached = match (&args.reference, &args.http) {
-        (Some(reference), None) => {
-            publish::sign::attach_files(reference, &args.signature, &keys, &args.network.into())?
-        }
+        (Some(reference), None) => crate::sign::attach_files(reference, &args.signature, &keys, &args.network.into())?,
         (None, Some(folder)) => http::attach_files(folder, &args.signature, &keys)?,
         _ => return Err(no_place()),
     };
@@ -228,7 +229,7 @@ fn verify(args: Verify) -> Result<()> {
         ..Overrides::default()
     };
     let config = Config::resolve(&conf, &over)?;
-    for release in publish::verify::verify(&config, args.architecture, !args.metadata_only, chrono::Utc::now())? {
+    for release in crate::verify::verify(&config, args.architecture, !args.metadata_only, chrono::Utc::now())? {
         say!("{}", release.architecture);
         say!("  digest     {}", release.digest);
         say!("  version    {}", release.version);
@@ -259,13 +260,13 @@ fn freshness(args: Freshness) -> Result<()> {
             let terms = Terms { days: args.days, serial: args.serial };
             let statement = place.statement(&terms, chrono::Utc::now())?;
             match &args.output {
-                Some(file) => publish::freshness::write(&statement, file)?,
+                Some(file) => crate::freshness::write(&statement, file)?,
                 None => place.publish(&statement, &keys)?,
             }
             (statement, keys.iter().map(PrivateKey::id).collect())
         }
     };
-    say!("channel    {}", crate::text::shown(&statement.channel));
+    say!("channel    {}", kubesolo_update::text::shown(&statement.channel));
     say!("serial     {}", statement.serial);
     say!("not after  {}", statement.not_after.to_rfc3339_opts(chrono::SecondsFormat::Secs, true));
     for (architecture, digest) in &statement.digests {
@@ -279,7 +280,7 @@ fn freshness(args: Freshness) -> Result<()> {
 
 fn inspect(args: Inspect) -> Result<()> {
     let keys = args.pubkey.as_deref().map(KeySet::load).transpose()?;
-    let found = publish::inspect::inspect(&args.reference, keys.as_ref(), &args.network.into())?;
+    let found = crate::inspect::inspect(&args.reference, keys.as_ref(), &args.network.into())?;
     if args.json {
         say!("{}", found.json()?);
     } else {
@@ -290,7 +291,7 @@ fn inspect(args: Inspect) -> Result<()> {
 
 fn tag(args: Tag) -> Result<()> {
     let keys = KeySet::load(&args.pubkey)?.needing(args.threshold.max(1), &BTreeSet::new())?;
-    let digest = publish::retag(&args.reference, &args.tag, &keys, &args.network.into())?;
+    let digest = crate::retag(&args.reference, &args.tag, &keys, &args.network.into())?;
     for tag in &args.tag {
         say!("{tag} is {digest}");
     }
@@ -298,7 +299,7 @@ fn tag(args: Tag) -> Result<()> {
 }
 
 fn bundle(args: Bundle) -> Result<()> {
-    let bundled = publish::bundle::bundle(&args.reference, &args.file, args.architecture, &args.network.into())?;
+    let bundled = crate::bundle::bundle(&args.reference, &args.file, args.architecture, &args.network.into())?;
     for (architecture, digest) in bundled {
         say!("{architecture}      {digest} {}", args.file.display());
     }

@@ -10,11 +10,11 @@ use serde_json::{Map, Value};
 use super::key::PrivateKey;
 use super::sign::{Attached, Payload, fitting};
 use super::{Images, Metadata, blob, check_set, initramfs, kernel};
-use crate::digest::Digest;
-use crate::error::{Context as _, Error, Exit, Result};
-use crate::release::{Architecture, Blob, Latest, Release};
-use crate::trust::{KeySet, Signature};
-use crate::{limits, text};
+use kubesolo_update::digest::Digest;
+use kubesolo_update::error::{Context as _, Error, Exit, Result};
+use kubesolo_update::release::{Architecture, Blob, Latest, Release};
+use kubesolo_update::trust::{KeySet, Signature};
+use kubesolo_update::{limits, text};
 
 /// Folder for what `latest.json` names. Files in it are never changed: their names tell their content.
 const FILES: &str = "files";

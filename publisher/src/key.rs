@@ -9,9 +9,9 @@ use ed25519_dalek::pkcs8::spki::der::pem::LineEnding;
 use ed25519_dalek::pkcs8::{DecodePrivateKey as _, EncodePrivateKey as _, EncodePublicKey as _, KeypairBytes};
 use ed25519_dalek::{Signer as _, SigningKey, VerifyingKey};
 
-use crate::error::{Context as _, Error, Exit, Result};
-use crate::limits::KEY_FILE_BYTES;
-use crate::trust::{self, Fingerprint, KeyId};
+use kubesolo_update::error::{Context as _, Error, Exit, Result};
+use kubesolo_update::limits::KEY_FILE_BYTES;
+use kubesolo_update::trust::{self, Fingerprint, KeyId};
 
 /// An Ed25519 private key. It is read from files only, and never shown.
 pub struct PrivateKey(SigningKey);

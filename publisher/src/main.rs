@@ -3,5 +3,5 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    kubesolo_update::publish::commands::main()
+    kubesolo_release::commands::main()
 }

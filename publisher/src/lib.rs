@@ -27,13 +27,13 @@ use oci_client::RegistryOperation;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
-use crate::digest::Digest;
-use crate::error::{Context as _, Error, Exit, Result};
-use crate::limits;
-use crate::release::{self, Architecture, Blob, Release};
-use crate::rollout::Waves;
-use crate::trust::{Fingerprint, KeySet};
 use key::PrivateKey;
+use kubesolo_update::digest::Digest;
+use kubesolo_update::error::{Context as _, Error, Exit, Result};
+use kubesolo_update::limits;
+use kubesolo_update::release::{self, Architecture, Blob, Release};
+use kubesolo_update::rollout::Waves;
+use kubesolo_update::trust::{Fingerprint, KeySet};
 use registry::{Access, Registry};
 
 /// Artifact type of a release manifest. OCI asks for one when there is no config; devices ignore it.

@@ -10,11 +10,11 @@ use serde_json::{Value, json};
 use super::key::PrivateKey;
 use super::registry::{Access, Registry};
 use super::{EMPTY, descriptor, document, empty_config, read};
-use crate::digest::Digest;
-use crate::error::{Context as _, Error, Exit, Result};
-use crate::limits;
-use crate::release::{self, Architecture, Release};
-use crate::trust::{KeyId, KeySet, Signature};
+use kubesolo_update::digest::Digest;
+use kubesolo_update::error::{Context as _, Error, Exit, Result};
+use kubesolo_update::limits;
+use kubesolo_update::release::{self, Architecture, Release};
+use kubesolo_update::trust::{KeyId, KeySet, Signature};
 
 /// How often the list of referrers is written again when another signer writes it at the same time.
 const LIST_TRIES: u32 = 3;

@@ -6,12 +6,12 @@ use std::process::Command;
 use crate::cli_support::Device;
 use crate::common::registry::{Registry, find};
 use crate::common::{self, bytes, images};
+use kubesolo_release::inspect::inspect;
+use kubesolo_release::key::{PrivateKey, PublicFormat};
+use kubesolo_release::registry::Access;
+use kubesolo_release::{self as publisher, Metadata, Options, Published, sign};
 use kubesolo_update::Exit;
 use kubesolo_update::digest::Digest;
-use kubesolo_update::publish::inspect::inspect;
-use kubesolo_update::publish::key::{PrivateKey, PublicFormat};
-use kubesolo_update::publish::registry::Access;
-use kubesolo_update::publish::{self, Metadata, Options, Published, sign};
 use kubesolo_update::release::{
     ARCHITECTURE, Architecture, CHANNEL, INITRAMFS_TYPE, KERNEL_TYPE, OCI_INDEX_TYPE, SIGNATURE_TYPE, VERSION,
 };
@@ -55,7 +55,7 @@ fn released(registry: &Registry, folder: &TempDir) -> (Published, KeySet) {
     let options = Options { access: access(registry), ..Options::default() };
     let metadata = Metadata::new("1.2.0".parse().unwrap(), "stable");
     let published =
-        publish::release(&format!("{}/os", registry.address), &metadata, &images, &[key], &options).unwrap();
+        publisher::release(&format!("{}/os", registry.address), &metadata, &images, &[key], &options).unwrap();
     (published, KeySet::load(&public).unwrap())
 }
 
@@ -251,7 +251,7 @@ fn signatures_by_the_real_cosign_are_accepted_and_ours_verified_by_it() {
     let options = Options { access: access(&registry), ..Options::default() };
     let metadata = Metadata::new("1.2.0".parse().unwrap(), "stable");
     let tag = format!("{}/os", registry.address);
-    let published = publish::release(&tag, &metadata, &images, &[], &options).unwrap();
+    let published = publisher::release(&tag, &metadata, &images, &[], &options).unwrap();
     let device = Device::new();
     device.write("K", &std::fs::read(dir.join("key.pub")).unwrap());
     device.from(&registry, &["apply", "--json"]).refused(77, "signature-missing");

@@ -15,14 +15,14 @@ use oci_client::{Reference, RegistryOperation};
 use reqwest::header::HeaderValue;
 use tokio::runtime::Runtime;
 
-use crate::digest::Digest;
-use crate::error::{Context as _, Error, Exit, Result};
-use crate::fetch::use_ring;
-use crate::publish::credentials;
-use crate::publish::failure::{describe, is_absent, is_connect, may_pass, status};
-use crate::release::{Blob, DOCKER_INDEX_TYPE, DOCKER_MANIFEST_TYPE, OCI_INDEX_TYPE, OCI_MANIFEST_TYPE};
-use crate::source::reference;
-use crate::text;
+use crate::credentials;
+use crate::failure::{describe, is_absent, is_connect, may_pass, status};
+use kubesolo_update::digest::Digest;
+use kubesolo_update::error::{Context as _, Error, Exit, Result};
+use kubesolo_update::fetch::use_ring;
+use kubesolo_update::release::{Blob, DOCKER_INDEX_TYPE, DOCKER_MANIFEST_TYPE, OCI_INDEX_TYPE, OCI_MANIFEST_TYPE};
+use kubesolo_update::source::reference;
+use kubesolo_update::text;
 
 /// Time for one small request, with all its redirects and tokens.
 const REQUEST_TIME: Duration = Duration::from_secs(60);

@@ -10,12 +10,12 @@ use serde_json::{Value, json};
 
 use super::registry::{Access, Registry};
 use super::{document, read};
-use crate::digest::Digest;
-use crate::error::{Error, Exit, Result};
-use crate::freshness;
-use crate::release::{self, Architecture, Blob, Manifest};
-use crate::source::{Source as _, artifact, bundle::BundleSource, cosign};
-use crate::{json as strict, limits};
+use kubesolo_update::digest::Digest;
+use kubesolo_update::error::{Error, Exit, Result};
+use kubesolo_update::freshness;
+use kubesolo_update::release::{self, Architecture, Blob, Manifest};
+use kubesolo_update::source::{Source as _, artifact, bundle::BundleSource, cosign};
+use kubesolo_update::{json as strict, limits};
 
 const BLOCK: u64 = 512;
 /// The largest size that a header can say, in bytes: 11 octal digits.

@@ -5,16 +5,16 @@ use std::collections::BTreeSet;
 use chrono::{DateTime, Utc};
 use sha2::{Digest as _, Sha256};
 
-use crate::clock::Clock;
-use crate::config::Config;
-use crate::digest::Digest;
-use crate::error::{Error, Exit, Result};
-use crate::freshness::{self, Verdict};
-use crate::gates::{self, Device, Lifted};
-use crate::release::{Architecture, Image};
-use crate::source::{self, Source};
-use crate::state::Trust;
-use crate::trust::{self, KeyId, Standing};
+use kubesolo_update::clock::Clock;
+use kubesolo_update::config::Config;
+use kubesolo_update::digest::Digest;
+use kubesolo_update::error::{Error, Exit, Result};
+use kubesolo_update::freshness::{self, Verdict};
+use kubesolo_update::gates::{self, Device, Lifted};
+use kubesolo_update::release::{Architecture, Image};
+use kubesolo_update::source::{self, Source};
+use kubesolo_update::state::Trust;
+use kubesolo_update::trust::{self, KeyId, Standing};
 
 /// A release that a device would take.
 #[derive(Debug)]
