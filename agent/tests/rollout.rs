@@ -156,7 +156,7 @@ fn section(plans: &[(&str, &str, &Run)]) -> String {
     let at = |hours: usize| (waves.share(hours * 60) * DEVICES as f64 / 100.0).round();
     let _ = writeln!(
         out,
-        "\nA return to the release before stops `{WAVES}` at {:.0} devices after 12 h, at {:.0} devices after 48 h, and comes \
+        "\nA return to the previous release stops `{WAVES}` at {:.0} devices after 12 h, at {:.0} devices after 48 h, and comes \
          too late after 73 h, when all {:.0} devices have the release.",
         at(12),
         at(48),
