@@ -221,6 +221,9 @@ pub(crate) enum Command {
     /// Read both slots from the medium and compare them with their digests and signatures.
     #[command(after_help = SEE_HELP)]
     Verify,
+    /// Make the locks of U-Boot's tools, if U-Boot is the bootloader. For units: their sandbox has no access to the folders.
+    #[command(hide = true)]
+    EnvLock,
 }
 
 fn slot(name: &str) -> Result<Slot, &'static str> {

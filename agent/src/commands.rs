@@ -13,8 +13,9 @@ use simple_logger::SimpleLogger;
 
 use crate::boot::{Boot, Known};
 use crate::cli::{Cli, Command};
-use crate::config::{Auto, Config};
+use crate::config::{Auto, BootEnv as Place, Config};
 use crate::console::{self, say};
+use crate::env::BootEnv;
 use crate::error::{Context as _, Error, Exit, Result};
 use crate::health;
 use crate::memory::Memory;
@@ -131,6 +132,11 @@ fn run(cli: &Cli) -> Result<u8> {
             return tell_status(cli, &status);
         }
         Command::Doctor | Command::History => {} // above: the settings may be what is wrong
+        Command::EnvLock => {
+            if matches!(config.bootenv, Some(Place::UBoot(_))) {
+                BootEnv::make_uboot_locks()?;
+            }
+        }
         Command::Verify => return verify(cli, &config, &find()?, &Memory::read(&cli.state)?.trust),
         Command::Check { lifted, .. } => {
             log_lifted(*lifted);
@@ -241,7 +247,7 @@ fn tell_status(cli: &Cli, status: &status::Status) -> Result<u8> {
     let page = metrics::page(&series);
     match output {
         None => print(cli, &series, || page),
-        Some(file) => replace::replace(file, page.as_bytes())
+        Some(file) => replace::replace(file, page.as_bytes(), 0o644)
             .context(Exit::CannotWrite, "output", format_args!("write {}", file.display()))
             .map_err(|error| error.remedy("Name a file in a folder that can be written."))?,
     }

@@ -54,6 +54,14 @@ impl BootEnv {
         UBoot::open(config, devices).map(|uboot| Self(Kind::UBoot(uboot)))
     }
 
+    /// Makes the locks that U-Boot's tools share with this program, and takes them from other accounts.
+    ///
+    /// # Errors
+    /// 75 when another program holds one; 73 when one cannot be made.
+    pub fn make_uboot_locks() -> Result<()> {
+        uboot::make_locks()
+    }
+
     /// `autoboot.txt` of a Raspberry Pi, in the folder where its first partition is mounted.
     ///
     /// # Errors

@@ -40,7 +40,7 @@ pub fn not_opened(path: &Path, reason: &'static str, e: &io::Error) -> Error {
     match e.raw_os_error() {
         Some(libc::ELOOP) => distrust(path, reason, "it is a symbolic link", "Name the file that it points to."),
         _ => Error::new(Exit::Config, reason, format!("cannot read {}: {e}", path.display()))
-            .remedy("Let this user read it, or name another file."),
+            .remedy("Run this as root, or name a file that this user can read."),
     }
 }
 

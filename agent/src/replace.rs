@@ -6,14 +6,14 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 /// Writes a new file beside `path`, syncs it, renames it over `path`, and syncs the folder. For one writer at a time. A
-/// symbolic link at `path` is replaced, not followed: who minds looks first.
+/// symbolic link at `path` is replaced, not followed: who minds looks first. `mode` is that of the new file (0600, 0644).
 ///
 /// # Errors
 /// Any of these steps. The old file is then still there, unless only the sync of the folder failed.
-pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+pub fn replace(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     let new = with_suffix(path, ".new");
     let written = remove(&new).and_then(|()| {
-        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o644).open(&new)?;
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(&new)?;
         file.write_all(bytes)?;
         file.sync_all()
     });

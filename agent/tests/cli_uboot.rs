@@ -299,3 +299,40 @@ fn a_slot_without_right_checksums_is_none() {
     device.here(&["healthcheck"]).code(0).says(&["slot B is damaged; slot A is active now"]);
     assert_eq!((agree(&device).good, agree(&device).b), (Slot::A, SlotState::Void));
 }
+
+/// `env-lock` with a `/run` of its own, in which this script was run first; what the script after it says.
+fn make_locks(device: &Device, before: &str, after: &str) -> Option<String> {
+    let script = format!(
+        "mount -t tmpfs none /run && mkdir -m 1777 /run/lock && {{ {before}\n}} || exit 9\n\"$0\" \"$@\" || exit\n{after}"
+    );
+    let command = device.command(&device.local(&["-v", "env-lock"]));
+    let mut unshare = Command::new("unshare");
+    unshare.args(["-m", "sh", "-c", &script]).arg(command.get_program()).args(command.get_args());
+    let output = unshare.current_dir(device.dir.path()).output().unwrap();
+    if output.status.code() == Some(9) || String::from_utf8_lossy(&output.stderr).contains("unshare failed") {
+        eprintln!("skipped: not root");
+        return None;
+    }
+    assert!(output.status.success(), "{output:?}");
+    Some(String::from_utf8([output.stdout, output.stderr].concat()).unwrap())
+}
+
+#[test]
+fn locks_of_uboots_tools_are_roots_and_only_made_where_uboot_is() {
+    let modes = "for lock in /run/fw_printenv.lock /run/lock/fw_printenv.lock; do stat -c '%n %U %a %F' $lock; done";
+    let own =
+        "/run/fw_printenv.lock root 600 regular empty file\n/run/lock/fw_printenv.lock root 600 regular empty file";
+    let traps = "ln -s /run/elsewhere /run/lock/fw_printenv.lock; touch /run/fw_printenv.lock; \
+        chown 65534 /run/fw_printenv.lock; (exec 9</run/fw_printenv.lock; flock 9; exec sleep 60) >/dev/null 2>&1 &";
+    for before in ["true", traps] {
+        let after = format!("{modes}; ls /run/elsewhere 2>/dev/null; kill $! 2>/dev/null; true");
+        let Some(said) = make_locks(&device(), before, &after) else { return };
+        assert!(said.contains(own), "{before}: {said}");
+        assert!(!said.contains("elsewhere\n"), "nothing is made behind a link: {said}");
+        let warned =
+            said.contains("replaced the lock /run/fw_printenv.lock: it was open to others (user 65534, mode 0644)");
+        assert_eq!(warned, before == traps, "{said}");
+    }
+    let said = make_locks(&Device::new(), "true", "find /run -type f; echo end").unwrap();
+    assert_eq!(said, "end\n", "a device with GRUB has no such locks");
+}

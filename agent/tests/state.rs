@@ -6,9 +6,11 @@ mod tmpfs;
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::os::unix::fs::symlink;
+use std::io::{BufRead, BufReader};
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
-use std::process::Command;
+use std::process::{Child, Command, Stdio};
 
 use bootenv::TrialId;
 use chrono::{DateTime, TimeDelta, Utc};
@@ -362,11 +364,68 @@ fn the_lock_of_a_dead_agent_is_free() {
     drop(place.lock());
     // Another process takes it, and is killed while it has it.
     let script = format!("exec 9<>{}; flock 9; echo; exec sleep 60", place.path("lock").display());
-    let mut child = Command::new("sh").args(["-c", &script]).stdout(std::process::Stdio::piped()).spawn().unwrap();
+    let mut child = Command::new("sh").args(["-c", &script]).stdout(Stdio::piped()).spawn().unwrap();
     std::io::Read::read_exact(child.stdout.as_mut().unwrap(), &mut [0]).unwrap();
     assert_eq!(place.store().lock().unwrap_err().reason, "locked");
     child.kill().unwrap();
     child.wait().unwrap();
+    place.lock();
+}
+
+/// Somebody who took the lock of 0.1, which everybody could read: another account where this one is root.
+fn hold(place: &Place, program: &str) -> Child {
+    fs::set_permissions(place.dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    let lock = place.path("lock");
+    fs::write(&lock, "1\n").unwrap();
+    fs::set_permissions(&lock, fs::Permissions::from_mode(0o644)).unwrap();
+    let script = format!("exec 9<{}; flock 9; echo $$; exec {program} 60", lock.display());
+    let mut command = Command::new("sh");
+    command.args(["-c", &script]).stdout(Stdio::piped());
+    if program == "sleep" && nix::unistd::geteuid().is_root() {
+        command.uid(65534).gid(65534);
+    }
+    let mut child = command.spawn().unwrap();
+    let mut pid = String::new();
+    BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut pid).unwrap();
+    if program != "sleep" {
+        fs::write(&lock, pid).unwrap();
+    }
+    child
+}
+
+#[test]
+fn an_account_that_holds_the_lock_of_0_1_stops_nobody() {
+    let place = Place::new();
+    fs::write(place.path("history.json"), "{\"schema\":1}").unwrap();
+    let mut holder = hold(&place, "sleep");
+    let lock = place.lock();
+    assert_eq!(place.store().lock().unwrap_err().reason, "locked");
+    lock.record(busy().attempt()).unwrap();
+    lock.save_state(&busy()).unwrap();
+    lock.save_trust(&Trust::default()).unwrap();
+    drop(lock);
+    place.lock();
+    let mode = |name: &str| place.path(name).metadata().unwrap().permissions().mode() & 0o7777;
+    assert_eq!(["lock", "history.json", "state.json", "trust.json"].map(mode), [0o600, 0o600, 0o644, 0o644]);
+    holder.kill().unwrap();
+    holder.wait().unwrap();
+    // What 0.1 in the other slot wrote is taken from others again, before there is anything to record.
+    fs::set_permissions(place.path("history.json"), fs::Permissions::from_mode(0o644)).unwrap();
+    place.lock();
+    assert_eq!(mode("history.json"), 0o600);
+}
+
+#[test]
+fn an_agent_of_0_1_keeps_its_lock() {
+    let place = Place::new();
+    let program = place.path("kubesolo-update");
+    symlink("/bin/sleep", &program).unwrap();
+    let mut holder = hold(&place, program.to_str().unwrap());
+    let error = place.store().lock().unwrap_err();
+    assert_eq!((error.exit, error.reason), (Exit::NotNow, "locked"), "{error}");
+    assert!(error.message.contains(&format!("pid {}", holder.id())), "{error}");
+    holder.kill().unwrap();
+    holder.wait().unwrap();
     place.lock();
 }
 

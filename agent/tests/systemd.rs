@@ -21,7 +21,6 @@ fn root() -> tempfile::TempDir {
         "usr/bin/kubesolo-update",
         "usr/bin/systemctl",
         "usr/bin/sync",
-        "usr/bin/touch",
         "usr/lib/kubesolo-update/stage/health",
         "usr/lib/kubesolo-update/stage/seed",
     ] {

@@ -6,6 +6,7 @@
 //! * [`grub`]: the bytes of GRUB's environment block. Pure: bytes in, bytes out.
 //! * [`medium`]: one atomic write of such a block in place, synced and read back.
 //! * [`rpi`]: the bytes of a Raspberry Pi's `autoboot.txt`.
+//! * [`lock`]: a lock file that no other account can hold.
 //! * [`uboot`]: the bytes of U-Boot's environment, where they lie, and a store that leaves the old copy alone.
 //!
 //! [`loader`] is the bootloader's script in one text, and how a device with another one is switched to it.
@@ -16,6 +17,7 @@
 pub mod boot;
 pub mod grub;
 pub mod loader;
+pub mod lock;
 pub mod medium;
 pub mod protocol;
 pub mod rpi;

@@ -283,9 +283,9 @@ fn a_lock_that_another_program_holds_is_waited_for() {
     bench.seed(&[("a".to_owned(), "1".to_owned())].into(), Format::Redundant);
     let lock = bench.dir.join("lock");
     // One file under two names is one lock.
-    let link = bench.dir.join("link");
-    symlink(&lock, &link).expect("a link");
-    let store = Store::new(bench.places()).with_system(&[lock.clone(), link], &bench.dir);
+    let folder = bench.dir.join("folder");
+    symlink(&bench.dir, &folder).expect("a link");
+    let store = Store::new(bench.places()).with_system(&[lock.clone(), folder.join("lock")], &bench.dir);
     let mut holder = Command::new("flock").arg(&lock).args(["sleep", "1"]).spawn().expect("flock of util-linux");
     while fs::File::open(&lock).ok().is_none_or(|file| file.try_lock().is_ok()) {
         std::thread::sleep(std::time::Duration::from_millis(5));
@@ -296,6 +296,21 @@ fn a_lock_that_another_program_holds_is_waited_for() {
     holder.wait().expect("ended");
     let nowhere = [bench.dir.join("absent/lock")];
     Store::new(bench.places()).with_system(&nowhere, &bench.dir).load().expect("no lock where no tool can have one");
+}
+
+#[test]
+fn no_account_keeps_a_store_from_its_locks() {
+    let bench = Bench::new(&Geometry::pair());
+    bench.seed(&[("a".to_owned(), "1".to_owned())].into(), Format::Redundant);
+    let [link, folder] = ["link", "folder"].map(|name| bench.dir.join(name));
+    symlink(bench.dir.join("elsewhere"), &link).expect("a link");
+    fs::create_dir(&folder).expect("a folder");
+    let store = Store::new(bench.places()).with_system(&[link.clone(), folder], &bench.dir);
+    let loaded = store.load().expect("an environment");
+    let replaced: Vec<_> = loaded.replaced_locks.iter().map(|lock| lock.path.clone()).collect();
+    assert_eq!(replaced, [link], "no tool can lock a folder");
+    assert!(!bench.dir.join("elsewhere").exists());
+    assert!(store.store(&loaded, &loaded.environment).expect("stored").replaced_locks.is_empty());
 }
 
 #[test]

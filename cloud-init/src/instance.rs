@@ -51,5 +51,5 @@ pub fn known(record: &Path, seed: &Seed) -> io::Result<Known> {
 /// The record cannot be written.
 pub fn note(record: &Path, seed: &Seed) -> io::Result<()> {
     fs::create_dir_all(folder_of(record))?;
-    replace(record, line(seed).as_bytes())
+    replace(record, line(seed).as_bytes(), 0o644)
 }

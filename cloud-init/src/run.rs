@@ -135,5 +135,9 @@ fn write(file: &Path, text: &str) -> Result<()> {
             return Err(refused(place, why));
         }
     }
-    replace(file, text.as_bytes()).context(Exit::CannotWrite, "cannot-write", format_args!("write {}", file.display()))
+    replace(file, text.as_bytes(), 0o644).context(
+        Exit::CannotWrite,
+        "cannot-write",
+        format_args!("write {}", file.display()),
+    )
 }

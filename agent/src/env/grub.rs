@@ -176,5 +176,5 @@ impl Grub {
 
 /// Makes a file of its final size that is complete or absent after a power cut.
 pub(crate) fn create(path: &Path, bytes: &[u8]) -> Result<()> {
-    replace(path, bytes).context(Exit::CannotWrite, "env-write", format_args!("create {}", path.display()))
+    replace(path, bytes, 0o644).context(Exit::CannotWrite, "env-write", format_args!("create {}", path.display()))
 }

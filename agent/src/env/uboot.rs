@@ -7,6 +7,7 @@ use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
+use bootenv::lock::Replaced;
 use bootenv::protocol::{State, View};
 use bootenv::uboot::bootcount;
 use bootenv::uboot::config::{self, Place};
@@ -54,7 +55,10 @@ impl UBoot {
             log::warn!("boot environment {place}: it has one copy only, so that a power cut in a store may leave none");
         }
         let loaded = match store.load() {
-            Ok(loaded) => Ok(loaded),
+            Ok(loaded) => {
+                log_locks(&loaded.replaced_locks);
+                Ok(loaded)
+            }
             Err(why @ StoreError::Damaged(_)) => Err(why.to_string()),
             Err(why) => return Err(unreadable(&name, &place, &why)),
         };
@@ -102,19 +106,38 @@ impl UBoot {
             Err(damage) => return Err(self.cannot_store(damage).remedy(REMEDY)),
         };
         let next = current.environment.with(variables);
-        self.loaded = Ok(self.store.store(current, &next).map_err(|why| match why {
+        let stored = self.store.store(current, &next).map_err(|why| match why {
             StoreError::Changed | StoreError::Locked(_) => {
                 Error::new(Exit::NotNow, "env-busy", format!("cannot store the boot environment {}: {why}", self.place))
                     .remedy("It is as the other program left it. Try again.")
             }
             _ => self.cannot_store(&why),
-        })?);
+        })?;
+        log_locks(&stored.replaced_locks);
+        self.loaded = Ok(stored);
         Ok(())
     }
 
     fn cannot_store(&self, cause: &dyn std::fmt::Display) -> Error {
         Error::new(Exit::CannotWrite, "env-write", format!("cannot store the boot environment {}: {cause}", self.place))
             .remedy("The environment is as it was, or in the new state. See `kubesolo-update status`.")
+    }
+}
+
+pub(super) fn make_locks() -> Result<()> {
+    let replaced = bootenv::uboot::store::make_locks().map_err(|why| match why {
+        StoreError::Locked(_) => Error::new(Exit::NotNow, "env-busy", why.to_string()).remedy("Try again."),
+        _ => Error::new(Exit::CannotWrite, "env-write", format!("cannot make the locks of U-Boot's tools: {why}")),
+    })?;
+    log_locks(&replaced);
+    Ok(())
+}
+
+/// The other programs make their lock readable by all: one of root's that is free is no cause for concern.
+fn log_locks(replaced: &[Replaced]) {
+    for lock in replaced {
+        let level = if lock.foreign || lock.held { log::Level::Warn } else { log::Level::Info };
+        log::log!(level, "{lock}");
     }
 }
 

@@ -1,11 +1,14 @@
 //! Small files that are replaced whole: the old content or the new one is there, wherever the power goes.
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{self, Read};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
+use std::io::{self, Read, Seek};
+use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
+use bootenv::lock;
 use nix::libc;
+use nix::unistd::geteuid;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -17,6 +20,11 @@ use crate::{files, json};
 const FILE_BYTES: u64 = 256 * 1024;
 /// Damaged files that are kept for a person to look at.
 const DAMAGED_KEPT: u32 = 5;
+
+/// Mode of a file that every account may read.
+pub(super) const PUBLIC: u32 = 0o644;
+/// Mode of a file for its owner alone.
+pub(super) const PRIVATE: u32 = 0o600;
 
 /// Reason of an error in a file that others could have put there.
 const UNUSABLE: &str = "state-unusable";
@@ -94,31 +102,85 @@ pub(super) fn set_aside(path: &Path) -> Result<PathBuf> {
     Ok(aside)
 }
 
-/// Replaces a document. Only for who holds the lock.
-pub(super) fn write(path: &Path, document: &impl Serialize) -> Result<()> {
+/// Replaces a document, with this mode. Only for the holder of the lock.
+pub(super) fn write(path: &Path, document: &impl Serialize, mode: u32) -> Result<()> {
     let mut bytes = serde_json::to_vec_pretty(document).expect("strings, numbers and lists only");
     bytes.push(b'\n');
     if path.symlink_metadata().is_ok_and(|meta| meta.is_symlink()) {
         return Err(symlink(path));
     }
-    replace(path, &bytes).map_err(|e| write_error(&format!("write {}", path.display()), &e))
+    replace(path, &bytes, mode).map_err(|e| write_error(&format!("write {}", path.display()), &e))
 }
 
-/// Opens, and makes if need be, the lock file and the folders above it.
-pub(super) fn open_lock(path: &Path) -> Result<File> {
+/// Takes the lock, and makes its file and the folders above it if they are missing.
+pub(super) fn take_lock(path: &Path) -> Result<File> {
     let folder = folder_of(path);
     let cannot_make = |e: io::Error| write_error(&format!("make the folder {}", folder.display()), &e);
     DirBuilder::new().recursive(true).mode(0o755).create(folder).map_err(cannot_make)?;
     files::check_folder(&folder.metadata().map_err(cannot_make)?, folder, UNUSABLE)?;
-    let mut options = OpenOptions::new();
-    options.read(true).write(true).create(true).truncate(false).mode(0o644);
-    let file =
-        options.custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(path).map_err(|e| match e.raw_os_error() {
-            Some(libc::ELOOP) => symlink(path),
-            _ => write_error(&format!("open {}", path.display()), &e),
-        })?;
-    files::check(&file, path, UNUSABLE)?;
-    Ok(file)
+    if let Some(file) = open_unfollowed(path)? {
+        files::check(&file, path, UNUSABLE)?;
+        // The lock of 0.1 is open to others, and is replaced even while somebody holds it. Not while an agent does.
+        let held = matches!(file.try_lock(), Err(TryLockError::WouldBlock));
+        if held && holder(&file).is_some_and(is_agent) {
+            return Err(locked(&file));
+        }
+    }
+    let held = lock::take(path, Duration::ZERO).map_err(|e| match (e.kind(), open_unfollowed(path)) {
+        (io::ErrorKind::WouldBlock, Ok(Some(file))) => locked(&file),
+        _ => write_error(&format!("lock {}", path.display()), &e),
+    })?;
+    if let Some(replaced) = held.replaced {
+        log::warn!("{replaced}");
+    }
+    // For messages, in place: a full disk must not keep the lock from being taken.
+    let _ = held.file.write_all_at(format!("{:<10}\n", std::process::id()).as_bytes(), 0);
+    Ok(held.file)
+}
+
+fn open_unfollowed(path: &Path) -> Result<Option<File>> {
+    let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
+    match OpenOptions::new().read(true).custom_flags(flags).open(path) {
+        Ok(file) => Ok(Some(file)),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(e) if e.raw_os_error() == Some(libc::ELOOP) => Err(symlink(path)),
+        Err(e) => Err(write_error(&format!("open {}", path.display()), &e)),
+    }
+}
+
+fn locked(file: &File) -> Error {
+    let pid = holder(file).map(|pid| format!(" (pid {pid})")).unwrap_or_default();
+    Error::new(Exit::NotNow, "locked", format!("another kubesolo-update is running{pid}"))
+        .remedy("Try again when it is done.")
+}
+
+/// The process id that the last holder wrote.
+fn holder(mut file: &File) -> Option<u32> {
+    let mut text = String::new();
+    file.rewind().ok()?;
+    file.take(20).read_to_string(&mut text).ok()?;
+    text.trim().parse().ok()
+}
+
+/// Whether this process is an agent of root or of this user. No other account can start one that passes for it.
+fn is_agent(pid: u32) -> bool {
+    let process = Path::new("/proc").join(pid.to_string());
+    let owner = process.metadata().map(|meta| meta.uid());
+    let name = fs::read_to_string(process.join("comm")).unwrap_or_default();
+    pid != std::process::id()
+        && owner.is_ok_and(|uid| uid == 0 || uid == geteuid().as_raw())
+        && name.trim_end() == "kubesolo-update"
+}
+
+/// Takes a file from other accounts that an older agent let them read.
+pub(super) fn make_private(path: &Path) -> Result<()> {
+    let Some(file) = open_unfollowed(path)? else { return Ok(()) };
+    let cannot = |e: io::Error| write_error(&format!("change the mode of {}", path.display()), &e);
+    let meta = file.metadata().map_err(cannot)?;
+    if meta.is_file() && meta.mode() & 0o077 != 0 {
+        file.set_permissions(fs::Permissions::from_mode(PRIVATE)).map_err(cannot)?;
+    }
+    Ok(())
 }
 
 fn symlink(path: &Path) -> Error {

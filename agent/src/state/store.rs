@@ -1,16 +1,14 @@
 //! `state.json`, `trust.json`, `history.json` and their lock, side by side in one folder.
 
-use std::fs::{File, TryLockError};
-use std::io::{Read, Seek, Write};
+use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use serde::de::DeserializeOwned;
 
-use super::file::{self, Found};
+use super::file::{self, Found, PRIVATE, PUBLIC};
 use super::{Attempt, History, SCHEMA, State, Trust};
 use crate::error::{Error, Exit, Result};
 use crate::replace::folder_of;
-use crate::text;
 
 /// Where state, trust and lock are: side by side in one folder.
 #[derive(Clone, Debug)]
@@ -101,23 +99,12 @@ impl Store {
     }
 
     /// Takes the lock, which is held until the returned value is dropped or the process ends. Makes the folder if need be.
+    ///
+    /// # Errors
+    /// 75 when another agent holds it; 73 when it cannot be made; 78 when others could have made it.
     pub fn lock(&self) -> Result<Lock> {
-        let path = folder_of(&self.state).join("lock");
-        let mut file = file::open_lock(&path)?;
-        match file.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => {
-                let mut holder = String::new();
-                let _ = (&mut file).take(20).read_to_string(&mut holder); // only for the message
-                let holder =
-                    if holder.is_empty() { String::new() } else { format!(" (pid {})", text::shown(holder.trim())) };
-                return Err(Error::new(Exit::NotNow, "locked", format!("another kubesolo-update is running{holder}"))
-                    .remedy("Try again when it is done."));
-            }
-            Err(TryLockError::Error(e)) => return Err(file::write_error(&format!("lock {}", path.display()), &e)),
-        }
-        // For the message above; a full disk must not keep the lock from being taken.
-        let _ = file.set_len(0).and_then(|()| file.rewind()).and_then(|()| writeln!(file, "{}", std::process::id()));
+        let file = file::take_lock(&folder_of(&self.state).join("lock"))?;
+        file::make_private(&self.history())?;
         Ok(Lock { store: self.clone(), _file: file })
     }
 }
@@ -156,7 +143,7 @@ impl Lock {
 
     /// Replaces `state.json`.
     pub fn save_state(&self, state: &State) -> Result<()> {
-        file::write(&self.store.state, state)
+        file::write(&self.store.state, state, PUBLIC)
     }
 
     /// Puts an attempt into `history.json`, or what became of it.
@@ -172,11 +159,11 @@ impl Lock {
             }
         };
         history.add(attempt);
-        file::write(&path, &history)
+        file::write(&path, &history, PRIVATE)
     }
 
     /// Replaces `trust.json`.
     pub fn save_trust(&self, trust: &Trust) -> Result<()> {
-        file::write(&self.store.trust(), trust)
+        file::write(&self.store.trust(), trust, PUBLIC)
     }
 }

@@ -4,16 +4,17 @@
 //! one copy this cannot be had, and [`Store::is_single`] says so.
 
 use std::fmt;
-use std::fs::{File, OpenOptions, TryLockError};
+use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{FileExt, FileTypeExt};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
 
 use super::config::Place;
 use super::{Environment, Error as FormatError, Format, flags, newest};
+use crate::lock::{self, Replaced};
 
 /// What `fw_printenv` and `fw_setenv` of u-boot-tools and of libubootenv hold while they run.
 pub const LOCKS: [&str; 2] = ["/run/fw_printenv.lock", "/var/lock/fw_printenv.lock"];
@@ -83,6 +84,14 @@ fn io<'a>(operation: &'static str, object: &'a Path) -> impl FnOnce(io::Error) -
     move |cause| Error::Io { operation, object: object.to_owned(), cause }
 }
 
+/// Makes the locks of this system, and replaces those that another account could hold.
+///
+/// # Errors
+/// [`Error`] when another program holds one, or the filesystem fails.
+pub fn make_locks() -> Result<Vec<Replaced>, Error> {
+    Ok(Store::new(vec![]).lock()?.replaced)
+}
+
 /// The places of an environment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Store {
@@ -105,6 +114,8 @@ pub struct Loaded {
     pub damaged: Option<FormatError>,
     /// What the other copy says, if it can be read.
     pub older: Option<Environment>,
+    /// Locks that other accounts could hold and that were replaced, for the log.
+    pub replaced_locks: Vec<Replaced>,
 }
 
 impl Store {
@@ -135,8 +146,8 @@ impl Store {
     /// # Errors
     /// [`Error`] when no copy can be read.
     pub fn load(&self) -> Result<Loaded, Error> {
-        let _locks = self.lock()?;
-        self.read()
+        let locks = self.lock()?;
+        Ok(Loaded { replaced_locks: locks.replaced, ..self.read()? })
     }
 
     /// Stores `next`, by one write of the copy that does not count. Nothing is written if it does not fit, or if another
@@ -145,7 +156,7 @@ impl Store {
     /// # Errors
     /// [`Error`]; with two copies the medium then holds the old or the new environment.
     pub fn store(&self, current: &Loaded, next: &Environment) -> Result<Loaded, Error> {
-        let _locks = self.lock()?;
+        let locks = self.lock()?;
         if self.read()?.copies != current.copies {
             return Err(Error::Changed);
         }
@@ -158,7 +169,7 @@ impl Store {
             file.write_all_at(&bytes, offset).map_err(io("write", &place.device))?;
             file.sync_data().map_err(io("sync", &place.device))?;
         }
-        let stored = self.read()?;
+        let stored = Loaded { replaced_locks: locks.replaced, ..self.read()? };
         if stored.current == target && stored.copies[target] == bytes { Ok(stored) } else { Err(Error::ReadBack) }
     }
 
@@ -198,43 +209,41 @@ impl Store {
             Some(Ok((older, _))) => (Some(older), None),
             Some(Err(why)) => (None, Some(why)),
         };
-        Ok(Loaded { environment, current, flags, copies, damaged, older })
+        Ok(Loaded { environment, current, flags, copies, damaged, older, replaced_locks: vec![] })
     }
 
     /// Both locks, for as long as the files live. Where there is no folder for one, or no permission, no tool has it.
-    fn lock(&self) -> Result<Vec<File>, Error> {
-        let mut held = Vec::new();
+    fn lock(&self) -> Result<Locks, Error> {
+        let mut locks = Locks::default();
         for path in &self.locks {
-            let file = match OpenOptions::new().write(true).create(true).truncate(false).open(path) {
-                Ok(file) => file,
-                Err(e) if cannot_be_there(&e) => continue,
-                Err(e) => return Err(io("open", path)(e)),
-            };
-            let end = Instant::now() + PATIENCE;
-            while let Err(error) = file.try_lock() {
-                match error {
-                    TryLockError::Error(e) => return Err(io("lock", path)(e)),
-                    TryLockError::WouldBlock if same_file(&held, &file) => break,
-                    TryLockError::WouldBlock if Instant::now() > end => return Err(Error::Locked(path.clone())),
-                    TryLockError::WouldBlock => std::thread::sleep(Duration::from_millis(50)),
-                }
+            // Both names may lead to one file: `/var/lock` is often a link to `/run`.
+            if path.symlink_metadata().is_ok_and(|meta| locks.files.iter().any(|held| lock::is_same(held, &meta))) {
+                continue;
             }
-            held.push(file);
+            match lock::take(path, PATIENCE) {
+                Ok(held) => {
+                    locks.files.push(held.file);
+                    locks.replaced.extend(held.replaced);
+                }
+                Err(e) if cannot_be_there(&e) => {}
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Err(Error::Locked(path.clone())),
+                Err(e) => return Err(io("lock", path)(e)),
+            }
         }
-        Ok(held)
+        Ok(locks)
     }
 }
 
-fn cannot_be_there(error: &io::Error) -> bool {
-    use io::ErrorKind::{NotADirectory, NotFound, PermissionDenied, ReadOnlyFilesystem};
-    matches!(error.kind(), NotFound | NotADirectory | PermissionDenied | ReadOnlyFilesystem)
+/// What is held while the environment is read or stored.
+#[derive(Debug, Default)]
+struct Locks {
+    files: Vec<File>,
+    replaced: Vec<Replaced>,
 }
 
-/// Both names may lead to one file: `/var/lock` is often a link to `/run`.
-fn same_file(held: &[File], file: &File) -> bool {
-    use std::os::unix::fs::MetadataExt;
-    let id = |file: &File| file.metadata().ok().map(|meta| (meta.dev(), meta.ino()));
-    held.iter().any(|other| id(other).is_some() && id(other) == id(file))
+fn cannot_be_there(error: &io::Error) -> bool {
+    use io::ErrorKind::{IsADirectory, NotADirectory, NotFound, PermissionDenied, ReadOnlyFilesystem};
+    matches!(error.kind(), NotFound | NotADirectory | IsADirectory | PermissionDenied | ReadOnlyFilesystem)
 }
 
 /// Opens what a place names, and finds its first byte.
