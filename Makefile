@@ -68,6 +68,8 @@ test-all: ## make lint, make test with the release build, and all stories
 	@build/scripts/build-agent.sh
 	cargo test --workspace --locked --no-fail-fast
 	cargo test --locked -p bootenv --test model -- --ignored
+	build/scripts/agent-0.1.sh
+	cargo test --workspace --locked --test compat -- --ignored
 	build/scripts/cloud-init.sh
 	$(built)/qemu-tests --firmware bios all
 	$(built)/qemu-tests --firmware uefi all

@@ -33,7 +33,7 @@ pub const FACTORY: &[u8] = b"factory image";
 /// working directory of every command.
 pub struct Device {
     pub dir: TempDir,
-    program: PathBuf,
+    pub program: PathBuf,
     user: Option<u32>,
     /// `--bootenv`.
     pub bootenv: &'static str,
