@@ -389,7 +389,7 @@ fn what_is_no_file_does_not_hold_the_agent_up() {
 /// A signed release for both architectures at `os:stable`.
 fn released(registry: &Registry, keys: &[publisher::key::PrivateKey]) -> (String, Access) {
     let folder = TempDir::new().unwrap();
-    let access = Access { plain_http: vec![registry.address.clone()], registry_ca: None };
+    let access = Access { plain_http: vec![registry.address.clone()], ..Access::default() };
     let images =
         [images::files(folder.path(), Architecture::Amd64, 1), images::files(folder.path(), Architecture::Arm64, 2)];
     let options = Options { access: access.clone(), ..Options::default() };

@@ -29,7 +29,7 @@ fn statement(serial: u64, digest: Digest, not_after: DateTime<Utc>) -> Statement
 
 /// Publishes a statement for `os:stable`, signed with this key.
 fn state(registry: &Registry, statement: &Statement, seed: u8) {
-    let access = Access { plain_http: vec![registry.address.clone()], registry_ca: None };
+    let access = Access { plain_http: vec![registry.address.clone()], ..Access::default() };
     Place::Registry(format!("{}/os:stable", registry.address), access).publish(statement, &[key(seed)]).unwrap();
 }
 

@@ -72,7 +72,7 @@ impl<'a> Release<'a> {
         let mut metadata = Metadata::new(self.version.parse().unwrap(), "stable");
         metadata.security_epoch = self.epoch;
         metadata.revoked_keys = self.revokes.iter().map(|seed| fingerprint(*seed)).collect();
-        let access = Access { plain_http: vec![registry.address.clone()], registry_ca: None };
+        let access = Access { plain_http: vec![registry.address.clone()], ..Access::default() };
         let keys: Vec<_> = self.by.iter().map(|seed| key(*seed)).collect();
         let reference = format!("{}/os:stable", registry.address);
         let options = Options { access, ..Options::default() };

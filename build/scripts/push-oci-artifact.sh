@@ -6,14 +6,15 @@
 #
 # For both architectures at once, which one tag needs, instead of the last three:
 #   AMD64_KERNEL=FILE AMD64_INITRAMFS=FILE ARM64_KERNEL=FILE ARM64_INITRAMFS=FILE
-# If set: MIN_COMPATIBLE_VERSION, RELEASE_NOTES, SECURITY_EPOCH, BOARD, PLAIN_HTTP, REGISTRY_CA, SOURCE_DATE_EPOCH,
-# KUBESOLO_RELEASE_USER and KUBESOLO_RELEASE_PASSWORD, KUBESOLO_RELEASE (the program). An empty variable is as none.
+# If set: MIN_COMPATIBLE_VERSION, RELEASE_NOTES, SECURITY_EPOCH, BOARD, PLAIN_HTTP, REGISTRY_CA, REGISTRY_AUTH_HOST,
+# SOURCE_DATE_EPOCH, KUBESOLO_RELEASE_USER, KUBESOLO_RELEASE_PASSWORD and KUBESOLO_RELEASE_HOST, KUBESOLO_RELEASE (the
+# program). An empty variable counts as unset.
 # OPTIONs go to `kubesolo-release publish` as they are, a second --key for instance.
 set -eu
 
 usage() {
     echo "push-oci-artifact: $*" >&2
-    sed -n '4,11s/^# \{0,1\}//p' "$0" >&2
+    sed -n '4,12s/^# \{0,1\}//p' "$0" >&2
     exit 64
 }
 
@@ -47,6 +48,7 @@ set -- "$REGISTRY" --version "$VERSION" --channel "$CHANNEL" --key "$KEY" \
     ${BOARD:+--board "$BOARD"} \
     ${PLAIN_HTTP:+--plain-http "$PLAIN_HTTP"} \
     ${REGISTRY_CA:+--registry-ca "$REGISTRY_CA"} \
+    ${REGISTRY_AUTH_HOST:+--registry-auth-host "$REGISTRY_AUTH_HOST"} \
     "$@"
 
 # A program that was named must be there; else the one that was built here, else the one on the PATH.

@@ -16,7 +16,8 @@ Examples:
       --amd64 vmlinuz kubesolo-os.gz --key keys/private.pem
   kubesolo-release inspect registry.example.com/os:stable --pubkey keys/public.pem
 
-Credentials: KUBESOLO_RELEASE_USER and KUBESOLO_RELEASE_PASSWORD,
+Credentials: KUBESOLO_RELEASE_USER and KUBESOLO_RELEASE_PASSWORD for the registry
+KUBESOLO_RELEASE_HOST [default: the first registry of the command],
 else the auths in docker's config.json.
 
 Exit codes:
@@ -27,7 +28,8 @@ Exit codes:
   70  internal
   73  a file cannot be written
   75  verify: not now, for want of freshness
-  77  a signature is missing, or not by the given key; verify: not allowed on such a device
+  77  a signature is missing, or not by the given key; the registry's token server may not
+      get the password; verify: not allowed on such a device
   78  a key or the configuration is not usable";
 
 const PUBLISH_HELP: &str = "\
@@ -124,11 +126,15 @@ pub(super) struct Network {
     /// PEM certificates to trust beside those of the system
     #[arg(long, value_name = "FILE")]
     pub(super) registry_ca: Option<PathBuf>,
+    /// Host of a token server that may get the password, beside the registry's own host. Repeatable
+    #[arg(long, value_name = "HOST")]
+    pub(super) registry_auth_host: Vec<String>,
 }
 
 impl From<Network> for Access {
     fn from(network: Network) -> Self {
-        Self { plain_http: network.plain_http, registry_ca: network.registry_ca }
+        let Network { plain_http, registry_ca, registry_auth_host } = network;
+        Self { plain_http, registry_ca, auth_hosts: registry_auth_host }
     }
 }
 

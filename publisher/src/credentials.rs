@@ -2,8 +2,9 @@
 //! every process of the machine can read it, and never in a message.
 
 use std::collections::BTreeMap;
-use std::env;
+use std::env::{self, VarError};
 use std::path::PathBuf;
+use std::sync::OnceLock;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -11,16 +12,36 @@ use oci_client::secrets::RegistryAuth;
 use serde::Deserialize;
 
 use kubesolo_update::error::{Context as _, Error, Exit, Result};
+use kubesolo_update::text;
 
 /// User name; with [`PASSWORD`] it comes before docker's configuration.
 pub const USER: &str = "KUBESOLO_RELEASE_USER";
 /// Password or access token.
 pub const PASSWORD: &str = "KUBESOLO_RELEASE_PASSWORD";
 
+/// The registry (`host[:port]`) that these two are for. Default: the first registry of the command.
+pub const HOST: &str = "KUBESOLO_RELEASE_HOST";
+
 /// Finds the credentials for a registry (`host[:port]`); anonymous if there are none.
+///
+/// # Errors
+/// 78 when the variables or docker's configuration cannot be used.
 pub fn find(registry: &str) -> Result<RegistryAuth> {
+    // A process runs one command.
+    static FIRST: OnceLock<String> = OnceLock::new();
+    let first = FIRST.get_or_init(|| registry.to_owned());
     match (env::var(USER), env::var(PASSWORD)) {
-        (Ok(user), Ok(password)) => return Ok(RegistryAuth::Basic(user, password)),
+        (Ok(user), Ok(password)) => {
+            let owner = match env::var(HOST) {
+                Ok(owner) if !owner.is_empty() => owner,
+                Ok(_) | Err(VarError::NotPresent) => first.clone(),
+                Err(VarError::NotUnicode(_)) => return Err(config(format!("{HOST} is not text"))),
+            };
+            if host(&owner) == host(registry) {
+                return Ok(RegistryAuth::Basic(user, password));
+            }
+            log::info!("{USER} and {PASSWORD} are for {}, not for {registry}", text::shown(&owner));
+        }
         (Err(_), Err(_)) => {}
         _ => return Err(config(format!("{USER} and {PASSWORD} must be set together, as text"))),
     }

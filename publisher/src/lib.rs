@@ -14,6 +14,7 @@ pub mod initramfs;
 pub mod inspect;
 pub mod kernel;
 pub mod key;
+mod login;
 mod read;
 pub mod registry;
 pub mod sign;

@@ -1,6 +1,6 @@
 //! A repository of a registry, for writing: blobs and manifests, over `oci-client`.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::fs::File;
 use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
@@ -17,6 +17,7 @@ use tokio::runtime::Runtime;
 
 use crate::credentials;
 use crate::failure::{describe, is_absent, is_connect, may_pass, status};
+use crate::login::Login;
 use kubesolo_update::digest::Digest;
 use kubesolo_update::error::{Context as _, Error, Exit, Result};
 use kubesolo_update::fetch::use_ring;
@@ -28,13 +29,17 @@ use kubesolo_update::text;
 const REQUEST_TIME: Duration = Duration::from_secs(60);
 /// The slowest upload, in bytes per second over its whole length.
 const UPLOAD_RATE_MIN: u64 = 16 << 10;
-const CONNECT_TIME: Duration = Duration::from_secs(15);
+/// One attempt to connect, with TLS.
+pub(crate) const CONNECT_TIME: Duration = Duration::from_secs(15);
 /// How often an operation is tried that failed for a reason that may pass.
 const TRIES: u32 = 4;
 /// Wait before the second try; doubles with each.
 const RETRY_WAIT: Duration = Duration::from_secs(1);
 const CHUNK_BYTES: usize = 256 << 10;
 const PROGRESS_EVERY: Duration = Duration::from_secs(5);
+
+/// As servers see this program.
+pub(crate) const USER_AGENT: &str = concat!("kubesolo-release/", env!("CARGO_PKG_VERSION"));
 
 /// How registries are reached.
 #[derive(Clone, Debug, Default)]
@@ -43,15 +48,21 @@ pub struct Access {
     pub plain_http: Vec<String>,
     /// PEM file with certificates to trust beside the system's.
     pub registry_ca: Option<PathBuf>,
+    /// Hosts whose token servers may get the password, beside the registry's own.
+    pub auth_hosts: Vec<String>,
 }
 
 /// One repository, with a login to it.
 pub struct Registry {
-    client: Client,
+    client: RefCell<Client>,
+    access: Access,
+    operation: RegistryOperation,
     runtime: Runtime,
     reference: Reference,
     tag: Option<String>,
     reached: Cell<bool>,
+    /// The login is a token, which expires.
+    token: Cell<bool>,
 }
 
 impl Registry {
@@ -76,12 +87,35 @@ impl Registry {
             "no-runtime",
             "start the network runtime",
         )?;
-        let registry = Self { client: client(access)?, runtime, reference: parsed, tag, reached: Cell::new(false) };
-        let auth = credentials::find(registry.host())?;
-        registry.timed(REQUEST_TIME, "log in to", async || {
-            registry.client.auth(&registry.reference, &auth, operation).await.map(|_| ())
-        })?;
+        let registry = Self {
+            client: RefCell::new(client(access)?),
+            access: access.clone(),
+            operation,
+            runtime,
+            reference: parsed,
+            tag,
+            reached: Cell::new(false),
+            token: Cell::new(false),
+        };
+        registry.log_in()?;
         Ok(registry)
+    }
+
+    /// Logs in, with a new client: the old one would keep an old token.
+    fn log_in(&self) -> Result<()> {
+        self.token.set(false);
+        let mut auth = credentials::find(self.host())?;
+        if let RegistryAuth::Basic(user, password) = &auth {
+            let (registry, repository) = (self.host(), self.reference.repository());
+            let login = Login { access: &self.access, registry, repository, operation: self.operation };
+            auth = self.timed(REQUEST_TIME, "log in to", async |_| login.exchange(user, password).await)??;
+        }
+        self.client.replace(client(&self.access)?);
+        self.timed(REQUEST_TIME, "log in to", async |client| {
+            client.auth(&self.reference, &auth, self.operation).await.map(|_| ())
+        })?;
+        self.token.set(matches!(auth, RegistryAuth::Bearer(_)));
+        Ok(())
     }
 
     /// `host[:port]` of the registry.
@@ -143,8 +177,8 @@ impl Registry {
         let blob = Blob { digest: Digest::of(bytes), size: bytes.len() as u64 };
         if !self.has(&blob, what)? {
             let bytes = Bytes::copy_from_slice(bytes);
-            self.timed(REQUEST_TIME, &format!("upload the {what} to"), async || {
-                self.client.push_blob(&self.reference, bytes.clone(), &blob.digest.to_string()).await.map(|_| ())
+            self.timed(REQUEST_TIME, &format!("upload the {what} to"), async |client| {
+                client.push_blob(&self.reference, bytes.clone(), &blob.digest.to_string()).await.map(|_| ())
             })?;
         }
         Ok(blob)
@@ -158,17 +192,17 @@ impl Registry {
             return Ok(());
         }
         let time = REQUEST_TIME + Duration::from_secs(blob.size / UPLOAD_RATE_MIN);
-        self.timed(time, &format!("upload the {what} {} to", path.display()), async || {
+        self.timed(time, &format!("upload the {what} {} to", path.display()), async |client| {
             let stream = futures_util::stream::iter(Chunks::open(what, path, blob.size)?);
             let digest = blob.digest.to_string();
-            self.client.push_blob_stream(&self.reference, stream, &digest, Some(blob.size)).await.map(|_| ())
+            client.push_blob_stream(&self.reference, stream, &digest, Some(blob.size)).await.map(|_| ())
         })
     }
 
     fn has(&self, blob: &Blob, what: &str) -> Result<bool> {
         let digest = blob.digest.to_string();
-        self.timed(REQUEST_TIME, &format!("look for the {what} in"), async || {
-            self.client.blob_exists(&self.reference, &digest).await
+        self.timed(REQUEST_TIME, &format!("look for the {what} in"), async |client| {
+            client.blob_exists(&self.reference, &digest).await
         })
     }
 
@@ -177,9 +211,9 @@ impl Registry {
         let digest = Digest::of(raw);
         let target = self.at(tag.unwrap_or(&digest.to_string()));
         let raw = Bytes::copy_from_slice(raw);
-        self.timed(REQUEST_TIME, &format!("write {} to", target.tag().unwrap_or_default()), async || {
+        self.timed(REQUEST_TIME, &format!("write {} to", target.tag().unwrap_or_default()), async |client| {
             let media_type = HeaderValue::from_static(media_type);
-            self.client.push_manifest_raw(&target, raw.clone(), media_type).await.map(|_| ())
+            client.push_manifest_raw(&target, raw.clone(), media_type).await.map(|_| ())
         })?;
         Ok(digest)
     }
@@ -190,8 +224,8 @@ impl Registry {
         let target = self.at(tag_or_digest);
         let login = RegistryAuth::Anonymous; // not used: `open` stored the real one
         let shown = text::shown(tag_or_digest);
-        let found = self.timed(REQUEST_TIME, &format!("read {shown} of"), async || {
-            match self.client.pull_manifest_raw(&target, &login, &types).await {
+        let found = self.timed(REQUEST_TIME, &format!("read {shown} of"), async |client| {
+            match client.pull_manifest_raw(&target, &login, &types).await {
                 Ok((raw, _)) => Ok(Some(raw)),
                 Err(e) if is_absent(&e) => Ok(None),
                 Err(e) => Err(e),
@@ -209,8 +243,8 @@ impl Registry {
     /// Reads a small blob, of at most `limit` bytes.
     pub fn blob(&self, digest: &Digest, limit: u64) -> Result<Vec<u8>> {
         let name = digest.to_string();
-        self.timed(REQUEST_TIME, &format!("read {name} of"), async || {
-            let mut stream = self.client.pull_blob_stream(&self.reference, name.as_str()).await?;
+        self.timed(REQUEST_TIME, &format!("read {name} of"), async |client| {
+            let mut stream = client.pull_blob_stream(&self.reference, name.as_str()).await?;
             let mut bytes = vec![];
             // The client checks the digest at the end of the stream.
             while let Some(chunk) = stream.next().await {
@@ -228,11 +262,11 @@ impl Registry {
         let start = file.stream_position().context(Exit::CannotWrite, "not-written", "write the file")?;
         let time = REQUEST_TIME + Duration::from_secs(blob.size / UPLOAD_RATE_MIN);
         let name = blob.digest.to_string();
-        self.timed(time, &format!("read the {what} of"), async || {
+        self.timed(time, &format!("read the {what} of"), async |client| {
             let mut out = file;
             out.set_len(start)?;
             out.seek(SeekFrom::Start(start))?;
-            let mut stream = self.client.pull_blob_stream(&self.reference, name.as_str()).await?;
+            let mut stream = client.pull_blob_stream(&self.reference, name.as_str()).await?;
             let mut size = 0;
             // The client checks the digest at the end of the stream.
             while let Some(chunk) = stream.next().await {
@@ -257,8 +291,8 @@ impl Registry {
             self.reference.repository().to_owned(),
             subject.to_string(),
         );
-        let listed = self.timed(REQUEST_TIME, "list the signatures in", async || {
-            self.client.pull_referrers(&target, Some(artifact_type)).await
+        let listed = self.timed(REQUEST_TIME, "list the signatures in", async |client| {
+            client.pull_referrers(&target, Some(artifact_type)).await
         })?;
         // A registry may ignore the filter.
         let wanted = listed.manifests.into_iter().filter(|entry| entry.artifact_type.as_deref() == Some(artifact_type));
@@ -270,11 +304,13 @@ impl Registry {
         &self,
         time: Duration,
         what: &str,
-        operation: impl AsyncFn() -> Result<T, OciDistributionError>,
+        operation: impl AsyncFn(&Client) -> Result<T, OciDistributionError>,
     ) -> Result<T> {
         let mut wait = RETRY_WAIT;
+        let mut renewed = false;
         for left in (0..TRIES).rev() {
-            let result = self.runtime.block_on(async { tokio::time::timeout(time, operation()).await });
+            let client = self.client.borrow().clone();
+            let result = self.runtime.block_on(async { tokio::time::timeout(time, operation(&client)).await });
             let (why, may_pass) = match result {
                 Ok(Ok(value)) => {
                     self.reached.set(true);
@@ -290,6 +326,11 @@ impl Registry {
                     return Err(Error::new(Exit::Unavailable, "registry-too-slow", message));
                 }
             };
+            if status(&why) == Some(401) && self.token.get() && !renewed && left > 0 {
+                renewed = true;
+                self.log_in()?;
+                continue;
+            }
             if !may_pass || left == 0 {
                 return Err(self.explain(what, &why));
             }
@@ -330,7 +371,7 @@ fn client(access: &Access) -> Result<Client> {
         // One PUT with the whole blob is what every registry takes; some do not take chunks.
         use_monolithic_push: true,
         connect_timeout: Some(CONNECT_TIME),
-        user_agent: concat!("kubesolo-release/", env!("CARGO_PKG_VERSION")),
+        user_agent: USER_AGENT,
         ..ClientConfig::default()
     })
     .map_err(|e| Error::new(Exit::Config, "no-client", format!("cannot set up the registry client: {}", describe(&e))))

@@ -16,6 +16,7 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use tokio::runtime::Runtime;
 
+use super::challenge::{self, Bearer};
 use super::options::FetchOptions;
 use crate::digest::Digest;
 use crate::error::{Context, Error, Exit, Result};
@@ -298,17 +299,7 @@ impl Client {
             Error::new(Exit::Unavailable, "access-denied", message)
                 .remedy("Check the name of the repository, and allow it to be pulled without a password.")
         };
-        let challenges = refusal.headers().get_all(header::WWW_AUTHENTICATE);
-        let found = challenges.iter().filter_map(|value| value.to_str().ok()).find_map(|value| {
-            let challenges = http_auth::parse_challenges(value).ok()?;
-            let bearer = challenges.into_iter().find(|c| c.scheme.eq_ignore_ascii_case("bearer"))?;
-            let value = |name: &str| {
-                let (_, value) = bearer.params.iter().find(|(n, _)| n.eq_ignore_ascii_case(name))?;
-                Some(value.to_unescaped())
-            };
-            Some((value("realm")?, value("service"), value("scope")))
-        });
-        let Some((realm, service, scope)) = found else {
+        let Some(Bearer { realm, service, scope }) = challenge::bearer(refusal.headers()) else {
             return Err(denied("and offers no token to those without a name").into());
         };
         let mut url = refusal.url().join(&realm).map_err(|_| denied("and names no token server"))?;

@@ -1,6 +1,7 @@
 //! HTTP, with a limit on everything.
 
 mod blob;
+pub mod challenge;
 mod client;
 pub(crate) mod cluster;
 mod options;

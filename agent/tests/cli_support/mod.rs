@@ -371,7 +371,7 @@ pub fn publish(registry: &Registry, version: &str, salt: u8) -> Digest {
 pub fn publish_as(registry: &Registry, salt: u8, metadata: Metadata, place: &str) -> Digest {
     let folder = TempDir::new().unwrap();
     let images: Images = images::files(folder.path(), Architecture::current(), salt);
-    let access = Access { plain_http: vec![registry.address.clone()], registry_ca: None };
+    let access = Access { plain_http: vec![registry.address.clone()], ..Access::default() };
     let options = Options { access, ..Options::default() };
     let reference = format!("{}/{place}", registry.address);
     publisher::release(&reference, &metadata, &[images], &[key(1)], &options).unwrap().manifests[0].1

@@ -1,5 +1,6 @@
 //! The way to a registry: credentials, certificate authorities, the command line, failures that pass.
 
+use super::common::fault::{Fault, Request, reply};
 use super::*;
 
 #[test]
@@ -61,7 +62,7 @@ fn an_authority_is_trusted_when_it_is_named() {
     let registry = Registry::start().sibling(&common::tls::section(&certificates));
     let images = [images::files(folder.path(), Amd64, 1)];
     let publish = |registry_ca| {
-        let options = Options { access: Access { plain_http: vec![], registry_ca }, ..Options::default() };
+        let options = Options { access: Access { registry_ca, ..Access::default() }, ..Options::default() };
         publisher::release(&format!("{}/os", registry.address), &metadata("1.0.0"), &images, &[], &options)
     };
     let error = publish(None).unwrap_err();
@@ -97,7 +98,7 @@ fn a_registry_that_is_busy_for_a_moment_is_asked_again() {
     let images = [images::files(folder.path(), Amd64, 1)];
     let try_with = |busy| {
         let address = common::front::start(&registry, busy);
-        let access = Access { plain_http: vec![address.clone()], registry_ca: None };
+        let access = Access { plain_http: vec![address.clone()], ..Access::default() };
         let options = Options { access, ..Options::default() };
         publisher::release(&format!("{address}/os"), &metadata("1.0.0"), &images, &[], &options)
     };
@@ -148,4 +149,95 @@ fn the_script_for_ci_publishes_from_its_environment() {
     for wrong in [&one[1..], &one[..2], &two[..1], &[("ARCH", "riscv64")], &[("KEY", "")], &[]] {
         assert_eq!(run(wrong).status.code(), Some(64), "{wrong:?}: {}", text(&run(wrong).stderr));
     }
+}
+
+const CI: [(&str, &str); 2] = [("KUBESOLO_RELEASE_USER", "ci"), ("KUBESOLO_RELEASE_PASSWORD", "hunter2-secret")];
+/// What Basic sends of these: base64 of ci:hunter2-secret.
+const BASIC: &str = "Basic Y2k6aHVudGVyMi1zZWNyZXQ=";
+
+/// A server that gives every request that is not for a token this challenge, and tokens `t0`, `t1`, ….
+fn challenging(realm: impl Fn(&Request) -> String + Send + Sync + 'static) -> Fault {
+    Fault::start(move |request, out| {
+        if request.path.starts_with("/token") {
+            return reply(out, 200, "", format!("{{\"token\":\"t{}\"}}", request.earlier).as_bytes());
+        }
+        let challenge = format!("WWW-Authenticate: Bearer realm=\"{}\",service=\"s\"\r\n", realm(request));
+        reply(out, 401, &challenge, b"");
+    })
+}
+
+fn inspect_as_ci(server: &Fault, more: &[&str]) -> Output {
+    let reference = format!("{}/os:stable", server.address);
+    run(&[&["inspect", &reference, "--plain-http", &server.address], more].concat(), &CI)
+}
+
+fn passwords(server: &Fault) -> Vec<String> {
+    let asked = server.requests().into_iter().filter(|request| request.header("authorization") == Some(BASIC));
+    asked.map(|request| request.path).collect()
+}
+
+#[test]
+fn the_password_goes_to_no_token_server_of_another_host() {
+    let elsewhere = challenging(|_| String::new());
+    // The same address in another spelling is another host.
+    let realm = format!("http://{}/token", elsewhere.address.replace("127.0.0.1", "localhost"));
+    let shown = realm.clone();
+    let server = challenging(move |_| realm.clone());
+    let refused = inspect_as_ci(&server, &[]);
+    assert_eq!(refused.status.code(), Some(77), "{}", text(&refused.stderr));
+    for said in [&shown[..], "--registry-auth-host localhost"] {
+        assert!(text(&refused.stderr).contains(said), "{}", text(&refused.stderr));
+    }
+    assert!(elsewhere.requests().is_empty() && passwords(&server).is_empty());
+    // A registry that names its own server first, and another one later.
+    let later = challenging(move |request| match request.earlier {
+        0 => "/token".to_owned(),
+        _ => shown.clone(),
+    });
+    inspect_as_ci(&later, &[]);
+    assert_eq!(passwords(&later).len(), 1);
+    assert!(elsewhere.requests().is_empty());
+    // A host that the user names.
+    inspect_as_ci(&server, &["--registry-auth-host", "localhost"]);
+    assert!(!passwords(&elsewhere).is_empty() && passwords(&server).is_empty());
+}
+
+#[test]
+fn a_redirect_takes_the_password_nowhere() {
+    let elsewhere = challenging(|_| String::new());
+    let target = elsewhere.address.clone();
+    let server = Fault::start(move |request, out| {
+        if request.path.starts_with("/token") {
+            return reply(out, 307, &format!("Location: http://{target}/token\r\n"), b"");
+        }
+        reply(out, 401, "WWW-Authenticate: Bearer realm=\"/token\"\r\n", b"");
+    });
+    let refused = inspect_as_ci(&server, &[]);
+    assert_eq!(refused.status.code(), Some(69), "{}", text(&refused.stderr));
+    assert!(elsewhere.requests().is_empty(), "{}", text(&refused.stderr));
+}
+
+#[test]
+fn a_token_that_expired_is_fetched_again() {
+    let server = Fault::start(|request, out| match request.header("authorization") {
+        _ if request.path.starts_with("/token") => {
+            reply(out, 200, "", format!("{{\"access_token\":\"t{}\"}}", request.earlier).as_bytes());
+        }
+        Some("Bearer t1") => reply(out, 404, "", b""),
+        _ => reply(out, 401, "WWW-Authenticate: Bearer realm=\"/token\"\r\n", b""),
+    });
+    let absent = inspect_as_ci(&server, &[]);
+    assert!(text(&absent.stderr).contains("not there") || !text(&absent.stderr).contains("401"), "{absent:?}");
+    assert_eq!((passwords(&server).len(), server.count("/manifests/")), (2, 2), "{absent:?}");
+}
+
+#[test]
+fn the_password_of_the_environment_is_for_one_registry() {
+    let server = challenging(|_| "/token".to_owned());
+    let reference = format!("{}/os:stable", server.address);
+    let arguments = ["inspect", &reference, "--plain-http", &server.address];
+    run(&arguments, &[&CI[..], &[("KUBESOLO_RELEASE_HOST", "registry.example.com")]].concat());
+    assert!(passwords(&server).is_empty() && !server.requests().is_empty());
+    run(&arguments, &[&CI[..], &[("KUBESOLO_RELEASE_HOST", &server.address)]].concat());
+    assert!(!passwords(&server).is_empty());
 }

@@ -36,7 +36,7 @@ use tempfile::TempDir;
 use Architecture::{Amd64, Arm64};
 
 fn access(registry: &Registry) -> Access {
-    Access { plain_http: vec![registry.address.clone()], registry_ca: None }
+    Access { plain_http: vec![registry.address.clone()], ..Access::default() }
 }
 
 fn metadata(version: &str) -> Metadata {

@@ -37,7 +37,7 @@ fn a_registry_that_lists_referrers_gets_no_fallback_tag() {
     let (key, keys) = key(&folder, "key");
     let address = common::front::start(&registry, 0);
     let options =
-        Options { access: Access { plain_http: vec![address.clone()], registry_ca: None }, ..Options::default() };
+        Options { access: Access { plain_http: vec![address.clone()], ..Access::default() }, ..Options::default() };
     let reference = format!("{address}/os");
     publisher::release(&reference, &metadata("1.0.0"), &both(&folder), &[key], &options).unwrap();
     let tags = std::fs::read_dir(registry.storage().join("repositories/os/_manifests/tags")).unwrap();

@@ -43,7 +43,7 @@ fn json(bytes: &[u8]) -> Value {
 }
 
 fn access(registry: &Registry) -> Access {
-    Access { plain_http: vec![registry.address.clone()], registry_ca: None }
+    Access { plain_http: vec![registry.address.clone()], ..Access::default() }
 }
 
 /// A signed release for both architectures at `os:stable`, its key as `key` and `key.pub` in `folder`.
