@@ -13,8 +13,10 @@ use kubesolo_update::error::{Context as _, Exit, Result};
 
 /// The built-in certificate authorities as a PEM file without a name, if this system has none.
 ///
-/// `oci-client` cannot be set up without authorities in the system, whatever it is given; small containers have none. The
-/// caller starts the program again with `SSL_CERT_FILE` set to the returned path, which lives as long as the file.
+/// Small containers have none, and `oci-client` 0.18 needs some whatever it is configured with: its constructor also makes a
+/// second HTTP client with default settings, which panics without them. Only `SSL_CERT_FILE` has an influence on that, and
+/// safe code cannot change the environment of a running process. So the caller starts the program again, before it does
+/// anything else, with the returned path in `SSL_CERT_FILE`. The path lives as long as the file.
 pub fn missing() -> Result<Option<(PathBuf, OwnedFd)>> {
     const OURS: &str = "/proc/self/fd/";
     let again =
