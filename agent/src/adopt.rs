@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use bootenv::grub::{Block, SECTOR};
 use bootenv::loader::{self, Kind};
-use bootenv::medium::Medium;
+use bootenv::medium::{Medium, drop_cache};
 use bootenv::protocol::{Second, State, View};
 use serde::Serialize;
 
@@ -418,11 +418,8 @@ fn read(path: &Path, limit: u64) -> Result<Option<Vec<u8>>> {
 /// The same past the cache. What is not of a size that is expected here differs.
 fn read_from_medium(path: &Path) -> Result<Option<Vec<u8>>> {
     if let Ok(file) = File::open(path) {
-        nix::fcntl::posix_fadvise(&file, 0, 0, nix::fcntl::PosixFadviseAdvice::POSIX_FADV_DONTNEED).context(
-            Exit::CannotWrite,
-            "read-back-failed",
-            format_args!("drop the page cache of {}", path.display()),
-        )?;
+        let what = format_args!("drop the page cache of {}", path.display());
+        drop_cache(&file).context(Exit::CannotWrite, "read-back-failed", what)?;
     }
     read(path, SCRIPT_BYTES)
 }

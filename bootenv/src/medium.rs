@@ -9,6 +9,7 @@ use std::io;
 use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
 use nix::libc::{O_DIRECT, O_NOFOLLOW};
 
 use crate::grub::{Block, Error as BlockError, SECTOR, SIZE};
@@ -195,12 +196,11 @@ impl Medium {
 
     fn read_from(&self, file: &File, offset: u64, size: usize) -> Result<Vec<u8>, Error> {
         let mut buffer = Aligned::new(size);
-        if let Medium::File(_) = self {
-            // What the page cache holds is not what a power loss leaves.
-            nix::fcntl::posix_fadvise(file, 0, 0, nix::fcntl::PosixFadviseAdvice::POSIX_FADV_DONTNEED)
-                .map_err(|e| io("drop the page cache")(e.into()))?;
+        match self {
+            Medium::File(_) => read_past_cache(file, offset, buffer.bytes_mut()),
+            Medium::Device { .. } => file.read_exact_at(buffer.bytes_mut(), offset),
         }
-        file.read_exact_at(buffer.bytes_mut(), offset).map_err(io("read"))?;
+        .map_err(io("read"))?;
         Ok(buffer.bytes_mut().to_vec())
     }
 
@@ -228,6 +228,24 @@ impl Medium {
             Err(io("open")(io::Error::new(io::ErrorKind::InvalidInput, "neither a regular file nor a block device")))
         }
     }
+}
+
+/// Drops what the page cache holds of a file, so that the next read is of the medium: what the cache holds is not what a
+/// power loss leaves. Pages that are not written yet stay, so sync first.
+///
+/// # Errors
+/// The error of `posix_fadvise`.
+pub fn drop_cache(file: &File) -> io::Result<()> {
+    Ok(posix_fadvise(file, 0, 0, PosixFadviseAdvice::POSIX_FADV_DONTNEED)?)
+}
+
+/// Fills `bytes` from the medium, from `offset` on, as [`drop_cache`] makes sure.
+///
+/// # Errors
+/// As of any read, also when the file ends before `bytes` is full.
+pub fn read_past_cache(file: &File, offset: u64, bytes: &mut [u8]) -> io::Result<()> {
+    drop_cache(file)?;
+    file.read_exact_at(bytes, offset)
 }
 
 fn write_to(file: &File, offset: u64, bytes: &[u8]) -> Result<(), Error> {

@@ -6,9 +6,9 @@ use std::fs;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
+use bootenv::medium::read_past_cache;
 use bootenv::protocol::{Booted, State, TRIES, View};
 use bootenv::{Slot, TrialId, rpi};
-use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
 
 use crate::error::{Context, Error, Exit, Result};
 
@@ -101,10 +101,8 @@ fn read(file: &Path) -> Result<Vec<u8>> {
         let message = format!("boot environment {}: it has {size} bytes, and the firmware reads 512", file.display());
         return Err(Error::new(Exit::Config, "env-unreadable", message));
     }
-    // What the page cache holds is not what a power loss leaves.
-    let _ = posix_fadvise(&opened, 0, 0, PosixFadviseAdvice::POSIX_FADV_DONTNEED);
     let mut bytes = vec![0; size as usize];
-    opened.read_exact_at(&mut bytes, 0).context(Exit::Config, "env-unreadable", what())?;
+    read_past_cache(&opened, 0, &mut bytes).context(Exit::Config, "env-unreadable", what())?;
     Ok(bytes)
 }
 

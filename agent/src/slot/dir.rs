@@ -5,7 +5,8 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
-use nix::fcntl::{AtFlags, OFlag, PosixFadviseAdvice};
+use bootenv::medium::drop_cache;
+use nix::fcntl::{AtFlags, OFlag};
 use nix::libc;
 use nix::sys::stat::{FileStat, Mode};
 use nix::unistd::UnlinkatFlags;
@@ -233,9 +234,4 @@ fn hash_from_medium(mut file: &File, mut also: impl FnMut(&[u8])) -> io::Result<
 fn set_direct(file: &File, on: bool) -> nix::Result<()> {
     let flags = if on { OFlag::O_DIRECT } else { OFlag::empty() };
     nix::fcntl::fcntl(file, nix::fcntl::FcntlArg::F_SETFL(flags)).map(drop)
-}
-
-/// Only clean pages are dropped: sync first.
-fn drop_cache(file: &File) -> io::Result<()> {
-    Ok(nix::fcntl::posix_fadvise(file, 0, 0, PosixFadviseAdvice::POSIX_FADV_DONTNEED)?)
 }

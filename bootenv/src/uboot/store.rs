@@ -10,11 +10,10 @@ use std::os::unix::fs::{FileExt, FileTypeExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
-
 use super::config::Place;
 use super::{Environment, Error as FormatError, Format, flags, newest};
 use crate::lock::{self, Replaced};
+use crate::medium::read_past_cache;
 
 /// What `fw_printenv` and `fw_setenv` of u-boot-tools and of libubootenv hold while they run.
 pub const LOCKS: [&str; 2] = ["/run/fw_printenv.lock", "/var/lock/fw_printenv.lock"];
@@ -184,11 +183,8 @@ impl Store {
                 return Err(Error::Overlap);
             }
             ranges.push((device, offset, end));
-            // What the page cache holds is not what a power loss leaves.
-            posix_fadvise(&file, 0, 0, PosixFadviseAdvice::POSIX_FADV_DONTNEED)
-                .map_err(|e| io("drop the page cache of", &place.device)(e.into()))?;
             let mut bytes = vec![0; place.size];
-            file.read_exact_at(&mut bytes, offset).map_err(io("read", &place.device))?;
+            read_past_cache(&file, offset, &mut bytes).map_err(io("read", &place.device))?;
             copies.push(bytes);
         }
         let format = self.format();
