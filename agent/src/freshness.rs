@@ -75,10 +75,6 @@ impl Statement {
         if raw.len() as u64 > limits::FRESHNESS_BYTES {
             return Err(limits::exceeded("statement of freshness", format_args!("{} bytes", limits::FRESHNESS_BYTES)));
         }
-        // An array would pass for a struct, its members taken for the fields in their order.
-        if raw.trim_ascii_start().first() != Some(&b'{') {
-            return Err(malformed("it is not a JSON object"));
-        }
         let document: Document = json::parse(raw, "statement of freshness")?;
         if document.r#type != STATEMENT_TYPE {
             return Err(malformed("its type is another one"));

@@ -3,15 +3,19 @@
 //! Two parsers that disagree about a document (which of two equal keys counts, where the document ends) are two documents
 //! under one signature. Whatever is ambiguous is refused, in ignored parts too.
 
+mod objects;
+
 use std::collections::HashSet;
 use std::fmt;
 
+use objects::Objects;
 use serde::de::{self, DeserializeOwned, DeserializeSeed, MapAccess, SeqAccess, Visitor};
 
 use crate::error::{Error, Exit, Result};
 use crate::{limits, text};
 
-/// Reads one document of [`limits::JSON_DEPTH`] at most. Repeated keys and anything after the document are refused.
+/// Reads one document of [`limits::JSON_DEPTH`] at most. Repeated keys, an array in the place of a struct and anything after
+/// the document are refused.
 ///
 /// `what` names the document in the message.
 pub fn parse<T: DeserializeOwned>(bytes: &[u8], what: &str) -> Result<T> {
@@ -20,7 +24,7 @@ pub fn parse<T: DeserializeOwned>(bytes: &[u8], what: &str) -> Result<T> {
     };
     let mut de = serde_json::Deserializer::from_slice(bytes);
     Unambiguous { depth: 0 }.deserialize(&mut de).and_then(|()| de.end()).map_err(wrong)?;
-    serde_json::from_slice(bytes).map_err(wrong)
+    T::deserialize(Objects(&mut serde_json::Deserializer::from_slice(bytes))).map_err(wrong)
 }
 
 /// Walks a document of any shape and keeps nothing but the keys of the open objects.
@@ -124,6 +128,42 @@ mod tests {
         #[derive(serde::Deserialize)]
         struct Small {}
         assert!(parse::<Small>(br#"{"ignored":{"a":1,"a":2}}"#, "test document").is_err());
+    }
+
+    #[test]
+    fn an_array_is_no_struct_at_any_depth() {
+        #[derive(Debug, PartialEq, serde::Deserialize)]
+        struct Outer {
+            list: Vec<Inner>,
+            maybe: Option<Inner>,
+            named: std::collections::BTreeMap<String, Inner>,
+            kind: Kind,
+        }
+        #[derive(Debug, PartialEq, serde::Deserialize)]
+        struct Inner {
+            a: u8,
+        }
+        #[derive(Debug, PartialEq, serde::Deserialize)]
+        enum Kind {
+            Whole(Inner),
+            Fields { a: u8 },
+        }
+        let read = |text: &str| parse::<Outer>(text.as_bytes(), "test document");
+        let good = r#"{"list": [{"a": 1}], "maybe": {"a": 2}, "named": {"x": {"a": 3}}, "kind": {"Whole": {"a": 4}}}"#;
+        let inner = |a| Inner { a };
+        let named = std::collections::BTreeMap::from([("x".to_owned(), inner(3))]);
+        let outer = Outer { list: vec![inner(1)], maybe: Some(inner(2)), named, kind: Kind::Whole(inner(4)) };
+        assert_eq!(read(good).unwrap(), outer);
+        let fields = good.replace("Whole", "Fields");
+        assert_eq!(read(&fields).unwrap().kind, Kind::Fields { a: 4 });
+        for n in 1..=4 {
+            let (object, array) = (format!("{{\"a\": {n}}}"), format!("[{n}]"));
+            for good in [good, &fields] {
+                let e = read(&good.replace(&object, &array)).unwrap_err();
+                assert!(e.message.contains("invalid type: sequence"), "{n}: {e}");
+            }
+        }
+        read(r#"[[], null, {}, {"Fields": {"a": 4}}]"#).unwrap_err();
     }
 
     #[test]

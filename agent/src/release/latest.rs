@@ -45,10 +45,6 @@ impl Latest {
         if raw.len() as u64 > limits::LATEST_JSON_BYTES {
             return Err(limits::exceeded("latest.json", format_args!("{} bytes", limits::LATEST_JSON_BYTES)));
         }
-        // An array would pass for a struct, its members taken for the fields in their order.
-        if raw.trim_ascii_start().first() != Some(&b'{') {
-            return Err(malformed("it is not a JSON object"));
-        }
         let latest: Self = json::parse(raw, "latest.json")?;
         // Every manifest has the one or the other: no bytes with one signature are both.
         if latest.schema_version.is_some() || latest.media_type.is_some() {

@@ -64,10 +64,6 @@ pub(super) fn parse<T: DeserializeOwned>(bytes: &[u8], name: &str, known: u32) -
     if bytes.len() as u64 > FILE_BYTES {
         return Ok(Found::Damaged(format!("it is longer than {FILE_BYTES} bytes")));
     }
-    // An array would pass for a struct, its members taken for the fields in their order.
-    if bytes.trim_ascii_start().first() != Some(&b'{') {
-        return Ok(Found::Damaged("it is not a JSON object".into()));
-    }
     match json::parse::<Schema>(bytes, name) {
         Ok(Schema { schema }) if schema > known => {
             let message = format!("{name} has schema {schema}, and only schemas up to {known} are known");

@@ -54,10 +54,6 @@ pub fn subject(payload: &[u8]) -> Result<Digest> {
     if payload.len() as u64 > limits::COSIGN_PAYLOAD_BYTES {
         return Err(limits::exceeded("cosign payload", format_args!("{} bytes", limits::COSIGN_PAYLOAD_BYTES)));
     }
-    // An array would pass for a struct, its members taken for the fields in their order.
-    if payload.trim_ascii_start().first() != Some(&b'{') {
-        return Err(malformed("it is not a JSON object".into()));
-    }
     let Payload { critical, .. } = json::parse(payload, "cosign payload")?;
     if critical.kind != TYPE {
         return Err(malformed(format!("its type is \"{}\", not \"{TYPE}\"", text::shown(&critical.kind))));
