@@ -8,8 +8,6 @@ mod store;
 mod trust;
 
 use std::collections::BTreeSet;
-use std::fs::File;
-use std::io::Read;
 use std::path::Path;
 
 use bootenv::TrialId;
@@ -470,14 +468,11 @@ fn told(error: &Error) -> String {
     if error.remedy.is_empty() { error.message.clone() } else { format!("{}. {}", error.message, error.remedy) }
 }
 
-/// A number that nobody can guess and that does not repeat: for attempt and trial ids.
+/// A number that nobody can guess and that does not repeat: for attempt and trial ids. Early in the first boot it waits
+/// until the kernel has entropy; `/dev/urandom` would give every such device the same number.
 pub fn random() -> Result<u32> {
     let mut bytes = [0; 4];
-    File::open("/dev/urandom").and_then(|mut file| file.read_exact(&mut bytes)).context(
-        Exit::Internal,
-        "no-random-numbers",
-        "read /dev/urandom",
-    )?;
+    getrandom::getrandom(&mut bytes).context(Exit::Internal, "no-random-numbers", "get a random number")?;
     Ok(u32::from_ne_bytes(bytes))
 }
 

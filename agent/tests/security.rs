@@ -577,6 +577,25 @@ fn written(device: &Device, server: &Fault) -> BTreeSet<PathBuf> {
     paths.into_iter().filter_map(|path| Some(path.strip_prefix(&root).ok()?.to_owned())).collect()
 }
 
+/// `/dev/urandom` and GRND_NONBLOCK also give bytes before the kernel has entropy: early in the first boot, every device of
+/// a kind would get the same ids.
+#[test]
+fn ids_wait_for_the_entropy_of_the_kernel() {
+    let (world, device) = (World::new(3000), Device::new());
+    let server = served(&world, "nothing", |_, _| ());
+    let ran = Command::new("strace")
+        .args(["-f", "-o", "trace", "-e", "trace=getrandom,openat,open", env!("CARGO_BIN_EXE_kubesolo-update")])
+        .args(device.asking(&server, &["apply", "--activate", "--pubkey", "K"]))
+        .current_dir(&device.dir)
+        .output()
+        .unwrap();
+    assert!(ran.status.success(), "{ran:?}");
+    let trace = fs::read_to_string(device.path("trace")).unwrap();
+    assert!(!trace.contains("urandom"), "{trace}");
+    let waiting = trace.lines().filter(|line| line.contains("getrandom(") && line.contains(", 4, 0)"));
+    assert!(waiting.count() >= 2, "the attempt and the trial: {trace}");
+}
+
 /// Somebody else's links where files will be: nothing is written through them.
 #[test]
 fn links_at_every_path_that_is_written_lead_nowhere() {
