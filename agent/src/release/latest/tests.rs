@@ -142,7 +142,7 @@ fn what_is_ambiguous_is_refused() {
     refused(raw.replacen('{', "{\"version\":\"1.2.3\",", 1).as_bytes(), "malformed-json");
     refused(format!("{raw}{raw}").as_bytes(), "malformed-json");
     refused(b"[\"1.0.0\",null,null,\"arm64\"]", "malformed-json");
-    refused(b"null", "malformed-latest-json");
+    refused(b"null", "malformed-json");
     refused(&with(json!({"version": 1})), "malformed-json");
 }
 
