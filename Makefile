@@ -1,68 +1,68 @@
-# One verb per habit. Every target installs what it needs and says so (build/scripts/setup.sh).
+# One verb per habit. Every target installs its tools and prints them (build/scripts/setup.sh).
 .DEFAULT_GOAL := help
 .PHONY: help try demo agent builder dist reproduce kernel initramfs image lint test test-all prove fuzz qemu qemu-arm64 prove-uboot bench large deny rollout
 export PATH := $(PATH):/usr/sbin:/sbin:$(CURDIR)/target/tools/usr/bin:$(CURDIR)/target/tools/bin
 
-# One target, one profile and one set of features for whatever is built to be tried here, so that nothing is compiled
-# twice. Static, because the device has no libraries: see build-agent.sh, which builds the same, and by itself for release.
+# One target, one profile and one set of features for everything that is built and tried here, so that nothing is
+# compiled twice. Static, because the device has no libraries: build-agent.sh builds the same, and alone for a release.
 export CARGO_BUILD_TARGET := x86_64-unknown-linux-gnu
 export CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUSTFLAGS := -C target-feature=+crt-static
-# Programs for the host are always for amd64; ARCH=arm64 adds what the device runs.
+# Programs for the host are always for amd64; ARCH=arm64 adds the programs of the device.
 arm64 := $(filter arm64,$(ARCH))
 built := $(or $(CARGO_TARGET_DIR),target)/$(CARGO_BUILD_TARGET)/debug
 released := $(built:debug=release)
 
-help: ## This list
+help: ## List all targets
 	@sed -n 's/^\([a-z0-9%-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
 
-try: ## The agent on folders, against a real registry on loopback: half a minute, no root; ARCH=arm64 emulates its processor
+try: ## Run the agent on folders, with a real registry on loopback: 30 s, no root; ARCH=arm64 emulates arm64
 	@build/scripts/setup.sh rust $(arm64) try
 	@PROFILE=dev ARCH="amd64 $(arm64)" build/scripts/build-agent.sh
 	@build/scripts/try.sh
 
-demo: ## A virtual device updates itself from a registry, and comes back from a bad release; ARCH=arm64 boots by U-Boot
+demo: ## Show a virtual device that updates itself and returns from a bad release; ARCH=arm64 boots by U-Boot
 	@build/scripts/setup.sh rust qemu$(addprefix -,$(arm64)) try
 	@PROFILE=dev ARCH="amd64 $(arm64)" build/scripts/build-agent.sh
 	@$(built)/qemu-tests demo $(if $(arm64),--firmware u-boot)
 
-agent: ## Static binaries for the device: target/dist/amd64, or for ARCH=arm64, or ARCH="amd64 arm64"
+agent: ## Build static binaries for the device: target/dist/amd64; ARCH=arm64 or ARCH="amd64 arm64"
 	@build/scripts/setup.sh rust $(arm64)
 	@build/scripts/build-agent.sh
 
-builder: ## make dist in build/Dockerfile.builder, by buildah on a base of Debian packages: target/builder/dist
+builder: ## Run make dist in build/Dockerfile.builder, by buildah on a base of Debian packages: target/builder/dist
 	@build/scripts/setup.sh builder
 	@build/scripts/builder.sh
 
-dist: ## Archives, Debian packages and SHA256SUMS for both architectures: target/dist
+dist: ## Make archives, Debian packages and SHA256SUMS for both architectures: target/dist
 	@build/scripts/setup.sh rust $(if $(ARCH),$(arm64),arm64)
 	@build/scripts/dist.sh
 
-reproduce: ## make dist twice, in two folders: every byte must be the same
+reproduce: ## Run make dist twice, in two folders, and fail if any byte differs
 	@build/scripts/setup.sh rust $(if $(ARCH),$(arm64),arm64)
 	@build/scripts/reproduce.sh
 
-kernel: ## A Debian kernel for the virtual device: target/kernels/cloud
+kernel: ## Fetch a Debian kernel for the virtual device: target/kernels/cloud
 	@build/scripts/fetch-kernel.sh cloud
 
-initramfs: agent kernel ## An initramfs with the agent, for the virtual device: target/image/kubesolo-os.gz
+initramfs: agent kernel ## Make an initramfs with the agent for the virtual device: target/image/kubesolo-os.gz
 	@build/scripts/setup.sh qemu
 	@build/scripts/build-initramfs.sh target/image/kubesolo-os.gz
 
-image: ## A bootable disk from anybody's KERNEL= and INITRAMFS=: OUTPUT= (target/image/disk.img)
+image: ## Make a bootable disk from any KERNEL= and INITRAMFS=: OUTPUT= (target/image/disk.img)
 	@build/scripts/setup.sh qemu
 	@build/scripts/build-image.sh
 
-lint: ## Format, clippy, shellcheck, grub-script-check
+lint: ## Check format, clippy, shellcheck, grub-script-check
 	@build/scripts/setup.sh lint
 	build/scripts/lint.sh
 
-test: ## Everything fast, and the main stories on virtual devices
+test: ## Run all fast tests, and the main stories on virtual devices
 	@build/scripts/setup.sh test
 	@PROFILE=dev build/scripts/build-agent.sh
 	cargo test --workspace --locked --no-fail-fast
 	$(built)/qemu-tests quick
 
-test-all: ## make lint, make test with the release build, and all stories
+test-all: ## Run make lint, all tests with the release build, and all stories
 	@build/scripts/setup.sh test-all
 	build/scripts/lint.sh
 	@build/scripts/build-agent.sh
@@ -74,60 +74,60 @@ test-all: ## make lint, make test with the release build, and all stories
 	$(built)/qemu-tests --firmware bios all
 	$(built)/qemu-tests --firmware uefi all
 
-prove: ## Every power cut, every fault at every step, and mutations that must be caught: an hour
+prove: ## Test every power cut, every fault at every step, and all mutations: about an hour
 	@build/scripts/setup.sh test
 	@build/scripts/build-agent.sh
 	cargo run --quiet --locked -p qemu-tests --bin prove
 	cargo test --locked -p kubesolo-update --test faults -- --ignored --nocapture
 	build/scripts/mutations.sh
 
-prove-uboot: ## The same power cuts of devices with U-Boot on arm64: every part of make prove that has to do with a disk
+prove-uboot: ## Test the same power cuts with U-Boot on arm64: every part of make prove that uses a disk
 	@build/scripts/setup.sh qemu-arm64
 	@ARCH='amd64 arm64' build/scripts/build-agent.sh
 	cargo run --quiet --locked -p qemu-tests --bin prove -- --u-boot
 
-fuzz: ## Every parser of bytes from outside under libFuzzer, SECONDS= (10) each
+fuzz: ## Run every parser of bytes from outside under libFuzzer, SECONDS= (10) each
 	@build/scripts/setup.sh fuzz
 	@build/scripts/fuzz.sh $(or $(SECONDS),10)
 
-qemu-arm64: ## All stories of arm64, with U-Boot, and one with UEFI and GRUB
+qemu-arm64: ## Run all stories of arm64 with U-Boot, and one with UEFI and GRUB
 	@build/scripts/setup.sh qemu-arm64
 	@PROFILE=dev ARCH='amd64 arm64' build/scripts/build-agent.sh
 	$(built)/qemu-tests arm64
 
-qemu-arm64-%: ## One story of arm64
+qemu-arm64-%: ## Run one story of arm64
 	@build/scripts/setup.sh qemu-arm64
 	@PROFILE=dev ARCH='amd64 arm64' build/scripts/build-agent.sh
 	$(built)/qemu-tests arm64-$*
 
-qemu-%: ## One story on a virtual device, by its name; make qemu lists them
+qemu-%: ## Run one story on a virtual device, by its name; make qemu lists them
 	@build/scripts/setup.sh rust qemu try
 	@PROFILE=dev build/scripts/build-agent.sh
 	$(built)/qemu-tests $*
 
-qemu: ## The names of the stories
+qemu: ## List the stories
 	@build/scripts/setup.sh rust
 	@PROFILE=dev build/scripts/build-agent.sh
 	@$(built)/qemu-tests
 
-bench: ## What an update costs beside other tools, in about ten minutes; DOCS=1 puts it into docs/performance.md
+bench: ## Measure the cost of an update and of other tools: 10 min; DOCS=1 writes docs/performance.md
 	@build/scripts/setup.sh rust bench
 	@build/scripts/build-agent.sh
 	@cargo build --quiet --locked --release -p bench
 	$(released)/bench $(if $(DOCS),--docs) $(if $(SIZES),--sizes $(SIZES))
 
-large: ## An update of 5 GiB: every byte compared, and the peak of memory
+large: ## Update 5 GiB: compare every byte, and measure the peak of memory
 	@build/scripts/setup.sh rust
 	@build/scripts/build-agent.sh
 	@cargo build --quiet --locked --release -p bench
 	$(released)/bench large
 
-rollout: ## 100,000 devices take a release in waves, simulated; DOCS=1 puts the figures into docs/operating.md
+rollout: ## Simulate 100,000 devices that install a release in waves; DOCS=1 writes docs/operating.md
 	@build/scripts/setup.sh rust try
 	$(if $(DOCS),DOCS=1) cargo test --locked -p kubesolo-update --test rollout
 	@sed -n '/<!-- simulation -->/,/<!-- end/p' docs/operating.md
 
-deny: ## Licences, advisories and sources of all dependencies; builds cargo-deny when it is not there
+deny: ## Check licences, advisories and sources of all dependencies; builds cargo-deny if it is missing
 	@command -v cargo-deny >/dev/null || [ -x target/tools/bin/cargo-deny ] || \
 		cargo install --locked --root target/tools cargo-deny
 	cargo deny --all-features check
