@@ -1,48 +1,21 @@
 //! The update agent: from a release on a server to a verified inactive boot slot.
+//!
+//! The folders are floors: each uses those below it only. `docs/architecture.md` has their order, and what is where.
 
-pub mod adopt;
-pub mod boot;
+pub mod base;
 pub mod cli;
-pub mod clock;
-pub mod commands;
 pub mod config;
-pub mod console;
 pub mod device;
-pub mod digest;
-pub mod doctor;
-pub mod env;
-pub mod error;
 pub mod fetch;
-pub mod files;
-pub mod freshness;
-pub mod gates;
-pub mod health;
-pub mod hooks;
-pub mod json;
-pub mod limits;
-pub mod memory;
-pub mod metrics;
-pub mod mount;
-pub mod node;
-pub mod parsers;
-pub mod preflight;
-pub mod programs;
-pub mod progress;
-pub mod reboot;
+pub mod policy;
 pub mod release;
-pub mod replace;
-pub mod rollout;
-pub mod slot;
+pub mod report;
+pub mod schedule;
 pub mod source;
 pub mod state;
-pub mod status;
-mod sys;
-pub mod text;
-pub mod trial;
 pub mod trust;
-pub mod unattended;
 pub mod update;
-pub mod window;
-pub mod zone;
 
-pub use error::{Error, Exit, Result};
+pub mod parsers;
+
+pub use base::error::{Error, Exit, Result};

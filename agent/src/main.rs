@@ -3,5 +3,5 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    kubesolo_update::commands::main()
+    kubesolo_update::cli::run::main()
 }

@@ -8,19 +8,22 @@ use bootenv::rpi;
 use bootenv::uboot::{Environment, Format, config as fw_env};
 use chrono::{DateTime, TimeDelta};
 
+use crate::base::digest::Digest;
+use crate::base::error::{Error, Result};
+use crate::base::{json, limits};
 use crate::config::{Conf, Config, Overrides};
-use crate::digest::Digest;
-use crate::error::{Error, Result};
-use crate::freshness::Statement;
-use crate::release::{Architecture, Latest, Release};
-use crate::rollout::{Rollout, Waves};
-use crate::slot::SlotManifest;
+use crate::device::slot::SlotManifest;
+use crate::release::latest::Latest;
+use crate::release::release::{Architecture, Release};
+use crate::release::statement::Statement;
+use crate::schedule::rollout::{Rollout, Waves};
+use crate::schedule::zone::Zone;
 use crate::source::artifact::{self, Index, Listed};
-use crate::source::{bundle, cosign, statement};
-use crate::state::{State, Trust};
-use crate::trust::{self, Signature};
-use crate::zone::Zone;
-use crate::{json, limits};
+use crate::source::{bundle, cosign as signed_by_cosign, statement};
+use crate::state::state::State;
+use crate::state::trust::Trust;
+use crate::trust::signature::Signature;
+use crate::trust::{cosign as cosign_payload, keys};
 
 /// Reads any bytes; true if it accepts them.
 pub type Parser = fn(&[u8]) -> bool;
@@ -87,7 +90,7 @@ fn registry(bytes: &[u8]) -> bool {
         index,
         Listed::default().add(bytes, "list of referrers"),
         artifact::attached(bytes, Digest([0; 32]), "signature").map(drop),
-        cosign::layers(bytes, "cosign signatures").map(drop),
+        signed_by_cosign::layers(bytes, "cosign signatures").map(drop),
         statement::layers(bytes, "statement of freshness").map(drop),
     ];
     all.into_iter().filter_map(told).count() > 0
@@ -95,7 +98,7 @@ fn registry(bytes: &[u8]) -> bool {
 
 /// What cosign signs, and nothing else that is signed.
 fn cosign(bytes: &[u8]) -> bool {
-    let read = told(trust::cosign::subject(bytes)).is_some();
+    let read = told(cosign_payload::subject(bytes)).is_some();
     assert!(!read || Release::from_oci_manifest(bytes).is_err(), "both a payload and a manifest");
     assert!(!read || Latest::parse(bytes).is_ok_and(|l| l.release().is_err()), "both a payload and latest.json");
     read
@@ -122,7 +125,7 @@ fn signature(bytes: &[u8]) -> bool {
 }
 
 fn key(bytes: &[u8]) -> bool {
-    let read = trust::parse(bytes);
+    let read = keys::parse(bytes);
     assert!(read.as_ref().is_ok_and(|key| !key.is_weak()) || read.is_err());
     read.is_ok()
 }
@@ -132,7 +135,7 @@ fn freshness(bytes: &[u8]) -> bool {
     let Some(statement) = told(Statement::parse(bytes)) else { return false };
     assert_eq!(told(Statement::parse(&statement.encode())), Some(statement));
     assert!(Release::from_oci_manifest(bytes).is_err(), "both a statement and a manifest");
-    assert!(trust::cosign::subject(bytes).is_err(), "both a statement and what cosign signs");
+    assert!(cosign_payload::subject(bytes).is_err(), "both a statement and what cosign signs");
     assert!(Latest::parse(bytes).and_then(|latest| latest.release()).is_err(), "both a statement and latest.json");
     true
 }

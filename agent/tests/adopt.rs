@@ -12,7 +12,7 @@ use bootenv::loader::{self, Kind, kind};
 use bootenv::protocol::{Second, State, View};
 use cli_support::{Device, Ran, publish};
 use common::registry::Registry;
-use kubesolo_update::digest::Digest;
+use kubesolo_update::base::digest::Digest;
 
 const OLD: &[u8] = include_bytes!("../../bootenv/tests/kubesolo-os.cfg");
 

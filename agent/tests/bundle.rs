@@ -15,10 +15,10 @@ use common::registry::{Registry, find};
 use common::{bytes, descriptor, images, referrers};
 use kubesolo_release::registry::Access;
 use kubesolo_release::{self as publisher, Metadata, Options, bundle::bundle};
-use kubesolo_update::digest::Digest;
-use kubesolo_update::freshness::TAG_SUFFIX;
-use kubesolo_update::limits;
-use kubesolo_update::release::{Architecture, OCI_INDEX_TYPE, OCI_MANIFEST_TYPE, SIGNATURE_TYPE};
+use kubesolo_update::base::digest::Digest;
+use kubesolo_update::base::limits;
+use kubesolo_update::release::release::{Architecture, OCI_INDEX_TYPE, OCI_MANIFEST_TYPE, SIGNATURE_TYPE};
+use kubesolo_update::release::statement::TAG_SUFFIX;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 

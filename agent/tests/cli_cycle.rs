@@ -15,7 +15,7 @@ use cli_support::{Device, Ran, key, publish, publish_as};
 use common::fault::{self, Fault, World};
 use common::registry::Registry;
 use kubesolo_release::Metadata;
-use kubesolo_update::digest::Digest;
+use kubesolo_update::base::digest::Digest;
 use serde_json::{Value, json};
 
 /// Applies, activates and commits what is on offer.

@@ -13,9 +13,9 @@ use common::fault::{self, Fault, World};
 use common::registry::Registry;
 use kubesolo_release::freshness::Place;
 use kubesolo_release::registry::Access;
-use kubesolo_update::digest::Digest;
-use kubesolo_update::freshness::Statement;
-use kubesolo_update::release::Architecture;
+use kubesolo_update::base::digest::Digest;
+use kubesolo_update::release::release::Architecture;
+use kubesolo_update::release::statement::Statement;
 use serde_json::Value;
 
 fn days(n: i64) -> DateTime<Utc> {

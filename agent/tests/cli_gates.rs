@@ -12,7 +12,7 @@ use cli_support::{Device, Ran, publish, publish_as};
 use common::nginx::Nginx;
 use common::registry::Registry;
 use kubesolo_release::Metadata;
-use kubesolo_update::limits;
+use kubesolo_update::base::limits;
 use serde_json::{Value, json};
 
 fn gate(check: &Value, name: &str) -> Value {

@@ -16,9 +16,9 @@ use cli_support::{Device, on_tiny_slot, publish};
 use common::fault::{self, Fault, Request, World};
 use common::registry::Registry;
 use common::{bytes, descriptor, index, manifest, referrers, sign, signature_manifest};
-use kubesolo_update::digest::Digest;
-use kubesolo_update::release::{Architecture, INITRAMFS_TYPE, KERNEL_TYPE, OCI_INDEX_TYPE, OCI_MANIFEST_TYPE};
-use kubesolo_update::state::Store;
+use kubesolo_update::base::digest::Digest;
+use kubesolo_update::release::release::{Architecture, INITRAMFS_TYPE, KERNEL_TYPE, OCI_INDEX_TYPE, OCI_MANIFEST_TYPE};
+use kubesolo_update::state::store::Store;
 use serde_json::{Value, json};
 
 #[test]

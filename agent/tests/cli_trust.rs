@@ -16,9 +16,9 @@ use common::registry::Registry;
 use kubesolo_release::key::PublicFormat;
 use kubesolo_release::registry::Access;
 use kubesolo_release::{self as publisher, Metadata, Options};
-use kubesolo_update::digest::Digest;
-use kubesolo_update::release::Architecture;
-use kubesolo_update::trust::Fingerprint;
+use kubesolo_update::base::digest::Digest;
+use kubesolo_update::release::release::Architecture;
+use kubesolo_update::trust::signature::Fingerprint;
 use serde_json::Value;
 use tempfile::TempDir;
 

@@ -12,11 +12,11 @@ use chrono::TimeDelta;
 use cli_support::{Device, Ran, publish};
 use common::fault::{self, Fault, World};
 use common::registry::Registry;
-use kubesolo_update::boot::Boot;
-use kubesolo_update::clock::build_date;
 use kubesolo_update::config::{Config, Overrides};
-use kubesolo_update::memory::Memory;
-use kubesolo_update::unattended::{self, Done};
+use kubesolo_update::device::boot::Boot;
+use kubesolo_update::schedule::clock::build_date;
+use kubesolo_update::update::memory::Memory;
+use kubesolo_update::update::unattended::{self, Done};
 use serde_json::{Value, json};
 
 /// One unattended run with this setting, from `os:stable`.

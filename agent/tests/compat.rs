@@ -12,9 +12,9 @@ use bootenv::loader::{self, Kind};
 use bootenv::protocol::{SlotState, State as EnvState};
 use bootenv::{Slot, TrialId};
 use cli_support::{Device, Ran};
-use kubesolo_update::slot::SlotManifest;
-use kubesolo_update::state::Store;
-use kubesolo_update::trust::Fingerprint;
+use kubesolo_update::device::slot::SlotManifest;
+use kubesolo_update::state::store::Store;
+use kubesolo_update::trust::signature::Fingerprint;
 use serde_json::{Value, json};
 
 /// Moments of a device with GRUB; `u-boot-activated` is the one with U-Boot.

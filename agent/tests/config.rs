@@ -5,9 +5,9 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
+use kubesolo_update::base::error::{Error, Exit};
 use kubesolo_update::config::{Auto, BootEnv, Conf, Config, DEFAULT_AUTO_ROLLBACK_AFTER, KEYS, Origin, Overrides};
-use kubesolo_update::error::{Error, Exit};
-use kubesolo_update::window::Window;
+use kubesolo_update::schedule::window::Window;
 use proptest::prelude::*;
 
 fn config_over(text: &str, over: &Overrides) -> Result<Config, Error> {

@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use bootenv::{Fallback, Slot, TrialId};
-use kubesolo_update::device::{CommandLine, Odd, System, filesystem_label};
-use kubesolo_update::error::Exit;
+use kubesolo_update::base::error::Exit;
+use kubesolo_update::device::blocks::{CommandLine, Odd, System, filesystem_label};
 use proptest::prelude::*;
 
 struct Machine {

@@ -20,8 +20,8 @@ use bootenv::loader::{self, Kind};
 use bootenv::protocol::{SlotState, State, View};
 use cli_support::{Device, publish};
 use common::registry::Registry;
-use kubesolo_update::digest::Digest;
-use kubesolo_update::slot::{Place, Slot as SlotPlace};
+use kubesolo_update::base::digest::Digest;
+use kubesolo_update::device::slot::{Place, Slot as SlotPlace};
 
 /// What changes a disk, or says that it is changed.
 const STEPS: &str = "openat,write,pwrite64,fsync,fdatasync,rename,renameat,renameat2,unlink,unlinkat,mkdir,ftruncate";

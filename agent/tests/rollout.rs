@@ -17,8 +17,8 @@ use cli_support::{Device, publish_as};
 use common::fault::Fault;
 use common::registry::Registry;
 use kubesolo_release::Metadata;
-use kubesolo_update::digest::Digest;
-use kubesolo_update::rollout::{Place, Rollout};
+use kubesolo_update::base::digest::Digest;
+use kubesolo_update::schedule::rollout::{Place, Rollout};
 
 const DEVICES: usize = 100_000;
 /// Each device asks once an hour, at a minute of its own, as the timer does.

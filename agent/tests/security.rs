@@ -17,10 +17,10 @@ use cli_support::before::{Before, Left, Left::Untouched, Left::Void};
 use cli_support::{Device, Ran};
 use common::fault::{self, Fault, Request, World};
 use common::{bytes, cosign_payload, descriptor, index, key, key_id, manifest, referrers, sign, signature_manifest};
-use kubesolo_update::digest::Digest;
-use kubesolo_update::freshness::STATEMENT_TYPE;
-use kubesolo_update::limits;
-use kubesolo_update::release::{self, Architecture, OCI_INDEX_TYPE, OCI_MANIFEST_TYPE};
+use kubesolo_update::base::digest::Digest;
+use kubesolo_update::base::limits;
+use kubesolo_update::release::release::{self, Architecture, OCI_INDEX_TYPE, OCI_MANIFEST_TYPE};
+use kubesolo_update::release::statement::STATEMENT_TYPE;
 use serde_json::{Value, json};
 
 /// A device whose free slot holds a release that is worth keeping.

@@ -12,10 +12,10 @@ use std::sync::mpsc::channel;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use kubesolo_update::device::{System, filesystem_label};
-use kubesolo_update::error::Exit;
-use kubesolo_update::mount::{Filesystem, Mounted, claim};
-use kubesolo_update::slot::{Part, Place, Slot};
+use kubesolo_update::base::error::Exit;
+use kubesolo_update::device::blocks::{System, filesystem_label};
+use kubesolo_update::device::mount::{Filesystem, Mounted, claim};
+use kubesolo_update::device::slot::{Part, Place, Slot};
 use nix::mount::{MsFlags, mount};
 use nix::sched::CloneFlags;
 use slot_support::{Images, Pieces, blob, fill};

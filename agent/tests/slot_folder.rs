@@ -10,11 +10,11 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use kubesolo_update::base::error::{Error, Exit};
+use kubesolo_update::base::progress::Progress;
 use kubesolo_update::config::{Conf, Config, Overrides};
-use kubesolo_update::device::System;
-use kubesolo_update::error::{Error, Exit};
-use kubesolo_update::progress::Progress;
-use kubesolo_update::slot::{Part, Place, Slot, SlotManifest, Slots};
+use kubesolo_update::device::blocks::System;
+use kubesolo_update::device::slot::{Part, Place, Slot, SlotManifest, Slots};
 use slot_support::{Images, Pieces, blob, fill, now, offer};
 use tmpfs::mount_tmpfs;
 

@@ -56,7 +56,7 @@ impl Bench {
     /// Changes the bytes of the image by `debugfs`.
     fn damage(&self, request: &str) {
         run(Command::new("debugfs").args(["-w", "-R", request]).arg(&self.image));
-        kubesolo_update::mount::claim(&self.slot_b, false).unwrap();
+        kubesolo_update::device::mount::claim(&self.slot_b, false).unwrap();
     }
 
     /// Differs once the filesystem was made anew.
@@ -140,7 +140,9 @@ fn a_filesystem_that_cannot_be_mounted_or_was_cut_off_is_made_anew() {
         assert!(ran.stderr.contains("is made anew"), "{damage}: {ran:?}");
         assert_ne!(bench.identity(), before, "{damage}");
         assert_eq!(
-            kubesolo_update::device::filesystem_label(&mut File::open(&bench.slot_b).unwrap()).unwrap().unwrap(),
+            kubesolo_update::device::blocks::filesystem_label(&mut File::open(&bench.slot_b).unwrap())
+                .unwrap()
+                .unwrap(),
             "KSOLOB"
         );
         bench.is_filled();
@@ -258,7 +260,7 @@ fn bytes_that_change_between_write_and_read_back_are_found() {
     let until = trace.lines().take_while(|line| !to_write(line));
     let number = until.filter(|line| line.starts_with("umount2(")).count() + 1;
     fs::write(&bench.image, &before).unwrap();
-    kubesolo_update::mount::claim(&bench.slot_b, false).unwrap();
+    kubesolo_update::device::mount::claim(&bench.slot_b, false).unwrap();
     bench.device.write("grubenv", Block::main(&State::committed(Slot::A)).bytes());
 
     let delay = format!("inject=umount2:delay_exit=4000000:when={number}");

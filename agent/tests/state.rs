@@ -14,14 +14,15 @@ use std::process::{Child, Command, Stdio};
 
 use bootenv::TrialId;
 use chrono::{DateTime, TimeDelta, Utc};
-use kubesolo_update::clock::{Clock, build_date};
-use kubesolo_update::digest::Digest;
-use kubesolo_update::error::{Error, Exit};
-use kubesolo_update::memory::Memory;
-use kubesolo_update::state::{
-    FAILED_KEPT, FailedRelease, Lock, Phase, SERIALS_KEPT, Serial, State, Store, Trial, Trust,
-};
-use kubesolo_update::trust::Fingerprint;
+use kubesolo_update::base::digest::Digest;
+use kubesolo_update::base::error::{Error, Exit};
+use kubesolo_update::schedule::clock::{Clock, build_date};
+use kubesolo_update::state::phase::Phase;
+use kubesolo_update::state::state::{State, Trial};
+use kubesolo_update::state::store::{Lock, Store};
+use kubesolo_update::state::trust::{FAILED_KEPT, FailedRelease, SERIALS_KEPT, Serial, Trust};
+use kubesolo_update::trust::signature::Fingerprint;
+use kubesolo_update::update::memory::Memory;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use tmpfs::mount_tmpfs;

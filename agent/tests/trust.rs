@@ -10,9 +10,11 @@ use std::process::Command;
 
 use common::{key, key_id, sign};
 use ed25519_dalek::pkcs8::{EncodePrivateKey, EncodePublicKey, spki::der::pem::LineEnding};
-use kubesolo_update::error::Exit;
-use kubesolo_update::limits;
-use kubesolo_update::trust::{Fingerprint, KeySet, Signature};
+use kubesolo_update::base::error::Exit;
+use kubesolo_update::base::limits;
+use kubesolo_update::trust::keys::KeySet;
+use kubesolo_update::trust::signature::{Fingerprint, Signature};
+use kubesolo_update::trust::stream::StreamVerifier;
 use proptest::prelude::*;
 use tempfile::TempDir;
 
@@ -384,7 +386,7 @@ proptest! {
 
 /// The key that signed `message`, which is taken in pieces of `piece` bytes.
 fn stream(keys: &KeySet, signatures: &[Signature], message: &[u8], piece: usize) -> Result<String, &'static str> {
-    let mut verifier = keys.stream(signatures).map_err(|e| e.reason)?;
+    let mut verifier = StreamVerifier::new(&keys, signatures).map_err(|e| e.reason)?;
     message.chunks(piece).for_each(|piece| verifier.update(piece));
     verifier.finish().map(|ids| ids.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")).map_err(|e| {
         assert_eq!(e.exit, Exit::NotAllowed, "{e}");

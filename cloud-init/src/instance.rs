@@ -4,7 +4,7 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
-use kubesolo_update::replace::{folder_of, replace};
+use kubesolo_update::base::replace::{folder_of, replace};
 use sha2::{Digest, Sha256};
 
 use crate::seed::Seed;

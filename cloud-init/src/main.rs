@@ -3,9 +3,9 @@
 use std::process::ExitCode;
 
 use kubesolo_cloudinit::run::{Done, Options, USAGE, run};
-use kubesolo_update::console;
-use kubesolo_update::device::System;
-use kubesolo_update::error::{Error, Exit};
+use kubesolo_update::base::console;
+use kubesolo_update::base::error::{Error, Exit};
+use kubesolo_update::device::blocks::System;
 use log::LevelFilter;
 use simple_logger::SimpleLogger;
 
@@ -51,7 +51,7 @@ fn asked(mut arguments: impl Iterator<Item = std::ffi::OsString>) -> Result<Aske
             "-V" | "--version" => {
                 return Ok(Asked::Text(format!("kubesolo-cloudinit {}\n", env!("CARGO_PKG_VERSION"))));
             }
-            _ => return Err(wrong(format!("unknown argument: {}", kubesolo_update::text::shown(&name)))),
+            _ => return Err(wrong(format!("unknown argument: {}", kubesolo_update::base::text::shown(&name)))),
         }
     }
     Ok(Asked::Run(options))

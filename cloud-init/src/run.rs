@@ -4,11 +4,11 @@ use std::fs;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
+use kubesolo_update::base::error::{Context, Error, Exit, Result};
+use kubesolo_update::base::replace::{folder_of, replace};
+use kubesolo_update::base::text::shown;
 use kubesolo_update::config::CONF_FILE;
-use kubesolo_update::device::System;
-use kubesolo_update::error::{Context, Error, Exit, Result};
-use kubesolo_update::replace::{folder_of, replace};
-use kubesolo_update::text::shown;
+use kubesolo_update::device::blocks::System;
 
 use crate::instance::{self, Known, RECORD};
 use crate::seed::{self, Seed, open_to_others};

@@ -5,10 +5,10 @@ use std::io::Read;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
-use kubesolo_update::device::{CommandLine, System, iso_label};
-use kubesolo_update::error::{Context, Error, Exit, Result};
-use kubesolo_update::mount::{Filesystem, Mounted};
-use kubesolo_update::{limits, text};
+use kubesolo_update::base::error::{Context, Error, Exit, Result};
+use kubesolo_update::base::{limits, text};
+use kubesolo_update::device::blocks::{CommandLine, System, iso_label};
+use kubesolo_update::device::mount::{Filesystem, Mounted};
 use nix::libc;
 use serde::Deserialize;
 

@@ -4,9 +4,9 @@ use std::fmt::{self, Write as _};
 use std::io::Read;
 
 use flate2::read::MultiGzDecoder;
+use kubesolo_update::base::error::{Context, Error, Exit, Result};
+use kubesolo_update::base::{limits, text};
 use kubesolo_update::config::{Conf, Config, Overrides};
-use kubesolo_update::error::{Context, Error, Exit, Result};
-use kubesolo_update::{limits, text};
 use serde::de::{self, Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_saphyr::Spanned;
 

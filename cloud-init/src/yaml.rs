@@ -1,7 +1,7 @@
 //! YAML from outside: bounded, without repeated keys, and with the line in every message.
 
-use kubesolo_update::error::{Error, Exit, Result};
-use kubesolo_update::text::shown;
+use kubesolo_update::base::error::{Error, Exit, Result};
+use kubesolo_update::base::text::shown;
 use serde::de::DeserializeOwned;
 use serde_saphyr::options::{DuplicateKeyPolicy, MergeKeyPolicy, Options};
 use serde_saphyr::{Budget, MessageFormatter, UserMessageFormatter};

@@ -10,7 +10,7 @@ use assert_cmd::Command;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use kubesolo_cloudinit::seed::find;
-use kubesolo_update::device::System;
+use kubesolo_update::device::blocks::System;
 
 const SEED: &str = "\
 #cloud-config

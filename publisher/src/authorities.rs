@@ -9,7 +9,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use nix::sys::memfd::{MFdFlags, memfd_create};
 
-use kubesolo_update::error::{Context as _, Exit, Result};
+use kubesolo_update::base::error::{Context as _, Exit, Result};
 
 /// The built-in certificate authorities as a PEM file without a name, if this system has none.
 ///

@@ -10,12 +10,14 @@ use serde_json::{Value, json};
 
 use super::registry::{Access, Registry};
 use super::{document, read};
-use kubesolo_update::digest::Digest;
-use kubesolo_update::error::{Error, Exit, Result};
-use kubesolo_update::freshness;
-use kubesolo_update::release::{self, Architecture, Blob, Manifest};
-use kubesolo_update::source::{Source as _, artifact, bundle::BundleSource, cosign};
-use kubesolo_update::{json as strict, limits};
+use kubesolo_update::base::digest::Digest;
+use kubesolo_update::base::error::{Error, Exit, Result};
+use kubesolo_update::base::{json as strict, limits};
+use kubesolo_update::release::release::{self, Architecture, Blob, Manifest};
+use kubesolo_update::release::statement;
+use kubesolo_update::source::bundle::BundleSource;
+use kubesolo_update::source::source::Source as _;
+use kubesolo_update::source::{artifact, cosign};
 
 const BLOCK: u64 = 512;
 /// The largest size that a header can say, in bytes: 11 octal digits.
@@ -56,7 +58,7 @@ pub fn bundle(
     }
     // Statements are about a tag.
     if let Some(tag) = registry.tag() {
-        let statement = format!("{tag}{}", freshness::TAG_SUFFIX);
+        let statement = format!("{tag}{}", statement::TAG_SUFFIX);
         if let Some(raw) = registry.manifest(&statement)? {
             layout.artifact(&raw)?;
             layout.name(&raw, release::OCI_MANIFEST_TYPE, &statement);

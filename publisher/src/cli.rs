@@ -6,8 +6,8 @@ use clap::{ArgGroup, Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
 
 use super::registry::Access;
 use kubesolo_update::Result;
-use kubesolo_update::release::{self, Architecture};
-use kubesolo_update::rollout::Waves;
+use kubesolo_update::release::release::{self, Architecture};
+use kubesolo_update::schedule::rollout::Waves;
 
 const AFTER_HELP: &str = "\
 Examples:

@@ -17,10 +17,11 @@ use super::freshness::{Place, Terms};
 use super::key::{PrivateKey, PublicFormat};
 use super::registry::Access;
 use super::{Images, Metadata, Options, authorities, date, http};
+use kubesolo_update::base::console;
 use kubesolo_update::config::{Conf, Config, Overrides};
-use kubesolo_update::release::Architecture;
-use kubesolo_update::trust::KeySet;
-use kubesolo_update::{Error, Exit, Result, console};
+use kubesolo_update::release::release::Architecture;
+use kubesolo_update::trust::keys::KeySet;
+use kubesolo_update::{Error, Exit, Result};
 
 /// A line to standard output.
 macro_rules! say {
@@ -266,7 +267,7 @@ fn freshness(args: Freshness) -> Result<()> {
             (statement, keys.iter().map(PrivateKey::id).collect())
         }
     };
-    say!("channel    {}", kubesolo_update::text::shown(&statement.channel));
+    say!("channel    {}", kubesolo_update::base::text::shown(&statement.channel));
     say!("serial     {}", statement.serial);
     say!("not after  {}", statement.not_after.to_rfc3339_opts(chrono::SecondsFormat::Secs, true));
     for (architecture, digest) in &statement.digests {

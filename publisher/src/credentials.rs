@@ -11,8 +11,8 @@ use base64::engine::general_purpose::STANDARD;
 use oci_client::secrets::RegistryAuth;
 use serde::Deserialize;
 
-use kubesolo_update::error::{Context as _, Error, Exit, Result};
-use kubesolo_update::text;
+use kubesolo_update::base::error::{Context as _, Error, Exit, Result};
+use kubesolo_update::base::text;
 
 /// User name; with [`PASSWORD`] it comes before docker's configuration.
 pub const USER: &str = "KUBESOLO_RELEASE_USER";

@@ -2,8 +2,8 @@
 
 use chrono::{DateTime, SecondsFormat, Utc};
 
-use kubesolo_update::error::{Error, Exit, Result};
-use kubesolo_update::text;
+use kubesolo_update::base::error::{Error, Exit, Result};
+use kubesolo_update::base::text;
 
 /// The date as RFC 3339: `given`, else `SOURCE_DATE_EPOCH` (seconds since 1970, reproducible-builds.org), else now.
 pub fn release_date(given: Option<&str>) -> Result<String> {

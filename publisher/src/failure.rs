@@ -2,7 +2,7 @@
 
 use oci_client::errors::{OciDistributionError, OciErrorCode};
 
-use kubesolo_update::text;
+use kubesolo_update::base::text;
 
 /// The HTTP status, or the one that the registry's own error stands for.
 pub(super) fn status(e: &OciDistributionError) -> Option<u16> {

@@ -12,12 +12,13 @@ use serde_json::{Value, json};
 use super::key::PrivateKey;
 use super::registry::{Access, Registry};
 use super::{EMPTY, descriptor, document, empty_config, http, read, sign};
-use kubesolo_update::digest::Digest;
-use kubesolo_update::error::{Context as _, Error, Exit, Result};
-use kubesolo_update::freshness::{FILE, STATEMENT_TYPE, Statement, TAG_SUFFIX};
-use kubesolo_update::release::{self, Architecture, Manifest, Release};
-use kubesolo_update::trust::{KeyId, KeySet};
-use kubesolo_update::{json as strict, limits};
+use kubesolo_update::base::digest::Digest;
+use kubesolo_update::base::error::{Context as _, Error, Exit, Result};
+use kubesolo_update::base::{json as strict, limits};
+use kubesolo_update::release::release::{self, Architecture, Manifest, Release};
+use kubesolo_update::release::statement::{FILE, STATEMENT_TYPE, Statement, TAG_SUFFIX};
+use kubesolo_update::trust::keys::KeySet;
+use kubesolo_update::trust::signature::KeyId;
 
 /// Where releases are, and statements about them.
 #[derive(Clone, Debug)]

@@ -10,11 +10,13 @@ use serde_json::{Map, Value};
 use super::key::PrivateKey;
 use super::sign::{Attached, Payload, fitting};
 use super::{Images, Metadata, blob, check_set, initramfs, kernel};
-use kubesolo_update::digest::Digest;
-use kubesolo_update::error::{Context as _, Error, Exit, Result};
-use kubesolo_update::release::{Architecture, Blob, Latest, Release};
-use kubesolo_update::trust::{KeySet, Signature};
-use kubesolo_update::{limits, text};
+use kubesolo_update::base::digest::Digest;
+use kubesolo_update::base::error::{Context as _, Error, Exit, Result};
+use kubesolo_update::base::{limits, text};
+use kubesolo_update::release::latest::Latest;
+use kubesolo_update::release::release::{Architecture, Blob, Release};
+use kubesolo_update::trust::keys::KeySet;
+use kubesolo_update::trust::signature::Signature;
 
 /// Folder for what `latest.json` names. Files in it are never changed: their names tell their content.
 const FILES: &str = "files";

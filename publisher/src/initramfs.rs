@@ -11,7 +11,7 @@ use std::path::Path;
 
 use flate2::bufread::GzDecoder;
 
-use kubesolo_update::error::{Error, Exit, Result};
+use kubesolo_update::base::error::{Error, Exit, Result};
 
 /// The largest unpacked size accepted, in bytes. All of it is memory of the device, so more is a mistake or a
 /// decompression bomb.

@@ -7,11 +7,11 @@ use serde::Serialize;
 
 use super::read;
 use super::registry::{Access, Registry};
-use kubesolo_update::digest::Digest;
-use kubesolo_update::error::{Context as _, Error, Exit, Result};
-use kubesolo_update::release::Image;
-use kubesolo_update::text;
-use kubesolo_update::trust::KeySet;
+use kubesolo_update::base::digest::Digest;
+use kubesolo_update::base::error::{Context as _, Error, Exit, Result};
+use kubesolo_update::base::text;
+use kubesolo_update::release::release::Image;
+use kubesolo_update::trust::keys::KeySet;
 
 /// A published release. As JSON, the answer of `kubesolo-release inspect --json`.
 #[derive(Debug, Serialize)]

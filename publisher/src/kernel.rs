@@ -4,8 +4,8 @@ use std::fs::File;
 use std::io::{self, Read as _};
 use std::path::Path;
 
-use kubesolo_update::error::{Error, Exit, Result};
-use kubesolo_update::release::Architecture;
+use kubesolo_update::base::error::{Error, Exit, Result};
+use kubesolo_update::release::release::Architecture;
 
 /// How much of the file is looked at: the boot header of x86 ends at 0x268, a PE header starts within the first page.
 const HEAD_BYTES: u64 = 8192;

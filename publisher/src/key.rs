@@ -9,9 +9,10 @@ use ed25519_dalek::pkcs8::spki::der::pem::LineEnding;
 use ed25519_dalek::pkcs8::{DecodePrivateKey as _, EncodePrivateKey as _, EncodePublicKey as _, KeypairBytes};
 use ed25519_dalek::{Signer as _, SigningKey, VerifyingKey};
 
-use kubesolo_update::error::{Context as _, Error, Exit, Result};
-use kubesolo_update::limits::KEY_FILE_BYTES;
-use kubesolo_update::trust::{self, Fingerprint, KeyId};
+use kubesolo_update::base::error::{Context as _, Error, Exit, Result};
+use kubesolo_update::base::limits::KEY_FILE_BYTES;
+use kubesolo_update::trust::keys;
+use kubesolo_update::trust::signature::{Fingerprint, KeyId};
 
 /// An Ed25519 private key. It is read from files only, and never shown.
 pub struct PrivateKey(SigningKey);
@@ -120,7 +121,7 @@ pub fn fingerprint(given: &Path) -> Result<Fingerprint> {
     let mut bytes = vec![];
     match fs::File::open(given).and_then(|file| file.take(KEY_FILE_BYTES + 1).read_to_end(&mut bytes)) {
         Ok(_) => {
-            let key = trust::parse(&bytes).map_err(|why| {
+            let key = keys::parse(&bytes).map_err(|why| {
                 Error::new(Exit::Config, "bad-key", format!("{place}: {why}"))
                     .remedy("Give the public key that is to be revoked.")
             })?;

@@ -29,12 +29,13 @@ use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
 use key::PrivateKey;
-use kubesolo_update::digest::Digest;
-use kubesolo_update::error::{Context as _, Error, Exit, Result};
-use kubesolo_update::limits;
-use kubesolo_update::release::{self, Architecture, Blob, Release};
-use kubesolo_update::rollout::Waves;
-use kubesolo_update::trust::{Fingerprint, KeySet};
+use kubesolo_update::base::digest::Digest;
+use kubesolo_update::base::error::{Context as _, Error, Exit, Result};
+use kubesolo_update::base::limits;
+use kubesolo_update::release::release::{self, Architecture, Blob, Release};
+use kubesolo_update::schedule::rollout::Waves;
+use kubesolo_update::trust::keys::KeySet;
+use kubesolo_update::trust::signature::Fingerprint;
 use registry::{Access, Registry};
 
 /// Artifact type of a release manifest. OCI asks for one when there is no config; devices ignore it.

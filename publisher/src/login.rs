@@ -3,9 +3,9 @@
 //! `oci-client` sends it to the realm that the registry names, whatever that is. So this module fetches the token, and
 //! `oci-client` gets the token only. A registry that asks for the password itself (Basic) gets it through `oci-client`.
 
-use kubesolo_update::error::{Error, Exit, Result};
+use kubesolo_update::base::error::{Error, Exit, Result};
+use kubesolo_update::base::text;
 use kubesolo_update::fetch::challenge::{self, Bearer};
-use kubesolo_update::text;
 use oci_client::RegistryOperation;
 use oci_client::errors::OciDistributionError;
 use oci_client::secrets::RegistryAuth;

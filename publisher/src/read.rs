@@ -5,16 +5,16 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 
 use super::registry::Registry;
-use kubesolo_update::digest::Digest;
-use kubesolo_update::error::{Error, Exit, Result};
-use kubesolo_update::release::{
+use kubesolo_update::base::digest::Digest;
+use kubesolo_update::base::error::{Error, Exit, Result};
+use kubesolo_update::base::{json, limits, text};
+use kubesolo_update::release::release::{
     Architecture, Blob, DOCKER_INDEX_TYPE, DOCKER_MANIFEST_TYPE, Descriptor, OCI_INDEX_TYPE, OCI_MANIFEST_TYPE,
     Release, SIGNATURE_TYPE,
 };
 use kubesolo_update::source::artifact::{Index, SIGNATURE_BYTES, attached, may_be_signature};
 use kubesolo_update::source::cosign;
-use kubesolo_update::trust::Signature;
-use kubesolo_update::{json, limits, text};
+use kubesolo_update::trust::signature::Signature;
 
 /// A published release.
 pub(super) struct Found {

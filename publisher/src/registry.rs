@@ -18,12 +18,14 @@ use tokio::runtime::Runtime;
 use crate::credentials;
 use crate::failure::{describe, is_absent, is_connect, may_pass, status};
 use crate::login::Login;
-use kubesolo_update::digest::Digest;
-use kubesolo_update::error::{Context as _, Error, Exit, Result};
-use kubesolo_update::fetch::use_ring;
-use kubesolo_update::release::{Blob, DOCKER_INDEX_TYPE, DOCKER_MANIFEST_TYPE, OCI_INDEX_TYPE, OCI_MANIFEST_TYPE};
+use kubesolo_update::base::digest::Digest;
+use kubesolo_update::base::error::{Context as _, Error, Exit, Result};
+use kubesolo_update::base::text;
+use kubesolo_update::fetch::client::use_ring;
+use kubesolo_update::release::release::{
+    Blob, DOCKER_INDEX_TYPE, DOCKER_MANIFEST_TYPE, OCI_INDEX_TYPE, OCI_MANIFEST_TYPE,
+};
 use kubesolo_update::source::reference;
-use kubesolo_update::text;
 
 /// Time for one small request, with all its redirects and tokens.
 const REQUEST_TIME: Duration = Duration::from_secs(60);

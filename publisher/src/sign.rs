@@ -10,11 +10,12 @@ use serde_json::{Value, json};
 use super::key::PrivateKey;
 use super::registry::{Access, Registry};
 use super::{EMPTY, descriptor, document, empty_config, read};
-use kubesolo_update::digest::Digest;
-use kubesolo_update::error::{Context as _, Error, Exit, Result};
-use kubesolo_update::limits;
-use kubesolo_update::release::{self, Architecture, Release};
-use kubesolo_update::trust::{KeyId, KeySet, Signature};
+use kubesolo_update::base::digest::Digest;
+use kubesolo_update::base::error::{Context as _, Error, Exit, Result};
+use kubesolo_update::base::limits;
+use kubesolo_update::release::release::{self, Architecture, Release};
+use kubesolo_update::trust::keys::KeySet;
+use kubesolo_update::trust::signature::{KeyId, Signature};
 
 /// How often the list of referrers is written again when another signer writes it at the same time.
 const LIST_TRIES: u32 = 3;

@@ -5,16 +5,20 @@ use std::collections::BTreeSet;
 use chrono::{DateTime, Utc};
 use sha2::{Digest as _, Sha256};
 
-use kubesolo_update::clock::Clock;
+use kubesolo_update::base::digest::Digest;
+use kubesolo_update::base::error::{Error, Exit, Result};
 use kubesolo_update::config::Config;
-use kubesolo_update::digest::Digest;
-use kubesolo_update::error::{Error, Exit, Result};
-use kubesolo_update::freshness::{self, Verdict};
-use kubesolo_update::gates::{self, Device, Lifted};
-use kubesolo_update::release::{Architecture, Image};
-use kubesolo_update::source::{self, Source};
-use kubesolo_update::state::Trust;
-use kubesolo_update::trust::{self, KeyId, Standing};
+use kubesolo_update::policy::freshness;
+use kubesolo_update::policy::gate::{self, Lifted};
+use kubesolo_update::policy::rules::{self, Device};
+use kubesolo_update::policy::standing::{self, Standing};
+use kubesolo_update::release::release::{Architecture, Image};
+use kubesolo_update::schedule::clock::Clock;
+use kubesolo_update::source::open;
+use kubesolo_update::source::source::{self, Source};
+use kubesolo_update::state::freshness::Verdict;
+use kubesolo_update::state::trust::Trust;
+use kubesolo_update::trust::signature::KeyId;
 
 /// A release that a device would take.
 #[derive(Debug)]
@@ -66,12 +70,12 @@ pub fn verify(
 
 fn one(config: &Config, architecture: Architecture, images: bool, now: DateTime<Utc>) -> Result<Verified> {
     let none = BTreeSet::new();
-    let keys = trust::keys(config)?.map(|keys| keys.needing(config.signature_threshold, &none)).transpose()?;
+    let keys = standing::keys(config)?.map(|keys| keys.needing(config.signature_threshold, &none)).transpose()?;
     let standing = Standing { keys, epoch: 0, revoked: none };
     let Some(keys) = standing.required_keys(config)? else {
         return Err(Error::new(Exit::Config, "no-key", "without a key there is nothing to verify a release with"));
     };
-    let mut source = source::open(config)?;
+    let mut source = open::open(config)?;
     let offer = source::offer(&mut *source, architecture, Some(keys))?;
     let by = keys.verify(&offer.signed, &offer.signatures)?;
     let clock = Clock::system(now, None);
@@ -87,11 +91,11 @@ fn one(config: &Config, architecture: Architecture, images: bool, now: DateTime<
         failed: None,
     };
     // That of the architecture is about this machine, and the source has chosen.
-    let about_the_release = |gate: &gates::Gate| matches!(gate.name, "channel" | "board");
-    let mut all = gates::release(&offer.release, offer.digest, &device);
+    let about_the_release = |gate: &gate::Gate| matches!(gate.name, "channel" | "board");
+    let mut all = rules::release(&offer.release, offer.digest, &device);
     all.retain(about_the_release);
     all.push(freshness::gate(config, seen.as_ref()));
-    gates::pass(&all)?;
+    gate::pass(&all)?;
     let bytes = match images {
         true => {
             let sizes = [offer.release.kernel, offer.release.initramfs].map(|image| fetch(&mut *source, image));

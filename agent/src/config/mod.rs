@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use reqwest::Url;
 
-use crate::error::{Error, Exit, Result};
-use crate::window::Window;
-use crate::{files, limits, text};
+use crate::base::error::{Error, Exit, Result};
+use crate::base::{files, limits, text};
+use crate::schedule::rollout::Wariness;
+use crate::schedule::window::Window;
 
 /// Where the settings are unless `--conf` says otherwise.
 pub const CONF_FILE: &str = "/etc/kubesolo/update.conf";
@@ -113,32 +114,6 @@ impl std::fmt::Display for Auto {
             Self::Stage => "stage",
             Self::Activate => "activate",
         })
-    }
-}
-
-/// How late in a phased rollout a device takes a release: 0 with the first, 100 with the last, 50 by its draw alone.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Wariness(u8);
-
-impl Wariness {
-    /// As in the settings, `0..=100`.
-    #[must_use]
-    pub fn percent(self) -> u8 {
-        self.0
-    }
-}
-
-impl Default for Wariness {
-    fn default() -> Self {
-        Self(50)
-    }
-}
-
-impl FromStr for Wariness {
-    type Err = &'static str;
-
-    fn from_str(number: &str) -> Result<Self, &'static str> {
-        number.parse().ok().filter(|percent| *percent <= 100).map(Self).ok_or("it is not a number from 0 to 100")
     }
 }
 

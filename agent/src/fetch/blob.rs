@@ -7,10 +7,10 @@ use bytes::Bytes;
 use reqwest::header::{self, HeaderMap, HeaderValue};
 use reqwest::{Method, Response, Url};
 
-use super::client::{Client, Failure, cause, origin, passing, refusal};
-use crate::error::{Error, Exit, Result};
-use crate::source::Body;
-use crate::text;
+use crate::base::error::{Error, Exit, Result};
+use crate::base::text;
+use crate::fetch::body::Body;
+use crate::fetch::client::{Client, Failure, cause, origin, passing, refusal};
 
 /// So much progress makes up for all failed attempts before it.
 const PROGRESS_BYTES: u64 = 64 * 1024;

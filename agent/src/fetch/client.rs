@@ -16,11 +16,11 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use tokio::runtime::Runtime;
 
-use super::challenge::{self, Bearer};
-use super::options::FetchOptions;
-use crate::digest::Digest;
-use crate::error::{Context, Error, Exit, Result};
-use crate::{files, json, limits, text};
+use crate::base::digest::Digest;
+use crate::base::error::{Context, Error, Exit, Result};
+use crate::base::{files, json, limits, text};
+use crate::fetch::challenge::{self, Bearer};
+use crate::fetch::options::FetchOptions;
 
 /// One HTTP client with one set of authorities, proxies and times, for everything that one command fetches.
 pub(crate) struct Client {

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::limits;
+use crate::base::limits;
 
 /// How to reach servers.
 #[derive(Clone, Debug)]

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use reqwest::Url;
 
-use super::client::{Client, host, shown};
-use super::options::{FetchOptions, Patience};
-use crate::error::{Context, Exit, Result};
+use crate::base::error::{Context, Exit, Result};
+use crate::fetch::client::{Client, host, shown};
+use crate::fetch::options::{FetchOptions, Patience};
 
 /// Whether it answers 200, asked directly and not through a proxy. Where it is http, its host is asked without TLS.
 ///

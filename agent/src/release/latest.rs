@@ -5,10 +5,11 @@ use std::collections::BTreeSet;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
-use super::{Architecture, Digest, Image, Release, revoked_keys, version};
-use crate::error::{Error, Exit, Result};
-use crate::trust::Fingerprint;
-use crate::{json, limits, text};
+use crate::base::digest::Digest;
+use crate::base::error::{Error, Exit, Result};
+use crate::base::{json, limits, text};
+use crate::release::release::{Architecture, Image, Release, revoked_keys, rollout, version};
+use crate::trust::signature::Fingerprint;
 
 /// A `latest.json`, as it was read. URLs are as they are written there: relative ones resolve against the document.
 ///
@@ -120,7 +121,7 @@ impl Latest {
             revoked_keys,
             board: named(&self.board),
             initramfs_unpacked_size: self.initramfs_unpacked_size,
-            rollout: super::rollout(given(&self.rollout), given(&self.release_date))
+            rollout: rollout(given(&self.rollout), given(&self.release_date))
                 .map_err(|why| malformed(format_args!("rollout: {why}")))?,
             kernel: image("vmlinuz_sha256", &self.vmlinuz_sha256)?,
             initramfs: image("initramfs_sha256", &self.initramfs_sha256)?,

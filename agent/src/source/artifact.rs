@@ -5,12 +5,12 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
-use super::{Offer, made_for};
-use crate::digest::Digest;
-use crate::error::{Error, Exit, Result};
-use crate::release::{self, Architecture, Descriptor, Manifest, Release, SIGNATURE_TYPE};
-use crate::trust::Signature;
-use crate::{json, limits, text};
+use crate::base::digest::Digest;
+use crate::base::error::{Error, Exit, Result};
+use crate::base::{json, limits, text};
+use crate::release::offer::{Offer, made_for};
+use crate::release::release::{self, Architecture, Descriptor, Manifest, Release, SIGNATURE_TYPE};
+use crate::trust::signature::Signature;
 
 /// A manifest or an index as it was read.
 pub(crate) struct Document {

@@ -13,17 +13,20 @@ use std::rc::Rc;
 
 use bytes::Bytes;
 
-use super::artifact::{
-    Document, Index, Listed, SIGNATURE_BYTES, attached, check_digest, check_size, choose, index_signed_alone,
+use crate::base::digest::Digest;
+use crate::base::error::{Error, Exit, Result};
+use crate::base::{limits, text};
+use crate::fetch::body::Body;
+use crate::release::offer::Offer;
+use crate::release::release::{self, Architecture, Blob, Descriptor, Image};
+use crate::release::statement::{Published, TAG_SUFFIX};
+use crate::source::artifact::{
+    self, Document, Index, Listed, SIGNATURE_BYTES, attached, check_digest, check_size, choose, index_signed_alone,
     may_be_signature,
 };
-use super::{Body, Offer, Source, artifact, cosign, statement};
-use crate::digest::Digest;
-use crate::error::{Error, Exit, Result};
-use crate::freshness::{self, Published};
-use crate::release::{self, Architecture, Blob, Descriptor, Image};
-use crate::trust::Signature;
-use crate::{limits, text};
+use crate::source::source::Source;
+use crate::source::{cosign, statement};
+use crate::trust::signature::Signature;
 
 /// The name of an entry of `index.json`, as every tool writes it: a tag.
 const REF_NAME: &str = "org.opencontainers.image.ref.name";
@@ -133,7 +136,7 @@ fn name(entry: &Descriptor) -> Option<&str> {
 
 /// Not one that a registry would have for what is attached to a release.
 fn is_release_name(name: Option<&str>) -> bool {
-    name.is_some_and(|name| !name.starts_with("sha256-") && !name.ends_with(freshness::TAG_SUFFIX))
+    name.is_some_and(|name| !name.starts_with("sha256-") && !name.ends_with(TAG_SUFFIX))
 }
 
 impl BundleSource {
@@ -250,7 +253,7 @@ impl Source for BundleSource {
     fn freshness(&mut self) -> Result<Option<Published>> {
         let release =
             self.layout.release(self.tag.as_deref(), &self.default_tag).map_err(|e| e.context(&self.origin))?;
-        let tag = name(release).map(|tag| format!("{tag}{}", freshness::TAG_SUFFIX));
+        let tag = name(release).map(|tag| format!("{tag}{}", TAG_SUFFIX));
         let Some(entry) = tag.and_then(|tag| self.layout.named(&tag)) else { return Ok(None) };
         let what = "statement of freshness";
         let (statement, signatures) = statement::layers(&self.document(entry, what)?.raw, what)?;

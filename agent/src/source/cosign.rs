@@ -6,11 +6,12 @@ use std::collections::BTreeMap;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 
-use crate::digest::Digest;
-use crate::error::{Error, Exit, Result};
-use crate::release::{Blob, Manifest};
-use crate::trust::{Signature, cosign};
-use crate::{json, limits};
+use crate::base::digest::Digest;
+use crate::base::error::{Error, Exit, Result};
+use crate::base::{json, limits};
+use crate::release::release::{Blob, Manifest};
+use crate::trust::cosign;
+use crate::trust::signature::Signature;
 
 /// Layer with a payload.
 const PAYLOAD_TYPE: &str = "application/vnd.dev.cosign.simplesigning.v1+json";

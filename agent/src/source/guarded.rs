@@ -2,9 +2,9 @@
 
 use bytes::Bytes;
 
-use super::Body;
-use crate::error::Result;
-use crate::trust::StreamVerifier;
+use crate::base::error::Result;
+use crate::fetch::body::Body;
+use crate::trust::stream::StreamVerifier;
 
 /// Passes an image on, and fails at its end if no known key signed it: whoever takes the bytes never sees a complete one.
 pub struct Guarded {

@@ -4,14 +4,19 @@ use std::rc::Rc;
 
 use reqwest::Url;
 
-use super::{Body, Offer, Source, made_for};
-use crate::digest::Digest;
-use crate::error::{Error, Exit, Result};
-use crate::fetch::{self, BlobBody, Client, Deadline, FetchOptions};
-use crate::freshness::{self, Published};
-use crate::release::{Architecture, Blob, Image, LATEST_JSON_TYPE, Latest};
-use crate::trust::{FileSignatures, Signature};
-use crate::{limits, text};
+use crate::base::digest::Digest;
+use crate::base::error::{Error, Exit, Result};
+use crate::base::{limits, text};
+use crate::fetch::blob::BlobBody;
+use crate::fetch::body::Body;
+use crate::fetch::client::{self, Client, Deadline};
+use crate::fetch::options::FetchOptions;
+use crate::release::latest::Latest;
+use crate::release::offer::{Offer, made_for};
+use crate::release::release::{Architecture, Blob, Image, LATEST_JSON_TYPE};
+use crate::release::statement::{self, Published};
+use crate::source::source::Source;
+use crate::trust::signature::{FileSignatures, Signature};
 
 const LATEST_JSON: &str = "latest.json";
 
@@ -61,7 +66,7 @@ impl HttpSource {
             options.plain_http.push(format!("{host}:{port}"));
         }
         let client = Rc::new(Client::new(&options)?);
-        Ok(Self { client, origin: fetch::shown(&document), document, legacy, looked: None })
+        Ok(Self { client, origin: client::shown(&document), document, legacy, looked: None })
     }
 
     fn looked(&mut self) -> Result<Rc<Looked>> {
@@ -82,7 +87,7 @@ impl HttpSource {
     /// A URL of the document, absolute.
     fn resolve(&self, named: &str) -> Result<Url> {
         let url = self.document.join(named).ok().filter(|url| matches!(url.scheme(), "http" | "https"));
-        let url = url.and_then(|mut url| fetch::without_login(&mut url).then_some(url));
+        let url = url.and_then(|mut url| client::without_login(&mut url).then_some(url));
         url.ok_or_else(|| {
             let message = format!("{}: \"{}\" is no http(s) URL", self.origin, text::shown(named));
             Error::new(Exit::Data, "bad-url", message).remedy("Publish it again with URLs that are right.")
@@ -91,7 +96,7 @@ impl HttpSource {
 
     /// What a `.sig` file has; nothing if it is not there.
     fn signature_file(&self, url: &Url, deadline: Deadline) -> Result<Vec<Signature>> {
-        let what = format!("signature {}", fetch::shown(url));
+        let what = format!("signature {}", client::shown(url));
         let answer = self.client.document(url, "*/*", limits::SIGNATURE_FILE_BYTES, &what, deadline)?;
         if matches!(answer.status.as_u16(), 404 | 410) {
             return Ok(vec![]);
@@ -109,7 +114,7 @@ impl HttpSource {
                 log::warn!(
                     "{}: metadata_sig_url names another server and is left out: {}",
                     self.origin,
-                    fetch::shown(&foreign)
+                    client::shown(&foreign)
                 );
                 beside()?
             }
@@ -137,7 +142,7 @@ impl HttpSource {
         let found =
             found.ok_or_else(|| Error::new(Exit::Internal, "no-such-image", format!("{digest} is not on offer")))?;
         let url = self.resolve(&urls[found])?;
-        let what = fetch::shown(&url);
+        let what = client::shown(&url);
         Ok((url, what))
     }
 }
@@ -145,7 +150,7 @@ impl HttpSource {
 /// What is written in the settings may hold a password.
 fn without_secrets(server: &str) -> String {
     match Url::parse(server) {
-        Ok(url) => format!("\"{}\"", fetch::shown(&url)),
+        Ok(url) => format!("\"{}\"", client::shown(&url)),
         Err(_) => "setting".into(),
     }
 }
@@ -179,14 +184,14 @@ impl Source for HttpSource {
 
     fn freshness(&mut self) -> Result<Option<Published>> {
         let deadline = self.looked()?.deadline;
-        let url = self.resolve(freshness::FILE)?;
-        let what = format!("statement of freshness {}", fetch::shown(&url));
+        let url = self.resolve(statement::FILE)?;
+        let what = format!("statement of freshness {}", client::shown(&url));
         let answer = self.client.document(&url, "application/json", limits::FRESHNESS_BYTES, &what, deadline)?;
         if matches!(answer.status.as_u16(), 404 | 410) {
             return Ok(None);
         }
         let statement = answer.good(&what)?.body;
-        let signatures = self.signature_file(&self.resolve(&format!("{}.sig", freshness::FILE))?, deadline)?;
+        let signatures = self.signature_file(&self.resolve(&format!("{}.sig", statement::FILE))?, deadline)?;
         Ok(Some(Published { statement, signatures }))
     }
 

@@ -4,17 +4,22 @@ use std::rc::Rc;
 
 use reqwest::Url;
 
-use super::artifact::{
-    Document, Listed, SIGNATURE_BYTES, attached, check_digest, check_size, choose, index_signed_alone,
+use crate::base::digest::Digest;
+use crate::base::error::{Error, Exit, Result};
+use crate::base::{limits, text};
+use crate::fetch::blob::BlobBody;
+use crate::fetch::body::Body;
+use crate::fetch::client::{self, Answer, Client, Deadline};
+use crate::fetch::options::FetchOptions;
+use crate::release::offer::Offer;
+use crate::release::release::{self, Architecture, Blob, Descriptor, Image, SIGNATURE_TYPE};
+use crate::release::statement::{Published, TAG_SUFFIX};
+use crate::source::artifact::{
+    self, Document, Listed, SIGNATURE_BYTES, attached, check_digest, check_size, choose, index_signed_alone,
 };
-use super::{Body, Offer, Source, artifact, cosign, reference, statement};
-use crate::digest::Digest;
-use crate::error::{Error, Exit, Result};
-use crate::fetch::{self, Answer, BlobBody, Client, Deadline, FetchOptions};
-use crate::freshness::{self, Published};
-use crate::release::{self, Architecture, Blob, Descriptor, Image, SIGNATURE_TYPE};
-use crate::trust::Signature;
-use crate::{limits, text};
+use crate::source::source::Source;
+use crate::source::{cosign, reference, statement};
+use crate::trust::signature::Signature;
 
 /// What is asked for when manifests are: every type that is understood, or registries convert or refuse.
 const MANIFESTS: &str = "application/vnd.oci.image.index.v1+json, application/vnd.docker.distribution.manifest.list.v2+json, \
@@ -108,7 +113,7 @@ impl OciSource {
         let answer = answer.good(&self.origin)?;
         let expected = match &self.wanted {
             Wanted::Digest(digest) => Some(*digest),
-            Wanted::Tag(_) => fetch::digest_of(&answer.headers),
+            Wanted::Tag(_) => client::digest_of(&answer.headers),
         };
         if let Some(expected) = expected {
             check_digest(&answer.body, expected, &self.origin)?;
@@ -246,7 +251,7 @@ impl Source for OciSource {
     /// At three requests and more; one where there is none.
     fn freshness(&mut self) -> Result<Option<Published>> {
         let Wanted::Tag(tag) = &self.wanted else { return Ok(None) };
-        let tag = format!("{tag}{}", freshness::TAG_SUFFIX);
+        let tag = format!("{tag}{}", TAG_SUFFIX);
         if !reference::is_tag(&tag) {
             return Ok(None);
         }

@@ -87,7 +87,7 @@ fn is_path_component(component: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::digest::Digest;
+    use crate::base::digest::Digest;
     use oci_client::Reference;
     use proptest::prelude::*;
 

@@ -1,11 +1,11 @@
 //! A statement of freshness as a registry keeps it: one manifest, a layer with the statement, a layer for each signature.
 
-use super::artifact::key_id;
-use crate::digest::Digest;
-use crate::error::{Error, Exit, Result};
-use crate::freshness::STATEMENT_TYPE;
-use crate::json;
-use crate::release::{Manifest, SIGNATURE_TYPE};
+use crate::base::digest::Digest;
+use crate::base::error::{Error, Exit, Result};
+use crate::base::json;
+use crate::release::release::{Manifest, SIGNATURE_TYPE};
+use crate::release::statement::STATEMENT_TYPE;
+use crate::source::artifact::key_id;
 
 /// Where a statement is, and where its signatures are, each with the key that it names.
 pub(crate) type Layers = (Digest, Vec<(Digest, Option<String>)>);

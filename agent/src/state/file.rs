@@ -12,10 +12,12 @@ use nix::unistd::geteuid;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Error, Exit, Result};
-use crate::replace::{folder_of, replace, sync_folder, with_suffix};
-use crate::{files, json};
+use crate::base::error::{Error, Exit, Result};
+use crate::base::replace::{folder_of, replace, sync_folder, with_suffix};
+use crate::base::{files, json};
 
+/// The schema of all three documents that is written. A newer one is refused and kept; the Go agent's files have none.
+pub(super) const SCHEMA: u32 = 1;
 /// Longest file that is read, in bytes; what is longer was not written here.
 const FILE_BYTES: u64 = 256 * 1024;
 /// Damaged files that are kept for a person to look at.

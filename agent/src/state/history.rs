@@ -3,8 +3,10 @@
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
-use super::{Phase, optional_seconds};
-use crate::digest::Digest;
+use crate::base::digest::Digest;
+use crate::state::file::SCHEMA;
+use crate::state::format::optional_seconds;
+use crate::state::phase::Phase;
 
 /// Attempts that are kept; the oldest is forgotten for one more.
 pub const ATTEMPTS_KEPT: usize = 64;
@@ -46,13 +48,23 @@ pub struct Attempt {
 
 impl Default for Attempt {
     fn default() -> Self {
-        super::State::default().attempt()
+        Self {
+            id: String::new(),
+            started_at: None,
+            updated_at: None,
+            from_version: String::new(),
+            to_version: String::new(),
+            to_release: None,
+            phase: Phase::Idle,
+            error: String::new(),
+            times: 1,
+        }
     }
 }
 
 impl Default for History {
     fn default() -> Self {
-        Self { schema: super::SCHEMA, attempts: vec![] }
+        Self { schema: SCHEMA, attempts: vec![] }
     }
 }
 

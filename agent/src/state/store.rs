@@ -5,10 +5,12 @@ use std::path::{Path, PathBuf};
 
 use serde::de::DeserializeOwned;
 
-use super::file::{self, Found, PRIVATE, PUBLIC};
-use super::{Attempt, History, SCHEMA, State, Trust};
-use crate::error::{Error, Exit, Result};
-use crate::replace::folder_of;
+use crate::base::error::{Error, Exit, Result};
+use crate::base::replace::folder_of;
+use crate::state::file::{self, Found, PRIVATE, PUBLIC, SCHEMA};
+use crate::state::history::{Attempt, History};
+use crate::state::state::State;
+use crate::state::trust::Trust;
 
 /// Where state, trust and lock are: side by side in one folder.
 #[derive(Clone, Debug)]
@@ -83,8 +85,8 @@ impl Store {
     }
 
     fn load_state(&self, loaded: &mut Loaded, damaged: impl Fn(&Path, &str) -> Result<String>) -> Result<()> {
-        match read_one(&self.state, damaged, &mut loaded.warnings)? {
-            Some(state) => loaded.state = State { schema: SCHEMA, ..state },
+        match read_one::<State>(&self.state, damaged, &mut loaded.warnings)? {
+            Some(state) => loaded.state = state.of_this_schema(),
             None => loaded.state_lost = true,
         }
         Ok(())

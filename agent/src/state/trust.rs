@@ -5,10 +5,11 @@ use std::collections::BTreeSet;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
-use super::{optional_seconds, seconds};
-use crate::digest::Digest;
-use crate::error::Result;
-use crate::trust::Fingerprint;
+use crate::base::digest::Digest;
+use crate::base::error::Result;
+use crate::state::file::{self, SCHEMA};
+use crate::state::format::{optional_seconds, seconds};
+use crate::trust::signature::Fingerprint;
 
 /// Failed releases that are remembered; the oldest is forgotten for one more.
 pub const FAILED_KEPT: usize = 64;
@@ -69,7 +70,7 @@ pub struct FailedRelease {
 impl Default for Trust {
     fn default() -> Self {
         Self {
-            schema: super::SCHEMA,
+            schema: SCHEMA,
             security_epoch: 0,
             revoked_keys: BTreeSet::new(),
             serials: vec![],
@@ -85,7 +86,7 @@ impl Trust {
     /// # Errors
     /// 78 when it was written by a newer version.
     pub fn parse(bytes: &[u8]) -> Result<Option<Self>> {
-        Ok(super::file::parse(bytes, "trust.json", super::SCHEMA)?.document())
+        Ok(file::parse(bytes, "trust.json", SCHEMA)?.document())
     }
 
     /// The failure that speaks against a release: of the same manifest, or of the same pair of images under another one.

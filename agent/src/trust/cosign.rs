@@ -3,9 +3,9 @@
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
-use crate::digest::Digest;
-use crate::error::{Error, Exit, Result};
-use crate::{json, limits, text};
+use crate::base::digest::Digest;
+use crate::base::error::{Error, Exit, Result};
+use crate::base::{json, limits, text};
 
 /// The one kind of payload that vouches for a manifest; cosign makes others for what it attaches.
 const TYPE: &str = "cosign container image signature";
@@ -64,7 +64,6 @@ pub fn subject(payload: &[u8]) -> Result<Digest> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::release::{Latest, Release};
 
     const DIGEST: &str = "sha256:e0f1ba1764410a89dc3abdc4518ece8d6f28b798c8f48de870df86ee253d9d44";
 
@@ -117,12 +116,5 @@ mod tests {
         let padded = |size: u64| good.clone() + &" ".repeat(size as usize - good.len());
         subject(padded(limits::COSIGN_PAYLOAD_BYTES).as_bytes()).unwrap();
         assert_eq!(subject(padded(limits::COSIGN_PAYLOAD_BYTES + 1).as_bytes()).unwrap_err().reason, "limit-exceeded");
-    }
-
-    #[test]
-    fn a_payload_is_nothing_else_that_is_signed() {
-        let good = payload(TYPE, DIGEST, "null");
-        Release::from_oci_manifest(good.as_bytes()).unwrap_err();
-        Latest::parse(good.as_bytes()).unwrap().release().unwrap_err();
     }
 }

@@ -7,9 +7,9 @@ use std::path::{Path, PathBuf};
 use ed25519_dalek::VerifyingKey;
 use ed25519_dalek::pkcs8::DecodePublicKey;
 
-use super::{Fingerprint, KeyId, Signature, StreamVerifier};
-use crate::error::{Error, Exit, Result};
-use crate::{files, limits, text};
+use crate::base::error::{Error, Exit, Result};
+use crate::base::{files, limits, text};
+use crate::trust::signature::{Fingerprint, KeyId, Signature};
 
 /// Reason of an error in a key file.
 const BAD: &str = "bad-key";
@@ -142,14 +142,6 @@ impl KeySet {
             .remedy("Add signatures by other keys of this device to the release; each key counts once.")
     }
 
-    /// Checks signatures over bytes that are too many to be in memory at once.
-    pub fn stream(&self, signatures: &[Signature]) -> Result<StreamVerifier> {
-        if signatures.is_empty() {
-            return Err(self.refusal(signatures, &[]));
-        }
-        StreamVerifier::new(self, signatures)
-    }
-
     pub(super) fn keys(&self) -> &[(Fingerprint, VerifyingKey)] {
         &self.keys
     }
@@ -159,7 +151,7 @@ impl KeySet {
     }
 
     /// Why none of the signatures counts; `revoked` are the revoked keys whose signatures fit.
-    fn refusal(&self, signatures: &[Signature], revoked: &[Fingerprint]) -> Error {
+    pub(super) fn refusal(&self, signatures: &[Signature], revoked: &[Fingerprint]) -> Error {
         let known = self.ids().map(|id| id.to_string()).collect::<Vec<_>>();
         if !revoked.is_empty() {
             let message = format!("only revoked keys signed the release: {}", names(revoked));

@@ -4,9 +4,10 @@ use std::collections::BTreeSet;
 
 use ed25519_dalek::{SignatureError, VerifyingKey};
 
-use super::{Fingerprint, KeyId, KeySet, Signature};
-use crate::error::{Error, Exit, Result};
-use crate::limits;
+use crate::base::error::{Error, Exit, Result};
+use crate::base::limits;
+use crate::trust::keys::KeySet;
+use crate::trust::signature::{Fingerprint, KeyId, Signature};
 
 /// Verifies signatures over bytes as they pass. Each pair of key and signature hashes all of them.
 pub struct StreamVerifier {
@@ -15,7 +16,14 @@ pub struct StreamVerifier {
 }
 
 impl StreamVerifier {
-    pub(super) fn new(set: &KeySet, signatures: &[Signature]) -> Result<Self> {
+    /// Checks signatures over bytes that are too many to be in memory at once.
+    ///
+    /// # Errors
+    /// 77 when there is no signature, or none that could fit; 65 when there are too many.
+    pub fn new(set: &KeySet, signatures: &[Signature]) -> Result<Self> {
+        if signatures.is_empty() {
+            return Err(set.refusal(signatures, &[]));
+        }
         let keys = set.keys();
         if keys.len() * signatures.len() > limits::STREAMED_PAIRS {
             return Err(limits::exceeded("keys times signatures of an image", limits::STREAMED_PAIRS)

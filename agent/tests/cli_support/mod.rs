@@ -17,8 +17,8 @@ use bootenv::protocol::{State, View};
 use kubesolo_release::key::{PrivateKey, PublicFormat};
 use kubesolo_release::registry::Access;
 use kubesolo_release::{self as publisher, Images, Metadata, Options};
-use kubesolo_update::digest::Digest;
-use kubesolo_update::release::Architecture;
+use kubesolo_update::base::digest::Digest;
+use kubesolo_update::release::release::Architecture;
 use serde_json::Value;
 use tempfile::TempDir;
 

@@ -5,8 +5,8 @@ use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 
-use kubesolo_update::digest::Digest;
-use kubesolo_update::release::{self, Architecture};
+use kubesolo_update::base::digest::Digest;
+use kubesolo_update::release::release::{self, Architecture};
 
 use super::{bytes, key, key_id, sign};
 

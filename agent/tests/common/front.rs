@@ -6,7 +6,7 @@ use std::net::{TcpListener, TcpStream};
 use std::sync::atomic::{AtomicI32, Ordering};
 use std::sync::{Arc, Mutex};
 
-use kubesolo_update::release::{OCI_INDEX_TYPE, OCI_MANIFEST_TYPE};
+use kubesolo_update::release::release::{OCI_INDEX_TYPE, OCI_MANIFEST_TYPE};
 use serde_json::{Value, json};
 
 use super::registry::Registry;

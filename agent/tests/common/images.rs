@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use flate2::{Compression, write::GzEncoder};
 use kubesolo_release::Images;
-use kubesolo_update::release::Architecture;
+use kubesolo_update::release::release::Architecture;
 
 /// A file with the header of a Linux boot image and nothing to boot. `salt` makes it differ from others.
 pub fn kernel(architecture: Architecture, salt: u8) -> Vec<u8> {

@@ -10,9 +10,9 @@ pub mod registry;
 pub mod tls;
 
 use ed25519_dalek::{Signer, SigningKey};
-use kubesolo_update::digest::Digest;
-use kubesolo_update::freshness::STATEMENT_TYPE;
-use kubesolo_update::release::{self, Architecture};
+use kubesolo_update::base::digest::Digest;
+use kubesolo_update::release::release::{self, Architecture};
+use kubesolo_update::release::statement::STATEMENT_TYPE;
 use serde_json::{Value, json};
 
 /// A JSON descriptor of `bytes`.
@@ -95,7 +95,7 @@ pub fn key(seed: u8) -> SigningKey {
 
 /// 16 hex digits.
 pub fn key_id(key: &SigningKey) -> String {
-    kubesolo_update::trust::KeyId::of(key.verifying_key().as_bytes()).to_string()
+    kubesolo_update::trust::signature::KeyId::of(key.verifying_key().as_bytes()).to_string()
 }
 
 /// A signature and the hint at its key.

@@ -7,8 +7,8 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use kubesolo_update::digest::Digest;
-use kubesolo_update::release;
+use kubesolo_update::base::digest::Digest;
+use kubesolo_update::release::release;
 use serde_json::Value;
 use tempfile::TempDir;
 

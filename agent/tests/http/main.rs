@@ -17,12 +17,13 @@ use std::time::Duration;
 
 use common::fault::{self, Fault, Request};
 use common::{key, sign};
-use kubesolo_update::digest::Digest;
-use kubesolo_update::error::{Error, Exit};
-use kubesolo_update::fetch::{FetchOptions, Patience};
-use kubesolo_update::release::Architecture;
+use kubesolo_update::base::digest::Digest;
+use kubesolo_update::base::error::{Error, Exit};
+use kubesolo_update::fetch::options::{FetchOptions, Patience};
+use kubesolo_update::release::offer::Offer;
+use kubesolo_update::release::release::Architecture;
 use kubesolo_update::source::http::HttpSource;
-use kubesolo_update::source::{Offer, Source};
+use kubesolo_update::source::source::Source;
 use serde_json::{Value, json};
 
 fn options() -> FetchOptions {

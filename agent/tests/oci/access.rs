@@ -3,10 +3,10 @@
 use std::net::TcpStream;
 use std::sync::{Arc, Mutex};
 
-use kubesolo_update::error::Exit;
-use kubesolo_update::limits;
-use kubesolo_update::release::Architecture;
-use kubesolo_update::source::Source;
+use kubesolo_update::base::error::Exit;
+use kubesolo_update::base::limits;
+use kubesolo_update::release::release::Architecture;
+use kubesolo_update::source::source::Source;
 
 use crate::common::fault::{Fault, Request, World, head, reply, send};
 use crate::*;

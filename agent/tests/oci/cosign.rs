@@ -1,12 +1,13 @@
 //! Signatures at cosign's tag: when they are looked for, which count, and what is refused.
 
 use kubesolo_release::key::PublicFormat;
-use kubesolo_update::digest::Digest;
-use kubesolo_update::error::{Error, Exit};
-use kubesolo_update::limits;
-use kubesolo_update::release::Architecture;
-use kubesolo_update::source::{self, Offer, Source};
-use kubesolo_update::trust::KeySet;
+use kubesolo_update::base::digest::Digest;
+use kubesolo_update::base::error::{Error, Exit};
+use kubesolo_update::base::limits;
+use kubesolo_update::release::offer::Offer;
+use kubesolo_update::release::release::Architecture;
+use kubesolo_update::source::source::{self, Source};
+use kubesolo_update::trust::keys::KeySet;
 use tempfile::TempDir;
 
 use crate::cli_support;

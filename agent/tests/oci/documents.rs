@@ -3,11 +3,11 @@
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use kubesolo_update::digest::Digest;
-use kubesolo_update::error::Exit;
-use kubesolo_update::limits;
-use kubesolo_update::release::{self, Architecture};
-use kubesolo_update::source::Source;
+use kubesolo_update::base::digest::Digest;
+use kubesolo_update::base::error::Exit;
+use kubesolo_update::base::limits;
+use kubesolo_update::release::release::{self, Architecture};
+use kubesolo_update::source::source::Source;
 use serde_json::json;
 
 use crate::common::fault::{Fault, World, chunk, head, reply, send};

@@ -2,9 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use kubesolo_update::error::Exit;
-use kubesolo_update::release::Architecture;
-use kubesolo_update::source::Source;
+use kubesolo_update::base::error::Exit;
+use kubesolo_update::release::release::Architecture;
+use kubesolo_update::source::source::Source;
 use serde_json::json;
 
 use crate::common::fault::{Fault, Request, World, chunk, head, reply, send};

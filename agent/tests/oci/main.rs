@@ -17,12 +17,13 @@ use std::net::TcpStream;
 use std::time::Duration;
 
 use common::fault::{Fault, Request, World};
-use kubesolo_update::digest::Digest;
-use kubesolo_update::error::{Error, Exit};
-use kubesolo_update::fetch::{FetchOptions, Patience};
-use kubesolo_update::release::{Architecture, Blob};
+use kubesolo_update::base::digest::Digest;
+use kubesolo_update::base::error::{Error, Exit};
+use kubesolo_update::fetch::options::{FetchOptions, Patience};
+use kubesolo_update::release::offer::Offer;
+use kubesolo_update::release::release::{Architecture, Blob};
 use kubesolo_update::source::oci::OciSource;
-use kubesolo_update::source::{Offer, Source};
+use kubesolo_update::source::source::Source;
 
 fn impatient() -> Patience {
     Patience {

@@ -1,11 +1,11 @@
 //! What a real registry serves.
 
-use kubesolo_update::digest::Digest;
-use kubesolo_update::error::Exit;
-use kubesolo_update::fetch::FetchOptions;
-use kubesolo_update::release::{self, Architecture};
-use kubesolo_update::source::Source;
+use kubesolo_update::base::digest::Digest;
+use kubesolo_update::base::error::Exit;
+use kubesolo_update::fetch::options::FetchOptions;
+use kubesolo_update::release::release::{self, Architecture};
 use kubesolo_update::source::oci::OciSource;
+use kubesolo_update::source::source::Source;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 

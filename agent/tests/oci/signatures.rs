@@ -1,10 +1,10 @@
 //! Signatures, among all that can be attached to a manifest.
 
-use kubesolo_update::digest::Digest;
-use kubesolo_update::error::Exit;
-use kubesolo_update::limits;
-use kubesolo_update::release::{self, Architecture, SIGNATURE_TYPE};
-use kubesolo_update::source::Source;
+use kubesolo_update::base::digest::Digest;
+use kubesolo_update::base::error::Exit;
+use kubesolo_update::base::limits;
+use kubesolo_update::release::release::{self, Architecture, SIGNATURE_TYPE};
+use kubesolo_update::source::source::Source;
 use serde_json::json;
 
 use crate::common::fault::{Fault, Request, World, reply};

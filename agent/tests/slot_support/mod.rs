@@ -5,12 +5,13 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
-use kubesolo_update::digest::Digest;
-use kubesolo_update::error::{Error, Exit, Result};
-use kubesolo_update::release::{Blob, OCI_MANIFEST_TYPE, Release};
-use kubesolo_update::slot::{Part, Slot, SlotManifest};
-use kubesolo_update::source::{Body, Offer};
-use kubesolo_update::trust::Signature;
+use kubesolo_update::base::digest::Digest;
+use kubesolo_update::base::error::{Error, Exit, Result};
+use kubesolo_update::device::slot::{Part, Slot, SlotManifest};
+use kubesolo_update::fetch::body::Body;
+use kubesolo_update::release::offer::Offer;
+use kubesolo_update::release::release::{Blob, OCI_MANIFEST_TYPE, Release};
+use kubesolo_update::trust::signature::Signature;
 
 pub struct Images {
     pub kernel: Vec<u8>,

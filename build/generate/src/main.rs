@@ -12,14 +12,14 @@ use std::path::Path;
 
 use clap::{Command, CommandFactory as _};
 use clap_complete::Shell;
-use kubesolo_update::cli;
+use kubesolo_update::cli::args;
 
 fn main() -> Result<(), Box<dyn Error>> {
     let [_, into] = &std::env::args().collect::<Vec<_>>()[..] else {
         return Err("usage: generate DIR: writes DIR/man, DIR/completions, DIR/third-party-licences".into());
     };
     let into = Path::new(into);
-    let programs = [(cli::Cli::command(), "8"), (kubesolo_release::cli::command(), "1")];
+    let programs = [(args::Cli::command(), "8"), (kubesolo_release::cli::command(), "1")];
 
     let pages = into.join("man");
     fs::create_dir_all(&pages)?;

@@ -21,7 +21,7 @@ fn read(folder: &TempDir, path: impl AsRef<Path>) -> String {
 #[test]
 fn each_command_has_a_page_and_is_completed_and_each_linked_crate_is_listed() {
     let folder = generated();
-    let programs = [(kubesolo_update::cli::Cli::command(), "8"), (kubesolo_release::cli::command(), "1")];
+    let programs = [(kubesolo_update::cli::args::Cli::command(), "8"), (kubesolo_release::cli::command(), "1")];
     for (program, section) in programs {
         let name = program.get_name();
         let (bash, zsh, fish) = (

@@ -5,7 +5,7 @@ use std::process::Command;
 
 use crate::common::registry::Registry;
 use crate::common::{images, tls};
-use kubesolo_update::release::Architecture;
+use kubesolo_update::release::release::Architecture;
 use tempfile::TempDir;
 
 /// The lines between ```` ```sh ```` and ```` ``` ````, of all such blocks.

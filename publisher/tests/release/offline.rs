@@ -155,7 +155,7 @@ fn a_statement_of_freshness_is_one_artifact_that_the_standard_tools_read() {
     assert!(said.contains(&published.manifests[1].1.to_string()), "{said}");
     tool("oras", &folder, &format!("pull --plain-http {place}.freshness -o pulled"));
     let raw = std::fs::read(folder.path().join("pulled/freshness.json")).unwrap();
-    let statement = kubesolo_update::freshness::Statement::parse(&raw).unwrap();
+    let statement = kubesolo_update::release::statement::Statement::parse(&raw).unwrap();
     assert_eq!(statement.latest(Arm64), Some(published.manifests[1].1));
     assert_eq!((statement.not_after - statement.issued).num_days(), 7);
     let manifest: serde_json::Value = serde_json::from_slice(&registry.read("os", "stable.freshness")).unwrap();
@@ -200,7 +200,7 @@ fn a_statement_of_freshness_lies_in_each_folder_of_a_tree() {
     good(&folder, "freshness --http www --key alice");
     for (architecture, digest) in published {
         let raw = std::fs::read(www.join(format!("{architecture}/freshness.json"))).unwrap();
-        let statement = kubesolo_update::freshness::Statement::parse(&raw).unwrap();
+        let statement = kubesolo_update::release::statement::Statement::parse(&raw).unwrap();
         assert_eq!(statement.latest(architecture), Some(digest));
         let verify = format!("pkeyutl -verify -rawin -inkey alice -sigfile www/{architecture}/freshness.json.sig");
         tool("openssl", &folder, &format!("{verify} -in www/{architecture}/freshness.json"));

@@ -119,7 +119,7 @@ fn what_no_device_would_take_is_not_published() {
     let images = [images::files(folder.path(), Amd64, 1)];
     let options = Options { access: access(&registry), ..Options::default() };
     let mut metadata = metadata("1.0.0");
-    metadata.release_notes = Some("x".repeat(kubesolo_update::limits::RELEASE_NOTES_BYTES + 1));
+    metadata.release_notes = Some("x".repeat(kubesolo_update::base::limits::RELEASE_NOTES_BYTES + 1));
     let reference = format!("{}/os", registry.address);
     let error = publisher::release(&reference, &metadata, &images, &[], &options).unwrap_err();
     assert_eq!(error.exit, Exit::Data);

@@ -11,11 +11,11 @@ use kubesolo_release::key::{PrivateKey, PublicFormat};
 use kubesolo_release::registry::Access;
 use kubesolo_release::{self as publisher, Metadata, Options, Published, sign};
 use kubesolo_update::Exit;
-use kubesolo_update::digest::Digest;
-use kubesolo_update::release::{
+use kubesolo_update::base::digest::Digest;
+use kubesolo_update::release::release::{
     ARCHITECTURE, Architecture, CHANNEL, INITRAMFS_TYPE, KERNEL_TYPE, OCI_INDEX_TYPE, SIGNATURE_TYPE, VERSION,
 };
-use kubesolo_update::trust::KeySet;
+use kubesolo_update::trust::keys::KeySet;
 use serde_json::Value;
 use tempfile::TempDir;
 

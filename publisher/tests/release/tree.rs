@@ -7,13 +7,15 @@ use std::collections::BTreeMap;
 
 use crate::common::images;
 use crate::common::nginx::Nginx;
-use kubesolo_update::digest::Digest;
-use kubesolo_update::fetch::FetchOptions;
-use kubesolo_update::release::Architecture;
-use kubesolo_update::release::Latest;
+use kubesolo_update::base::digest::Digest;
+use kubesolo_update::fetch::options::FetchOptions;
+use kubesolo_update::release::latest::Latest;
+use kubesolo_update::release::offer::Offer;
+use kubesolo_update::release::release::Architecture;
 use kubesolo_update::source::http::HttpSource;
-use kubesolo_update::source::{Offer, Source as _};
-use kubesolo_update::trust::{KeySet, Signature};
+use kubesolo_update::source::source::Source as _;
+use kubesolo_update::trust::keys::KeySet;
+use kubesolo_update::trust::signature::Signature;
 use serde_json::Value;
 use tempfile::TempDir;
 

@@ -1,8 +1,9 @@
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-use super::super::Blob;
 use super::*;
+use crate::release::release::{ARCHITECTURE, Blob, INITRAMFS_TYPE, KERNEL_TYPE, VERSION};
+use crate::trust::cosign;
 
 fn good() -> Value {
     json!({
@@ -91,10 +92,10 @@ fn a_document_of_a_registry_is_none_and_neither_is_this_one_there() {
     let manifest = json!({
         "schemaVersion": 2, "config": {"mediaType": "x", "digest": Digest([0; 32]), "size": 2},
         "layers": [
-            {"mediaType": super::super::KERNEL_TYPE, "digest": Digest([1; 32]), "size": 10},
-            {"mediaType": super::super::INITRAMFS_TYPE, "digest": Digest([2; 32]), "size": 10},
+            {"mediaType": KERNEL_TYPE, "digest": Digest([1; 32]), "size": 10},
+            {"mediaType": INITRAMFS_TYPE, "digest": Digest([2; 32]), "size": 10},
         ],
-        "annotations": {super::super::VERSION: "1.0.0", super::super::ARCHITECTURE: "arm64"},
+        "annotations": {VERSION: "1.0.0", ARCHITECTURE: "arm64"},
     });
     // Even one that is complete as both.
     let mut both = good();
@@ -159,4 +160,15 @@ proptest! {
         if cut { raw.truncate(at) } else { raw[at] = byte }
         let _ = read(&raw);
     }
+}
+
+#[test]
+fn what_cosign_signs_is_no_release() {
+    let payload = format!(
+        r#"{{"critical":{{"identity":{{"docker-reference":"x/os"}},"image":{{"docker-manifest-digest":"{}"}},"type":"cosign container image signature"}},"optional":null}}"#,
+        Digest([1; 32])
+    );
+    assert_eq!(cosign::subject(payload.as_bytes()).unwrap(), Digest([1; 32]));
+    Release::from_oci_manifest(payload.as_bytes()).unwrap_err();
+    Latest::parse(payload.as_bytes()).unwrap().release().unwrap_err();
 }

@@ -4,8 +4,8 @@
 use std::io::{ErrorKind, Read, Seek, SeekFrom};
 
 use super::malformed;
-use crate::error::{Error, Exit, Result};
-use crate::{limits, text};
+use crate::base::error::{Error, Exit, Result};
+use crate::base::{limits, text};
 
 const BLOCK: u64 = 512;
 

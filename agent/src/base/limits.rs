@@ -1,0 +1,100 @@
+//! How much is accepted from outside. Each limit is the last value that is still accepted; one more is refused.
+//!
+//! A device must survive any server: without these, a wrong or hostile answer fills the memory of a small board. The
+//! numbers are part of the documented interface; publishers may rely on them.
+
+use std::fmt::Display;
+use std::time::Duration;
+
+use crate::base::error::{Error, Exit};
+
+/// Image index or Docker manifest list, in bytes.
+pub const INDEX_BYTES: u64 = 256 * KIB;
+/// Entries (platforms) in an index.
+pub const INDEX_ENTRIES: usize = 64;
+/// Manifest, in bytes; also of a signature.
+pub const MANIFEST_BYTES: u64 = 256 * KIB;
+/// Layers in a manifest.
+pub const MANIFEST_LAYERS: usize = 16;
+/// Annotations in a manifest.
+pub const ANNOTATIONS: usize = 64;
+/// Key or value of an annotation, in bytes.
+pub const ANNOTATION_BYTES: usize = 4 * KIB as usize;
+/// A version, in bytes; it ends up in names, messages and metrics.
+pub const VERSION_BYTES: usize = 128;
+/// Release notes, in bytes.
+pub const RELEASE_NOTES_BYTES: usize = 16 * KIB as usize;
+/// `latest.json`, in bytes.
+pub const LATEST_JSON_BYTES: u64 = 64 * KIB;
+/// A `.sig` file, in bytes.
+pub const SIGNATURE_FILE_BYTES: u64 = 2 * KIB;
+/// List of referrers, in bytes, all its pages together.
+pub const REFERRERS_BYTES: u64 = 256 * KIB;
+/// Entries in the list of referrers, all its pages together.
+pub const REFERRERS: usize = 256;
+/// Signatures of one manifest.
+pub const SIGNATURES: usize = 16;
+/// Keys times signatures for one image, where each pair has to hash all of it.
+pub const STREAMED_PAIRS: usize = 16;
+/// Payload of a cosign signature, in bytes.
+pub const COSIGN_PAYLOAD_BYTES: u64 = 4 * KIB;
+/// Entries in the tar archive of a bundle, folders and records among them.
+pub const BUNDLE_ENTRIES: usize = 1024;
+/// Answer of a token server, in bytes.
+pub const TOKEN_BYTES: u64 = 64 * KIB;
+/// How much of an error's body is read, in bytes.
+pub const ERROR_BODY_BYTES: u64 = 8 * KIB;
+/// A kernel or initramfs, in bytes. Larger than any that a boot loader can load; it keeps sums of sizes far from overflow.
+pub const IMAGE_BYTES: u64 = 16 * GIB;
+/// A statement of freshness, in bytes.
+pub const FRESHNESS_BYTES: u64 = 4 * KIB;
+/// Architectures in a statement of freshness.
+pub const FRESHNESS_DIGESTS: usize = 16;
+/// Keys that one release revokes.
+pub const REVOKED_KEYS: usize = 32;
+/// Revoked keys that a device remembers. None is ever forgotten, so a release with one more is not committed.
+pub const REVOKED_KEYS_KEPT: usize = 1024;
+/// A public key file, in bytes.
+pub const KEY_FILE_BYTES: u64 = 4 * KIB;
+/// A file of certificate authorities, in bytes: five times what browsers know.
+pub const AUTHORITIES_BYTES: u64 = 1024 * KIB;
+/// A file with the running version, in bytes.
+pub const VERSION_FILE_BYTES: u64 = 4 * KIB;
+/// Keys in a set.
+pub const KEYS: usize = 16;
+/// `update.conf`, in bytes.
+pub const CONF_BYTES: u64 = 64 * KIB;
+/// Parts of a maintenance window.
+pub const WINDOW_SPANS: usize = 64;
+/// Waves of a phased rollout.
+pub const WAVES: usize = 16;
+/// The last wave of a phased rollout, in hours after the date of the release: a year.
+pub const ROLLOUT_HOURS: u16 = 8760;
+/// A file of a time zone, in bytes.
+pub const ZONE_BYTES: u64 = 64 * KIB;
+/// A kubeconfig, in bytes.
+pub const KUBECONFIG_BYTES: u64 = 64 * KIB;
+/// A list of one node, in bytes.
+pub const NODES_BYTES: usize = 256 * KIB as usize;
+/// User-data after unpacking, in bytes.
+pub const USER_DATA_BYTES: u64 = 1024 * KIB;
+/// Nested arrays and objects in JSON.
+pub const JSON_DEPTH: usize = 16;
+/// Redirects from one request.
+pub const REDIRECTS: usize = 5;
+/// All documents of one check together: index, manifest, tokens, referrers, signatures; with waits and retries.
+pub const DOCUMENTS_TIME: Duration = Duration::from_secs(60);
+/// The window over which the rate of a download is measured.
+pub const RATE_WINDOW: Duration = Duration::from_secs(600);
+/// The slowest download, in bytes per second over [`RATE_WINDOW`].
+pub const RATE_MIN: u64 = 256;
+/// Text from outside in one message, in characters.
+pub const SHOWN_CHARS: usize = 256;
+
+const KIB: u64 = 1024;
+const GIB: u64 = 1024 * 1024 * KIB;
+
+/// The error of a limit: `what` exceeds `limit`, which carries its unit.
+pub fn exceeded(what: impl Display, limit: impl Display) -> Error {
+    Error::new(Exit::Data, "limit-exceeded", format!("{what}: more than the limit of {limit}"))
+}

@@ -1,0 +1,281 @@
+//! The command line of `kubesolo-update`.
+
+use std::path::PathBuf;
+
+use bootenv::Slot;
+use clap::{Args, Parser, Subcommand};
+
+use crate::config::{self, BootEnv, CONF_FILE, Overrides};
+use crate::policy::gate::Lifted;
+use crate::schedule::window::Window;
+use crate::state::state::STATE_FILE;
+
+const EXIT_CODES: &str = "\
+Exit codes:
+   0  done, or nothing to do
+   1  healthcheck: the system is not healthy
+  64  the command line is wrong
+  65  bytes are wrong: digest, size, format
+  69  the source cannot be reached, or what was asked for is not there
+  70  internal error
+  73  a slot or the boot environment cannot be written
+  75  not now: window, block, trial, clock, rollout, failed before, a hook, another run
+  77  not allowed: signature, revoked key, channel, architecture, minimum version, downgrade, security epoch
+  78  configuration, key or boot environment not usable";
+
+const EXAMPLES: &str = "\
+Examples:
+  kubesolo-update check
+      What is on offer, and what each gate says about it.
+  kubesolo-update apply --activate --reboot
+      The whole update: fetch, verify, write, then boot it on trial.
+  kubesolo-update apply --force
+      On a console, outside the maintenance window: stage only.
+  kubesolo-update --conf /dev/null --state S/state.json apply \\
+      --registry 127.0.0.1:5000/os --tag stable --plain-http 127.0.0.1:5000 \\
+      --slot-a A --slot-b B --bootenv grub:FILE --pubkey KEY
+      On folders, without root.";
+
+const SEE_HELP: &str = "Exit codes and examples: kubesolo-update --help";
+
+/// Updates the kernel and initramfs of this device: the new release goes into the slot that is not in use, is booted on
+/// trial, and stays only if that boot proves healthy.
+#[derive(Debug, Parser)]
+#[command(name = "kubesolo-update", version, after_help = EXIT_CODES, after_long_help = format!("{EXAMPLES}\n\n{EXIT_CODES}"))]
+pub struct Cli {
+    /// Settings.
+    #[arg(long, value_name = "FILE", default_value = CONF_FILE, global = true)]
+    pub conf: PathBuf,
+    /// State; trust.json and the lock lie beside it.
+    #[arg(long, value_name = "FILE", default_value = STATE_FILE, global = true)]
+    pub state: PathBuf,
+    /// Print JSON on standard output.
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// Say more; twice: everything.
+    #[arg(short, long, action = clap::ArgAction::Count, global = true)]
+    pub verbose: u8,
+    /// Say errors only.
+    #[arg(short, long, conflicts_with = "verbose", global = true)]
+    pub quiet: bool,
+    #[command(flatten)]
+    pub(crate) places: Places,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// Where slots and boot environment are.
+#[derive(Args, Debug)]
+pub(crate) struct Places {
+    /// Slot A: a folder, a block device, or LABEL=name.
+    #[arg(long, value_name = "PLACE", global = true, help_heading = "Places")]
+    slot_a: Option<String>,
+    /// Slot B, as slot A.
+    #[arg(long, value_name = "PLACE", global = true, help_heading = "Places")]
+    slot_b: Option<String>,
+    /// Boot environment: grub:FILE, or uboot:FILE with the fw_env.config of U-Boot's, or rpi:DIR with a Raspberry Pi's autoboot.txt.
+    #[arg(long, value_name = "KIND:FILE", global = true, help_heading = "Places")]
+    bootenv: Option<BootEnv>,
+    /// The slot that runs now, when the slots are folders.
+    #[arg(long, value_name = "A|B", global = true, help_heading = "Places", value_parser = slot)]
+    pub(crate) booted: Option<Slot>,
+    /// The kernel command line that names the slot and the trial of this boot [default: /proc/cmdline, unless the slots
+    /// are folders].
+    #[arg(long, value_name = "FILE", global = true, conflicts_with = "booted", help_heading = "Places")]
+    pub(crate) cmdline: Option<PathBuf>,
+    /// Public key file, or a folder of them: the whole set.
+    #[arg(long, value_name = "PATH", global = true, help_heading = "Places")]
+    pubkey: Option<PathBuf>,
+}
+
+/// Where releases come from.
+#[derive(Args, Debug, Default)]
+pub(crate) struct From {
+    /// An http(s) server with a latest.json, or an OCI reference.
+    #[arg(long, value_name = "URL|REF", conflicts_with = "registry", help_heading = "Source")]
+    server: Option<String>,
+    /// An OCI reference: host/path, host/path:tag or host/path@digest.
+    #[arg(long, value_name = "REF", help_heading = "Source")]
+    registry: Option<String>,
+    /// A file with a release (kubesolo-release bundle, oras cp --to-oci-layout): no network is used.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["server", "registry"], help_heading = "Source")]
+    bundle: Option<PathBuf>,
+    /// The tag [default: the channel, else stable].
+    #[arg(long, value_name = "TAG", help_heading = "Source")]
+    tag: Option<String>,
+    /// The channel that this device follows.
+    #[arg(long, value_name = "NAME", help_heading = "Source")]
+    channel: Option<String>,
+    /// Another certificate authority for the source, in PEM.
+    #[arg(long, value_name = "FILE", help_heading = "Source")]
+    registry_ca: Option<PathBuf>,
+    /// Unsafe: speak to this host without TLS. Can be given several times.
+    #[arg(long, value_name = "HOST[:PORT]", help_heading = "Source", value_parser = config::host)]
+    plain_http: Vec<String>,
+    /// HH:MM-HH:MM, may wrap midnight, days before it if need be; several: 'Sat,Sun 01:00-05:00; Mon-Fri 03:00-04:00'.
+    /// Empty: always. In UTC, or the maintenance_zone of the settings.
+    #[arg(long, value_name = "WINDOW", help_heading = "Source")]
+    maintenance_window: Option<Window>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Show what is on offer and every gate's verdict. Changes nothing.
+    #[command(after_help = SEE_HELP)]
+    Check {
+        #[command(flatten)]
+        from: From,
+        #[command(flatten)]
+        lifted: Lifted,
+    },
+    /// Fetch, verify and write the offered release into the free slot.
+    #[command(after_help = SEE_HELP)]
+    Apply {
+        #[command(flatten)]
+        from: From,
+        #[command(flatten)]
+        lifted: Lifted,
+        /// Say what would be done, and write nothing.
+        #[arg(long)]
+        dry_run: bool,
+        /// Also make it the release that boots next, on trial.
+        #[arg(long)]
+        activate: bool,
+        /// Then reboot.
+        #[arg(long, requires = "activate")]
+        reboot: bool,
+    },
+    /// What the timer calls: check, stage or activate as auto= says, and reboot into what was activated. Lifts no rule.
+    ///
+    /// Ends with 75 when now is not the time, which is no failure: outside the window, on trial, failed before, or because
+    /// the server asked to be left alone.
+    #[command(after_help = SEE_HELP)]
+    Run {
+        #[command(flatten)]
+        from: From,
+    },
+    /// Make the staged release the one that boots next, on trial.
+    #[command(after_help = SEE_HELP)]
+    Activate {
+        #[command(flatten)]
+        lifted: Lifted,
+        /// Then reboot.
+        #[arg(long)]
+        reboot: bool,
+    },
+    /// Judge this boot: commit or revert a trial, and settle what an earlier boot left. Called after each boot.
+    #[command(after_help = SEE_HELP)]
+    Healthcheck {
+        /// Revert a trial after this many failed runs within one boot; 0: never, which leaves it to the tries and the
+        /// deadline [default: auto_rollback_after, else 3].
+        #[arg(long, value_name = "N")]
+        auto_rollback_after: Option<u32>,
+        /// Folder with executables that must end with 0.
+        #[arg(long, value_name = "DIR")]
+        health_dir: Option<PathBuf>,
+        /// Folder on the data partition that must take a write.
+        #[arg(long, value_name = "DIR")]
+        data_dir: Option<PathBuf>,
+        /// Leave the reboot after a revert to the caller.
+        #[arg(long)]
+        no_reboot: bool,
+    },
+    /// Go back: end a trial, take back an activation, or try the release before.
+    #[command(after_help = SEE_HELP)]
+    Rollback {
+        /// Reboot afterwards where that is needed.
+        #[arg(long)]
+        reboot: bool,
+    },
+    /// Take over a device that KubeSolo OS's own loader file boots: put the new loader file in place and switch to it. Safe at
+    /// every power cut, and can be called again.
+    #[command(after_help = SEE_HELP)]
+    Adopt {
+        /// The kernel arguments of this device [default: those of the running system].
+        #[arg(long, value_name = "TEXT")]
+        kernel_args: Option<String>,
+        /// Another loader file than the one that this program carries.
+        #[arg(long, value_name = "FILE")]
+        loader_file: Option<PathBuf>,
+        /// Unsafe: also switch a grub.cfg that is not KubeSolo OS's. What it does besides is lost.
+        #[arg(long)]
+        any_grub_cfg: bool,
+        /// Then reboot.
+        #[arg(long)]
+        reboot: bool,
+    },
+    /// Show slots, boot environment and the last update. Needs neither root nor settings.
+    Status,
+    /// Show what became of past attempts.
+    History,
+    /// Print what monitoring wants to know, in the text format of Prometheus; with --json as a list of series.
+    Metrics {
+        /// Into this file instead, replaced whole, for node_exporter's textfile collector (*.prom).
+        #[arg(long, value_name = "FILE")]
+        output: Option<PathBuf>,
+    },
+    /// Look whether this device is set up for updates: one line each, and 78 if anything would keep them from working.
+    /// Changes nothing and asks nobody.
+    #[command(after_help = SEE_HELP)]
+    Doctor,
+    /// Read both slots from the medium and compare them with their digests and signatures.
+    #[command(after_help = SEE_HELP)]
+    Verify,
+    /// Make the locks of U-Boot's tools, if U-Boot is the bootloader. For units: their sandbox has no access to the folders.
+    #[command(hide = true)]
+    EnvLock,
+}
+
+fn slot(name: &str) -> Result<Slot, &'static str> {
+    name.parse().map_err(|_| "it is neither A nor B")
+}
+
+impl Cli {
+    /// What the command line sets over the settings file.
+    #[must_use]
+    pub fn overrides(&self) -> Overrides {
+        let places = &self.places;
+        let mut over = Overrides {
+            slot_a: places.slot_a.clone(),
+            slot_b: places.slot_b.clone(),
+            bootenv: places.bootenv.clone(),
+            pubkey: places.pubkey.clone(),
+            ..Overrides::default()
+        };
+        match &self.command {
+            Command::Check { from, .. } | Command::Apply { from, .. } | Command::Run { from } => from.fill(&mut over),
+            Command::Healthcheck { auto_rollback_after, health_dir, data_dir, .. } => {
+                over.auto_rollback_after = *auto_rollback_after;
+                over.health_dir.clone_from(health_dir);
+                over.data_dir.clone_from(data_dir);
+            }
+            _ => {}
+        }
+        over
+    }
+}
+
+impl From {
+    fn fill(&self, over: &mut Overrides) {
+        over.server.clone_from(&self.server);
+        over.registry.clone_from(&self.registry);
+        over.bundle.clone_from(&self.bundle);
+        over.tag.clone_from(&self.tag);
+        over.channel.clone_from(&self.channel);
+        over.registry_ca.clone_from(&self.registry_ca);
+        over.plain_http.clone_from(&self.plain_http);
+        over.maintenance_window.clone_from(&self.maintenance_window);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_definition_is_consistent() {
+        Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,5 @@
+//! The terminal: arguments, the verbs, and what they print.
+
+pub mod args;
+pub mod run;
+pub mod show;

@@ -1,0 +1,425 @@
+//! From the command line to an exit code: opens what a command needs, runs it, prints what it found.
+
+use std::fmt::Write as _;
+use std::process::ExitCode;
+
+use chrono::{DateTime, Utc};
+use clap::Parser;
+use serde::Serialize;
+use serde_json::json;
+use simple_logger::SimpleLogger;
+
+use crate::base::console::{self, say};
+use crate::base::error::{Context as _, Error, Exit, Result};
+use crate::base::{replace, text};
+use crate::cli::args::{Cli, Command};
+use crate::cli::show;
+use crate::config::{Auto, BootEnv as Place, Config};
+use crate::device::boot::{Boot, Known};
+use crate::device::env::BootEnv;
+use crate::device::slot::Slots;
+use crate::device::{blocks, health, reboot};
+use crate::report::{doctor, metrics, status};
+use crate::state::phase::Phase;
+use crate::state::state;
+use crate::state::store::Store;
+use crate::state::trust::Trust;
+use crate::update::adopt;
+use crate::update::apply::{self, Applied, Apply};
+use crate::update::memory::Memory;
+use crate::update::trial::{self, Verdict};
+use crate::update::unattended::{self, Done};
+
+/// Exit code of a `healthcheck` that found the system unhealthy.
+const UNHEALTHY: u8 = 1;
+
+/// Runs `kubesolo-update` with the arguments of this process.
+#[must_use]
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            let _ = error.print();
+            if error.use_stderr() && std::env::args_os().any(|argument| argument == "--json") {
+                say_error(&wrong_command_line(&error), false);
+            }
+            return ExitCode::from(if error.use_stderr() { Exit::Usage.code() } else { 0 });
+        }
+    };
+    console::log_to_stderr(levels(&cli));
+    match run(&cli) {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => {
+            let error = error.advised();
+            if cli.json {
+                say_error(&error, matches!(cli.command, Command::Check { .. }));
+            }
+            tell(&error);
+            ExitCode::from(error.exit.code())
+        }
+    }
+}
+
+/// What was `asked` has a verdict in any case: whoever only reads that shall not take none for good news.
+fn say_error(error: &Error, asked: bool) {
+    let mut told = json!({"error": report(error)});
+    if asked {
+        told["verdict"] = if error.exit == Exit::NotAllowed { "held" } else { "unknown" }.into();
+        told["reason"] = error.reason.into();
+    }
+    say(&format!("{}\n", text::ascii(&told.to_string())));
+}
+
+/// The first paragraph of what people are told: what is wrong, without the advice on usage.
+fn wrong_command_line(error: &clap::Error) -> Error {
+    let told = error.render().to_string();
+    let first = told.lines().take_while(|line| !line.is_empty()).collect::<Vec<_>>().join(" ");
+    let message = first.strip_prefix("error: ").unwrap_or(&first);
+    Error::new(Exit::Usage, "usage", text::shown(message)).remedy("For more information, try '--help'.")
+}
+
+/// A failure, for scripts.
+fn report(error: &Error) -> serde_json::Value {
+    json!({"exit_code": error.exit.code(), "reason": error.reason, "message": error.message, "remedy": error.remedy})
+}
+
+/// A failure, for people.
+fn tell(error: &Error) {
+    let mut words = format!("kubesolo-update: {}\n", text::printable(&error.message));
+    if !error.remedy.is_empty() {
+        let _ = writeln!(words, "  {}", text::printable(&error.remedy));
+    }
+    console::tell(&words);
+}
+
+fn levels(cli: &Cli) -> SimpleLogger {
+    use log::LevelFilter::{Debug, Error, Info, Warn};
+    let ours = match (cli.quiet, cli.verbose) {
+        (true, _) => Error,
+        (_, 0) => Warn,
+        (_, 1) => Info,
+        _ => Debug,
+    };
+    let others = if cli.verbose > 2 { Debug } else { Warn.min(ours) };
+    let logger = SimpleLogger::new().with_level(others);
+    logger.with_module_level("kubesolo_update", ours).with_module_level("bootenv", ours)
+}
+
+fn run(cli: &Cli) -> Result<u8> {
+    let config = match Config::load(&cli.conf, &cli.overrides()) {
+        config if matches!(cli.command, Command::Doctor) => return Ok(doctor(cli, config)),
+        _ if matches!(cli.command, Command::History) => return tell_history(cli),
+        Err(error) if matches!(cli.command, Command::Status | Command::Metrics { .. }) => {
+            let unknown = || Err(Error::new(Exit::Config, "bad-config", "the settings cannot be used"));
+            return tell_status(cli, &status::find(Err(error), unknown, &cli.state));
+        }
+        config => config.map_err(|error| unusable(cli, error))?,
+    };
+    for warning in &config.warnings {
+        log::warn!("{warning}");
+    }
+    let find = || Boot::find(&config, cli.places.booted, cli.places.cmdline.as_deref());
+    let find_to_change = |reboot: bool| {
+        let boot = find().map_err(apply::no_slot_touched)?;
+        if reboot && boot.folders() {
+            let message = "--reboot is for a device: slots in folders boot nothing here";
+            return Err(Error::new(Exit::Usage, "reboot-with-folders", message).remedy("Leave it out."));
+        }
+        note_assumed(&boot);
+        Ok(boot)
+    };
+    let now = Utc::now();
+    match &cli.command {
+        Command::Status | Command::Metrics { .. } => {
+            let mut status = status::find(find(), || Slots::locate(&config, &blocks::System::default()), &cli.state);
+            status.name_running(|| apply::version_by_file(&config));
+            return tell_status(cli, &status);
+        }
+        Command::Doctor | Command::History => {} // above: the settings may be what is wrong
+        Command::EnvLock => {
+            if matches!(config.bootenv, Some(Place::UBoot(_))) {
+                BootEnv::make_uboot_locks()?;
+            }
+        }
+        Command::Verify => return verify(cli, &config, &find()?, &Memory::read(&cli.state)?.trust),
+        Command::Check { lifted, .. } => {
+            log_lifted(*lifted);
+            let checked = apply::check(&config, &find()?, &Memory::read(&cli.state)?, *lifted, now)?;
+            print(cli, &checked, || show::checked(&checked));
+        }
+        Command::Apply { lifted, dry_run, activate, reboot, .. } => {
+            log_lifted(*lifted);
+            let what = Apply { lifted: *lifted, dry_run: *dry_run, activate: *activate };
+            // Kept to the end: nobody changes anything between the activation and the restart.
+            let mut memory = if *dry_run { Memory::read(&cli.state)? } else { lock(cli)? };
+            let applied = if *dry_run {
+                apply::apply(&config, &mut find()?, &mut memory, what, now)?
+            } else {
+                recorded(&mut memory, Called::Attempt, |memory| {
+                    apply::apply(&config, &mut find_to_change(*reboot)?, memory, what, now)
+                })?
+            };
+            print(cli, &applied, || show::applied(&applied));
+            if *reboot && applied.outcome == "activated" {
+                restart(&mut find()?, "the new release is booted on trial")?;
+            }
+        }
+        Command::Run { .. } => {
+            let mut memory = lock(cli)?;
+            let run = |memory: &mut Memory| unattended::run(&config, &mut find_to_change(false)?, memory, &Utc::now);
+            let called = if config.auto == Auto::Check { Called::Question } else { Called::Attempt };
+            match recorded(&mut memory, called, run)? {
+                Done::Checked(checked) => print(cli, &checked, || show::checked(&checked)),
+                Done::Applied(applied) => {
+                    print(cli, &applied, || show::applied(&applied));
+                    let due = applied.outcome == "activated" && config.auto == Auto::Activate && config.auto_reboot;
+                    if due && !find()?.folders() {
+                        restart(&mut find()?, "the new release is booted on trial")?;
+                    }
+                }
+            }
+        }
+        Command::Activate { lifted, reboot } => {
+            log_lifted(*lifted);
+            let mut memory = lock(cli)?;
+            let applied = recorded(&mut memory, Called::Activation, |memory| {
+                apply::activate(&config, &mut find_to_change(*reboot)?, memory, *lifted, now)
+                    .map_err(apply::no_slot_touched)
+            })?;
+            print(cli, &applied, || show::applied(&applied));
+            if *reboot {
+                restart(&mut find()?, "the new release is booted on trial")?;
+            }
+        }
+        Command::Healthcheck { no_reboot, .. } => return healthcheck(cli, &config, *no_reboot, now),
+        Command::Adopt { kernel_args, loader_file, any_grub_cfg, reboot } => {
+            let _alone = lock(cli)?;
+            let options = adopt::Options {
+                kernel_args: kernel_args.clone(),
+                loader_file: loader_file.clone(),
+                any_grub_cfg: *any_grub_cfg,
+                cmdline: cli.places.cmdline.clone(),
+            };
+            let folder = adopt::Folder::find(&config)
+                .and_then(|folder| folder.make_missing_environment(options.cmdline.as_deref()).map(|()| folder))
+                .map_err(adopt::boots_as_before)?;
+            let mut boot = find_to_change(*reboot)?;
+            let adopted = adopt::adopt(folder, &mut boot, &options).map_err(adopt::boots_as_before)?;
+            print(cli, &adopted, || format!("{}\n", adopted.message));
+            if adopted.reboot && *reboot {
+                reboot::now("the new loader file is in place")?;
+            }
+        }
+        Command::Rollback { reboot } => {
+            let mut memory = lock(cli)?;
+            let mut boot = find_to_change(*reboot)?;
+            let back = trial::rollback(&config, &mut boot, &mut memory, now).map_err(apply::no_slot_touched)?;
+            print(cli, &back, || format!("{}\n", back.message));
+            if back.reboot && *reboot {
+                restart(&mut boot, "rollback")?;
+            }
+        }
+    }
+    Ok(0)
+}
+
+fn healthcheck(cli: &Cli, config: &Config, no_reboot: bool, now: DateTime<Utc>) -> Result<u8> {
+    let mut memory = lock(cli)?;
+    let boot = Boot::find(config, cli.places.booted, cli.places.cmdline.as_deref());
+    let mut boot = boot.map_err(apply::no_slot_touched)?;
+    trial::seen(&boot, &mut memory, now)?;
+    let checks = health::run(config);
+    let judged = trial::judge(config, &mut boot, &mut memory, &checks, now)?;
+    let report =
+        json!({"healthy": judged.healthy, "outcome": judged.verdict, "message": judged.message, "checks": checks});
+    print(cli, &report, || show::health(&judged, &checks));
+    if judged.verdict == Verdict::Reverted && !no_reboot && !boot.folders() {
+        reboot::now("the trial was reverted")?;
+    }
+    Ok(if judged.healthy { 0 } else { UNHEALTHY })
+}
+
+/// As a report for people, or as a page for monitoring.
+fn tell_status(cli: &Cli, status: &status::Status) -> Result<u8> {
+    let Command::Metrics { output } = &cli.command else {
+        print(cli, status, || status.to_string());
+        return Ok(0);
+    };
+    // What cannot be read is counted as a problem on the page; monitoring hears of it there.
+    let (memory, _) = Store::new(&cli.state).read_each();
+    let series = metrics::series(status, &memory.state, &memory.trust);
+    let page = metrics::page(&series);
+    match output {
+        None => print(cli, &series, || page),
+        Some(file) => replace::replace(file, page.as_bytes(), 0o644)
+            .context(Exit::CannotWrite, "output", format_args!("write {}", file.display()))
+            .map_err(|error| error.remedy("Name a file in a folder that can be written."))?,
+    }
+    Ok(0)
+}
+
+fn tell_history(cli: &Cli) -> Result<u8> {
+    let history = Store::new(&cli.state).read_history()?;
+    print(cli, &history.attempts, || show::history(&history));
+    Ok(0)
+}
+
+fn doctor(cli: &Cli, config: Result<Config>) -> u8 {
+    let boot = |config: &Config| Boot::find(config, cli.places.booted, cli.places.cmdline.as_deref());
+    let findings = doctor::look(&cli.conf, config, &cli.state, boot);
+    print(cli, &findings.0, || findings.0.iter().fold(String::new(), |all, finding| format!("{all}{finding}\n")));
+    if findings.any_failed() { Exit::Config.code() } else { 0 }
+}
+
+/// For a command that changes something. It ends here, before it has, if another one runs.
+fn lock(cli: &Cli) -> Result<Memory> {
+    Memory::lock(&cli.state).map_err(apply::no_slot_touched)
+}
+
+/// Settings that cannot be used keep a device from updates, which whoever watches it must hear of.
+fn unusable(cli: &Cli, error: Error) -> Error {
+    let called = match &cli.command {
+        Command::Apply { dry_run: false, .. } | Command::Run { .. } => Called::Attempt,
+        Command::Activate { .. } => Called::Activation,
+        Command::Healthcheck { .. } | Command::Rollback { .. } | Command::Adopt { .. } => {
+            return apply::no_slot_touched(error);
+        }
+        _ => return error,
+    };
+    let error = apply::no_slot_touched(error);
+    if let Ok(mut memory) = lock(cli) {
+        let attempt = memory.state.attempt_id.clone();
+        end(&mut memory, called, &attempt, Err(&error));
+    }
+    error
+}
+
+/// What was called for: an attempt at an update, the end of one, or only a question.
+#[derive(Clone, Copy, PartialEq)]
+enum Called {
+    Attempt,
+    Activation,
+    Question,
+}
+
+/// A refusal or failed step ends in `failed` with `last_error`; "not now" leaves the phase and fills `last_skip`. A
+/// question leaves the phase in any case. A wrong command line is no run at all.
+fn recorded<T: Outcome>(memory: &mut Memory, called: Called, f: impl FnOnce(&mut Memory) -> Result<T>) -> Result<T> {
+    let attempt = memory.state.attempt_id.clone();
+    let result = f(memory);
+    end(memory, called, &attempt, result.as_ref().map(Outcome::outcome));
+    result
+}
+
+/// `attempt` is the one that the state told of before.
+fn end(memory: &mut Memory, called: Called, attempt: &str, result: Result<(&str, Option<&str>), &Error>) {
+    let (state, now) = (&mut memory.state, Utc::now());
+    let mut failed = false;
+    match result {
+        Ok((outcome, reason)) => {
+            state.ran(outcome, reason, now);
+            state.not_before = None;
+        }
+        Err(error) if error.exit == Exit::Usage => return,
+        Err(error) => {
+            state.ran_into(error, now);
+            if let Some(until) = unattended::not_before(error, now) {
+                state.not_before = Some(until);
+            }
+            failed = called != Called::Question && error.exit != Exit::NotNow;
+            if failed {
+                // What fails before it begins is an attempt of its own, not the end of the one before.
+                let goes_on = called == Called::Activation && matches!(state.phase(), Phase::Staged | Phase::Failed);
+                if state.attempt_id == attempt && !goes_on {
+                    state.begin(format!("{:08x}", state::random().unwrap_or_default()), now);
+                }
+                state.fail(error, now);
+            } else {
+                state.skip(error, now);
+            }
+        }
+    }
+    if failed {
+        memory.record();
+    }
+    if let Err(second) = memory.save()
+        && result.err().is_none_or(|error| error.message != second.message)
+    {
+        log::error!("{second}");
+    }
+}
+
+/// How a run ended that went well, and why it did not do more.
+trait Outcome {
+    fn outcome(&self) -> (&'static str, Option<&'static str>);
+}
+
+impl Outcome for Applied {
+    fn outcome(&self) -> (&'static str, Option<&'static str>) {
+        (self.outcome, None)
+    }
+}
+
+impl Outcome for Done {
+    fn outcome(&self) -> (&'static str, Option<&'static str>) {
+        match self {
+            Self::Checked(checked) => (checked.verdict, checked.reason),
+            Self::Applied(applied) => applied.outcome(),
+        }
+    }
+}
+
+/// Restarts into whatever is active.
+fn restart(boot: &mut Boot, why: &str) -> Result<()> {
+    let argument = boot.env.arm()?;
+    reboot::with(why, argument)
+}
+
+fn log_lifted(lifted: crate::policy::gate::Lifted) {
+    for (name, set) in [
+        ("--force", lifted.force),
+        ("--retry-failed", lifted.retry_failed),
+        ("--allow-downgrade", lifted.allow_downgrade),
+        ("--ignore-rollout", lifted.ignore_rollout),
+        ("--allow-single-copy", lifted.allow_single_copy),
+    ] {
+        if set {
+            log::warn!("{name} was given");
+        }
+    }
+}
+
+fn note_assumed(boot: &Boot) {
+    if boot.known == Known::Assumed {
+        log::info!(
+            "slot {} is assumed to be the running one, since it is active; --booted says otherwise",
+            boot.booted.slot
+        );
+    }
+}
+
+fn print(cli: &Cli, data: &impl Serialize, text: impl FnOnce() -> String) {
+    if cli.json {
+        match serde_json::to_string_pretty(data) {
+            Ok(json) => say(&format!("{}\n", text::ascii(&json))),
+            Err(error) => log::error!("cannot print JSON: {error}"),
+        }
+    } else {
+        say(&text());
+    }
+}
+
+fn verify(cli: &Cli, config: &Config, boot: &Boot, trust: &Trust) -> Result<u8> {
+    let slots = status::verify(config, boot, trust);
+    let damaged = slots.iter().find(|slot| slot.needed && !slot.holds).map(|slot| {
+        Error::new(Exit::Data, "slot-damaged", format!("slot {} does not hold: {}", slot.slot, slot.message))
+            .remedy("If it is not the running slot, `kubesolo-update apply` fills it anew.")
+    });
+    let mut findings = json!({"slots": slots});
+    if let Some(error) = &damaged {
+        findings["error"] = report(error);
+    }
+    print(cli, &findings, || slots.iter().fold(String::new(), |all, slot| format!("{all}{slot}\n")));
+    damaged.as_ref().inspect(|error| tell(error));
+    Ok(damaged.map_or(0, |error| error.exit.code()))
+}

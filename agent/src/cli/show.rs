@@ -1,0 +1,98 @@
+//! What the commands found, for people.
+
+use std::fmt::Write as _;
+
+use crate::base::progress::size;
+use crate::base::text;
+use crate::device::health::Check;
+use crate::policy::gate::Gate;
+use crate::state::history::History;
+use crate::update::apply::{Applied, Checked};
+use crate::update::trial::{Judged, Verdict};
+
+pub(super) fn history(history: &History) -> String {
+    let mut out = String::new();
+    for attempt in &history.attempts {
+        let at = attempt.updated_at.map_or("unknown time".into(), |at| at.format("%Y-%m-%d %H:%M:%S UTC").to_string());
+        let known = |version: &str| if version.is_empty() { "unknown".to_owned() } else { text::shown(version) };
+        let times = if attempt.times > 1 { format!(", {} times", attempt.times) } else { String::new() };
+        let error = if attempt.error.is_empty() { String::new() } else { format!(": {}", text::shown(&attempt.error)) };
+        let (from, to) = (known(&attempt.from_version), known(&attempt.to_version));
+        let _ = writeln!(out, "{at}  {:<11} {from} to {to}{times}{error}", attempt.phase.as_str());
+    }
+    if out.is_empty() { "no attempt yet\n".into() } else { out }
+}
+
+pub(super) fn checked(checked: &Checked) -> String {
+    let mut out = String::new();
+    let running = checked.running.as_deref().unwrap_or("unknown");
+    let _ = writeln!(out, "running:  {running}");
+    if let Some(offered) = &checked.offered {
+        let size = offered.size.map_or(String::new(), |bytes| format!(" ({})", size(bytes)));
+        let _ = writeln!(out, "offered:  {} from {}{size}", offered.version, offered.origin);
+        let _ = writeln!(out, "digest:   {}", offered.digest);
+        let by = match (offered.claimed, &offered.signed_by[..]) {
+            (true, _) => "claimed: the server signs only the images".into(),
+            (false, []) => "not checked: no key".into(),
+            (false, by) => by.join(", "),
+        };
+        let _ = writeln!(out, "signed:   {by}");
+        if let Some(freshness) = &checked.freshness {
+            let _ = writeln!(out, "latest:   {freshness}");
+        }
+        if let Some(notes) = &offered.release_notes {
+            let _ = writeln!(out, "notes:    {}", text::shown(notes));
+        }
+    }
+    for gate in &checked.gates {
+        let verdict = if gate.open { "open  " } else { "closed" };
+        let opens = gate.opens_at.map_or(String::new(), |at| format!("; opens {}", at.format("%Y-%m-%d %H:%M UTC")));
+        let _ = writeln!(out, "gate:     {verdict} {}: {}{opens}", gate.name, gate.message);
+    }
+    let _ = writeln!(out, "verdict:  {}", checked.verdict);
+    if checked.verdict == "up-to-date" {
+        return out;
+    }
+    let next = checked.gates.iter().find_map(Gate::refusal).map(|refusal| refusal.remedy);
+    let _ = writeln!(out, "next:     {}", next.as_deref().unwrap_or("kubesolo-update apply"));
+    out
+}
+
+pub(super) fn applied(applied: &Applied) -> String {
+    let Applied { version, slot, .. } = applied;
+    match applied.outcome {
+        "up-to-date" => format!("{version} runs already; nothing to do\n"),
+        "would-stage" => {
+            format!("would write {version} into slot {slot}; nothing was changed\nnext: kubesolo-update apply\n")
+        }
+        "staged" => {
+            let how = if applied.written { "written into" } else { "already complete in" };
+            format!("{version} is {how} slot {slot} and verified\nnext: kubesolo-update activate\n")
+        }
+        _ => format!(
+            "{version} in slot {slot} boots next, on trial {}\nnext: reboot; then kubesolo-update healthcheck commits or reverts it\n",
+            applied.trial.as_deref().unwrap_or_default()
+        ),
+    }
+}
+
+pub(super) fn health(judged: &Judged, checks: &[Check]) -> String {
+    let mut out = String::new();
+    for check in checks {
+        let verdict = match (check.passed, check.wanted) {
+            (true, _) => "passed",
+            (false, false) => "failed",
+            (false, true) => "failed, and only wanted",
+        };
+        let _ = writeln!(out, "{verdict}: {}{}{}", check.name, if check.passed { "" } else { ": " }, check.message);
+    }
+    let _ = writeln!(out, "{}: {}", if judged.healthy { "healthy" } else { "unhealthy" }, judged.message);
+    let next = match judged.verdict {
+        Verdict::Reverted => "reboot",
+        Verdict::Waiting => "kubesolo-update healthcheck; or end the trial: kubesolo-update rollback",
+        Verdict::Committed => "kubesolo-update check",
+        Verdict::Settled | Verdict::TakenOver | Verdict::Nothing => "kubesolo-update status",
+    };
+    let _ = writeln!(out, "next: {next}");
+    out
+}

@@ -1,0 +1,180 @@
+//! This boot, the slots and the boot environment: what the agent finds before it does anything.
+
+use std::path::Path;
+
+use bootenv::medium::Medium;
+use bootenv::protocol::{Booted, State, TRIES, View};
+use bootenv::{Slot as Id, TrialId};
+
+use crate::base::error::{Error, Exit, Result};
+use crate::config::{BootEnv as Place, Config};
+use crate::device::blocks::{self, CommandLine};
+use crate::device::env::{self, BootEnv};
+use crate::device::mount::{Filesystem, Mounted};
+use crate::device::slot::{Place as SlotPlace, Slots};
+
+/// How it is known which slot runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Known {
+    /// From the kernel command line.
+    CommandLine,
+    /// From `--booted`.
+    Told,
+    /// It is the active slot; for slots in folders only.
+    Assumed,
+}
+
+/// The device as the agent finds it.
+#[derive(Debug)]
+pub struct Boot {
+    /// Both slots.
+    pub slots: Slots,
+    /// The boot environment.
+    pub env: BootEnv,
+    /// What runs now.
+    pub booted: Booted,
+    /// How that is known.
+    pub known: Known,
+    /// KubeSolo OS's old grub.cfg started this boot: it counts down on every boot and knows nothing of `ks_good`.
+    pub legacy: bool,
+    /// The kernel command line of this boot; `None` where the slots are folders and nobody named one.
+    pub line: Option<String>,
+    /// Keeps the filesystem of the environment mounted where it has to be written through.
+    esp: Option<Mounted>,
+    /// A Raspberry Pi's firmware started this boot: its slots are mounted folders, and yet a device.
+    by_firmware: bool,
+}
+
+impl Boot {
+    /// Finds everything. `told` is `--booted`, `cmdline` is `--cmdline`.
+    ///
+    /// # Errors
+    /// 78 when a place is not there or the booted slot cannot be told.
+    pub fn find(config: &Config, told: Option<Id>, cmdline: Option<&Path>) -> Result<Self> {
+        let devices = blocks::System::default();
+        let slots = Slots::locate(config, &devices)?;
+        let folders = are_folders(&slots);
+        let (env, esp) = environment(config, &devices)?;
+        let mut kept = None;
+        let by_firmware = env.booted(&devices.proc);
+        let (booted, known, legacy) = match (told, cmdline, by_firmware) {
+            (Some(_), ..) if !folders => {
+                return Err(Error::new(
+                    Exit::Usage,
+                    "booted-with-devices",
+                    "--booted is for slots in folders: on a device the kernel command line names the booted slot",
+                ));
+            }
+            (Some(slot), ..) => (Booted::ordinary(slot), Known::Told, false),
+            (None, None, Some(booted)) => {
+                kept = blocks::command_line(None).ok();
+                (booted, Known::CommandLine, false)
+            }
+            (None, None, None) if folders => (Booted::ordinary(assumed(&env)?), Known::Assumed, false),
+            (None, file, _) => {
+                let line = CommandLine::parse(kept.insert(blocks::command_line(file)?));
+                (booted(&line)?, Known::CommandLine, legacy(&line))
+            }
+        };
+        let by_firmware = by_firmware.is_some();
+        Ok(Self { slots, env, booted, known, legacy, line: kept, esp, by_firmware })
+    }
+
+    /// Whether the filesystem of the environment is mounted here for writing.
+    #[must_use]
+    pub fn holds_esp(&self) -> bool {
+        self.esp.is_some()
+    }
+
+    /// Whether both slots are folders, so that nothing here is a real device.
+    #[must_use]
+    pub fn folders(&self) -> bool {
+        are_folders(&self.slots) && !self.by_firmware
+    }
+
+    /// The state for `apply`, `activate` and `rollback`: an environment that is ours, or in folders one that can be made
+    /// ours by the next store.
+    ///
+    /// # Errors
+    /// 78 for an old loader or a damaged environment, 75 where the health hook has to run first.
+    pub fn state(&self) -> Result<State> {
+        if self.legacy {
+            let message = "this boot was started by a loader file that does not know the slot protocol";
+            return Err(Error::new(Exit::Config, "old-loader", message).remedy(
+                "Call `kubesolo-update adopt`, then reboot; until then the health hook only confirms each boot.",
+            ));
+        }
+        let booted = self.booted.slot;
+        match self.env.usable()? {
+            View::Ours(state) => Ok(state),
+            View::Foreign(foreign) if self.folders() && foreign.success => {
+                foreign.adopt(booted).map_err(|e| Error::new(Exit::NotNow, "foreign-environment", e.to_string()))
+            }
+            View::Foreign(_) | View::Invalid => {
+                let message = "the boot environment was last changed by another program";
+                Err(Error::new(Exit::NotNow, "foreign-environment", message)
+                    .remedy("Run `kubesolo-update healthcheck` after a healthy boot: it takes the environment over."))
+            }
+        }
+    }
+}
+
+fn are_folders(slots: &Slots) -> bool {
+    [&slots.a, &slots.b].iter().all(|slot| matches!(slot.place, SlotPlace::Folder(_)))
+}
+
+fn environment(config: &Config, devices: &blocks::System) -> Result<(BootEnv, Option<Mounted>)> {
+    match &config.bootenv {
+        Some(Place::Grub(file)) => Ok((BootEnv::file(file)?, None)),
+        Some(Place::UBoot(config)) => Ok((BootEnv::uboot(config, devices)?, None)),
+        Some(Place::Rpi(folder)) => Ok((BootEnv::rpi(folder)?, None)),
+        None => {
+            let partition = devices.find(blocks::ESP_LABEL)?;
+            // Around the filesystem if the kernel can tell where the files lie: the ESP then stays read-only, and a store
+            // changes one sector of the medium and nothing else.
+            let esp = Mounted::read_only(&partition, Filesystem::Vfat)?;
+            let main = esp.path().join(env::MAIN);
+            let second = main.with_file_name(env::SECOND);
+            let mapped = Medium::map(&main, &partition);
+            let mapped_second = Medium::map(&second, &partition);
+            esp.unmount()?;
+            match (mapped, mapped_second) {
+                (Ok(main), Ok(second)) => Ok((BootEnv::open(main, Some(second))?, None)),
+                // Before a device is adopted it has no second file, and needs none.
+                (Ok(main), Err(_)) if !is_ours(&main) => Ok((BootEnv::open(main, None)?, None)),
+                // A second file that is gone is made by the next store, or health run, which takes a filesystem.
+                (Ok(_), Err(why)) | (Err(why), _) => {
+                    log::info!("boot environment through its filesystem: {why}");
+                    let esp = Mounted::read_write(&partition, Filesystem::Vfat)?;
+                    let env = BootEnv::file(&esp.path().join(env::MAIN))?;
+                    Ok((env, Some(esp)))
+                }
+            }
+        }
+    }
+}
+
+fn is_ours(main: &Medium) -> bool {
+    main.load().is_ok_and(|block| matches!(block.view(), View::Ours(_)))
+}
+
+fn booted(line: &CommandLine) -> Result<Booted> {
+    let trial = *line.trial.as_ref().unwrap_or(&TrialId::NONE);
+    let fallback = line.fallback.as_ref().ok().copied();
+    Ok(Booted { slot: line.booted()?, trial, fallback })
+}
+
+fn legacy(line: &CommandLine) -> bool {
+    line.proto != Ok(1)
+}
+
+/// Folders boot nothing, so the active slot is taken for the running one; but a trial without a counted try has
+/// certainly not been booted.
+fn assumed(env: &BootEnv) -> Result<Id> {
+    match env.usable()? {
+        View::Ours(state) if !state.success && state.counter == TRIES => Ok(state.good),
+        View::Ours(state) => Ok(state.active),
+        View::Foreign(foreign) => Ok(foreign.active),
+        View::Invalid => Err(Error::new(Exit::Config, "env-invalid", "the boot environment names no active slot")),
+    }
+}

@@ -1,0 +1,132 @@
+//! `autoboot.txt` of a Raspberry Pi: one sector of a FAT file, which the firmware reads and never writes.
+//!
+//! Never booted by this project: it follows the documentation of the firmware, and is tested on files.
+
+use std::fs;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+use bootenv::medium::read_past_cache;
+use bootenv::protocol::{Booted, State, TRIES, View};
+use bootenv::{Slot, TrialId, rpi};
+
+use crate::base::error::{Context, Error, Exit, Result};
+
+/// The file in the first partition.
+const FILE: &str = "autoboot.txt";
+/// Where the firmware tells of this boot, below `/proc`.
+const FIRMWARE: &str = "device-tree/chosen/bootloader";
+
+#[derive(Debug)]
+pub(super) struct Rpi {
+    file: PathBuf,
+    bytes: Vec<u8>,
+}
+
+impl Rpi {
+    pub(super) fn open(folder: &Path) -> Result<Self> {
+        let file = folder.join(FILE);
+        let bytes = read(&file)
+            .map_err(|e| e.remedy("Name the folder in which the first partition is mounted with --bootenv rpi:DIR."))?;
+        Ok(Self { file, bytes })
+    }
+
+    pub(super) fn view(&self) -> View {
+        rpi::view(&self.bytes)
+    }
+
+    pub(super) fn place(&self) -> String {
+        self.file.display().to_string()
+    }
+
+    pub(super) fn store(&mut self, next: &State) -> Result<()> {
+        let bytes = rpi::render(next);
+        if bytes != self.bytes {
+            let what = || format!("store the boot environment {}", self.place());
+            if self.bytes.len() == bytes.len() {
+                let file = fs::OpenOptions::new().write(true).open(&self.file);
+                file.and_then(|file| file.write_all_at(&bytes, 0).and_then(|()| file.sync_data())).context(
+                    Exit::CannotWrite,
+                    "env-write",
+                    what(),
+                )?;
+            } else {
+                // Of another size: as a person or the image's builder wrote it. Never in two halves.
+                super::grub::create(&self.file, &bytes)?;
+            }
+            if read(&self.file)? != bytes {
+                let message = format!("cannot {}: what was read back is not what was written", what());
+                return Err(Error::new(Exit::CannotWrite, "env-write", message));
+            }
+            self.bytes = bytes;
+            log::info!("boot environment stored: {}", super::describe(next));
+        }
+        Ok(())
+    }
+
+    /// Before a reboot: a pending trial has one try, and it counts as begun from here on. Gives what the firmware is to be
+    /// told.
+    pub(super) fn arm(&mut self) -> Result<Option<&'static str>> {
+        match self.view() {
+            View::Ours(state) if !state.success && state.counter == TRIES && state.active != state.good => {
+                self.store(&State { counter: 0, ..state })?;
+                Ok(Some(rpi::TRYBOOT))
+            }
+            _ => Ok(None),
+        }
+    }
+
+    /// What the firmware says of this boot; `None` where there is no such firmware.
+    pub(super) fn booted(&self, proc: &Path) -> Option<Booted> {
+        booted(&proc.join(FIRMWARE), self.view())
+    }
+}
+
+/// A boot of the other partition that was asked for is the trial that is noted.
+fn booted(firmware: &Path, view: View) -> Option<Booted> {
+    let number = |name: &str| Some(u32::from_be_bytes(fs::read(firmware.join(name)).ok()?.try_into().ok()?));
+    let slot: Slot = rpi::slot(number("partition")?)?;
+    let trial = match view {
+        View::Ours(state) if number("tryboot") == Some(1) && state.on_trial() == Some(slot) => state.trial,
+        _ => TrialId::NONE,
+    };
+    Some(Booted { slot, trial, fallback: None })
+}
+
+fn read(file: &Path) -> Result<Vec<u8>> {
+    let what = || format!("boot environment: read {}", file.display());
+    let opened = fs::File::open(file).context(Exit::Config, "env-unreadable", what())?;
+    let size = opened.metadata().context(Exit::Config, "env-unreadable", what())?.len();
+    if size > rpi::SIZE as u64 {
+        let message = format!("boot environment {}: it has {size} bytes, and the firmware reads 512", file.display());
+        return Err(Error::new(Exit::Config, "env-unreadable", message));
+    }
+    let mut bytes = vec![0; size as usize];
+    read_past_cache(&opened, 0, &mut bytes).context(Exit::Config, "env-unreadable", what())?;
+    Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_firmware_names_the_slot_and_the_trial_of_this_boot() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let put = |name: &str, number: u32| fs::write(folder.path().join(name), number.to_be_bytes()).expect("a file");
+        let trial = TrialId(7);
+        let state = State { active: Slot::B, success: false, counter: 0, trial, ..State::committed(Slot::A) };
+        let booted = |view| booted(folder.path(), view);
+        assert_eq!(booted(View::Ours(state)), None, "another firmware");
+        put("partition", 3);
+        put("tryboot", 1);
+        assert_eq!(booted(View::Ours(state)), Some(Booted { slot: Slot::B, trial, fallback: None }));
+        put("tryboot", 0);
+        assert_eq!(booted(View::Ours(state)), Some(Booted::ordinary(Slot::B)), "nobody asked for a try");
+        put("partition", 2);
+        put("tryboot", 1);
+        assert_eq!(booted(View::Ours(state)), Some(Booted::ordinary(Slot::A)));
+        put("partition", 1);
+        assert_eq!(booted(View::Ours(state)), None, "no slot of ours");
+    }
+}

@@ -1,0 +1,161 @@
+//! U-Boot's environment: two copies, of which the one that does not count is the fallback.
+//!
+//! Every state is stored twice, so that both copies say the same before anything is done that depends on it: the copy
+//! from before could promise a slot that is void by now. The model in `bootenv/tests/model` shows what one store breaks.
+
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+
+use bootenv::lock::Replaced;
+use bootenv::protocol::{State, View};
+use bootenv::uboot::bootcount;
+use bootenv::uboot::config::{self, Place};
+use bootenv::uboot::store::{Error as StoreError, Loaded, Store};
+
+use crate::base::error::{Context, Error, Exit, Result};
+use crate::base::text;
+use crate::device::blocks::System;
+
+/// What a person can do about copies that nobody can read.
+pub(super) const REMEDY: &str = "Nothing is written over it. Check the geometry in fw_env.config against that of the bootloader; \
+     if it is right, write the environment anew, as the image's builder does (mkenvimage).";
+const LABEL_REMEDY: &str = "Give the partition that label, or name its device.";
+/// Where udev would show partitions; without udev they are found by their label.
+const BY_LABEL: [&str; 2] = ["/dev/disk/by-partlabel/", "/dev/disk/by-label/"];
+
+#[derive(Debug)]
+pub(super) struct UBoot {
+    store: Store,
+    /// For messages.
+    place: String,
+    loaded: Result<Loaded, String>,
+}
+
+impl UBoot {
+    pub(super) fn open(file: &Path, devices: &System) -> Result<Self> {
+        let name = text::shown(&file.to_string_lossy());
+        let mut bytes = vec![];
+        let limit = config::MAX_BYTES as u64 + 1;
+        let read = File::open(file).and_then(|f| f.take(limit).read_to_end(&mut bytes));
+        read.context(Exit::Config, "fw-env-config", format_args!("read {name}")).map_err(|e| {
+            e.remedy("bootenv=uboot:FILE names the fw_env.config that says where U-Boot's environment lies.")
+        })?;
+        let mut places = config::parse(&bytes).map_err(|e| {
+            Error::new(Exit::Config, "fw-env-config", format!("{name}: {e}")).remedy(
+                "Each line names a device, an offset, a size, and on demand a sector size and a number of sectors.",
+            )
+        })?;
+        for place in &mut places {
+            find(place, devices).map_err(|e| e.context(&name).remedy(LABEL_REMEDY))?;
+        }
+        let shown: Vec<String> = places.iter().map(|place| text::shown(&place.to_string())).collect();
+        let (store, place) = (Store::new(places), shown.join(" and "));
+        if store.is_single() {
+            log::warn!("boot environment {place}: it has one copy only, so that a power cut in a store may leave none");
+        }
+        let loaded = match store.load() {
+            Ok(loaded) => {
+                log_locks(&loaded.replaced_locks);
+                Ok(loaded)
+            }
+            Err(why @ StoreError::Damaged(_)) => Err(why.to_string()),
+            Err(why) => return Err(unreadable(&name, &place, &why)),
+        };
+        if let Ok(Loaded { damaged: Some(why), .. }) = &loaded {
+            log::warn!("boot environment {place}: one copy is damaged ({why}), the other one counts");
+        }
+        Ok(Self { store, place, loaded })
+    }
+
+    pub(super) fn view(&self) -> View {
+        self.loaded.as_ref().map_or(View::Invalid, |loaded| loaded.environment.view())
+    }
+
+    pub(super) fn place(&self) -> String {
+        self.place.clone()
+    }
+
+    pub(super) fn damage(&self) -> Option<String> {
+        self.loaded.as_ref().err().cloned()
+    }
+
+    pub(super) fn is_single(&self) -> bool {
+        self.store.is_single()
+    }
+
+    pub(super) fn store(&mut self, next: &State) -> Result<()> {
+        if self.view() != View::Ours(*next) {
+            let counted = self.loaded.as_ref().map(|loaded| bootcount::variables(&loaded.environment, next));
+            self.set(&[next.variables(), counted.unwrap_or_default()].concat())?;
+            log::info!("boot environment stored: {}", super::describe(next));
+        }
+        self.raise()
+    }
+
+    /// Brings the other copy in step with the one that counts.
+    pub(super) fn raise(&mut self) -> Result<()> {
+        let behind = |loaded: &Loaded| loaded.older.as_ref() != Some(&loaded.environment);
+        if self.store.is_single() || !self.loaded.as_ref().is_ok_and(behind) { Ok(()) } else { self.set(&[]) }
+    }
+
+    /// One store of these variables, all others kept.
+    pub(super) fn set(&mut self, variables: &[(&str, String)]) -> Result<()> {
+        let current = match &self.loaded {
+            Ok(current) => current,
+            Err(damage) => return Err(self.cannot_store(damage).remedy(REMEDY)),
+        };
+        let next = current.environment.with(variables);
+        let stored = self.store.store(current, &next).map_err(|why| match why {
+            StoreError::Changed | StoreError::Locked(_) => {
+                Error::new(Exit::NotNow, "env-busy", format!("cannot store the boot environment {}: {why}", self.place))
+                    .remedy("It is as the other program left it. Try again.")
+            }
+            _ => self.cannot_store(&why),
+        })?;
+        log_locks(&stored.replaced_locks);
+        self.loaded = Ok(stored);
+        Ok(())
+    }
+
+    fn cannot_store(&self, cause: &dyn std::fmt::Display) -> Error {
+        Error::new(Exit::CannotWrite, "env-write", format!("cannot store the boot environment {}: {cause}", self.place))
+            .remedy("The environment is as it was, or in the new state. See `kubesolo-update status`.")
+    }
+}
+
+pub(super) fn make_locks() -> Result<()> {
+    let replaced = bootenv::uboot::store::make_locks().map_err(|why| match why {
+        StoreError::Locked(_) => Error::new(Exit::NotNow, "env-busy", why.to_string()).remedy("Try again."),
+        _ => Error::new(Exit::CannotWrite, "env-write", format!("cannot make the locks of U-Boot's tools: {why}")),
+    })?;
+    log_locks(&replaced);
+    Ok(())
+}
+
+/// The other programs make their lock readable by all: one of root's that is free is no cause for concern.
+fn log_locks(replaced: &[Replaced]) {
+    for lock in replaced {
+        let level = if lock.foreign || lock.held { log::Level::Warn } else { log::Level::Info };
+        log::log!(level, "{lock}");
+    }
+}
+
+fn unreadable(config: &str, place: &str, why: &StoreError) -> Error {
+    let message = format!("boot environment {place}: {why}");
+    match why {
+        StoreError::Locked(_) => Error::new(Exit::NotNow, "env-busy", message).remedy("Try again."),
+        _ => Error::new(Exit::Config, "env-unreadable", message).remedy(format!(
+            "{config}, which bootenv= names, says so: check it against the disk and against U-Boot's own settings."
+        )),
+    }
+}
+
+/// A name that udev would make is found without it.
+fn find(place: &mut Place, devices: &System) -> Result<()> {
+    let label = BY_LABEL.iter().find_map(|folder| place.device.to_str()?.strip_prefix(folder));
+    if let Some(label) = label.filter(|_| !place.device.exists()) {
+        place.device = devices.find(label)?;
+    }
+    Ok(())
+}

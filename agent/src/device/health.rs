@@ -1,0 +1,226 @@
+//! Is this boot healthy? The data partition takes a write, `healthcheck_url` answers, and every executable in `health.d` ends
+//! with 0. Those in `health.d/wanted` are run too, and only told of: a device is not given up for what would merely be nice.
+
+use std::fs::{self, OpenOptions};
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+
+use crate::config::Config;
+use crate::device::programs;
+use crate::fetch::probe;
+
+/// The longest that `healthcheck_url` is waited for: it is on this device, or near.
+const URL_TIME: Duration = Duration::from_secs(10);
+/// Bytes written, synced and read back on the data partition, as KubeSolo OS's agent does.
+const PROBE: usize = 1024;
+
+/// The folder in `health.d` with checks that may fail.
+pub const WANTED: &str = "wanted";
+
+/// One check and its verdict.
+#[derive(Clone, Debug, Serialize)]
+pub struct Check {
+    /// `data`, `healthcheck_url`, or the file's name in `health.d`.
+    pub name: String,
+    /// Whether it passed.
+    pub passed: bool,
+    /// A failure is told, and the boot is healthy all the same.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub wanted: bool,
+    /// Why not; escaped.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub message: String,
+}
+
+impl Check {
+    /// Whether the boot is unhealthy for it.
+    #[must_use]
+    pub fn condemns(&self) -> bool {
+        !self.passed && !self.wanted
+    }
+}
+
+/// Runs all checks; none is left out after a failure, so that one run shows everything that is wrong. But `health_timeout` is
+/// for all of them together, since the deadline of a trial is.
+#[must_use]
+pub fn run(config: &Config) -> Vec<Check> {
+    let end = Instant::now() + config.health_timeout;
+    let left = || end.saturating_duration_since(Instant::now());
+    let mut all = vec![verdict("data", data_partition(&config.data_dir))];
+    if let Some(url) = &config.healthcheck_url {
+        let answered = probe::answers(url, config.registry_ca.as_deref(), left().min(URL_TIME));
+        all.push(verdict("healthcheck_url", answered.map_err(|error| error.message)));
+    }
+    let run = |folder: &Path| match programs::executables(folder) {
+        Ok(files) => files
+            .iter()
+            .map(|file| verdict(&programs::name(file), executable(file, left(), config.health_timeout.as_secs())))
+            .collect(),
+        Err(why) => vec![verdict("health.d", Err(why))],
+    };
+    all.extend(run(&config.health_dir));
+    // Last, so that they take no time from those that count.
+    all.extend(run(&config.health_dir.join(WANTED)).into_iter().map(|check| Check { wanted: true, ..check }));
+    all
+}
+
+fn verdict(name: &str, result: Result<(), String>) -> Check {
+    Check { name: name.to_owned(), passed: result.is_ok(), wanted: false, message: result.err().unwrap_or_default() }
+}
+
+fn data_partition(folder: &Path) -> Result<(), String> {
+    let file = folder.join(".health-probe");
+    let probe = || -> std::io::Result<bool> {
+        let _ = fs::remove_file(&file);
+        let written = [0x5a; PROBE];
+        let mut handle = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&file)?;
+        handle.write_all(&written)?;
+        handle.sync_all()?;
+        Ok(fs::read(&file)? == written)
+    };
+    let result = probe();
+    let _ = fs::remove_file(&file);
+    match result {
+        Ok(true) => Ok(()),
+        Ok(false) => Err(format!("{} does not keep what is written", folder.display())),
+        Err(cause) => Err(format!("cannot write to {}: {cause}", folder.display())),
+    }
+}
+
+fn executable(file: &Path, left: Duration, budget: u64) -> Result<(), String> {
+    if left.is_zero() {
+        return Err(format!("not started: no time is left of the {budget} s that all checks have"));
+    }
+    let ended = programs::run(file, left, [("", ""); 0])?;
+    let said = if ended.said.is_empty() { String::new() } else { format!(": {}", ended.said) };
+    match ended.status {
+        Some(status) if status.success() => Ok(()),
+        Some(status) => Err(format!("{status}{said}")),
+        None => Err(format!("not done within the {budget} s that all checks have{said}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+    use std::net::TcpListener;
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+    use crate::config::{Conf, Overrides};
+
+    fn check(folder: &Path, name: &str, script: &str) {
+        let file = folder.join(name);
+        fs::write(&file, format!("#!/bin/sh\n{script}\n")).unwrap();
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o755)).unwrap();
+    }
+
+    fn config(folder: &Path, budget: Duration) -> Config {
+        let defaults = Config::resolve(&Conf::default(), &Overrides::default()).unwrap();
+        Config { data_dir: folder.into(), health_dir: folder.into(), health_timeout: budget, ..defaults }
+    }
+
+    fn told(all: Vec<Check>) -> Vec<(String, bool, String)> {
+        all.into_iter().map(|c| (c.name, c.passed, c.message)).collect()
+    }
+
+    fn verdicts(folder: &Path) -> Vec<(String, bool, String)> {
+        told(run(&config(folder, Duration::from_millis(500))))
+    }
+
+    #[test]
+    fn every_executable_is_run_in_order_and_a_failure_says_what_was_printed() {
+        let folder = tempfile::tempdir().unwrap();
+        check(folder.path(), "20-ok", "exit 0");
+        check(folder.path(), "10-bad", "echo 'disk \x1b[31mgone'; exit 3");
+        fs::write(folder.path().join("README"), "not executable").unwrap();
+        let all = verdicts(folder.path());
+        assert_eq!(all[0], ("data".into(), true, String::new()));
+        assert_eq!(all[1], ("10-bad".into(), false, "exit status: 3: disk \\u{1b}[31mgone".into()));
+        assert_eq!(all[2], ("20-ok".into(), true, String::new()));
+        assert_eq!(all.len(), 3);
+    }
+
+    #[test]
+    fn a_check_that_hangs_is_ended_with_its_children() {
+        let folder = tempfile::tempdir().unwrap();
+        check(folder.path(), "hang", "sleep 600 & echo waiting; sleep 600");
+        assert_eq!(verdicts(folder.path())[1].2, "not done within the 0 s that all checks have: waiting");
+    }
+
+    #[test]
+    fn all_checks_together_have_one_time() {
+        let folder = tempfile::tempdir().unwrap();
+        for name in ["10-hang", "20-hang", "30-hang"] {
+            check(folder.path(), name, "sleep 600");
+        }
+        let begin = Instant::now();
+        let all = verdicts(folder.path());
+        assert!(begin.elapsed() < Duration::from_millis(950), "{:?}", begin.elapsed());
+        assert!(all[1].2.starts_with("not done within"), "{all:?}");
+        assert!(all[2..].iter().all(|(_, passed, why)| !passed && why.starts_with("not started")), "{all:?}");
+    }
+
+    #[test]
+    fn a_healthy_device_answers_200_at_its_url_and_nothing_else_will_do() {
+        let folder = tempfile::tempdir().unwrap();
+        let server = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = server.local_addr().unwrap();
+        let url = Some(format!("http://{address}/healthz?token=secret"));
+        let url_check = |budget| {
+            let config = Config { healthcheck_url: url.clone(), ..config(folder.path(), budget) };
+            told(run(&config)).swap_remove(1)
+        };
+        let answering = std::thread::spawn(move || {
+            // A large page is as good as a small one.
+            let page = "x".repeat(100_000);
+            for answer in ["404 Not Found", "204 No Content", "200 OK"] {
+                let (mut client, _) = server.accept().unwrap();
+                let _ = client.read(&mut [0; 4096]);
+                let body = if answer.starts_with("204") { "" } else { &page };
+                let _ = write!(client, "HTTP/1.1 {answer}\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+            }
+            server
+        });
+        for code in ["404", "204"] {
+            let (name, passed, message) = url_check(Duration::from_secs(20));
+            assert!(name == "healthcheck_url" && !passed && message.contains(code), "{message}");
+            assert!(!message.contains("secret"), "{message}");
+        }
+        assert!(url_check(Duration::from_secs(20)).1);
+        // Nobody accepts any more; then nobody listens.
+        let server = answering.join().unwrap();
+        assert!(url_check(Duration::from_millis(300)).2.contains("not done after"));
+        drop(server);
+        assert!(url_check(Duration::from_secs(20)).2.contains("refused"));
+    }
+
+    #[test]
+    fn a_check_that_prints_without_end_is_heard_only_at_its_beginning() {
+        let folder = tempfile::tempdir().unwrap();
+        check(folder.path(), "chatty", "yes 0123456789 | head -c 1000000; exit 4");
+        let message = &run(&config(folder.path(), Duration::from_secs(30)))[1].message;
+        assert!(message.starts_with("exit status: 4: 0123456789\\n0123") && message.len() < 600, "{message}");
+    }
+
+    #[test]
+    fn what_a_check_leaves_behind_does_not_hold_it_up() {
+        let folder = tempfile::tempdir().unwrap();
+        check(folder.path(), "daemon", "setsid sleep 3 & exit 0");
+        let begin = Instant::now();
+        assert!(verdicts(folder.path())[1].1);
+        assert!(begin.elapsed() < Duration::from_secs(2));
+    }
+
+    #[test]
+    fn a_data_folder_that_is_not_there_is_unhealthy() {
+        let folder = tempfile::tempdir().unwrap();
+        let data_dir = folder.path().join("gone");
+        let all = run(&Config { data_dir, ..config(folder.path(), Duration::from_secs(1)) });
+        assert!(!all[0].passed && all[0].message.contains("gone"));
+    }
+}

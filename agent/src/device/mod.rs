@@ -1,0 +1,10 @@
+//! The machine: its disks, slots, boot environment and programs.
+
+pub mod blocks;
+pub mod boot;
+pub mod env;
+pub mod health;
+pub mod mount;
+pub mod programs;
+pub mod reboot;
+pub mod slot;

@@ -1,0 +1,43 @@
+//! Restarting the device.
+
+use std::convert::Infallible;
+use std::path::Path;
+use std::process::Command;
+
+use nix::sys::reboot::{RebootMode, reboot};
+
+use crate::base::error::{Context, Error, Exit, Result};
+use crate::base::sys;
+
+/// There when systemd is process 1: it then stops the services in order.
+const SYSTEMD: &str = "/run/systemd/system";
+
+/// Restarts the device: through systemd where that runs, else at once after a sync.
+///
+/// # Errors
+/// 70 when the kernel refuses.
+pub fn now(why: &str) -> Result<()> {
+    with(why, None)
+}
+
+/// The same, and tells the firmware something.
+///
+/// # Errors
+/// 70 when the kernel refuses.
+pub fn with(why: &str, argument: Option<&str>) -> Result<()> {
+    log::warn!("rebooting: {why}");
+    if Path::new(SYSTEMD).exists() {
+        let argument = argument.map(|argument| format!("--reboot-argument={argument}"));
+        let asked = Command::new("systemctl").arg("reboot").args(argument).status();
+        if asked.is_ok_and(|status| status.success()) {
+            return Ok(());
+        }
+    }
+    nix::unistd::sync();
+    let by_hand = |error: Error| error.remedy("What boots next is stored: reboot the device.");
+    if let Some(argument) = argument {
+        return sys::reboot_with(argument).context(Exit::Internal, "reboot", "reboot").map_err(by_hand);
+    }
+    let refused: Result<Infallible, _> = reboot(RebootMode::RB_AUTOBOOT);
+    refused.map(drop).context(Exit::Internal, "reboot", "reboot").map_err(by_hand)
+}

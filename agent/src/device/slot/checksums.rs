@@ -1,0 +1,34 @@
+//! CRC-32 of both images, for a bootloader without a hash function: U-Boot imports this file and compares.
+
+use super::dir::Dir;
+use super::{DAMAGED_REMEDY, HASH_FILE_BYTES, Part, incomplete};
+use crate::base::error::{Error, Exit, Result};
+
+/// Beside the hash files, and like them without a meaning until it is complete.
+pub(super) const FILE: &str = "crc32.txt";
+
+/// The checksums of what passed by.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Checksums([crc32fast::Hasher; 2]);
+
+impl Checksums {
+    pub(super) fn update(&mut self, part: Part, bytes: &[u8]) {
+        self.0[part as usize].update(bytes);
+    }
+
+    /// What the file says then: two variables as `env import -t` reads them, with eight hex digits each.
+    pub(super) fn text(&self) -> String {
+        let [kernel, initramfs] = [0, 1].map(|part: usize| self.0[part].clone().finalize());
+        format!("kernel_crc32={kernel:08x}\ninitramfs_crc32={initramfs:08x}\n")
+    }
+
+    /// Whether the file of this slot says so.
+    pub(super) fn compare(&self, dir: &Dir) -> Result<()> {
+        let found = dir.read(FILE, HASH_FILE_BYTES)?.ok_or_else(|| incomplete(dir, FILE))?;
+        if found == self.text().as_bytes() {
+            return Ok(());
+        }
+        let message = format!("{}: the images do not have the checksums of {FILE}", dir.shown());
+        Err(Error::new(Exit::Data, "slot-damaged", message).remedy(DAMAGED_REMEDY))
+    }
+}

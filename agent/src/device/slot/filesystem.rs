@@ -1,0 +1,107 @@
+//! The filesystem of a slot that is about to be written: looked at before, and made anew if it cannot be relied on.
+//!
+//! A slot has no journal, since a bootloader would not replay it. What a power cut during a write left may hold blocks that
+//! belong to two files, so it is not written again as it is.
+
+use std::fs::{self, File};
+use std::io::{Seek, SeekFrom};
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use crate::base::error::{Context, Error, Exit, Result};
+use crate::base::text;
+use crate::device::blocks::{SLOT_A_LABEL, SLOT_B_LABEL, filesystem_label};
+use crate::device::mount::{DAMAGED, Filesystem, Mounted};
+
+/// The one external program of the agent: of e2fsprogs, or of busybox.
+const MKE2FS: &str = "mke2fs";
+/// No journal, and nothing that older bootloaders cannot read. busybox takes no notice of features, and makes an ext2.
+const OPTIONS: [&str; 10] =
+    ["-q", "-F", "-m", "0", "-b", "4096", "-i", "65536", "-O", "^has_journal,^metadata_csum_seed,^resize_inode,extent"];
+/// Where ext4 keeps its state, in bytes from the start of the device, and what it says after an unmount: the first bit
+/// alone (`fs/ext4/ext4.h`: `s_state`, `EXT4_VALID_FS`).
+const STATE_AT: u64 = 1024 + 58;
+const UNMOUNTED: u16 = 1;
+
+/// What can be relied on.
+#[derive(Debug)]
+pub(super) enum Condition {
+    /// It was unmounted after the last write.
+    Sound,
+    /// It was being written when the power went, or the kernel has found errors in it.
+    Unclean,
+    /// It cannot be mounted or read.
+    Damaged(Error),
+}
+
+pub(super) fn condition(device: &Path) -> Result<Condition> {
+    let looked = Mounted::read_only(device, Filesystem::Ext4).and_then(|mounted| {
+        let read = fs::read_dir(mounted.path())
+            .and_then(|mut entries| entries.try_for_each(|entry| entry?.metadata().map(drop)));
+        mounted.unmount()?;
+        Ok(read)
+    });
+    match looked {
+        Err(e) if e.reason == DAMAGED => return Ok(Condition::Damaged(e)),
+        Ok(Err(e)) => {
+            let message = format!("cannot read what is on {}: {e}", device.display());
+            return Ok(Condition::Damaged(Error::new(Exit::CannotWrite, DAMAGED, message)));
+        }
+        looked => _ = looked?,
+    }
+    let mut state = [0; 2];
+    let read = File::open(device).and_then(|file| file.read_exact_at(&mut state, STATE_AT));
+    read.context(Exit::CannotWrite, "cannot-open-device", format_args!("read {}", device.display()))?;
+    Ok(if u16::from_le_bytes(state) == UNMOUNTED { Condition::Sound } else { Condition::Unclean })
+}
+
+/// Whether a filesystem can be made anew here: the device says that it is a slot, and the program is there. Gives the
+/// bytes that will be free.
+pub(super) fn can_be_made(device: &Path) -> Result<u64> {
+    let cannot = |why: String| {
+        let message = format!("the filesystem on {} cannot be made anew: {why}", device.display());
+        Error::new(Exit::CannotWrite, DAMAGED, message)
+            .remedy(format!("Make it by hand, if this is the right device: mke2fs -L LABEL {}", device.display()))
+    };
+    // A mistake in the settings must not cost somebody's data.
+    label(device).ok_or_else(|| cannot("neither filesystem nor partition is labelled as a slot".into()))?;
+    let found = Command::new(MKE2FS).arg("-V").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
+    match found.and_then(|mut child| child.wait()) {
+        Ok(_) => {}
+        Err(e) => return Err(cannot(format!("{MKE2FS}: {e}"))),
+    }
+    let size =
+        File::open(device).and_then(|mut file| file.seek(SeekFrom::End(0))).map_err(|e| cannot(e.to_string()))?;
+    // Half of this is what ext4 keeps for itself, and most of the rest the inodes and bitmaps of each group.
+    Ok(size - size / 24)
+}
+
+/// Makes the filesystem of a slot anew. Whatever was there is gone: only for a slot that is void.
+pub(super) fn make(device: &Path) -> Result<()> {
+    can_be_made(device)?;
+    let label = label(device).unwrap_or_default();
+    log::warn!("the filesystem on {} is made anew", device.display());
+    let output = Command::new(MKE2FS).args(OPTIONS).args(["-L", &label]).arg(device).stdin(Stdio::null()).output();
+    let failed = |why: String| {
+        let message = format!("cannot make a filesystem on {}: {MKE2FS}: {}", device.display(), text::shown(&why));
+        Error::new(Exit::CannotWrite, DAMAGED, message).remedy("See the kernel log (dmesg): the medium may be failing.")
+    };
+    match output {
+        Ok(output) if output.status.success() => Ok(()),
+        Ok(output) => Err(failed(format!("{}: {}", output.status, String::from_utf8_lossy(&output.stderr).trim()))),
+        Err(e) => Err(failed(e.to_string())),
+    }
+}
+
+/// The label that tells that this is a slot, of the filesystem or of the partition.
+fn label(device: &Path) -> Option<String> {
+    let of_filesystem = File::open(device).and_then(|mut file| filesystem_label(&mut file)).ok().flatten();
+    let of_partition = || {
+        let number = fs::metadata(device).ok()?.rdev();
+        let (major, minor) = (nix::sys::stat::major(number), nix::sys::stat::minor(number));
+        let uevent = fs::read_to_string(format!("/sys/dev/block/{major}:{minor}/uevent")).ok()?;
+        uevent.lines().find_map(|line| line.strip_prefix("PARTNAME=").map(str::to_owned))
+    };
+    of_filesystem.or_else(of_partition).filter(|label| [SLOT_A_LABEL, SLOT_B_LABEL].contains(&label.as_str()))
+}

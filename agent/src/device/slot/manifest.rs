@@ -1,0 +1,240 @@
+//! `manifest.json` of a slot: which release it holds, with everything that is needed to prove it again without a network.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use chrono::{DateTime, SecondsFormat, Utc};
+use serde::{Deserialize, Serialize};
+
+use super::DAMAGED_REMEDY;
+use crate::base::digest::Digest;
+use crate::base::error::{Error, Exit, Result};
+use crate::base::{json, limits, text};
+use crate::release::latest::Latest;
+use crate::release::offer::Offer;
+use crate::release::release::{
+    Architecture, Blob, DOCKER_MANIFEST_TYPE, Image, LATEST_JSON_TYPE, OCI_MANIFEST_TYPE, Release,
+};
+use crate::trust::signature::{FileSignatures, Signature};
+
+/// The schema that is written. A newer one is refused.
+const SCHEMA: u32 = 1;
+/// Longest `manifest.json`, in bytes: a manifest of the largest size and the payloads of all signatures in base64, 32
+/// signatures, and the rest.
+pub(super) const MANIFEST_JSON_BYTES: u64 = limits::MANIFEST_BYTES.div_ceil(3) * 4
+    + limits::SIGNATURES as u64 * limits::COSIGN_PAYLOAD_BYTES.div_ceil(3) * 4
+    + 16 * 1024;
+
+/// Which release a slot holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SlotManifest {
+    /// SemVer.
+    pub version: semver::Version,
+    /// Of `signed`: the identity of the release.
+    pub digest: Digest,
+    /// The exact bytes that the signatures are over.
+    pub signed: Vec<u8>,
+    /// Media type of `signed`.
+    pub signed_type: String,
+    /// As they were published. Not proven by being here: the slot may have been written by anybody.
+    pub signatures: Vec<Signature>,
+    /// What an old server had instead; `signed` is a mere claim then.
+    pub file_signatures: Option<FileSignatures>,
+    /// `vmlinuz`
+    pub kernel: Blob,
+    /// `kubesolo-os.gz`
+    pub initramfs: Blob,
+    /// When the slot was completed, by the device's clock; whole seconds.
+    pub written_at: DateTime<Utc>,
+}
+
+/// The JSON. All but `signed` could be told from `signed`; it is there for people and scripts, and compared.
+#[derive(Serialize, Deserialize)]
+struct Document {
+    schema: u32,
+    version: String,
+    release: Digest,
+    kernel: Blob,
+    initramfs: Blob,
+    written_at: String,
+    signed_type: String,
+    signed: String,
+    signatures: Vec<SignatureDocument>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    file_signatures: Option<FileSignaturesDocument>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct FileSignaturesDocument {
+    kernel: Vec<SignatureDocument>,
+    initramfs: Vec<SignatureDocument>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct SignatureDocument {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    key_id: Option<String>,
+    signature: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    payload: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Schema {
+    schema: u32,
+}
+
+impl SlotManifest {
+    /// For a slot that was filled with what is on offer; its images have these sizes.
+    #[must_use]
+    pub fn new(offer: &Offer, [kernel, initramfs]: [Blob; 2], written_at: DateTime<Utc>) -> Self {
+        Self {
+            version: offer.release.version.clone(),
+            digest: offer.digest,
+            signed: offer.signed.clone(),
+            signed_type: offer.signed_type.clone(),
+            signatures: offer.signatures.clone(),
+            file_signatures: offer.file_signatures.clone(),
+            kernel,
+            initramfs,
+            written_at,
+        }
+    }
+
+    /// All that the release says about itself.
+    pub fn release(&self) -> Result<Release> {
+        match self.signed_type.as_str() {
+            OCI_MANIFEST_TYPE | DOCKER_MANIFEST_TYPE if self.file_signatures.is_none() => {
+                Release::from_oci_manifest(&self.signed)
+            }
+            LATEST_JSON_TYPE => {
+                let latest = Latest::parse(&self.signed)?;
+                let release = match &self.file_signatures {
+                    None => latest.release()?,
+                    Some(_) => latest.claimed(Architecture::current())?,
+                };
+                Ok(Release {
+                    kernel: self.sized(release.kernel, self.kernel)?,
+                    initramfs: self.sized(release.initramfs, self.initramfs)?,
+                    ..release
+                })
+            }
+            other => Err(malformed(format_args!("signed_type \"{}\" is not known", text::shown(other)))),
+        }
+    }
+
+    /// An image of a release that does not say how large it is, as it lies in the slot.
+    fn sized(&self, image: Image, here: Blob) -> Result<Image> {
+        if image.is(&here) { Ok(here.into()) } else { Err(malformed("it differs from the signed bytes in it")) }
+    }
+
+    /// What would be on offer if the server still had this release.
+    pub fn offer(self, origin: String) -> Result<Offer> {
+        let release = self.release()?;
+        let Self { digest, signed, signed_type, signatures, file_signatures, .. } = self;
+        Ok(Offer { release, digest, signed, signed_type, signatures, file_signatures, origin })
+    }
+
+    /// The bytes of `manifest.json`.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        let document = Document {
+            schema: SCHEMA,
+            version: self.version.to_string(),
+            release: self.digest,
+            kernel: self.kernel,
+            initramfs: self.initramfs,
+            written_at: self.written_at.to_rfc3339_opts(SecondsFormat::Secs, true),
+            signed_type: self.signed_type.clone(),
+            signed: BASE64.encode(&self.signed),
+            signatures: documents(&self.signatures),
+            file_signatures: self.file_signatures.as_ref().map(|files| FileSignaturesDocument {
+                kernel: documents(&files.kernel),
+                initramfs: documents(&files.initramfs),
+            }),
+        };
+        let mut bytes = serde_json::to_vec_pretty(&document).expect("strings and numbers only");
+        bytes.push(b'\n');
+        bytes
+    }
+
+    /// Reads `manifest.json`, and checks that it agrees with the signed bytes in it.
+    pub fn parse(bytes: &[u8]) -> Result<Self> {
+        Self::read(bytes).map_err(|error| match error.remedy.as_str() {
+            "" => error.remedy("Call `kubesolo-update apply`, which fills the slot anew unless it is the running one."),
+            _ => error,
+        })
+    }
+
+    fn read(bytes: &[u8]) -> Result<Self> {
+        if bytes.len() as u64 > MANIFEST_JSON_BYTES {
+            return Err(limits::exceeded("manifest.json", format_args!("{MANIFEST_JSON_BYTES} bytes")));
+        }
+        let Schema { schema } = json::parse(bytes, "manifest.json")?;
+        if schema != SCHEMA {
+            let message = format!("manifest.json has schema {schema}, and only {SCHEMA} is known");
+            return Err(Error::new(Exit::Data, "newer-schema", message)
+                .remedy("It was written by another version of this agent: use that one, or apply again."));
+        }
+        let document: Document = json::parse(bytes, "manifest.json")?;
+        let manifest = Self {
+            version: crate::release::release::version(&document.version)?,
+            digest: document.release,
+            signed: BASE64.decode(&document.signed).map_err(|_| malformed("signed is not base64"))?,
+            signed_type: document.signed_type,
+            signatures: read(document.signatures)?,
+            file_signatures: document
+                .file_signatures
+                .map(|files| Ok(FileSignatures { kernel: read(files.kernel)?, initramfs: read(files.initramfs)? }))
+                .transpose()?,
+            kernel: document.kernel,
+            initramfs: document.initramfs,
+            written_at: DateTime::parse_from_rfc3339(&document.written_at)
+                .map_err(|_| malformed("written_at is not a time as of RFC 3339"))?
+                .to_utc(),
+        };
+        let release = manifest.release()?;
+        let same = Digest::of(&manifest.signed) == manifest.digest
+            && release.version == manifest.version
+            && release.kernel.is(&manifest.kernel)
+            && release.initramfs.is(&manifest.initramfs);
+        if same { Ok(manifest) } else { Err(malformed("it differs from the signed bytes in it")) }
+    }
+}
+
+fn documents(signatures: &[Signature]) -> Vec<SignatureDocument> {
+    signatures.iter().map(SignatureDocument::from).collect()
+}
+
+fn read(documents: Vec<SignatureDocument>) -> Result<Vec<Signature>> {
+    if documents.len() > limits::SIGNATURES {
+        return Err(limits::exceeded("manifest.json: signatures", limits::SIGNATURES));
+    }
+    documents.into_iter().map(Signature::try_from).collect()
+}
+
+impl From<&Signature> for SignatureDocument {
+    fn from(signature: &Signature) -> Self {
+        Self {
+            key_id: signature.key_id.clone(),
+            signature: BASE64.encode(signature.bytes),
+            payload: signature.payload.as_ref().map(|payload| BASE64.encode(payload)),
+        }
+    }
+}
+
+impl TryFrom<SignatureDocument> for Signature {
+    type Error = Error;
+
+    fn try_from(document: SignatureDocument) -> Result<Self> {
+        let bytes = BASE64.decode(&document.signature).ok().and_then(|bytes| bytes.try_into().ok());
+        let bytes = bytes.ok_or_else(|| malformed("a signature is not 64 bytes in base64"))?;
+        let payload = document.payload.map(|payload| BASE64.decode(payload)).transpose();
+        let payload = payload.map_err(|_| malformed("the payload of a signature is not base64"))?;
+        Ok(Self { key_id: document.key_id, bytes, payload })
+    }
+}
+
+fn malformed(why: impl std::fmt::Display) -> Error {
+    Error::new(Exit::Data, "malformed-slot-manifest", format!("manifest.json is not valid: {why}"))
+        .remedy(DAMAGED_REMEDY)
+}

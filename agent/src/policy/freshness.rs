@@ -1,0 +1,238 @@
+//! What a device makes of a statement of freshness: a verdict, which holds nothing back unless the settings ask for that.
+
+use chrono::TimeDelta;
+
+use crate::base::digest::Digest;
+use crate::base::error::{Error, Exit, Result};
+use crate::base::text;
+use crate::config::{Config, Freshness};
+use crate::policy::gate::Gate;
+use crate::policy::standing::Standing;
+use crate::release::offer::Offer;
+use crate::release::release::Architecture;
+use crate::release::statement::{Published, Statement};
+use crate::schedule::clock::Clock;
+use crate::source::source::Source;
+use crate::state::freshness::{Verdict, Word, shown};
+use crate::state::trust::{Serial, Trust};
+use crate::trust::keys::KeySet;
+use crate::trust::signature::Fingerprint;
+
+/// Name of the gate.
+const NAME: &str = "freshness";
+/// Reason of the only statement that is refused.
+pub(crate) const REPLAYED: &str = "serial-went-back";
+/// How far a publisher's clock may be ahead.
+const AHEAD: TimeDelta = TimeDelta::hours(1);
+
+/// A verdict, and what is to be remembered of it.
+#[derive(Clone, Debug)]
+pub struct Seen {
+    /// The verdict.
+    pub verdict: Verdict,
+    /// How far the statements of this channel have come with this one, for each key that signed it.
+    pub serials: Vec<Serial>,
+}
+
+/// Asks the source whether what it offers is the latest, where the settings or what was seen before say so. `news`: the offer
+/// had to be fetched, so that one more request costs little.
+///
+/// # Errors
+/// 78 when the keys cannot be used. Whatever is wrong with the statement is a verdict.
+pub fn look(
+    config: &Config,
+    trust: &Trust,
+    standing: &Standing,
+    clock: &Clock,
+    source: &mut dyn Source,
+    (offer, news): (&Offer, bool),
+) -> Result<Option<Seen>> {
+    let channel = config.channel.as_deref().or(offer.release.channel.as_deref());
+    let known = trust.serials.iter().any(|known| channel.is_none_or(|channel| channel == known.channel));
+    let set = config.freshness == Freshness::Yes || config.require_fresh || config.freshness_pubkey.is_some();
+    let expected = set || known;
+    if config.freshness == Freshness::No || !(expected || news) {
+        return Ok(None);
+    }
+    let keys = match &config.freshness_pubkey {
+        // One key that is used by a machine every day is enough, and when it is revoked there is none.
+        Some(place) => KeySet::load(place)?.needing(1, &standing.revoked).ok(),
+        None => standing.keys.clone(),
+    };
+    let seen = match source.freshness() {
+        Ok(None) if !expected => return Ok(None),
+        Ok(None) => Seen::without(Verdict::unknown("no-statement", "the source has no statement of freshness")),
+        Err(e) if !expected => {
+            log::info!("no statement of freshness: {e}");
+            return Ok(None);
+        }
+        Err(e) => Seen::without(Verdict::unknown(e.reason, format!("no statement of freshness: {e}"))),
+        Ok(Some(published)) => {
+            let release = (offer.release.architecture, offer.digest);
+            judge(&published, keys.as_ref(), trust, clock, channel, release)
+        }
+    };
+    match seen.verdict.word {
+        Word::Fresh => log::info!("{}", seen.verdict.message),
+        Word::Stale | Word::Unknown => log::warn!("{}", seen.verdict.message),
+    }
+    Ok(Some(seen))
+}
+
+impl Seen {
+    fn without(verdict: Verdict) -> Self {
+        Self { verdict, serials: vec![] }
+    }
+
+    /// The refusal of a statement that is older than one seen before: somebody replays it.
+    #[must_use]
+    pub fn refusal(&self) -> Option<Error> {
+        (self.verdict.reason.as_deref() == Some(REPLAYED)).then(|| {
+            Error::new(Exit::NotAllowed, REPLAYED, self.verdict.message.clone()).remedy(
+                "Find out who offers an old statement. If its key counts anew, give it a new key, and revoke the old one.",
+            )
+        })
+    }
+}
+
+/// What a statement says of a release, here and now.
+pub(super) fn judge(
+    published: &Published,
+    keys: Option<&KeySet>,
+    trust: &Trust,
+    clock: &Clock,
+    channel: Option<&str>,
+    release: (Architecture, Digest),
+) -> Seen {
+    let Some(keys) = keys else {
+        return Seen::without(Verdict::unknown("no-key", "there is no key to verify a statement of freshness with"));
+    };
+    let (statement, by) = match prove(published, keys) {
+        Ok(proven) => proven,
+        Err(e) => return Seen::without(Verdict::unknown(e.reason, e.message)),
+    };
+    let Statement { serial, .. } = statement;
+    let known = by.iter().filter_map(|key| trust.serial(&statement.channel, key)).max();
+    if let Some(known) = known.filter(|known| *known > serial) {
+        let message = format!("the statement of freshness has serial {serial}, and {known} was seen before");
+        return Seen::without(Verdict::new(Word::Stale, REPLAYED, message));
+    }
+    let verdict = measure(&statement, clock, channel, release).with(Some(serial), Some(statement.not_after));
+    let serials = by.into_iter().map(|key| Serial { channel: statement.channel.clone(), key, serial });
+    Seen { verdict, serials: serials.collect() }
+}
+
+fn prove(published: &Published, keys: &KeySet) -> Result<(Statement, Vec<Fingerprint>)> {
+    // A signature over something else that names these bytes is not of a statement.
+    let plain: Vec<_> = published.signatures.iter().filter(|s| s.payload.is_none()).cloned().collect();
+    let by = keys.vouching(&published.statement, &plain).map_err(|e| {
+        Error::new(e.exit, "statement-not-proven", format!("the statement of freshness does not count: {e}"))
+    })?;
+    Ok((Statement::parse(&published.statement)?, by))
+}
+
+fn measure(
+    statement: &Statement,
+    clock: &Clock,
+    channel: Option<&str>,
+    (architecture, digest): (Architecture, Digest),
+) -> Verdict {
+    if let Some(channel) = channel.filter(|channel| *channel != statement.channel) {
+        let (theirs, ours) = (text::shown(&statement.channel), text::shown(channel));
+        return Verdict::unknown(
+            "other-channel",
+            format!("the statement of freshness is for {theirs}, not for {ours}"),
+        );
+    }
+    match statement.latest(architecture) {
+        Some(latest) if latest == digest => {}
+        Some(latest) => {
+            let message = format!("the latest release is {latest}, and {digest} is on offer");
+            return Verdict::new(Word::Stale, "not-the-latest", message);
+        }
+        None => {
+            let message = format!("the statement of freshness says nothing about {architecture}");
+            return Verdict::unknown("other-architecture", message);
+        }
+    }
+    match clock.believed() {
+        Err(e) => Verdict::unknown(e.reason, format!("whether this is the latest release is unknown: {e}")),
+        Ok(now) if now + AHEAD < statement.issued => {
+            let message = format!("the clock shows {}, before the statement was made", shown(now));
+            Verdict::unknown("clock", message)
+        }
+        Ok(now) if now > statement.not_after => Verdict::expired(statement.not_after),
+        Ok(_) => Verdict::new(Word::Fresh, None, format!("the latest release until {}", shown(statement.not_after))),
+    }
+}
+
+/// Holds back what is not proven to be the latest, if the settings ask for that, and what somebody replays in any case.
+#[must_use]
+pub fn gate(config: &Config, seen: Option<&Seen>) -> Gate {
+    let Some(seen) = seen else { return Gate::open(NAME, "not asked for") };
+    let message = &seen.verdict.message;
+    if let Some(refusal) = seen.refusal() {
+        return Gate::closed(NAME, refusal.exit, REPLAYED, refusal.message, refusal.remedy);
+    }
+    match seen.verdict.word {
+        Word::Fresh => Gate::open(NAME, message),
+        Word::Stale | Word::Unknown if !config.require_fresh => Gate::open(NAME, format!("warning: {message}")),
+        Word::Stale | Word::Unknown => Gate::closed(
+            NAME,
+            Exit::NotNow,
+            "not-fresh",
+            message,
+            "Publish a new statement of freshness, or set require_fresh=no.",
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use chrono::{DateTime, Utc};
+
+    use super::*;
+    use crate::schedule::clock::build_date;
+
+    fn at(days: i64) -> DateTime<Utc> {
+        build_date() + TimeDelta::days(days)
+    }
+
+    fn clock(days: i64, synchronised: bool) -> Clock {
+        Clock { shown: at(days), synchronised, last_seen: Some(at(50)) }
+    }
+
+    fn measured(clock: &Clock, digest: u8) -> (Word, Option<String>) {
+        let digests = BTreeMap::from([(Architecture::current().to_string(), Digest([1; 32]))]);
+        let statement = Statement { channel: "stable".into(), serial: 1, issued: at(100), not_after: at(114), digests };
+        let verdict = measure(&statement, clock, Some("stable"), (Architecture::current(), Digest([digest; 32])));
+        (verdict.word, verdict.reason)
+    }
+
+    #[test]
+    fn a_statement_is_measured_only_with_a_clock_that_can_be_right() {
+        let reason = |reason: &str| Some(reason.to_owned());
+        assert_eq!(measured(&clock(110, true), 1), (Word::Fresh, None));
+        assert_eq!(measured(&clock(110, false), 1), (Word::Fresh, None), "no NTP, and no doubt");
+        assert_eq!(measured(&clock(114, true), 1), (Word::Fresh, None));
+        assert_eq!(measured(&clock(115, true), 1), (Word::Stale, reason("expired")));
+        for wrong in [clock(-1, true), clock(40, false), clock(99, true)] {
+            assert_eq!(measured(&wrong, 1), (Word::Unknown, reason("clock")));
+            // Another release is the latest whatever the time is.
+            assert_eq!(measured(&wrong, 2), (Word::Stale, reason("not-the-latest")));
+        }
+    }
+
+    #[test]
+    fn what_was_fresh_ends_by_itself() {
+        let verdict = Verdict::new(Word::Fresh, None, "fresh").with(Some(1), Some(at(114)));
+        let by = |clock| verdict.clone().by_now(&clock).word;
+        assert_eq!(by(clock(114, true)), Word::Fresh);
+        assert_eq!(by(clock(115, true)), Word::Stale);
+        assert_eq!(by(clock(40, false)), Word::Unknown);
+        let stale = Verdict::new(Word::Stale, "not-the-latest", "").with(None, Some(at(114)));
+        assert_eq!(stale.clone().by_now(&clock(40, false)), stale);
+    }
+}

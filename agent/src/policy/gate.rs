@@ -1,0 +1,100 @@
+//! A gate: one question that an update has to pass, its answer, and the rules that a person may lift.
+
+use chrono::{DateTime, SecondsFormat, Utc};
+use serde::{Serialize, Serializer};
+
+use crate::base::error::{Error, Exit, Result};
+
+/// Rules that a person may lift. Each is logged, and none can stand in the settings.
+#[derive(clap::Args, Clone, Copy, Debug, Default)]
+pub struct Lifted {
+    /// Do it outside the maintenance window, and on a node that is labelled as blocked. Lifts nothing else.
+    #[arg(long)]
+    pub force: bool,
+    /// Try a release again that failed on this device.
+    #[arg(long)]
+    pub retry_failed: bool,
+    /// Accept an older version, or another release of the running version.
+    #[arg(long)]
+    pub allow_downgrade: bool,
+    /// Do not wait for this device's wave of a phased rollout.
+    #[arg(long)]
+    pub ignore_rollout: bool,
+    /// Go on although U-Boot's environment has one copy, which a power cut in a store may damage.
+    #[arg(long)]
+    pub allow_single_copy: bool,
+}
+
+/// Name and reason of the gate that nothing lifts.
+pub const SECURITY_EPOCH: &str = "security-epoch";
+
+/// The verdict of one gate.
+#[derive(Clone, Debug, Serialize)]
+pub struct Gate {
+    /// `maintenance-window`, `channel`, `architecture`, and so on: what it looks at.
+    pub name: &'static str,
+    /// Whether the update may pass.
+    pub open: bool,
+    /// A stable word for scripts when it is closed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<&'static str>,
+    /// The same for people.
+    pub message: String,
+    /// When it opens by itself, if it does and that is known.
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "seconds")]
+    pub opens_at: Option<DateTime<Utc>>,
+    #[serde(skip)]
+    closed: Option<(Exit, String)>,
+}
+
+impl Gate {
+    /// A gate that lets the update pass.
+    pub fn open(name: &'static str, message: impl Into<String>) -> Self {
+        Self { name, open: true, reason: None, message: message.into(), opens_at: None, closed: None }
+    }
+
+    /// A gate that does not; `remedy` says what would open it.
+    pub fn closed(
+        name: &'static str,
+        exit: Exit,
+        reason: &'static str,
+        message: impl Into<String>,
+        remedy: impl Into<String>,
+    ) -> Self {
+        let closed = Some((exit, remedy.into()));
+        Self { name, open: false, reason: Some(reason), message: message.into(), opens_at: None, closed }
+    }
+
+    /// A gate that is open unless something was refused.
+    pub fn unless(name: &'static str, refused: Result<impl Into<String>>) -> Self {
+        match refused {
+            Ok(message) => Self::open(name, message),
+            Err(error) => Self::closed(name, error.exit, error.reason, error.message, error.remedy),
+        }
+    }
+
+    /// Adds when it opens by itself.
+    #[must_use]
+    pub fn opening(self, opens_at: Option<DateTime<Utc>>) -> Self {
+        Self { opens_at, ..self }
+    }
+
+    /// The refusal of a closed gate.
+    #[must_use]
+    pub fn refusal(&self) -> Option<Error> {
+        let (exit, remedy) = self.closed.as_ref()?;
+        Some(Error::new(*exit, self.reason.unwrap_or(self.name), self.message.clone()).remedy(remedy.clone()))
+    }
+}
+
+/// The first closed gate's refusal.
+///
+/// # Errors
+/// That refusal: 75 or 77.
+pub fn pass(gates: &[Gate]) -> Result<()> {
+    gates.iter().find_map(Gate::refusal).map_or(Ok(()), Err)
+}
+
+fn seconds<S: Serializer>(time: &Option<DateTime<Utc>>, serializer: S) -> Result<S::Ok, S::Error> {
+    time.map(|time| time.to_rfc3339_opts(SecondsFormat::Secs, true)).serialize(serializer)
+}

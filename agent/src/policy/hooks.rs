@@ -1,0 +1,96 @@
+//! Programs of the image that are asked before an update: `pre-update.d`.
+
+use std::process::ExitStatus;
+use std::time::Instant;
+
+use semver::Version;
+
+use crate::base::digest::Digest;
+use crate::base::error::{Error, Exit, Result};
+use crate::config::Config;
+use crate::device::programs;
+use crate::policy::gate::Gate;
+
+/// Exit code of a program that says "not now".
+const LATER: i32 = 75;
+const NAME: &str = "pre-update";
+
+/// What is about to happen.
+#[derive(Clone, Copy, Debug)]
+pub enum Step {
+    /// A slot is to be written.
+    Stage,
+    /// What was written is to be booted next.
+    Activate,
+}
+
+/// What the programs are told, each in a variable of the environment.
+#[derive(Debug)]
+pub struct Question<'a> {
+    /// `KUBESOLO_UPDATE_STEP`: `stage` or `activate`.
+    pub step: Step,
+    /// `KUBESOLO_UPDATE_FROM`: the running version; empty if it is not known.
+    pub from: Option<&'a Version>,
+    /// `KUBESOLO_UPDATE_TO`: the version to come.
+    pub to: &'a Version,
+    /// `KUBESOLO_UPDATE_DIGEST`: the release to come.
+    pub digest: Digest,
+}
+
+/// Asks every program; the first that does not say yes decides.
+///
+/// # Errors
+/// 75 when one says "later"; 77 when one says anything else, or nothing in time; 78 when the folder cannot be read.
+pub fn ask(config: &Config, question: &Question<'_>) -> Result<()> {
+    let unreadable = |why| {
+        Error::new(Exit::Config, "hooks-unreadable", why).remedy("Make pre_update_dir= a folder that can be read.")
+    };
+    let environment = [
+        ("KUBESOLO_UPDATE_STEP", if matches!(question.step, Step::Stage) { "stage" } else { "activate" }.to_owned()),
+        ("KUBESOLO_UPDATE_FROM", question.from.map(ToString::to_string).unwrap_or_default()),
+        ("KUBESOLO_UPDATE_TO", question.to.to_string()),
+        ("KUBESOLO_UPDATE_DIGEST", question.digest.to_string()),
+    ];
+    let end = Instant::now() + config.pre_update_timeout;
+    for file in programs::executables(&config.pre_update_dir).map_err(unreadable)? {
+        let name = programs::name(&file);
+        let left = end.saturating_duration_since(Instant::now());
+        let ended = programs::run(&file, left, environment.iter().map(|(key, value)| (*key, value)))
+            .map_err(|why| refused(&name, &why))?;
+        verdict(&name, ended.status, &ended.said, config.pre_update_timeout.as_secs())?;
+    }
+    Ok(())
+}
+
+fn verdict(name: &str, status: Option<ExitStatus>, said: &str, budget: u64) -> Result<()> {
+    let said = if said.is_empty() { String::new() } else { format!(": {said}") };
+    match status {
+        Some(status) if status.success() => Ok(()),
+        Some(status) if status.code() == Some(LATER) => {
+            Err(Error::new(Exit::NotNow, "hook-later", format!("{NAME}.d/{name} says \"later\"{said}"))
+                .remedy("The next run asks again."))
+        }
+        Some(status) => Err(refused(name, &format!("{status}{said}"))),
+        None => Err(refused(name, &format!("no answer within the {budget} s of all programs{said}"))),
+    }
+}
+
+fn refused(name: &str, why: &str) -> Error {
+    Error::new(Exit::NotAllowed, "hook-refused", format!("{NAME}.d/{name} refuses the update: {why}"))
+        .remedy("See to what it says, or mend the program: 0 lets the update pass, 75 puts it off.")
+}
+
+/// What is known without asking: a check must not set anything in motion.
+#[must_use]
+pub fn gate(config: &Config) -> Gate {
+    match programs::executables(&config.pre_update_dir) {
+        Ok(files) if files.is_empty() => Gate::open(NAME, "no program has to be asked"),
+        Ok(files) => {
+            let names = files.iter().map(|file| programs::name(file)).collect::<Vec<_>>();
+            Gate::open(NAME, format!("asked when it comes to it: {}", names.join(", ")))
+        }
+        Err(why) => {
+            Gate::closed(NAME, Exit::Config, "hooks-unreadable", why, "Make pre_update_dir= a folder that can be read.")
+        }
+    }
+}

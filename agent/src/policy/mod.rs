@@ -1,0 +1,9 @@
+//! May this release be installed here and now?
+
+pub mod freshness;
+pub mod gate;
+pub mod hooks;
+pub mod node;
+pub mod preflight;
+pub mod rules;
+pub mod standing;

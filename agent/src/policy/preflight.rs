@@ -1,0 +1,281 @@
+//! What the machine itself brings along for the next boot: memory, and what ends a boot that panics or hangs.
+
+use std::fs;
+use std::path::Path;
+
+use serde::Serialize;
+
+use crate::base::error::{Error, Exit, Result};
+use crate::base::progress::size;
+use crate::base::text;
+use crate::device::blocks::System;
+use crate::device::boot::Boot;
+use crate::policy::gate::Gate;
+use crate::release::release::Release;
+
+/// What is known of the machine.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Machine {
+    /// Memory that the kernel can use, in bytes.
+    pub memory: Option<u64>,
+    /// How large the root filesystem may become that the initramfs is unpacked into, in bytes.
+    pub root_limit: Option<u64>,
+}
+
+impl Machine {
+    /// Reads `/proc`.
+    #[must_use]
+    pub fn find(system: &System) -> Self {
+        let read = |name: &str| fs::read_to_string(system.proc.join(name)).unwrap_or_default();
+        let memory = memory(&read("meminfo"));
+        Self { memory, root_limit: memory.map(|memory| root_limit(&read("mounts"), &read("cmdline"), memory)) }
+    }
+}
+
+fn memory(meminfo: &str) -> Option<u64> {
+    let kib = meminfo.lines().find_map(|line| line.strip_prefix("MemTotal:")?.trim().strip_suffix("kB"))?;
+    kib.trim().parse::<u64>().ok()?.checked_mul(1024)
+}
+
+/// The kernel unpacks the initramfs into a tmpfs, which takes half of the memory and no more, or into a ramfs, which knows no
+/// limit (`rootfstype=ramfs`, or a `root=`). `/proc/mounts` tells which one it was, unless the system has left it.
+fn root_limit(mounts: &str, cmdline: &str, memory: u64) -> u64 {
+    let root = mounts.lines().find_map(|line| {
+        let mut words = line.split(' ').skip(1);
+        (words.next() == Some("/") && words.next() == Some("rootfs")).then(|| words.next().unwrap_or_default())
+    });
+    if let Some(options) = root {
+        let limit = options.split(',').find_map(|option| option.strip_prefix("size=")?.strip_suffix('k')?.parse().ok());
+        return limit.map_or(memory, |kib: u64| kib.saturating_mul(1024));
+    }
+    let ramfs = |word: &str| word.starts_with("root=") || word == "rootfstype=ramfs";
+    if cmdline.split_ascii_whitespace().any(ramfs) { memory } else { memory / 2 }
+}
+
+/// Whether the release can start in the memory of this machine: the next boot holds kernel, packed and unpacked initramfs
+/// at once. What other programs use now does not count, for they are gone by then.
+#[must_use]
+pub fn memory_gate(release: &Release, boot: &Boot, machine: &Machine) -> Gate {
+    if boot.folders() {
+        return Gate::open("memory", "slots in folders boot nothing here");
+    }
+    fits(release, machine)
+}
+
+fn fits(release: &Release, machine: &Machine) -> Gate {
+    let name = "memory";
+    let Some(unpacked) = release.initramfs_unpacked_size else {
+        return Gate::open(name, "the release does not say how large it is unpacked");
+    };
+    let Machine { memory: Some(memory), root_limit: Some(limit) } = *machine else {
+        return Gate::open(name, "the memory of this machine is not known");
+    };
+    let packed = [release.kernel.size, release.initramfs.size].into_iter().flatten().sum::<u64>();
+    let need = unpacked.saturating_add(packed);
+    let short = |message| {
+        let remedy = "Publish a smaller initramfs, or give the machine more memory.";
+        Gate::closed(name, Exit::NotAllowed, "memory", message, remedy)
+    };
+    if unpacked > limit {
+        let message = format!(
+            "the initramfs is {} unpacked, and the filesystem that it is unpacked into at boot takes {} on this machine \
+             with {} of memory",
+            size(unpacked),
+            size(limit),
+            size(memory)
+        );
+        return short(message);
+    }
+    if need > memory {
+        let message = format!(
+            "its start needs {} for kernel, packed and unpacked initramfs, and this machine has {} of memory",
+            size(need),
+            size(memory)
+        );
+        return short(message);
+    }
+    Gate::open(name, format!("needs {} to start, of {}", size(need), size(memory)))
+}
+
+/// What ends a boot that goes wrong before userspace can.
+#[derive(Clone, Debug, Serialize)]
+pub struct Safety {
+    /// Seconds after which a panic restarts the machine, as the loader file tells the kernel; absent: it stays there.
+    pub panic_seconds: Option<u32>,
+    /// The hardware watchdog; absent: there is none.
+    pub watchdog: Option<String>,
+}
+
+impl Safety {
+    /// By what this boot was started with: the next one comes from the same loader file.
+    #[must_use]
+    pub fn find(system: &System, cmdline: &str) -> Self {
+        Self { panic_seconds: panic_seconds(cmdline), watchdog: watchdog(&system.sys) }
+    }
+
+    /// What a panic and a hang would do, in words.
+    #[must_use]
+    pub fn words(&self) -> String {
+        let panic = match self.panic_seconds {
+            Some(seconds) => format!("a panic reboots after {seconds} s"),
+            None => "a panic stays until somebody cuts the power".into(),
+        };
+        let hang = match &self.watchdog {
+            Some(watchdog) => format!("a hang is ended by the watchdog ({watchdog})"),
+            None => {
+                "a hang before the deadline is armed stays until somebody cuts the power: no hardware watchdog".into()
+            }
+        };
+        format!("{panic}; {hang}")
+    }
+
+    /// Whether a trial may be begun: without `panic=`, a release that panics would never come back.
+    ///
+    /// # Errors
+    /// 78 when it would not.
+    pub fn required(&self) -> Result<()> {
+        if self.panic_seconds.is_some() {
+            return Ok(());
+        }
+        let message = "a trial that panics would never end: the kernel command line has no panic= but 0";
+        Err(Error::new(Exit::Config, "no-panic-timeout", message)
+            .remedy("Let the loader file start kernels with panic=5 (see grub/kernel-args.cfg), and reboot once."))
+    }
+}
+
+/// The same of this boot; `None` where the slots are folders, and what this machine was booted with is nobody's business.
+#[must_use]
+pub fn safety(boot: &Boot) -> Option<Safety> {
+    boot.line.as_ref().map(|line| Safety::find(&System::default(), line))
+}
+
+/// The last one counts, as for the kernel. A negative number reboots at once.
+fn panic_seconds(cmdline: &str) -> Option<u32> {
+    let last = cmdline.split_ascii_whitespace().filter_map(|word| word.strip_prefix("panic=")).next_back()?;
+    match last.parse::<i64>().ok()? {
+        0 => None,
+        seconds => Some(u32::try_from(seconds.max(0)).unwrap_or(u32::MAX)),
+    }
+}
+
+/// The first one's name. The kernel's own `softdog` is none: it hangs with the kernel.
+fn watchdog(sys: &Path) -> Option<String> {
+    let entries = fs::read_dir(sys.join("class/watchdog")).ok()?;
+    let mut found: Vec<_> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
+    found.sort();
+    found.iter().find_map(|path| {
+        let identity = fs::read_to_string(path.join("identity")).unwrap_or_default();
+        let name = path.file_name()?.to_str()?;
+        let identity = text::shown(identity.trim());
+        (identity != "Software Watchdog").then(|| if identity.is_empty() { name.to_owned() } else { identity })
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::release::release::Release;
+
+    const GIB: u64 = 1 << 30;
+    const MIB: u64 = 1 << 20;
+
+    fn release(unpacked: Option<u64>) -> Release {
+        let hex = "00".repeat(32);
+        let unpacked =
+            unpacked.map_or(String::new(), |size| format!(r#","io.kubesolo.os.initramfs_unpacked_size":"{size}""#));
+        let layer = |kind: &str, size| {
+            format!(r#"{{"mediaType":"application/vnd.kubesolo.os.{kind}","digest":"sha256:{hex}","size":{size}}}"#)
+        };
+        let manifest = format!(
+            r#"{{"schemaVersion":2,"config":{{"mediaType":"x","digest":"sha256:{hex}","size":2}},"layers":[{},{}],
+               "annotations":{{"io.kubesolo.os.version":"1.0.0","io.kubesolo.os.architecture":"amd64"{unpacked}}}}}"#,
+            layer("kernel.v1+octet-stream", 10 * MIB),
+            layer("initramfs.v1+gzip", 130 * MIB),
+        );
+        Release::from_oci_manifest(manifest.as_bytes()).unwrap()
+    }
+
+    fn system(files: &[(&str, &str)]) -> (tempfile::TempDir, System) {
+        let dir = tempfile::tempdir().unwrap();
+        for (name, content) in files {
+            let path = dir.path().join(name);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, content).unwrap();
+        }
+        let system = System { sys: dir.path().join("sys"), dev: dir.path().join("dev"), proc: dir.path().join("proc") };
+        (dir, system)
+    }
+
+    #[test]
+    fn what_does_not_fit_into_the_memory_is_refused_with_both_numbers() {
+        for (unpacked, memory, limit, open, words) in [
+            (Some(400 * MIB), GIB, GIB / 2, true, "540.0 MiB to start, of 1.0 GiB"),
+            (Some(512 * MIB), GIB, GIB / 2, true, ""),
+            // The tmpfs of the initramfs takes half.
+            (Some(513 * MIB), GIB, GIB / 2, false, "513.0 MiB unpacked"),
+            (Some(513 * MIB), GIB, GIB, true, ""),
+            // Packed and unpacked are there at once.
+            (Some(900 * MIB), GIB, GIB, false, "needs 1.0 GiB"),
+            (Some(u64::MAX), GIB, GIB, false, ""),
+            (None, GIB, GIB / 2, true, "does not say"),
+        ] {
+            let machine = Machine { memory: Some(memory), root_limit: Some(limit) };
+            let gate = fits(&release(unpacked), &machine);
+            assert!(gate.open == open && gate.message.contains(words), "{unpacked:?}: {gate:?}");
+            assert!(open || gate.reason == Some("memory"));
+        }
+        assert!(fits(&release(Some(u64::MAX)), &Machine::default()).open, "nothing is refused on a guess");
+    }
+
+    #[test]
+    fn the_limit_of_the_root_filesystem_is_that_of_this_boot_or_half_of_the_memory() {
+        let meminfo = "MemTotal:        1000000 kB\nMemFree:          100 kB\nMemAvailable:  200 kB\n";
+        for (mounts, cmdline, limit) in [
+            ("", "quiet", 500_000),
+            ("proc /proc proc rw 0 0\n", "quiet root=/dev/vda", 1_000_000),
+            ("", "rootfstype=ramfs", 1_000_000),
+            ("none / rootfs rw,size=480000k,nr_inodes=1 0 0\n", "quiet", 480_000),
+            ("rootfs / rootfs rw 0 0\n", "quiet", 1_000_000),
+        ] {
+            let (_dir, system) =
+                system(&[("proc/meminfo", meminfo), ("proc/mounts", mounts), ("proc/cmdline", cmdline)]);
+            let expected = Machine { memory: Some(1_000_000 * 1024), root_limit: Some(limit * 1024) };
+            assert_eq!(Machine::find(&system), expected, "{mounts:?} {cmdline}");
+        }
+        assert_eq!(Machine::find(&system(&[]).1), Machine::default());
+    }
+
+    #[test]
+    fn a_trial_needs_a_panic_that_reboots() {
+        for (cmdline, seconds) in [
+            ("quiet panic=5 kubesolo.slot=A", Some(5)),
+            ("panic=5 panic=0", None),
+            ("panic=0 panic=30", Some(30)),
+            ("panic=-1", Some(0)),
+            ("quiet", None),
+            ("panic=", None),
+            ("panic=soon", None),
+            ("xpanic=5 panic_on_oops=1", None),
+        ] {
+            let safety = Safety::find(&system(&[]).1, cmdline);
+            assert_eq!(safety.panic_seconds, seconds, "{cmdline}");
+            match safety.required() {
+                Ok(()) => assert!(seconds.is_some()),
+                Err(error) => assert_eq!((error.exit, error.reason), (Exit::Config, "no-panic-timeout")),
+            }
+        }
+    }
+
+    #[test]
+    fn a_watchdog_of_the_hardware_is_named_and_the_kernels_own_is_none() {
+        let find = |files: &[(&str, &str)]| Safety::find(&system(files).1, "panic=5");
+        assert_eq!(find(&[]).watchdog, None);
+        assert_eq!(find(&[("sys/class/watchdog/watchdog0/identity", "Software Watchdog\n")]).watchdog, None);
+        let both = find(&[
+            ("sys/class/watchdog/watchdog0/identity", "Software Watchdog\n"),
+            ("sys/class/watchdog/watchdog1/identity", "i6300ESB timer\n"),
+        ]);
+        assert_eq!(both.words(), "a panic reboots after 5 s; a hang is ended by the watchdog (i6300ESB timer)");
+        assert!(find(&[]).words().contains("until somebody cuts the power: no hardware watchdog"));
+    }
+}

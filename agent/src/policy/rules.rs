@@ -1,0 +1,402 @@
+//! May this release be installed here and now? Each gate gives a verdict, even when an earlier one is closed.
+
+use std::time::Duration;
+
+use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
+use semver::Version;
+
+use crate::base::digest::Digest;
+use crate::base::error::{Error, Exit, Result};
+use crate::base::text;
+use crate::config::Config;
+use crate::policy::gate::{Gate, Lifted, SECURITY_EPOCH};
+use crate::release::release::{Architecture, Release};
+use crate::schedule::clock::Clock;
+use crate::schedule::rollout::{Place, Wariness};
+use crate::schedule::window::Window;
+use crate::schedule::zone::Zone;
+use crate::state::state::Waiting;
+
+/// The longest that a server can keep a device from asking, whatever it says.
+pub const PAUSE_MAX: Duration = Duration::from_hours(24);
+
+/// The maintenance window.
+///
+/// # Errors
+/// 78 when its zone cannot be used.
+pub fn window(config: &Config, lifted: Lifted, clock: &Clock) -> Result<Gate> {
+    let name = "maintenance-window";
+    let (window, zone) = (&config.maintenance_window, Zone::open(config.maintenance_zone.as_deref())?);
+    let now = match clock.believed() {
+        _ if *window == Window::default() => return Ok(Gate::open(name, window.to_string())),
+        Ok(now) => now,
+        Err(e) if lifted.force => return Ok(Gate::open(name, format!("{}; allowed by --force", e.message))),
+        Err(e) => return Ok(Gate::closed(name, e.exit, e.reason, e.message, e.remedy)),
+    };
+    let (day, minute) = zone.wall_clock(now);
+    if window.contains(day, minute) {
+        return Ok(Gate::open(name, window.to_string()));
+    }
+    if lifted.force {
+        return Ok(Gate::open(name, format!("outside {window}; allowed by --force")));
+    }
+    let clock = format!("{day} {:02}:{:02} {}", minute / 60, minute % 60, zone.name());
+    let message = format!("it is {clock}, outside the maintenance window {window}");
+    let opens_at = window.opens_at(&zone, now);
+    let remedy = match opens_at {
+        Some(_) => "Wait for the window, or call `apply --force`.",
+        None => "This window never opens: set another one, or call `apply --force`.",
+    };
+    Ok(Gate::closed(name, Exit::NotNow, "window", message, remedy).opening(opens_at))
+}
+
+/// Whether no server asked to be left alone, or long enough ago. A person's `apply` asks all the same.
+#[must_use]
+pub fn not_before(until: Option<DateTime<Utc>>, now: DateTime<Utc>) -> Gate {
+    let name = "not-before";
+    // Further ahead than it can be: the clock was wrong then, or is now.
+    let longest = TimeDelta::from_std(PAUSE_MAX).unwrap_or_default();
+    let Some(until) = until.filter(|until| now < *until && *until - now <= longest) else {
+        return Gate::open(name, "no server asked to be left alone");
+    };
+    let shown = until.to_rfc3339_opts(SecondsFormat::Secs, true);
+    let message = format!("the server asked to be left alone until {shown}");
+    let remedy = "Wait, or call `kubesolo-update apply`, which asks all the same.";
+    Gate::closed(name, Exit::NotNow, name, message, remedy).opening(Some(until))
+}
+
+/// Whether the clock can be right, for a release that asks how late it is.
+#[must_use]
+pub fn clock(clock: &Clock, release: &Release) -> Gate {
+    let name = "clock";
+    match clock.believed() {
+        Ok(_) => Gate::open(name, if clock.synchronised { "it is synchronised" } else { "nothing sets it" }),
+        Err(error) if release.rollout.is_none() => {
+            Gate::open(name, format!("{}; this release does not depend on it", error.message))
+        }
+        Err(error) => Gate::unless(name, Err::<String, _>(error)),
+    }
+}
+
+/// Whether a phased rollout has come to this device, which goes by `id`.
+#[must_use]
+pub fn rollout(
+    config: &Config,
+    id: Option<&str>,
+    lifted: Lifted,
+    (release, digest): (&Release, Digest),
+    now: DateTime<Utc>,
+) -> Gate {
+    let name = "rollout";
+    let Some(rollout) = &release.rollout else { return Gate::open(name, "for all devices at once") };
+    let share = rollout.share(now);
+    let place = id.map(|id| Place::draw(id, digest).shifted(config.wariness));
+    if place.map_or(share == 100, |place| place.is_within(share)) {
+        return Gate::open(name, format!("{share} % of the devices may take it by now"));
+    }
+    let place = place.map_or("has no id yet to draw a place with".to_owned(), |place| format!("stands at {place}"));
+    let message = format!("{share} % of the devices may take it by now, and this one {place} ({})", rollout.waves);
+    if lifted.ignore_rollout {
+        return Gate::open(name, format!("{message}; allowed by --ignore-rollout"));
+    }
+    let opens_at = id.and_then(|id| rollout.opens_at(Place::draw(id, digest).shifted(config.wariness)));
+    Gate::unless(name, Err::<String, _>(not_this_wave(message, opens_at))).opening(opens_at)
+}
+
+/// The refusal of a device whose wave has not come.
+#[must_use]
+pub fn not_this_wave(message: String, opens_at: Option<DateTime<Utc>>) -> Error {
+    let remedy = match opens_at {
+        Some(_) => "Wait for the wave, or call `apply --ignore-rollout`.",
+        None => {
+            "No wave of this release reaches this device: publish it with further waves, or call `apply --ignore-rollout`."
+        }
+    };
+    Error::new(Exit::NotNow, "rollout", message).remedy(remedy)
+}
+
+/// What is remembered of a closed gate of a rollout that opens by itself.
+#[must_use]
+pub fn waiting(document: Digest, wariness: Wariness, wave: &Gate) -> Option<Waiting> {
+    let until = wave.opens_at.filter(|_| !wave.open)?;
+    Some(Waiting { document, wariness: wariness.percent(), until, message: wave.message.clone() })
+}
+
+/// What a release is measured against.
+#[derive(Debug)]
+pub struct Device<'a> {
+    /// The channel that this device follows; `None`: any.
+    pub channel: Option<&'a str>,
+    /// The board that this device is; `None`: it does not say.
+    pub board: Option<&'a str>,
+    /// The running version, if it is known.
+    pub running: Option<&'a Version>,
+    /// The running release's digest, if it is known.
+    pub running_digest: Option<Digest>,
+    /// Whether the slots are folders, where an unknown running version does not hold an update back.
+    pub folders: bool,
+    /// The highest security epoch that was committed here.
+    pub epoch: u64,
+    /// What a person lifted.
+    pub lifted: Lifted,
+    /// When and why this very release failed before.
+    pub failed: Option<String>,
+}
+
+/// The gates that look at the release, in the contract's order.
+#[must_use]
+pub fn release(release: &Release, digest: Digest, device: &Device<'_>) -> Vec<Gate> {
+    vec![
+        channel(release, device),
+        architecture(release),
+        board(release, device),
+        minimum(release, device),
+        security_epoch(release, device),
+        version(release, digest, device),
+        failed_before(device),
+    ]
+}
+
+fn channel(release: &Release, device: &Device<'_>) -> Gate {
+    match (&release.channel, device.channel) {
+        (Some(theirs), Some(ours)) if theirs != ours => Gate::closed(
+            "channel",
+            Exit::NotAllowed,
+            "other-channel",
+            format!("the release is for channel {}, this device follows {}", text::shown(theirs), text::shown(ours)),
+            "Set channel= in the configuration if this device shall follow the other one.",
+        ),
+        (Some(theirs), _) => Gate::open("channel", text::shown(theirs)),
+        (None, _) => Gate::open("channel", "the release names none"),
+    }
+}
+
+fn architecture(release: &Release) -> Gate {
+    let here = Architecture::current();
+    if release.architecture == here {
+        return Gate::open("architecture", here.to_string());
+    }
+    Gate::closed(
+        "architecture",
+        Exit::NotAllowed,
+        "wrong-architecture",
+        format!("the release is for {}, this device is {here}", release.architecture),
+        "Publish the release for this architecture too.",
+    )
+}
+
+fn board(release: &Release, device: &Device<'_>) -> Gate {
+    let name = "board";
+    let closed = |message: String, remedy: &str| Gate::closed(name, Exit::NotAllowed, "other-board", message, remedy);
+    match (&release.board, device.board) {
+        (None, _) => Gate::open(name, "the release names none"),
+        (Some(theirs), Some(ours)) if theirs == ours => Gate::open(name, text::shown(theirs)),
+        (Some(theirs), Some(ours)) => closed(
+            format!("the release is for board {}, this device is {}", text::shown(theirs), text::shown(ours)),
+            "Publish the release for this board, under a tag of its own.",
+        ),
+        (Some(theirs), None) => closed(
+            format!("the release is for board {}, and this device does not say which it is", text::shown(theirs)),
+            "Set board= in the configuration if this device is of that board.",
+        ),
+    }
+}
+
+fn minimum(release: &Release, device: &Device<'_>) -> Gate {
+    let name = "minimum-version";
+    let Some(minimum) = &release.min_compatible_version else {
+        return Gate::open(name, "the release has none");
+    };
+    match device.running {
+        Some(running) if running.cmp_precedence(minimum).is_lt() => Gate::closed(
+            name,
+            Exit::NotAllowed,
+            "too-old",
+            format!("the release needs version {minimum} or later, {running} runs here"),
+            format!("Update to a release between {running} and {minimum} first."),
+        ),
+        Some(_) => Gate::open(name, format!("{minimum} or later")),
+        None => Gate::closed(
+            name,
+            Exit::NotNow,
+            "version-unknown",
+            format!("the release needs version {minimum} or later, and what runs here is unknown"),
+            "Name the file with the running version by version_file= in the configuration.",
+        ),
+    }
+}
+
+fn security_epoch(release: &Release, device: &Device<'_>) -> Gate {
+    let (theirs, floor) = (release.security_epoch, device.epoch);
+    if theirs >= floor {
+        return Gate::open(SECURITY_EPOCH, format!("{theirs}, and {floor} was committed here"));
+    }
+    Gate::closed(
+        SECURITY_EPOCH,
+        Exit::NotAllowed,
+        SECURITY_EPOCH,
+        format!(
+            "the release has security epoch {theirs}, and {floor} was committed here: it has holes that are closed"
+        ),
+        "Publish a release of that epoch or a higher one: nothing lifts this rule.",
+    )
+}
+
+fn version(release: &Release, digest: Digest, device: &Device<'_>) -> Gate {
+    let name = "version";
+    let Some(running) = device.running else {
+        if device.folders || device.lifted.allow_downgrade {
+            return Gate::open(name, "the running version is unknown");
+        }
+        return Gate::closed(
+            name,
+            Exit::NotNow,
+            "version-unknown",
+            "the running version is unknown: the booted slot has no manifest",
+            "Set version_file=, or call `apply --allow-downgrade` on the console.",
+        );
+    };
+    let held = if release.version.cmp_precedence(running).is_lt() {
+        ("downgrade", format!("{} is older than {running}, which runs here", release.version))
+    } else if release.version.cmp_precedence(running).is_eq() && device.running_digest.is_some_and(|d| d != digest) {
+        ("same-version", format!("{} runs here already, and this is another release of that version", release.version))
+    } else {
+        return Gate::open(name, format!("{} after {running}", release.version));
+    };
+    if device.lifted.allow_downgrade {
+        return Gate::open(name, format!("{}; allowed by --allow-downgrade", held.1));
+    }
+    Gate::closed(name, Exit::NotAllowed, held.0, held.1, "Call `apply --allow-downgrade` if that is what you want.")
+}
+
+fn failed_before(device: &Device<'_>) -> Gate {
+    let name = "failed-before";
+    match &device.failed {
+        None => Gate::open(name, "not tried before"),
+        Some(when) if device.lifted.retry_failed => Gate::open(name, format!("{when}; allowed by --retry-failed")),
+        Some(when) => Gate::closed(
+            name,
+            Exit::NotNow,
+            "failed-before",
+            format!("this release failed on this device before: {when}"),
+            "Publish a mended release, or call `apply --retry-failed`.",
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Conf, Overrides};
+    use crate::schedule::clock::build_date;
+
+    fn config(text: &str) -> Config {
+        Config::resolve(&Conf::parse(text.as_bytes(), "conf").unwrap(), &Overrides::default()).unwrap()
+    }
+
+    /// A release of the day of the build, with these waves.
+    fn release(waves: &str) -> Release {
+        let layer = |kind: &str| {
+            let media_type = format!("application/vnd.kubesolo.os.{kind}");
+            serde_json::json!({"mediaType": media_type, "digest": Digest([0; 32]), "size": 1})
+        };
+        let manifest = serde_json::json!({
+            "schemaVersion": 2,
+            "config": {"mediaType": "x", "digest": Digest([0; 32]), "size": 2},
+            "layers": [layer("kernel.v1+octet-stream"), layer("initramfs.v1+gzip")],
+            "annotations": {
+                "io.kubesolo.os.version": "1.0.0",
+                "io.kubesolo.os.architecture": Architecture::current().to_string(),
+                "io.kubesolo.os.release_date": build_date().to_rfc3339(),
+                "io.kubesolo.os.rollout": waves,
+            },
+        });
+        Release::from_oci_manifest(manifest.to_string().as_bytes()).unwrap()
+    }
+
+    fn after_build(hours: i64) -> Clock {
+        Clock { shown: build_date() + TimeDelta::hours(hours), synchronised: false, last_seen: None }
+    }
+
+    const STOPPED: Clock = Clock { shown: DateTime::UNIX_EPOCH, synchronised: false, last_seen: None };
+    const FORCE: Lifted = Lifted {
+        force: true,
+        retry_failed: false,
+        allow_downgrade: false,
+        ignore_rollout: false,
+        allow_single_copy: false,
+    };
+
+    fn told(gate: &Gate) -> Option<(u8, &'static str)> {
+        gate.refusal().map(|error| (error.exit.code(), error.reason))
+    }
+
+    /// What is open is `None`; else exit code and reason. The build was at midnight.
+    #[test]
+    fn a_table_of_windows_and_clocks() {
+        let (no, yes) = (Lifted::default(), FORCE);
+        for (conf, clock, lifted, expected) in [
+            ("", after_build(0), no, None),
+            ("", STOPPED, no, None), // who has no window has no clock to go by
+            ("maintenance_window=00:00-24:00", after_build(0), no, None),
+            ("maintenance_window=02:00-04:00", after_build(1), no, Some((75, "window"))),
+            ("maintenance_window=02:00-04:00", after_build(2), no, None),
+            ("maintenance_window=02:00-04:00", after_build(4), no, Some((75, "window"))),
+            ("maintenance_window=02:00-04:00", after_build(4), yes, None),
+            ("maintenance_window=02:00-04:00\nmaintenance_zone=CET-1", after_build(1), no, None),
+            ("maintenance_window=03:00-03:00", after_build(3), no, Some((75, "window"))),
+            // A clock in 1970 shows a time, but not the right one.
+            ("maintenance_window=00:00-24:00", STOPPED, no, Some((75, "clock"))),
+            ("maintenance_window=00:00-24:00", STOPPED, yes, None),
+        ] {
+            assert_eq!(told(&window(&config(conf), lifted, &clock).unwrap()), expected, "{conf} {clock:?} {lifted:?}");
+        }
+        let error = window(&config("maintenance_zone=Nowhere/Land"), no, &after_build(0)).unwrap_err();
+        assert_eq!((error.exit, error.reason), (Exit::Config, "bad-zone"));
+    }
+
+    #[test]
+    fn a_window_stays_closed_while_the_clock_cannot_be_right_and_force_opens_it() {
+        let all_day = "maintenance_window=00:00-24:00";
+        let behind = Clock { last_seen: Some(after_build(2).shown), ..after_build(1) };
+        let gate = |conf, clock: &Clock, lifted| told(&window(&config(conf), lifted, clock).unwrap());
+        assert_eq!(gate(all_day, &after_build(1), Lifted::default()), None);
+        assert_eq!(gate(all_day, &behind, Lifted::default()), Some((75, "clock")));
+        assert_eq!(gate(all_day, &behind, FORCE), None);
+        assert_eq!(gate("", &behind, Lifted::default()), None, "no window needs no clock");
+    }
+
+    #[test]
+    fn a_clock_that_cannot_be_right_holds_back_only_what_asks_it() {
+        assert_eq!(told(&clock(&after_build(0), &release("5%@0h"))), None);
+        assert_eq!(told(&clock(&STOPPED, &release(""))), None);
+        assert_eq!(told(&clock(&STOPPED, &release("5%@0h"))), Some((75, "clock")));
+        let lost = Clock { last_seen: Some(build_date() + TimeDelta::days(90)), ..after_build(0) };
+        assert_eq!(told(&clock(&lost, &release("5%@0h"))), Some((75, "clock")));
+    }
+
+    #[test]
+    fn a_table_of_waves() {
+        let ignore = Lifted { ignore_rollout: true, ..Lifted::default() };
+        let none = Lifted::default();
+        for (waves, wariness, hours, lifted, id, open, opens_after) in [
+            ("", 100, 0, none, Some("x"), true, None),
+            ("5%@0h,100%@72h", 0, 0, none, Some("x"), true, None),
+            ("5%@0h,100%@72h", 0, -1, none, Some("x"), false, Some(0)),
+            ("5%@0h,100%@72h", 100, 71, none, Some("x"), false, Some(72)),
+            ("5%@0h,100%@72h", 100, 72, none, Some("x"), true, None),
+            ("5%@0h,99%@72h", 100, 9999, none, Some("x"), false, None),
+            ("5%@0h,99%@72h", 100, 0, ignore, Some("x"), true, None),
+            // Without an id nobody can say which wave it is.
+            ("5%@0h,100%@72h", 0, 0, none, None, false, None),
+            ("5%@0h,100%@72h", 0, 72, none, None, true, None),
+        ] {
+            let config = config(&format!("wariness={wariness}"));
+            let now = after_build(hours).shown;
+            let gate = rollout(&config, id, lifted, (&release(waves), Digest([7; 32])), now);
+            assert_eq!(gate.open, open, "{waves} {wariness} {hours}: {gate:?}");
+            assert_eq!(gate.opens_at, opens_after.map(|hours| after_build(hours).shown), "{waves} {wariness} {hours}");
+            assert!(open || told(&gate) == Some((75, "rollout")));
+        }
+    }
+}

@@ -1,0 +1,170 @@
+//! Where this device stands: which keys count here and now, and below which epoch it never goes again.
+//!
+//! `trust.json` remembers it. What the slots' signed manifests say is joined to it each time, so that a lost file takes
+//! nothing back.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use bootenv::Slot as Id;
+use bootenv::protocol::{SlotState, View};
+
+use crate::base::error::{Error, Exit, Result};
+use crate::base::limits;
+use crate::config::Config;
+use crate::device::boot::Boot;
+use crate::device::slot::SlotManifest;
+use crate::release::release::Release;
+use crate::state::state::Proof;
+use crate::state::trust::Trust;
+use crate::trust::keys::KeySet;
+use crate::trust::signature::Fingerprint;
+
+/// The running image's keys, used when the settings name none.
+pub const IMAGE_KEYS: &str = "/usr/share/kubesolo/keys";
+
+/// What every release is measured against.
+#[derive(Debug)]
+pub struct Standing {
+    /// The keys that count, and how many of them it takes; `None`: there is no key at all.
+    ///
+    /// Without `pubkey=` they are the running image's. Nothing is installed while that image is on trial, so the keys of an
+    /// image that was never committed authorise nothing.
+    pub keys: Option<KeySet>,
+    /// The highest security epoch that was ever committed here.
+    pub epoch: u64,
+    /// The keys that no release can be signed with any more, whatever image brings them.
+    pub revoked: BTreeSet<Fingerprint>,
+}
+
+impl Standing {
+    /// Joins settings, image, `trust.json` and the slots.
+    ///
+    /// # Errors
+    /// 78 when keys cannot be used, 77 when too many of them are revoked.
+    pub fn find(config: &Config, boot: &Boot, trust: &Trust) -> Result<Self> {
+        let all = keys(config)?;
+        let mut standing = Self::committed(boot, trust, all.as_ref());
+        standing.keys = all.map(|all| all.needing(config.signature_threshold, &standing.revoked)).transpose()?;
+        Ok(standing)
+    }
+
+    /// The same without the keys, for what needs none: an error in them is left out.
+    #[must_use]
+    pub fn remembered(config: &Config, boot: &Boot, trust: &Trust) -> Self {
+        Self::committed(boot, trust, keys(config).ok().flatten().as_ref())
+    }
+
+    /// What was committed, by `trust.json` and by the manifests of the slots that any of the keys signed. A key that is
+    /// revoked by now was not when such a slot was committed.
+    fn committed(boot: &Boot, trust: &Trust, all: Option<&KeySet>) -> Self {
+        let mut standing = Self { keys: None, epoch: trust.security_epoch, revoked: trust.revoked_keys.clone() };
+        for id in committed_slots(boot) {
+            let content = boot.slots.get(id).manifest().ok().flatten();
+            if let Some(release) = content.as_ref().zip(all).and_then(|(content, all)| proven(content, all)) {
+                standing.epoch = standing.epoch.max(release.security_epoch);
+                standing.revoked.extend(release.revoked_keys);
+            }
+        }
+        standing
+    }
+
+    /// The keys without which nothing is installed; `None` only by `allow_unsigned=yes`, which is logged.
+    ///
+    /// # Errors
+    /// 77 when there is no key.
+    pub fn required_keys(&self, config: &Config) -> Result<Option<&KeySet>> {
+        match &self.keys {
+            None if config.allow_unsigned => {
+                log::warn!("allow_unsigned=yes: without a key, whatever the source offers is installed");
+                Ok(None)
+            }
+            None => {
+                Err(Error::new(Exit::NotAllowed, "no-key", "this device has no public key to verify a release with")
+                    .remedy(format!("Name it by --pubkey or pubkey=, or put it into the image's {IMAGE_KEYS}.")))
+            }
+            set => Ok(set.as_ref()),
+        }
+    }
+}
+
+/// Whether the device could still install a release after it committed the one on trial in `slot`; if not, why.
+///
+/// `proof` is what was proven when it was activated.
+///
+/// # Errors
+/// 78 when the keys cannot be read, which may pass.
+pub fn locked_out(
+    config: &Config,
+    boot: &Boot,
+    trust: &Trust,
+    slot: Id,
+    proof: Option<&Proof>,
+) -> Result<Option<String>> {
+    let Some(all) = keys(config)? else {
+        // It took the keys of the image before to get here.
+        return Ok(proof.is_some_and(|proof| proof.image_keys).then(|| "its image has no keys".into()));
+    };
+    let mut revoked = Standing::committed(boot, trust, Some(&all)).revoked;
+    revoked.extend(proof.iter().flat_map(|proof| &proof.revoked_keys));
+    // The note of the trial may have been lost, or be that of a rollback.
+    let content = boot.slots.get(slot).manifest().ok().flatten();
+    revoked.extend(content.and_then(|content| proven(&content, &all)).into_iter().flat_map(|r| r.revoked_keys));
+    if revoked.len() > limits::REVOKED_KEYS_KEPT {
+        return Ok(Some(format!("it would revoke more than {} keys in all", limits::REVOKED_KEYS_KEPT)));
+    }
+    let (there, left, needed) = (all.ids().count(), all.left_without(&revoked), config.signature_threshold);
+    let why = || format!("it would leave {left} of {there} keys, and a release takes signatures by {needed}");
+    Ok((left < needed).then(why))
+}
+
+/// What a commit of `release` makes permanent, if there are keys that vouch for it. One that is only claimed has neither an
+/// epoch nor revoked keys, see [`Latest::claimed`](crate::release::latest::Latest::claimed).
+#[must_use]
+pub fn proof(config: &Config, release: &Release, keys: Option<&KeySet>) -> Option<Proof> {
+    keys.is_some().then(|| Proof {
+        security_epoch: release.security_epoch,
+        revoked_keys: release.revoked_keys.clone(),
+        image_keys: config.pubkey.is_none(),
+    })
+}
+
+/// For a release that was committed before, and is tried again: its commit makes nothing permanent.
+#[must_use]
+pub fn known(config: &Config) -> Proof {
+    let image_keys = config.pubkey.is_none() && matches!(keys(config), Ok(Some(_)));
+    Proof { security_epoch: 0, revoked_keys: BTreeSet::new(), image_keys }
+}
+
+/// Slots whose release was committed: what is on trial counts for nothing yet.
+fn committed_slots(boot: &Boot) -> Vec<Id> {
+    match boot.env.view() {
+        View::Ours(env) => {
+            let committed = |id: &Id| env.slot(*id) == SlotState::Good && env.on_trial() != Some(*id);
+            Id::BOTH.into_iter().filter(committed).collect()
+        }
+        View::Foreign(foreign) if foreign.success => vec![foreign.active],
+        View::Foreign(_) | View::Invalid => vec![],
+    }
+}
+
+/// What a slot's release says, if any of the keys signed it as a whole.
+fn proven(content: &SlotManifest, all: &KeySet) -> Option<Release> {
+    all.verify(&content.signed, &content.signatures).is_ok().then(|| content.release().ok()).flatten()
+}
+
+/// The keys of this device, revoked ones too: `pubkey=` is the whole set, else the running image's folder. `None`: there is
+/// no key at all.
+///
+/// # Errors
+/// 78 when keys are named or there, and cannot be used.
+pub fn keys(config: &Config) -> Result<Option<KeySet>> {
+    match &config.pubkey {
+        Some(place) => KeySet::load(place).map(Some),
+        // Only what is certainly not there is "no key"; a link to nowhere or a folder that cannot be entered is an error.
+        None => match std::fs::symlink_metadata(IMAGE_KEYS) {
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            _ => KeySet::load(Path::new(IMAGE_KEYS)).map(Some),
+        },
+    }
+}

@@ -1,0 +1,6 @@
+//! Signed documents: what they say, before anybody believes it.
+
+pub mod latest;
+pub mod offer;
+pub mod release;
+pub mod statement;

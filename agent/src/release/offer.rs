@@ -1,0 +1,35 @@
+//! A release on offer: the signed bytes, what they say, and their signatures.
+
+use crate::base::digest::Digest;
+use crate::base::error::{Error, Exit, Result};
+use crate::release::release::{Architecture, Release};
+use crate::trust::signature::{FileSignatures, Signature};
+
+/// What a source has for one architecture. The metadata is parsed strictly, and proven only once
+/// [`KeySet::verify`](crate::trust::keys::KeySet::verify) accepts `signed` with `signatures`.
+#[derive(Clone, Debug)]
+pub struct Offer {
+    /// `signed`, parsed.
+    pub release: Release,
+    /// Of `signed`: the identity of the release.
+    pub digest: Digest,
+    /// The exact bytes that the signatures are over.
+    pub signed: Vec<u8>,
+    /// Media type of `signed`.
+    pub signed_type: String,
+    /// All that were published; proven is none.
+    pub signatures: Vec<Signature>,
+    /// What an old server has instead; `signed` is a mere claim then.
+    pub file_signatures: Option<FileSignatures>,
+    /// What was asked for, for messages: `host/repository:tag`.
+    pub origin: String,
+}
+
+/// Refuses what was made for another architecture.
+pub(crate) fn made_for(architecture: Architecture, release: &Release, origin: &str, remedy: &str) -> Result<()> {
+    if release.architecture == architecture {
+        return Ok(());
+    }
+    let message = format!("{origin} is for {}, not for {architecture}", release.architecture);
+    Err(Error::new(Exit::NotAllowed, "wrong-architecture", message).remedy(remedy))
+}

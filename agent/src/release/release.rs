@@ -1,0 +1,377 @@
+//! A release: what a signed document says about one kernel and one initramfs.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::str::FromStr;
+
+use chrono::DateTime;
+use serde::de::IgnoredAny;
+use serde::{Deserialize, Deserializer, Serialize};
+
+use crate::base::digest::Digest;
+use crate::base::error::{Error, Exit, Result};
+use crate::base::{json, limits, text};
+use crate::schedule::rollout::Rollout;
+use crate::trust::signature::Fingerprint;
+
+/// Layer with the kernel.
+pub const KERNEL_TYPE: &str = "application/vnd.kubesolo.os.kernel.v1+octet-stream";
+/// Layer with the initramfs.
+pub const INITRAMFS_TYPE: &str = "application/vnd.kubesolo.os.initramfs.v1+gzip";
+/// Artifact and layer type of a signature: 64 raw bytes, Ed25519 over the exact bytes of the manifest it refers to.
+pub const SIGNATURE_TYPE: &str = "application/vnd.kubesolo.os.signature.v1+ed25519";
+
+/// An OCI manifest.
+pub const OCI_MANIFEST_TYPE: &str = "application/vnd.oci.image.manifest.v1+json";
+/// An OCI image index; the list of referrers has this type too.
+pub const OCI_INDEX_TYPE: &str = "application/vnd.oci.image.index.v1+json";
+/// A Docker v2 manifest.
+pub const DOCKER_MANIFEST_TYPE: &str = "application/vnd.docker.distribution.manifest.v2+json";
+/// A Docker manifest list.
+pub const DOCKER_INDEX_TYPE: &str = "application/vnd.docker.distribution.manifest.list.v2+json";
+
+/// The document that an HTTP server has at `latest.json`. Only a name for what is signed: servers say `application/json`.
+pub const LATEST_JSON_TYPE: &str = "application/vnd.kubesolo.os.latest.v1+json";
+
+/// Version, SemVer, `v` optional. Mandatory.
+pub const VERSION: &str = "io.kubesolo.os.version";
+/// `amd64` or `arm64`. Mandatory.
+pub const ARCHITECTURE: &str = "io.kubesolo.os.architecture";
+/// Channel; absent means every channel.
+pub const CHANNEL: &str = "io.kubesolo.os.channel";
+/// Oldest version that can be updated to this one directly; absent means any.
+pub const MIN_COMPATIBLE_VERSION: &str = "io.kubesolo.os.min_compatible_version";
+/// What changed, for people.
+pub const RELEASE_NOTES: &str = "io.kubesolo.os.release_notes";
+/// RFC 3339, for people.
+pub const RELEASE_DATE: &str = "io.kubesolo.os.release_date";
+/// Security epoch, decimal; absent means 0. A device never goes back to a lower one.
+pub const SECURITY_EPOCH: &str = "io.kubesolo.os.security_epoch";
+/// Keys that no device shall accept any more once it committed this release, see [`revoked_keys`].
+pub const REVOKED_KEYS: &str = "io.kubesolo.os.revoked_keys";
+/// The board that the images are made for; absent means any.
+pub const BOARD: &str = "io.kubesolo.os.board";
+/// Which share of the devices may take it how long after its date; absent means all at once. See
+/// [`Waves`](crate::schedule::rollout::Waves).
+pub const ROLLOUT: &str = "io.kubesolo.os.rollout";
+/// Size of the unpacked initramfs, decimal, in bytes.
+pub const INITRAMFS_UNPACKED_SIZE: &str = "io.kubesolo.os.initramfs_unpacked_size";
+/// On a signature: first 16 hex digits of the SHA-256 of the raw public key.
+pub const KEY_ID: &str = "io.kubesolo.os.key_id";
+
+/// A processor architecture, by its name in Go and OCI.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Architecture {
+    /// x86, 64 bits.
+    Amd64,
+    /// Arm, 64 bits.
+    Arm64,
+}
+
+impl Architecture {
+    /// The one this program was built for.
+    #[cfg(target_arch = "x86_64")]
+    #[must_use]
+    pub fn current() -> Self {
+        Self::Amd64
+    }
+
+    /// The one this program was built for.
+    #[cfg(target_arch = "aarch64")]
+    #[must_use]
+    pub fn current() -> Self {
+        Self::Arm64
+    }
+}
+
+impl fmt::Display for Architecture {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Amd64 => "amd64",
+            Self::Arm64 => "arm64",
+        })
+    }
+}
+
+impl FromStr for Architecture {
+    type Err = Error;
+
+    fn from_str(name: &str) -> Result<Self> {
+        match name {
+            "amd64" => Ok(Self::Amd64),
+            "arm64" => Ok(Self::Arm64),
+            _ => Err(Error::new(
+                Exit::NotAllowed,
+                "wrong-architecture",
+                format!("architecture \"{}\" is neither amd64 nor arm64", text::shown(name)),
+            )
+            .remedy("Publish the release again for one of the two.")),
+        }
+    }
+}
+
+/// A file on a server, by its content.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Blob {
+    /// Of all its bytes.
+    pub digest: Digest,
+    /// In bytes.
+    pub size: u64,
+}
+
+/// An image as a release names it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Image {
+    /// Of all its bytes.
+    pub digest: Digest,
+    /// In bytes; `None` when the release does not say it, so that the server has to be asked.
+    pub size: Option<u64>,
+}
+
+impl Image {
+    /// The image, if its size is known.
+    #[must_use]
+    pub fn blob(self) -> Option<Blob> {
+        self.size.map(|size| Blob { digest: self.digest, size })
+    }
+
+    /// Whether the release means this very file.
+    #[must_use]
+    pub fn is(self, blob: &Blob) -> bool {
+        self.digest == blob.digest && self.size.is_none_or(|size| size == blob.size)
+    }
+}
+
+impl From<Blob> for Image {
+    fn from(Blob { digest, size }: Blob) -> Self {
+        Self { digest, size: Some(size) }
+    }
+}
+
+/// What a release says about itself. Texts are as long as [`limits`] allows, and may hold any characters: escape them before
+/// they are shown.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Release {
+    /// SemVer.
+    pub version: semver::Version,
+    /// `None` means every channel.
+    pub channel: Option<String>,
+    /// `None` means any.
+    pub min_compatible_version: Option<semver::Version>,
+    /// Both images are for this one.
+    pub architecture: Architecture,
+    /// For people.
+    pub release_notes: Option<String>,
+    /// For people; RFC 3339 if the publisher kept to it.
+    pub release_date: Option<String>,
+    /// 0 when absent.
+    pub security_epoch: u64,
+    /// No device that committed this release accepts a signature by one of these any more.
+    pub revoked_keys: BTreeSet<Fingerprint>,
+    /// `None` means any.
+    pub board: Option<String>,
+    /// In bytes.
+    pub initramfs_unpacked_size: Option<u64>,
+    /// `None` means all devices at once.
+    pub rollout: Option<Rollout>,
+    /// The kernel image.
+    pub kernel: Image,
+    /// The compressed initramfs.
+    pub initramfs: Image,
+}
+
+impl Release {
+    /// Reads an OCI or Docker v2 manifest: exactly one kernel, exactly one initramfs, the mandatory annotations.
+    pub fn from_oci_manifest(raw: &[u8]) -> Result<Self> {
+        if raw.len() as u64 > limits::MANIFEST_BYTES {
+            return Err(limits::exceeded("manifest", format_args!("{} bytes", limits::MANIFEST_BYTES)));
+        }
+        let manifest: Manifest = json::parse(raw, "manifest")?;
+        manifest.check()?;
+        // A referrer's manifest (a signature, a statement about a release) is signed by the same keys and must never pass
+        // for a release.
+        if manifest.subject.is_some() || manifest.is_of_type(SIGNATURE_TYPE) {
+            return Err(malformed("it is about another manifest, not a release"));
+        }
+        let blob = |media_type: &str, what: &str| {
+            let mut found = manifest.layers.iter().filter(|layer| layer.media_type == media_type);
+            match (found.next(), found.next()) {
+                (Some(layer), None) => layer.blob(what),
+                (None, _) => Err(malformed(format_args!("no {what}: there is no layer {media_type}"))),
+                (Some(_), Some(_)) => Err(malformed(format_args!("more than one {what}: two layers {media_type}"))),
+            }
+        };
+        let text = |key: &str| manifest.annotations.get(key).filter(|value| !value.is_empty());
+        let needed = |key: &str| text(key).ok_or_else(|| malformed(format_args!("annotation {key} is missing")));
+        let number = |key: &str| text(key).map(|value| decimal(key, value)).transpose();
+        Ok(Self {
+            version: version(needed(VERSION)?)?,
+            channel: text(CHANNEL).cloned(),
+            min_compatible_version: text(MIN_COMPATIBLE_VERSION)
+                .map(|value| version(value).map_err(|e| e.context(MIN_COMPATIBLE_VERSION)))
+                .transpose()?,
+            architecture: needed(ARCHITECTURE)?.parse()?,
+            release_notes: text(RELEASE_NOTES).cloned(),
+            release_date: text(RELEASE_DATE).cloned(),
+            security_epoch: number(SECURITY_EPOCH)?.unwrap_or(0),
+            revoked_keys: text(REVOKED_KEYS).map_or(Ok(BTreeSet::new()), |value| revoked_keys(value))?,
+            board: text(BOARD).cloned(),
+            initramfs_unpacked_size: number(INITRAMFS_UNPACKED_SIZE)?,
+            rollout: rollout(text(ROLLOUT).map(String::as_str), text(RELEASE_DATE).map(String::as_str))
+                .map_err(|why| malformed(format_args!("annotation {ROLLOUT}: {why}")))?,
+            kernel: blob(KERNEL_TYPE, "kernel")?.into(),
+            initramfs: blob(INITRAMFS_TYPE, "initramfs")?.into(),
+        })
+    }
+}
+
+/// A plan counts from the date, and means nothing without one.
+pub(super) fn rollout(waves: Option<&str>, date: Option<&str>) -> Result<Option<Rollout>, String> {
+    let Some(waves) = waves else { return Ok(None) };
+    let start = date.and_then(|date| DateTime::parse_from_rfc3339(date).ok());
+    let start = start.ok_or("there is no release date, as of RFC 3339, from which it counts")?.to_utc();
+    let waves = waves.parse().map_err(|why| format!("\"{}\": {why}", text::shown(waves)))?;
+    Ok(Some(Rollout { start, waves }))
+}
+
+/// Reads a version: SemVer, with or without a leading `v`.
+pub fn version(text: &str) -> Result<semver::Version> {
+    if text.len() > limits::VERSION_BYTES {
+        return Err(limits::exceeded("version", format_args!("{} bytes", limits::VERSION_BYTES)));
+    }
+    semver::Version::parse(text.strip_prefix('v').unwrap_or(text)).map_err(|e| {
+        let message =
+            format!("version \"{}\" is not a semantic version: {}", text::shown(text), text::shown(&e.to_string()));
+        Error::new(Exit::Data, "malformed-version", message)
+    })
+}
+
+/// Reads a list of revoked keys: the SHA-256 of each raw public key, 64 hex digits in lower case, with commas between them.
+pub fn revoked_keys(list: &str) -> Result<BTreeSet<Fingerprint>> {
+    let keys: BTreeSet<Fingerprint> = list.split(',').map(str::parse).collect::<Result<_>>()?;
+    if keys.len() > limits::REVOKED_KEYS {
+        return Err(limits::exceeded("revoked keys", limits::REVOKED_KEYS));
+    }
+    Ok(keys)
+}
+
+/// The parts of an OCI or Docker v2 manifest that count here.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Manifest {
+    schema_version: u64,
+    media_type: Option<String>,
+    artifact_type: Option<String>,
+    /// What OCI calls the config; releases have an empty one.
+    pub config: Descriptor,
+    /// The blobs.
+    pub layers: Vec<Descriptor>,
+    #[serde(default, deserialize_with = "null_is_empty")]
+    /// At most [`limits::ANNOTATIONS`] once [`check`](Self::check) has passed.
+    pub annotations: BTreeMap<String, String>,
+    /// The manifest that this one is attached to.
+    pub subject: Option<Descriptor>,
+    manifests: Option<IgnoredAny>,
+}
+
+impl Manifest {
+    /// What every manifest must keep to, whatever it is about.
+    ///
+    /// # Errors
+    /// 65 when it does not: another schema or media type, an index as well, too many layers, annotations that are too long.
+    pub fn check(&self) -> Result<()> {
+        if self.schema_version != 2 {
+            return Err(malformed(format_args!("schemaVersion is {}, not 2", self.schema_version)));
+        }
+        match self.media_type.as_deref() {
+            None | Some(OCI_MANIFEST_TYPE | DOCKER_MANIFEST_TYPE) => {}
+            Some(other) => return Err(malformed(format_args!("mediaType is \"{}\"", text::shown(other)))),
+        }
+        // One document that can be read as manifest and as index is two documents.
+        if self.manifests.is_some() {
+            return Err(malformed("it has layers and manifests"));
+        }
+        if self.layers.len() > limits::MANIFEST_LAYERS {
+            return Err(limits::exceeded("manifest", format_args!("{} layers", limits::MANIFEST_LAYERS)));
+        }
+        if self.annotations.len() > limits::ANNOTATIONS {
+            return Err(limits::exceeded("manifest", format_args!("{} annotations", limits::ANNOTATIONS)));
+        }
+        for (key, value) in &self.annotations {
+            let limit = if key == RELEASE_NOTES { limits::RELEASE_NOTES_BYTES } else { limits::ANNOTATION_BYTES };
+            if key.len() > limits::ANNOTATION_BYTES || value.len() > limit {
+                let what = format!("annotation \"{}\" of the manifest", text::shown(key));
+                return Err(limits::exceeded(what, format_args!("{limit} bytes")));
+            }
+        }
+        Ok(())
+    }
+
+    /// Before OCI 1.1, the type of the config was the type of the artifact.
+    #[must_use]
+    pub fn is_of_type(&self, artifact_type: &str) -> bool {
+        self.artifact_type.as_deref() == Some(artifact_type) || self.config.media_type == artifact_type
+    }
+}
+
+/// An OCI descriptor. Its `urls` are left out on purpose: bytes come from the registry that was configured, or not at all.
+#[derive(Clone, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Descriptor {
+    /// Media type of the blob.
+    pub media_type: String,
+    /// As it is written; not every digest is one.
+    pub digest: String,
+    /// Bytes of the blob.
+    pub size: u64,
+    /// Of entries of an index.
+    pub artifact_type: Option<String>,
+    #[serde(default, deserialize_with = "null_is_empty")]
+    /// Empty when there are none.
+    pub annotations: BTreeMap<String, String>,
+    /// Of entries of an index.
+    pub platform: Option<Platform>,
+}
+
+impl Descriptor {
+    fn blob(&self, what: &str) -> Result<Blob> {
+        let digest = self.digest.parse().map_err(|e: Error| e.context(format_args!("manifest: {what}")))?;
+        match self.size {
+            0 => Err(malformed(format_args!("{what} has no bytes"))),
+            size if size > limits::IMAGE_BYTES => {
+                Err(limits::exceeded(what, format_args!("{} bytes", limits::IMAGE_BYTES)))
+            }
+            size => Ok(Blob { digest, size }),
+        }
+    }
+}
+
+/// What an entry of an index is made for.
+#[derive(Clone, Deserialize)]
+pub struct Platform {
+    /// `linux`.
+    pub os: String,
+    /// `amd64` or `arm64`, as Go names processors.
+    pub architecture: String,
+    /// Which processors of the architecture can run it.
+    pub variant: Option<String>,
+}
+
+/// Go's encoder writes `null` for an empty map or list.
+pub(crate) fn null_is_empty<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(d: D) -> Result<T, D::Error> {
+    Ok(Option::deserialize(d)?.unwrap_or_default())
+}
+
+fn malformed(why: impl fmt::Display) -> Error {
+    Error::new(Exit::Data, "malformed-manifest", format!("manifest is not a valid release: {why}"))
+}
+
+fn decimal(key: &str, value: &str) -> Result<u64> {
+    Some(value)
+        .filter(|value| value.bytes().all(|b| b.is_ascii_digit()))
+        .and_then(|value| value.parse().ok())
+        .ok_or_else(|| malformed(format_args!("annotation {key} is \"{}\", not a decimal number", text::shown(value))))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,372 @@
+//! Is this device set up so that an update can work, and so that it survives one that does not?
+
+use std::fmt;
+use std::path::Path;
+
+use bootenv::loader::Kind;
+use bootenv::protocol::View;
+use chrono::Utc;
+use nix::sys::statfs::{FsType, OVERLAYFS_SUPER_MAGIC, TMPFS_MAGIC, statfs};
+use nix::unistd::{AccessFlags, access};
+use serde::Serialize;
+
+use crate::base::error::Result;
+use crate::base::progress::size;
+use crate::base::{replace, text};
+use crate::config::{Config, Origin};
+use crate::device::boot::Boot;
+use crate::device::health::WANTED;
+use crate::device::programs;
+use crate::policy::{preflight, standing};
+use crate::schedule::clock::Clock;
+use crate::schedule::window::Window;
+use crate::schedule::zone::Zone;
+use crate::state::store::{Loaded, Store};
+use crate::update::adopt;
+
+/// The kernel's `linux/magic.h`.
+const RAMFS_MAGIC: FsType = FsType(0x8584_58f6);
+/// Free bytes of the data partition below which a state may not be written any more, and below which it is time to look.
+const SPACE_LEAST: u64 = 1 << 20;
+const SPACE_WANTED: u64 = 16 << 20;
+
+/// How a finding is meant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Verdict {
+    /// As it should be.
+    Ok,
+    /// It works, and is less safe or less useful than it could be.
+    Warn,
+    /// Updates do not work, or not safely.
+    Fail,
+}
+
+/// One line.
+#[derive(Debug, Serialize)]
+pub struct Finding {
+    /// What was looked at.
+    pub name: &'static str,
+    /// How it is.
+    pub verdict: Verdict,
+    /// The same in words, with what to do.
+    pub message: String,
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let verdict = match self.verdict {
+            Verdict::Ok => "ok",
+            Verdict::Warn => "warn",
+            Verdict::Fail => "FAIL",
+        };
+        write!(f, "{verdict:<5} {:<13} {}", self.name, self.message)
+    }
+}
+
+/// What was found.
+#[derive(Default)]
+pub struct Findings(pub Vec<Finding>);
+
+impl Findings {
+    fn add(&mut self, name: &'static str, verdict: Verdict, message: impl Into<String>) {
+        self.0.push(Finding { name, verdict, message: message.into() });
+    }
+
+    /// What cannot be told because of an error is a failure, with the remedy.
+    fn take<T>(&mut self, name: &'static str, result: Result<T>) -> Option<T> {
+        result
+            .inspect_err(|error| {
+                let advice = if error.remedy.is_empty() { String::new() } else { format!(". {}", error.remedy) };
+                self.add(name, Verdict::Fail, format!("{}{advice}", error.message));
+            })
+            .ok()
+    }
+
+    fn either(&mut self, name: &'static str, good: bool, bad: Verdict, words: (&str, &str)) {
+        self.add(name, if good { Verdict::Ok } else { bad }, if good { words.0 } else { words.1 });
+    }
+
+    /// Whether anything is a failure.
+    #[must_use]
+    pub fn any_failed(&self) -> bool {
+        self.0.iter().any(|finding| finding.verdict == Verdict::Fail)
+    }
+}
+
+/// Looks at everything; one thing that is wrong does not keep it from looking at the others. Nothing is changed, and nobody
+/// is asked over a network.
+#[must_use]
+pub fn look(conf: &Path, config: Result<Config>, state: &Path, boot: impl FnOnce(&Config) -> Result<Boot>) -> Findings {
+    let mut all = Findings::default();
+    let memory = memory(&mut all, state);
+    clock(&mut all);
+    let Some(config) = all.take("settings", config) else { return all };
+    settings(&mut all, conf, &config);
+    source(&mut all, &config);
+    keys(&mut all, &config);
+    window(&mut all, &config);
+    health(&mut all, &config);
+    hooks(&mut all, &config);
+    device_id(&mut all, &config, memory.as_ref());
+    if let Some(boot) = all.take("slots", boot(&config)) {
+        device(&mut all, &config, &boot, memory.as_ref(), state);
+    }
+    all
+}
+
+fn memory(all: &mut Findings, path: &Path) -> Option<Loaded> {
+    let memory = all.take("state", Store::new(path).read())?;
+    for warning in &memory.warnings {
+        all.add("state", Verdict::Warn, format!("{warning}; the next run sets it aside"));
+    }
+    let folder = replace::folder_of(path);
+    if memory.warnings.is_empty() {
+        let there = existing(folder);
+        let writable = access(there, AccessFlags::W_OK).is_ok();
+        let words = (path.display().to_string(), format!("{} cannot be written by who asks here", there.display()));
+        all.either("state", writable, Verdict::Warn, (&words.0, &words.1));
+    }
+    if let Ok(filesystem) = statfs(existing(folder)) {
+        let block = u64::try_from(filesystem.block_size()).unwrap_or(0);
+        let free = filesystem.blocks_available().saturating_mul(block);
+        let verdict = match free {
+            _ if free < SPACE_LEAST => Verdict::Fail,
+            _ if free < SPACE_WANTED => Verdict::Warn,
+            _ => Verdict::Ok,
+        };
+        all.add("data space", verdict, format!("{} free in {}", size(free), folder.display()));
+    }
+    Some(memory)
+}
+
+fn existing(mut folder: &Path) -> &Path {
+    while !folder.exists() {
+        folder = replace::folder_of(folder);
+        if folder == Path::new(".") {
+            break;
+        }
+    }
+    folder
+}
+
+fn clock(all: &mut Findings) {
+    let clock = Clock::system(Utc::now(), None);
+    if all.take("clock", clock.believed()).is_some() {
+        let words = ("it is synchronised", "nothing synchronises it: windows and waves go by whatever it shows");
+        all.either("clock", clock.synchronised, Verdict::Warn, words);
+    }
+}
+
+fn settings(all: &mut Findings, conf: &Path, config: &Config) {
+    for warning in &config.warnings {
+        all.add("settings", Verdict::Warn, warning.clone());
+    }
+    if config.warnings.is_empty() {
+        let (there, missing) = (conf.display().to_string(), format!("{} is not there: defaults", conf.display()));
+        all.either("settings", conf.exists(), Verdict::Warn, (&there, &missing));
+    }
+}
+
+fn shown(place: &str) -> String {
+    text::shown(&text::without_login(place))
+}
+
+fn source(all: &mut Findings, config: &Config) {
+    match &config.source {
+        Some(Origin::Http(url)) => all.add("source", Verdict::Ok, shown(url)),
+        Some(Origin::Bundle(file)) => all.add("source", Verdict::Ok, file.display().to_string()),
+        Some(Origin::Oci(reference)) => all.add("source", Verdict::Ok, shown(reference)),
+        None => all.add("source", Verdict::Fail, "none: set registry= or server="),
+    }
+    if !config.plain_http.is_empty() {
+        all.add("source", Verdict::Warn, format!("without TLS: {}", text::shown(&config.plain_http.join(", "))));
+    }
+}
+
+fn keys(all: &mut Findings, config: &Config) {
+    match all.take("keys", standing::keys(config)) {
+        Some(Some(keys)) => {
+            let ids: Vec<_> = keys.ids().map(|id| id.to_string()).collect();
+            all.add("keys", Verdict::Ok, ids.join(", "));
+        }
+        Some(None) if config.allow_unsigned => {
+            all.add("keys", Verdict::Warn, "none, and allow_unsigned=yes: whatever the source offers is installed");
+        }
+        Some(None) => all.add("keys", Verdict::Fail, "none: nothing will be installed. Set pubkey="),
+        None => {}
+    }
+}
+
+fn window(all: &mut Findings, config: &Config) {
+    let name = "window";
+    let Some(zone) = all.take(name, Zone::open(config.maintenance_zone.as_deref())) else { return };
+    let window = &config.maintenance_window;
+    if *window == Window::always() {
+        return all.add(name, Verdict::Ok, format!("always; auto={}", config.auto));
+    }
+    match window.opens_at(&zone, Utc::now()) {
+        Some(at) => {
+            let at = at.format("%Y-%m-%d %H:%M UTC");
+            let message = format!("{window} {}, next open {at}; auto={}", zone.name(), config.auto);
+            all.add(name, Verdict::Ok, message);
+        }
+        None => all.add(name, Verdict::Fail, format!("{window} never opens")),
+    }
+}
+
+fn health(all: &mut Findings, config: &Config) {
+    let name = "health checks";
+    let url = config.healthcheck_url.is_some().then(|| "healthcheck_url".to_owned());
+    match programs::executables(&config.health_dir) {
+        Err(why) => all.add(name, Verdict::Fail, why),
+        Ok(files) if files.is_empty() && url.is_none() => {
+            let folder = config.health_dir.display();
+            all.add(
+                name,
+                Verdict::Warn,
+                format!("no executable in {folder}: a boot is healthy that only writes its data"),
+            );
+        }
+        Ok(files) => {
+            let wanted = programs::executables(&config.health_dir.join(WANTED)).unwrap_or_default();
+            let wanted = wanted.iter().map(|file| format!("{WANTED}/{}", programs::name(file)));
+            let names: Vec<_> =
+                url.into_iter().chain(files.iter().map(|file| programs::name(file))).chain(wanted).collect();
+            all.add(name, Verdict::Ok, names.join(", "));
+        }
+    }
+    let data = &config.data_dir;
+    let (yes, no) = (format!("{} can be written", data.display()), format!("{} cannot be written", data.display()));
+    all.either("data", access(data, AccessFlags::W_OK).is_ok(), Verdict::Fail, (&yes, &no));
+}
+
+fn hooks(all: &mut Findings, config: &Config) {
+    let gate = crate::policy::hooks::gate(config);
+    all.either("pre-update", gate.open, Verdict::Fail, (&gate.message, &gate.message));
+}
+
+fn device_id(all: &mut Findings, config: &Config, memory: Option<&Loaded>) {
+    let file = config.machine_id_file.display();
+    let known = memory.map(|memory| memory.state.clone()).unwrap_or_default();
+    let message = match known.device_id(&config.machine_id_file) {
+        Some(id) if known.device_id == id => format!("its own, since {file} has none"),
+        Some(_) => file.to_string(),
+        None => format!("{file} has none: the first run draws one"),
+    };
+    all.add("device id", Verdict::Ok, message);
+}
+
+fn device(all: &mut Findings, config: &Config, boot: &Boot, memory: Option<&Loaded>, state: &Path) {
+    let running = boot.booted.slot;
+    match (boot.slots.get(running).manifest(), &config.version_file) {
+        (Ok(Some(content)), _) => all.add("running", Verdict::Ok, format!("{} in slot {running}", content.version)),
+        (Ok(None), Some(file)) => {
+            all.add("running", Verdict::Ok, format!("slot {running}, version by {}", file.display()))
+        }
+        (Ok(None), None) => {
+            let words = "has no manifest, as a factory fills it, and version_file= is not set: unattended runs wait";
+            let verdict = if boot.folders() { Verdict::Ok } else { Verdict::Warn };
+            all.add("running", verdict, format!("slot {running} {words}"));
+        }
+        (Err(error), _) => all.add("running", Verdict::Fail, error.message),
+    }
+    loader(all, config, boot);
+    environment(all, boot);
+    room(all, boot);
+    if boot.folders() {
+        return;
+    }
+    let mounted = statfs(existing(replace::folder_of(state))).map(|filesystem| filesystem.filesystem_type());
+    let lost = mounted.is_ok_and(|kind| [TMPFS_MAGIC, RAMFS_MAGIC, OVERLAYFS_SUPER_MAGIC].contains(&kind));
+    let words = (
+        "the state is on a medium",
+        "the state is in memory and is forgotten at every reboot: mount the data partition",
+    );
+    all.either("data mount", !lost, Verdict::Fail, words);
+    if let Some(safety) = preflight::safety(boot) {
+        all.either(
+            "panic",
+            safety.panic_seconds.is_some(),
+            Verdict::Fail,
+            ("reboots", "stays: add panic=5 in the loader file"),
+        );
+        match safety.watchdog {
+            Some(name) => all.add("watchdog", Verdict::Ok, name),
+            None => {
+                all.add("watchdog", Verdict::Warn, "none of the hardware: a hang stays until somebody cuts the power")
+            }
+        }
+    }
+    match memory.and_then(|memory| memory.state.link_shown) {
+        Some(at) => all.add("env link", Verdict::Ok, format!("shown by the trial of {}", at.format("%Y-%m-%d"))),
+        None => all.add(
+            "env link",
+            Verdict::Warn,
+            "not shown yet that the bootloader reads this environment: the first trial does",
+        ),
+    }
+}
+
+/// By what started this boot, and by the file that starts the next one.
+fn loader(all: &mut Findings, config: &Config, boot: &Boot) {
+    let name = "loader";
+    let next = adopt::next_loader(config, boot);
+    let next = next.unwrap_or_else(|error| {
+        all.add(name, Verdict::Warn, format!("what starts the next boot cannot be told: {}", error.message));
+        None
+    });
+    let ours = matches!(next, None | Some(Kind::Ours | Kind::Switched));
+    let (verdict, words) = match (boot.legacy, next) {
+        (true, Some(Kind::Ours | Kind::Switched)) => {
+            (Verdict::Warn, "the old one started this boot, and the new one is in place: reboot")
+        }
+        (true, _) => (Verdict::Fail, "the old one, which cannot try a release: call `kubesolo-update adopt`"),
+        (false, _) if ours => (Verdict::Ok, "speaks the slot protocol, version 1"),
+        (false, Some(Kind::KubeSoloOs)) => {
+            let words = "one of the slot protocol started this boot, but grub.cfg leads to the old one now: reboot, then call \
+                         `kubesolo-update adopt`";
+            (Verdict::Fail, words)
+        }
+        (false, _) => {
+            let words =
+                "one of the slot protocol started this boot, and grub.cfg is a file that is not known here: look at it";
+            (Verdict::Warn, words)
+        }
+    };
+    all.add(name, verdict, words);
+}
+
+fn environment(all: &mut Findings, boot: &Boot) {
+    let place = boot.env.place();
+    let name = "environment";
+    match (boot.env.damage(), boot.env.view()) {
+        (Some(damage), _) => all.add(name, Verdict::Fail, format!("{place}: {damage}")),
+        (None, View::Foreign(_)) => {
+            all.add(name, Verdict::Warn, format!("{place}: another program wrote last; a healthy boot takes it over"));
+        }
+        (None, _) if boot.env.is_single() => {
+            all.add(name, Verdict::Warn, format!("{place}: one copy only, so that nothing is updated unattended"));
+        }
+        (None, _) => all.add(name, Verdict::Ok, place),
+    }
+}
+
+/// Whether the free slot takes another release of the size of the running one.
+fn room(all: &mut Findings, boot: &Boot) {
+    let free = match boot.state().map(|state| state.target(boot.booted.slot)) {
+        Ok(Ok(free)) => free,
+        Ok(Err(why)) => return all.add("free slot", Verdict::Warn, why.to_string()),
+        Err(error) => return all.add("free slot", Verdict::Warn, error.message),
+    };
+    let running = boot.slots.get(boot.booted.slot).facts().ok();
+    let need = running.map_or(0, |facts| facts.kernel.unwrap_or(0).saturating_add(facts.initramfs.unwrap_or(0)));
+    if all.take("free slot", boot.slots.get(free).check_room(need)).is_some() {
+        let another = if need > 0 { format!("takes another {}", size(need)) } else { "can be written".into() };
+        all.add("free slot", Verdict::Ok, format!("slot {free} {another}"));
+    }
+    if let Err(error) = boot.slots.get(free).can_be_made_anew() {
+        let what = format!("a power cut in a write may leave slot {free} unusable, and {}", error.message);
+        all.add("free slot", Verdict::Warn, what);
+    }
+}

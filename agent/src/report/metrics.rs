@@ -1,0 +1,187 @@
+//! What monitoring wants to know, in the text format of Prometheus.
+//!
+//! <https://prometheus.io/docs/instrumenting/exposition_formats/#text-based-format>
+
+use std::fmt::Write as _;
+
+use chrono::{DateTime, Utc};
+use serde::{Serialize, Serializer};
+
+use crate::report::status::Status;
+use crate::state::freshness::Word;
+use crate::state::phase::Phase;
+use crate::state::state::State;
+use crate::state::trust::Trust;
+
+/// One series of the page.
+#[derive(Debug, Serialize)]
+pub struct Series {
+    name: String,
+    #[serde(skip)]
+    kind: Kind,
+    #[serde(skip)]
+    help: &'static str,
+    #[serde(serialize_with = "as_map")]
+    labels: Vec<(&'static str, String)>,
+    value: u64,
+}
+
+fn as_map<S: Serializer>(labels: &[(&'static str, String)], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_map(labels.iter().map(|(name, value)| (name, value)))
+}
+
+/// The page of these series.
+#[must_use]
+pub fn page(all: &[Series]) -> String {
+    let mut page = String::new();
+    for (n, Series { name, kind, help, labels, value }) in all.iter().enumerate() {
+        if n == 0 || all[n - 1].name != *name {
+            let kind = match kind {
+                Kind::Counter => "counter",
+                Kind::Gauge => "gauge",
+            };
+            let _ = writeln!(page, "# HELP {name} {help}\n# TYPE {name} {kind}");
+        }
+        let labels: Vec<String> = labels.iter().map(|(name, value)| format!("{name}=\"{}\"", escaped(value))).collect();
+        let labels = if labels.is_empty() { String::new() } else { format!("{{{}}}", labels.join(",")) };
+        let _ = writeln!(page, "{name}{labels} {value}");
+    }
+    page
+}
+
+/// All series, from what `status` found and what is remembered.
+#[must_use]
+pub fn series(status: &Status, state: &State, trust: &Trust) -> Vec<Series> {
+    let mut page = Page(vec![]);
+    let booted = status.booted.as_ref();
+    let version = booted.and_then(|booted| booted.version.as_deref()).unwrap_or_default();
+    let slot = booted.map_or("", |booted| &booted.slot);
+    page.family("info", Kind::Gauge, "Version of the agent, running slot and what it holds.")
+        .is(&[("agent", status.agent), ("slot", slot), ("version", version)], 1);
+    let mut phases = page.family("phase", Kind::Gauge, "Where the last update stands; one of these is 1.");
+    for phase in Phase::ALL {
+        phases.is(&[("phase", phase.as_str())], u64::from(phase == state.phase()));
+    }
+    page.family("attempts_total", Kind::Counter, "Attempts to install a release on this device.")
+        .is(&[], state.attempts_total);
+    page.family("attempts_for_release", Kind::Gauge, "Attempts for the last release that was tried.")
+        .is(&[], state.attempt_count.into());
+    page.time("last_attempt", "When the last attempt began.", state.started_at);
+    page.time(
+        "last_run",
+        "When the last run ended, whether or not it was an attempt.",
+        status.last_run.as_ref().map(|run| run.at),
+    );
+    if let Some(run) = &status.last_run {
+        let reason = run.reason.as_deref().unwrap_or_default();
+        page.family("last_run_info", Kind::Gauge, "How the last run ended, and which gate or error was the reason.")
+            .is(&[("outcome", &run.outcome), ("reason", reason)], 1);
+        page.family("held", Kind::Gauge, "Whether a gate held the last run back: not now, or not allowed.")
+            .is(&[], u64::from(matches!(&*run.outcome, "held" | "refused")));
+    }
+    page.time("not_before", "The server asked to be left alone until then.", state.not_before);
+    page.family("failed_releases", Kind::Gauge, "Releases that failed on this device and are not tried again.")
+        .is(&[], trust.failed.len() as u64);
+    page.family("security_epoch", Kind::Gauge, "Highest security epoch that was committed.")
+        .is(&[], trust.security_epoch);
+    page.family(
+        "below_security_epoch",
+        Kind::Gauge,
+        "Whether what runs is below that: the bootloader fell back to it.",
+    )
+    .is(&[], status.below_security_epoch.into());
+    page.family("revoked_keys", Kind::Gauge, "Keys that count no more.").is(&[], trust.revoked_keys.len() as u64);
+    if let Some(freshness) = &status.freshness {
+        let mut verdicts =
+            page.family("freshness", Kind::Gauge, "Whether the last release on offer is known to be the latest.");
+        for word in Word::ALL {
+            verdicts.is(&[("verdict", word.as_str())], u64::from(freshness.word == word));
+        }
+        page.time("freshness_ends", "Until when the last statement of freshness holds.", freshness.not_after);
+    }
+    page.family("health_failures", Kind::Gauge, "Failed health runs in a row within this boot of a trial.")
+        .is(&[], state.health_failures.into());
+    if !status.slots.is_empty() {
+        let mut states = page.family("slot_state", Kind::Gauge, "State of each slot in the boot environment.");
+        for slot in &status.slots {
+            for known in ["good", "void", "fail"] {
+                states.is(&[("slot", &slot.slot), ("state", known)], u64::from(slot.state == Some(known)));
+            }
+        }
+        let mut contents = page.family("slot_info", Kind::Gauge, "What each slot holds.");
+        for slot in &status.slots {
+            let told = |text: &'_ Option<String>| text.clone().unwrap_or_default();
+            let (version, digest) = (told(&slot.version), told(&slot.digest));
+            contents.is(&[("slot", &slot.slot), ("version", &version), ("digest", &digest)], 1);
+        }
+    }
+    if let Some(env) = &status.environment {
+        page.family("trial_tries_left", Kind::Gauge, "Tries that a trial has left; 0 when there is none.")
+            .is(&[], env.tries_left.unwrap_or_default().into());
+        page.family("environment_ok", Kind::Gauge, "Whether the boot environment is valid and ours.")
+            .is(&[], u64::from(env.kind == "ours" && env.damage.is_none()));
+    }
+    page.time(
+        "env_link_shown",
+        "When a trial last showed that agent and bootloader use one environment.",
+        state.link_shown,
+    );
+    if let Some(safety) = &status.safety {
+        let help = "Whether a panic reboots, and whether a hardware watchdog ends a hang.";
+        let mut ends = page.family("ends_itself", Kind::Gauge, help);
+        ends.is(&[("boot", "panic")], u64::from(safety.panic_seconds.is_some()));
+        ends.is(&[("boot", "hang")], u64::from(safety.watchdog.is_some()));
+    }
+    page.family("problems", Kind::Gauge, "Things that status cannot read.").is(&[], status.problems.len() as u64);
+    page.0
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Kind {
+    Counter,
+    Gauge,
+}
+
+struct Page(Vec<Series>);
+
+impl Page {
+    /// Begins a family of series; each family once.
+    fn family(&mut self, name: &str, kind: Kind, help: &'static str) -> Family<'_> {
+        Family { page: self, name: format!("kubesolo_update_{name}"), kind, help }
+    }
+
+    /// A time in seconds since 1970, left out when there is none.
+    fn time(&mut self, name: &str, help: &'static str, at: Option<DateTime<Utc>>) {
+        let Some(seconds) = at.and_then(|at| u64::try_from(at.timestamp()).ok()) else { return };
+        self.family(&format!("{name}_timestamp_seconds"), Kind::Gauge, help).is(&[], seconds);
+    }
+}
+
+struct Family<'a> {
+    page: &'a mut Page,
+    name: String,
+    kind: Kind,
+    help: &'static str,
+}
+
+impl Family<'_> {
+    fn is(&mut self, labels: &[(&'static str, &str)], value: u64) {
+        let labels = labels.iter().map(|(name, value)| (*name, (*value).to_owned())).collect();
+        let Self { name, kind, help, .. } = self;
+        self.page.0.push(Series { name: name.clone(), kind: *kind, help, labels, value });
+    }
+}
+
+/// The three characters that the format escapes; the others of a file that anybody may have written are replaced.
+fn escaped(value: &str) -> String {
+    let mut out = String::new();
+    for c in value.chars().take(crate::base::limits::SHOWN_CHARS) {
+        match c {
+            '\\' | '"' => out.extend(['\\', c]),
+            '\n' => out.push_str("\\n"),
+            ' '..='~' => out.push(c),
+            _ => out.push('\u{fffd}'),
+        }
+    }
+    out
+}

@@ -1,0 +1,5 @@
+//! Commands that only look.
+
+pub mod doctor;
+pub mod metrics;
+pub mod status;

@@ -1,0 +1,429 @@
+//! What this device boots, what its slots hold, and how the last update went. Nothing here changes anything.
+
+use std::fmt;
+use std::path::Path;
+
+use bootenv::Slot as Id;
+use bootenv::boot::{Files, PowerOn, decide};
+use bootenv::protocol::View;
+use chrono::{DateTime, SecondsFormat, Utc};
+use semver::Version;
+use serde::Serialize;
+
+use crate::base::error::Result;
+use crate::config::Config;
+use crate::device::boot::{Boot, Known};
+use crate::device::slot::{Facts, SlotManifest, Slots};
+use crate::policy::preflight::{self, Safety};
+use crate::policy::standing::Standing;
+use crate::schedule::clock::Clock;
+use crate::state::freshness;
+use crate::state::phase::Phase;
+use crate::state::state::{LastRun, Skip};
+use crate::state::store::Store;
+use crate::state::trust::Trust;
+
+/// The whole report; what cannot be told is absent, and `problems` says why.
+#[derive(Debug, Serialize)]
+pub struct Status {
+    /// Version of this agent.
+    pub agent: &'static str,
+    /// The running slot.
+    pub booted: Option<Booted>,
+    /// Both slots.
+    pub slots: Vec<SlotStatus>,
+    /// The boot environment.
+    pub environment: Option<Environment>,
+    /// What the next power-on would boot, if the hashes hold.
+    pub next_boot: Option<NextBoot>,
+    /// Where the last update stands.
+    pub phase: Phase,
+    /// The version of the last attempt.
+    pub to_version: String,
+    /// Attempts for it.
+    pub attempt_count: u32,
+    /// Why it failed.
+    pub last_error: String,
+    /// Why the last run did nothing.
+    pub last_skip: Option<Skip>,
+    /// How the last run ended.
+    pub last_run: Option<LastRun>,
+    /// A server asked not to be asked before.
+    pub not_before: Option<String>,
+    /// What ends a boot that goes wrong before userspace can; absent where nothing is booted from these slots.
+    pub safety: Option<Safety>,
+    /// When a trial last showed that agent and bootloader use the same environment.
+    pub link_shown: Option<String>,
+    /// The highest security epoch that was committed here.
+    pub security_epoch: u64,
+    /// What runs has a lower one: the bootloader fell back to it. Nothing that is installed may be so.
+    pub below_security_epoch: bool,
+    /// Keys that count no more, by their ids.
+    pub revoked_keys: Vec<String>,
+    /// Whether the last release on offer was the latest, as far as that is still so.
+    pub freshness: Option<freshness::Verdict>,
+    /// Releases that failed here: version and digest.
+    pub failed: Vec<String>,
+    /// What could not be read.
+    pub problems: Vec<String>,
+}
+
+/// The running slot.
+#[derive(Debug, Serialize)]
+pub struct Booted {
+    /// `A` or `B`.
+    pub slot: String,
+    /// Its version.
+    pub version: Option<String>,
+    /// `command-line`, `told` or `assumed`.
+    pub known: &'static str,
+    /// The trial that this boot was started for; it may be over by now.
+    pub trial: Option<String>,
+    /// Why the bootloader did not boot what it was asked to.
+    pub fallback: Option<&'static str>,
+    /// KubeSolo OS's own loader file started it: updates wait for `adopt`.
+    pub old_loader: bool,
+}
+
+/// What a slot holds, at a glance.
+#[derive(Debug, Serialize)]
+pub struct SlotStatus {
+    /// `A` or `B`.
+    pub slot: String,
+    /// Folder or block device.
+    pub place: String,
+    /// `good`, `void` or `fail`, as the environment has it.
+    pub state: Option<&'static str>,
+    /// The version it holds.
+    pub version: Option<String>,
+    /// The digest of that release.
+    pub digest: Option<String>,
+    /// Whether all files are there with their sizes; see `verify` for their content.
+    pub complete: bool,
+}
+
+/// The boot environment.
+#[derive(Debug, Serialize)]
+pub struct Environment {
+    /// Where it is.
+    pub place: String,
+    /// `ours`, `foreign` or `invalid`.
+    pub kind: &'static str,
+    /// What is wrong with it.
+    pub damage: Option<String>,
+    /// The active slot.
+    pub active: Option<String>,
+    /// The last good slot.
+    pub good: Option<String>,
+    /// The slot on trial.
+    pub on_trial: Option<String>,
+    /// Tries that it has left.
+    pub tries_left: Option<u8>,
+}
+
+/// What the next power-on would boot.
+#[derive(Debug, Serialize)]
+pub struct NextBoot {
+    /// `A` or `B`; absent: nothing.
+    pub slot: Option<String>,
+    /// Why.
+    pub reason: &'static str,
+}
+
+/// Gathers everything that can be told.
+#[must_use]
+pub fn find(boot: Result<Boot>, slots: impl FnOnce() -> Result<Slots>, state: &Path) -> Status {
+    let (memory, unreadable) = Store::new(state).read_each();
+    let mut problems: Vec<_> =
+        memory.warnings.iter().cloned().chain(unreadable.into_iter().map(|e| e.message)).collect();
+    let boot = boot.inspect_err(|e| problems.push(e.message.clone())).ok();
+    let (state, trust) = (memory.state, memory.trust);
+    let mut status = Status {
+        agent: env!("CARGO_PKG_VERSION"),
+        booted: None,
+        slots: vec![],
+        environment: None,
+        next_boot: None,
+        phase: state.phase(),
+        to_version: state.to_version,
+        attempt_count: state.attempt_count,
+        last_error: state.last_error,
+        last_skip: state.last_skip,
+        last_run: state.last_run,
+        not_before: state.not_before.map(rfc3339),
+        safety: None,
+        link_shown: state.link_shown.map(rfc3339),
+        security_epoch: trust.security_epoch,
+        below_security_epoch: false,
+        revoked_keys: trust.revoked_keys.iter().map(|key| key.id().to_string()).collect(),
+        freshness: state.freshness.map(|seen| seen.by_now(&Clock::system(Utc::now(), trust.last_seen))),
+        failed: trust.failed.iter().map(|f| format!("{} ({}): {}", f.version, f.release, f.reason)).collect(),
+        problems,
+    };
+    match boot {
+        Some(boot) => status.describe(&boot),
+        // One place that cannot be used does not hide the others.
+        None => drop(slots().map(|slots| status.describe_slots(&slots, View::Invalid))),
+    }
+    status
+}
+
+impl Status {
+    /// Adds what else tells the running version, where the booted slot does not.
+    pub fn name_running(&mut self, version: impl FnOnce() -> Result<Option<Version>>) {
+        let Some(booted) = self.booted.as_mut().filter(|booted| booted.version.is_none()) else { return };
+        match version() {
+            Ok(version) => booted.version = version.map(|version| version.to_string()),
+            Err(error) => self.problems.push(error.message),
+        }
+    }
+
+    fn describe_slots(&mut self, slots: &Slots, view: View) -> [Files; 2] {
+        Id::BOTH.map(|id| {
+            let slot = slots.get(id);
+            let facts = slot.facts().inspect_err(|e| self.problems.push(e.message.clone())).ok();
+            let manifest = facts.as_ref().and_then(|f| f.manifest.as_ref()?.as_ref().ok());
+            self.slots.push(SlotStatus {
+                slot: id.to_string(),
+                place: slot.place.to_string(),
+                state: match view {
+                    View::Ours(env) => Some(env.slot(id).as_str()),
+                    _ => None,
+                },
+                version: manifest.map(|m| m.version.to_string()),
+                digest: manifest.map(|m| m.digest.to_string()),
+                complete: facts.as_ref().is_some_and(Facts::looks_complete),
+            });
+            facts.as_ref().map_or(Files::Broken, at_a_glance)
+        })
+    }
+
+    fn describe(&mut self, boot: &Boot) {
+        let view = boot.env.view();
+        let files = self.describe_slots(&boot.slots, view);
+        let booted = boot.booted;
+        self.safety = preflight::safety(boot);
+        let running = boot.slots.get(booted.slot).manifest().ok().flatten();
+        let epoch = running.and_then(|content| content.release().ok()).map_or(0, |release| release.security_epoch);
+        self.below_security_epoch = epoch < self.security_epoch;
+        self.booted = Some(Booted {
+            slot: booted.slot.to_string(),
+            version: self.slots[booted.slot as usize].version.clone(),
+            known: match boot.known {
+                Known::CommandLine => "command-line",
+                Known::Told => "told",
+                Known::Assumed => "assumed",
+            },
+            trial: (!booted.trial.is_none()).then(|| booted.trial.to_string()),
+            fallback: booted.fallback.map(bootenv::Fallback::as_str),
+            old_loader: boot.legacy,
+        });
+        self.environment = Some(environment(boot, view));
+        self.next_boot = Some(match view {
+            // Until adopt has written the whole environment it is the old one that boots next, too.
+            View::Foreign(foreign) if boot.legacy => NextBoot {
+                slot: Some(foreign.next_of_old_loader().to_string()),
+                reason: "KubeSolo OS's own loader file",
+            },
+            _ => {
+                let decision = decide(&PowerOn { main: view, second: boot.env.second(), files, can_save: true });
+                NextBoot { slot: decision.start.map(|start| start.slot.to_string()), reason: decision.reason }
+            }
+        });
+    }
+}
+
+fn rfc3339(time: DateTime<Utc>) -> String {
+    time.to_rfc3339_opts(SecondsFormat::Secs, true)
+}
+
+fn at_a_glance(facts: &Facts) -> Files {
+    match (facts.kernel, facts.initramfs) {
+        (Some(1..), Some(1..)) if facts.hash_files => Files::Hold,
+        (Some(1..), Some(1..)) => Files::Load,
+        _ => Files::Broken,
+    }
+}
+
+fn environment(boot: &Boot, view: View) -> Environment {
+    let mut environment = Environment {
+        place: boot.env.place(),
+        kind: "invalid",
+        damage: boot.env.damage(),
+        active: None,
+        good: None,
+        on_trial: None,
+        tries_left: None,
+    };
+    match view {
+        View::Ours(env) => {
+            environment.kind = "ours";
+            environment.active = Some(env.active.to_string());
+            environment.good = Some(env.good.to_string());
+            environment.on_trial = env.on_trial().map(|slot| slot.to_string());
+            environment.tries_left = env.on_trial().map(|_| env.counter);
+        }
+        View::Foreign(foreign) => {
+            environment.kind = "foreign";
+            environment.active = Some(foreign.active.to_string());
+        }
+        View::Invalid => {}
+    }
+    environment
+}
+
+impl fmt::Display for Status {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let or_unknown = |text: &Option<String>| text.clone().unwrap_or_else(|| "unknown".into());
+        match &self.booted {
+            Some(b) => {
+                let on_trial = self.environment.as_ref().is_some_and(|env| env.on_trial.as_ref() == Some(&b.slot));
+                let trial = match &b.trial {
+                    Some(trial) if on_trial => format!(", on trial {trial}"),
+                    Some(trial) => format!(", trial {trial} is over"),
+                    None => String::new(),
+                };
+                let fallback = b.fallback.map_or(String::new(), |why| format!(", by fallback ({why})"));
+                writeln!(
+                    f,
+                    "running:      slot {} ({}), version {}{trial}{fallback}",
+                    b.slot,
+                    b.known,
+                    or_unknown(&b.version)
+                )?;
+                if b.old_loader {
+                    writeln!(f, "loader:       KubeSolo OS's own; updates wait for `kubesolo-update adopt`")?;
+                }
+            }
+            None => writeln!(f, "running:      unknown")?,
+        }
+        for slot in &self.slots {
+            let complete = if slot.complete { "complete" } else { "not complete" };
+            let state = slot.state.unwrap_or("unknown");
+            writeln!(
+                f,
+                "slot {}:       {state}, {complete}, version {} in {}",
+                slot.slot,
+                or_unknown(&slot.version),
+                slot.place
+            )?;
+        }
+        if let Some(env) = &self.environment {
+            let damage = env.damage.as_ref().map_or(String::new(), |d| format!(": {d}"));
+            writeln!(f, "environment:  {}{damage} ({})", env.kind, env.place)?;
+            if let (Some(slot), Some(left)) = (&env.on_trial, env.tries_left) {
+                writeln!(f, "trial:        slot {slot}, {left} tries left")?;
+            }
+        }
+        if let Some(next) = &self.next_boot {
+            let slot = next.slot.as_ref().map_or("nothing".into(), |slot| format!("slot {slot}"));
+            writeln!(f, "next boot:    {slot} ({})", next.reason)?;
+        }
+        if let Some(safety) = &self.safety {
+            writeln!(f, "on a hang:    {}", safety.words())?;
+            let shown = self.link_shown.as_deref().unwrap_or("not yet, the next trial shows it");
+            writeln!(f, "env link:     {shown}")?;
+        }
+        let target = if self.to_version.is_empty() { String::new() } else { format!(" ({})", self.to_version) };
+        writeln!(f, "last update:  {}{target}", self.phase)?;
+        if !self.last_error.is_empty() {
+            writeln!(f, "last error:   {}", self.last_error)?;
+        }
+        if let Some(skip) = &self.last_skip {
+            writeln!(f, "last skip:    {}", skip.message)?;
+        }
+        if let Some(until) = &self.not_before {
+            writeln!(f, "not before:   {until}, as the server asked")?;
+        }
+        if self.below_security_epoch {
+            let floor = self.security_epoch;
+            writeln!(
+                f,
+                "warning:      what runs is below security epoch {floor}, which was committed here: update it"
+            )?;
+        }
+        if !self.revoked_keys.is_empty() {
+            writeln!(f, "revoked keys: {}", self.revoked_keys.join(", "))?;
+        }
+        if let Some(freshness) = &self.freshness {
+            writeln!(f, "latest:       {freshness}")?;
+        }
+        for failed in &self.failed {
+            writeln!(f, "failed:       {failed}")?;
+        }
+        for problem in &self.problems {
+            writeln!(f, "not readable: {problem}")?;
+        }
+        Ok(())
+    }
+}
+
+/// What reading a whole slot showed.
+#[derive(Debug, Serialize)]
+pub struct Verified {
+    /// `A` or `B`.
+    pub slot: String,
+    /// Whether the bootloader may need it: it is the active, the last good or the booted one.
+    pub needed: bool,
+    /// Whether both images are those of its manifest and hash files.
+    pub holds: bool,
+    /// Keys of this device that signed its release; absent when there is no key or the signatures do not hold.
+    pub signed_by: Option<Vec<String>>,
+    /// Version, or what is wrong.
+    pub message: String,
+}
+
+impl fmt::Display for Verified {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let holds = if self.holds { "holds" } else { "does not hold" };
+        write!(f, "slot {} {holds}: {}", self.slot, self.message)
+    }
+}
+
+/// Reads both slots from the medium and compares them with their digests and signatures.
+#[must_use]
+pub fn verify(config: &Config, boot: &Boot, trust: &Trust) -> Vec<Verified> {
+    let needed = match boot.env.view() {
+        View::Ours(env) => vec![env.active, env.good, boot.booted.slot],
+        View::Foreign(foreign) => vec![foreign.active, boot.booted.slot],
+        View::Invalid => vec![boot.booted.slot],
+    };
+    let standing = Standing::find(config, boot, trust);
+    let floor = Standing::remembered(config, boot, trust).epoch;
+    // The bootloader may start it all the same.
+    let called = |content: &SlotManifest| {
+        let below = content.release().is_ok_and(|release| release.security_epoch < floor);
+        let below = if below { format!(", below security epoch {floor}") } else { String::new() };
+        format!("{}{below}", content.version)
+    };
+    let one = |id: Id| {
+        let slot = boot.slots.get(id);
+        let (slot_id, needed) = (id.to_string(), needed.contains(&id));
+        let verified = |holds, signed_by, message| Verified { slot: slot_id, needed, holds, signed_by, message };
+        let content = match slot.verify() {
+            Ok(content) => content,
+            // As a factory fills it: the bootloader boots it, though nobody vouches for it.
+            Err(_) if matches!(slot.manifest(), Ok(None)) && slot.hashes().is_ok() => {
+                return verified(true, None, "hashes only, it has no manifest".into());
+            }
+            Err(error) => {
+                let why = error.message.strip_prefix(&format!("slot {id}: ")).unwrap_or(&error.message);
+                return verified(false, None, why.to_owned());
+            }
+        };
+        let called = called(&content);
+        match standing.as_ref().map(|standing| &standing.keys) {
+            Err(error) => verified(true, None, format!("{called}, signatures not checked: {error}")),
+            Ok(None) => verified(true, None, format!("{called}, signatures not checked: no key on this device")),
+            Ok(Some(keys)) => match slot.vouched(&content, keys) {
+                Err(error) => verified(true, None, format!("{called}: {error}")),
+                Ok(by) => {
+                    let by: Vec<String> = by.iter().map(ToString::to_string).collect();
+                    let message = format!("{called}, signed by {}", by.join(", "));
+                    verified(true, Some(by), message)
+                }
+            },
+        }
+    };
+    Id::BOTH.into_iter().map(one).collect()
+}

@@ -1,0 +1,140 @@
+//! What time it is, and whether that can be believed.
+//!
+//! Devices start in 1970, or at whatever a dead battery left. Three sources are compared: the system's clock, the date of
+//! this build, and the latest time that a synchronised clock ever showed here. Only the first can say how late it is; the
+//! other two say that it cannot be earlier.
+
+use std::path::Path;
+
+use chrono::{DateTime, Utc};
+
+use crate::base::error::{Error, Exit, Result};
+use crate::base::sys;
+
+/// No build of this source is older: 2026-11-01T00:00:00Z, in seconds since 1970. Raised with a release.
+const SOURCE_DATE: i64 = 1_793_491_200;
+/// What systemd-timesyncd leaves once it has set the clock.
+const TIMESYNC: &str = "/run/systemd/timesync/synchronized";
+
+/// The time of one run, read once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Clock {
+    /// What the system's clock shows.
+    pub shown: DateTime<Utc>,
+    /// Whether something sets that clock by a better one.
+    pub synchronised: bool,
+    /// The latest time that a synchronised clock showed on this device.
+    pub last_seen: Option<DateTime<Utc>>,
+}
+
+/// When this program was built: `SOURCE_DATE_EPOCH` of the build, as reproducible builds have it, and never before its
+/// source was written. No clock can be right that is behind it.
+#[must_use]
+pub fn build_date() -> DateTime<Utc> {
+    let epoch = option_env!("SOURCE_DATE_EPOCH").and_then(|seconds| seconds.parse().ok());
+    DateTime::from_timestamp(epoch.unwrap_or(SOURCE_DATE).max(SOURCE_DATE), 0).unwrap_or_default()
+}
+
+impl Clock {
+    /// The clock of this system, which shows `shown`. The kernel knows whether it is steered (`adjtimex`), as every NTP
+    /// client tells it but chrony without `rtcsync`.
+    #[must_use]
+    pub fn system(shown: DateTime<Utc>, last_seen: Option<DateTime<Utc>>) -> Self {
+        let synchronised = sys::clock_is_synchronised() || Path::new(TIMESYNC).exists();
+        Self { shown, synchronised, last_seen }
+    }
+
+    /// A synchronised clock that shows `now`.
+    #[must_use]
+    pub fn at(now: DateTime<Utc>) -> Self {
+        Self { shown: now, synchronised: true, last_seen: None }
+    }
+
+    /// The best guess, for what is noted: never before the build, and not before the last time seen unless a synchronised
+    /// clock says so.
+    #[must_use]
+    pub fn now(&self) -> DateTime<Utc> {
+        self.believed().unwrap_or_else(|_| self.shown.max(self.floor()))
+    }
+
+    /// The time, for decisions that depend on it.
+    ///
+    /// A synchronised clock is believed unless it is behind the build. One that nothing sets is believed as long as it is
+    /// not behind the last time seen either: on a device without NTP the hardware clock is all there is.
+    ///
+    /// # Errors
+    /// 75 `clock` when it must be wrong.
+    pub fn believed(&self) -> Result<DateTime<Utc>> {
+        if self.shown >= self.floor() {
+            return Ok(self.shown);
+        }
+        let shown = self.shown.format("%Y-%m-%dT%H:%M:%SZ");
+        let why = if self.shown < build_date() { "this program was built" } else { "this device last knew the time" };
+        Err(Error::new(Exit::NotNow, "clock", format!("the clock cannot be right: it shows {shown}, before {why}"))
+            .remedy("Set the clock, or let NTP do it."))
+    }
+
+    /// The time that is to be kept for later runs, when it says something new: a synchronised clock may also go back.
+    #[must_use]
+    pub fn to_keep(&self) -> Option<DateTime<Utc>> {
+        let new = self.synchronised && self.believed().is_ok();
+        // Once a day is enough, and spares the medium.
+        let moved = |last: DateTime<Utc>| (self.shown - last).num_hours() >= 24 || self.shown < last;
+        (new && self.last_seen.is_none_or(moved)).then_some(self.shown)
+    }
+
+    fn floor(&self) -> DateTime<Utc> {
+        let last_seen = self.last_seen.filter(|_| !self.synchronised);
+        build_date().max(last_seen.unwrap_or_default())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use chrono::TimeDelta;
+
+    use super::*;
+
+    fn clock(days: i64, synchronised: bool, last_seen: Option<i64>) -> Clock {
+        let at = |days| build_date() + TimeDelta::days(days);
+        Clock { shown: at(days), synchronised, last_seen: last_seen.map(at) }
+    }
+
+    fn believed(clock: Clock) -> bool {
+        match clock.believed() {
+            Ok(time) => time == clock.shown && clock.now() == time,
+            Err(e) => {
+                assert_eq!((e.exit, e.reason), (Exit::NotNow, "clock"));
+                assert!(clock.now() >= build_date() && clock.now() > clock.shown);
+                false
+            }
+        }
+    }
+
+    #[test]
+    fn no_clock_is_believed_that_is_behind_the_build() {
+        for synchronised in [true, false] {
+            assert!(!believed(clock(-1, synchronised, None)));
+            assert!(!believed(clock(-1, synchronised, Some(-2))));
+            assert!(believed(clock(0, synchronised, None)));
+        }
+        assert_eq!(build_date().timestamp() % 60, 0);
+    }
+
+    #[test]
+    fn only_a_synchronised_clock_goes_back_behind_the_last_time_seen() {
+        assert!(!believed(clock(10, false, Some(11))));
+        assert!(believed(clock(11, false, Some(11))));
+        assert!(believed(clock(10, true, Some(11))));
+        assert_eq!(clock(10, false, Some(11)).now(), clock(11, false, None).shown);
+    }
+
+    #[test]
+    fn the_last_time_seen_is_that_of_a_synchronised_clock() {
+        assert_eq!(clock(400, false, None).to_keep(), None, "a wrong hardware clock would lock the device out");
+        assert_eq!(clock(-1, true, None).to_keep(), None);
+        assert_eq!(clock(3, true, None).to_keep(), Some(clock(3, true, None).shown));
+        assert_eq!(clock(3, true, Some(9)).to_keep(), Some(clock(3, true, None).shown), "it may go back");
+        assert_eq!(clock(3, true, Some(3)).to_keep(), None, "not at every run");
+    }
+}

@@ -1,0 +1,34 @@
+//! The source that the settings name.
+
+use crate::base::error::{Error, Exit, Result};
+use crate::config::{Config, DEFAULT_TAG, Origin};
+use crate::fetch::options::FetchOptions;
+use crate::source::source::Source;
+use crate::source::{bundle, http, oci};
+
+/// The source that the settings name.
+///
+/// # Errors
+/// 78 when they name none, or one that cannot be used.
+pub fn open(config: &Config) -> Result<Box<dyn Source>> {
+    let options = FetchOptions {
+        registry_ca: config.registry_ca.clone(),
+        plain_http: config.plain_http.clone(),
+        ..FetchOptions::default()
+    };
+    match &config.source {
+        Some(Origin::Oci(reference)) => {
+            let default_tag = config.channel.as_deref().unwrap_or(DEFAULT_TAG);
+            Ok(Box::new(oci::OciSource::new(&options, reference, config.tag.as_deref(), default_tag)?))
+        }
+        Some(Origin::Http(server)) => {
+            Ok(Box::new(http::HttpSource::new(&options, server, config.legacy_file_signatures)?))
+        }
+        Some(Origin::Bundle(file)) => {
+            let default_tag = config.channel.as_deref().unwrap_or(DEFAULT_TAG);
+            Ok(Box::new(bundle::BundleSource::open(file, config.tag.as_deref(), default_tag)?))
+        }
+        None => Err(Error::new(Exit::Config, "no-source", "no source of releases is named")
+            .remedy("Give --registry host/path, --server URL or --bundle FILE, or set registry= or server= in the configuration.")),
+    }
+}

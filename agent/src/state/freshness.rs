@@ -1,0 +1,96 @@
+//! Whether the last release on offer was the latest, as `state.json` keeps it.
+
+use std::fmt;
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+
+use crate::schedule::clock::Clock;
+use crate::state::format::optional_seconds;
+
+/// Whether a release is known to be the latest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Word {
+    /// A statement that holds today says so.
+    Fresh,
+    /// There is a later one, or the last statement is too old: somebody may be keeping a later one back.
+    Stale,
+    /// There is no statement that counts, or no clock to measure it with.
+    Unknown,
+}
+
+impl Word {
+    /// All of them.
+    pub const ALL: [Word; 3] = [Word::Fresh, Word::Stale, Word::Unknown];
+
+    /// As in JSON and in metrics.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Fresh => "fresh",
+            Self::Stale => "stale",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
+/// What was found, as of one look at the source.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Verdict {
+    /// The verdict.
+    #[serde(rename = "verdict")]
+    pub word: Word,
+    /// A stable word: why it is not fresh.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// For people.
+    pub message: String,
+    /// Of the statement, if there is one that counts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub serial: Option<u64>,
+    /// Until when it counts.
+    #[serde(default, with = "optional_seconds", skip_serializing_if = "Option::is_none")]
+    pub not_after: Option<DateTime<Utc>>,
+}
+
+impl Verdict {
+    pub(crate) fn new(word: Word, reason: impl Into<Option<&'static str>>, message: impl Into<String>) -> Self {
+        let reason = reason.into().map(str::to_owned);
+        Self { word, reason, message: message.into(), serial: None, not_after: None }
+    }
+
+    pub(crate) fn unknown(reason: &'static str, message: impl Into<String>) -> Self {
+        Self::new(Word::Unknown, reason, message)
+    }
+
+    /// The verdict by now: what was fresh at the last look may be stale.
+    #[must_use]
+    pub fn by_now(self, clock: &Clock) -> Self {
+        match (self.word, self.not_after, clock.believed()) {
+            (Word::Fresh, _, Err(e)) => {
+                Self { word: Word::Unknown, reason: Some(e.reason.into()), message: e.message, ..self }
+            }
+            (Word::Fresh, Some(end), Ok(now)) if now > end => Self::expired(end).with(self.serial, Some(end)),
+            _ => self,
+        }
+    }
+
+    pub(crate) fn expired(end: DateTime<Utc>) -> Self {
+        Self::new(Word::Stale, "expired", format!("the last statement of freshness ended on {}", shown(end)))
+    }
+
+    pub(crate) fn with(self, serial: Option<u64>, not_after: Option<DateTime<Utc>>) -> Self {
+        Self { serial, not_after, ..self }
+    }
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.word.as_str(), self.message)
+    }
+}
+
+pub(crate) fn shown(time: DateTime<Utc>) -> impl fmt::Display {
+    time.format("%Y-%m-%d %H:%M UTC")
+}

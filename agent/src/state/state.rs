@@ -1,0 +1,468 @@
+//! `state.json`: where an update stands.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use bootenv::TrialId;
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+
+use crate::base::digest::Digest;
+use crate::base::error::{Context, Error, Exit, Result};
+use crate::schedule::rollout::Wariness;
+use crate::state::file::{self, SCHEMA};
+use crate::state::format::{as_text, optional_seconds, seconds};
+use crate::state::freshness;
+use crate::state::history::Attempt;
+use crate::state::phase::Phase;
+use crate::state::trust::FailedRelease;
+use crate::trust::signature::Fingerprint;
+
+/// Where the state is unless `--state` says otherwise.
+pub const STATE_FILE: &str = "/var/lib/kubesolo/update/state.json";
+
+/// `state.json`. Everything but the schema may be missing, as in the files of the Go agent.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct State {
+    schema: u32,
+    phase: Phase,
+    /// What `checking` will go back to if it turns out that now is not the time.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    phase_before: Option<Phase>,
+    /// Whose phase that was.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    attempt_before: Option<AttemptBefore>,
+    /// The version that ran when the attempt began; empty when it was not known.
+    pub from_version: String,
+    /// The version that the attempt is for.
+    pub to_version: String,
+    /// The release that the attempt is for.
+    pub to_release: Option<Digest>,
+    /// What the attempts are counted for, after one that did not come so far as to know what it was for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    counted: Option<Digest>,
+    /// Tells attempts apart, in logs too.
+    pub attempt_id: String,
+    /// Attempts for this release, this one included.
+    pub attempt_count: u32,
+    /// All attempts of this device, whatever they were for.
+    pub attempts_total: u64,
+    /// When the attempt began.
+    #[serde(with = "optional_seconds")]
+    pub started_at: Option<DateTime<Utc>>,
+    /// When this file was changed last.
+    #[serde(with = "optional_seconds")]
+    pub updated_at: Option<DateTime<Utc>>,
+    /// Why the last attempt failed, and what to do; empty when it did not.
+    pub last_error: String,
+    /// Why the last run did nothing.
+    pub last_skip: Option<Skip>,
+    /// How the last run ended.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_run: Option<LastRun>,
+    /// When a trial last showed that agent and bootloader use the same environment: its id came back on the kernel command
+    /// line, and its tries were counted.
+    #[serde(with = "optional_seconds", skip_serializing_if = "Option::is_none")]
+    pub link_shown: Option<DateTime<Utc>>,
+    /// Drawn once, for a device without an id of its own; empty until the first run.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub device_id: String,
+    /// The wave that this device waits for, so that it need not read the same release again until then.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub waiting: Option<Waiting>,
+    /// A server asked not to be asked before this time.
+    #[serde(with = "optional_seconds", skip_serializing_if = "Option::is_none")]
+    pub not_before: Option<DateTime<Utc>>,
+    /// The trial that was noted before the bootloader was told of it.
+    pub trial: Option<Trial>,
+    /// Releases whose trial was never seen to start, once, the latest first. The second time counts as a failure.
+    pub not_started: Vec<Digest>,
+    /// What the last attempt that found all well was offered, so that the next one can tell in one request.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_offer: Option<LastOffer>,
+    /// Whether the last release on offer was the latest.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub freshness: Option<freshness::Verdict>,
+    /// Consecutive failed health runs within one boot.
+    pub health_failures: u32,
+    /// The boot that they were in, by the kernel's boot id.
+    pub health_boot: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct AttemptBefore {
+    id: String,
+    #[serde(with = "optional_seconds")]
+    started_at: Option<DateTime<Utc>>,
+}
+
+/// What the release said by that document, and this device's place in line.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Waiting {
+    /// As of `Source::look`.
+    pub document: Digest,
+    /// As in the settings, `0..=100`.
+    pub wariness: u8,
+    /// When the wave comes.
+    #[serde(with = "seconds")]
+    pub until: DateTime<Utc>,
+    /// For people.
+    pub message: String,
+}
+
+/// How a run ended, whether or not it was an attempt.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LastRun {
+    /// By the device's clock.
+    #[serde(with = "seconds")]
+    pub at: DateTime<Utc>,
+    /// `up-to-date`, `update-available`, `unknown`, `staged`, `activated`; `held`, `refused` or `failed`.
+    pub outcome: String,
+    /// Why, when it did not do what it was called for: the stable word for scripts.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+/// A document that a source had, and the release that it led to. A hint: nothing is trusted because of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LastOffer {
+    /// As of `Source::look`.
+    pub document: Digest,
+    /// The release.
+    pub release: Digest,
+}
+
+/// Why a run did nothing, though nothing is wrong.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Skip {
+    /// By the device's clock.
+    #[serde(with = "seconds")]
+    pub at: DateTime<Utc>,
+    /// The stable word for scripts.
+    pub reason: String,
+    /// For people.
+    pub message: String,
+}
+
+/// A trial, as it was noted before the bootloader was told of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Trial {
+    /// As in the environment and on the kernel command line.
+    #[serde(with = "as_text")]
+    pub id: TrialId,
+    /// The slot on trial.
+    #[serde(with = "as_text")]
+    pub slot: bootenv::Slot,
+    /// Of the release.
+    pub version: String,
+    /// Of its manifest.
+    pub release: Digest,
+    /// Of its kernel.
+    pub kernel: Digest,
+    /// Of its initramfs.
+    pub initramfs: Digest,
+    /// Whether a boot of it was seen.
+    pub started: bool,
+    /// What its commit will make permanent; `None` where nobody vouched for the release.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proof: Option<Proof>,
+    /// The attempt that it belongs to; others may have come and failed since.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attempt: Option<AttemptOfTrial>,
+}
+
+/// The attempt of a trial, as `state.json` told of it when the trial was noted.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AttemptOfTrial {
+    id: String,
+    #[serde(with = "optional_seconds")]
+    started_at: Option<DateTime<Utc>>,
+    from_version: String,
+}
+
+/// What was proven of a release when it was activated.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Proof {
+    /// Of the release.
+    pub security_epoch: u64,
+    /// By the release.
+    pub revoked_keys: BTreeSet<Fingerprint>,
+    /// The keys were those of the image that ran then, not of the settings.
+    pub image_keys: bool,
+}
+
+impl Trial {
+    /// How this trial is remembered when it failed.
+    #[must_use]
+    pub fn failure(&self, reason: &str, now: DateTime<Utc>) -> FailedRelease {
+        FailedRelease {
+            release: self.release,
+            kernel: self.kernel,
+            initramfs: self.initramfs,
+            version: self.version.clone(),
+            failed_at: now,
+            reason: reason.to_owned(),
+        }
+    }
+}
+
+impl Default for State {
+    fn default() -> Self {
+        Self {
+            schema: SCHEMA,
+            phase: Phase::Idle,
+            phase_before: None,
+            attempt_before: None,
+            from_version: String::new(),
+            to_version: String::new(),
+            to_release: None,
+            counted: None,
+            attempt_id: String::new(),
+            attempt_count: 0,
+            attempts_total: 0,
+            started_at: None,
+            updated_at: None,
+            last_error: String::new(),
+            last_skip: None,
+            last_run: None,
+            link_shown: None,
+            device_id: String::new(),
+            waiting: None,
+            not_before: None,
+            trial: None,
+            not_started: vec![],
+            last_offer: None,
+            freshness: None,
+            health_failures: 0,
+            health_boot: String::new(),
+        }
+    }
+}
+
+impl State {
+    /// Reads the bytes of a `state.json`; `None` if it is damaged.
+    ///
+    /// # Errors
+    /// 78 when it was written by a newer version.
+    pub fn parse(bytes: &[u8]) -> Result<Option<Self>> {
+        Ok(file::parse(bytes, "state.json", SCHEMA)?.document())
+    }
+
+    /// The same, to be written in the schema of this version.
+    pub(super) fn of_this_schema(self) -> Self {
+        Self { schema: SCHEMA, ..self }
+    }
+
+    /// Where the update stands.
+    #[must_use]
+    pub fn phase(&self) -> Phase {
+        self.phase
+    }
+
+    /// Goes to another phase.
+    pub fn enter(&mut self, next: Phase, now: DateTime<Utc>) -> Result<()> {
+        if !self.phase.leads_to(next) {
+            let message = format!("the phase {} cannot follow {}", next, self.phase);
+            return Err(Error::new(Exit::Internal, "illegal-phase", message));
+        }
+        self.set(next, now);
+        Ok(())
+    }
+
+    fn set(&mut self, next: Phase, now: DateTime<Utc>) {
+        self.phase = next;
+        (self.phase_before, self.attempt_before) = (None, None);
+        self.updated_at = Some(now);
+    }
+
+    /// Draws an id for this device if it has none.
+    ///
+    /// # Errors
+    /// 70 when there are no random numbers.
+    pub fn identify(&mut self) -> Result<()> {
+        if self.device_id.is_empty() {
+            self.device_id = (0..4).map(|_| Ok(format!("{:08x}", random()?))).collect::<Result<_>>()?;
+        }
+        Ok(())
+    }
+
+    /// What tells this device from others: the id in the file, as of `machine-id(5)`, else its own; `None` before the
+    /// first run.
+    #[must_use]
+    pub fn device_id(&self, file: &Path) -> Option<String> {
+        let text = std::fs::read_to_string(file).unwrap_or_default();
+        let id = text.trim();
+        let is_id = id.len() == 32 && id.bytes().all(|b| b.is_ascii_hexdigit()) && id.bytes().any(|b| b != b'0');
+        let own = Some(self.device_id.clone()).filter(|id| !id.is_empty());
+        if is_id { Some(id.to_owned()) } else { own }
+    }
+
+    /// The wave that this device waits for, as long as the same document is on offer and the wave has not come.
+    #[must_use]
+    pub fn waits(&self, document: Digest, wariness: Wariness, now: DateTime<Utc>) -> Option<&Waiting> {
+        let same = |waiting: &&Waiting| waiting.document == document && waiting.wariness == wariness.percent();
+        self.waiting.as_ref().filter(same).filter(|waiting| now < waiting.until)
+    }
+
+    /// Begins an attempt: the phase is `checking`. What for is told by [`State::aim`] as soon as it is known.
+    pub fn begin(&mut self, attempt_id: String, now: DateTime<Utc>) {
+        // An attempt that was killed while it asked leaves the phase before it to go back to; one that was killed while
+        // it wrote left nothing that counts.
+        let before = match self.phase_before.unwrap_or(self.phase) {
+            Phase::Checking | Phase::Downloading => Phase::Idle,
+            before => before,
+        };
+        let current = AttemptBefore { id: self.attempt_id.clone(), started_at: self.started_at };
+        let attempt_before = self.attempt_before.take().unwrap_or(current);
+        self.set(Phase::Checking, now);
+        (self.phase_before, self.attempt_before) = (Some(before), Some(attempt_before));
+        self.attempt_id = attempt_id;
+        self.started_at = Some(now);
+    }
+
+    /// Says what the attempt is for, and counts it. The count begins anew with another release.
+    pub fn aim(&mut self, from: Option<&semver::Version>, to: &semver::Version, release: Digest) {
+        if self.to_release.or(self.counted.take()) != Some(release) {
+            self.attempt_count = 0;
+        }
+        self.attempt_before = None;
+        self.attempt_count = self.attempt_count.saturating_add(1);
+        self.attempts_total = self.attempts_total.saturating_add(1);
+        self.from_version = from.map(ToString::to_string).unwrap_or_default();
+        self.to_version = to.to_string();
+        self.to_release = Some(release);
+        self.last_error.clear();
+        self.last_skip = None;
+    }
+
+    /// Whether this release is staged, so that another attempt at it would find nothing to do.
+    #[must_use]
+    pub fn has_staged(&self, release: Digest) -> bool {
+        self.phase_before.unwrap_or(self.phase) == Phase::Staged && self.to_release == Some(release)
+    }
+
+    /// Notes a trial that is about to begin. It belongs to the attempt that staged it, or is one of its own if the state
+    /// does not tell of that one any more.
+    pub fn note(&mut self, trial: Trial, now: DateTime<Utc>) {
+        if self.to_release != Some(trial.release) {
+            (self.attempt_id, self.started_at) = (trial.id.to_string(), Some(now));
+        }
+        let attempt = AttemptOfTrial {
+            id: self.attempt_id.clone(),
+            started_at: self.started_at,
+            from_version: self.from_version.clone(),
+        };
+        let trial = Trial { attempt: Some(attempt), ..trial };
+        self.follow(&trial);
+        self.trial = Some(trial);
+    }
+
+    /// Tells of the attempt that a trial belongs to: how it ends is not the end of what was tried in vain meanwhile.
+    pub fn follow(&mut self, trial: &Trial) {
+        if let Some(AttemptOfTrial { id, started_at, from_version }) = trial.attempt.clone() {
+            (self.attempt_id, self.started_at, self.from_version) = (id, started_at, from_version);
+        }
+        self.to_version.clone_from(&trial.version);
+        self.to_release = Some(trial.release);
+        self.last_error.clear();
+        self.last_skip = None;
+    }
+
+    /// Begins the attempt to go back to what a slot held before.
+    pub fn turn_back(&mut self, from: Option<&semver::Version>, to: &Trial, now: DateTime<Utc>) {
+        self.begin(to.id.to_string(), now);
+        self.attempt_before = None;
+        self.attempt_count = 1;
+        self.attempts_total = self.attempts_total.saturating_add(1);
+        self.from_version = from.map(ToString::to_string).unwrap_or_default();
+        self.to_version.clone_from(&to.version);
+        self.to_release = Some(to.release);
+        self.last_error.clear();
+        self.last_skip = None;
+    }
+
+    /// Ends an attempt that found nothing to do. Phase and attempt are what they were before, but for a failure, which is
+    /// over.
+    pub fn stand_down(&mut self, now: DateTime<Utc>) {
+        self.go_back(now);
+        if self.phase == Phase::Failed {
+            self.phase = Phase::Idle;
+        }
+        if self.phase == Phase::Idle {
+            self.last_error.clear();
+        }
+        self.last_skip = None;
+    }
+
+    fn go_back(&mut self, now: DateTime<Utc>) {
+        let phase = self.phase_before.unwrap_or(self.phase);
+        // What asked in vain was no attempt: a trial that is to come belongs to the one that activated it.
+        if let Some(before) = self.attempt_before.take() {
+            (self.attempt_id, self.started_at) = (before.id, before.started_at);
+        }
+        self.set(phase, now);
+    }
+
+    /// Ends the attempt in `failed`, with an error that a person can act on.
+    pub fn fail(&mut self, error: &Error, now: DateTime<Utc>) {
+        if self.phase == Phase::Checking {
+            // What was on offer is not known, and not what an earlier attempt was for.
+            self.to_version.clear();
+            self.counted = self.to_release.take().or(self.counted);
+        }
+        self.set(Phase::Failed, now);
+        self.last_error = told(error);
+        self.last_skip = None;
+    }
+
+    /// Notes that now is not the time. The phase is what it was before the attempt.
+    pub fn skip(&mut self, error: &Error, now: DateTime<Utc>) {
+        self.go_back(now);
+        self.last_skip = Some(Skip { at: now, reason: error.reason.to_owned(), message: told(error) });
+    }
+
+    /// Notes how a run ended.
+    pub fn ran(&mut self, outcome: &str, reason: Option<&str>, now: DateTime<Utc>) {
+        self.last_run = Some(LastRun { at: now, outcome: outcome.to_owned(), reason: reason.map(str::to_owned) });
+    }
+
+    /// Notes how a run ended that did not do what it was called for.
+    pub fn ran_into(&mut self, error: &Error, now: DateTime<Utc>) {
+        let outcome = match error.exit {
+            Exit::NotNow => "held",
+            Exit::NotAllowed => "refused",
+            _ => "failed",
+        };
+        self.ran(outcome, Some(error.reason), now);
+    }
+
+    /// The attempt as it stands, for the history.
+    #[must_use]
+    pub fn attempt(&self) -> Attempt {
+        let error = if matches!(self.phase, Phase::Failed | Phase::RolledBack) { &*self.last_error } else { "" };
+        Attempt {
+            id: self.attempt_id.clone(),
+            started_at: self.started_at,
+            updated_at: self.updated_at,
+            from_version: self.from_version.clone(),
+            to_version: self.to_version.clone(),
+            to_release: self.to_release,
+            phase: self.phase,
+            error: error.to_owned(),
+            times: 1,
+        }
+    }
+}
+
+fn told(error: &Error) -> String {
+    if error.remedy.is_empty() { error.message.clone() } else { format!("{}. {}", error.message, error.remedy) }
+}
+
+/// A number that nobody can guess and that does not repeat: for attempt and trial ids. Early in the first boot it waits
+/// until the kernel has entropy; `/dev/urandom` would give every such device the same number.
+pub fn random() -> Result<u32> {
+    let mut bytes = [0; 4];
+    getrandom::getrandom(&mut bytes).context(Exit::Internal, "no-random-numbers", "get a random number")?;
+    Ok(u32::from_ne_bytes(bytes))
+}

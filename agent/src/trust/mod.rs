@@ -1,0 +1,6 @@
+//! Public keys, and what they vouch for.
+
+pub mod cosign;
+pub mod keys;
+pub mod signature;
+pub mod stream;

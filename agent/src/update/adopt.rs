@@ -1,0 +1,436 @@
+//! From KubeSolo OS's old loader file to the slot protocol, on a device in the field.
+//!
+//! All that is new is put beside the old `grub.cfg`, synced, and read back from the medium, while GRUB still reads the old
+//! one. Then one store of the environment, and one sector of `grub.cfg` is the switch: `bootenv::loader`. Wherever the power
+//! goes, the device boots as before, or as wanted; called again, it goes on.
+
+use std::fs::{self, File};
+use std::io::{ErrorKind, Read};
+use std::path::{Path, PathBuf};
+
+use bootenv::grub::{Block, SECTOR};
+use bootenv::loader::{self, Kind};
+use bootenv::medium::{Medium, drop_cache};
+use bootenv::protocol::{Second, State, View};
+use serde::Serialize;
+
+use crate::base::digest::Digest;
+use crate::base::error::{Context, Error, Exit, Result};
+use crate::base::replace::folder_of;
+use crate::base::text;
+use crate::config::{BootEnv as Place, Config};
+use crate::device::blocks::{self, CommandLine, System};
+use crate::device::boot::Boot;
+use crate::device::env;
+use crate::device::mount::{self, Filesystem, Mounted};
+
+/// A larger `grub.cfg` is not one that is known here. In bytes.
+const SCRIPT_BYTES: u64 = 256 * 1024;
+/// What the bootloader itself puts on the kernel command line, before `=`.
+const OF_LOADER: [&str; 7] =
+    // `panic=` has its own value there: with another one a kernel that panics may hang for ever.
+    ["BOOT_IMAGE", "initrd", "kubesolo.slot", "ks.trial", "ks.fallback", "ks.proto", "panic"];
+
+/// What `adopt` shall do.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// Another loader file than the one that the agent carries.
+    pub loader_file: Option<PathBuf>,
+    /// Kernel arguments in place of those of the running system.
+    pub kernel_args: Option<String>,
+    /// Switch a `grub.cfg` that is not KubeSolo OS's.
+    pub any_grub_cfg: bool,
+    /// A file that stands for `/proc/cmdline`.
+    pub cmdline: Option<PathBuf>,
+}
+
+/// The outcome of `adopt`.
+#[derive(Debug, Serialize)]
+pub struct Adopted {
+    /// `adopted`; `placed`: it was done before, and no boot has shown it since; `in-use`: nothing to do.
+    pub outcome: &'static str,
+    /// Whether a reboot completes it.
+    pub reboot: bool,
+    /// The kernel arguments that the new loader file passes on, if they were written by this run.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kernel_args: Option<String>,
+    /// In words, with what to do next.
+    pub message: String,
+}
+
+/// Switches this device over to the slot protocol.
+///
+/// # Errors
+/// 65 when the booted slot's files do not fit their hashes, 73 when something cannot be written, 75 when this boot is not
+/// confirmed, 78 when the loader file or the kernel arguments are not ones that can be taken over. The device boots as before
+/// then.
+pub fn adopt(mut folder: Folder, boot: &mut Boot, options: &Options) -> Result<Adopted> {
+    folder.shared = boot.holds_esp();
+    if boot.folders() && boot.known != crate::device::boot::Known::CommandLine {
+        return Err(Error::new(
+            Exit::Usage,
+            "adopt-with-folders",
+            "adopt is for a device: slots in folders boot nothing",
+        )
+        .remedy("Name the kernel command line with --cmdline to try it out."));
+    }
+    if !boot.legacy {
+        let message =
+            "the loader file of the slot protocol started this boot; nothing to do\nnext: kubesolo-update check";
+        return Ok(Adopted { outcome: "in-use", reboot: false, kernel_args: None, message: message.into() });
+    }
+    let new = new_loader(options)?;
+    let before = folder.reading(|dir| read(&dir.join(loader::ENTRY), SCRIPT_BYTES))?.ok_or_else(|| {
+        let message = format!("{} is not there", folder.shown(loader::ENTRY));
+        Error::new(Exit::Config, "no-grub-cfg", message)
+            .remedy("Name the folder that GRUB reads with --bootenv grub:FOLDER/grubenv.")
+    })?;
+    let state = adopted_state(boot)?;
+    let kind = loader::kind(&before);
+    admit(&folder, kind, &before, options)?;
+
+    let mut files = vec![
+        (loader::FILE, new.clone()),
+        (loader::SUM, format!("{}  {}\n", Digest::of(&new).hex(), loader::FILE).into_bytes()),
+    ];
+    if kind != Kind::Switched {
+        files.push((loader::BEFORE, before.clone()));
+    }
+    let arguments = folder.reading(|dir| kernel_arguments(dir, options))?;
+    if let Some(line) = &arguments {
+        files.push((loader::ARGUMENTS, line_of(line)?));
+    }
+    if folder.reading(|dir| Ok(valid_second(&dir.join(env::SECOND)).is_none()))? {
+        files.push((env::SECOND, Block::second(&Second::of(&state)).bytes().to_vec()));
+    }
+    // The bootloader will ask for the hashes of what it boots; KubeSolo OS wrote none.
+    boot.slots.get(boot.booted.slot).complete_hashes()?;
+    folder.put(&files)?;
+    boot.env.store(&state)?;
+    let switched = kind == Kind::Switched;
+    if !switched {
+        folder.switch(&before)?;
+    }
+    let how = if switched {
+        "the new loader file was in place already, and the old one started this boot: if that stays so after a reboot, \
+         this device's GRUB lacks commands that the new file needs (hashsum, regexp): install GRUB anew"
+    } else {
+        "the new loader file is in place; the old one is kept as ksbefore.cfg and goes on if this GRUB cannot run the new one"
+    };
+    Ok(Adopted {
+        outcome: if switched { "placed" } else { "adopted" },
+        reboot: true,
+        message: format!(
+            "{how}\nslot {} is committed, slot {} is void\nnext: reboot; then kubesolo-update status",
+            state.good,
+            state.good.other()
+        ),
+        kernel_args: arguments,
+    })
+}
+
+/// Whose loader file GRUB reads at the next boot; `None` where that is not GRUB, or `grub.cfg` is not beside the environment.
+/// A file that was switched over counts as the old one if it would turn to it.
+///
+/// # Errors
+/// 73 or 78 when it cannot be read.
+pub fn next_loader(config: &Config, boot: &Boot) -> Result<Option<Kind>> {
+    if matches!(config.bootenv, Some(Place::UBoot(_) | Place::Rpi(_))) {
+        return Ok(None);
+    }
+    let mut folder = Folder::locate(config)?;
+    folder.shared = boot.holds_esp();
+    folder.reading(|dir| {
+        let Some(script) = read(&dir.join(loader::ENTRY), SCRIPT_BYTES)? else { return Ok(None) };
+        let kind = loader::kind(&script);
+        if kind != Kind::Switched {
+            return Ok(Some(kind));
+        }
+        let [file, sum] = [loader::FILE, loader::SUM].map(|name| read(&dir.join(name), SCRIPT_BYTES));
+        let holds = file?.zip(sum?).is_some_and(|(file, sum)| sum.starts_with(Digest::of(&file).hex().as_bytes()));
+        Ok(Some(if holds { Kind::Switched } else { Kind::KubeSoloOs }))
+    })
+}
+
+/// Says so: whoever reads of a failure wonders first whether the device still boots.
+pub(crate) fn boots_as_before(error: Error) -> Error {
+    let remedy = format!("{} The device boots as before.", error.remedy);
+    error.remedy(remedy.trim_start().to_owned())
+}
+
+fn new_loader(options: &Options) -> Result<Vec<u8>> {
+    let Some(path) = &options.loader_file else { return Ok(loader::TEXT.into()) };
+    let bytes = read(path, SCRIPT_BYTES)?.unwrap_or_default();
+    if loader::kind(&bytes) == Kind::Ours {
+        return Ok(bytes);
+    }
+    let message =
+        format!("{} is no loader file of the slot protocol: it does not pass ks.proto=1 to the kernel", path.display());
+    Err(Error::new(Exit::Config, "bad-loader-file", message).remedy("Leave --loader-file out: the agent carries one."))
+}
+
+/// The environment that the new loader file begins with: the running system committed, for this boot was confirmed.
+fn adopted_state(boot: &Boot) -> Result<State> {
+    let booted = boot.booted.slot;
+    let not_now = |why: String| {
+        Error::new(Exit::NotNow, "not-confirmed", why).remedy(
+            "Run `kubesolo-update healthcheck`; if another slot is active, reboot first. Then call adopt again.",
+        )
+    };
+    match boot.env.view() {
+        View::Ours(state) if state.success && state.active == booted && state.good == booted => Ok(state),
+        View::Ours(state) if state.success && state.active == booted => Ok(State::committed(booted)),
+        View::Ours(state) => Err(not_now(format!("slot {} is active, not confirmed yet or not running", state.active))),
+        View::Foreign(foreign) if foreign.success => foreign.adopt(booted).map_err(|e| not_now(e.to_string())),
+        View::Foreign(_) => Err(not_now(format!("this boot of slot {booted} is not confirmed as healthy"))),
+        // Nothing is known that the running system could contradict.
+        View::Invalid => Ok(Second::rebuild(boot.env.second(), booted)),
+    }
+}
+
+fn admit(folder: &Folder, kind: Kind, script: &[u8], options: &Options) -> Result<()> {
+    let shown = folder.shown(loader::ENTRY);
+    match kind {
+        Kind::Switched | Kind::KubeSoloOs => {}
+        Kind::Unknown if options.any_grub_cfg => log::warn!("--any-grub-cfg was given: {shown} is not KubeSolo OS's"),
+        Kind::Unknown => {
+            let message = format!("{shown} is not KubeSolo OS's loader file: what else it does here is not known");
+            return Err(Error::new(Exit::Config, "unknown-grub-cfg", message).remedy(
+                "Look at it. If the slots boot without it, call adopt --any-grub-cfg: the file is kept as ksbefore.cfg.",
+            ));
+        }
+        Kind::Ours => {
+            let message = format!("{shown} is a loader file of the slot protocol, but another one started this boot");
+            return Err(Error::new(Exit::Config, "loader-not-in-use", message)
+                .remedy("Reboot. If that does not change it, GRUB reads another folder: name it with --bootenv grub:FOLDER/grubenv."));
+        }
+    }
+    if script.len() < SECTOR {
+        let message = format!("{shown} has {} bytes: it cannot be switched by one sector", script.len());
+        return Err(Error::new(Exit::Config, "unknown-grub-cfg", message)
+            .remedy(format!("Append comment lines to it until it has {SECTOR} bytes.")));
+    }
+    Ok(())
+}
+
+/// The arguments to be passed on: `None` if the device has its own file for that already.
+fn kernel_arguments(dir: &Path, options: &Options) -> Result<Option<String>> {
+    if let Some(line) = &options.kernel_args {
+        return Ok(Some(line.clone()));
+    }
+    if dir.join(loader::ARGUMENTS).exists() {
+        return Ok(None);
+    }
+    Ok(Some(without_those_of_the_loader(&blocks::command_line(options.cmdline.as_deref())?)))
+}
+
+fn without_those_of_the_loader(line: &str) -> String {
+    let own = |word: &&str| !OF_LOADER.contains(&word.split('=').next().unwrap_or_default());
+    line.split_ascii_whitespace().filter(own).collect::<Vec<_>>().join(" ")
+}
+
+fn line_of(arguments: &str) -> Result<Vec<u8>> {
+    loader::arguments(arguments).map(String::into_bytes).map_err(|word| {
+        let message = format!("the kernel argument \"{}\" cannot be passed on by the loader file", text::shown(&word));
+        Error::new(Exit::Config, "kernel-args", message)
+            .remedy("Name all arguments with --kernel-args, without quotes.")
+    })
+}
+
+fn valid_second(path: &Path) -> Option<Second> {
+    Block::parse(&fs::read(path).ok()?).ok()?.as_second()
+}
+
+/// GRUB's folder.
+#[derive(Debug)]
+pub struct Folder {
+    place: FolderPlace,
+    /// File name of the main block.
+    environment: String,
+    /// This process has the partition mounted for writing already.
+    shared: bool,
+}
+
+#[derive(Debug)]
+enum FolderPlace {
+    Path(PathBuf),
+    /// On the EFI partition, which nobody else may have mounted.
+    Partition(PathBuf),
+}
+
+impl Folder {
+    /// Finds it beside the environment.
+    ///
+    /// # Errors
+    /// 73 when the EFI partition is mounted elsewhere, 78 when there is none, or it is not GRUB's.
+    pub fn find(config: &Config) -> Result<Self> {
+        let folder = Self::locate(config)?;
+        if let FolderPlace::Partition(partition) = &folder.place {
+            // What another mount has in memory could be written over what is written here.
+            mount::claim(partition, true)?;
+        }
+        Ok(folder)
+    }
+
+    fn locate(config: &Config) -> Result<Self> {
+        match &config.bootenv {
+            Some(Place::Grub(file)) => {
+                let name = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
+                Ok(Self { place: FolderPlace::Path(folder_of(file).to_owned()), environment: name, shared: false })
+            }
+            Some(Place::UBoot(_) | Place::Rpi(_)) => Err(Error::new(
+                Exit::Config,
+                "bootenv-kind",
+                "adopt is for GRUB: what boots by U-Boot or a Raspberry Pi's firmware is set up with the image",
+            )),
+            None => {
+                let partition = System::default().find(blocks::ESP_LABEL)?;
+                let (_, name) = env::MAIN.rsplit_once('/').unwrap_or(("", env::MAIN));
+                Ok(Self { place: FolderPlace::Partition(partition), environment: name.to_owned(), shared: false })
+            }
+        }
+    }
+
+    /// Makes the main block of the environment where a device has none at all, so that it can be found.
+    ///
+    /// # Errors
+    /// 73 when it cannot be written, 78 when no slot is named on the kernel command line.
+    pub fn make_missing_environment(&self, cmdline: Option<&Path>) -> Result<()> {
+        // Without a grub.cfg this is not the folder that GRUB reads.
+        let there = |dir: &Path, name: &str| dir.join(name).try_exists().unwrap_or(true);
+        if self.reading(|dir| Ok(there(dir, &self.environment) || !there(dir, loader::ENTRY)))? {
+            return Ok(());
+        }
+        let booted = CommandLine::parse(&blocks::command_line(cmdline)?).booted()?;
+        self.put(&[(&self.environment, Block::main(&State::committed(booted)).bytes().to_vec())])
+    }
+
+    fn shown(&self, name: &str) -> String {
+        match &self.place {
+            FolderPlace::Path(path) => path.join(name).display().to_string(),
+            FolderPlace::Partition(partition) => {
+                format!("{} on {}", in_partition(Path::new("")).join(name).display(), partition.display())
+            }
+        }
+    }
+
+    fn reading<T>(&self, f: impl FnOnce(&Path) -> Result<T>) -> Result<T> {
+        // A second mount of a partition is for reading and writing if the first one is.
+        self.with(if self.shared { Mounted::read_write } else { Mounted::read_only }, f)
+    }
+
+    fn with<T>(
+        &self,
+        mount: fn(&Path, Filesystem) -> Result<Mounted>,
+        f: impl FnOnce(&Path) -> Result<T>,
+    ) -> Result<T> {
+        match &self.place {
+            FolderPlace::Path(path) => f(path),
+            FolderPlace::Partition(partition) => {
+                let mounted = mount(partition, Filesystem::Vfat)?;
+                let result = f(&in_partition(mounted.path()));
+                mounted.unmount().and(result)
+            }
+        }
+    }
+
+    /// Puts files there that are not in use, and reads them back from the medium.
+    fn put(&self, files: &[(&str, Vec<u8>)]) -> Result<()> {
+        let differ = |dir: &Path| -> Result<Vec<usize>> {
+            let same = |(name, bytes): &(&str, Vec<u8>)| Ok(read_from_medium(&dir.join(name))?.as_ref() == Some(bytes));
+            let same = files.iter().map(same).collect::<Result<Vec<bool>>>()?;
+            Ok((0..files.len()).filter(|at| !same[*at]).collect())
+        };
+        let missing = self.reading(differ)?;
+        if missing.is_empty() {
+            return Ok(());
+        }
+        self.with(Mounted::read_write, |dir| {
+            missing.iter().try_for_each(|at| env::create(&dir.join(files[*at].0), &files[*at].1))
+        })?;
+        match &self.place {
+            FolderPlace::Partition(partition) if !self.shared => mount::claim(partition, false)?,
+            _ => {}
+        }
+        let wrong = self.reading(differ)?;
+        let Some(first) = wrong.first() else { return Ok(()) };
+        // The next run takes what is there for settings of the device.
+        let removed = self.with(Mounted::read_write, |dir| {
+            wrong.iter().try_for_each(|at| {
+                let gone = fs::remove_file(dir.join(files[*at].0));
+                let gone = gone.or_else(|e| if e.kind() == ErrorKind::NotFound { Ok(()) } else { Err(e) });
+                gone.context(Exit::CannotWrite, "read-back-failed", "remove what was written")
+            })
+        });
+        if let Err(left) = removed {
+            log::warn!("{left}");
+        }
+        let message = format!("{} cannot be read back as it was written", self.shown(files[*first].0));
+        Err(Error::new(Exit::CannotWrite, "read-back-failed", message)
+            .remedy("The old loader file is as it was. See the kernel log (dmesg): the medium may be failing."))
+    }
+
+    /// The one sector.
+    fn switch(&self, before: &[u8]) -> Result<()> {
+        let mut current = [0; SECTOR];
+        current.copy_from_slice(&before[..SECTOR]);
+        let store = |medium: &Medium| {
+            medium.store_sector(&current, &loader::switch()).map_err(|e| {
+                let message = format!("cannot store the first sector of {}: {e}", self.shown(loader::ENTRY));
+                Error::new(Exit::CannotWrite, "loader-write", message).remedy("Call adopt again.")
+            })
+        };
+        let FolderPlace::Partition(partition) = &self.place else {
+            return self.with(Mounted::read_write, |dir| store(&Medium::File(dir.join(loader::ENTRY))));
+        };
+        let mapped = self.reading(|dir| Ok(Medium::map_sector(&dir.join(loader::ENTRY), partition)))?;
+        match mapped {
+            Ok(medium) => store(&medium),
+            Err(why) => {
+                log::info!("the loader file through its filesystem: {why}");
+                self.with(Mounted::read_write, |dir| store(&Medium::File(dir.join(loader::ENTRY))))
+            }
+        }
+    }
+}
+
+fn in_partition(root: &Path) -> PathBuf {
+    root.join(env::MAIN).parent().map(Path::to_owned).unwrap_or_default()
+}
+
+/// A whole file; `None` if it is not there.
+fn read(path: &Path, limit: u64) -> Result<Option<Vec<u8>>> {
+    let file = match File::open(path) {
+        Ok(file) => file,
+        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
+        opened => opened.context(Exit::Config, "loader-unreadable", format_args!("open {}", path.display()))?,
+    };
+    let mut bytes = vec![];
+    let what = || format!("read {}", path.display());
+    file.take(limit + 1).read_to_end(&mut bytes).context(Exit::Config, "loader-unreadable", what())?;
+    if bytes.len() as u64 > limit {
+        let message = format!("{} has more than {limit} bytes", path.display());
+        return Err(Error::new(Exit::Config, "unknown-grub-cfg", message));
+    }
+    Ok(Some(bytes))
+}
+
+/// The same past the cache. What is not of a size that is expected here differs.
+fn read_from_medium(path: &Path) -> Result<Option<Vec<u8>>> {
+    if let Ok(file) = File::open(path) {
+        let what = format_args!("drop the page cache of {}", path.display());
+        drop_cache(&file).context(Exit::CannotWrite, "read-back-failed", what)?;
+    }
+    read(path, SCRIPT_BYTES)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_arguments_of_the_device_are_kept_and_those_of_the_loader_are_not() {
+        let line = "BOOT_IMAGE=(hd0,gpt2)/vmlinuz panic=0 console=ttyS0,115200n8 kubesolo.slot=A ks.trial=00000000 quiet kubesolo.data=LABEL=X\n";
+        assert_eq!(without_those_of_the_loader(line), "console=ttyS0,115200n8 quiet kubesolo.data=LABEL=X");
+    }
+}

@@ -1,0 +1,257 @@
+//! What a run remembers: where the update stands, and what failed once.
+//!
+//! The boot environment tells how a trial ended, `state.json` which release it was; this is where both are brought
+//! together, so that a release that failed is never installed again by itself.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use bootenv::Slot as Id;
+use bootenv::protocol::{SlotState, State as EnvState, View};
+use chrono::{DateTime, Utc};
+
+use crate::base::error::{Error, Exit, Result};
+use crate::device::boot::Boot;
+use crate::device::slot::SlotManifest;
+use crate::policy::freshness::Seen;
+use crate::schedule::clock::Clock;
+use crate::state::phase::Phase;
+use crate::state::state::{State, Trial};
+use crate::state::store::{Lock, Store};
+use crate::state::trust::{FailedRelease, Trust};
+use crate::trust::signature::Fingerprint;
+
+/// How many releases whose trial never started are kept in mind.
+const NOT_STARTED_KEPT: usize = 8;
+
+/// State and trust while a command runs.
+#[derive(Debug)]
+pub struct Memory {
+    lock: Option<Lock>,
+    /// `state.json`.
+    pub state: State,
+    /// `trust.json`.
+    pub trust: Trust,
+}
+
+impl Memory {
+    /// Takes the lock and reads; for a command that changes something.
+    ///
+    /// # Errors
+    /// 75 when another run has the lock, 73 and 78 when the files cannot be used.
+    pub fn lock(path: &Path) -> Result<Self> {
+        let lock = Store::new(path).lock()?;
+        let found = lock.load()?;
+        found.warnings.iter().for_each(|warning| log::warn!("{warning}"));
+        Ok(Self { lock: Some(lock), state: found.state, trust: found.trust })
+    }
+
+    /// Reads only.
+    ///
+    /// # Errors
+    /// 78 when the files cannot be used.
+    pub fn read(path: &Path) -> Result<Self> {
+        let found = Store::new(path).read()?;
+        found.warnings.iter().for_each(|warning| log::warn!("{warning}"));
+        Ok(Self { lock: None, state: found.state, trust: found.trust })
+    }
+
+    fn held(&self) -> Result<&Lock> {
+        self.lock.as_ref().ok_or_else(|| Error::new(Exit::Internal, "no-lock", "the state is only open for reading"))
+    }
+
+    /// Writes `state.json`.
+    ///
+    /// # Errors
+    /// 73 when it cannot be written.
+    pub fn save(&self) -> Result<()> {
+        self.held()?.save_state(&self.state)
+    }
+
+    /// Enters a phase and writes it.
+    ///
+    /// # Errors
+    /// 73 when it cannot be written.
+    pub fn enter(&mut self, phase: Phase, now: DateTime<Utc>) -> Result<()> {
+        self.state.enter(phase, now)?;
+        self.record();
+        self.save()
+    }
+
+    /// Puts the attempt as it stands into the history: before the state, so that a run that is cut off in between does it
+    /// again. No update fails for the sake of its record.
+    pub fn record(&self) {
+        if let Err(error) = self.held().and_then(|lock| lock.record(self.state.attempt())) {
+            log::warn!("the history lacks this attempt: {error}");
+        }
+    }
+
+    /// Remembers a release that failed, and writes it.
+    ///
+    /// # Errors
+    /// 73 when it cannot be written.
+    pub fn remember(&mut self, failed: FailedRelease) -> Result<()> {
+        log::warn!("{} is remembered as failed: {}", failed.version, failed.reason);
+        self.trust.remember(failed);
+        self.held()?.save_trust(&self.trust)
+    }
+
+    /// Remembers what was committed, and writes it if that is news.
+    ///
+    /// # Errors
+    /// 73 when it cannot be written.
+    pub fn raise(&mut self, epoch: u64, revoked: &BTreeSet<Fingerprint>) -> Result<()> {
+        if self.trust.raise(epoch, revoked) { self.held()?.save_trust(&self.trust) } else { Ok(()) }
+    }
+
+    /// Remembers what a look at the source told: the time, and how far the statements of freshness have come.
+    ///
+    /// # Errors
+    /// 73 when it cannot be written.
+    pub fn keep_look(&mut self, clock: &Clock, freshness: Option<&Seen>) -> Result<()> {
+        let mut news = false;
+        if let Some(time) = clock.to_keep() {
+            self.trust.last_seen = Some(time);
+            news = true;
+        }
+        for serial in freshness.into_iter().flat_map(|seen| &seen.serials) {
+            news |= self.trust.note_serial(serial.clone());
+        }
+        self.state.freshness = freshness.map(|seen| seen.verdict.clone());
+        if news { self.held()?.save_trust(&self.trust) } else { Ok(()) }
+    }
+
+    /// The noted trial ended in a failure.
+    ///
+    /// # Errors
+    /// 73 when it cannot be written.
+    pub fn failed(&mut self, trial: &Trial, why: &str, now: DateTime<Utc>) -> Result<()> {
+        self.remember(trial.failure(why, now))?;
+        self.state.trial = None;
+        self.state.follow(trial);
+        self.state.health_failures = 0;
+        self.state.last_error = format!("{} failed its trial: {why}", trial.version);
+        self.enter(Phase::RolledBack, now)
+    }
+
+    /// Draws the conclusion from how the noted trial ended, if it has.
+    ///
+    /// # Errors
+    /// 73 when the state cannot be written.
+    pub fn conclude(&mut self, boot: &Boot, now: DateTime<Utc>) -> Result<()> {
+        let View::Ours(env) = boot.env.view() else { return Ok(()) };
+        if let Some(trial) = self.state.trial.clone() {
+            if env.on_trial() == Some(trial.slot) && env.trial == trial.id {
+                return Ok(());
+            }
+            self.state.trial = None;
+            self.state.follow(&trial);
+            match ending(&env, &trial) {
+                Ending::Committed => {
+                    if let Some(proof) = &trial.proof {
+                        self.raise(proof.security_epoch, &proof.revoked_keys)?;
+                    }
+                    // What was tried again and proved healthy has not failed any more.
+                    if self.trust.forget(&trial.release, &trial.kernel, &trial.initramfs) {
+                        self.held()?.save_trust(&self.trust)?;
+                    }
+                    self.state.enter(Phase::Success, now).or_else(|_| self.committed(now))?;
+                }
+                Ending::Failed(why) => return self.failed(&trial, why, now),
+                Ending::NotStarted if self.state.not_started.contains(&trial.release) => {
+                    return self.failed(&trial, "its trial never started, twice", now);
+                }
+                Ending::NotStarted => {
+                    log::warn!("the trial of {} was never seen to start; it can be tried once more", trial.version);
+                    // Not only the last one: two releases in turn would be tried for ever.
+                    self.state.not_started.insert(0, trial.release);
+                    self.state.not_started.truncate(NOT_STARTED_KEPT);
+                    self.state.last_error = format!("the trial of {} was never seen to start", trial.version);
+                    self.state.enter(Phase::RolledBack, now)?;
+                }
+            }
+            self.record();
+            self.save()?;
+        }
+        // A mark without a note: state.json was lost. The slot itself says what failed.
+        let other = env.good.other();
+        if env.slot(other) == SlotState::Fail {
+            self.remember_content(boot, other, now)?;
+        }
+        Ok(())
+    }
+
+    fn committed(&mut self, now: DateTime<Utc>) -> Result<()> {
+        self.state.enter(Phase::Verifying, now)?;
+        self.state.enter(Phase::Success, now)
+    }
+
+    /// Before a failed slot is overwritten, its content is remembered.
+    ///
+    /// # Errors
+    /// 73 when it cannot be written.
+    pub fn remember_content(&mut self, boot: &Boot, slot: Id, now: DateTime<Utc>) -> Result<()> {
+        let Ok(Some(content)) = boot.slots.get(slot).manifest() else { return Ok(()) };
+        if self.trust.failure(&content.digest, &content.kernel.digest, &content.initramfs.digest).is_some() {
+            return Ok(());
+        }
+        self.remember(failure(&content, "its slot is marked as failed", now))
+    }
+
+    /// Notes the trial that is about to be stored in the environment.
+    ///
+    /// # Errors
+    /// 73 when it cannot be written.
+    pub fn note(&mut self, trial: Trial, now: DateTime<Utc>) -> Result<()> {
+        self.state.note(trial, now);
+        self.save()
+    }
+
+    /// The store of the noted trial was refused. Where nothing was written there is no trial, and none that did not start.
+    ///
+    /// # Errors
+    /// That refusal.
+    pub fn not_stored(&mut self, refusal: Error) -> Result<()> {
+        if refusal.exit == Exit::NotNow {
+            self.state.trial = None;
+            if let Err(error) = self.save() {
+                log::error!("{error}");
+            }
+        }
+        Err(refusal)
+    }
+}
+
+/// How a failed content of a slot is remembered.
+#[must_use]
+pub fn failure(content: &SlotManifest, reason: &str, now: DateTime<Utc>) -> FailedRelease {
+    FailedRelease {
+        release: content.digest,
+        kernel: content.kernel.digest,
+        initramfs: content.initramfs.digest,
+        version: content.version.to_string(),
+        failed_at: now,
+        reason: reason.to_owned(),
+    }
+}
+
+enum Ending {
+    Committed,
+    Failed(&'static str),
+    NotStarted,
+}
+
+fn ending(env: &EnvState, trial: &Trial) -> Ending {
+    let marked = env.slot(trial.slot) == SlotState::Fail && env.trial == trial.id;
+    if env.success && env.good == trial.slot {
+        Ending::Committed
+    } else if marked && trial.started {
+        Ending::Failed("it started, and was not committed")
+    } else if marked {
+        Ending::Failed("it never reached its health check")
+    } else if trial.started {
+        Ending::Failed("it started, and the boot environment was lost before a verdict")
+    } else {
+        Ending::NotStarted
+    }
+}

@@ -1,0 +1,376 @@
+//! The end of a trial: commit, revert, and what an earlier boot left to settle.
+
+use std::fs;
+
+use bootenv::Slot as Id;
+use bootenv::protocol::{Foreign, Second, State as EnvState, TRIES, View};
+use chrono::{DateTime, Utc};
+use serde::Serialize;
+
+use crate::base::digest::Digest;
+use crate::base::error::{Error, Exit, Result};
+use crate::base::text;
+use crate::config::Config;
+use crate::device::boot::Boot;
+use crate::device::health::Check;
+use crate::device::slot::{Slot, SlotManifest};
+use crate::policy::gate;
+use crate::policy::standing::{self, Standing};
+use crate::state::phase::Phase;
+use crate::state::state::{self, Trial};
+use crate::update::memory::{self, Memory};
+
+/// Differs from boot to boot: failed runs count within one.
+const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
+
+/// What a health run did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Verdict {
+    /// The trial ended well: this slot is good now.
+    Committed,
+    /// The trial ended: back to the last good slot, a reboot is due.
+    Reverted,
+    /// The trial goes on.
+    Waiting,
+    /// A trial that ended without this system was settled.
+    Settled,
+    /// The environment was damaged, or written by somebody else, and is ours again.
+    TakenOver,
+    /// Nothing had to be done.
+    Nothing,
+}
+
+/// The outcome of a health run.
+#[derive(Debug)]
+pub struct Judged {
+    /// Whether every check passed.
+    pub healthy: bool,
+    /// What was done.
+    pub verdict: Verdict,
+    /// The same in words.
+    pub message: String,
+}
+
+/// Notes that the boot of a trial reached userspace, before any check runs: whatever happens now counts as a failure of
+/// this release.
+///
+/// # Errors
+/// 73 when the state cannot be written.
+pub fn seen(boot: &Boot, memory: &mut Memory, now: DateTime<Utc>) -> Result<()> {
+    let View::Ours(env) = boot.env.view() else { return Ok(()) };
+    if env.commit(boot.booted).is_err() {
+        return Ok(());
+    }
+    let noted = memory.state.trial.take().filter(|trial| trial.id == env.trial);
+    // Without a note state.json was lost: the slot says which release this is.
+    let content = || boot.slots.get(env.active).manifest().ok().flatten();
+    let trial = noted.or_else(|| content().map(|content| note(env.trial, env.active, &content)));
+    memory.state.trial = trial.map(|trial| Trial { started: true, ..trial });
+    if env.counter < TRIES {
+        // The id came back on the command line, and the bootloader's store is what was read here.
+        memory.state.link_shown = Some(now);
+    } else {
+        log::warn!("the bootloader booted this trial without counting the try: can it write the environment?");
+    }
+    if memory.state.phase() == Phase::Verifying {
+        return memory.save();
+    }
+    if let Some(trial) = memory.state.trial.clone() {
+        memory.state.follow(&trial);
+    }
+    memory.enter(Phase::Verifying, now)
+}
+
+/// A trial of what a slot holds, to be noted before the environment is told of it.
+#[must_use]
+pub fn note(id: bootenv::TrialId, slot: Id, content: &SlotManifest) -> Trial {
+    Trial {
+        id,
+        slot,
+        version: content.version.to_string(),
+        release: content.digest,
+        kernel: content.kernel.digest,
+        initramfs: content.initramfs.digest,
+        started: false,
+        proof: None,
+        attempt: None,
+    }
+}
+
+/// A trial of what a slot holds, read from the medium. A slot that a factory filled may have no manifest: it is named by
+/// its two images then, which is also how its failure would be found again.
+fn note_content(id: bootenv::TrialId, slot: &Slot) -> Result<Trial> {
+    if slot.manifest()?.is_some() {
+        return Ok(note(id, slot.id, &slot.verify()?));
+    }
+    let [kernel, initramfs] = slot.hashes()?.map(|image| image.digest);
+    let release = Digest::of(&[kernel.0, initramfs.0].concat());
+    let version = "unknown".into();
+    Ok(Trial { id, slot: slot.id, version, release, kernel, initramfs, started: false, proof: None, attempt: None })
+}
+
+/// Judges this boot by its checks.
+///
+/// # Errors
+/// 73 when environment or state cannot be written.
+pub fn judge(
+    config: &Config,
+    boot: &mut Boot,
+    memory: &mut Memory,
+    checks: &[Check],
+    now: DateTime<Utc>,
+) -> Result<Judged> {
+    let healthy = passed(checks);
+    let (verdict, message) = if boot.legacy {
+        legacy(boot, healthy)?
+    } else {
+        match boot.env.view() {
+            View::Ours(env) if env.commit(boot.booted).is_ok() => judge_trial(config, boot, memory, env, checks, now)?,
+            View::Ours(_) => settle_boot(boot, memory, healthy, now)?,
+            View::Foreign(foreign) => adopt(boot, foreign, healthy)?,
+            View::Invalid => rebuild(boot, memory, healthy, now)?,
+        }
+    };
+    // Well as it is, such a release would be the last one.
+    let healthy = healthy && !matches!(verdict, Verdict::Reverted | Verdict::Waiting);
+    if healthy {
+        memory.state.health_failures = 0;
+        memory.save()?;
+    }
+    Ok(Judged { healthy, verdict, message })
+}
+
+fn passed(checks: &[Check]) -> bool {
+    !checks.iter().any(Check::condemns)
+}
+
+fn judge_trial(
+    config: &Config,
+    boot: &mut Boot,
+    memory: &mut Memory,
+    env: EnvState,
+    checks: &[Check],
+    now: DateTime<Utc>,
+) -> Result<(Verdict, String)> {
+    let slot = env.active;
+    let mut bad: Vec<_> = checks.iter().filter(|check| check.condemns()).map(|check| check.name.clone()).collect();
+    if passed(checks) {
+        let proof = memory.state.trial.as_ref().and_then(|trial| trial.proof.as_ref());
+        match standing::locked_out(config, boot, &memory.trust, slot, proof) {
+            Ok(None) => {}
+            Ok(Some(why)) => {
+                revert(boot, memory, env, &why, now)?;
+                let message = format!("slot {slot} is reverted: {why}; slot {} boots next", env.good);
+                return Ok((Verdict::Reverted, message));
+            }
+            Err(error) => {
+                log::error!("{error}");
+                bad.push("keys".into());
+            }
+        }
+    }
+    if bad.is_empty() {
+        boot.env.store(&env.commit(boot.booted).map_err(illegal)?)?;
+        if let Some(trial) = &memory.state.trial {
+            memory.state.not_started.retain(|release| *release != trial.release);
+        }
+        memory.conclude(boot, now)?;
+        return Ok((Verdict::Committed, format!("slot {slot} is committed")));
+    }
+    let boot_id = fs::read_to_string(BOOT_ID).unwrap_or_default();
+    if memory.state.health_boot != boot_id.trim() {
+        memory.state.health_failures = 0;
+        memory.state.health_boot = boot_id.trim().to_owned();
+    }
+    memory.state.health_failures += 1;
+    let (failures, limit) = (memory.state.health_failures, config.auto_rollback_after);
+    if limit == 0 || failures < limit {
+        memory.save()?;
+        let rest =
+            if limit == 0 { "the deadline ends the trial".into() } else { format!("run {limit} would revert it") };
+        return Ok((Verdict::Waiting, format!("slot {slot} is on trial, failed run {failures}; {rest}")));
+    }
+    // However many checks an image has, the file that remembers this is of bounded size.
+    revert(boot, memory, env, &format!("unhealthy: {}", text::shown(&bad.join(", "))), now)?;
+    Ok((
+        Verdict::Reverted,
+        format!("slot {slot} is reverted after failed run {failures}; slot {} boots next", env.good),
+    ))
+}
+
+/// The store comes first: its mark and the noted trial together say what failed, even if the power goes in between.
+fn revert(boot: &mut Boot, memory: &mut Memory, env: EnvState, why: &str, now: DateTime<Utc>) -> Result<()> {
+    boot.env.store(&env.revert(boot.booted).map_err(illegal)?)?;
+    match memory.state.trial.take() {
+        Some(trial) => memory.failed(&trial, why, now),
+        None => memory.conclude(boot, now),
+    }
+}
+
+/// Ends a trial that the bootloader gave up, and remembers how the last one ended. For `apply` too.
+///
+/// # Errors
+/// 73 when environment or state cannot be written.
+pub fn settle(boot: &mut Boot, memory: &mut Memory, now: DateTime<Utc>) -> Result<bool> {
+    let View::Ours(env) = boot.env.view() else { return Ok(false) };
+    let settled = env.settle(boot.booted);
+    if let Some(next) = &settled {
+        boot.env.store(next)?;
+    }
+    boot.env.raise_second(&settled.unwrap_or(env))?;
+    memory.conclude(boot, now)?;
+    Ok(settled.is_some())
+}
+
+fn settle_boot(boot: &mut Boot, memory: &mut Memory, healthy: bool, now: DateTime<Utc>) -> Result<(Verdict, String)> {
+    if settle(boot, memory, now)? {
+        return Ok((Verdict::Settled, "the trial of the other slot had ended; it is marked as failed".into()));
+    }
+    let View::Ours(env) = boot.env.view() else { return Ok((Verdict::Nothing, String::new())) };
+    let booted = boot.booted.slot;
+    if let Some(slot) = env.on_trial() {
+        return Ok((Verdict::Nothing, format!("slot {slot} will be tried at the next boot")));
+    }
+    if booted == env.active {
+        return Ok((Verdict::Nothing, format!("slot {booted} is committed")));
+    }
+    // The bootloader passed the active slot over.
+    if healthy && boot.slots.get(env.active).hashes().is_err_and(|damage| damage.exit == Exit::Data) {
+        boot.env.store(&env.take_over(booted).map_err(illegal)?)?;
+        return Ok((Verdict::TakenOver, format!("slot {} is damaged; slot {booted} is active now", env.active)));
+    }
+    Ok((Verdict::Nothing, format!("slot {booted} runs in place of the active slot {}", env.active)))
+}
+
+fn adopt(boot: &mut Boot, foreign: Foreign, healthy: bool) -> Result<(Verdict, String)> {
+    let booted = boot.booted.slot;
+    // The bootloader passes over what is marked as failed, and what does not match its hashes.
+    let passed_over = || {
+        foreign.fail[foreign.active as usize]
+            || boot.slots.get(foreign.active).hashes().is_err_and(|damage| damage.exit == Exit::Data)
+    };
+    let next = match foreign.adopt(booted) {
+        Err(_) if healthy && passed_over() => foreign.take_over(booted).map_err(illegal)?,
+        Ok(next) if healthy => next,
+        Ok(_) => {
+            return Ok((Verdict::Nothing, "another program changed the boot environment; unhealthy: left so".into()));
+        }
+        Err(why) => return Ok((Verdict::Nothing, format!("another program changed the boot environment: {why}"))),
+    };
+    boot.env.store(&next)?;
+    Ok((Verdict::TakenOver, format!("the boot environment is ours again, slot {} committed", next.active)))
+}
+
+fn rebuild(boot: &mut Boot, memory: &mut Memory, healthy: bool, now: DateTime<Utc>) -> Result<(Verdict, String)> {
+    let damage = boot.env.damage().unwrap_or_default();
+    if !healthy {
+        return Ok((Verdict::Nothing, format!("the boot environment is damaged ({damage}); unhealthy: left so")));
+    }
+    if !boot.env.can_be_rebuilt() {
+        return Ok((
+            Verdict::Nothing,
+            format!("the boot environment is damaged ({damage}); nothing is written over it"),
+        ));
+    }
+    let next = Second::rebuild(boot.env.second(), boot.booted.slot);
+    boot.env.store(&next)?;
+    // Whether that trial would have ended well cannot be told any more.
+    if let Some(trial) = memory.state.trial.as_mut() {
+        trial.started = true;
+    }
+    memory.conclude(boot, now)?;
+    Ok((
+        Verdict::TakenOver,
+        format!("the boot environment was damaged ({damage}) and is rebuilt, slot {} committed", next.active),
+    ))
+}
+
+/// KubeSolo OS's old grub.cfg: every boot counts down and has to be confirmed.
+fn legacy(boot: &mut Boot, healthy: bool) -> Result<(Verdict, String)> {
+    if !healthy {
+        return Ok((Verdict::Nothing, "the old loader file counts this boot as failed".into()));
+    }
+    boot.env.confirm_legacy()?;
+    Ok((Verdict::Nothing, "this boot is confirmed for the old loader file".into()))
+}
+
+fn illegal(why: bootenv::protocol::Illegal) -> Error {
+    Error::new(Exit::NotNow, "trial", why.to_string())
+}
+
+/// The outcome of `rollback`.
+#[derive(Debug, Serialize)]
+pub struct Back {
+    /// `reverted`, `cancelled`, `trial-of-previous`.
+    pub outcome: &'static str,
+    /// Whether a reboot completes it.
+    pub reboot: bool,
+    /// In words, with what to do next.
+    pub message: String,
+}
+
+/// Goes back one step; what is left behind is remembered, so that no unattended run returns to it. That comes before
+/// the store: a power cut in between must not lose it.
+///
+/// # Errors
+/// 75 when there is nothing to go back to, 77 when its security epoch is too low, 65 when the other slot is damaged, 73 when nothing can be written.
+pub fn rollback(config: &Config, boot: &mut Boot, memory: &mut Memory, now: DateTime<Utc>) -> Result<Back> {
+    settle(boot, memory, now)?;
+    let env = boot.state()?;
+    let booted = boot.booted.slot;
+    if env.revert(boot.booted).is_ok() {
+        seen(boot, memory, now)?;
+        revert(boot, memory, env, "reverted by rollback", now)?;
+        let message = format!("the trial of slot {booted} is over\nnext: reboot into slot {}", env.good);
+        return Ok(Back { outcome: "reverted", reboot: true, message });
+    }
+    if let Ok(next) = env.cancel(booted) {
+        let left = boot.slots.get(env.active).manifest()?;
+        leave(memory, left, "its activation was taken back by rollback", now)?;
+        boot.env.store(&next)?;
+        if let Some(trial) = memory.state.trial.take() {
+            memory.state.follow(&trial);
+        }
+        memory.enter(Phase::RolledBack, now)?;
+        let message = format!(
+            "slot {} is not activated any more; slot {booted} boots next\nnext: kubesolo-update check",
+            env.active
+        );
+        return Ok(Back { outcome: "cancelled", reboot: false, message });
+    }
+    let trial = bootenv::TrialId(state::random()?.max(1));
+    let next = env.rollback(boot.booted, trial).map_err(|why| {
+        Error::new(Exit::NotNow, "nothing-to-roll-back", format!("cannot roll back: {why}"))
+            .remedy("See `kubesolo-update status`.")
+    })?;
+    not_below(boot.slots.get(booted.other()), Standing::remembered(config, boot, &memory.trust).epoch)?;
+    let previous = note_content(trial, boot.slots.get(booted.other()))?;
+    let previous = Trial { proof: Some(standing::known(config)), ..previous };
+    let version = previous.version.clone();
+    let left = boot.slots.get(booted).manifest()?;
+    memory.state.turn_back(left.as_ref().map(|left| &left.version), &previous, now);
+    leave(memory, left, "it was left by rollback", now)?;
+    memory.note(previous, now)?;
+    boot.env.store(&next).or_else(|refusal| memory.not_stored(refusal))?;
+    memory.enter(Phase::Activated, now)?;
+    let message = format!("{version} in slot {} boots next, on trial\nnext: reboot", booted.other());
+    Ok(Back { outcome: "trial-of-previous", reboot: true, message })
+}
+
+/// Nobody goes back behind a hole that was closed here, on purpose or not.
+fn not_below(slot: &Slot, floor: u64) -> Result<()> {
+    let release = slot.manifest()?.map(|content| content.release()).transpose()?;
+    let epoch = release.map_or(0, |release| release.security_epoch);
+    if epoch >= floor {
+        return Ok(());
+    }
+    let message =
+        format!("cannot roll back: slot {} has security epoch {epoch}, and {floor} was committed here", slot.id);
+    Err(Error::new(Exit::NotAllowed, gate::SECURITY_EPOCH, message)
+        .remedy("Apply a later release instead: nothing lifts this rule."))
+}
+
+fn leave(memory: &mut Memory, content: Option<SlotManifest>, why: &str, now: DateTime<Utc>) -> Result<()> {
+    content.map_or(Ok(()), |content| memory.remember(memory::failure(&content, why, now)))
+}
