@@ -52,7 +52,7 @@ image: ## Make a bootable disk from any KERNEL= and INITRAMFS=: OUTPUT= (target/
 	@build/scripts/setup.sh qemu
 	@build/scripts/build-image.sh
 
-lint: ## Check format, clippy, shellcheck, grub-script-check
+lint: ## Check format, clippy, shellcheck, grub-script-check, and that every mutation patch applies
 	@build/scripts/setup.sh lint
 	build/scripts/lint.sh
 
@@ -62,9 +62,10 @@ test: ## Run all fast tests, and the main stories on virtual devices
 	cargo test --workspace --locked --no-fail-fast
 	$(built)/qemu-tests quick
 
-test-all: ## Run make lint, all tests with the release build, and all stories
+test-all: ## Run make lint, make deny, all tests with the release build, and all stories
 	@build/scripts/setup.sh test-all
 	build/scripts/lint.sh
+	@$(MAKE) --no-print-directory deny
 	@build/scripts/build-agent.sh
 	cargo test --workspace --locked --no-fail-fast
 	cargo test --locked -p bootenv --test model -- --ignored
@@ -127,7 +128,6 @@ rollout: ## Simulate 100,000 devices that install a release in waves; DOCS=1 wri
 	$(if $(DOCS),DOCS=1) cargo test --locked -p kubesolo-update --test rollout
 	@sed -n '/<!-- simulation -->/,/<!-- end/p' docs/operating.md
 
-deny: ## Check licences, advisories and sources of all dependencies; builds cargo-deny if it is missing
-	@command -v cargo-deny >/dev/null || [ -x target/tools/bin/cargo-deny ] || \
-		cargo install --locked --root target/tools cargo-deny
-	cargo deny --all-features check
+deny: ## Check bans, licences and sources of all dependencies (CHECK=advisories: known flaws); builds cargo-deny if it is missing
+	@command -v cargo-deny >/dev/null || cargo install --quiet --locked --root target/tools cargo-deny
+	cargo deny --all-features check $(or $(CHECK),bans licenses sources)

@@ -8,5 +8,9 @@ scripts=$(git ls-files | xargs awk 'FNR == 1 && /^#( shellcheck shell=|!.*[\/ ](
 # shellcheck disable=SC2086 # a list of file names
 shellcheck -x $scripts
 for script in bootenv/loader/*.cfg; do grub-script-check "$script"; done
+# A patch that does not apply any more breaks nothing, and no test would notice that before `make prove`.
+for patch in tests/mutations/*.patch; do
+    git apply --check "$patch" || { echo "lint: fit $patch to the code that it breaks" >&2; exit 1; }
+done
 cargo fmt --all --check
 cargo clippy --workspace --all-targets --locked --quiet -- -D warnings
