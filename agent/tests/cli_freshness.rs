@@ -171,6 +171,19 @@ fn a_serial_that_goes_back_is_refused_for_each_key_and_channel_by_itself() {
 }
 
 #[test]
+fn a_statement_of_another_channel_leaves_nothing_behind() {
+    let (registry, device) = (Registry::start(), device("channel=stable"));
+    let digest = publish(&registry, "1.0.0", 1);
+    state(&registry, &statement(8, digest, days(7)), 1);
+    device.from(&registry, &["apply"]).code(0);
+    let trust = fs::read(device.path("S/trust.json")).unwrap();
+    state(&registry, &Statement { channel: "beta".into(), ..statement(9, digest, days(7)) }, 1);
+    assert_eq!(word(&check(&device, &registry).1), ("unknown", Some("other-channel")));
+    device.from(&registry, &["apply"]).code(0);
+    assert_eq!(fs::read(device.path("S/trust.json")).unwrap(), trust);
+}
+
+#[test]
 fn a_device_that_only_checks_remembers_serials_too() {
     let (registry, device) = (Registry::start(), device("auto=check"));
     let digest = publish(&registry, "1.0.0", 1);

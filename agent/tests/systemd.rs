@@ -6,6 +6,9 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use bootenv::TrialId;
+use kubesolo_update::device::blocks::CommandLine;
+
 /// A root filesystem with systemd's own units and ours, and something to start.
 fn root() -> tempfile::TempDir {
     let root = tempfile::tempdir().unwrap();
@@ -18,6 +21,7 @@ fn root() -> tempfile::TempDir {
         fs::copy(&unit, units.join(unit.file_name().unwrap())).unwrap();
     }
     for program in [
+        "bin/sh",
         "usr/bin/kubesolo-update",
         "usr/bin/systemctl",
         "usr/bin/sync",
@@ -84,4 +88,55 @@ fn an_exit_that_means_not_now_is_no_failure() {
         fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("systemd/kubesolo-update.service")).unwrap();
     let code = kubesolo_update::Exit::NotNow.code();
     assert!(unit.lines().any(|line| line == format!("SuccessExitStatus={code}")));
+}
+
+/// Units whose programs read settings or credentials.
+#[test]
+fn no_unit_leaves_a_core_dump_with_credentials() {
+    let mut readers = 0;
+    for unit in ours() {
+        let text = fs::read_to_string(&unit).unwrap();
+        if text.lines().any(|line| line.starts_with("ExecStart=/usr/") || line.starts_with("LoadCredential=")) {
+            assert!(text.lines().any(|line| line == "LimitCORE=0"), "{}", unit.display());
+            readers += 1;
+        }
+    }
+    assert_eq!(readers, 3);
+}
+
+/// What the init stage takes for a trial, with this kernel command line; `None` without the right to mount.
+fn stage_in_trial(line: &str) -> Option<bool> {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("cmdline");
+    fs::write(&file, line).unwrap();
+    let lib = Path::new(env!("CARGO_MANIFEST_DIR")).join("../initramfs-hooks/usr/lib/kubesolo-update/lib.sh");
+    let script = "mount --bind \"$1\" /proc/cmdline || exit 9; . \"$0\"; in_trial";
+    let output = Command::new("unshare").args(["-m", "sh", "-c", script]).arg(lib).arg(&file).output().unwrap();
+    match output.status.code() {
+        Some(code @ (0 | 1)) if output.stderr.is_empty() => Some(code == 0),
+        _ => None,
+    }
+}
+
+#[test]
+fn agent_and_init_stage_agree_on_what_a_trial_is() {
+    for (line, trial) in [
+        ("quiet ks.trial=1234abcd ks.proto=1\n", true),
+        ("ks.trial=1234abcd\n", true),
+        ("ks.trial=00000000 quiet\n", false),
+        ("quiet\n", false),
+        ("ks.trial=1234abcd ks.trial=1234abcd\n", false),
+        ("ks.trial=1234abcd quiet ks.trial=00000000\n", false),
+        ("ks.trial=00000000 ks.trial=1234abcd\n", false),
+        ("ks.trial=1234ABCD\n", false),
+        ("ks.trial=1234abc ks.trial=\n", false),
+        ("ks.trial= ks.proto=1\n", false),
+        ("ksxtrial=1234abcd xks.trial=1234abcd ks.trials=1234abcd\n", false),
+        ("quiet\tks.trial=1234abcd\n", true),
+    ] {
+        let agent = CommandLine::parse(line).trial.is_ok_and(|id| id != TrialId::NONE);
+        assert_eq!(agent, trial, "{line}");
+        let Some(stage) = stage_in_trial(line) else { return eprintln!("skipped: not root") };
+        assert_eq!(stage, trial, "{line}");
+    }
 }

@@ -118,6 +118,9 @@ pub(super) fn judge(
         return Seen::without(Verdict::new(Word::Stale, REPLAYED, message));
     }
     let verdict = measure(&statement, clock, channel, release).with(Some(serial), Some(statement.not_after));
+    // Statements of other channels leave nothing behind: their serials could displace those of this one.
+    let own = channel.is_none_or(|channel| channel == statement.channel);
+    let by = if own { by } else { vec![] };
     let serials = by.into_iter().map(|key| Serial { channel: statement.channel.clone(), key, serial });
     Seen { verdict, serials: serials.collect() }
 }

@@ -14,7 +14,7 @@ use crate::trust::signature::Fingerprint;
 /// Failed releases that are remembered; the oldest is forgotten for one more.
 pub const FAILED_KEPT: usize = 64;
 
-/// Channels and keys whose serials are remembered.
+/// Pairs of channel and key whose serials are kept.
 pub const SERIALS_KEPT: usize = 64;
 
 /// Memory that outlives every attempt.
@@ -126,16 +126,20 @@ impl Trust {
         self.serials.iter().find(|known| known.channel == channel && known.key == *key).map(|known| known.serial)
     }
 
-    /// Notes the serial of a statement, the last of which is kept first; the longest unused is forgotten for one more than
-    /// [`SERIALS_KEPT`]. Whether that was news.
+    /// Notes the serial of a statement, and returns whether that changed anything.
+    ///
+    /// With [`SERIALS_KEPT`] entries, another channel or key takes the place of the last one that came. A key that signs for
+    /// many channels thus cannot displace the channel that this device followed first.
     pub fn note_serial(&mut self, new: Serial) -> bool {
-        let known = self.serial(&new.channel, &new.key);
-        if known.is_some_and(|known| known >= new.serial) {
-            return false;
+        let known = self.serials.iter_mut().find(|known| (&known.channel, known.key) == (&new.channel, new.key));
+        match known {
+            Some(known) if known.serial >= new.serial => return false,
+            Some(known) => known.serial = new.serial,
+            None => {
+                self.serials.truncate(SERIALS_KEPT - 1);
+                self.serials.push(new);
+            }
         }
-        self.serials.retain(|known| (&known.channel, known.key) != (&new.channel, new.key));
-        self.serials.insert(0, new);
-        self.serials.truncate(SERIALS_KEPT);
         true
     }
 }

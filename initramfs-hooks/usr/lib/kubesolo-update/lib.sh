@@ -21,8 +21,13 @@ seconds() {
 
 mounted() { grep -q " $1 " /proc/mounts; }
 
+# As the agent reads it: `ks.trial=` occurs once, with 8 hexadecimal digits. Two values form two lines, which match nothing.
 in_trial() {
-    case $(argument ks.trial) in '' | 00000000) return 1 ;; esac
+    case $(tr -s ' \t\n' '\n' </proc/cmdline | sed -n 's/^ks\.trial=//p') in
+        00000000) return 1 ;;
+        [0-9a-f][0-9a-f][0-9a-f][0-9a-f][0-9a-f][0-9a-f][0-9a-f][0-9a-f]) ;;
+        *) return 1 ;;
+    esac
 }
 
 # What is wrong, for the console and for whoever looks later. The device stays up.
