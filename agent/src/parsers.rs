@@ -144,7 +144,7 @@ fn freshness(bytes: &[u8]) -> bool {
 fn conf(bytes: &[u8]) -> bool {
     let Some(conf) = told(Conf::parse(bytes, "update.conf")) else { return false };
     for warning in &conf.warnings {
-        assert!(warning.bytes().all(|b| matches!(b, b' '..=b'~')), "{warning:?}");
+        assert!(warning.message.bytes().all(|b| matches!(b, b' '..=b'~')), "{warning:?}");
     }
     told(Config::resolve(&conf, &Overrides::default())).is_some()
 }

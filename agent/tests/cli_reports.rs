@@ -422,3 +422,63 @@ fn the_doctor_tells_one_thing_from_another() {
     fs::remove_file(device.path("grubenv")).unwrap();
     assert_eq!(findings(&device, 78)["slots"], "fail");
 }
+
+#[test]
+fn config_show_prints_each_setting_in_effect_and_where_it_comes_from() {
+    let device = Device::new();
+    device.write("conf", b"server=https://me:secret@a.example/os\nchannel=beta\n");
+    fs::create_dir(device.path("conf.d")).unwrap();
+    device.write("conf.d/site.conf", b"channel=stable\nauto_rollback_after=\n");
+    let show = |arguments: &[&str]| device.run(&[&["--conf", "conf", "config", "show"], arguments].concat());
+    let words = |line: &str| line.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
+
+    let all = show(&[]).code(0);
+    let lines: Vec<_> = all.stdout.lines().map(words).collect();
+    for line in [
+        ["server", "https://***@a.example/os", "conf:1"],
+        ["channel", "stable", "conf.d/site.conf:1"],
+        ["auto", "stage", "default"],
+        ["board", "(none)", "default"],
+    ] {
+        assert!(lines.contains(&line.map(str::to_owned).to_vec()), "{line:?} in {all:#?}");
+    }
+    assert!(!all.stdout.contains("secret"));
+
+    // As the step health asks.
+    assert_eq!(show(&["--set", "auto_rollback_after"]).code(0).stdout, "");
+    device.write("conf.d/site.conf", b"auto_rollback_after = 0\n");
+    assert_eq!(show(&["--set", "auto_rollback_after"]).code(0).stdout.lines().count(), 1);
+
+    let replaced = show(&["--registry", "b.example/os", "--json", "server", "registry", "auto"]).code(0).json();
+    assert_eq!(
+        replaced,
+        json!([
+            {"key": "server", "value": null, "default": "none", "from": "default"},
+            {"key": "registry", "value": "b.example/os", "default": "none", "from": "command-line"},
+            {"key": "auto", "value": "stage", "default": "stage", "from": "default"},
+        ])
+    );
+    let line = &show(&["--json", "--set"]).code(0).json()[0];
+    assert_eq!((&line["from"], &line["file"], &line["line"]), (&json!("file"), &json!("conf"), &json!(1)));
+    show(&["-v", "health_timeout"]).code(0).says(&["# Time limit for all health checks"]);
+    assert!(show(&["chanel"]).code(64).stderr.contains("channel"));
+    device.write("conf", b"auto=never\n");
+    show(&["--json"]).refused(78, "bad-config");
+}
+
+#[test]
+fn config_check_refuses_an_unknown_key_and_other_commands_only_warn() {
+    let device = Device::new();
+    device.write("conf", b"channel=beta\n\nchanel=beta\nauto_rebot=no\n");
+    let check = |arguments: &[&str]| device.run(&[&["--conf", "conf", "config", "check"], arguments].concat());
+    check(&[]).code(78).says(&["conf:3: unknown key \"chanel\"", "channel?", "conf:4: ", "auto_reboot?", "2 problems"]);
+    let found = check(&["--json"]).code(78).json();
+    let first = &found["problems"][0];
+    assert_eq!((&first["file"], &first["line"], &found["settings"]), (&json!("conf"), &json!(3), &json!(1)));
+    assert!(device.here(&["status"]).code(0).stderr.contains("conf:3: unknown key"));
+
+    device.write("good", b"channel=beta\n");
+    check(&["good"]).code(0).says(&["good: 1 setting, 0 problems"]);
+    check(&["nowhere", "--json"]).refused(78, "bad-config");
+    device.run(&["--conf", "/dev/null", "config", "check"]).code(0);
+}

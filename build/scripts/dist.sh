@@ -90,7 +90,8 @@ TEXT
 
 device_tree() {
     put_all 755 usr/bin "$dist/$1/kubesolo-update" "$dist/$1/kubesolo-cloudinit"
-    put_documents kubesolo-update "$generated"/man/kubesolo-update*.8 "$generated"/man/kubesolo-cloudinit.8
+    put_documents kubesolo-update "$generated"/man/kubesolo-update*.8 "$generated"/man/kubesolo-cloudinit.8 \
+        "$generated"/man/update.conf.5
     put_all 644 usr/share/doc/kubesolo-update/examples docs/update.conf initramfs-hooks/etc/kubesolo/health.d/*
     put_tree initramfs-hooks/usr usr
     put_all 644 usr/share/kubesolo-update/loader bootenv/loader/*

@@ -77,19 +77,18 @@ impl UserData {
         for Setting { key, value, line } in &self.updates {
             // In update.conf a line is a setting, and what stands around a value does not count.
             if value.contains(char::is_control) || value.trim() != value {
+                // The value is not shown: it may contain a password.
                 let message = format!(
-                    "{what}:{line}: updates.{}: \"{}\" is not a value of one line without blanks around it",
-                    text::shown(key),
-                    text::shown(value)
+                    "{what}:{line}: updates.{}: expected a value in one line without blanks around it",
+                    text::shown(key)
                 );
                 return Err(bad(message));
             }
             conf.add(key, value, *line).map_err(|e| bad(e.message))?;
         }
         if let Some(unknown) = conf.warnings.first() {
-            return Err(
-                bad(unknown.clone()).remedy("Nothing was changed. Correct the name of the key, or take it out.")
-            );
+            let remedy = format!("Nothing was changed. {}", unknown.remedy);
+            return Err(bad(unknown.to_string()).remedy(remedy));
         }
         let refused = Config::resolve(&conf, &Overrides::default()).err();
         refused.map_or(Ok(()), |e| Err(bad(e.message)))

@@ -19,7 +19,7 @@ fn holds(bytes: &[u8]) -> bool {
             let text = user_data.conf("a test\n");
             assert_eq!(text.lines().count(), 1 + user_data.updates.len(), "{text:?}");
             let conf = Conf::parse(text.as_bytes(), "update.conf").unwrap();
-            assert_eq!(conf.warnings, [""; 0]);
+            assert_eq!(conf.warnings, []);
             Config::resolve(&conf, &Overrides::default()).unwrap();
             true
         }

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::os::unix::process::CommandExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Parser as _;
@@ -206,30 +206,20 @@ fn attach(args: Attach) -> Result<()> {
 }
 
 fn verify(args: Verify) -> Result<()> {
-    let mut conf = Conf::named("the command line");
-    let settings = [
-        ("signature_threshold", args.threshold),
-        ("board", args.board),
-        ("freshness_pubkey", args.freshness_pubkey),
-        ("require_fresh", args.require_fresh.then(|| "yes".to_owned())),
-    ];
-    for (key, value) in settings {
-        if let Some(value) = value {
-            conf.add(key, &value, 1)?;
-        }
-    }
     let access: Access = args.network.into();
-    let over = Overrides {
-        server: args.from,
-        bundle: args.bundle,
-        tag: args.tag,
-        channel: args.channel,
-        pubkey: Some(args.pubkey),
-        registry_ca: access.registry_ca,
-        plain_http: access.plain_http,
-        ..Overrides::default()
-    };
-    let config = Config::resolve(&conf, &over)?;
+    let mut over = Overrides::default();
+    over.bundle = args.bundle;
+    over.set("server", args.from);
+    over.set("tag", args.tag);
+    over.set("channel", args.channel);
+    over.set("board", args.board);
+    over.set("pubkey", Some(utf8(&args.pubkey)?));
+    over.set("signature_threshold", args.threshold);
+    over.set("freshness_pubkey", args.freshness_pubkey);
+    over.set("require_fresh", args.require_fresh.then_some("yes"));
+    over.set("registry_ca", access.registry_ca.as_deref().map(utf8).transpose()?);
+    over.set("plain_http", (!access.plain_http.is_empty()).then(|| access.plain_http.join(" ")));
+    let config = Config::resolve(&Conf::default(), &over)?;
     for release in crate::verify::verify(&config, args.architecture, !args.metadata_only, chrono::Utc::now())? {
         say!("{}", release.architecture);
         say!("  digest     {}", release.digest);
@@ -246,6 +236,13 @@ fn verify(args: Verify) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// A path as text of a setting.
+fn utf8(path: &Path) -> Result<&str> {
+    path.to_str().ok_or_else(|| {
+        Error::new(Exit::Usage, "usage", format!("{} is not UTF-8", path.display())).remedy("Rename the file.")
+    })
 }
 
 fn freshness(args: Freshness) -> Result<()> {

@@ -70,7 +70,8 @@ pub fn verify(
 
 fn one(config: &Config, architecture: Architecture, images: bool, now: DateTime<Utc>) -> Result<Verified> {
     let none = BTreeSet::new();
-    let keys = standing::keys(config)?.map(|keys| keys.needing(config.signature_threshold, &none)).transpose()?;
+    let keys =
+        standing::keys(config)?.map(|keys| keys.needing(config.signature_threshold.keys(), &none)).transpose()?;
     let standing = Standing { keys, epoch: 0, revoked: none };
     let Some(keys) = standing.required_keys(config)? else {
         return Err(Error::new(Exit::Config, "no-key", "without a key there is nothing to verify a release with"));

@@ -62,8 +62,10 @@ pub const AUTHORITIES_BYTES: u64 = 1024 * KIB;
 pub const VERSION_FILE_BYTES: u64 = 4 * KIB;
 /// Keys in a set.
 pub const KEYS: usize = 16;
-/// `update.conf`, in bytes.
+/// `update.conf` or one of its drop-ins, in bytes.
 pub const CONF_BYTES: u64 = 64 * KIB;
+/// Files in `update.conf.d`.
+pub const DROP_INS: usize = 64;
 /// Parts of a maintenance window.
 pub const WINDOW_SPANS: usize = 64;
 /// Waves of a phased rollout.

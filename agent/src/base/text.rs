@@ -24,15 +24,25 @@ pub fn shown(text: &str) -> String {
 /// digest follows.
 #[must_use]
 pub fn without_login(text: &str) -> String {
-    let word = |word: &str| match word.rsplit_once('@') {
+    text.split_inclusive([' ', '\t', ',', '=']).map(word_without_login).collect()
+}
+
+fn word_without_login(word: &str) -> String {
+    match word.rsplit_once('@') {
         Some((before, after)) if after.starts_with("sha256:") && !before.contains('@') => word.to_owned(),
         Some((before, after)) => {
             let scheme = before.find("://").map_or("", |at| &before[..at + 3]);
             format!("{scheme}***@{after}")
         }
         None => word.to_owned(),
-    };
-    text.split_inclusive([' ', '\t', ',', '=']).map(word).collect()
+    }
+}
+
+/// A whole URL or OCI reference without user name and password, and without its query, which may be a token.
+#[must_use]
+pub fn without_secrets(url: &str) -> String {
+    let url = word_without_login(url);
+    url.split_once('?').map_or(url.clone(), |(url, _)| format!("{url}?***"))
 }
 
 /// A message as it may reach a terminal: in one line, with nothing that acts on it.
@@ -79,6 +89,20 @@ mod tests {
             ("nothing://here", "nothing://here"),
         ] {
             assert_eq!(without_login(text), left);
+        }
+    }
+
+    #[test]
+    fn a_url_keeps_no_password_and_no_query() {
+        for (url, left) in [
+            ("https://user:se cr,e=t@host:8443/x?token=abc", "https://***@host:8443/x?***"),
+            ("https://user:se?c@ret@host/x", "https://***@host/x"),
+            ("https://host/x?mail=a@b", "https://***@b"),
+            ("user:secret@host/os:v1", "***@host/os:v1"),
+            ("host/os@sha256:00", "host/os@sha256:00"),
+            ("http://127.0.0.1:8080/healthz", "http://127.0.0.1:8080/healthz"),
+        ] {
+            assert_eq!(without_secrets(url), left);
         }
     }
 

@@ -3,11 +3,12 @@
 use std::path::PathBuf;
 
 use bootenv::Slot;
+use clap::builder::PossibleValuesParser;
 use clap::{Args, Parser, Subcommand};
 
-use crate::config::{self, BootEnv, CONF_FILE, Overrides};
+use crate::config::rows::{self, checked, help};
+use crate::config::{CONF_FILE, Overrides};
 use crate::policy::gate::Lifted;
-use crate::schedule::window::Window;
 use crate::state::state::STATE_FILE;
 
 const EXIT_CODES: &str = "\
@@ -43,7 +44,7 @@ const SEE_HELP: &str = "Exit codes and examples: kubesolo-update --help";
 #[derive(Debug, Parser)]
 #[command(name = "kubesolo-update", version, after_help = EXIT_CODES, after_long_help = format!("{EXAMPLES}\n\n{EXIT_CODES}"))]
 pub struct Cli {
-    /// Settings.
+    /// Settings; FILE.d/*.conf is read after it.
     #[arg(long, value_name = "FILE", default_value = CONF_FILE, global = true)]
     pub conf: PathBuf,
     /// State; trust.json and the lock lie beside it.
@@ -67,15 +68,12 @@ pub struct Cli {
 /// Where slots and boot environment are.
 #[derive(Args, Debug)]
 pub(crate) struct Places {
-    /// Slot A: a folder, a block device, or LABEL=name.
-    #[arg(long, value_name = "PLACE", global = true, help_heading = "Places")]
+    #[arg(long, value_name = "PLACE", global = true, help_heading = "Places", help = help("slot_a"), value_parser = checked("slot_a"))]
     slot_a: Option<String>,
-    /// Slot B, as slot A.
-    #[arg(long, value_name = "PLACE", global = true, help_heading = "Places")]
+    #[arg(long, value_name = "PLACE", global = true, help_heading = "Places", help = help("slot_b"), value_parser = checked("slot_b"))]
     slot_b: Option<String>,
-    /// Boot environment: grub:FILE, or uboot:FILE with the fw_env.config of U-Boot's, or rpi:DIR with a Raspberry Pi's autoboot.txt.
-    #[arg(long, value_name = "KIND:FILE", global = true, help_heading = "Places")]
-    bootenv: Option<BootEnv>,
+    #[arg(long, value_name = "KIND:PATH", global = true, help_heading = "Places", help = help("bootenv"), value_parser = checked("bootenv"))]
+    bootenv: Option<String>,
     /// The slot that runs now, when the slots are folders.
     #[arg(long, value_name = "A|B", global = true, help_heading = "Places", value_parser = slot)]
     pub(crate) booted: Option<Slot>,
@@ -83,39 +81,32 @@ pub(crate) struct Places {
     /// are folders].
     #[arg(long, value_name = "FILE", global = true, conflicts_with = "booted", help_heading = "Places")]
     pub(crate) cmdline: Option<PathBuf>,
-    /// Public key file, or a folder of them: the whole set.
-    #[arg(long, value_name = "PATH", global = true, help_heading = "Places")]
-    pubkey: Option<PathBuf>,
+    #[arg(long, value_name = "PATH", global = true, help_heading = "Places", help = help("pubkey"), value_parser = checked("pubkey"))]
+    pubkey: Option<String>,
 }
 
 /// Where releases come from.
 #[derive(Args, Debug, Default)]
 pub(crate) struct From {
-    /// An http(s) server with a latest.json, or an OCI reference.
-    #[arg(long, value_name = "URL|REF", conflicts_with = "registry", help_heading = "Source")]
+    #[arg(long, value_name = "URL|REF", conflicts_with = "registry", help_heading = "Source", help = help("server"), value_parser = checked("server"))]
     server: Option<String>,
-    /// An OCI reference: host/path, host/path:tag or host/path@digest.
-    #[arg(long, value_name = "REF", help_heading = "Source")]
+    #[arg(long, value_name = "REF", help_heading = "Source", help = help("registry"), value_parser = checked("registry"))]
     registry: Option<String>,
     /// A file with a release (kubesolo-release bundle, oras cp --to-oci-layout): no network is used.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["server", "registry"], help_heading = "Source")]
     bundle: Option<PathBuf>,
-    /// The tag [default: the channel, else stable].
-    #[arg(long, value_name = "TAG", help_heading = "Source")]
+    #[arg(long, value_name = "TAG", help_heading = "Source", help = help("tag"), value_parser = checked("tag"))]
     tag: Option<String>,
-    /// The channel that this device follows.
-    #[arg(long, value_name = "NAME", help_heading = "Source")]
+    #[arg(long, value_name = "NAME", help_heading = "Source", help = help("channel"), value_parser = checked("channel"))]
     channel: Option<String>,
-    /// Another certificate authority for the source, in PEM.
-    #[arg(long, value_name = "FILE", help_heading = "Source")]
-    registry_ca: Option<PathBuf>,
-    /// Unsafe: speak to this host without TLS. Can be given several times.
-    #[arg(long, value_name = "HOST[:PORT]", help_heading = "Source", value_parser = config::host)]
+    #[arg(long, value_name = "FILE", help_heading = "Source", help = help("registry_ca"), value_parser = checked("registry_ca"))]
+    registry_ca: Option<String>,
+    /// Unsafe: reach this host without TLS. Can be given several times.
+    #[arg(long, value_name = "HOST[:PORT]", help_heading = "Source", value_parser = checked("plain_http"))]
     plain_http: Vec<String>,
-    /// HH:MM-HH:MM, may wrap midnight, days before it if need be; several: 'Sat,Sun 01:00-05:00; Mon-Fri 03:00-04:00'.
-    /// Empty: always. In UTC, or the maintenance_zone of the settings.
-    #[arg(long, value_name = "WINDOW", help_heading = "Source")]
-    maintenance_window: Option<Window>,
+    /// Times at which an update may start, such as 'Sat,Sun 01:00-05:00; Mon-Fri 03:00-04:00'; empty: always.
+    #[arg(long, value_name = "WINDOW", help_heading = "Source", value_parser = checked("maintenance_window"))]
+    maintenance_window: Option<String>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -166,16 +157,12 @@ pub(crate) enum Command {
     /// Judge this boot: commit or revert a trial, and settle what an earlier boot left. Called after each boot.
     #[command(after_help = SEE_HELP)]
     Healthcheck {
-        /// Revert a trial after this many failed runs within one boot; 0: never, which leaves it to the tries and the
-        /// deadline [default: auto_rollback_after, else 3].
-        #[arg(long, value_name = "N")]
-        auto_rollback_after: Option<u32>,
-        /// Folder with executables that must end with 0.
-        #[arg(long, value_name = "DIR")]
-        health_dir: Option<PathBuf>,
-        /// Folder on the data partition that must take a write.
-        #[arg(long, value_name = "DIR")]
-        data_dir: Option<PathBuf>,
+        #[arg(long, value_name = "N", help = help("auto_rollback_after"), value_parser = checked("auto_rollback_after"))]
+        auto_rollback_after: Option<String>,
+        #[arg(long, value_name = "DIR", help = help("health_dir"), value_parser = checked("health_dir"))]
+        health_dir: Option<String>,
+        #[arg(long, value_name = "DIR", help = help("data_dir"), value_parser = checked("data_dir"))]
+        data_dir: Option<String>,
         /// Leave the reboot after a revert to the caller.
         #[arg(long)]
         no_reboot: bool,
@@ -224,6 +211,35 @@ pub(crate) enum Command {
     /// Make the locks of U-Boot's tools, if U-Boot is the bootloader. For units: their sandbox has no access to the folders.
     #[command(hide = true)]
     EnvLock,
+    /// Show or check the settings.
+    #[command(subcommand)]
+    Config(ConfigCommand),
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ConfigCommand {
+    /// Show each setting in effect and where it comes from: the command line, a line of a file, or its default.
+    ///
+    /// Passwords are masked. With -v each setting is explained.
+    #[command(after_help = SEE_HELP)]
+    Show {
+        #[command(flatten)]
+        from: From,
+        /// Show only settings that a file or the command line makes.
+        #[arg(long)]
+        set: bool,
+        /// Show only these settings.
+        #[arg(value_name = "KEY", value_parser = PossibleValuesParser::new(rows::all().map(|setting| setting.key)), hide_possible_values = true)]
+        keys: Vec<String>,
+    },
+    /// Check every line of the settings file and its drop-ins. Prints one line per problem; exits 78 if there is any.
+    ///
+    /// An unknown key is a problem here; other commands only warn.
+    #[command(after_help = SEE_HELP)]
+    Check {
+        /// Check this file alone.
+        file: Option<PathBuf>,
+    },
 }
 
 fn slot(name: &str) -> Result<Slot, &'static str> {
@@ -231,23 +247,24 @@ fn slot(name: &str) -> Result<Slot, &'static str> {
 }
 
 impl Cli {
-    /// What the command line sets over the settings file.
+    /// The settings that the command line makes.
     #[must_use]
     pub fn overrides(&self) -> Overrides {
         let places = &self.places;
-        let mut over = Overrides {
-            slot_a: places.slot_a.clone(),
-            slot_b: places.slot_b.clone(),
-            bootenv: places.bootenv.clone(),
-            pubkey: places.pubkey.clone(),
-            ..Overrides::default()
-        };
+        let mut over = Overrides::default();
+        over.set("slot_a", places.slot_a.as_ref());
+        over.set("slot_b", places.slot_b.as_ref());
+        over.set("bootenv", places.bootenv.as_ref());
+        over.set("pubkey", places.pubkey.as_ref());
         match &self.command {
-            Command::Check { from, .. } | Command::Apply { from, .. } | Command::Run { from } => from.fill(&mut over),
+            Command::Check { from, .. }
+            | Command::Apply { from, .. }
+            | Command::Run { from }
+            | Command::Config(ConfigCommand::Show { from, .. }) => from.fill(&mut over),
             Command::Healthcheck { auto_rollback_after, health_dir, data_dir, .. } => {
-                over.auto_rollback_after = *auto_rollback_after;
-                over.health_dir.clone_from(health_dir);
-                over.data_dir.clone_from(data_dir);
+                over.set("auto_rollback_after", auto_rollback_after.as_ref());
+                over.set("health_dir", health_dir.as_ref());
+                over.set("data_dir", data_dir.as_ref());
             }
             _ => {}
         }
@@ -257,14 +274,14 @@ impl Cli {
 
 impl From {
     fn fill(&self, over: &mut Overrides) {
-        over.server.clone_from(&self.server);
-        over.registry.clone_from(&self.registry);
         over.bundle.clone_from(&self.bundle);
-        over.tag.clone_from(&self.tag);
-        over.channel.clone_from(&self.channel);
-        over.registry_ca.clone_from(&self.registry_ca);
-        over.plain_http.clone_from(&self.plain_http);
-        over.maintenance_window.clone_from(&self.maintenance_window);
+        over.set("server", self.server.as_ref());
+        over.set("registry", self.registry.as_ref());
+        over.set("tag", self.tag.as_ref());
+        over.set("channel", self.channel.as_ref());
+        over.set("registry_ca", self.registry_ca.as_ref());
+        over.set("plain_http", (!self.plain_http.is_empty()).then(|| self.plain_http.join(" ")));
+        over.set("maintenance_window", self.maintenance_window.as_ref());
     }
 }
 

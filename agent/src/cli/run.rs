@@ -12,9 +12,10 @@ use simple_logger::SimpleLogger;
 use crate::base::console::{self, say};
 use crate::base::error::{Context as _, Error, Exit, Result};
 use crate::base::{replace, text};
-use crate::cli::args::{Cli, Command};
+use crate::cli::args::{Cli, Command, ConfigCommand};
 use crate::cli::show;
-use crate::config::{Auto, BootEnv as Place, Config};
+use crate::config::report as settings_report;
+use crate::config::{Auto, BootEnv as Place, Conf, Config};
 use crate::device::boot::{Boot, Known};
 use crate::device::env::BootEnv;
 use crate::device::slot::Slots;
@@ -62,7 +63,7 @@ pub fn main() -> ExitCode {
 
 /// What was `asked` has a verdict in any case: whoever only reads that shall not take none for good news.
 fn say_error(error: &Error, asked: bool) {
-    let mut told = json!({"error": report(error)});
+    let mut told = json!({"error": as_json(error)});
     if asked {
         told["verdict"] = if error.exit == Exit::NotAllowed { "held" } else { "unknown" }.into();
         told["reason"] = error.reason.into();
@@ -79,7 +80,7 @@ fn wrong_command_line(error: &clap::Error) -> Error {
 }
 
 /// A failure, for scripts.
-fn report(error: &Error) -> serde_json::Value {
+fn as_json(error: &Error) -> serde_json::Value {
     json!({"exit_code": error.exit.code(), "reason": error.reason, "message": error.message, "remedy": error.remedy})
 }
 
@@ -106,6 +107,9 @@ fn levels(cli: &Cli) -> SimpleLogger {
 }
 
 fn run(cli: &Cli) -> Result<u8> {
+    if let Command::Config(command) = &cli.command {
+        return settings(cli, command);
+    }
     let config = match Config::load(&cli.conf, &cli.overrides()) {
         config if matches!(cli.command, Command::Doctor) => return Ok(doctor(cli, config)),
         _ if matches!(cli.command, Command::History) => return tell_history(cli),
@@ -135,7 +139,7 @@ fn run(cli: &Cli) -> Result<u8> {
             status.name_running(|| apply::version_by_file(&config));
             return tell_status(cli, &status);
         }
-        Command::Doctor | Command::History => {} // above: the settings may be what is wrong
+        Command::Doctor | Command::History | Command::Config(_) => {} // above: the settings may be what is wrong
         Command::EnvLock => {
             if matches!(config.bootenv, Some(Place::UBoot(_))) {
                 BootEnv::make_uboot_locks()?;
@@ -221,6 +225,24 @@ fn run(cli: &Cli) -> Result<u8> {
         }
     }
     Ok(0)
+}
+
+fn settings(cli: &Cli, command: &ConfigCommand) -> Result<u8> {
+    match command {
+        ConfigCommand::Show { set, keys, .. } => {
+            let mut all = settings_report::effective(&Conf::load(&cli.conf)?, &cli.overrides())?;
+            all.retain(|one| keys.is_empty() || keys.iter().any(|key| key == one.key));
+            all.retain(|one| !set || one.is_set());
+            print(cli, &all, || show::settings(&all, cli.verbose > 0));
+            Ok(0)
+        }
+        ConfigCommand::Check { file } => {
+            let checked = settings_report::check(file.as_deref(), &cli.conf)?;
+            let error = checked.error();
+            print(cli, &checked, || show::settings_checked(&checked));
+            Ok(error.map_or(0, |error| error.exit.code()))
+        }
+    }
 }
 
 fn healthcheck(cli: &Cli, config: &Config, no_reboot: bool, now: DateTime<Utc>) -> Result<u8> {
@@ -417,7 +439,7 @@ fn verify(cli: &Cli, config: &Config, boot: &Boot, trust: &Trust) -> Result<u8> 
     });
     let mut findings = json!({"slots": slots});
     if let Some(error) = &damaged {
-        findings["error"] = report(error);
+        findings["error"] = as_json(error);
     }
     print(cli, &findings, || slots.iter().fold(String::new(), |all, slot| format!("{all}{slot}\n")));
     damaged.as_ref().inspect(|error| tell(error));

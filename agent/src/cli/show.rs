@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use crate::base::progress::size;
 use crate::base::text;
+use crate::config::report::{Checked as SettingsChecked, Effective};
 use crate::device::health::Check;
 use crate::policy::gate::Gate;
 use crate::state::history::History;
@@ -94,5 +95,28 @@ pub(super) fn health(judged: &Judged, checks: &[Check]) -> String {
         Verdict::Settled | Verdict::TakenOver | Verdict::Nothing => "kubesolo-update status",
     };
     let _ = writeln!(out, "next: {next}");
+    out
+}
+
+pub(super) fn settings(settings: &[Effective], explained: bool) -> String {
+    let mut out = String::new();
+    for setting in settings {
+        if explained {
+            let _ = writeln!(out, "# {}", setting.help);
+        }
+        let _ = writeln!(out, "{setting}");
+    }
+    out
+}
+
+pub(super) fn settings_checked(checked: &SettingsChecked) -> String {
+    let mut out = String::new();
+    for problem in &checked.problems {
+        let _ = writeln!(out, "{}\n  next: {}", text::printable(&problem.to_string()), problem.remedy);
+    }
+    let count = |n: usize, what: &str| format!("{n} {what}{}", if n == 1 { "" } else { "s" });
+    let files = if checked.files.is_empty() { "no file, the defaults count".into() } else { checked.files.join(", ") };
+    let (settings, problems) = (count(checked.settings, "setting"), count(checked.problems.len(), "problem"));
+    let _ = writeln!(out, "{}: {settings}, {problems}", text::printable(&files));
     out
 }

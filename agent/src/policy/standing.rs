@@ -45,7 +45,7 @@ impl Standing {
     pub fn find(config: &Config, boot: &Boot, trust: &Trust) -> Result<Self> {
         let all = keys(config)?;
         let mut standing = Self::committed(boot, trust, all.as_ref());
-        standing.keys = all.map(|all| all.needing(config.signature_threshold, &standing.revoked)).transpose()?;
+        standing.keys = all.map(|all| all.needing(config.signature_threshold.keys(), &standing.revoked)).transpose()?;
         Ok(standing)
     }
 
@@ -113,7 +113,7 @@ pub fn locked_out(
     if revoked.len() > limits::REVOKED_KEYS_KEPT {
         return Ok(Some(format!("it would revoke more than {} keys in all", limits::REVOKED_KEYS_KEPT)));
     }
-    let (there, left, needed) = (all.ids().count(), all.left_without(&revoked), config.signature_threshold);
+    let (there, left, needed) = (all.ids().count(), all.left_without(&revoked), config.signature_threshold.keys());
     let why = || format!("it would leave {left} of {there} keys, and a release takes signatures by {needed}");
     Ok((left < needed).then(why))
 }

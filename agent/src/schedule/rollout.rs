@@ -129,7 +129,7 @@ impl fmt::Display for Place {
     }
 }
 
-/// How late in a phased rollout a device takes a release: 0 with the first, 100 with the last, 50 by its draw alone.
+/// Place of a device in the order of all waves: 0 with the first, 100 with the last, 50 by its draw alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Wariness(u8);
 
@@ -151,7 +151,7 @@ impl FromStr for Wariness {
     type Err = &'static str;
 
     fn from_str(number: &str) -> Result<Self, &'static str> {
-        number.parse().ok().filter(|percent| *percent <= 100).map(Self).ok_or("it is not a number from 0 to 100")
+        number.parse().ok().filter(|percent| *percent <= 100).map(Self).ok_or("expected a number from 0 to 100")
     }
 }
 

@@ -29,6 +29,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     let usage = kubesolo_cloudinit::run::USAGE;
     fs::write(pages.join("kubesolo-cloudinit.8"), man::page_of_usage("kubesolo-cloudinit", "8", usage))?;
 
+    fs::write(pages.join("update.conf.5"), man::page_of_settings())?;
+
     for (program, _) in programs {
         completions(program, &into.join("completions"))?;
     }

@@ -6,7 +6,8 @@ use std::path::Path;
 
 use clap::Command;
 use clap_mangen::Man;
-use clap_mangen::roff::{Roff, roman};
+use clap_mangen::roff::{Roff, bold, italic, roman};
+use kubesolo_update::config::{CONF_FILE, manual, rows};
 
 /// Writes the page of `program`, and one for each of its commands.
 pub fn pages(program: &Command, section: &str, into: &Path) -> io::Result<()> {
@@ -85,5 +86,41 @@ pub fn page_of_usage(name: &str, section: &str, usage: &str) -> String {
         roff.control("PP", []);
         roff.text([roman(part)]);
     }
+    roff.to_roff()
+}
+
+/// The page of the settings file, from the same rows as its reader.
+pub fn page_of_settings() -> String {
+    let mut roff = Roff::new();
+    roff.control("TH", ["update.conf", "5", "", &format!("kubesolo-update {}", env!("CARGO_PKG_VERSION"))]);
+    roff.control("SH", ["NAME"]);
+    roff.text([roman("update.conf - settings of kubesolo-update")]);
+    roff.control("SH", ["SYNOPSIS"]);
+    for file in [CONF_FILE.to_owned(), format!("{CONF_FILE}.d/*.conf")] {
+        roff.text([italic(file)]);
+        roff.control("br", []);
+    }
+    roff.control("SH", ["DESCRIPTION"]);
+    for paragraph in manual::format() {
+        roff.control("PP", []);
+        roff.text([roman(paragraph)]);
+    }
+    for section in rows::SECTIONS {
+        roff.control("SH", [&*section.title.to_uppercase()]);
+        for setting in section.settings {
+            roff.control("TP", []);
+            roff.text([bold(format!("{}=", setting.key)), italic(setting.form)]);
+            roff.text([roman(setting.text())]);
+            for (word, meaning) in setting.choices {
+                roff.control("RS", []);
+                roff.control("TP", []);
+                roff.text([bold(*word)]);
+                roff.text([roman(*meaning)]);
+                roff.control("RE", []);
+            }
+        }
+    }
+    roff.control("SH", ["SEE ALSO"]);
+    roff.text([roman("kubesolo-update(8), kubesolo-update-config(8), kubesolo-cloudinit(8)")]);
     roff.to_roff()
 }

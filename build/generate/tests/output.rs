@@ -38,6 +38,12 @@ fn each_command_has_a_page_and_is_completed_and_each_linked_crate_is_listed() {
         }
     }
     assert!(read(&folder, "man/kubesolo-cloudinit.8").contains("OPTIONS"));
+    let settings = read(&folder, "man/update.conf.5");
+    for setting in kubesolo_update::config::rows::all() {
+        let entry =
+            format!("\\fB{}=\\fR\\fI{}\\fR\n", setting.key.replace('-', "\\-"), setting.form.replace('-', "\\-"));
+        assert!(settings.contains(&entry), "{entry}");
+    }
 
     let licences = read(&folder, "third-party-licences");
     let lists = |name: &str| licences.lines().any(|line| line.starts_with(&format!("{name} ")));

@@ -1,0 +1,83 @@
+//! The settings with their types, one field per row.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::values::{Auto, BootEnv, Freshness, Origin, Threshold};
+use crate::schedule::rollout::Wariness;
+use crate::schedule::window::Window;
+
+/// All settings, resolved.
+///
+/// `Config::default()` is only what the reader starts with: it has no row's default yet.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Config {
+    /// `server=` or `registry=`; `None` when neither is set.
+    pub source: Option<Origin>,
+    /// `tag=`; without it, the reference's own tag, else the channel, else [`DEFAULT_TAG`].
+    pub tag: Option<String>,
+    /// `channel=`: only releases of this channel.
+    pub channel: Option<String>,
+    /// `board=`: the board that this device is; releases for another one are refused.
+    pub board: Option<String>,
+    /// `maintenance_window=`
+    pub maintenance_window: Window,
+    /// `maintenance_zone=`: the zone of the window's times; `None` means UTC. Not looked up before it is needed: what judges
+    /// a boot must not depend on it.
+    pub maintenance_zone: Option<String>,
+    /// `auto=`: how far `run` goes.
+    pub auto: Auto,
+    /// `auto_reboot=`: whether `run` reboots into what it activated.
+    pub auto_reboot: bool,
+    /// `wariness=`: place in a phased rollout.
+    pub wariness: Wariness,
+    /// `machine_id_file=`: what tells this device from others in a phased rollout.
+    pub machine_id_file: PathBuf,
+    /// `kubeconfig=`: credentials to ask whether the node is blocked for updates.
+    pub kubeconfig: PathBuf,
+    /// `node_name=`: the node of this device; `None` means any node of the cluster.
+    pub node_name: Option<String>,
+    /// `pre_update_dir=`: folder with executables that can put an update off, or refuse it.
+    pub pre_update_dir: PathBuf,
+    /// `pre_update_timeout=`, in seconds: for all of them together.
+    pub pre_update_timeout: Duration,
+    /// `pubkey=`: file or folder with the public keys; it is the whole set.
+    pub pubkey: Option<PathBuf>,
+    /// `signature_threshold=`: keys that must sign a release, each counted once; 1 unless set.
+    pub signature_threshold: Threshold,
+    /// `freshness=`: whether statements of freshness are asked for.
+    pub freshness: Freshness,
+    /// `freshness_pubkey=`: file or folder with the keys that sign statements of freshness, and vouch for nothing else; without
+    /// it they are the keys of releases, in the same number.
+    pub freshness_pubkey: Option<PathBuf>,
+    /// `require_fresh=`: install only what a statement of freshness proves to be the latest release.
+    pub require_fresh: bool,
+    /// `registry_ca=`: PEM file with more authorities for TLS.
+    pub registry_ca: Option<PathBuf>,
+    /// `plain_http=`: `host` or `host:port` that are reached without TLS.
+    pub plain_http: Vec<String>,
+    /// `allow_unsigned=`: counts only when there is no key at all.
+    pub allow_unsigned: bool,
+    /// `legacy_file_signatures=`: accept servers that sign only the images, not what they say about them.
+    pub legacy_file_signatures: bool,
+    /// `version_file=`: the running version, when the booted slot has no manifest.
+    pub version_file: Option<PathBuf>,
+    /// `slot_a=`: a folder, a block device, or `LABEL=name`; `None` means the label `KSOLOA`.
+    pub slot_a: Option<String>,
+    /// `slot_b=`: as `slot_a`; `None` means the label `KSOLOB`.
+    pub slot_b: Option<String>,
+    /// `bootenv=`; `None` means `grub/grubenv` on the partition with the label `KSOLOEFI`.
+    pub bootenv: Option<BootEnv>,
+    /// `healthcheck_url=`: must answer 200 within 10 s on a healthy device; an http(s) URL.
+    pub healthcheck_url: Option<String>,
+    /// `auto_rollback_after=`: consecutive failed health runs within one boot; 0 is off.
+    pub auto_rollback_after: u32,
+    /// `health_dir=`: folder with executables, each a health check.
+    pub health_dir: PathBuf,
+    /// `health_timeout=`, in seconds: for all checks of one run together.
+    pub health_timeout: Duration,
+    /// `data_dir=`: must be writable on a healthy device.
+    pub data_dir: PathBuf,
+    /// What was ignored in the file, with file and line. To be logged.
+    pub warnings: Vec<String>,
+}

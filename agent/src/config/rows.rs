@@ -1,0 +1,465 @@
+//! The settings, one row per key: the only place that declares one.
+//!
+//! A new setting is a row here, a field of [`Config`], and the code that uses it. The reader, `config show` and
+//! `config check`, `docs/update.conf`, the man page, the help of its option and the check of user-data follow from the row.
+
+use super::config::Config;
+use super::values::{Auto, BootEnv, Freshness, Origin, Threshold};
+use super::values::{hosts, http_url, number, path, registry, seconds, switch, word};
+use crate::schedule::rollout::Wariness;
+use crate::schedule::window::Window;
+
+/// One setting.
+#[derive(Debug)]
+pub struct Setting {
+    /// Its name in `update.conf`.
+    pub key: &'static str,
+    /// Form of its value, for people.
+    pub form: &'static str,
+    /// The value that counts without the setting, as text of `update.conf`; empty where there is none.
+    pub default: &'static str,
+    /// The effect of an empty default, in words.
+    pub unset: &'static str,
+    /// A typical value; empty where the default is one.
+    pub example: &'static str,
+    /// What it is for, in one sentence: also the help of its option.
+    pub help: &'static str,
+    /// Further sentences for the documentation; empty if the first one says all.
+    pub more: &'static str,
+    /// Each word that it takes, with its meaning; empty where the form says all.
+    pub choices: &'static [(&'static str, &'static str)],
+    /// Whether the value may contain a password. Such a value is masked wherever it is shown.
+    pub secret: bool,
+    /// Reads the text of a value, which is never empty in a file, into its field.
+    pub(super) read: fn(&mut Config, &str) -> Result<(), String>,
+}
+
+/// Settings on one subject, in the order of the documentation.
+#[derive(Debug)]
+pub struct Section {
+    /// The subject.
+    pub title: &'static str,
+    /// Its settings.
+    pub settings: &'static [Setting],
+}
+
+/// All settings.
+pub const SECTIONS: &[Section] = &[
+    Section { title: "Source of releases", settings: SOURCE },
+    Section { title: "Trust", settings: TRUST },
+    Section { title: "Unattended updates", settings: UNATTENDED },
+    Section { title: "Reasons to wait", settings: WAIT },
+    Section { title: "Health of a boot", settings: HEALTH },
+    Section { title: "Locations", settings: LOCATIONS },
+];
+
+/// What most rows have in common.
+const ROW: Setting = Setting {
+    key: "",
+    form: "",
+    default: "",
+    unset: "",
+    example: "",
+    help: "",
+    more: "",
+    choices: &[],
+    secret: false,
+    read: |_, _| Ok(()),
+};
+
+const SOURCE: &[Setting] = &[
+    Setting {
+        key: "server",
+        form: "URL|REF",
+        unset: "none",
+        example: "https://updates.example.com/os",
+        help: "HTTP(S) server with a latest.json, or an OCI reference.",
+        more: "A device has either server or registry: one of them in a later file or on the command line replaces the other.",
+        secret: true,
+        read: |c, v| put(&mut c.source, v.parse::<Origin>()),
+        ..ROW
+    },
+    Setting {
+        key: "registry",
+        form: "REF",
+        unset: "none",
+        example: "registry.example.com/os",
+        help: "OCI reference: host/path, host/path:tag or host/path@digest.",
+        secret: true,
+        read: |c, v| put(&mut c.source, registry(v)),
+        ..ROW
+    },
+    Setting {
+        key: "channel",
+        form: "NAME",
+        unset: "any channel",
+        example: "stable",
+        help: "Channel that this device follows; it refuses releases of other channels.",
+        more: "The channel is also the tag, unless tag or the reference names one.",
+        read: |c, v| put(&mut c.channel, word(v)),
+        ..ROW
+    },
+    Setting {
+        key: "board",
+        form: "NAME",
+        unset: "none",
+        example: "rpi5",
+        help: "Board of this device; it refuses releases that are made for another board.",
+        more: "A device without this setting refuses every release that is made for a board.",
+        read: |c, v| put(&mut c.board, word(v)),
+        ..ROW
+    },
+    Setting {
+        key: "tag",
+        form: "TAG",
+        unset: "the channel, else stable",
+        example: "v1",
+        help: "Tag of the release.",
+        read: |c, v| put(&mut c.tag, word(v)),
+        ..ROW
+    },
+    Setting {
+        key: "registry_ca",
+        form: "FILE",
+        unset: "none",
+        example: "/etc/kubesolo/registry-ca.pem",
+        help: "File with further certificate authorities for the source, in PEM.",
+        read: |c, v| put(&mut c.registry_ca, path(v)),
+        ..ROW
+    },
+    Setting {
+        key: "plain_http",
+        form: "HOST[:PORT]...",
+        unset: "none",
+        example: "10.0.0.5:5000",
+        help: "Unsafe: hosts to reach without TLS.",
+        more: "Blanks or commas separate several hosts.",
+        read: |c, v| put(&mut c.plain_http, hosts(v)),
+        ..ROW
+    },
+];
+
+const TRUST: &[Setting] = &[
+    Setting {
+        key: "pubkey",
+        form: "PATH",
+        unset: "the keys of the image, in /usr/share/kubesolo/keys",
+        example: "/etc/kubesolo/release.pem",
+        help: "Public key file, or a folder of them: the complete set.",
+        more: "A file has one key: PEM, or 64 hex digits.",
+        read: |c, v| put(&mut c.pubkey, path(v)),
+        ..ROW
+    },
+    Setting {
+        key: "signature_threshold",
+        form: "N",
+        default: "1",
+        example: "2",
+        help: "Number of different keys that must sign a release, at most 16.",
+        read: |c, v| put(&mut c.signature_threshold, v.parse::<Threshold>()),
+        ..ROW
+    },
+    Setting {
+        key: "freshness",
+        form: "auto|yes|no",
+        default: "auto",
+        help: "When to ask for freshness statements, which name the latest release (docs/trust.md).",
+        choices: &[
+            (
+                "auto",
+                "with each new release; at every look once one was seen, or freshness_pubkey or require_fresh is set",
+            ),
+            ("yes", "at every look"),
+            ("no", "never"),
+        ],
+        read: |c, v| put(&mut c.freshness, v.parse::<Freshness>()),
+        ..ROW
+    },
+    Setting {
+        key: "freshness_pubkey",
+        form: "PATH",
+        unset: "the keys of releases, and as many of them",
+        example: "/etc/kubesolo/freshness.pem",
+        help: "Public key file, or a folder of them, for freshness statements and nothing else.",
+        read: |c, v| put(&mut c.freshness_pubkey, path(v)),
+        ..ROW
+    },
+    Setting {
+        key: "require_fresh",
+        form: "yes|no",
+        default: "no",
+        help: "Install a release only if a freshness statement names it as the latest.",
+        more: "Other releases wait (exit code 75). With no, they only cause a warning.",
+        read: |c, v| put(&mut c.require_fresh, switch(v)),
+        ..ROW
+    },
+    Setting {
+        key: "allow_unsigned",
+        form: "yes|no",
+        default: "no",
+        help: "Unsafe: install releases without a signature.",
+        more: "This has an effect only on a device without any key.",
+        read: |c, v| put(&mut c.allow_unsigned, switch(v)),
+        ..ROW
+    },
+    Setting {
+        key: "legacy_file_signatures",
+        form: "yes|no",
+        default: "no",
+        help: "Accept old servers that sign the image files, but not their metadata.",
+        read: |c, v| put(&mut c.legacy_file_signatures, switch(v)),
+        ..ROW
+    },
+];
+
+const UNATTENDED: &[Setting] = &[
+    Setting {
+        key: "auto",
+        form: "check|stage|activate",
+        default: "stage",
+        help: "How far an unattended update goes (kubesolo-update run, which the timer calls).",
+        choices: &[
+            ("check", "ask the source, and keep the answer for status and metrics"),
+            ("stage", "fetch the release, verify it and write it into the free slot; a person activates it"),
+            ("activate", "activate it too, and reboot into its trial"),
+        ],
+        read: |c, v| put(&mut c.auto, v.parse::<Auto>()),
+        ..ROW
+    },
+    Setting {
+        key: "auto_reboot",
+        form: "yes|no",
+        default: "yes",
+        help: "Reboot after auto=activate.",
+        more: "With no, the trial starts with the next reboot, for any cause.",
+        read: |c, v| put(&mut c.auto_reboot, switch(v)),
+        ..ROW
+    },
+    Setting {
+        key: "maintenance_window",
+        form: "[DAYS] HH:MM-HH:MM[;...]",
+        unset: "always",
+        example: "Sat,Sun 01:00-05:00; Mon-Fri 03:00-04:00",
+        help: "Times at which an update may start.",
+        more: "HH:MM-HH:MM, with days before it if needed; semicolons separate several. A time may pass midnight; it belongs to \
+               the day on which it starts. 03:00-03:00 never opens.",
+        read: |c, v| put(&mut c.maintenance_window, v.parse::<Window>()),
+        ..ROW
+    },
+    Setting {
+        key: "maintenance_zone",
+        form: "ZONE",
+        unset: "UTC",
+        example: "Europe/Berlin",
+        help: "Time zone of maintenance_window.",
+        more: "The name of a zone in /usr/share/zoneinfo of the image, or a POSIX TZ string, which needs no file \
+               (CET-1CEST,M3.5.0,M10.5.0/3).",
+        read: |c, v| put(&mut c.maintenance_zone, word(v)),
+        ..ROW
+    },
+    Setting {
+        key: "wariness",
+        form: "0..100",
+        default: "50",
+        help: "Place of this device in the order of all waves: 0 is first, 100 is last.",
+        more: "Between these, the device comes earlier or later than its draw, which is new for each release. With 50, the \
+               draw alone decides.",
+        read: |c, v| put(&mut c.wariness, v.parse::<Wariness>()),
+        ..ROW
+    },
+    Setting {
+        key: "machine_id_file",
+        form: "FILE",
+        default: "/etc/machine-id",
+        help: "File with the id of this machine, from which its draw follows.",
+        more: "Devices must not share an id, so an image must not contain one. Without the file, the agent makes an id and \
+               keeps it in its state.",
+        read: |c, v| put(&mut c.machine_id_file, path(v)),
+        ..ROW
+    },
+];
+
+const WAIT: &[Setting] = &[
+    Setting {
+        key: "pre_update_dir",
+        form: "DIR",
+        default: "/etc/kubesolo/pre-update.d",
+        help: "Folder of hooks: executables that can postpone or refuse an update.",
+        more: "They run before the agent writes a slot, and again before it activates a release. A hook permits the update \
+               with exit code 0, postpones it with 75, and refuses it with any other.",
+        read: |c, v| put(&mut c.pre_update_dir, path(v)),
+        ..ROW
+    },
+    Setting {
+        key: "pre_update_timeout",
+        form: "SECONDS",
+        default: "300",
+        help: "Time limit for all hooks together, in seconds; a longer run refuses the update.",
+        read: |c, v| put(&mut c.pre_update_timeout, seconds(v)),
+        ..ROW
+    },
+    Setting {
+        key: "kubeconfig",
+        form: "FILE",
+        default: "/var/lib/kubesolo/pki/admin/admin.kubeconfig",
+        help: "Credentials for the Kubernetes API server, as KubeSolo writes them.",
+        more: "The agent looks for the label updates.kubesolo.io/block=true on the node. Without the file, or without an \
+               answer, the node blocks no update.",
+        read: |c, v| put(&mut c.kubeconfig, path(v)),
+        ..ROW
+    },
+    Setting {
+        key: "node_name",
+        form: "NAME",
+        unset: "any node of the cluster can block the update",
+        example: "node-7",
+        help: "Node of this device, in a cluster with several nodes.",
+        read: |c, v| put(&mut c.node_name, word(v)),
+        ..ROW
+    },
+];
+
+const HEALTH: &[Setting] = &[
+    Setting {
+        key: "health_dir",
+        form: "DIR",
+        default: "/etc/kubesolo/health.d",
+        help: "Folder of health checks: executables that exit with 0 on a healthy device.",
+        more: "The checks in its folder wanted are optional: they run last, and a failed one only warns.",
+        read: |c, v| put(&mut c.health_dir, path(v)),
+        ..ROW
+    },
+    Setting {
+        key: "health_timeout",
+        form: "SECONDS",
+        default: "300",
+        help: "Time limit for all health checks of one run together, in seconds.",
+        more: "A check without any time left fails.",
+        read: |c, v| put(&mut c.health_timeout, seconds(v)),
+        ..ROW
+    },
+    Setting {
+        key: "healthcheck_url",
+        form: "URL",
+        unset: "none",
+        example: "http://127.0.0.1:8080/healthz",
+        help: "HTTP(S) URL that answers 200 within 10 s on a healthy device.",
+        more: "The agent asks it directly, not through a proxy.",
+        secret: true,
+        read: |c, v| put(&mut c.healthcheck_url, http_url(v)),
+        ..ROW
+    },
+    Setting {
+        key: "data_dir",
+        form: "DIR",
+        default: "/var/lib/kubesolo",
+        help: "Folder on the data partition that accepts a write on a healthy device.",
+        read: |c, v| put(&mut c.data_dir, path(v)),
+        ..ROW
+    },
+    Setting {
+        key: "auto_rollback_after",
+        form: "N",
+        default: "3",
+        help: "Number of failed health runs in a row within one boot that revert a trial; 0 is never.",
+        more: "With 0, only the tries and the deadline end a trial. The init stage and the units run the health checks every \
+               10 s. Without this setting, they count no failed run before the end of the health window (600 s, or \
+               ks.health_window= on the kernel command line); a failed run after it reverts the trial in any case.",
+        read: |c, v| put(&mut c.auto_rollback_after, number(v)),
+        ..ROW
+    },
+];
+
+const LOCATIONS: &[Setting] = &[
+    Setting {
+        key: "slot_a",
+        form: "PLACE",
+        unset: "LABEL=KSOLOA",
+        example: "LABEL=KSOLOA",
+        help: "Slot A: a folder, a block device, or LABEL=name.",
+        read: |c, v| put(&mut c.slot_a, word(v)),
+        ..ROW
+    },
+    Setting {
+        key: "slot_b",
+        form: "PLACE",
+        unset: "LABEL=KSOLOB",
+        example: "LABEL=KSOLOB",
+        help: "Slot B: a folder, a block device, or LABEL=name.",
+        read: |c, v| put(&mut c.slot_b, word(v)),
+        ..ROW
+    },
+    Setting {
+        key: "bootenv",
+        form: "KIND:PATH",
+        unset: "grub/grubenv on the partition with the label KSOLOEFI",
+        example: "grub:/boot/efi/grub/grubenv",
+        help: "Boot environment: grub:FILE, uboot:FILE with U-Boot's fw_env.config, or rpi:DIR with a Raspberry Pi's \
+               autoboot.txt.",
+        read: |c, v| put(&mut c.bootenv, v.parse::<BootEnv>()),
+        ..ROW
+    },
+    Setting {
+        key: "version_file",
+        form: "FILE",
+        unset: "none",
+        example: "/etc/kubesolo/version",
+        help: "File whose first line is the running version, for a booted slot without a manifest.",
+        more: "A factory fills such a slot. A release of that version is not new.",
+        read: |c, v| put(&mut c.version_file, path(v)),
+        ..ROW
+    },
+];
+
+/// All settings, in the order of the documentation.
+pub fn all() -> impl Iterator<Item = &'static Setting> {
+    SECTIONS.iter().flat_map(|section| section.settings)
+}
+
+/// The setting of this name.
+#[must_use]
+pub fn named(key: &str) -> Option<&'static Setting> {
+    all().find(|setting| setting.key == key)
+}
+
+/// The key that was probably meant, by the measure that also suggests options: Jaro's, above 0.7.
+#[must_use]
+pub fn nearest(key: &str) -> Option<&'static str> {
+    let closeness = |setting: &Setting| strsim::jaro(key, setting.key);
+    let nearest = all().max_by(|a, b| closeness(a).total_cmp(&closeness(b)))?;
+    (closeness(nearest) > 0.7).then_some(nearest.key)
+}
+
+/// The help of the option for a setting; empty for a name that is none.
+#[must_use]
+pub fn help(key: &str) -> &'static str {
+    named(key).map_or("", |setting| setting.help.trim_end_matches('.'))
+}
+
+/// Checks the value of an option by the reader of its setting. The value stays text. One that may contain a password is only
+/// checked with all settings: an error of the command line would show it.
+pub fn checked(key: &'static str) -> impl Fn(&str) -> Result<String, String> + Clone {
+    move |value| {
+        let setting = named(key).ok_or("no setting has this name")?;
+        if setting.secret {
+            return Ok(word(value)?);
+        }
+        setting.check(value).map(|()| value.to_owned())
+    }
+}
+
+impl Setting {
+    /// Whether the value can be used.
+    ///
+    /// # Errors
+    /// The form that was expected.
+    pub fn check(&self, value: &str) -> Result<(), String> {
+        (self.read)(&mut Config::default(), value)
+    }
+}
+
+/// Sets a field to what was read.
+fn put<T, V: Into<T>>(field: &mut T, value: Result<V, impl ToString>) -> Result<(), String> {
+    *field = value.map_err(|why| why.to_string())?.into();
+    Ok(())
+}

@@ -1,0 +1,215 @@
+//! Types of settings, and how their text is read. Each reader takes text without white space around it.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use reqwest::Url;
+
+use crate::base::limits;
+
+/// Where releases come from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// An http or https server with a `latest.json`.
+    Http(String),
+    /// An OCI reference: `host/path`, `host/path:tag` or `host/path@digest`.
+    Oci(String),
+    /// A file with a release, for devices without a network. Only the command line can name it.
+    Bundle(PathBuf),
+}
+
+impl FromStr for Origin {
+    type Err = &'static str;
+
+    /// Refuses a URL of a scheme other than http and https: it would pass for a strange OCI reference.
+    fn from_str(server: &str) -> Result<Self, &'static str> {
+        match server.split_once("://") {
+            Some(("http" | "https", _)) => Ok(Self::Http(server.to_owned())),
+            Some(_) => Err("expected an http(s) URL or an OCI reference"),
+            None => Ok(Self::Oci(server.to_owned())),
+        }
+    }
+}
+
+impl Origin {
+    /// Whether the source itself chooses a release: an OCI reference with a tag or a digest, or a bundle. A colon before the
+    /// last slash belongs to a port.
+    pub(super) fn names_tag(&self) -> bool {
+        match self {
+            Self::Oci(name) => name.contains('@') || name.rsplit('/').next().is_some_and(|name| name.contains(':')),
+            Self::Bundle(_) => true,
+            Self::Http(_) => false,
+        }
+    }
+}
+
+/// An OCI reference, never a URL.
+pub(super) fn registry(value: &str) -> Result<Origin, &'static str> {
+    if value.contains("://") {
+        return Err("expected an OCI reference, host/path without a scheme; plain_http= names a host without TLS");
+    }
+    Ok(Origin::Oci(value.to_owned()))
+}
+
+/// Location of the bootloader's variables.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum BootEnv {
+    /// GRUB's environment block.
+    Grub(PathBuf),
+    /// `fw_env.config`, which names the location of U-Boot's environment.
+    UBoot(PathBuf),
+    /// The folder with a Raspberry Pi's `autoboot.txt`.
+    Rpi(PathBuf),
+}
+
+impl FromStr for BootEnv {
+    type Err = &'static str;
+
+    /// Reads `grub:FILE`, `uboot:FW_ENV_CONFIG` or `rpi:DIR`.
+    fn from_str(place: &str) -> Result<Self, &'static str> {
+        match place.split_once(':') {
+            Some(("grub", file)) if !file.is_empty() => Ok(Self::Grub(file.into())),
+            Some(("uboot", file)) if !file.is_empty() => Ok(Self::UBoot(file.into())),
+            Some(("rpi", folder)) if !folder.is_empty() => Ok(Self::Rpi(folder.into())),
+            _ => Err("expected grub:FILE, uboot:FILE or rpi:DIR"),
+        }
+    }
+}
+
+/// How far `run`, the unattended update, goes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Auto {
+    /// Ask the source only.
+    Check,
+    /// Fetch and verify the release into the free slot; a person activates it.
+    #[default]
+    Stage,
+    /// Activate it too, and reboot unless `auto_reboot=no`.
+    Activate,
+}
+
+impl FromStr for Auto {
+    type Err = &'static str;
+
+    fn from_str(word: &str) -> Result<Self, &'static str> {
+        match word {
+            "check" => Ok(Self::Check),
+            "stage" => Ok(Self::Stage),
+            "activate" => Ok(Self::Activate),
+            _ => Err("expected check, stage or activate"),
+        }
+    }
+}
+
+impl fmt::Display for Auto {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Check => "check",
+            Self::Stage => "stage",
+            Self::Activate => "activate",
+        })
+    }
+}
+
+/// Number of different keys that must sign a release: `1..=limits::KEYS`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Threshold(usize);
+
+impl Threshold {
+    /// As in the settings; never 0.
+    #[must_use]
+    pub fn keys(self) -> usize {
+        self.0
+    }
+}
+
+impl Default for Threshold {
+    fn default() -> Self {
+        Self(1)
+    }
+}
+
+impl FromStr for Threshold {
+    type Err = String;
+
+    fn from_str(number: &str) -> Result<Self, String> {
+        let number = number.parse().ok().filter(|number| (1..=limits::KEYS).contains(number));
+        number.map(Self).ok_or_else(|| format!("expected a number from 1 to {}", limits::KEYS))
+    }
+}
+
+/// When the agent asks for freshness statements.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Freshness {
+    /// With each release that is new here; at every look once one was seen, or `freshness_pubkey` or `require_fresh` is set. A
+    /// source without statements then costs no request while nothing is new.
+    #[default]
+    Auto,
+    /// At every look.
+    Yes,
+    /// Never.
+    No,
+}
+
+impl FromStr for Freshness {
+    type Err = &'static str;
+
+    fn from_str(value: &str) -> Result<Self, &'static str> {
+        match (value, switch(value)) {
+            ("auto", _) => Ok(Self::Auto),
+            (_, Ok(true)) => Ok(Self::Yes),
+            (_, Ok(false)) => Ok(Self::No),
+            _ => Err("expected auto, yes or no"),
+        }
+    }
+}
+
+/// Any text but none.
+pub(super) fn word(value: &str) -> Result<String, &'static str> {
+    if value.is_empty() { Err("expected a value") } else { Ok(value.to_owned()) }
+}
+
+/// A path as it is written; a relative one starts from the working directory.
+pub(super) fn path(value: &str) -> Result<PathBuf, &'static str> {
+    word(value).map(PathBuf::from)
+}
+
+pub(super) fn number(value: &str) -> Result<u32, &'static str> {
+    value.parse().map_err(|_| "expected a whole number up to 4294967295")
+}
+
+/// Zero is refused: it would let nothing pass, and does not mean "no limit" either.
+pub(super) fn seconds(value: &str) -> Result<Duration, &'static str> {
+    let seconds = value.parse().ok().filter(|seconds: &u32| *seconds > 0);
+    seconds.map(|seconds| Duration::from_secs(seconds.into())).ok_or("expected a whole number of seconds from 1")
+}
+
+pub(super) fn switch(value: &str) -> Result<bool, &'static str> {
+    match value {
+        "yes" | "true" | "1" => Ok(true),
+        "no" | "false" | "0" => Ok(false),
+        _ => Err("expected yes or no"),
+    }
+}
+
+/// A URL as it is written.
+pub(super) fn http_url(value: &str) -> Result<String, &'static str> {
+    let url = Url::parse(value).ok().filter(|url| matches!(url.scheme(), "http" | "https"));
+    url.map(|_| value.to_owned()).ok_or("expected an http(s) URL")
+}
+
+/// A list of hosts, separated by commas or blanks.
+pub(super) fn hosts(value: &str) -> Result<Vec<String>, &'static str> {
+    let hosts = value.split([',', ' ', '\t']).filter(|host| !host.is_empty());
+    hosts.map(host).collect()
+}
+
+/// One `host` or `host:port`.
+fn host(text: &str) -> Result<String, &'static str> {
+    if text.is_empty() || text.contains(['/', '@', '?', '#', '*']) || text.contains(char::is_whitespace) {
+        return Err("expected hosts of the form host or host:port");
+    }
+    Ok(text.to_owned())
+}
