@@ -1,6 +1,6 @@
 //! The update agent: from a release on a server to a verified inactive boot slot.
 //!
-//! The folders are floors: each uses those below it only. `docs/architecture.md` has their order, and what is where.
+//! The folders are layers: each uses only those below it. `docs/architecture.md` has their order and content.
 
 pub mod base;
 pub mod cli;

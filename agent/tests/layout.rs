@@ -1,4 +1,4 @@
-//! The folders of `agent/src` are floors, and the modules in them a graph without a cycle.
+//! The folders of `agent/src` are layers, and the graph of their modules has no cycle.
 #![allow(clippy::unwrap_used)]
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -9,13 +9,13 @@ use std::path::{Path, PathBuf};
 type Graph = BTreeMap<String, BTreeSet<String>>;
 
 /// The folders as docs/architecture.md has them, the lowest first.
-fn floors() -> Vec<String> {
+fn layers() -> Vec<String> {
     let page = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/architecture.md")).unwrap();
-    let (_, table) = page.split_once("| floor | what it is for |").expect("the table of floors");
+    let (_, table) = page.split_once("| layer | content |").expect("the table of layers");
     let (table, _) = table.split_once("\n\n").unwrap();
-    let mut floors: Vec<_> = table.lines().filter_map(|row| row.strip_prefix("| `")?.split('`').next()).collect();
-    floors.reverse();
-    floors.into_iter().map(str::to_owned).collect()
+    let mut layers: Vec<_> = table.lines().filter_map(|row| row.strip_prefix("| `")?.split('`').next()).collect();
+    layers.reverse();
+    layers.into_iter().map(str::to_owned).collect()
 }
 
 fn sources(folder: &Path) -> Vec<PathBuf> {
@@ -116,14 +116,14 @@ fn no_two_modules_use_each_other() {
 
 #[test]
 fn no_folder_uses_one_above_it() {
-    let floors = floors();
-    let floor = |module: &str| {
+    let layers = layers();
+    let layer = |module: &str| {
         let folder = first(module, 1);
-        floors.iter().position(|name| *name == folder).unwrap_or_else(|| panic!("docs/architecture.md lacks {folder}"))
+        layers.iter().position(|name| *name == folder).unwrap_or_else(|| panic!("docs/architecture.md lacks {folder}"))
     };
     for (module, uses) in graph() {
         for used in uses {
-            assert!(floor(&used) <= floor(&module), "{module} uses {used}, which is above it");
+            assert!(layer(&used) <= layer(&module), "{module} uses {used}, which is above it");
         }
     }
 }
