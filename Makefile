@@ -52,7 +52,7 @@ image: ## Make a bootable disk from any KERNEL= and INITRAMFS=: OUTPUT= (target/
 	@build/scripts/setup.sh qemu
 	@build/scripts/build-image.sh
 
-lint: ## Check format, clippy, shellcheck, grub-script-check, and that every mutation patch applies
+lint: ## Check format, clippy, shellcheck, grub-script-check, pages, and that every mutation patch applies
 	@build/scripts/setup.sh lint
 	build/scripts/lint.sh
 

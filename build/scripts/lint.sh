@@ -7,6 +7,7 @@ cd "$(dirname "$0")/../.."
 scripts=$(git ls-files | xargs awk 'FNR == 1 && /^#( shellcheck shell=|!.*[\/ ](ba)?sh$)/ { print FILENAME }')
 # shellcheck disable=SC2086 # a list of file names
 shellcheck -x $scripts
+build/scripts/lint-words.sh
 for script in bootenv/loader/*.cfg; do grub-script-check "$script"; done
 # A patch that does not apply any more breaks nothing, and no test would notice that before `make prove`.
 for patch in tests/mutations/*.patch; do
