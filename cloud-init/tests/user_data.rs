@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 use kubesolo_cloudinit::user_data::{UserData, unpack};
-use kubesolo_update::config::{Conf, Config, Overrides};
+use kubesolo_update::config::{Conf, Config, Overrides, rows};
 use proptest::prelude::*;
 use proptest::sample::Index;
 
@@ -24,6 +24,25 @@ fn holds(bytes: &[u8]) -> bool {
             true
         }
     }
+}
+
+/// The rows of the agent's settings decide here too.
+#[test]
+fn user_data_takes_each_setting_of_the_agent_and_no_other() {
+    for setting in rows::all() {
+        let document = |value: &str| format!("#cloud-config\nupdates:\n  {}: '{value}'\n", setting.key);
+        let taken = UserData::parse(document(setting.typical()).as_bytes(), "user-data").unwrap();
+        assert_eq!(taken.updates[0].value, setting.typical());
+        let odd = "\u{1}://?";
+        assert!(UserData::parse(document(odd).as_bytes(), "user-data").is_err(), "{}", setting.key);
+        let refused = UserData::parse(document("a b://c").as_bytes(), "user-data").is_err();
+        assert_eq!(refused, setting.check("a b://c").is_err(), "{}", setting.key);
+    }
+    let unknown = UserData::parse(b"#cloud-config\nupdates:\n  chanel: beta\n", "user-data").unwrap_err();
+    assert!(
+        unknown.message.ends_with("user-data:3: unknown key \"chanel\" has no effect. Did you mean channel?"),
+        "{unknown}"
+    );
 }
 
 proptest! {
