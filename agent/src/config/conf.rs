@@ -134,9 +134,9 @@ impl Conf {
     /// # Errors
     /// 78 for a file that is not trusted or has a line that is no setting, 65 beyond the limits.
     pub fn load(file: &Path) -> Result<Self> {
-        let mut conf = Self::of_file(file)?;
-        for drop_in in drop_ins(file)? {
-            conf.put_over(Self::of_file(&drop_in)?);
+        let mut conf = Self::default();
+        for file in files(file)? {
+            conf.put_over(Self::of_file(&file)?);
         }
         Ok(conf)
     }
@@ -336,12 +336,16 @@ impl Config {
     }
 }
 
-/// The files that are read after `file`, in order of their names: those with the ending `.conf` in the folder that is named
-/// like the file with `.d` behind.
+/// The files of the settings, of which a later one wins: `file`, which may be missing, then each `.conf` file of the folder
+/// `file.d` in order of their names.
 ///
 /// # Errors
 /// 78 for a folder that is not trusted, 65 for more than [`limits::DROP_INS`].
-pub(super) fn drop_ins(file: &Path) -> Result<Vec<PathBuf>> {
+pub fn files(file: &Path) -> Result<Vec<PathBuf>> {
+    Ok([file.to_owned()].into_iter().chain(drop_ins(file)?).collect())
+}
+
+fn drop_ins(file: &Path) -> Result<Vec<PathBuf>> {
     let mut folder = file.as_os_str().to_owned();
     folder.push(".d");
     let folder = PathBuf::from(folder);

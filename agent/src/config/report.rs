@@ -100,7 +100,7 @@ impl Checked {
 pub fn check(file: Option<&Path>, conf: &Path) -> Result<Checked> {
     let files = match file {
         Some(file) => vec![file.to_owned()],
-        None => [conf.to_owned()].into_iter().chain(conf::drop_ins(conf)?).collect(),
+        None => conf::files(conf)?,
     };
     let mut checked = Checked { files: vec![], settings: 0, problems: vec![] };
     let mut all = Conf::default();

@@ -13,7 +13,7 @@ use serde::Serialize;
 use crate::base::error::Result;
 use crate::base::progress::size;
 use crate::base::{replace, text};
-use crate::config::{Config, Origin};
+use crate::config::{Config, Origin, conf};
 use crate::device::boot::Boot;
 use crate::device::health::WANTED;
 use crate::device::programs;
@@ -158,13 +158,16 @@ fn clock(all: &mut Findings) {
     }
 }
 
-fn settings(all: &mut Findings, conf: &Path, config: &Config) {
+fn settings(all: &mut Findings, file: &Path, config: &Config) {
     for warning in &config.warnings {
         all.add("settings", Verdict::Warn, warning.clone());
     }
+    let Some(files) = all.take("settings", conf::files(file)) else { return };
     if config.warnings.is_empty() {
-        let (there, missing) = (conf.display().to_string(), format!("{} is not there: defaults", conf.display()));
-        all.either("settings", conf.exists(), Verdict::Warn, (&there, &missing));
+        let files = files.iter().filter(|file| file.exists()).map(|file| file.display().to_string());
+        let (files, missing) =
+            (files.collect::<Vec<_>>().join(", "), format!("{} is missing: defaults", file.display()));
+        all.either("settings", !files.is_empty(), Verdict::Warn, (&files, &missing));
     }
 }
 
