@@ -100,11 +100,14 @@ pub(super) fn health(judged: &Judged, checks: &[Check]) -> String {
 
 pub(super) fn settings(settings: &[Effective], explained: bool) -> String {
     let mut out = String::new();
+    let longest = |width: fn(&Effective) -> usize| settings.iter().map(width).max().unwrap_or_default();
+    let (key, value) = (longest(|one| one.key.len()), longest(|one| one.text().len()));
     for setting in settings {
         if explained {
             let _ = writeln!(out, "# {}", setting.help);
         }
-        let _ = writeln!(out, "{setting}");
+        let place = text::printable(&setting.place.to_string());
+        let _ = writeln!(out, "{:<key$}  {:<value$}  {place}", setting.key, setting.text());
     }
     out
 }

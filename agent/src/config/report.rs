@@ -1,6 +1,5 @@
 //! What `config show` and `config check` print.
 
-use std::fmt;
 use std::path::Path;
 
 use serde::Serialize;
@@ -64,12 +63,11 @@ impl Effective {
     pub fn is_set(&self) -> bool {
         self.place != Place::Default
     }
-}
 
-impl fmt::Display for Effective {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let value = self.value.as_deref().map_or_else(|| format!("({})", self.default), text::printable);
-        write!(f, "{:<22} {value:<40} {}", self.key, text::printable(&self.place.to_string()))
+    /// The value in one line; where there is none, its effect in parentheses.
+    #[must_use]
+    pub fn text(&self) -> String {
+        self.value.as_deref().map_or_else(|| format!("({})", self.default), text::printable)
     }
 }
 

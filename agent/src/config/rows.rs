@@ -143,7 +143,7 @@ const TRUST: &[Setting] = &[
     Setting {
         key: "pubkey",
         form: "PATH",
-        unset: "the keys of the image, in /usr/share/kubesolo/keys",
+        unset: "the keys in /usr/share/kubesolo/keys",
         example: "/etc/kubesolo/release.pem",
         help: "Public key file, or a folder of them: the complete set.",
         more: "A file has one key: PEM, or 64 hex digits.",
@@ -178,9 +178,10 @@ const TRUST: &[Setting] = &[
     Setting {
         key: "freshness_pubkey",
         form: "PATH",
-        unset: "the keys of releases, and as many of them",
+        unset: "the keys of releases",
         example: "/etc/kubesolo/freshness.pem",
         help: "Public key file, or a folder of them, for freshness statements and nothing else.",
+        more: "One of these keys is enough. Without the setting, a statement needs as many signatures as a release.",
         read: |c, v| put(&mut c.freshness_pubkey, path(v)),
         ..ROW
     },
