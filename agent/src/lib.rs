@@ -18,4 +18,4 @@ pub mod update;
 
 pub mod parsers;
 
-pub use base::error::{Error, Exit, Result};
+pub use base::error::{Error, Exit, Reason, Result};

@@ -4,7 +4,6 @@
 mod cli_support;
 mod common;
 
-use std::collections::BTreeSet;
 use std::fs;
 use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt;
@@ -433,40 +432,4 @@ fn state_that_cannot_be_kept_is_refused_before_anything_is_changed() {
     fs::set_permissions(device.path("S"), fs::Permissions::from_mode(0o555)).unwrap();
     device.from(&registry, &["apply", "--json"]).refused(73, "state-not-permitted");
     assert_eq!((device.tree("A"), device.tree("B"), device.env_bytes()), before);
-}
-
-/// Every word that is the reason of a refusal of the agent, from its sources.
-fn reasons(folder: &Path, found: &mut BTreeSet<String>) {
-    for entry in fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_dir() && !path.ends_with("publish") {
-            reasons(&path, found);
-        } else if path.extension().is_some_and(|extension| extension == "rs") {
-            let source = fs::read_to_string(&path).unwrap();
-            let code = source.split("#[cfg(test)]").next().unwrap();
-            for error in code.split("Exit::").skip(1) {
-                let Some((exit, rest)) = error.split_once(',') else { continue };
-                let word = rest.trim_start().strip_prefix('"').and_then(|rest| rest.split('"').next()).unwrap_or("");
-                let is_word = !word.is_empty() && word.bytes().all(|b| b == b'-' || b.is_ascii_lowercase());
-                // A fault of the program is told as such, and a wrong command line where it is made.
-                if is_word && exit.bytes().all(|b| b.is_ascii_alphabetic()) && !["Internal", "Usage"].contains(&exit) {
-                    found.insert(word.to_owned());
-                }
-            }
-        }
-    }
-}
-
-#[test]
-fn whoever_looks_a_reason_up_finds_it() {
-    let crate_folder = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let page = fs::read_to_string(crate_folder.join("../docs/troubleshooting.md")).unwrap();
-    let mut all = BTreeSet::new();
-    reasons(&crate_folder.join("src"), &mut all);
-    assert!(all.len() > 80, "{all:?}");
-    all.retain(|word| {
-        let family = word.split('-').next().unwrap();
-        !page.contains(&format!("`{word}`")) && !page.contains(&format!("`{family}-…`"))
-    });
-    assert!(all.is_empty(), "docs/troubleshooting.md says nothing of {all:?}");
 }

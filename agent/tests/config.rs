@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use kubesolo_update::base::error::{Error, Exit};
+use kubesolo_update::base::error::{Error, Exit, Reason};
 use kubesolo_update::config::{Auto, BootEnv, Conf, Config, Origin, Overrides, manual, report, rows};
 use kubesolo_update::schedule::window::Window;
 use proptest::prelude::*;
@@ -21,7 +21,7 @@ fn config(text: &str) -> Config {
 
 fn refused(text: &str) -> String {
     let error = config_over(text, &Overrides::default()).unwrap_err();
-    assert_eq!((error.exit, error.reason), (Exit::Config, "bad-config"), "{error}");
+    assert_eq!(error.reason, Reason::BadConfig, "{error}");
     error.message
 }
 
@@ -167,13 +167,13 @@ fn a_missing_file_and_an_empty_device_mean_the_defaults() {
 fn a_file_that_cannot_be_read_is_not_a_missing_one() {
     let dir = tempfile::tempdir().unwrap();
     let error = Config::load(dir.path(), &Overrides::default()).unwrap_err();
-    assert_eq!(error.exit, Exit::Config);
+    assert_eq!(error.exit(), Exit::Config);
     let file = dir.path().join("update.conf");
     fs::write(&file, vec![b'#'; 64 * 1024]).unwrap();
     Config::load(&file, &Overrides::default()).unwrap();
     fs::write(&file, vec![b'#'; 64 * 1024 + 1]).unwrap();
     let error = Config::load(&file, &Overrides::default()).unwrap_err();
-    assert_eq!((error.exit, error.reason), (Exit::Data, "limit-exceeded"));
+    assert_eq!(error.reason, Reason::LimitExceeded);
 }
 
 #[test]
@@ -245,7 +245,7 @@ fn wrong_values_are_told_with_file_line_and_key() {
     }
     assert!(refused("channel=beta\nstable\n").contains("update.conf:2: not of the form key=value"));
     let error = Conf::parse(b"channel=beta\ntag=\xff\n", "update.conf").unwrap_err();
-    assert!(error.exit == Exit::Config && error.message.starts_with("update.conf:2: "), "{error}");
+    assert!(error.exit() == Exit::Config && error.message.starts_with("update.conf:2: "), "{error}");
 }
 
 #[test]
@@ -366,7 +366,7 @@ fn a_drop_in_is_trusted_like_the_file_itself() {
     let drop_in = files.drop_in("1.conf");
     let refused = || {
         let error = files.config().unwrap_err();
-        assert_eq!((error.exit, error.reason), (Exit::Config, "bad-config"), "{error}");
+        assert_eq!(error.reason, Reason::BadConfig, "{error}");
         error.message
     };
     let mode = |path: &Path, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
@@ -388,7 +388,7 @@ fn a_drop_in_is_trusted_like_the_file_itself() {
         assert!(n < 65 && many.config().is_ok());
         fs::write(many.drop_in(&format!("{n}.conf")), "").unwrap();
     }
-    assert_eq!(many.config().unwrap_err().reason, "limit-exceeded");
+    assert_eq!(many.config().unwrap_err().reason, Reason::LimitExceeded);
 }
 
 #[test]
@@ -451,7 +451,7 @@ fn a_check_reports_every_problem_of_every_file_with_its_line() {
     assert_eq!(good.problems(), [""; 0]);
     let one = report::check(Some(&good.conf()), Path::new("/dev/null")).unwrap();
     assert_eq!((one.files.len(), one.settings), (1, 1), "a named file is checked alone");
-    assert_eq!(report::check(Some(Path::new("/nowhere")), &good.conf()).unwrap_err().exit, Exit::Config);
+    assert_eq!(report::check(Some(Path::new("/nowhere")), &good.conf()).unwrap_err().exit(), Exit::Config);
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use bootenv::{Fallback, Slot, TrialId};
-use kubesolo_update::base::error::Exit;
+use kubesolo_update::base::error::{Exit, Reason};
 use kubesolo_update::device::blocks::{CommandLine, Odd, System, filesystem_label};
 use proptest::prelude::*;
 
@@ -130,13 +130,13 @@ fn no_device_and_two_devices_are_configuration_errors() {
     let one = machine.device("vda2", "PARTNAME=KSOLOA\n", &[0; 4096]);
     let two = machine.device("sda", "", &ext("KSOLOA"));
     let error = machine.system.find("KSOLOA").unwrap_err();
-    assert_eq!((error.exit, error.reason), (Exit::Config, "device-ambiguous"));
+    assert_eq!(error.reason, Reason::DeviceAmbiguous);
     for device in [one, two] {
         assert!(error.message.contains(&device.display().to_string()), "{error}");
     }
     for near in ["KSOLOB", "KSOLO", "ksoloa", "KSOLOAA"] {
         let error = machine.system.find(near).unwrap_err();
-        assert_eq!((error.exit, error.reason), (Exit::Config, "device-not-found"));
+        assert_eq!(error.reason, Reason::DeviceNotFound);
         assert!(error.message.contains(near), "{error}");
     }
 }
@@ -166,7 +166,7 @@ fn empty_drives_floppies_and_the_disks_below_a_mapping_are_passed_over() {
 #[test]
 fn no_sysfs_is_an_error() {
     let nowhere = System { sys: Path::new("/nonexistent").into(), ..System::default() };
-    assert_eq!(nowhere.find("KSOLOA").unwrap_err().exit, Exit::Config);
+    assert_eq!(nowhere.find("KSOLOA").unwrap_err().exit(), Exit::Config);
 }
 
 #[test]
@@ -200,7 +200,7 @@ fn absent_repeated_and_odd_parameters_are_told_apart_and_never_guessed() {
         let line = CommandLine::parse(text);
         assert_eq!(line.slot, Err(odd));
         let error = line.booted().unwrap_err();
-        assert!(error.exit == Exit::Config && error.message.contains(why), "{text}: {error}");
+        assert!(error.exit() == Exit::Config && error.message.contains(why), "{text}: {error}");
     }
     for text in ["ks.trial=c0ffee", "ks.trial=00C0FFEE", "ks.trial=00c0ffee0", "ks.trial=00c0ffee ks.trial=00c0ffee"] {
         assert!(CommandLine::parse(text).trial.is_err(), "{text}");
@@ -275,7 +275,7 @@ fn one_of_several_labels_is_found_and_two_devices_are_ambiguous() {
     fs::write(machine.sysfs("vdb1").join("start"), "0\n").unwrap();
     assert_eq!(find().unwrap(), Some(lower), "a partition that is all of its disk is not another device");
     machine.device("vdc", "", &iso("CIDATA"));
-    assert_eq!(find().unwrap_err().reason, "device-ambiguous");
+    assert_eq!(find().unwrap_err().reason, Reason::DeviceAmbiguous);
 }
 
 #[test]

@@ -12,7 +12,7 @@ use std::sync::mpsc::channel;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use kubesolo_update::base::error::Exit;
+use kubesolo_update::base::error::Reason;
 use kubesolo_update::device::blocks::{System, filesystem_label};
 use kubesolo_update::device::mount::{Filesystem, Mounted, claim};
 use kubesolo_update::device::slot::{Part, Place, Slot};
@@ -171,7 +171,7 @@ fn an_unmount_that_fails_is_an_error() {
     let mounted = Mounted::read_only(&disk.device, Filesystem::Ext4).unwrap();
     let open = File::open(mounted.path()).unwrap();
     let target = mounted.path().to_owned();
-    assert_eq!(mounted.unmount().unwrap_err().reason, "cannot-unmount");
+    assert_eq!(mounted.unmount().unwrap_err().reason, Reason::CannotUnmount);
     drop(open);
     nix::mount::umount(&target).unwrap();
     fs::remove_dir(target).unwrap();
@@ -191,7 +191,7 @@ fn a_device_that_is_mounted_elsewhere_is_refused_before_anything_is_erased() {
             disk.slot.verify().unwrap_err(),
             disk.slot.hashes().unwrap_err(),
         ] {
-            assert_eq!((error.exit, error.reason), (Exit::CannotWrite, "device-busy"), "{options}: {error}");
+            assert_eq!(error.reason, Reason::DeviceBusy, "{options}: {error}");
             assert!(error.message.contains(&disk.device.display().to_string()), "{error}");
         }
         drop(elsewhere);
@@ -209,7 +209,7 @@ fn a_device_that_gets_mounted_during_the_write_does_not_count_as_filled() {
     writer.part(Part::Initramfs, &manifest.initramfs, &mut Pieces::of(&images.initramfs), &mut ()).unwrap();
     let elsewhere = MountedElsewhere::new(&disk.device, "rw");
     let error = writer.finish(&manifest).unwrap_err();
-    assert_eq!((error.exit, error.reason), (Exit::CannotWrite, "device-busy"), "{error}");
+    assert_eq!(error.reason, Reason::DeviceBusy, "{error}");
     drop(elsewhere);
 }
 
@@ -260,7 +260,7 @@ fn a_write_protected_device_is_refused() {
     fill(&disk.slot, &images(), &manifest).unwrap();
     disk.read_only();
     for error in [disk.slot.check_room(1).unwrap_err(), disk.slot.writer().unwrap_err()] {
-        assert_eq!((error.exit, error.reason), (Exit::CannotWrite, "read-only"), "{error}");
+        assert_eq!(error.reason, Reason::ReadOnly, "{error}");
     }
     assert_eq!(disk.slot.verify().unwrap(), manifest, "reading it needs no write");
 }
@@ -285,8 +285,8 @@ fn rot_on_the_medium_is_found_although_the_right_bytes_were_read_before() {
     file.write_all(&[byte[0] ^ 1]).unwrap();
     file.sync_all().unwrap();
     let error = disk.slot.verify().unwrap_err();
-    assert_eq!((error.exit, error.reason), (Exit::Data, "slot-damaged"), "{error}");
-    assert_eq!(disk.slot.hashes().unwrap_err().reason, "slot-damaged");
+    assert_eq!(error.reason, Reason::SlotDamaged, "{error}");
+    assert_eq!(disk.slot.hashes().unwrap_err().reason, Reason::SlotDamaged);
 }
 
 #[test]
@@ -346,8 +346,8 @@ fn a_full_device_says_so_and_is_unmounted_and_void() {
     let Some(disk) = Disk::new(16, &[]) else { return };
     let images = Images::new(1, 1 << 20, 20 << 20);
     let error = fill(&disk.slot, &images, &images.manifest("2.0.0")).unwrap_err();
-    assert_eq!((error.exit, error.reason), (Exit::CannotWrite, "no-space"), "{error}");
-    assert_eq!(disk.slot.verify().unwrap_err().reason, "slot-incomplete");
+    assert_eq!(error.reason, Reason::NoSpace, "{error}");
+    assert_eq!(disk.slot.verify().unwrap_err().reason, Reason::SlotIncomplete);
     claim(&disk.device, true).unwrap();
 }
 
@@ -358,7 +358,7 @@ fn what_is_no_filesystem_is_a_clear_error() {
     File::options().write(true).open(&disk.image).unwrap().write_all(&[0; 4096]).unwrap();
     claim(&disk.device, false).unwrap();
     let error = disk.slot.facts().unwrap_err();
-    assert_eq!((error.exit, error.reason), (Exit::CannotWrite, "damaged-filesystem"), "{error}");
+    assert_eq!(error.reason, Reason::DamagedFilesystem, "{error}");
     assert!(!error.remedy.is_empty());
 }
 
@@ -377,7 +377,7 @@ fn a_device_is_found_by_the_label_of_its_filesystem() {
     assert_eq!(by_path.place, by_label.place);
     let Some(twin) = Disk::new(16, &["-L", &label]) else { return };
     let error = System::default().find(&label).unwrap_err();
-    assert_eq!((error.exit, error.reason), (Exit::Config, "device-ambiguous"));
+    assert_eq!(error.reason, Reason::DeviceAmbiguous);
     for device in [&disk.device, &twin.device] {
         assert!(error.message.contains(&device.display().to_string()), "{error}");
     }

@@ -10,7 +10,7 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use kubesolo_update::base::error::{Error, Exit};
+use kubesolo_update::base::error::{Error, Exit, Reason};
 use kubesolo_update::base::progress::Progress;
 use kubesolo_update::config::{Conf, Config, Overrides};
 use kubesolo_update::device::blocks::System;
@@ -64,7 +64,7 @@ fn small() -> Images {
 
 fn is_void(slot: &Slot) {
     let error = slot.verify().unwrap_err();
-    assert_eq!((error.exit, error.reason), (Exit::Data, "slot-incomplete"), "{error}");
+    assert_eq!(error.reason, Reason::SlotIncomplete, "{error}");
     assert!(!slot.facts().unwrap().hash_files && slot.manifest().unwrap().is_none());
 }
 
@@ -161,7 +161,7 @@ fn changed_bytes_are_refused_and_not_kept() {
     let mut changed = images.kernel.clone();
     changed[299_999] ^= 1;
     let error = refused_part(&mut Pieces::of(&changed), &images);
-    assert_eq!((error.exit, error.reason), (Exit::Data, "digest-mismatch"));
+    assert_eq!(error.reason, Reason::DigestMismatch);
     assert!(error.message.contains("vmlinuz") && error.message.contains(&blob(&changed).digest.to_string()), "{error}");
 }
 
@@ -169,18 +169,18 @@ fn changed_bytes_are_refused_and_not_kept() {
 fn too_few_and_too_many_bytes_are_refused() {
     let images = small();
     let error = refused_part(&mut Pieces::of(&images.kernel[..299_999]), &images);
-    assert_eq!((error.exit, error.reason), (Exit::Data, "size-mismatch"));
+    assert_eq!(error.reason, Reason::SizeMismatch);
     assert!(error.message.contains("299999 of 300000"), "{error}");
     let endless: Vec<u8> = images.kernel.iter().chain(&images.kernel).copied().collect();
     let error = refused_part(&mut Pieces::of(&endless), &images);
-    assert_eq!((error.exit, error.reason), (Exit::Data, "size-mismatch"));
+    assert_eq!(error.reason, Reason::SizeMismatch);
 }
 
 #[test]
 fn a_lost_connection_keeps_its_own_exit_code() {
     let images = small();
     let error = refused_part(&mut Pieces::then_broken(&images.kernel[..1000]), &images);
-    assert_eq!((error.exit, error.reason), (Exit::Unavailable, "connection-lost"));
+    assert_eq!(error.reason, Reason::Unreachable);
 }
 
 #[test]
@@ -188,9 +188,9 @@ fn a_slot_cannot_be_finished_with_other_images_than_its_manifest_tells() {
     let (folder, images, other) = (Folder::new(), small(), Images::new(7, 10, 10));
     let mut writer = folder.slot.writer().unwrap();
     writer.part(Part::Kernel, &blob(&images.kernel), &mut Pieces::of(&images.kernel), &mut ()).unwrap();
-    assert_eq!(writer.finish(&images.manifest("2.0.0")).unwrap_err().exit, Exit::Internal);
+    assert_eq!(writer.finish(&images.manifest("2.0.0")).unwrap_err().exit(), Exit::Internal);
     is_void(&folder.slot);
-    assert_eq!(fill(&folder.slot, &other, &other.manifest("1.0.0")).map_err(|e| e.exit), Ok(()));
+    assert_eq!(fill(&folder.slot, &other, &other.manifest("1.0.0")).map_err(|e| e.exit()), Ok(()));
 }
 
 #[test]
@@ -204,15 +204,15 @@ fn every_damage_to_a_filled_slot_is_found() {
     for name in FILES {
         let folder = Folder::filled(&small());
         flip(&folder.path(name));
-        assert_eq!(folder.slot.verify().unwrap_err().exit, Exit::Data, "{name} changed");
+        assert_eq!(folder.slot.verify().unwrap_err().exit(), Exit::Data, "{name} changed");
         let folder = Folder::filled(&small());
         fs::remove_file(folder.path(name)).unwrap();
         let error = folder.slot.verify().unwrap_err();
-        assert_eq!((error.exit, error.reason), (Exit::Data, "slot-incomplete"), "{name} removed");
+        assert_eq!(error.reason, Reason::SlotIncomplete, "{name} removed");
         assert!(error.message.contains(name), "{error}");
         let folder = Folder::filled(&small());
         fs::File::options().write(true).open(folder.path(name)).unwrap().set_len(0).unwrap();
-        assert_eq!(folder.slot.verify().unwrap_err().exit, Exit::Data, "{name} emptied");
+        assert_eq!(folder.slot.verify().unwrap_err().exit(), Exit::Data, "{name} emptied");
     }
 }
 
@@ -223,7 +223,7 @@ fn images_that_agree_with_their_hash_files_but_not_with_the_manifest_are_found()
     fs::write(folder.path("vmlinuz"), &other.kernel).unwrap();
     fs::write(folder.path("vmlinuz.sha256"), Part::Kernel.hash_line(&blob(&other.kernel).digest)).unwrap();
     folder.slot.hashes().unwrap(); // all that the bootloader sees
-    assert_eq!(folder.slot.verify().unwrap_err().reason, "slot-damaged");
+    assert_eq!(folder.slot.verify().unwrap_err().reason, Reason::SlotDamaged);
 }
 
 #[test]
@@ -235,7 +235,7 @@ fn a_symbolic_link_in_a_slot_is_neither_read_nor_written_through() {
         fs::remove_file(folder.path(name)).unwrap();
         symlink(outside.path(), folder.path(name)).unwrap();
         let error = folder.slot.verify().unwrap_err();
-        assert!(error.exit == Exit::Data && error.message.contains("symbolic link"), "{error}");
+        assert!(error.exit() == Exit::Data && error.message.contains("symbolic link"), "{error}");
     }
     let folder = Folder::new();
     fs::write(outside.path(), "precious").unwrap();
@@ -262,7 +262,7 @@ fn a_folder_where_a_file_should_be_is_a_clear_error() {
     let folder = Folder::new();
     fs::create_dir(folder.path("vmlinuz")).unwrap();
     let error = folder.slot.writer().unwrap_err();
-    assert!(error.exit == Exit::CannotWrite && error.message.contains("vmlinuz"), "{error}");
+    assert!(error.exit() == Exit::CannotWrite && error.message.contains("vmlinuz"), "{error}");
 }
 
 fn locate(a: &str, b: &str) -> Result<Slots, Error> {
@@ -287,7 +287,7 @@ fn what_is_no_folder_is_a_configuration_error() {
         ("b/../a", "same place"),
     ] {
         let error = locate(&at("a"), &at(b)).unwrap_err();
-        assert!(error.exit == Exit::Config && error.message.contains(why), "{b}: {error}");
+        assert!(error.exit() == Exit::Config && error.message.contains(why), "{b}: {error}");
         assert!(!error.remedy.is_empty(), "{b}");
     }
 }
@@ -301,7 +301,7 @@ fn room_is_asked_for_before_anything_is_erased_and_counts_the_old_images_as_free
     fill(&folder.slot, &old, &old.manifest("1.0.0")).unwrap();
     folder.slot.check_room(old.need()).unwrap();
     let error = folder.slot.check_room(6 << 20).unwrap_err();
-    assert_eq!((error.exit, error.reason), (Exit::CannotWrite, "no-space"));
+    assert_eq!(error.reason, Reason::NoSpace);
     let place = folder.dir.path().display().to_string();
     for part in [&place, "needs 7.0 MiB", "has 6.0 MiB ("] {
         assert!(error.message.contains(part), "{part}: {error}");
@@ -309,7 +309,7 @@ fn room_is_asked_for_before_anything_is_erased_and_counts_the_old_images_as_free
     folder.slot.verify().unwrap();
     // A second name keeps the blocks of an image: they do not become free.
     fs::hard_link(folder.path("kubesolo-os.gz"), folder.path("kept")).unwrap();
-    assert_eq!(folder.slot.check_room(old.need()).unwrap_err().reason, "no-space");
+    assert_eq!(folder.slot.check_room(old.need()).unwrap_err().reason, Reason::NoSpace);
 }
 
 #[test]
@@ -318,7 +318,7 @@ fn a_slot_that_runs_full_says_so_and_is_void() {
     let Some(()) = mount_tmpfs(folder.dir.path(), "size=2m") else { return eprintln!("skipped: not root") };
     let images = Images::new(1, 1 << 20, 3 << 20);
     let error = fill(&folder.slot, &images, &images.manifest("2.0.0")).unwrap_err();
-    assert_eq!((error.exit, error.reason), (Exit::CannotWrite, "no-space"));
+    assert_eq!(error.reason, Reason::NoSpace);
     assert!(error.message.contains("kubesolo-os.gz"), "{error}");
     is_void(&folder.slot);
     assert!(!folder.path("kubesolo-os.gz.part").exists());
@@ -330,7 +330,7 @@ fn a_slot_without_room_for_its_manifest_is_emptied() {
     let Some(()) = mount_tmpfs(folder.dir.path(), "size=1m,nr_inodes=4") else { return eprintln!("skipped: not root") };
     let images = Images::new(1, 100, 100);
     let error = fill(&folder.slot, &images, &images.manifest("2.0.0")).unwrap_err();
-    assert_eq!((error.exit, error.reason), (Exit::CannotWrite, "no-space"));
+    assert_eq!(error.reason, Reason::NoSpace);
     assert_eq!(folder.names(), [""; 0]);
 }
 
@@ -344,7 +344,7 @@ fn a_read_only_slot_is_refused_and_left_alone() {
     mount(None::<&str>, folder.dir.path(), None::<&str>, MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY, None::<&str>)
         .unwrap();
     for error in [folder.slot.check_room(10).unwrap_err(), folder.slot.writer().unwrap_err()] {
-        assert_eq!((error.exit, error.reason), (Exit::CannotWrite, "read-only"), "{error}");
+        assert_eq!(error.reason, Reason::ReadOnly, "{error}");
     }
     folder.slot.verify().unwrap();
 }
@@ -361,7 +361,7 @@ fn a_folder_of_somebody_else_is_refused_and_left_alone() {
     nix::unistd::setfsuid(nobody);
     let error = folder.slot.writer().unwrap_err();
     nix::unistd::setfsuid(nix::unistd::Uid::from_raw(0));
-    assert_eq!((error.exit, error.reason), (Exit::CannotWrite, "not-permitted"), "{error}");
+    assert_eq!(error.reason, Reason::NotPermitted, "{error}");
     folder.slot.verify().unwrap();
 }
 
@@ -388,7 +388,10 @@ fn a_slot_manifest_that_contradicts_its_signed_bytes_is_refused() {
         let changed = text.replacen(&from, &to, 1);
         assert_ne!(changed, text, "{from}");
         let error = SlotManifest::parse(changed.as_bytes()).unwrap_err();
-        assert!(error.exit == Exit::Data && error.message.contains("differs from the signed bytes"), "{from}: {error}");
+        assert!(
+            error.exit() == Exit::Data && error.message.contains("differs from the signed bytes"),
+            "{from}: {error}"
+        );
     }
 }
 
@@ -396,7 +399,7 @@ fn a_slot_manifest_that_contradicts_its_signed_bytes_is_refused() {
 fn a_malformed_slot_manifest_is_refused() {
     let text = String::from_utf8(small().manifest("2.0.0").encode()).unwrap();
     let newer = text.replacen("\"schema\": 1", "\"schema\": 2", 1);
-    assert_eq!(SlotManifest::parse(newer.as_bytes()).unwrap_err().reason, "newer-schema");
+    assert_eq!(SlotManifest::parse(newer.as_bytes()).unwrap_err().reason, Reason::SlotNewerSchema);
     for changed in [
         String::new(),
         "{}".into(),
@@ -408,7 +411,7 @@ fn a_malformed_slot_manifest_is_refused() {
         text.replacen("2026-03-04T", "someday", 1),
     ] {
         assert_ne!(changed, text);
-        assert_eq!(SlotManifest::parse(changed.as_bytes()).unwrap_err().exit, Exit::Data, "{changed:.60}");
+        assert_eq!(SlotManifest::parse(changed.as_bytes()).unwrap_err().exit(), Exit::Data, "{changed:.60}");
     }
 }
 
@@ -417,7 +420,7 @@ fn an_oversized_slot_manifest_is_not_read() {
     let folder = Folder::filled(&small());
     fs::write(folder.path("manifest.json"), vec![b' '; 1 << 20]).unwrap();
     let error = folder.slot.manifest().unwrap_err();
-    assert_eq!((error.exit, error.reason), (Exit::Data, "limit-exceeded"));
+    assert_eq!(error.reason, Reason::LimitExceeded);
     assert!(matches!(folder.slot.facts().unwrap().manifest, Some(Err(_))));
 }
 

@@ -15,8 +15,9 @@ use std::process::{Child, Command, Stdio};
 use bootenv::TrialId;
 use chrono::{DateTime, TimeDelta, Utc};
 use kubesolo_update::base::digest::Digest;
-use kubesolo_update::base::error::{Error, Exit};
+use kubesolo_update::base::error::{Error, Exit, Reason};
 use kubesolo_update::schedule::clock::{Clock, build_date};
+use kubesolo_update::state::freshness::Word;
 use kubesolo_update::state::phase::Phase;
 use kubesolo_update::state::state::{State, Trial};
 use kubesolo_update::state::store::{Lock, Store};
@@ -80,11 +81,11 @@ fn digest(n: u32) -> Digest {
 }
 
 fn refusal() -> Error {
-    Error::new(Exit::NotAllowed, "signature-missing", "the release is not signed").remedy("Sign it.")
+    Error::new(Reason::SignatureMissing, "the release is not signed").remedy("Sign it.")
 }
 
 fn not_now() -> Error {
-    Error::new(Exit::NotNow, "window", "the window opens at 02:00")
+    Error::new(Reason::Window, "the window opens at 02:00")
 }
 
 fn busy() -> State {
@@ -165,6 +166,32 @@ fn the_names_in_the_files_are_those_of_the_contract() {
     }
 }
 
+/// Another version of the agent may have outcomes, reasons and phases of its own.
+#[test]
+fn a_word_that_this_version_does_not_know_damages_no_file() {
+    let state = json!({
+        "schema": 1, "phase": "postponed", "device_id": "0123",
+        "last_run": {"at": "2026-03-04T05:06:07Z", "outcome": "postponed", "reason": "full-moon"},
+        "last_skip": {"at": "2026-03-04T05:06:07Z", "reason": "full-moon", "message": "the moon is full"},
+        "freshness": {"verdict": "ripe", "reason": "full-moon", "message": "the moon is full"},
+    });
+    let place = Place::with(state.to_string().as_bytes());
+    let found = place.lock().load().unwrap();
+    assert!(found.warnings.is_empty() && !found.state_lost, "{:?}", found.warnings);
+    assert_eq!((found.state.phase(), &*found.state.device_id), (Phase::Idle, "0123"));
+    assert_eq!(found.state.freshness.as_ref().unwrap().word, Word::Unknown);
+    assert_eq!(found.state.last_run.as_ref().unwrap().outcome.known(), None);
+    place.lock().save_state(&found.state).unwrap();
+    let kept = place.json("state.json");
+    assert_eq!((&kept["last_run"], &kept["last_skip"]), (&state["last_run"], &state["last_skip"]));
+    assert_eq!(kept["freshness"]["reason"], "full-moon");
+
+    let history = json!({"schema": 1, "attempts": [{"id": "1", "phase": "postponed", "to_version": "1.2.3"}]});
+    fs::write(place.path("history.json"), history.to_string()).unwrap();
+    let attempts = Store::new(&place.path("state.json")).read_history().unwrap().attempts;
+    assert_eq!((attempts.len(), &*attempts[0].to_version), (1, "1.2.3"));
+}
+
 #[test]
 fn a_state_of_the_go_agent_is_taken_over() {
     let place = Place::with(
@@ -188,7 +215,7 @@ fn attempts_count_from_one_again_with_another_release() {
     };
     assert_eq!([attempt(1), attempt(1), attempt(1), attempt(2), attempt(1)], [1, 2, 3, 1, 1]);
     // A server that is away for a while in between is no other release.
-    let away = || Error::new(Exit::Unavailable, "unreachable", "nobody answers");
+    let away = || Error::new(Reason::Unreachable, "nobody answers");
     let again = |release| {
         state.begin("id".into(), now());
         state.fail(&away(), now());
@@ -216,7 +243,7 @@ fn not_now_leaves_the_phase_and_a_refusal_ends_in_failed() {
         // What was killed while it wrote does not go on.
         let interrupted = matches!(phase, Phase::Checking | Phase::Downloading);
         assert_eq!((state.phase(), state.last_error.as_str()), (if interrupted { Phase::Idle } else { phase }, "old"));
-        assert_eq!(state.last_skip.as_ref().map(|skip| skip.reason.as_str()), Some("window"));
+        assert_eq!(state.last_skip.as_ref().map(|skip| skip.reason.clone()), Some(Reason::Window.into()));
         state.begin("three".into(), now());
         state.aim(None, &version("2.0.0"), digest(2));
         assert_eq!((state.last_skip.as_ref(), state.last_error.as_str()), (None, ""));
@@ -354,7 +381,7 @@ fn a_second_agent_is_told_who_has_the_lock() {
     let place = Place::new();
     let lock = place.lock();
     let error = place.store().lock().unwrap_err();
-    assert_eq!((error.exit, error.reason), (Exit::NotNow, "locked"));
+    assert_eq!(error.reason, Reason::Locked);
     assert!(error.message.contains(&format!("pid {}", std::process::id())), "{error}");
     place.store().read().unwrap(); // looking is free
     drop(lock);
@@ -369,7 +396,7 @@ fn the_lock_of_a_dead_agent_is_free() {
     let script = format!("exec 9<>{}; flock 9; echo; exec sleep 60", place.path("lock").display());
     let mut child = Command::new("sh").args(["-c", &script]).stdout(Stdio::piped()).spawn().unwrap();
     std::io::Read::read_exact(child.stdout.as_mut().unwrap(), &mut [0]).unwrap();
-    assert_eq!(place.store().lock().unwrap_err().reason, "locked");
+    assert_eq!(place.store().lock().unwrap_err().reason, Reason::Locked);
     child.kill().unwrap();
     child.wait().unwrap();
     place.lock();
@@ -406,7 +433,7 @@ fn an_account_that_holds_the_lock_of_0_1_stops_nobody() {
     fs::write(place.path("history.json"), "{\"schema\":1}").unwrap();
     let mut holder = hold(&place, "sleep");
     let lock = place.lock();
-    assert_eq!(place.store().lock().unwrap_err().reason, "locked");
+    assert_eq!(place.store().lock().unwrap_err().reason, Reason::Locked);
     lock.record(busy().attempt()).unwrap();
     lock.save_state(&busy()).unwrap();
     lock.save_trust(&Trust::default()).unwrap();
@@ -429,7 +456,7 @@ fn an_agent_of_0_1_keeps_its_lock() {
     symlink("/bin/sleep", &program).unwrap();
     let mut holder = hold(&place, program.to_str().unwrap());
     let error = place.store().lock().unwrap_err();
-    assert_eq!((error.exit, error.reason), (Exit::NotNow, "locked"), "{error}");
+    assert_eq!(error.reason, Reason::Locked, "{error}");
     assert!(error.message.contains(&format!("pid {}", holder.id())), "{error}");
     holder.kill().unwrap();
     holder.wait().unwrap();
@@ -438,14 +465,9 @@ fn an_agent_of_0_1_keeps_its_lock() {
 
 #[test]
 fn a_damaged_file_is_kept_and_reported_and_the_other_still_counts() {
-    for damage in [
-        &b""[..],
-        b"\0\0\0\0",
-        b"{\"schema\":1,\"pha",
-        b"[]",
-        b"{\"phase\":\"exploded\"}",
-        b"{\"schema\":1,\"schema\":1}",
-    ] {
+    for damage in
+        [&b""[..], b"\0\0\0\0", b"{\"schema\":1,\"pha", b"[]", b"{\"phase\":7}", b"{\"schema\":1,\"schema\":1}"]
+    {
         let place = Place::with(damage);
         let mut trust = Trust::default();
         trust.remember(failed(1));
@@ -489,7 +511,7 @@ fn a_newer_schema_is_refused_and_kept() {
         let newer = br#"{"schema":2,"phase":{"name":"staged"},"failed":"none"}"#;
         fs::write(place.path(name), newer).unwrap();
         for error in [place.lock().load().unwrap_err(), place.store().read().unwrap_err()] {
-            assert_eq!((error.exit, error.reason), (Exit::Config, "newer-schema"));
+            assert_eq!(error.reason, Reason::NewerSchema);
             assert!(error.message.contains(name), "{error}");
         }
         assert_eq!(fs::read(place.path(name)).unwrap(), newer);
@@ -513,7 +535,7 @@ fn a_symbolic_link_is_neither_read_nor_written_through() {
             all.unwrap(); // only a leftover in the way
         } else {
             let error = all.unwrap_err();
-            assert!(error.exit == Exit::Config && error.message.contains("symbolic link"), "{name}: {error}");
+            assert!(error.exit() == Exit::Config && error.message.contains("symbolic link"), "{name}: {error}");
         }
         assert_eq!(fs::read(outside.path()).unwrap(), b"precious", "{name}");
     }
@@ -531,8 +553,8 @@ fn a_fifo_or_a_folder_does_not_hold_the_agent_up() {
     assert!(place.lock().load().unwrap_err().message.contains("not a regular file"));
     let place = Place::new();
     fs::create_dir(place.path("state.json")).unwrap();
-    assert_eq!(place.lock().load().unwrap_err().exit, Exit::Config);
-    assert_eq!(place.lock().save_state(&busy()).unwrap_err().exit, Exit::CannotWrite);
+    assert_eq!(place.lock().load().unwrap_err().exit(), Exit::Config);
+    assert_eq!(place.lock().save_state(&busy()).unwrap_err().exit(), Exit::CannotWrite);
 }
 
 #[test]
@@ -555,7 +577,7 @@ fn a_full_partition_keeps_the_old_state() {
     let mut newer = busy();
     newer.fail(&refusal(), now());
     let error = lock.save_state(&newer).unwrap_err();
-    assert_eq!((error.exit, error.reason), (Exit::CannotWrite, "state-no-space"));
+    assert_eq!(error.reason, Reason::StateNoSpace);
     assert!(error.message.contains("state.json") && !error.remedy.is_empty(), "{error}");
     assert_eq!(lock.load().unwrap().state, busy());
     assert_eq!(place.names(), ["filler", "lock", "state.json"]);
@@ -573,7 +595,7 @@ fn a_read_only_partition_is_named() {
     mount(None::<&str>, place.dir.path(), None::<&str>, MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY, None::<&str>)
         .unwrap();
     let error = place.store().lock().unwrap_err();
-    assert_eq!((error.exit, error.reason), (Exit::CannotWrite, "state-read-only"), "{error}");
+    assert_eq!(error.reason, Reason::StateReadOnly, "{error}");
     place.store().read().unwrap();
 }
 

@@ -10,7 +10,7 @@ use std::process::Command;
 
 use common::{key, key_id, sign};
 use ed25519_dalek::pkcs8::{EncodePrivateKey, EncodePublicKey, spki::der::pem::LineEnding};
-use kubesolo_update::base::error::Exit;
+use kubesolo_update::base::error::{Exit, Reason};
 use kubesolo_update::base::limits;
 use kubesolo_update::trust::keys::KeySet;
 use kubesolo_update::trust::signature::{Fingerprint, Signature};
@@ -45,14 +45,14 @@ fn set(seeds: &[u8]) -> KeySet {
 fn loads(content: impl AsRef<[u8]>) -> Result<KeySet, String> {
     let folder = TempDir::new().unwrap();
     KeySet::load(&file(&folder, "key", content)).map_err(|e| {
-        assert_eq!((e.exit, e.reason), (Exit::Config, "bad-key"), "{e}");
+        assert_eq!(e.reason, Reason::BadKey, "{e}");
         e.message
     })
 }
 
 fn refused(place: &Path) -> String {
     let e = KeySet::load(place).unwrap_err();
-    assert_eq!(e.exit, Exit::Config, "{e}");
+    assert_eq!(e.exit(), Exit::Config, "{e}");
     e.message
 }
 
@@ -209,15 +209,15 @@ fn each_refusal_has_its_own_reason() {
     let set = set(&[1, 2]);
     let refusal = |signatures: &[Signature]| {
         let e = set.verify(MESSAGE, signatures).unwrap_err();
-        assert_eq!(e.exit, Exit::NotAllowed);
+        assert_eq!(e.exit(), Exit::NotAllowed);
         assert!(!e.remedy.is_empty());
         (e.reason, e.message)
     };
-    assert_eq!(refusal(&[]).0, "signature-missing");
-    assert_eq!(refusal(&[signature(3, MESSAGE)]).0, "signature-unknown-key");
-    assert_eq!(refusal(&[signature(1, b"another manifest")]).0, "signature-invalid");
+    assert_eq!(refusal(&[]).0, Reason::SignatureMissing);
+    assert_eq!(refusal(&[signature(3, MESSAGE)]).0, Reason::SignatureUnknownKey);
+    assert_eq!(refusal(&[signature(1, b"another manifest")]).0, Reason::SignatureInvalid);
     let unnamed = Signature { key_id: None, ..signature(3, MESSAGE) };
-    assert_eq!(refusal(&[unnamed]).0, "signature-unknown-key");
+    assert_eq!(refusal(&[unnamed]).0, Reason::SignatureUnknownKey);
     let hostile = Signature { key_id: Some("\x1b[2J".into()), ..signature(3, MESSAGE) };
     assert!(!refusal(&[hostile]).1.contains('\x1b'));
 }
@@ -236,7 +236,10 @@ fn one_good_signature_is_found_among_others_whatever_the_hints_say() {
 fn a_key_vouches_once_however_often_it_signed() {
     let set = set(&[1, 2]);
     assert_eq!(set.verify(MESSAGE, &vec![signature(1, MESSAGE); limits::SIGNATURES]).unwrap().len(), 1);
-    assert_eq!(set.verify(MESSAGE, &vec![signature(1, MESSAGE); limits::SIGNATURES + 1]).unwrap_err().exit, Exit::Data);
+    assert_eq!(
+        set.verify(MESSAGE, &vec![signature(1, MESSAGE); limits::SIGNATURES + 1]).unwrap_err().exit(),
+        Exit::Data
+    );
 }
 
 fn fingerprint(seed: u8) -> Fingerprint {
@@ -253,23 +256,23 @@ fn as_many_keys_must_sign_as_the_threshold_says_and_each_counts_once() {
     let by = |seeds: &[u8]| {
         let signatures: Vec<_> = seeds.iter().map(|seed| signature(*seed, MESSAGE)).collect();
         set.verify(MESSAGE, &signatures).map(|ids| ids.len()).map_err(|e| {
-            assert_eq!(e.exit, Exit::NotAllowed);
+            assert_eq!(e.exit(), Exit::NotAllowed);
             e.reason
         })
     };
     assert_eq!(by(&[1, 2]), Ok(2));
     assert_eq!(by(&[3, 9, 1, 2]), Ok(3));
-    assert_eq!(by(&[1]), Err("signatures-too-few"));
-    assert_eq!(by(&[1, 1, 1]), Err("signatures-too-few"));
-    assert_eq!(by(&[1, 9]), Err("signatures-too-few"));
-    assert_eq!(by(&[9, 8]), Err("signature-unknown-key"));
-    assert_eq!(by(&[]), Err("signature-missing"));
+    assert_eq!(by(&[1]), Err(Reason::SignaturesTooFew));
+    assert_eq!(by(&[1, 1, 1]), Err(Reason::SignaturesTooFew));
+    assert_eq!(by(&[1, 9]), Err(Reason::SignaturesTooFew));
+    assert_eq!(by(&[9, 8]), Err(Reason::SignatureUnknownKey));
+    assert_eq!(by(&[]), Err(Reason::SignatureMissing));
     // Raw and by cosign, one key is one key.
     let payload = common::cosign_payload(MESSAGE);
     let wrapped = Signature { payload: Some(payload.clone()), ..signature(1, &payload) };
     assert_eq!(
         set.verify(MESSAGE, &[wrapped.clone(), signature(1, MESSAGE)]).unwrap_err().reason,
-        "signatures-too-few"
+        Reason::SignaturesTooFew
     );
     assert_eq!(set.verify(MESSAGE, &[wrapped, signature(2, MESSAGE)]).unwrap().len(), 2);
 }
@@ -278,27 +281,27 @@ fn as_many_keys_must_sign_as_the_threshold_says_and_each_counts_once() {
 fn a_revoked_key_signs_nothing_any_more() {
     let set = set(&[1, 2, 3]).needing(1, &revoked(&[1])).unwrap();
     let reason = |signatures: &[Signature]| set.verify(MESSAGE, signatures).unwrap_err().reason;
-    assert_eq!(reason(&[signature(1, MESSAGE)]), "signature-revoked-key");
-    assert_eq!(reason(&[signature(1, MESSAGE), signature(9, MESSAGE)]), "signature-revoked-key");
-    assert_eq!(reason(&[signature(1, b"another")]), "signature-unknown-key");
+    assert_eq!(reason(&[signature(1, MESSAGE)]), Reason::SignatureRevokedKey);
+    assert_eq!(reason(&[signature(1, MESSAGE), signature(9, MESSAGE)]), Reason::SignatureRevokedKey);
+    assert_eq!(reason(&[signature(1, b"another")]), Reason::SignatureUnknownKey);
     assert_eq!(set.verify(MESSAGE, &[signature(1, MESSAGE), signature(2, MESSAGE)]).unwrap(), [fingerprint(2).id()]);
     let set = set.needing(2, &revoked(&[1])).unwrap();
     assert_eq!(
         set.verify(MESSAGE, &[signature(1, MESSAGE), signature(2, MESSAGE)]).unwrap_err().reason,
-        "signatures-too-few"
+        Reason::SignaturesTooFew
     );
 }
 
 #[test]
 fn a_threshold_is_met_by_keys_that_are_there_and_not_revoked() {
     let needing = |threshold, gone: &[u8]| {
-        set(&[1, 2]).needing(threshold, &revoked(gone)).map(|set| set.ids().count()).map_err(|e| (e.exit, e.reason))
+        set(&[1, 2]).needing(threshold, &revoked(gone)).map(|set| set.ids().count()).map_err(|e| e.reason)
     };
     assert_eq!(needing(2, &[9]), Ok(2));
     assert_eq!(needing(1, &[1]), Ok(1));
-    assert_eq!(needing(3, &[]), Err((Exit::Config, "too-few-keys")));
-    assert_eq!(needing(2, &[1]), Err((Exit::NotAllowed, "keys-revoked")));
-    assert_eq!(needing(1, &[1, 2]), Err((Exit::NotAllowed, "keys-revoked")));
+    assert_eq!(needing(3, &[]), Err(Reason::TooFewKeys));
+    assert_eq!(needing(2, &[1]), Err(Reason::KeysRevoked));
+    assert_eq!(needing(1, &[1, 2]), Err(Reason::KeysRevoked));
 }
 
 #[test]
@@ -309,8 +312,8 @@ fn a_stream_needs_as_many_keys_as_the_whole() {
         stream(&set, &signatures, MESSAGE, 7).map(|by| by.split(',').count())
     };
     assert_eq!(by(&[2, 1]), Ok(2));
-    assert_eq!(by(&[1, 1]), Err("signatures-too-few"));
-    assert_eq!(by(&[1, 3]), Err("signatures-too-few"));
+    assert_eq!(by(&[1, 1]), Err(Reason::SignaturesTooFew));
+    assert_eq!(by(&[1, 3]), Err(Reason::SignaturesTooFew));
 }
 
 #[test]
@@ -351,7 +354,7 @@ fn malleable() -> Signature {
 
 #[test]
 fn signatures_are_not_malleable() {
-    assert_eq!(set(&[1]).verify(MESSAGE, &[malleable()]).unwrap_err().reason, "signature-invalid");
+    assert_eq!(set(&[1]).verify(MESSAGE, &[malleable()]).unwrap_err().reason, Reason::SignatureInvalid);
 }
 
 /// Made with key 1, and R of small order: loose verifiers accept it, and for some messages it fits others too.
@@ -367,7 +370,7 @@ fn of_small_order() -> Signature {
 
 #[test]
 fn signatures_with_a_point_of_small_order_are_refused() {
-    assert_eq!(set(&[1]).verify(MESSAGE, &[of_small_order()]).unwrap_err().reason, "signature-unknown-key");
+    assert_eq!(set(&[1]).verify(MESSAGE, &[of_small_order()]).unwrap_err().reason, Reason::SignatureUnknownKey);
 }
 
 proptest! {
@@ -385,11 +388,11 @@ proptest! {
 }
 
 /// The key that signed `message`, which is taken in pieces of `piece` bytes.
-fn stream(keys: &KeySet, signatures: &[Signature], message: &[u8], piece: usize) -> Result<String, &'static str> {
+fn stream(keys: &KeySet, signatures: &[Signature], message: &[u8], piece: usize) -> Result<String, Reason> {
     let mut verifier = StreamVerifier::new(&keys, signatures).map_err(|e| e.reason)?;
     message.chunks(piece).for_each(|piece| verifier.update(piece));
     verifier.finish().map(|ids| ids.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")).map_err(|e| {
-        assert_eq!(e.exit, Exit::NotAllowed, "{e}");
+        assert_eq!(e.exit(), Exit::NotAllowed, "{e}");
         e.reason
     })
 }
@@ -403,16 +406,16 @@ fn a_stream_has_the_signature_of_the_whole_however_it_is_cut() {
     }
     assert_eq!(stream(&set(&[1]), &[signature(1, b"")], b"", 1), Ok(key_id(&key(1))));
     for wrong in [&message[1..], &message[..99_999], b""] {
-        assert_eq!(stream(&set(&[2]), &[signature(2, &message)], wrong, 1000), Err("signature-invalid"));
+        assert_eq!(stream(&set(&[2]), &[signature(2, &message)], wrong, 1000), Err(Reason::SignatureInvalid));
     }
-    assert_eq!(stream(&set(&[1]), &[signature(2, &message)], &message, 1000), Err("signature-invalid"));
-    assert_eq!(stream(&set(&[1]), &[], &message, 1000), Err("signature-missing"));
+    assert_eq!(stream(&set(&[1]), &[signature(2, &message)], &message, 1000), Err(Reason::SignatureInvalid));
+    assert_eq!(stream(&set(&[1]), &[], &message, 1000), Err(Reason::SignatureMissing));
 }
 
 #[test]
 fn a_stream_is_as_strict_as_the_whole() {
     for loose in [malleable(), of_small_order()] {
-        assert_eq!(stream(&set(&[1]), std::slice::from_ref(&loose), MESSAGE, 3), Err("signature-invalid"));
+        assert_eq!(stream(&set(&[1]), std::slice::from_ref(&loose), MESSAGE, 3), Err(Reason::SignatureInvalid));
         assert_eq!(stream(&set(&[1]), &[loose, signature(1, MESSAGE)], MESSAGE, 3), Ok(key_id(&key(1))));
     }
 }
@@ -422,7 +425,7 @@ fn pairs_of_key_and_signature_that_hash_an_image_are_limited() {
     let signatures = vec![signature(1, MESSAGE); limits::STREAMED_PAIRS / 2];
     assert_eq!(stream(&set(&[1, 2]), &signatures, MESSAGE, 1), Ok(key_id(&key(1))));
     let more = vec![signature(1, MESSAGE); limits::STREAMED_PAIRS / 2 + 1];
-    assert_eq!(stream(&set(&[1, 2]), &more, MESSAGE, 1), Err("limit-exceeded"));
+    assert_eq!(stream(&set(&[1, 2]), &more, MESSAGE, 1), Err(Reason::LimitExceeded));
 }
 
 #[test]
@@ -440,11 +443,11 @@ fn a_signature_file_is_raw_or_lines_of_hex() {
         [&b""[..], b"\n", &[0; 63], &[0xff; 65], &[b'0'; 127], &[b'0'; 130], format!("{first} {second}").as_bytes()]
     {
         let e = read(wrong).unwrap_err();
-        assert_eq!((e.exit, e.reason), (Exit::Data, "malformed-signature"), "{wrong:?}");
+        assert_eq!(e.reason, Reason::MalformedSignature, "{wrong:?}");
     }
     let mut longest = vec![b'\n'; limits::SIGNATURE_FILE_BYTES as usize];
     longest[..128].copy_from_slice(first.as_bytes());
     assert_eq!(read(&longest).unwrap(), [one]);
     longest.push(b'\n');
-    assert_eq!(read(&longest).unwrap_err().reason, "limit-exceeded");
+    assert_eq!(read(&longest).unwrap_err().reason, Reason::LimitExceeded);
 }

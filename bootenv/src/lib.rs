@@ -146,6 +146,12 @@ impl Fallback {
     }
 }
 
+impl fmt::Display for Fallback {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
 impl FromStr for Fallback {
     type Err = OutsideAlphabet;
 

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use kubesolo_cloudinit::run::{Done, Options, USAGE, run};
 use kubesolo_update::base::console;
-use kubesolo_update::base::error::{Error, Exit};
+use kubesolo_update::base::error::{Error, Reason};
 use kubesolo_update::device::blocks::System;
 use log::LevelFilter;
 use simple_logger::SimpleLogger;
@@ -25,7 +25,7 @@ fn main() -> ExitCode {
                 said += &format!("  {}\n", error.remedy);
             }
             console::tell(&said);
-            return ExitCode::from(error.exit.code());
+            return ExitCode::from(error.exit().code());
         }
     }
     ExitCode::SUCCESS
@@ -37,7 +37,7 @@ enum Asked {
 }
 
 fn asked(mut arguments: impl Iterator<Item = std::ffi::OsString>) -> Result<Asked, Error> {
-    let wrong = |what: String| Error::new(Exit::Usage, "usage", what).remedy("See kubesolo-cloudinit --help.");
+    let wrong = |what: String| Error::new(Reason::Usage, what).remedy("See kubesolo-cloudinit --help.");
     let mut options = Options::default();
     while let Some(argument) = arguments.next() {
         let name = argument.to_string_lossy().into_owned();

@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
-use kubesolo_update::base::error::{Context, Error, Exit, Result};
+use kubesolo_update::base::error::{Context, Error, Reason, Result};
 use kubesolo_update::base::replace::{folder_of, replace};
 use kubesolo_update::base::text::shown;
 use kubesolo_update::config::CONF_FILE;
@@ -96,14 +96,14 @@ pub fn run(options: &Options, system: &System) -> Result<Done> {
     };
     // Last: after a power cut before this, the same is done again.
     let noted = instance::note(&options.record, &seed);
-    noted.context(Exit::CannotWrite, "cannot-write", format_args!("write {}", options.record.display()))?;
+    noted.context(Reason::CannotWrite, format_args!("write {}", options.record.display()))?;
     Ok(done)
 }
 
 fn is_done(options: &Options, seed: &Seed) -> Result<bool> {
     let known = instance::known(&options.record, seed);
     let instance = shown(&seed.instance);
-    match known.context(Exit::Config, "bad-record", format_args!("read {}", options.record.display()))? {
+    match known.context(Reason::BadRecord, format_args!("read {}", options.record.display()))? {
         Known::No => return Ok(false),
         Known::Same => log::debug!("instance {instance} was set up before"),
         Known::Changed => log::warn!(
@@ -117,12 +117,12 @@ fn is_done(options: &Options, seed: &Seed) -> Result<bool> {
 /// Replaces `file`, unless somebody could lead the write astray.
 fn write(file: &Path, text: &str) -> Result<()> {
     let refused = |place: &Path, why: String| {
-        Error::new(Exit::Config, "unsafe-place", format!("cannot write {}: {}: {why}", file.display(), place.display()))
+        Error::new(Reason::UnsafePlace, format!("cannot write {}: {}: {why}", file.display(), place.display()))
             .remedy("Nothing was changed. Correct the place, or name another one with --conf.")
     };
     let folder = folder_of(file);
     let made = fs::DirBuilder::new().recursive(true).mode(0o755).create(folder);
-    made.context(Exit::CannotWrite, "cannot-write", format_args!("make the folder {}", folder.display()))?;
+    made.context(Reason::CannotWrite, format_args!("make the folder {}", folder.display()))?;
     for place in [folder, file] {
         let Ok(meta) = place.symlink_metadata() else { continue };
         if meta.is_symlink() {
@@ -135,9 +135,5 @@ fn write(file: &Path, text: &str) -> Result<()> {
             return Err(refused(place, why));
         }
     }
-    replace(file, text.as_bytes(), 0o644).context(
-        Exit::CannotWrite,
-        "cannot-write",
-        format_args!("write {}", file.display()),
-    )
+    replace(file, text.as_bytes(), 0o644).context(Reason::CannotWrite, format_args!("write {}", file.display()))
 }

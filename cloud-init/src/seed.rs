@@ -5,7 +5,7 @@ use std::io::Read;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
-use kubesolo_update::base::error::{Context, Error, Exit, Result};
+use kubesolo_update::base::error::{Context, Error, Reason, Result};
 use kubesolo_update::base::{limits, text};
 use kubesolo_update::device::blocks::{CommandLine, System, iso_label};
 use kubesolo_update::device::mount::{Filesystem, Mounted};
@@ -69,7 +69,7 @@ pub fn find(system: &System, folder: Option<&Path>) -> Result<Option<Seed>> {
 /// FAT unless it is ISO 9660.
 fn filesystem(device: &Path) -> Result<Filesystem> {
     let label = File::open(device).and_then(|mut file| iso_label(&mut file));
-    let label = label.context(Exit::Config, "bad-seed", format_args!("read {}", device.display()))?;
+    let label = label.context(Reason::BadSeed, format_args!("read {}", device.display()))?;
     Ok(if label.is_some() { Filesystem::Iso9660 } else { Filesystem::Vfat })
 }
 
@@ -87,7 +87,7 @@ pub fn read(folder: &Path, origin: &str) -> Result<Seed> {
 /// A file that only root, or who runs this, can have written.
 fn file(folder: &Path, name: &str, origin: &str, limit: u64) -> Result<Vec<u8>> {
     let bad = |why: &dyn std::fmt::Display| {
-        Error::new(Exit::Config, "bad-seed", format!("cannot read {origin}/{name}: {why}"))
+        Error::new(Reason::BadSeed, format!("cannot read {origin}/{name}: {why}"))
             .remedy("A seed has the files user-data and meta-data. Nothing was changed.")
     };
     // O_NONBLOCK: a FIFO of that name must not hold the boot up.
@@ -108,8 +108,7 @@ fn file(folder: &Path, name: &str, origin: &str, limit: u64) -> Result<Vec<u8>> 
     file.take(limit + 1).read_to_end(&mut bytes).map_err(|e| bad(&e))?;
     if bytes.len() as u64 > limit {
         return Err(Error::new(
-            Exit::Data,
-            "limit-exceeded",
+            Reason::LimitExceeded,
             format!("{origin}/{name}: more than the limit of {limit} bytes"),
         ));
     }

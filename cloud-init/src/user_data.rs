@@ -4,7 +4,7 @@ use std::fmt::{self, Write as _};
 use std::io::Read;
 
 use flate2::read::MultiGzDecoder;
-use kubesolo_update::base::error::{Context, Error, Exit, Result};
+use kubesolo_update::base::error::{Context, Error, Reason, Result};
 use kubesolo_update::base::{limits, text};
 use kubesolo_update::config::{Conf, Config, Overrides};
 use serde::de::{self, Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
@@ -43,13 +43,13 @@ pub fn unpack(bytes: &[u8], what: &str) -> Result<Vec<u8>> {
     let mut plain = vec![];
     if bytes.starts_with(&[0x1f, 0x8b]) {
         let unpacked = MultiGzDecoder::new(bytes).take(limits::USER_DATA_BYTES + 1).read_to_end(&mut plain);
-        unpacked.context(Exit::Data, "bad-user-data", format_args!("unpack {what}"))?;
+        unpacked.context(Reason::MalformedUserData, format_args!("unpack {what}"))?;
     } else {
         plain.extend_from_slice(bytes);
     }
     if plain.len() as u64 > limits::USER_DATA_BYTES {
         let message = format!("{what}: more than the limit of {} bytes after unpacking", limits::USER_DATA_BYTES);
-        return Err(Error::new(Exit::Data, "limit-exceeded", message));
+        return Err(Error::new(Reason::LimitExceeded, message));
     }
     Ok(plain)
 }

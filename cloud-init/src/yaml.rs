@@ -1,6 +1,6 @@
 //! YAML from outside: bounded, without repeated keys, and with the line in every message.
 
-use kubesolo_update::base::error::{Error, Exit, Result};
+use kubesolo_update::base::error::{Error, Reason, Result};
 use kubesolo_update::base::text::shown;
 use serde::de::DeserializeOwned;
 use serde_saphyr::options::{DuplicateKeyPolicy, MergeKeyPolicy, Options};
@@ -47,5 +47,5 @@ fn options() -> Options {
 
 /// The error of a document that cannot be used.
 pub(crate) fn bad(message: String) -> Error {
-    Error::new(Exit::Config, "bad-user-data", message).remedy("Nothing was changed. Correct it, and start again.")
+    Error::new(Reason::BadUserData, message).remedy("Nothing was changed. Correct it, and start again.")
 }

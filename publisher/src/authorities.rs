@@ -9,7 +9,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use nix::sys::memfd::{MFdFlags, memfd_create};
 
-use kubesolo_update::base::error::{Context as _, Exit, Result};
+use kubesolo_update::base::error::{Context as _, Reason, Result};
 
 /// The built-in certificate authorities as a PEM file without a name, if this system has none.
 ///
@@ -40,5 +40,5 @@ pub fn missing() -> Result<Option<(PathBuf, OwnedFd)>> {
         file.write_all(pem.as_bytes())?;
         Ok((format!("{OURS}{}", file.as_raw_fd()).into(), file.into()))
     };
-    write().map(Some).context(Exit::Internal, "no-authorities", "lay out the built-in certificate authorities")
+    write().map(Some).context(Reason::NoAuthorities, "lay out the built-in certificate authorities")
 }

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use super::registry::{Access, Registry};
 use super::{document, read};
 use kubesolo_update::base::digest::Digest;
-use kubesolo_update::base::error::{Error, Exit, Result};
+use kubesolo_update::base::error::{Error, Reason, Result};
 use kubesolo_update::base::{json as strict, limits};
 use kubesolo_update::release::release::{self, Architecture, Blob, Manifest};
 use kubesolo_update::release::statement;
@@ -39,7 +39,7 @@ pub fn bundle(
     }
     let Some(first) = found.manifests.first() else {
         let message = format!("{} has nothing for the architecture that was asked for", registry.reference());
-        return Err(Error::new(Exit::NotAllowed, "no-such-architecture", message));
+        return Err(Error::new(Reason::NoSuchArchitecture, message));
     };
     let channel = first.release.channel.clone();
     let name = registry.tag().map(str::to_owned).or(channel).unwrap_or_else(|| "stable".to_owned());
@@ -138,9 +138,8 @@ impl<'a> Layout<'a> {
     fn write(&self, target: &Path) -> Result<()> {
         let mut new = target.as_os_str().to_owned();
         new.push(".new");
-        let failed = |e: std::io::Error| {
-            Error::new(Exit::CannotWrite, "not-written", format!("cannot write {}: {e}", target.display()))
-        };
+        let failed =
+            |e: std::io::Error| Error::new(Reason::NotWritten, format!("cannot write {}: {e}", target.display()));
         let mut file = File::create(&new).map_err(failed)?;
         let written = self
             .fill(&mut file, &failed)

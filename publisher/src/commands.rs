@@ -21,7 +21,7 @@ use kubesolo_update::base::console;
 use kubesolo_update::config::{Conf, Config, Overrides};
 use kubesolo_update::release::release::Architecture;
 use kubesolo_update::trust::keys::KeySet;
-use kubesolo_update::{Error, Exit, Result};
+use kubesolo_update::{Error, Exit, Reason, Result};
 
 /// A line to standard output.
 macro_rules! say {
@@ -80,7 +80,7 @@ pub fn main() -> ExitCode {
         Err(e) => {
             let remedy = if e.remedy.is_empty() { String::new() } else { format!("{}\n", e.remedy) };
             console::tell(&format!("kubesolo-release: {e}\n{remedy}"));
-            ExitCode::from(e.exit.code())
+            ExitCode::from(e.exit().code())
         }
     }
 }
@@ -95,7 +95,7 @@ fn with_authorities(command: &Command) -> Result<()> {
         .args(std::env::args_os().skip(1))
         .env("SSL_CERT_FILE", path)
         .exec();
-    Err(Error::new(Exit::Internal, "no-authorities", format!("cannot start again with certificates: {failed}")))
+    Err(Error::new(Reason::NoAuthorities, format!("cannot start again with certificates: {failed}")))
 }
 
 fn keygen(args: Keygen) -> Result<()> {
@@ -105,13 +105,12 @@ fn keygen(args: Keygen) -> Result<()> {
     };
     let (private, public) = match (args.dir, args.private, args.public) {
         (Some(dir), ..) => {
-            std::fs::create_dir_all(&dir).map_err(|e| {
-                Error::new(Exit::CannotWrite, "key-not-written", format!("cannot create {}: {e}", dir.display()))
-            })?;
+            std::fs::create_dir_all(&dir)
+                .map_err(|e| Error::new(Reason::KeyNotWritten, format!("cannot create {}: {e}", dir.display())))?;
             (dir.join("private.pem"), dir.join(name))
         }
         (None, Some(private), Some(public)) => (private, public),
-        _ => return Err(Error::new(Exit::Usage, "no-place", "give a folder, or --private and --public")),
+        _ => return Err(Error::new(Reason::NoPlace, "give a folder, or --private and --public")),
     };
     let key = PrivateKey::generate()?;
     key.save(&private, &public, format)?;
@@ -154,7 +153,7 @@ fn publish(args: Publish) -> Result<()> {
         return Ok(());
     }
     let Some(reference) = args.reference else {
-        return Err(Error::new(Exit::Usage, "no-place", "give a reference, or --http"));
+        return Err(Error::new(Reason::NoPlace, "give a reference, or --http"));
     };
     let options = Options { access: args.network.into(), unchecked_kernel, also_tags: args.also_tag };
     let published = crate::release(&reference, &metadata, &images, &keys, &options)?;
@@ -174,7 +173,7 @@ fn sign(args: Sign) -> Result<()> {
 }
 
 fn no_place() -> Error {
-    Error::new(Exit::Usage, "no-place", "give a reference, or --http")
+    Error::new(Reason::NoPlace, "give a reference, or --http")
 }
 
 fn payload(args: Payload) -> Result<()> {
@@ -240,9 +239,8 @@ fn verify(args: Verify) -> Result<()> {
 
 /// A path as text of a setting.
 fn utf8(path: &Path) -> Result<&str> {
-    path.to_str().ok_or_else(|| {
-        Error::new(Exit::Usage, "usage", format!("{} is not UTF-8", path.display())).remedy("Rename the file.")
-    })
+    path.to_str()
+        .ok_or_else(|| Error::new(Reason::Usage, format!("{} is not UTF-8", path.display())).remedy("Rename the file."))
 }
 
 fn freshness(args: Freshness) -> Result<()> {

@@ -11,7 +11,7 @@ use base64::engine::general_purpose::STANDARD;
 use oci_client::secrets::RegistryAuth;
 use serde::Deserialize;
 
-use kubesolo_update::base::error::{Context as _, Error, Exit, Result};
+use kubesolo_update::base::error::{Context as _, Error, Reason, Result};
 use kubesolo_update::base::text;
 
 /// User name; with [`PASSWORD`] it comes before docker's configuration.
@@ -49,7 +49,7 @@ pub fn find(registry: &str) -> Result<RegistryAuth> {
     let text = match std::fs::read(&path) {
         Ok(text) => text,
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(RegistryAuth::Anonymous),
-        Err(e) => return Err(e).context(Exit::Config, "bad-credentials", format!("read {}", path.display())),
+        Err(e) => return Err(e).context(Reason::BadCredentials, format!("read {}", path.display())),
     };
     from_docker_config(&text, registry).map_err(|e| e.context(path.display()))
 }
@@ -114,12 +114,13 @@ fn host(name: &str) -> &str {
 }
 
 fn config(message: String) -> Error {
-    Error::new(Exit::Config, "bad-credentials", message)
+    Error::new(Reason::BadCredentials, message)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use kubesolo_update::base::error::Exit;
 
     fn basic(user: &str, password: &str) -> RegistryAuth {
         RegistryAuth::Basic(user.into(), password.into())
@@ -144,7 +145,7 @@ mod tests {
     fn a_broken_entry_is_an_error_that_keeps_the_secret() {
         for text in [&br#"{"auths": {"h": {"auth": "secret!"}}}"#[..], br#"{"auths": {"h": "secret!"}}"#] {
             let error = from_docker_config(text, "h").unwrap_err();
-            assert_eq!(error.exit, Exit::Config);
+            assert_eq!(error.exit(), Exit::Config);
             assert!(!error.message.contains("secret"), "{error}");
         }
     }

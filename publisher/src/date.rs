@@ -2,7 +2,7 @@
 
 use chrono::{DateTime, SecondsFormat, Utc};
 
-use kubesolo_update::base::error::{Error, Exit, Result};
+use kubesolo_update::base::error::{Error, Reason, Result};
 use kubesolo_update::base::text;
 
 /// The date as RFC 3339: `given`, else `SOURCE_DATE_EPOCH` (seconds since 1970, reproducible-builds.org), else now.
@@ -13,7 +13,7 @@ pub fn release_date(given: Option<&str>) -> Result<String> {
 fn choose(given: Option<&str>, epoch: Option<&str>, now: DateTime<Utc>) -> Result<String> {
     let usage = |what: &str, value: &str, form: &str| {
         let message = format!("{what} is \"{}\", not {form}", text::shown(value));
-        Error::new(Exit::Usage, "malformed-date", message)
+        Error::new(Reason::MalformedDate, message)
     };
     if let Some(date) = given {
         DateTime::parse_from_rfc3339(date)
@@ -34,6 +34,7 @@ fn choose(given: Option<&str>, epoch: Option<&str>, now: DateTime<Utc>) -> Resul
 #[cfg(test)]
 mod tests {
     use super::*;
+    use kubesolo_update::base::error::Exit;
 
     #[test]
     fn what_is_given_comes_first_then_the_environment_then_the_clock() {
@@ -47,7 +48,7 @@ mod tests {
     #[test]
     fn a_malformed_date_is_refused() {
         for (given, epoch) in [(Some("yesterday"), None), (None, Some("")), (None, Some("1e9"))] {
-            assert_eq!(choose(given, epoch, Utc::now()).unwrap_err().exit, Exit::Usage);
+            assert_eq!(choose(given, epoch, Utc::now()).unwrap_err().exit(), Exit::Usage);
         }
     }
 }

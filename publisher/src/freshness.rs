@@ -13,7 +13,7 @@ use super::key::PrivateKey;
 use super::registry::{Access, Registry};
 use super::{EMPTY, descriptor, document, empty_config, http, read, sign};
 use kubesolo_update::base::digest::Digest;
-use kubesolo_update::base::error::{Context as _, Error, Exit, Result};
+use kubesolo_update::base::error::{Context as _, Error, Reason, Result};
 use kubesolo_update::base::{json as strict, limits};
 use kubesolo_update::release::release::{self, Architecture, Manifest, Release};
 use kubesolo_update::release::statement::{FILE, STATEMENT_TYPE, Statement, TAG_SUFFIX};
@@ -55,14 +55,14 @@ impl Place {
         let channel = releases.first().and_then(|(release, _)| release.channel.clone());
         let Some(channel) = channel.filter(|c| releases.iter().all(|(r, _)| r.channel.as_ref() == Some(c))) else {
             let message = "the releases are not of one channel, and a statement is about one";
-            return Err(Error::new(Exit::Data, "no-channel", message).remedy("Publish them with --channel."));
+            return Err(Error::new(Reason::NoChannel, message).remedy("Publish them with --channel."));
         };
         let last = self.published()?.map_or(0, |statement| statement.serial);
         let issued = now.trunc_subsecs(0);
         let serial = terms.serial.unwrap_or(u64::try_from(issued.timestamp()).unwrap_or(0).max(last.saturating_add(1)));
         if serial <= last {
             let message = format!("serial {serial} is not above {last}, that of the statement that is there");
-            return Err(Error::new(Exit::Usage, "serial-too-low", message)
+            return Err(Error::new(Reason::Usage, message)
                 .remedy("Leave --serial out: devices refuse a number that goes back."));
         }
         let digests: BTreeMap<String, Digest> =
@@ -110,7 +110,7 @@ impl Place {
         let last = self.published()?.filter(|last| *last != parsed).map_or(0, |last| last.serial);
         if parsed.serial <= last {
             let message = format!("{}: serial {} is not above {last}", statement.display(), parsed.serial);
-            return Err(Error::new(Exit::Data, "serial-too-low", message)
+            return Err(Error::new(Reason::SerialTooLow, message)
                 .remedy("Make the statement anew: devices refuse a number that goes back."));
         }
         let fitting = sign::fitting(files, &[(Architecture::current(), raw.clone())], keys)?;
@@ -157,19 +157,19 @@ impl Place {
 
 /// Writes a statement into a file, to be signed elsewhere.
 pub fn write(statement: &Statement, file: &Path) -> Result<()> {
-    fs::write(file, statement.encode()).context(Exit::CannotWrite, "not-written", format!("write {}", file.display()))
+    fs::write(file, statement.encode()).context(Reason::NotWritten, format!("write {}", file.display()))
 }
 
 fn tag(registry: &Registry) -> Result<String> {
     match (registry.digest(), registry.tag()) {
         (None, Some(tag)) => Ok(format!("{tag}{TAG_SUFFIX}")),
-        _ => Err(Error::new(Exit::Usage, "bad-reference", "a statement is about what a tag stands for; name the tag")),
+        _ => Err(Error::new(Reason::Usage, "a statement is about what a tag stands for; name the tag")),
     }
 }
 
 fn read_file(file: &Path) -> Result<Vec<u8>> {
     let mut raw = vec![];
     let read = File::open(file).and_then(|f| f.take(limits::FRESHNESS_BYTES + 1).read_to_end(&mut raw));
-    read.context(Exit::Unavailable, "not-readable", format!("read {}", file.display()))?;
+    read.context(Reason::NotReadable, format!("read {}", file.display()))?;
     Ok(raw)
 }

@@ -11,7 +11,7 @@ use super::key::PrivateKey;
 use super::sign::{Attached, Payload, fitting};
 use super::{Images, Metadata, blob, check_set, initramfs, kernel};
 use kubesolo_update::base::digest::Digest;
-use kubesolo_update::base::error::{Context as _, Error, Exit, Result};
+use kubesolo_update::base::error::{Context as _, Error, Reason, Result};
 use kubesolo_update::base::{limits, text};
 use kubesolo_update::release::latest::Latest;
 use kubesolo_update::release::release::{Architecture, Blob, Release};
@@ -58,7 +58,7 @@ pub fn publish(
 
 fn base(url: &str) -> Result<Url> {
     let bad = |why: &str| {
-        Error::new(Exit::Usage, "bad-url", format!("\"{}\" cannot be where the tree is: {why}", text::shown(url)))
+        Error::new(Reason::Usage, format!("\"{}\" cannot be where the tree is: {why}", text::shown(url)))
             .remedy("Give the URL of the folder, as https://host.name/folder.")
     };
     let mut base = Url::parse(url).map_err(|e| bad(&e.to_string()))?;
@@ -139,13 +139,13 @@ impl<'a> Tree<'a> {
         let name = format!("{FILES}/latest.json-{}.sig", &id[..16]);
         document.insert("metadata_sig_url".into(), url(&name).into());
         let mut document =
-            serde_json::to_vec_pretty(&Value::Object(document)).context(Exit::Internal, "json", "write latest.json")?;
+            serde_json::to_vec_pretty(&Value::Object(document)).context(Reason::Json, "write latest.json")?;
         document.push(b'\n');
         // The device's own parser and limits have the last word.
         let refused = |e: Error| e.context(format!("no device would take the {architecture} release"));
         let read: Release = Latest::parse(&document).and_then(|latest| latest.release()).map_err(refused)?;
         if !read.kernel.is(&kernel.blob) || !read.initramfs.is(&initramfs.blob) {
-            return Err(Error::new(Exit::Internal, "document-differs", "latest.json is not what was meant"));
+            return Err(Error::new(Reason::DocumentDiffers, "latest.json is not what was meant"));
         }
         let made: Vec<[u8; 64]> = keys.iter().map(|key| key.sign(&document)).collect();
         let signature = (!made.is_empty()).then(|| (name, signature_file(&made)));
@@ -155,22 +155,18 @@ impl<'a> Tree<'a> {
     /// Everything but `latest.json`: what devices read now is not touched.
     fn add_files(&self, keys: &[PrivateKey]) -> Result<()> {
         let files = self.folder.join(FILES);
-        fs::create_dir_all(&files).context(Exit::CannotWrite, "not-written", format!("create {}", files.display()))?;
+        fs::create_dir_all(&files).context(Reason::NotWritten, format!("create {}", files.display()))?;
         for (path, image) in [(&self.images.kernel, &self.kernel), (&self.images.initramfs, &self.initramfs)] {
             let target = self.folder.join(&image.name);
             if blob(&target).ok() != Some(image.blob) {
                 copy(path, &target)?;
                 if blob(&target)? != image.blob {
                     let message = format!("{} changed while it was copied", path.display());
-                    return Err(Error::new(Exit::Data, "file-changed", message).remedy("Publish again."));
+                    return Err(Error::new(Reason::FileChanged, message).remedy("Publish again."));
                 }
             }
             if let Some(key) = keys.first() {
-                let bytes = fs::read(&target).context(
-                    Exit::Unavailable,
-                    "image-unreadable",
-                    format!("read {}", target.display()),
-                )?;
+                let bytes = fs::read(&target).context(Reason::ImageUnreadable, format!("read {}", target.display()))?;
                 put(&self.folder.join(signature_of(&image.name)), &key.sign(&bytes))?;
             }
         }
@@ -211,19 +207,19 @@ pub(super) fn published(folder: &Path) -> Result<Vec<(Release, Vec<u8>)>> {
         let mut raw = vec![];
         match File::open(&file).and_then(|f| f.take(limits::LATEST_JSON_BYTES + 1).read_to_end(&mut raw)) {
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => continue,
-            read => read.context(Exit::Unavailable, "not-readable", format!("read {}", file.display()))?,
+            read => read.context(Reason::NotReadable, format!("read {}", file.display()))?,
         };
         let release = Latest::parse(&raw).and_then(|latest| latest.release());
         let release = release.map_err(|e| e.context(file.display()))?;
         if release.architecture != architecture {
             let message = format!("{} is for {}", file.display(), release.architecture);
-            return Err(Error::new(Exit::NotAllowed, "wrong-architecture", message));
+            return Err(Error::new(Reason::WrongArchitecture, message));
         }
         found.push((release, raw));
     }
     if found.is_empty() {
         let message = format!("{} has neither amd64/latest.json nor arm64/latest.json", folder.display());
-        return Err(Error::new(Exit::Unavailable, "not-found", message)
+        return Err(Error::new(Reason::NotFound, message)
             .remedy("Give the folder that `kubesolo-release publish --http` wrote."));
     }
     Ok(found)
@@ -250,7 +246,7 @@ pub fn attach_files(folder: &Path, files: &[PathBuf], keys: &KeySet) -> Result<V
         let mut all: Vec<[u8; 64]> = match fs::read(&beside) {
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => vec![],
             read => {
-                let read = read.context(Exit::Unavailable, "not-readable", format!("read {}", beside.display()))?;
+                let read = read.context(Reason::NotReadable, format!("read {}", beside.display()))?;
                 Signature::parse_file(&read).map_err(|e| e.context(beside.display()))?.iter().map(|s| s.bytes).collect()
             }
         };
@@ -278,7 +274,7 @@ fn replace(target: &Path, fill: impl FnOnce(&mut File) -> std::io::Result<()>) -
         fs::rename(&new, target)?;
         File::open(target.parent().unwrap_or(Path::new(".")))?.sync_all()
     };
-    write().context(Exit::CannotWrite, "not-written", format!("write {}", target.display()))
+    write().context(Reason::NotWritten, format!("write {}", target.display()))
 }
 
 pub(super) fn put(target: &Path, bytes: &[u8]) -> Result<()> {
@@ -286,7 +282,6 @@ pub(super) fn put(target: &Path, bytes: &[u8]) -> Result<()> {
 }
 
 fn copy(from: &Path, target: &Path) -> Result<()> {
-    let mut from_file =
-        File::open(from).context(Exit::Unavailable, "image-unreadable", format!("read {}", from.display()))?;
+    let mut from_file = File::open(from).context(Reason::ImageUnreadable, format!("read {}", from.display()))?;
     replace(target, |file| std::io::copy(&mut from_file, file).map(drop))
 }

@@ -11,7 +11,7 @@ use std::path::Path;
 
 use flate2::bufread::GzDecoder;
 
-use kubesolo_update::base::error::{Error, Exit, Result};
+use kubesolo_update::base::error::{Error, Reason, Result};
 
 /// The largest unpacked size accepted, in bytes. All of it is memory of the device, so more is a mistake or a
 /// decompression bomb.
@@ -25,8 +25,9 @@ const BUFFER_BYTES: usize = 64 << 10;
 /// archives, headers and padding included (for one gzip member what `zcat FILE | wc -c` prints).
 pub fn unpacked_size(path: &Path) -> Result<u64> {
     let refused = |e: io::Error| {
-        let exit = if e.raw_os_error().is_some() { Exit::Unavailable } else { Exit::Data };
-        Error::new(exit, "initramfs-broken", format!("the initramfs {} does not unpack: {e}", path.display()))
+        let unread = e.raw_os_error().is_some();
+        let reason = if unread { Reason::ImageUnreadable } else { Reason::InitramfsBroken };
+        Error::new(reason, format!("the initramfs {} does not unpack: {e}", path.display()))
             .remedy("Nothing was published. Build the initramfs again: newc cpio, compressed with gzip.")
     };
     let file = File::open(path).map_err(refused)?;

@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::read;
 use super::registry::{Access, Registry};
 use kubesolo_update::base::digest::Digest;
-use kubesolo_update::base::error::{Context as _, Error, Exit, Result};
+use kubesolo_update::base::error::{Context as _, Error, Reason, Result};
 use kubesolo_update::base::text;
 use kubesolo_update::release::release::Image;
 use kubesolo_update::trust::keys::KeySet;
@@ -106,7 +106,7 @@ pub fn inspect(reference: &str, keys: Option<&KeySet>, access: &Access) -> Resul
 impl Inspection {
     /// JSON in ASCII: texts of the release may hold characters that act on a terminal, and JSON can escape them all.
     pub fn json(&self) -> Result<String> {
-        let json = serde_json::to_string_pretty(self).context(Exit::Internal, "json", "write the answer as JSON")?;
+        let json = serde_json::to_string_pretty(self).context(Reason::Json, "write the answer as JSON")?;
         Ok(text::ascii(&json))
     }
 
@@ -118,7 +118,7 @@ impl Inspection {
             return Ok(());
         }
         let message = format!("{}: no signature by this key for {}", self.reference, untrusted.join(", "));
-        Err(Error::new(Exit::NotAllowed, "signature-missing", message)
+        Err(Error::new(Reason::SignatureMissing, message)
             .remedy("Sign it with `kubesolo-release sign`, or give the public key of its signer."))
     }
 }

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{self, Read as _};
 use std::path::Path;
 
-use kubesolo_update::base::error::{Error, Exit, Result};
+use kubesolo_update::base::error::{Error, Reason, Result};
 use kubesolo_update::release::release::Architecture;
 
 /// How much of the file is looked at: the boot header of x86 ends at 0x268, a PE header starts within the first page.
@@ -20,8 +20,8 @@ const PE32_PLUS: u64 = 0x20b;
 /// amd64: bzImage with a 64-bit entry (`Documentation/arch/x86/boot.rst`). arm64: Image
 /// (`Documentation/arch/arm64/booting.rst`) or EFI zboot (`drivers/firmware/efi/libstub/zboot-header.S`).
 pub fn check(path: &Path, architecture: Architecture) -> Result<()> {
-    let refused = |exit, why: String| {
-        Error::new(exit, "kernel-unusable", format!("the kernel {} cannot be published: {why}", path.display())).remedy(
+    let refused = |reason, why: String| {
+        Error::new(reason, format!("the kernel {} cannot be published: {why}", path.display())).remedy(
             "Nothing was published. Give the kernel of this architecture, or --unsafe-unchecked-kernel if the boot \
              loader takes this one.",
         )
@@ -34,14 +34,14 @@ pub fn check(path: &Path, architecture: Architecture) -> Result<()> {
         Ok((head, size))
     };
     let unread = |e: io::Error| {
-        refused(Exit::Unavailable, e.to_string()).remedy("Nothing was published. Name a file that can be read.")
+        refused(Reason::ImageUnreadable, e.to_string()).remedy("Nothing was published. Name a file that can be read.")
     };
     let (head, size) = read().map_err(unread)?;
     match architecture {
         Architecture::Amd64 => bzimage(&head, size),
         Architecture::Arm64 => arm64(&head, size),
     }
-    .map_err(|why| refused(Exit::Data, why))
+    .map_err(|why| refused(Reason::KernelUnusable, why))
 }
 
 fn bzimage(head: &[u8], size: u64) -> Result<(), String> {

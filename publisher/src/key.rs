@@ -9,7 +9,7 @@ use ed25519_dalek::pkcs8::spki::der::pem::LineEnding;
 use ed25519_dalek::pkcs8::{DecodePrivateKey as _, EncodePrivateKey as _, EncodePublicKey as _, KeypairBytes};
 use ed25519_dalek::{Signer as _, SigningKey, VerifyingKey};
 
-use kubesolo_update::base::error::{Context as _, Error, Exit, Result};
+use kubesolo_update::base::error::{Context as _, Error, Reason, Result};
 use kubesolo_update::base::limits::KEY_FILE_BYTES;
 use kubesolo_update::trust::keys;
 use kubesolo_update::trust::signature::{Fingerprint, KeyId};
@@ -33,7 +33,7 @@ impl PrivateKey {
         rustls::crypto::ring::default_provider()
             .secure_random
             .fill(&mut seed)
-            .map_err(|_| Error::new(Exit::Internal, "no-random", "cannot make a key: no random numbers"))?;
+            .map_err(|_| Error::new(Reason::NoRandom, "cannot make a key: no random numbers"))?;
         Ok(Self(SigningKey::from_bytes(&seed)))
     }
 
@@ -41,16 +41,14 @@ impl PrivateKey {
     /// that others can read is refused: its key may be known already.
     pub fn load(path: &Path) -> Result<Self> {
         let place = path.display();
-        let file = fs::File::open(path).context(Exit::Config, "key-unreadable", format!("read the key {place}"))?;
-        let meta = file.metadata().context(Exit::Config, "key-unreadable", format!("read the key {place}"))?;
+        let file = fs::File::open(path).context(Reason::KeyUnreadable, format!("read the key {place}"))?;
+        let meta = file.metadata().context(Reason::KeyUnreadable, format!("read the key {place}"))?;
         let mut text = String::new();
-        file.take(KEY_FILE_BYTES + 1).read_to_string(&mut text).context(
-            Exit::Config,
-            "key-malformed",
-            format!("read the key {place}"),
-        )?;
+        file.take(KEY_FILE_BYTES + 1)
+            .read_to_string(&mut text)
+            .context(Reason::KeyMalformed, format!("read the key {place}"))?;
         let malformed = |why: &str| {
-            Error::new(Exit::Config, "key-malformed", format!("{place} is not a usable private key: {why}"))
+            Error::new(Reason::KeyMalformed, format!("{place} is not a usable private key: {why}"))
                 .remedy("Give an unencrypted Ed25519 key in PKCS#8 PEM, as `kubesolo-release keygen` makes it.")
         };
         if text.len() as u64 > KEY_FILE_BYTES {
@@ -65,7 +63,7 @@ impl PrivateKey {
         let mode = meta.permissions().mode() & 0o777;
         if mode & 0o077 != 0 {
             let message = format!("the private key {place} has mode {mode:03o}: other users can use it");
-            return Err(Error::new(Exit::Config, "key-exposed", message)
+            return Err(Error::new(Reason::KeyExposed, message)
                 .remedy(format!("Run chmod 600 {place}; replace the key if others may have read it.")));
         }
         Ok(Self(key))
@@ -76,7 +74,7 @@ impl PrivateKey {
     pub fn save(&self, private: &Path, public: &Path, format: PublicFormat) -> Result<()> {
         // Version 1 of PKCS#8, without the public half: the one form that every OpenSSL reads.
         let pair = KeypairBytes { secret_key: self.0.to_bytes(), public_key: None };
-        let pem = pair.to_pkcs8_pem(LineEnding::LF).context(Exit::Internal, "key-encoding", "encode the key")?;
+        let pem = pair.to_pkcs8_pem(LineEnding::LF).context(Reason::KeyEncoding, "encode the key")?;
         create(private, pem.as_bytes(), 0o600)?;
         create(public, self.public_text(format)?.as_bytes(), 0o644).inspect_err(|_| {
             // Only what was created above goes away; a private key without its public half helps nobody.
@@ -88,11 +86,9 @@ impl PrivateKey {
     pub fn public_text(&self, format: PublicFormat) -> Result<String> {
         Ok(match format {
             PublicFormat::Hex => format!("{}\n", hex::encode(self.public().as_bytes())),
-            PublicFormat::Pem => self.public().to_public_key_pem(LineEnding::LF).context(
-                Exit::Internal,
-                "key-encoding",
-                "encode the public key",
-            )?,
+            PublicFormat::Pem => {
+                self.public().to_public_key_pem(LineEnding::LF).context(Reason::KeyEncoding, "encode the public key")?
+            }
         })
     }
 
@@ -122,18 +118,14 @@ pub fn fingerprint(given: &Path) -> Result<Fingerprint> {
     match fs::File::open(given).and_then(|file| file.take(KEY_FILE_BYTES + 1).read_to_end(&mut bytes)) {
         Ok(_) => {
             let key = keys::parse(&bytes).map_err(|why| {
-                Error::new(Exit::Config, "bad-key", format!("{place}: {why}"))
+                Error::new(Reason::BadKey, format!("{place}: {why}"))
                     .remedy("Give the public key that is to be revoked.")
             })?;
             Ok(Fingerprint::of(key.as_bytes()))
         }
         Err(e) => given.to_str().and_then(|text| text.parse().ok()).ok_or_else(|| {
-            Error::new(
-                Exit::Config,
-                "bad-key",
-                format!("{place} is neither a readable file ({e}) nor the SHA-256 of a key"),
-            )
-            .remedy("Give the public key that is to be revoked, or 64 hex digits in lower case.")
+            Error::new(Reason::BadKey, format!("{place} is neither a readable file ({e}) nor the SHA-256 of a key"))
+                .remedy("Give the public key that is to be revoked, or 64 hex digits in lower case.")
         }),
     }
 }
@@ -146,11 +138,7 @@ fn create(path: &Path, content: &[u8], mode: u32) -> Result<()> {
         .create_new(true)
         .mode(mode)
         .open(path)
-        .context(Exit::CannotWrite, "key-not-written", format!("create {place}"))
+        .context(Reason::KeyNotWritten, format!("create {place}"))
         .map_err(|e| e.remedy("Nothing was overwritten. Choose another place for the new key."))?;
-    file.write_all(content).and_then(|()| file.sync_all()).context(
-        Exit::CannotWrite,
-        "key-not-written",
-        format!("write {place}"),
-    )
+    file.write_all(content).and_then(|()| file.sync_all()).context(Reason::KeyNotWritten, format!("write {place}"))
 }

@@ -30,7 +30,7 @@ use sha2::{Digest as _, Sha256};
 
 use key::PrivateKey;
 use kubesolo_update::base::digest::Digest;
-use kubesolo_update::base::error::{Context as _, Error, Exit, Result};
+use kubesolo_update::base::error::{Context as _, Error, Reason, Result};
 use kubesolo_update::base::limits;
 use kubesolo_update::release::release::{self, Architecture, Blob, Release};
 use kubesolo_update::schedule::rollout::Waves;
@@ -144,7 +144,7 @@ pub fn release(
         images.iter().map(|images| Prepared::new(images, metadata, options)).collect::<Result<Vec<Prepared>>>()?;
     let registry = Registry::open(reference, &options.access, RegistryOperation::Push)?;
     if registry.digest().is_some() {
-        return Err(Error::new(Exit::Usage, "bad-reference", "a release is published under a tag, not a digest"));
+        return Err(Error::new(Reason::Usage, "a release is published under a tag, not a digest"));
     }
     let tag = registry.tag().unwrap_or(&metadata.channel).to_owned();
     [&tag].into_iter().chain(&options.also_tags).try_for_each(|tag| registry.check_tag(tag))?;
@@ -250,12 +250,12 @@ fn check_set(architectures: impl Iterator<Item = Architecture>) -> Result<()> {
     for architecture in architectures {
         if known.contains(&architecture) {
             let message = format!("the images of {architecture} are given twice");
-            return Err(Error::new(Exit::Usage, "doubled-images", message));
+            return Err(Error::new(Reason::DoubledImages, message));
         }
         known.push(architecture);
     }
     if known.is_empty() {
-        return Err(Error::new(Exit::Usage, "no-images", "there is nothing to publish: no architecture is given"));
+        return Err(Error::new(Reason::NoImages, "there is nothing to publish: no architecture is given"));
     }
     Ok(())
 }
@@ -314,7 +314,7 @@ fn blob(path: &Path) -> Result<Blob> {
             }
         }
     };
-    read().context(Exit::Unavailable, "image-unreadable", format!("read {}", path.display()))
+    read().context(Reason::ImageUnreadable, format!("read {}", path.display()))
 }
 
 /// Release notes as given on a command line: the text, or `@FILE`.
@@ -323,6 +323,6 @@ pub fn notes(given: String) -> Result<String> {
     let mut text = String::new();
     std::fs::File::open(path)
         .and_then(|file| file.take(limits::RELEASE_NOTES_BYTES as u64 + 1).read_to_string(&mut text))
-        .context(Exit::Unavailable, "notes-unreadable", format!("read the release notes {path}"))?;
+        .context(Reason::NotesUnreadable, format!("read the release notes {path}"))?;
     Ok(text)
 }

@@ -3,7 +3,7 @@
 //! `oci-client` sends it to the realm that the registry names, whatever that is. So this module fetches the token, and
 //! `oci-client` gets the token only. A registry that asks for the password itself (Basic) gets it through `oci-client`.
 
-use kubesolo_update::base::error::{Error, Exit, Result};
+use kubesolo_update::base::error::{Error, Reason, Result};
 use kubesolo_update::base::text;
 use kubesolo_update::fetch::challenge::{self, Bearer};
 use oci_client::RegistryOperation;
@@ -65,7 +65,7 @@ impl Login<'_> {
         let shown = text::shown(&bearer.realm);
         let refuse = |why: &str| {
             let message = format!("{} names the token server {shown}, {why}: the password was not sent", self.registry);
-            Error::new(Exit::NotAllowed, "foreign-token-server", message)
+            Error::new(Reason::ForeignTokenServer, message)
         };
         let mut url = root.join(&bearer.realm).map_err(|_| refuse("which is not a URL"))?;
         let host = match url.host_str() {
@@ -193,7 +193,7 @@ mod tests {
             ("r.example", "data:token", &access, ""),
         ] {
             let error = realm(registry, name, access).expect_err(name);
-            assert_eq!((error.exit, error.reason), (Exit::NotAllowed, "foreign-token-server"), "{name}");
+            assert_eq!(error.reason, Reason::ForeignTokenServer, "{name}");
             assert!(error.message.contains(name) && error.remedy.contains(remedy), "{name}: {error} {}", error.remedy);
         }
     }

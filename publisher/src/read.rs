@@ -6,7 +6,7 @@ use serde::de::IgnoredAny;
 
 use super::registry::Registry;
 use kubesolo_update::base::digest::Digest;
-use kubesolo_update::base::error::{Error, Exit, Result};
+use kubesolo_update::base::error::{Error, Exit, Reason, Result};
 use kubesolo_update::base::{json, limits, text};
 use kubesolo_update::release::release::{
     Architecture, Blob, DOCKER_INDEX_TYPE, DOCKER_MANIFEST_TYPE, Descriptor, OCI_INDEX_TYPE, OCI_MANIFEST_TYPE,
@@ -47,7 +47,7 @@ pub(super) fn read(registry: &Registry) -> Result<Found> {
     }
     let name = registry.digest().or(registry.tag()).ok_or_else(|| {
         let message = format!("{} has neither tag nor digest", registry.name());
-        Error::new(Exit::Usage, "bad-reference", message).remedy("Write HOST[:PORT]/PATH:TAG or …/PATH@sha256:DIGEST.")
+        Error::new(Reason::Usage, message).remedy("Write HOST[:PORT]/PATH:TAG or …/PATH@sha256:DIGEST.")
     })?;
     let raw = needed(registry, name)?;
     let origin = format!("{} of {}", text::shown(name), registry.name());
@@ -73,13 +73,13 @@ pub(super) fn read(registry: &Registry) -> Result<Found> {
         let release = Release::from_oci_manifest(&raw).map_err(|e| e.context(digest))?;
         if release.architecture != architecture {
             let message = format!("{digest} stands for {architecture} in the index, but says {}", release.architecture);
-            return Err(Error::new(Exit::NotAllowed, "wrong-architecture", message));
+            return Err(Error::new(Reason::WrongArchitecture, message));
         }
         manifests.push(Manifest { release, digest, raw });
     }
     if manifests.is_empty() {
         let message = format!("{origin} has a manifest for neither amd64 nor arm64");
-        return Err(Error::new(Exit::NotAllowed, "no-such-architecture", message));
+        return Err(Error::new(Reason::NoSuchArchitecture, message));
     }
     Ok(Found { digest, raw, media_type, is_index: true, manifests })
 }
@@ -101,13 +101,13 @@ pub(super) fn signatures(registry: &Registry, subject: Digest) -> Result<Vec<Sig
                 let bytes = registry.blob(&blob, SIGNATURE_BYTES)?;
                 let bytes = bytes
                     .try_into()
-                    .map_err(|_| Error::new(Exit::Data, "malformed-signature", format!("{what} is cut short")))?;
+                    .map_err(|_| Error::new(Reason::MalformedSignature, format!("{what} is cut short")))?;
                 signatures.push(Signature { key_id, bytes, payload: None });
             }
             Ok(())
         };
         match add() {
-            Err(e) if e.exit == Exit::Data || e.reason == "not-found" => log::warn!("signature left out: {e}"),
+            Err(e) if e.exit() == Exit::Data || e.reason == Reason::NotFound => log::warn!("signature left out: {e}"),
             other => other?,
         }
     }
@@ -143,7 +143,7 @@ pub(super) fn fallback_tag(subject: &Digest) -> String {
 pub(super) fn needed(registry: &Registry, name: &str) -> Result<Bytes> {
     registry.manifest(name)?.ok_or_else(|| {
         let message = format!("{} has no {}", registry.name(), text::shown(name));
-        Error::new(Exit::Unavailable, "not-found", message)
+        Error::new(Reason::NotFound, message)
             .remedy("Check the reference against what was published; if it is right, log in to the registry.")
     })
 }

@@ -19,7 +19,7 @@ use crate::credentials;
 use crate::failure::{describe, is_absent, is_connect, may_pass, status};
 use crate::login::Login;
 use kubesolo_update::base::digest::Digest;
-use kubesolo_update::base::error::{Context as _, Error, Exit, Result};
+use kubesolo_update::base::error::{Context as _, Error, Reason, Result};
 use kubesolo_update::base::text;
 use kubesolo_update::fetch::client::use_ring;
 use kubesolo_update::release::release::{
@@ -71,7 +71,7 @@ impl Registry {
     /// Parses `HOST[:PORT]/PATH[:TAG|@DIGEST]`, finds the credentials and logs in.
     pub fn open(reference: &str, access: &Access, operation: RegistryOperation) -> Result<Self> {
         let bad = |why: &str| {
-            Error::new(Exit::Usage, "bad-reference", format!("\"{}\": {why}", text::shown(reference)))
+            Error::new(Reason::Usage, format!("\"{}\": {why}", text::shown(reference)))
                 .remedy("Write HOST[:PORT]/PATH[:TAG|@sha256:DIGEST].")
         };
         let parts = reference::parse(reference).map_err(bad)?;
@@ -84,11 +84,10 @@ impl Registry {
             }
             None => Reference::with_tag(host, repository, tag.clone().unwrap_or_default()),
         };
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context(
-            Exit::Internal,
-            "no-runtime",
-            "start the network runtime",
-        )?;
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .context(Reason::NoRuntime, "start the network runtime")?;
         let registry = Self {
             client: RefCell::new(client(access)?),
             access: access.clone(),
@@ -147,7 +146,7 @@ impl Registry {
         if reference::is_tag(tag) {
             return Ok(());
         }
-        Err(Error::new(Exit::Usage, "bad-tag", format!("\"{}\" cannot be a tag", text::shown(tag))).remedy(
+        Err(Error::new(Reason::Usage, format!("\"{}\" cannot be a tag", text::shown(tag))).remedy(
             "Use up to 128 letters, digits, dots, dashes and underscores; a tag begins with a letter or digit.",
         ))
     }
@@ -237,7 +236,7 @@ impl Registry {
             && Digest::of(raw) != expected
         {
             let message = format!("{} answers other bytes than {shown}", self.name());
-            return Err(Error::new(Exit::Data, "digest-mismatch", message));
+            return Err(Error::new(Reason::DigestMismatch, message));
         }
         Ok(found)
     }
@@ -261,7 +260,7 @@ impl Registry {
 
     /// Appends a blob of this size to a file, in one pass with bounded memory. The file ends where it did if that fails.
     pub fn blob_to(&self, what: &str, blob: &Blob, mut file: &File) -> Result<()> {
-        let start = file.stream_position().context(Exit::CannotWrite, "not-written", "write the file")?;
+        let start = file.stream_position().context(Reason::NotWritten, "write the file")?;
         let time = REQUEST_TIME + Duration::from_secs(blob.size / UPLOAD_RATE_MIN);
         let name = blob.digest.to_string();
         self.timed(time, &format!("read the {what} of"), async |client| {
@@ -325,7 +324,7 @@ impl Registry {
                 }
                 Err(_) => {
                     let message = format!("cannot {what} {}: no answer within {} s", self.name(), time.as_secs());
-                    return Err(Error::new(Exit::Unavailable, "registry-too-slow", message));
+                    return Err(Error::new(Reason::RegistryTooSlow, message));
                 }
             };
             if status(&why) == Some(401) && self.token.get() && !renewed && left > 0 {
@@ -346,16 +345,16 @@ impl Registry {
     fn explain(&self, what: &str, e: &OciDistributionError) -> Error {
         let message = format!("cannot {what} {}: {}", self.name(), describe(e));
         match status(e) {
-            Some(401 | 403) => Error::new(Exit::Unavailable, "registry-denied", message).remedy(format!(
+            Some(401 | 403) => Error::new(Reason::RegistryDenied, message).remedy(format!(
                 "Log in: set {} and {}, or run `docker login {}`.",
                 credentials::USER,
                 credentials::PASSWORD,
                 self.host()
             )),
             // What a TLS client reads from a server that speaks plain HTTP.
-            _ if message.contains("InvalidContentType") => Error::new(Exit::Unavailable, "registry-failed", message)
+            _ if message.contains("InvalidContentType") => Error::new(Reason::RegistryFailed, message)
                 .remedy(format!("If this registry has no TLS, give --plain-http {}.", self.host())),
-            _ => Error::new(Exit::Unavailable, "registry-failed", message),
+            _ => Error::new(Reason::RegistryFailed, message),
         }
     }
 }
@@ -364,7 +363,7 @@ fn client(access: &Access) -> Result<Client> {
     use_ring();
     let mut extra_root_certificates = vec![];
     if let Some(path) = &access.registry_ca {
-        let data = std::fs::read(path).context(Exit::Config, "bad-ca", format!("read {}", path.display()))?;
+        let data = std::fs::read(path).context(Reason::BadCa, format!("read {}", path.display()))?;
         extra_root_certificates.push(Certificate { encoding: CertificateEncoding::Pem, data });
     }
     Client::try_from(ClientConfig {
@@ -376,7 +375,7 @@ fn client(access: &Access) -> Result<Client> {
         user_agent: USER_AGENT,
         ..ClientConfig::default()
     })
-    .map_err(|e| Error::new(Exit::Config, "no-client", format!("cannot set up the registry client: {}", describe(&e))))
+    .map_err(|e| Error::new(Reason::NoClient, format!("cannot set up the registry client: {}", describe(&e))))
 }
 
 /// A file in pieces. Tells about its progress, since a kernel over a slow line takes a while.

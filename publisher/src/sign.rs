@@ -11,7 +11,7 @@ use super::key::PrivateKey;
 use super::registry::{Access, Registry};
 use super::{EMPTY, descriptor, document, empty_config, read};
 use kubesolo_update::base::digest::Digest;
-use kubesolo_update::base::error::{Context as _, Error, Exit, Result};
+use kubesolo_update::base::error::{Context as _, Error, Reason, Result};
 use kubesolo_update::base::limits;
 use kubesolo_update::release::release::{self, Architecture, Release};
 use kubesolo_update::trust::keys::KeySet;
@@ -60,7 +60,7 @@ pub(super) fn fitting(
     for file in files {
         let mut bytes = vec![];
         let read = File::open(file).and_then(|f| f.take(limits::SIGNATURE_FILE_BYTES + 1).read_to_end(&mut bytes));
-        read.context(Exit::Unavailable, "signature-unreadable", format!("read {}", file.display()))?;
+        read.context(Reason::SignatureUnreadable, format!("read {}", file.display()))?;
         for signature in Signature::parse_file(&bytes).map_err(|e| e.context(file.display()))? {
             let mut refusal = None;
             let fits = messages.iter().position(|(_, message)| {
@@ -73,7 +73,7 @@ pub(super) fn fitting(
                     }
                 }
                 (None, Some(refusal)) => return Err(refusal.context(file.display())),
-                (None, None) => return Err(Error::new(Exit::Internal, "nothing-to-sign", "there is nothing to sign")),
+                (None, None) => return Err(Error::new(Reason::NothingToSign, "there is nothing to sign")),
             }
         }
     }
@@ -100,11 +100,9 @@ pub struct Payload {
 impl Payload {
     pub(super) fn write(folder: &Path, release: Release, raw: Vec<u8>) -> Result<Self> {
         let file = folder.join(format!("{}.json", release.architecture));
-        std::fs::create_dir_all(folder).and_then(|()| std::fs::write(&file, &raw)).context(
-            Exit::CannotWrite,
-            "not-written",
-            format!("write {}", file.display()),
-        )?;
+        std::fs::create_dir_all(folder)
+            .and_then(|()| std::fs::write(&file, &raw))
+            .context(Reason::NotWritten, format!("write {}", file.display()))?;
         Ok(Self { release, digest: Digest::of(&raw), file })
     }
 }
@@ -145,7 +143,7 @@ pub(super) fn attach(registry: &Registry, manifest: &[u8], signature: &[u8; 64],
         )?;
     }
     let message = format!("the signature by key {id} was uploaded, but {} does not list it", registry.name());
-    Err(Error::new(Exit::Unavailable, "signature-not-listed", message)
+    Err(Error::new(Reason::SignatureNotListed, message)
         .remedy("If another signer is at work, wait for it and sign again."))
 }
 
@@ -155,8 +153,7 @@ fn list(registry: &Registry, subject: &Digest, entry: &Value) -> Result<()> {
     let tag = read::fallback_tag(subject);
     let foreign = || {
         let message = format!("the tag {tag} of {} is not a list of referrers", registry.name());
-        Error::new(Exit::Data, "malformed-referrers", message)
-            .remedy("Find out who wrote it; delete the tag, and sign again.")
+        Error::new(Reason::MalformedReferrers, message).remedy("Find out who wrote it; delete the tag, and sign again.")
     };
     let mut index = match registry.manifest(&tag)? {
         Some(raw) => serde_json::from_slice(&raw).map_err(|_| foreign())?,
@@ -170,7 +167,7 @@ fn list(registry: &Registry, subject: &Digest, entry: &Value) -> Result<()> {
     let raw = document(&index);
     if entries > limits::REFERRERS || raw.len() as u64 > limits::REFERRERS_BYTES {
         let message = format!("the list of referrers of {subject} is full: {entries} entries, {} bytes", raw.len());
-        return Err(Error::new(Exit::Data, "limit-exceeded", message)
+        return Err(Error::new(Reason::LimitExceeded, message)
             .remedy("Delete entries that are not needed; devices read no longer lists."));
     }
     registry.put_manifest(Some(&tag), &raw, release::OCI_INDEX_TYPE).map(|_| ())

@@ -6,11 +6,11 @@ use chrono::{DateTime, Utc};
 use sha2::{Digest as _, Sha256};
 
 use kubesolo_update::base::digest::Digest;
-use kubesolo_update::base::error::{Error, Exit, Result};
+use kubesolo_update::base::error::{Error, Reason, Result};
 use kubesolo_update::config::Config;
 use kubesolo_update::policy::freshness;
-use kubesolo_update::policy::gate::{self, Lifted};
-use kubesolo_update::policy::rules::{self, Device};
+use kubesolo_update::policy::gate;
+use kubesolo_update::policy::rules;
 use kubesolo_update::policy::standing::{self, Standing};
 use kubesolo_update::release::release::{Architecture, Image};
 use kubesolo_update::schedule::clock::Clock;
@@ -58,7 +58,7 @@ pub fn verify(
         match one(config, architecture, images, now) {
             Ok(release) => verified.push(release),
             // There is none, or the only one is for the other architecture.
-            Err(e) if matches!(e.reason, "no-such-architecture" | "wrong-architecture") => absent = Some(e),
+            Err(e) if matches!(e.reason, Reason::NoSuchArchitecture | Reason::WrongArchitecture) => absent = Some(e),
             Err(e) => return Err(e.context(architecture)),
         }
     }
@@ -74,29 +74,19 @@ fn one(config: &Config, architecture: Architecture, images: bool, now: DateTime<
         standing::keys(config)?.map(|keys| keys.needing(config.signature_threshold.keys(), &none)).transpose()?;
     let standing = Standing { keys, epoch: 0, revoked: none };
     let Some(keys) = standing.required_keys(config)? else {
-        return Err(Error::new(Exit::Config, "no-key", "without a key there is nothing to verify a release with"));
+        return Err(Error::new(Reason::NoVerificationKey, "without a key there is nothing to verify a release with"));
     };
     let mut source = open::open(config)?;
     let offer = source::offer(&mut *source, architecture, Some(keys))?;
     let by = keys.verify(&offer.signed, &offer.signatures)?;
     let clock = Clock::system(now, None);
     let seen = freshness::look(config, &Trust::default(), &standing, &clock, &mut *source, (&offer, true))?;
-    let device = Device {
-        channel: config.channel.as_deref(),
-        board: config.board.as_deref(),
-        running: None,
-        running_digest: None,
-        folders: true,
-        epoch: 0,
-        lifted: Lifted::default(),
-        failed: None,
-    };
-    // That of the architecture is about this machine, and the source has chosen.
-    let about_the_release = |gate: &gate::Gate| matches!(gate.name, "channel" | "board");
-    let mut all = rules::release(&offer.release, offer.digest, &device);
-    all.retain(about_the_release);
-    all.push(freshness::gate(config, seen.as_ref()));
-    gate::pass(&all)?;
+    // The source chose the architecture. The rest is about the state of one device.
+    gate::pass(&[
+        rules::channel(&offer.release, config.channel.as_deref()),
+        rules::board(&offer.release, config.board.as_deref()),
+        freshness::gate(config, seen.as_ref()),
+    ])?;
     let bytes = match images {
         true => {
             let sizes = [offer.release.kernel, offer.release.initramfs].map(|image| fetch(&mut *source, image));
@@ -127,7 +117,7 @@ fn fetch(source: &mut dyn Source, image: Image) -> Result<u64> {
     if found != blob.digest {
         let message = format!("image {}: the digest of its bytes is {found}", blob.digest);
         return Err(
-            Error::new(Exit::Data, "digest-mismatch", message).remedy("Publish it again, and find out who changed it.")
+            Error::new(Reason::DigestMismatch, message).remedy("Publish it again, and find out who changed it.")
         );
     }
     Ok(blob.size)

@@ -6,7 +6,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use sha2::{Digest as _, Sha256};
 
-use crate::base::error::{Error, Exit, Result};
+use crate::base::error::{Error, Reason, Result};
 use crate::base::text;
 
 /// A SHA-256 digest, written `sha256:<64 hex digits>`.
@@ -45,7 +45,7 @@ impl FromStr for Digest {
     fn from_str(digest: &str) -> Result<Self> {
         digest.strip_prefix("sha256:").and_then(sha256).map(Self).ok_or_else(|| {
             let message = format!("digest \"{}\" is not sha256: and 64 hex digits", text::shown(digest));
-            Error::new(Exit::Data, "malformed-digest", message)
+            Error::new(Reason::MalformedDigest, message)
         })
     }
 }

@@ -1,7 +1,11 @@
 //! The one error type: what happened, what to do next, and the exit code that says so to a script.
 
+mod reason;
+
 use std::fmt;
 use std::time::Duration;
+
+pub use reason::Reason;
 
 /// Exit codes of both commands. The numbers follow `sysexits.h`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,10 +39,8 @@ impl Exit {
 /// A failed operation. `Display` gives one line: what happened and to which object, with its cause.
 #[derive(Debug)]
 pub struct Error {
-    /// The exit code.
-    pub exit: Exit,
-    /// A stable word for scripts (`digest-mismatch`, `no-space`): `reason` in `--json`.
-    pub reason: &'static str,
+    /// The cause as a word, which has the exit code: `reason` in `--json`.
+    pub reason: Reason,
     /// What happened, where, and why.
     pub message: String,
     /// What to do next, as a sentence; empty when there is nothing to say.
@@ -52,8 +54,14 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 impl Error {
     /// An error without a remedy.
-    pub fn new(exit: Exit, reason: &'static str, message: impl Into<String>) -> Self {
-        Self { exit, reason, message: message.into(), remedy: String::new(), retry_after: None }
+    pub fn new(reason: Reason, message: impl Into<String>) -> Self {
+        Self { reason, message: message.into(), remedy: String::new(), retry_after: None }
+    }
+
+    /// The exit code of the reason.
+    #[must_use]
+    pub fn exit(&self) -> Exit {
+        self.reason.exit()
     }
 
     /// Adds what to do next.
@@ -69,7 +77,7 @@ impl Error {
         if !self.remedy.is_empty() {
             return self;
         }
-        let advice = match self.exit {
+        let advice = match self.exit() {
             Exit::Usage => "See --help.",
             Exit::Data => "Make it anew, or fetch it again.",
             Exit::Unavailable => "Check that it is there and can be reached, then try again.",
@@ -101,11 +109,11 @@ impl std::error::Error for Error {}
 /// Turns an `io::Error` or the like into an [`Error`] that names operation and object.
 pub trait Context<T> {
     /// `what` names operation and object: `write /mnt/vmlinuz`.
-    fn context(self, exit: Exit, reason: &'static str, what: impl fmt::Display) -> Result<T>;
+    fn context(self, reason: Reason, what: impl fmt::Display) -> Result<T>;
 }
 
 impl<T, E: fmt::Display> Context<T> for std::result::Result<T, E> {
-    fn context(self, exit: Exit, reason: &'static str, what: impl fmt::Display) -> Result<T> {
-        self.map_err(|e| Error::new(exit, reason, format!("cannot {what}: {e}")))
+    fn context(self, reason: Reason, what: impl fmt::Display) -> Result<T> {
+        self.map_err(|e| Error::new(reason, format!("cannot {what}: {e}")))
     }
 }

@@ -10,7 +10,7 @@ use std::path::Path;
 use nix::libc;
 use nix::unistd::{getegid, geteuid};
 
-use crate::base::error::{Error, Exit, Result};
+use crate::base::error::{Error, Reason, Result};
 use crate::base::limits;
 
 /// The device that has nothing in it, for `--conf /dev/null`: major 1, minor 3 (kernel, admin-guide/devices.txt).
@@ -23,7 +23,7 @@ const STICKY: u32 = 0o1000;
 ///
 /// # Errors
 /// 78 for a link, anything that is no regular file, and a file that others own or may write.
-pub fn open(path: &Path, reason: &'static str) -> Result<Option<File>> {
+pub fn open(path: &Path, reason: Reason) -> Result<Option<File>> {
     // O_NONBLOCK: a FIFO of that name must not hold the agent up.
     let opened = OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(path);
     let file = match opened {
@@ -36,10 +36,10 @@ pub fn open(path: &Path, reason: &'static str) -> Result<Option<File>> {
 }
 
 /// The error of an `open` with `O_NOFOLLOW`.
-pub fn not_opened(path: &Path, reason: &'static str, e: &io::Error) -> Error {
+pub fn not_opened(path: &Path, reason: Reason, e: &io::Error) -> Error {
     match e.raw_os_error() {
         Some(libc::ELOOP) => distrust(path, reason, "it is a symbolic link", "Name the file that it points to."),
-        _ => Error::new(Exit::Config, reason, format!("cannot read {}: {e}", path.display()))
+        _ => Error::new(reason, format!("cannot read {}: {e}", path.display()))
             .remedy("Run this as root, or name a file that this user can read."),
     }
 }
@@ -48,7 +48,7 @@ pub fn not_opened(path: &Path, reason: &'static str, e: &io::Error) -> Error {
 ///
 /// # Errors
 /// As for [`open`].
-pub fn check(file: &File, path: &Path, reason: &'static str) -> Result<()> {
+pub fn check(file: &File, path: &Path, reason: Reason) -> Result<()> {
     let meta = file.metadata().map_err(|e| not_opened(path, reason, &e))?;
     let device = (libc::major(meta.rdev()), libc::minor(meta.rdev()));
     if meta.file_type().is_char_device() && device == NULL {
@@ -64,7 +64,7 @@ pub fn check(file: &File, path: &Path, reason: &'static str) -> Result<()> {
 ///
 /// # Errors
 /// 78 when others own it, or may write it without owning what is in it.
-pub fn check_folder(meta: &Metadata, path: &Path, reason: &'static str) -> Result<()> {
+pub fn check_folder(meta: &Metadata, path: &Path, reason: Reason) -> Result<()> {
     // As in /tmp: others may add files, and not replace ours.
     if meta.mode() & STICKY != 0 && meta.uid() == 0 { Ok(()) } else { check_owner(meta, path, reason) }
 }
@@ -73,7 +73,7 @@ pub fn check_folder(meta: &Metadata, path: &Path, reason: &'static str) -> Resul
 ///
 /// # Errors
 /// 78 if not.
-pub fn check_owner(meta: &Metadata, path: &Path, reason: &'static str) -> Result<()> {
+pub fn check_owner(meta: &Metadata, path: &Path, reason: Reason) -> Result<()> {
     let shown = path.display();
     if meta.uid() != 0 && meta.uid() != geteuid().as_raw() {
         let remedy = format!("Give it to the user who runs this: chown {} {shown}", geteuid());
@@ -88,15 +88,15 @@ pub fn check_owner(meta: &Metadata, path: &Path, reason: &'static str) -> Result
     Ok(())
 }
 
-fn distrust(path: &Path, reason: &'static str, why: impl Display, remedy: &str) -> Error {
-    Error::new(Exit::Config, reason, format!("{} cannot be relied on: {why}", path.display())).remedy(remedy)
+fn distrust(path: &Path, reason: Reason, why: impl Display, remedy: &str) -> Error {
+    Error::new(reason, format!("{} cannot be relied on: {why}", path.display())).remedy(remedy)
 }
 
 /// The whole of a small file; `None` if nothing has that name.
 ///
 /// # Errors
 /// As for [`open`]; 65 when it is longer than `limit` bytes.
-pub fn read(path: &Path, limit: u64, reason: &'static str) -> Result<Option<Vec<u8>>> {
+pub fn read(path: &Path, limit: u64, reason: Reason) -> Result<Option<Vec<u8>>> {
     let Some(file) = open(path, reason)? else { return Ok(None) };
     let mut bytes = vec![];
     file.take(limit + 1).read_to_end(&mut bytes).map_err(|e| not_opened(path, reason, &e))?;
@@ -117,7 +117,7 @@ mod tests {
 
     use super::*;
 
-    const REASON: &str = "unsafe-file";
+    const REASON: Reason = Reason::UnsafeFile;
 
     fn folder() -> (TempDir, PathBuf) {
         let folder = TempDir::new().unwrap();
@@ -129,7 +129,7 @@ mod tests {
 
     fn refused(path: &Path) -> String {
         let e = read(path, 100, REASON).unwrap_err();
-        assert_eq!((e.exit, e.reason), (Exit::Config, REASON), "{e}");
+        assert_eq!(e.reason, REASON, "{e}");
         assert!(!e.remedy.is_empty());
         format!("{} {}", e.message, e.remedy)
     }

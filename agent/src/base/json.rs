@@ -11,7 +11,7 @@ use std::fmt;
 use objects::Objects;
 use serde::de::{self, DeserializeOwned, DeserializeSeed, MapAccess, SeqAccess, Visitor};
 
-use crate::base::error::{Error, Exit, Result};
+use crate::base::error::{Error, Reason, Result};
 use crate::base::{limits, text};
 
 /// Reads one document of [`limits::JSON_DEPTH`] at most. Repeated keys, an array in the place of a struct and anything after
@@ -20,7 +20,7 @@ use crate::base::{limits, text};
 /// `what` names the document in the message.
 pub fn parse<T: DeserializeOwned>(bytes: &[u8], what: &str) -> Result<T> {
     let wrong = |e: serde_json::Error| {
-        Error::new(Exit::Data, "malformed-json", format!("{what} is not valid: {}", text::shown(&e.to_string())))
+        Error::new(Reason::MalformedJson, format!("{what} is not valid: {}", text::shown(&e.to_string())))
     };
     let mut de = serde_json::Deserializer::from_slice(bytes);
     Unambiguous { depth: 0 }.deserialize(&mut de).and_then(|()| de.end()).map_err(wrong)?;
@@ -106,12 +106,13 @@ struct Key(String);
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::error::Exit;
     use proptest::prelude::*;
     use serde_json::Value;
 
     fn refused(text: &str) -> String {
         let e = parse::<Value>(text.as_bytes(), "test document").unwrap_err();
-        assert_eq!(e.exit, Exit::Data);
+        assert_eq!(e.exit(), Exit::Data);
         e.message
     }
 

@@ -6,7 +6,7 @@
 use std::fmt::Display;
 use std::time::Duration;
 
-use crate::base::error::{Error, Exit};
+use crate::base::error::{Error, Reason};
 
 /// Image index or Docker manifest list, in bytes.
 pub const INDEX_BYTES: u64 = 256 * KIB;
@@ -98,5 +98,5 @@ const GIB: u64 = 1024 * 1024 * KIB;
 
 /// The error of a limit: `what` exceeds `limit`, which carries its unit.
 pub fn exceeded(what: impl Display, limit: impl Display) -> Error {
-    Error::new(Exit::Data, "limit-exceeded", format!("{what}: more than the limit of {limit}"))
+    Error::new(Reason::LimitExceeded, format!("{what}: more than the limit of {limit}"))
 }

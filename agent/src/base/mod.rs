@@ -10,3 +10,4 @@ pub mod progress;
 pub mod replace;
 pub mod sys;
 pub mod text;
+pub mod words;

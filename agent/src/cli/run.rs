@@ -10,7 +10,7 @@ use serde_json::json;
 use simple_logger::SimpleLogger;
 
 use crate::base::console::{self, say};
-use crate::base::error::{Context as _, Error, Exit, Result};
+use crate::base::error::{Context as _, Error, Exit, Reason, Result};
 use crate::base::{replace, text};
 use crate::cli::args::{Cli, Command, ConfigCommand};
 use crate::cli::show;
@@ -23,6 +23,7 @@ use crate::device::{blocks, health, reboot};
 use crate::report::{doctor, metrics, status};
 use crate::state::phase::Phase;
 use crate::state::state;
+use crate::state::state::Outcome;
 use crate::state::store::Store;
 use crate::state::trust::Trust;
 use crate::update::adopt;
@@ -56,7 +57,7 @@ pub fn main() -> ExitCode {
                 say_error(&error, matches!(cli.command, Command::Check { .. }));
             }
             tell(&error);
-            ExitCode::from(error.exit.code())
+            ExitCode::from(error.exit().code())
         }
     }
 }
@@ -65,8 +66,9 @@ pub fn main() -> ExitCode {
 fn say_error(error: &Error, asked: bool) {
     let mut told = json!({"error": as_json(error)});
     if asked {
-        told["verdict"] = if error.exit == Exit::NotAllowed { "held" } else { "unknown" }.into();
-        told["reason"] = error.reason.into();
+        let held = error.exit() == Exit::NotAllowed;
+        told["verdict"] = json!(if held { Outcome::Held } else { Outcome::Unknown });
+        told["reason"] = json!(error.reason);
     }
     say(&format!("{}\n", text::ascii(&told.to_string())));
 }
@@ -76,12 +78,12 @@ fn wrong_command_line(error: &clap::Error) -> Error {
     let told = error.render().to_string();
     let first = told.lines().take_while(|line| !line.is_empty()).collect::<Vec<_>>().join(" ");
     let message = first.strip_prefix("error: ").unwrap_or(&first);
-    Error::new(Exit::Usage, "usage", text::shown(message)).remedy("For more information, try '--help'.")
+    Error::new(Reason::Usage, text::shown(message)).remedy("For more information, try '--help'.")
 }
 
 /// A failure, for scripts.
 fn as_json(error: &Error) -> serde_json::Value {
-    json!({"exit_code": error.exit.code(), "reason": error.reason, "message": error.message, "remedy": error.remedy})
+    json!({"exit_code": error.exit().code(), "reason": error.reason, "message": error.message, "remedy": error.remedy})
 }
 
 /// A failure, for people.
@@ -114,7 +116,7 @@ fn run(cli: &Cli) -> Result<u8> {
         config if matches!(cli.command, Command::Doctor) => return Ok(doctor(cli, config)),
         _ if matches!(cli.command, Command::History) => return tell_history(cli),
         Err(error) if matches!(cli.command, Command::Status | Command::Metrics { .. }) => {
-            let unknown = || Err(Error::new(Exit::Config, "bad-config", "the settings cannot be used"));
+            let unknown = || Err(Error::new(Reason::BadConfig, "the settings cannot be used"));
             return tell_status(cli, &status::find(Err(error), unknown, &cli.state));
         }
         config => config.map_err(|error| unusable(cli, error))?,
@@ -127,7 +129,7 @@ fn run(cli: &Cli) -> Result<u8> {
         let boot = find().map_err(apply::no_slot_touched)?;
         if reboot && boot.folders() {
             let message = "--reboot is for a device: slots in folders boot nothing here";
-            return Err(Error::new(Exit::Usage, "reboot-with-folders", message).remedy("Leave it out."));
+            return Err(Error::new(Reason::RebootWithFolders, message).remedy("Leave it out."));
         }
         note_assumed(&boot);
         Ok(boot)
@@ -164,7 +166,7 @@ fn run(cli: &Cli) -> Result<u8> {
                 })?
             };
             print(cli, &applied, || show::applied(&applied));
-            if *reboot && applied.outcome == "activated" {
+            if *reboot && applied.outcome == Outcome::Activated {
                 restart(&mut find()?, "the new release is booted on trial")?;
             }
         }
@@ -176,7 +178,8 @@ fn run(cli: &Cli) -> Result<u8> {
                 Done::Checked(checked) => print(cli, &checked, || show::checked(&checked)),
                 Done::Applied(applied) => {
                     print(cli, &applied, || show::applied(&applied));
-                    let due = applied.outcome == "activated" && config.auto == Auto::Activate && config.auto_reboot;
+                    let due =
+                        applied.outcome == Outcome::Activated && config.auto == Auto::Activate && config.auto_reboot;
                     if due && !find()?.folders() {
                         restart(&mut find()?, "the new release is booted on trial")?;
                     }
@@ -240,7 +243,7 @@ fn settings(cli: &Cli, command: &ConfigCommand) -> Result<u8> {
             let checked = settings_report::check(file.as_deref(), &cli.conf)?;
             let error = checked.error();
             print(cli, &checked, || show::settings_checked(&checked));
-            Ok(error.map_or(0, |error| error.exit.code()))
+            Ok(error.map_or(0, |error| error.exit().code()))
         }
     }
 }
@@ -274,7 +277,7 @@ fn tell_status(cli: &Cli, status: &status::Status) -> Result<u8> {
     match output {
         None => print(cli, &series, || page),
         Some(file) => replace::replace(file, page.as_bytes(), 0o644)
-            .context(Exit::CannotWrite, "output", format_args!("write {}", file.display()))
+            .context(Reason::Output, format_args!("write {}", file.display()))
             .map_err(|error| error.remedy("Name a file in a folder that can be written."))?,
     }
     Ok(0)
@@ -326,15 +329,15 @@ enum Called {
 
 /// A refusal or failed step ends in `failed` with `last_error`; "not now" leaves the phase and fills `last_skip`. A
 /// question leaves the phase in any case. A wrong command line is no run at all.
-fn recorded<T: Outcome>(memory: &mut Memory, called: Called, f: impl FnOnce(&mut Memory) -> Result<T>) -> Result<T> {
+fn recorded<T: Ended>(memory: &mut Memory, called: Called, f: impl FnOnce(&mut Memory) -> Result<T>) -> Result<T> {
     let attempt = memory.state.attempt_id.clone();
     let result = f(memory);
-    end(memory, called, &attempt, result.as_ref().map(Outcome::outcome));
+    end(memory, called, &attempt, result.as_ref().map(Ended::outcome));
     result
 }
 
 /// `attempt` is the one that the state told of before.
-fn end(memory: &mut Memory, called: Called, attempt: &str, result: Result<(&str, Option<&str>), &Error>) {
+fn end(memory: &mut Memory, called: Called, attempt: &str, result: Result<(Outcome, Option<Reason>), &Error>) {
     let (state, now) = (&mut memory.state, Utc::now());
     let mut failed = false;
     match result {
@@ -342,13 +345,13 @@ fn end(memory: &mut Memory, called: Called, attempt: &str, result: Result<(&str,
             state.ran(outcome, reason, now);
             state.not_before = None;
         }
-        Err(error) if error.exit == Exit::Usage => return,
+        Err(error) if error.exit() == Exit::Usage => return,
         Err(error) => {
             state.ran_into(error, now);
             if let Some(until) = unattended::not_before(error, now) {
                 state.not_before = Some(until);
             }
-            failed = called != Called::Question && error.exit != Exit::NotNow;
+            failed = called != Called::Question && error.exit() != Exit::NotNow;
             if failed {
                 // What fails before it begins is an attempt of its own, not the end of the one before.
                 let goes_on = called == Called::Activation && matches!(state.phase(), Phase::Staged | Phase::Failed);
@@ -372,18 +375,18 @@ fn end(memory: &mut Memory, called: Called, attempt: &str, result: Result<(&str,
 }
 
 /// How a run ended that went well, and why it did not do more.
-trait Outcome {
-    fn outcome(&self) -> (&'static str, Option<&'static str>);
+trait Ended {
+    fn outcome(&self) -> (Outcome, Option<Reason>);
 }
 
-impl Outcome for Applied {
-    fn outcome(&self) -> (&'static str, Option<&'static str>) {
+impl Ended for Applied {
+    fn outcome(&self) -> (Outcome, Option<Reason>) {
         (self.outcome, None)
     }
 }
 
-impl Outcome for Done {
-    fn outcome(&self) -> (&'static str, Option<&'static str>) {
+impl Ended for Done {
+    fn outcome(&self) -> (Outcome, Option<Reason>) {
         match self {
             Self::Checked(checked) => (checked.verdict, checked.reason),
             Self::Applied(applied) => applied.outcome(),
@@ -434,7 +437,7 @@ fn print(cli: &Cli, data: &impl Serialize, text: impl FnOnce() -> String) {
 fn verify(cli: &Cli, config: &Config, boot: &Boot, trust: &Trust) -> Result<u8> {
     let slots = status::verify(config, boot, trust);
     let damaged = slots.iter().find(|slot| slot.needed && !slot.holds).map(|slot| {
-        Error::new(Exit::Data, "slot-damaged", format!("slot {} does not hold: {}", slot.slot, slot.message))
+        Error::new(Reason::SlotDamaged, format!("slot {} does not hold: {}", slot.slot, slot.message))
             .remedy("If it is not the running slot, `kubesolo-update apply` fills it anew.")
     });
     let mut findings = json!({"slots": slots});
@@ -443,5 +446,5 @@ fn verify(cli: &Cli, config: &Config, boot: &Boot, trust: &Trust) -> Result<u8> 
     }
     print(cli, &findings, || slots.iter().fold(String::new(), |all, slot| format!("{all}{slot}\n")));
     damaged.as_ref().inspect(|error| tell(error));
-    Ok(damaged.map_or(0, |error| error.exit.code()))
+    Ok(damaged.map_or(0, |error| error.exit().code()))
 }

@@ -8,6 +8,7 @@ use crate::config::report::{Checked as SettingsChecked, Effective};
 use crate::device::health::Check;
 use crate::policy::gate::Gate;
 use crate::state::history::History;
+use crate::state::state::Outcome;
 use crate::update::apply::{Applied, Checked};
 use crate::update::trial::{Judged, Verdict};
 
@@ -51,7 +52,7 @@ pub(super) fn checked(checked: &Checked) -> String {
         let _ = writeln!(out, "gate:     {verdict} {}: {}{opens}", gate.name, gate.message);
     }
     let _ = writeln!(out, "verdict:  {}", checked.verdict);
-    if checked.verdict == "up-to-date" {
+    if checked.verdict == Outcome::UpToDate {
         return out;
     }
     let next = checked.gates.iter().find_map(Gate::refusal).map(|refusal| refusal.remedy);
@@ -62,11 +63,11 @@ pub(super) fn checked(checked: &Checked) -> String {
 pub(super) fn applied(applied: &Applied) -> String {
     let Applied { version, slot, .. } = applied;
     match applied.outcome {
-        "up-to-date" => format!("{version} runs already; nothing to do\n"),
-        "would-stage" => {
+        Outcome::UpToDate => format!("{version} runs already; nothing to do\n"),
+        Outcome::WouldStage => {
             format!("would write {version} into slot {slot}; nothing was changed\nnext: kubesolo-update apply\n")
         }
-        "staged" => {
+        Outcome::Staged => {
             let how = if applied.written { "written into" } else { "already complete in" };
             format!("{version} is {how} slot {slot} and verified\nnext: kubesolo-update activate\n")
         }

@@ -10,10 +10,10 @@ use serde::Serialize;
 use super::config::Config;
 use super::rows::{self, Setting};
 use super::values::{Freshness, Origin};
-use crate::base::error::{Error, Exit, Result};
+use crate::base::error::{Error, Reason, Result};
 use crate::base::{files, limits, text};
 
-pub(super) const REASON: &str = "bad-config";
+pub(super) const REASON: Reason = Reason::BadConfig;
 
 /// Where a setting in effect comes from.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -58,7 +58,7 @@ impl Problem {
     /// The error of a command that needs the settings.
     #[must_use]
     pub fn error(&self) -> Error {
-        Error::new(Exit::Config, REASON, self.to_string()).remedy(self.remedy)
+        Error::new(REASON, self.to_string()).remedy(self.remedy)
     }
 
     pub(super) fn line(&self) -> usize {
@@ -357,7 +357,7 @@ fn drop_ins(file: &Path) -> Result<Vec<PathBuf>> {
     };
     if !meta.is_dir() {
         let message = format!("{} is not a folder", folder.display());
-        return Err(Error::new(Exit::Config, REASON, message).remedy("Put a folder there, or remove it."));
+        return Err(Error::new(REASON, message).remedy("Put a folder there, or remove it."));
     }
     files::check_folder(&meta, &folder, REASON)?;
     let mut found = vec![];

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::conf::{self, Conf, Overrides, Place, Problem};
 use super::rows::{self, Setting};
-use crate::base::error::{Error, Exit, Result};
+use crate::base::error::{Error, Result};
 use crate::base::{files, limits, text};
 
 /// One setting in effect.
@@ -106,7 +106,7 @@ pub fn check(file: Option<&Path>, conf: &Path) -> Result<Checked> {
         let name = path.display().to_string();
         let Some(bytes) = files::read(&path, limits::CONF_BYTES, conf::REASON)? else {
             if file.is_some() {
-                let missing = Error::new(Exit::Config, conf::REASON, format!("{name} does not exist"));
+                let missing = Error::new(conf::REASON, format!("{name} does not exist"));
                 return Err(missing.remedy("Name a file that exists."));
             }
             continue;

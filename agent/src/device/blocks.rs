@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use bootenv::{Fallback, Slot, TrialId};
 
-use crate::base::error::{Context, Error, Exit, Result};
+use crate::base::error::{Context, Error, Reason, Result};
 use crate::base::text;
 
 /// Label of the EFI system partition, with GRUB and its environment block.
@@ -50,7 +50,7 @@ impl System {
         if !unreadable.is_empty() {
             message += &format!(" (cannot read {})", unreadable.join(", "));
         }
-        Err(Error::new(Exit::Config, "device-not-found", message)
+        Err(Error::new(Reason::DeviceNotFound, message)
             .remedy("Name the place on the command line or in update.conf, or label the filesystem or partition."))
     }
 
@@ -105,23 +105,20 @@ impl System {
     pub fn command_line(&self) -> Result<String> {
         let path = self.proc.join("cmdline");
         let mut bytes = vec![];
-        File::open(&path).and_then(|file| file.take(COMMAND_LINE_BYTES).read_to_end(&mut bytes)).context(
-            Exit::Internal,
-            "no-command-line",
-            format_args!("read {}", path.display()),
-        )?;
+        File::open(&path)
+            .and_then(|file| file.take(COMMAND_LINE_BYTES).read_to_end(&mut bytes))
+            .context(Reason::NoCommandLine, format_args!("read {}", path.display()))?;
         Ok(String::from_utf8_lossy(&bytes).into_owned())
     }
 
     fn block_devices(&self) -> Result<Vec<PathBuf>> {
         let class = self.sys.join("class/block");
         let reading = || format!("list block devices in {}", class.display());
-        let entries = fs::read_dir(&class).context(Exit::Config, "no-sysfs", reading())?;
-        let mut names = entries.map(|entry| entry.map(|entry| entry.path())).collect::<io::Result<Vec<_>>>().context(
-            Exit::Config,
-            "no-sysfs",
-            reading(),
-        )?;
+        let entries = fs::read_dir(&class).context(Reason::NoSysfs, reading())?;
+        let mut names = entries
+            .map(|entry| entry.map(|entry| entry.path()))
+            .collect::<io::Result<Vec<_>>>()
+            .context(Reason::NoSysfs, reading())?;
         names.sort();
         Ok(names)
     }
@@ -150,7 +147,7 @@ fn the_only(found: &[PathBuf], label: &str) -> Result<Option<PathBuf>> {
     }
     let names: Vec<_> = found.iter().map(|path| path.display().to_string()).collect();
     let message = format!("more than one block device has the label {label}: {}", names.join(", "));
-    Err(Error::new(Exit::Config, "device-ambiguous", message)
+    Err(Error::new(Reason::DeviceAmbiguous, message)
         .remedy("Remove the other disk, change its label, or name the device itself."))
 }
 
@@ -232,7 +229,7 @@ fn read_at(device: &mut (impl Read + Seek), at: u64, buffer: &mut [u8]) -> io::R
 /// What the bootloader said: to this system, or in a file that stands for `/proc/cmdline`.
 pub fn command_line(file: Option<&Path>) -> Result<String> {
     let Some(file) = file else { return System::default().command_line() };
-    fs::read_to_string(file).context(Exit::Config, "no-command-line", format!("read {}", file.display()))
+    fs::read_to_string(file).context(Reason::NoCommandLine, format!("read {}", file.display()))
 }
 
 /// What a bootloader with our loader file puts on the kernel command line.
@@ -282,7 +279,7 @@ impl CommandLine {
                 Odd::Repeated => "kubesolo.slot= is on the kernel command line more than once".to_owned(),
                 Odd::Value(value) => format!("kubesolo.slot=\"{}\" is neither A nor B", text::shown(&value)),
             };
-            Error::new(Exit::Config, "booted-slot-unknown", format!("the booted slot is not known: {why}"))
+            Error::new(Reason::BootedSlotUnknown, format!("the booted slot is not known: {why}"))
                 .remedy("Install the loader file of this agent; for slots in folders, name the slot with --booted.")
         })
     }

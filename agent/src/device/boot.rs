@@ -6,22 +6,24 @@ use bootenv::medium::Medium;
 use bootenv::protocol::{Booted, State, TRIES, View};
 use bootenv::{Slot as Id, TrialId};
 
-use crate::base::error::{Error, Exit, Result};
+use crate::base::error::{Error, Reason, Result};
+use crate::base::words::words;
 use crate::config::{BootEnv as Place, Config};
 use crate::device::blocks::{self, CommandLine};
 use crate::device::env::{self, BootEnv};
 use crate::device::mount::{Filesystem, Mounted};
 use crate::device::slot::{Place as SlotPlace, Slots};
 
-/// How it is known which slot runs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Known {
-    /// From the kernel command line.
-    CommandLine,
-    /// From `--booted`.
-    Told,
-    /// It is the active slot; for slots in folders only.
-    Assumed,
+words! {
+    /// How it is known which slot runs.
+    pub enum Known {
+        /// From the kernel command line.
+        CommandLine = "command-line",
+        /// From `--booted`.
+        Told = "told",
+        /// It is the active slot; for slots in folders only.
+        Assumed = "assumed",
+    }
 }
 
 /// The device as the agent finds it.
@@ -60,8 +62,7 @@ impl Boot {
         let (booted, known, legacy) = match (told, cmdline, by_firmware) {
             (Some(_), ..) if !folders => {
                 return Err(Error::new(
-                    Exit::Usage,
-                    "booted-with-devices",
+                    Reason::BootedWithDevices,
                     "--booted is for slots in folders: on a device the kernel command line names the booted slot",
                 ));
             }
@@ -100,7 +101,7 @@ impl Boot {
     pub fn state(&self) -> Result<State> {
         if self.legacy {
             let message = "this boot was started by a loader file that does not know the slot protocol";
-            return Err(Error::new(Exit::Config, "old-loader", message).remedy(
+            return Err(Error::new(Reason::OldLoader, message).remedy(
                 "Call `kubesolo-update adopt`, then reboot; until then the health hook only confirms each boot.",
             ));
         }
@@ -108,11 +109,11 @@ impl Boot {
         match self.env.usable()? {
             View::Ours(state) => Ok(state),
             View::Foreign(foreign) if self.folders() && foreign.success => {
-                foreign.adopt(booted).map_err(|e| Error::new(Exit::NotNow, "foreign-environment", e.to_string()))
+                foreign.adopt(booted).map_err(|e| Error::new(Reason::ForeignEnvironment, e.to_string()))
             }
             View::Foreign(_) | View::Invalid => {
                 let message = "the boot environment was last changed by another program";
-                Err(Error::new(Exit::NotNow, "foreign-environment", message)
+                Err(Error::new(Reason::ForeignEnvironment, message)
                     .remedy("Run `kubesolo-update healthcheck` after a healthy boot: it takes the environment over."))
             }
         }
@@ -175,6 +176,6 @@ fn assumed(env: &BootEnv) -> Result<Id> {
         View::Ours(state) if !state.success && state.counter == TRIES => Ok(state.good),
         View::Ours(state) => Ok(state.active),
         View::Foreign(foreign) => Ok(foreign.active),
-        View::Invalid => Err(Error::new(Exit::Config, "env-invalid", "the boot environment names no active slot")),
+        View::Invalid => Err(Error::new(Reason::EnvInvalid, "the boot environment names no active slot")),
     }
 }

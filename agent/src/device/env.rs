@@ -10,7 +10,7 @@ use std::path::Path;
 use bootenv::medium::Medium;
 use bootenv::protocol::{Booted, Second, State, View};
 
-use crate::base::error::{Error, Exit, Result};
+use crate::base::error::{Error, Reason, Result};
 use crate::device::blocks::System;
 use grub::Grub;
 pub(crate) use grub::create;
@@ -148,7 +148,7 @@ impl BootEnv {
             }
             Kind::UBoot(_) | Kind::Rpi(_) => uboot::REMEDY,
         };
-        Err(Error::new(Exit::Config, "env-invalid", message).remedy(remedy))
+        Err(Error::new(Reason::EnvInvalid, message).remedy(remedy))
     }
 
     /// Whether a store may be made where nothing valid is: never over what may be somebody else's variables.

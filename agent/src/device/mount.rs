@@ -13,14 +13,11 @@ use nix::mount::MsFlags;
 use nix::sched::CloneFlags;
 use sys_mount::{Mount, MountFlags, Unmount, UnmountFlags};
 
-use crate::base::error::{Context, Error, Exit, Result};
+use crate::base::error::{Context, Error, Reason, Result};
 use crate::base::sys;
 
 /// Where mount points are made; only root looks in.
 const MOUNT_POINTS: &str = "/run/kubesolo-update";
-
-/// The reason of errors that say that a filesystem, not its medium, is the trouble.
-pub const DAMAGED: &str = "damaged-filesystem";
 
 /// Whether this is how the kernel calls a filesystem that it cannot make sense of.
 #[must_use]
@@ -97,8 +94,8 @@ impl Mounted {
             Err(e) => {
                 let _ = fs::remove_dir(&target); // the failed mount is what matters
                 let what = format!("cannot mount {} as {}: {e}", device.display(), filesystem.name());
-                let reason = if is_damage(e.raw_os_error()) { DAMAGED } else { "cannot-mount" };
-                Err(Error::new(Exit::CannotWrite, reason, what).remedy(remedy(&e)))
+                let reason = if is_damage(e.raw_os_error()) { Reason::DamagedFilesystem } else { Reason::CannotMount };
+                Err(Error::new(reason, what).remedy(remedy(&e)))
             }
         }
     }
@@ -118,7 +115,7 @@ impl Mounted {
         let Some(mount) = self.mount.take() else { return Ok(()) };
         patiently(|| mount.unmount(UnmountFlags::empty())).map_err(|e| {
             let what = format!("cannot unmount {}: {e}", self.device.display());
-            Error::new(Exit::CannotWrite, "cannot-unmount", what).remedy(remedy(&e))
+            Error::new(Reason::CannotUnmount, what).remedy(remedy(&e))
         })?;
         let _ = fs::remove_dir(&self.target); // an empty folder in /run is no reason to fail
         Ok(())
@@ -168,11 +165,13 @@ pub fn claim(device: &Path, writable: bool) -> Result<()> {
     };
     patiently(claimed).map_err(|e| {
         let (reason, what) = match e.raw_os_error() {
-            Some(libc::EBUSY) => ("device-busy", "is mounted elsewhere or in use: what is on it cannot be told".into()),
-            Some(libc::EROFS) => ("read-only", "is write-protected".into()),
-            _ => ("cannot-open-device", format!("cannot be opened: {e}")),
+            Some(libc::EBUSY) => {
+                (Reason::DeviceBusy, "is mounted elsewhere or in use: what is on it cannot be told".into())
+            }
+            Some(libc::EROFS) => (Reason::ReadOnly, "is write-protected".into()),
+            _ => (Reason::CannotOpenDevice, format!("cannot be opened: {e}")),
         };
-        Error::new(Exit::CannotWrite, reason, format!("{} {what}", device.display())).remedy(remedy(&e))
+        Error::new(reason, format!("{} {what}", device.display())).remedy(remedy(&e))
     })
 }
 
@@ -188,7 +187,7 @@ fn enter_private_namespace() -> Result<()> {
     });
     entered.map_err(|e| {
         let what = format!("cannot make a mount namespace: {}", e.desc());
-        Error::new(Exit::CannotWrite, "cannot-mount", what).remedy(remedy(&e.into()))
+        Error::new(Reason::CannotMount, what).remedy(remedy(&e.into()))
     })?;
     ENTERED.set(true);
     Ok(())
@@ -203,9 +202,7 @@ fn mount_point(device: &Path) -> Result<PathBuf> {
         match DirBuilder::new().mode(0o700).create(folder) {
             // One left behind by a process that was killed is as good as a new one.
             Err(e) if e.kind() == io::ErrorKind::AlreadyExists && folder.is_dir() => {}
-            made => {
-                made.context(Exit::CannotWrite, "cannot-mount", format_args!("make the folder {}", folder.display()))?
-            }
+            made => made.context(Reason::CannotMount, format_args!("make the folder {}", folder.display()))?,
         }
     }
     Ok(target)

@@ -13,6 +13,7 @@ use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 
+use crate::base::error::Reason;
 use crate::base::{files, replace, text};
 
 /// Bytes of a program's output that are kept for the message; the rest is read and forgotten.
@@ -92,7 +93,8 @@ fn ours(file: &Path) -> Result<(), String> {
     let folder = replace::folder_of(file);
     let look = |path: &Path| path.metadata().map_err(|e| format!("cannot look at {}: {e}", path.display()));
     let (folder_meta, meta) = (look(folder)?, look(file)?);
-    let checked = files::check_folder(&folder_meta, folder, "").and_then(|()| files::check_owner(&meta, file, ""));
+    let checked = files::check_folder(&folder_meta, folder, Reason::UnsafeFile)
+        .and_then(|()| files::check_owner(&meta, file, Reason::UnsafeFile));
     checked.map_err(|e| format!("{}. {}", e.message, e.remedy))
 }
 

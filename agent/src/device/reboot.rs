@@ -6,7 +6,7 @@ use std::process::Command;
 
 use nix::sys::reboot::{RebootMode, reboot};
 
-use crate::base::error::{Context, Error, Exit, Result};
+use crate::base::error::{Context, Error, Reason, Result};
 use crate::base::sys;
 
 /// There when systemd is process 1: it then stops the services in order.
@@ -36,8 +36,8 @@ pub fn with(why: &str, argument: Option<&str>) -> Result<()> {
     nix::unistd::sync();
     let by_hand = |error: Error| error.remedy("What boots next is stored: reboot the device.");
     if let Some(argument) = argument {
-        return sys::reboot_with(argument).context(Exit::Internal, "reboot", "reboot").map_err(by_hand);
+        return sys::reboot_with(argument).context(Reason::Reboot, "reboot").map_err(by_hand);
     }
     let refused: Result<Infallible, _> = reboot(RebootMode::RB_AUTOBOOT);
-    refused.map(drop).context(Exit::Internal, "reboot", "reboot").map_err(by_hand)
+    refused.map(drop).context(Reason::Reboot, "reboot").map_err(by_hand)
 }

@@ -19,7 +19,7 @@ use self::checksums::Checksums;
 use self::dir::{Dir, part_name};
 use self::filesystem::Condition;
 use crate::base::digest::Digest;
-use crate::base::error::{Error, Exit, Result};
+use crate::base::error::{Error, Exit, Reason, Result};
 use crate::base::text;
 use crate::config::{BootEnv, Config};
 use crate::device::blocks::{self, System};
@@ -122,7 +122,7 @@ impl Slots {
         let b = Slot::locate(bootenv::Slot::B, config.slot_b.as_deref(), system)?;
         if a.identity()? == b.identity()? {
             let message = format!("slots A and B are the same place: {} and {}", a.place, b.place);
-            return Err(Error::new(Exit::Config, "slot-unusable", message).remedy("Name two different places."));
+            return Err(Error::new(Reason::SlotUnusable, message).remedy("Name two different places."));
         }
         let checksums = matches!(config.bootenv, Some(BootEnv::UBoot(_)));
         Ok(Self { a: Slot { checksums, ..a }, b: Slot { checksums, ..b } })
@@ -248,7 +248,7 @@ impl Slot {
         self.hashes().map(drop).or_else(|e| {
             // What was written wrong must not look like damage of the images from now on.
             writer::remove_hashes(self, &missing).map_err(here)?;
-            Err(if e.exit == Exit::Data { writer::failed_read_back(&e.message) } else { e })
+            Err(if e.exit() == Exit::Data { writer::failed_read_back(&e.message) } else { e })
         })
     }
 
@@ -260,7 +260,7 @@ impl Slot {
             let manifest = manifest(dir)?.ok_or_else(|| incomplete(dir, MANIFEST_FILE))?;
             if hashes(dir, self.checksums)? != [manifest.kernel, manifest.initramfs] {
                 let message = format!("{}: the images are not those of {MANIFEST_FILE}", dir.shown());
-                return Err(Error::new(Exit::Data, "slot-damaged", message).remedy(DAMAGED_REMEDY));
+                return Err(Error::new(Reason::SlotDamaged, message).remedy(DAMAGED_REMEDY));
             }
             Ok(manifest)
         })
@@ -277,7 +277,7 @@ impl Slot {
                 let mut verifier = StreamVerifier::new(keys, signatures)?;
                 if dir.hash(part.file(), |bytes| verifier.update(bytes))? != Some(blob) {
                     let message = format!("{}: {} is not that of {MANIFEST_FILE}", dir.shown(), part.file());
-                    return Err(Error::new(Exit::Data, "slot-damaged", message).remedy(DAMAGED_REMEDY));
+                    return Err(Error::new(Reason::SlotDamaged, message).remedy(DAMAGED_REMEDY));
                 }
                 verifier.finish().map_err(|e| e.context(part.file()))
             };
@@ -320,7 +320,7 @@ impl Slot {
                 bytes(need),
                 bytes(free)
             );
-            return Err(Error::new(Exit::CannotWrite, "no-space", message).remedy(
+            return Err(Error::new(Reason::NoSpace, message).remedy(
                 "Nothing was erased. Remove what else is there, publish a smaller release, or use a larger slot.",
             ));
         }
@@ -372,7 +372,7 @@ fn place(path: &str) -> Result<Place> {
 
 fn unusable(path: &Path, why: impl std::fmt::Display) -> Error {
     let message = format!("cannot use \"{}\": {why}", text::shown(&path.to_string_lossy()));
-    Error::new(Exit::Config, "slot-unusable", message).remedy("Name a folder or a block device that exists.")
+    Error::new(Reason::SlotUnusable, message).remedy("Name a folder or a block device that exists.")
 }
 
 fn is_regular(stat: &nix::sys::stat::FileStat) -> bool {
@@ -409,14 +409,14 @@ fn fits(dir: &Dir, part: Part, blob: &Blob, line: &[u8]) -> Result<()> {
     }
     let (file, hash_file) = (part.file(), part.hash_file());
     let message = format!("{}: {file} has the digest {}, and {hash_file} says otherwise", dir.shown(), blob.digest);
-    Err(Error::new(Exit::Data, "slot-damaged", message).remedy(DAMAGED_REMEDY))
+    Err(Error::new(Reason::SlotDamaged, message).remedy(DAMAGED_REMEDY))
 }
 
 const DAMAGED_REMEDY: &str = "Apply an update to fill the slot anew.";
 
 fn incomplete(dir: &Dir, missing: &str) -> Error {
     let message = format!("{} holds no complete release: {missing} is not there", dir.shown());
-    Error::new(Exit::Data, "slot-incomplete", message).remedy(DAMAGED_REMEDY)
+    Error::new(Reason::SlotIncomplete, message).remedy(DAMAGED_REMEDY)
 }
 
 /// Bytes that can be written once the old files of the slot are gone.

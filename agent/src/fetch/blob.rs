@@ -7,7 +7,7 @@ use bytes::Bytes;
 use reqwest::header::{self, HeaderMap, HeaderValue};
 use reqwest::{Method, Response, Url};
 
-use crate::base::error::{Error, Exit, Result};
+use crate::base::error::{Error, Reason, Result};
 use crate::base::text;
 use crate::fetch::body::Body;
 use crate::fetch::client::{Client, Failure, cause, origin, passing, refusal};
@@ -107,7 +107,7 @@ impl BlobBody {
         let now = entity_tag(response.headers());
         if self.received > 0 && status.is_success() && self.version.is_some() && now.is_some() && now != self.version {
             let message = format!("{} was replaced while it was downloaded from {}", self.what, origin(url));
-            return Err(Error::new(Exit::Data, "file-replaced", message)
+            return Err(Error::new(Reason::FileReplaced, message)
                 .remedy("Try again: publishing must have been in between.")
                 .into());
         }
@@ -125,7 +125,7 @@ impl BlobBody {
                         self.what,
                         self.size
                     );
-                    return Err(Error::new(Exit::Data, "range-mismatch", message).into());
+                    return Err(Error::new(Reason::RangeMismatch, message).into());
                 }
                 0
             }
@@ -135,7 +135,7 @@ impl BlobBody {
         let expected = self.size - self.received + skip;
         if let Some(told) = told.filter(|told| *told != expected) {
             let message = format!("{}: {} sends {told} bytes, not the expected {expected}", self.what, origin(url));
-            return Err(Error::new(Exit::Data, "size-mismatch", message).into());
+            return Err(Error::new(Reason::SizeMismatch, message).into());
         }
         let framed = told.is_some() || response.headers().contains_key(header::TRANSFER_ENCODING);
         Ok(Stream { response, framed, skip })
@@ -164,8 +164,7 @@ impl BlobBody {
 
     fn broken(&self, why: &str) -> Error {
         let message = format!("cannot fetch {} from {}: {why}", self.what, origin(&self.url));
-        Error::new(Exit::Unavailable, "unreachable", message)
-            .remedy("Check the connection to the server, then try again.")
+        Error::new(Reason::Unreachable, message).remedy("Check the connection to the server, then try again.")
     }
 
     fn check_rate(&mut self) -> Result<()> {
@@ -174,12 +173,12 @@ impl BlobBody {
         }
         let Rate { window, min, .. } = self.rate;
         let why = format!("slower than {min} bytes per second over {window:.0?}");
-        Err(Error { reason: "too-slow", ..self.broken(&why) })
+        Err(Error { reason: Reason::TooSlow, ..self.broken(&why) })
     }
 
     fn surplus(&self) -> Error {
         let message = format!("{} has more than the {} bytes that were announced", self.what, self.size);
-        Error::new(Exit::Data, "size-mismatch", message)
+        Error::new(Reason::SizeMismatch, message)
     }
 
     /// The size is reached; a stream of unknown length must end now.
@@ -235,7 +234,7 @@ impl Body for BlobBody {
                         "{} ends after {} of the {} bytes that were announced",
                         self.what, self.received, self.size
                     );
-                    return Err(Error::new(Exit::Data, "size-mismatch", message));
+                    return Err(Error::new(Reason::SizeMismatch, message));
                 }
                 Some(Ok(None)) => self.failed(self.broken("the connection was closed"), None)?,
                 Some(Err(e)) => self.failed(self.broken(&cause(&e)), None)?,

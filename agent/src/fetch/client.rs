@@ -17,7 +17,7 @@ use rustls::pki_types::pem::PemObject;
 use tokio::runtime::Runtime;
 
 use crate::base::digest::Digest;
-use crate::base::error::{Context, Error, Exit, Result};
+use crate::base::error::{Context, Error, Reason, Result};
 use crate::base::{files, json, limits, text};
 use crate::fetch::challenge::{self, Bearer};
 use crate::fetch::options::FetchOptions;
@@ -68,11 +68,10 @@ pub fn use_ring() {
 
 impl Client {
     pub(crate) fn new(options: &FetchOptions) -> Result<Self> {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context(
-            Exit::Internal,
-            "runtime",
-            "start the network runtime",
-        )?;
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .context(Reason::Runtime, "start the network runtime")?;
         let client = Self {
             runtime,
             tls: OnceCell::new(),
@@ -106,7 +105,7 @@ impl Client {
 
     /// The root URL of `host` or `host:port`: `https`, unless it is listed as plain.
     pub(crate) fn root(&self, host: &str) -> Result<Url> {
-        let bad = |e| Error::new(Exit::Config, "bad-host", format!("\"{}\" is not a host: {e}", text::shown(host)));
+        let bad = |e| Error::new(Reason::BadHost, format!("\"{}\" is not a host: {e}", text::shown(host)));
         let plain = Url::parse(&format!("http://{host}/")).map_err(bad)?;
         if self.may_be_plain(&plain) { Ok(plain) } else { Url::parse(&format!("https://{host}/")).map_err(bad) }
     }
@@ -125,7 +124,7 @@ impl Client {
         deadline: Deadline,
     ) -> Result<Answer> {
         let mut headers = HeaderMap::new();
-        headers.insert(header::ACCEPT, HeaderValue::from_str(accept).context(Exit::Internal, "header", "ask")?);
+        headers.insert(header::ACCEPT, HeaderValue::from_str(accept).context(Reason::Header, "ask")?);
         self.retried(what, deadline, async || {
             let answer = self.answer(Method::GET, url, &headers, what).await?;
             self.whole(answer, limit, what).await
@@ -172,9 +171,7 @@ impl Client {
         };
         said.ok_or_else(|| {
             let message = format!("{what}: {} does not say how many bytes it has", origin(url));
-            Error::new(Exit::Data, "size-unknown", message)
-                .remedy("Serve it as a plain file, with Content-Length.")
-                .into()
+            Error::new(Reason::SizeUnknown, message).remedy("Serve it as a plain file, with Content-Length.").into()
         })
     }
 
@@ -220,7 +217,7 @@ impl Client {
 
     fn too_late(&self, what: &str) -> Error {
         let time = self.options.patience.documents;
-        Error::new(Exit::Unavailable, "timeout", format!("cannot fetch {what}: not done after {time:.0?}"))
+        Error::new(Reason::Timeout, format!("cannot fetch {what}: not done after {time:.0?}"))
             .remedy("Try again later, or check the connection to the server.")
     }
 
@@ -255,7 +252,7 @@ impl Client {
         for _ in 0..=limits::REDIRECTS {
             if url.scheme() != "https" && !self.may_be_plain(&url) {
                 let message = format!("cannot fetch {what}: {} has no TLS", shown(&url));
-                return Err(Error::new(Exit::Unavailable, "not-https", message)
+                return Err(Error::new(Reason::NotHttps, message)
                     .remedy("Use https, or list this host and port as plain_http if its network can be trusted.")
                     .into());
             }
@@ -273,18 +270,18 @@ impl Client {
             let next = next.to_str().ok().and_then(|next| url.join(next).ok());
             let Some(mut next) = next else {
                 let message = format!("cannot fetch {what}: {} redirects to something that is no URL", shown(&url));
-                return Err(Error::new(Exit::Data, "bad-redirect", message).into());
+                return Err(Error::new(Reason::BadRedirect, message).into());
             };
             if url.scheme() == "https" && next.scheme() != "https" {
                 let message =
                     format!("cannot fetch {what}: {} redirects to {}, which has no TLS", shown(&url), shown(&next));
-                return Err(Error::new(Exit::Unavailable, "insecure-redirect", message)
+                return Err(Error::new(Reason::InsecureRedirect, message)
                     .remedy("Repair the server: what it serves over https must not be fetched without.")
                     .into());
             }
             if !without_login(&mut next) {
                 let message = format!("cannot fetch {what}: {} redirects to a URL without host", shown(&url));
-                return Err(Error::new(Exit::Data, "bad-redirect", message).into());
+                return Err(Error::new(Reason::BadRedirect, message).into());
             }
             url = next;
         }
@@ -296,7 +293,7 @@ impl Client {
     async fn token(&self, refusal: &Response, what: &str) -> Result<HeaderValue, Failure> {
         let denied = |why: &str| {
             let message = format!("cannot fetch {what}: {} wants to know who asks, {why}", origin(refusal.url()));
-            Error::new(Exit::Unavailable, "access-denied", message)
+            Error::new(Reason::AccessDenied, message)
                 .remedy("Check the name of the repository, and allow it to be pulled without a password.")
         };
         let Some(Bearer { realm, service, scope }) = challenge::bearer(refusal.headers()) else {
@@ -373,7 +370,7 @@ impl Client {
         } else {
             ""
         };
-        let error = Error::new(Exit::Unavailable, "unreachable", message).remedy(remedy + proxy);
+        let error = Error::new(Reason::Unreachable, message).remedy(remedy + proxy);
         Failure::Passing(error, None)
     }
 
@@ -415,7 +412,7 @@ pub(super) fn passing(status: StatusCode, url: &Url, headers: &HeaderMap, body: 
         error.retry_after = Some(wish);
     }
     if status == StatusCode::TOO_MANY_REQUESTS {
-        error.reason = "rate-limited";
+        error.reason = Reason::RateLimited;
         error.remedy = "Try again after that time, and less often.".into();
     }
     Some(Failure::Passing(error, wish))
@@ -429,11 +426,10 @@ pub(super) fn refusal(status: StatusCode, url: &Url, body: &[u8], what: &str) ->
         message.push_str(&format!(": {}", text::shown(said.trim())));
     }
     match status.as_u16() {
-        404 | 410 => Error::new(Exit::Unavailable, "not-found", message),
-        401 | 403 => Error::new(Exit::Unavailable, "access-denied", message)
+        404 | 410 => Error::new(Reason::NotFound, message),
+        401 | 403 => Error::new(Reason::AccessDenied, message)
             .remedy("Check the name of the repository, and allow it to be pulled without a password."),
-        _ => Error::new(Exit::Unavailable, "server-error", message)
-            .remedy("Try again later, or ask who runs the server."),
+        _ => Error::new(Reason::ServerError, message).remedy("Try again later, or ask who runs the server."),
     }
 }
 
@@ -498,7 +494,7 @@ fn http(options: &FetchOptions, authorities: rustls::RootCertStore) -> Result<re
     use_ring();
     let tls = rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
         .with_safe_default_protocol_versions()
-        .context(Exit::Internal, "tls", "set up TLS")?
+        .context(Reason::Tls, "set up TLS")?
         .with_root_certificates(authorities)
         .with_no_client_auth();
     let mut http = reqwest::Client::builder()
@@ -511,7 +507,7 @@ fn http(options: &FetchOptions, authorities: rustls::RootCertStore) -> Result<re
     if !options.proxies {
         http = http.no_proxy();
     }
-    http.build().map_err(|e| Error::new(Exit::Config, "http-client", format!("cannot use the network: {}", cause(&e))))
+    http.build().map_err(|e| Error::new(Reason::HttpClient, format!("cannot use the network: {}", cause(&e))))
 }
 
 fn plain_host(entry: &str) -> Result<(String, u16)> {
@@ -520,7 +516,7 @@ fn plain_host(entry: &str) -> Result<(String, u16)> {
     let url = url.filter(|url| url.query().is_none() && url.fragment().is_none());
     url.as_ref().and_then(|url| Some((url.host_str()?.to_owned(), url.port_or_known_default()?))).ok_or_else(|| {
         let message = format!("plain_http: \"{}\" is neither a host nor host:port", text::shown(entry));
-        Error::new(Exit::Config, "bad-host", message)
+        Error::new(Reason::BadHost, message)
     })
 }
 
@@ -543,11 +539,11 @@ fn authorities(system: Vec<CertificateDer<'_>>, registry_ca: Option<&Path>) -> R
     let Some(file) = registry_ca else { return Ok(store) };
     let bad = |why: &dyn fmt::Display| {
         let message = format!("registry_ca {}: {}", file.display(), text::shown(&why.to_string()));
-        Error::new(Exit::Config, "bad-ca", message).remedy("Give a PEM file with the certificate of the authority.")
+        Error::new(Reason::BadCa, message).remedy("Give a PEM file with the certificate of the authority.")
     };
     // Links are how certificate stores are made; what they lead to must be as reliable as other settings.
     let real = file.canonicalize().map_err(|e| bad(&e))?;
-    let pem = files::read(&real, limits::AUTHORITIES_BYTES, "bad-ca")?.unwrap_or_default();
+    let pem = files::read(&real, limits::AUTHORITIES_BYTES, Reason::BadCa)?.unwrap_or_default();
     let mut added = false;
     for certificate in CertificateDer::pem_slice_iter(&pem) {
         store.add(certificate.map_err(|e| bad(&e))?).map_err(|e| bad(&e))?;
@@ -559,6 +555,7 @@ fn authorities(system: Vec<CertificateDer<'_>>, registry_ca: Option<&Path>) -> R
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::error::Exit;
     use proptest::prelude::*;
 
     /// A minimal initramfs has no /etc/ssl.
@@ -619,7 +616,7 @@ mod tests {
         #[test]
         fn any_list_entry_is_a_host_or_refused(entry in "\\PC{0,30}") {
             if let Err(e) = plain_host(&entry) {
-                prop_assert_eq!(e.exit, Exit::Config);
+                prop_assert_eq!(e.exit(), Exit::Config);
             }
         }
     }

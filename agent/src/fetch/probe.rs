@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use reqwest::Url;
 
-use crate::base::error::{Context, Exit, Result};
+use crate::base::error::{Context, Reason, Result};
 use crate::fetch::client::{Client, host, shown};
 use crate::fetch::options::{FetchOptions, Patience};
 
@@ -14,7 +14,7 @@ use crate::fetch::options::{FetchOptions, Patience};
 /// # Errors
 /// Why not; 69, as a rule.
 pub(crate) fn answers(url: &str, registry_ca: Option<&Path>, time: Duration) -> Result<()> {
-    let url = Url::parse(url).context(Exit::Config, "bad-url", "read the URL")?;
+    let url = Url::parse(url).context(Reason::BadConfig, "read the URL")?;
     let client = Client::new(&FetchOptions {
         registry_ca: registry_ca.map(Path::to_owned),
         plain_http: if url.scheme() == "http" { vec![host(&url)] } else { vec![] },

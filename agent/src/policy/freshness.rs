@@ -3,7 +3,7 @@
 use chrono::TimeDelta;
 
 use crate::base::digest::Digest;
-use crate::base::error::{Error, Exit, Result};
+use crate::base::error::{Error, Reason, Result};
 use crate::base::text;
 use crate::config::{Config, Freshness};
 use crate::policy::gate::Gate;
@@ -20,8 +20,6 @@ use crate::trust::signature::Fingerprint;
 
 /// Name of the gate.
 const NAME: &str = "freshness";
-/// Reason of the only statement that is refused.
-pub(crate) const REPLAYED: &str = "serial-went-back";
 /// How far a publisher's clock may be ahead.
 const AHEAD: TimeDelta = TimeDelta::hours(1);
 
@@ -61,7 +59,7 @@ pub fn look(
     };
     let seen = match source.freshness() {
         Ok(None) if !expected => return Ok(None),
-        Ok(None) => Seen::without(Verdict::unknown("no-statement", "the source has no statement of freshness")),
+        Ok(None) => Seen::without(Verdict::unknown(Reason::NoStatement, "the source has no statement of freshness")),
         Err(e) if !expected => {
             log::info!("no statement of freshness: {e}");
             return Ok(None);
@@ -87,8 +85,8 @@ impl Seen {
     /// The refusal of a statement that is older than one seen before: somebody replays it.
     #[must_use]
     pub fn refusal(&self) -> Option<Error> {
-        (self.verdict.reason.as_deref() == Some(REPLAYED)).then(|| {
-            Error::new(Exit::NotAllowed, REPLAYED, self.verdict.message.clone()).remedy(
+        (self.verdict.reason == Some(Reason::SerialWentBack.into())).then(|| {
+            Error::new(Reason::SerialWentBack, self.verdict.message.clone()).remedy(
                 "Find out who offers an old statement. If its key counts anew, give it a new key, and revoke the old one.",
             )
         })
@@ -105,7 +103,10 @@ pub(super) fn judge(
     release: (Architecture, Digest),
 ) -> Seen {
     let Some(keys) = keys else {
-        return Seen::without(Verdict::unknown("no-key", "there is no key to verify a statement of freshness with"));
+        return Seen::without(Verdict::unknown(
+            Reason::NoKey,
+            "there is no key to verify a statement of freshness with",
+        ));
     };
     let (statement, by) = match prove(published, keys) {
         Ok(proven) => proven,
@@ -115,7 +116,7 @@ pub(super) fn judge(
     let known = by.iter().filter_map(|key| trust.serial(&statement.channel, key)).max();
     if let Some(known) = known.filter(|known| *known > serial) {
         let message = format!("the statement of freshness has serial {serial}, and {known} was seen before");
-        return Seen::without(Verdict::new(Word::Stale, REPLAYED, message));
+        return Seen::without(Verdict::new(Word::Stale, Reason::SerialWentBack, message));
     }
     let verdict = measure(&statement, clock, channel, release).with(Some(serial), Some(statement.not_after));
     // Statements of other channels leave nothing behind: their serials could displace those of this one.
@@ -129,7 +130,7 @@ fn prove(published: &Published, keys: &KeySet) -> Result<(Statement, Vec<Fingerp
     // A signature over something else that names these bytes is not of a statement.
     let plain: Vec<_> = published.signatures.iter().filter(|s| s.payload.is_none()).cloned().collect();
     let by = keys.vouching(&published.statement, &plain).map_err(|e| {
-        Error::new(e.exit, "statement-not-proven", format!("the statement of freshness does not count: {e}"))
+        Error::new(Reason::StatementNotProven, format!("the statement of freshness does not count: {e}"))
     })?;
     Ok((Statement::parse(&published.statement)?, by))
 }
@@ -143,7 +144,7 @@ fn measure(
     if let Some(channel) = channel.filter(|channel| *channel != statement.channel) {
         let (theirs, ours) = (text::shown(&statement.channel), text::shown(channel));
         return Verdict::unknown(
-            "other-channel",
+            Reason::OtherChannel,
             format!("the statement of freshness is for {theirs}, not for {ours}"),
         );
     }
@@ -151,18 +152,18 @@ fn measure(
         Some(latest) if latest == digest => {}
         Some(latest) => {
             let message = format!("the latest release is {latest}, and {digest} is on offer");
-            return Verdict::new(Word::Stale, "not-the-latest", message);
+            return Verdict::new(Word::Stale, Reason::NotTheLatest, message);
         }
         None => {
             let message = format!("the statement of freshness says nothing about {architecture}");
-            return Verdict::unknown("other-architecture", message);
+            return Verdict::unknown(Reason::OtherArchitecture, message);
         }
     }
     match clock.believed() {
         Err(e) => Verdict::unknown(e.reason, format!("whether this is the latest release is unknown: {e}")),
         Ok(now) if now + AHEAD < statement.issued => {
             let message = format!("the clock shows {}, before the statement was made", shown(now));
-            Verdict::unknown("clock", message)
+            Verdict::unknown(Reason::Clock, message)
         }
         Ok(now) if now > statement.not_after => Verdict::expired(statement.not_after),
         Ok(_) => Verdict::new(Word::Fresh, None, format!("the latest release until {}", shown(statement.not_after))),
@@ -175,15 +176,14 @@ pub fn gate(config: &Config, seen: Option<&Seen>) -> Gate {
     let Some(seen) = seen else { return Gate::open(NAME, "not asked for") };
     let message = &seen.verdict.message;
     if let Some(refusal) = seen.refusal() {
-        return Gate::closed(NAME, refusal.exit, REPLAYED, refusal.message, refusal.remedy);
+        return Gate::closed(NAME, refusal.reason, refusal.message, refusal.remedy);
     }
     match seen.verdict.word {
         Word::Fresh => Gate::open(NAME, message),
         Word::Stale | Word::Unknown if !config.require_fresh => Gate::open(NAME, format!("warning: {message}")),
         Word::Stale | Word::Unknown => Gate::closed(
             NAME,
-            Exit::NotNow,
-            "not-fresh",
+            Reason::NotFresh,
             message,
             "Publish a new statement of freshness, or set require_fresh=no.",
         ),
@@ -207,24 +207,23 @@ mod tests {
         Clock { shown: at(days), synchronised, last_seen: Some(at(50)) }
     }
 
-    fn measured(clock: &Clock, digest: u8) -> (Word, Option<String>) {
+    fn measured(clock: &Clock, digest: u8) -> (Word, Option<Reason>) {
         let digests = BTreeMap::from([(Architecture::current().to_string(), Digest([1; 32]))]);
         let statement = Statement { channel: "stable".into(), serial: 1, issued: at(100), not_after: at(114), digests };
         let verdict = measure(&statement, clock, Some("stable"), (Architecture::current(), Digest([digest; 32])));
-        (verdict.word, verdict.reason)
+        (verdict.word, verdict.reason.and_then(|reason| reason.known()))
     }
 
     #[test]
     fn a_statement_is_measured_only_with_a_clock_that_can_be_right() {
-        let reason = |reason: &str| Some(reason.to_owned());
         assert_eq!(measured(&clock(110, true), 1), (Word::Fresh, None));
         assert_eq!(measured(&clock(110, false), 1), (Word::Fresh, None), "no NTP, and no doubt");
         assert_eq!(measured(&clock(114, true), 1), (Word::Fresh, None));
-        assert_eq!(measured(&clock(115, true), 1), (Word::Stale, reason("expired")));
+        assert_eq!(measured(&clock(115, true), 1), (Word::Stale, Some(Reason::Expired)));
         for wrong in [clock(-1, true), clock(40, false), clock(99, true)] {
-            assert_eq!(measured(&wrong, 1), (Word::Unknown, reason("clock")));
+            assert_eq!(measured(&wrong, 1), (Word::Unknown, Some(Reason::Clock)));
             // Another release is the latest whatever the time is.
-            assert_eq!(measured(&wrong, 2), (Word::Stale, reason("not-the-latest")));
+            assert_eq!(measured(&wrong, 2), (Word::Stale, Some(Reason::NotTheLatest)));
         }
     }
 
@@ -235,7 +234,7 @@ mod tests {
         assert_eq!(by(clock(114, true)), Word::Fresh);
         assert_eq!(by(clock(115, true)), Word::Stale);
         assert_eq!(by(clock(40, false)), Word::Unknown);
-        let stale = Verdict::new(Word::Stale, "not-the-latest", "").with(None, Some(at(114)));
+        let stale = Verdict::new(Word::Stale, Reason::NotTheLatest, "").with(None, Some(at(114)));
         assert_eq!(stale.clone().by_now(&clock(40, false)), stale);
     }
 }

@@ -3,7 +3,7 @@
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde::{Serialize, Serializer};
 
-use crate::base::error::{Error, Exit, Result};
+use crate::base::error::{Error, Reason, Result};
 
 /// Rules that a person may lift. Each is logged, and none can stand in the settings.
 #[derive(clap::Args, Clone, Copy, Debug, Default)]
@@ -25,9 +25,6 @@ pub struct Lifted {
     pub allow_single_copy: bool,
 }
 
-/// Name and reason of the gate that nothing lifts.
-pub const SECURITY_EPOCH: &str = "security-epoch";
-
 /// The verdict of one gate.
 #[derive(Clone, Debug, Serialize)]
 pub struct Gate {
@@ -35,41 +32,35 @@ pub struct Gate {
     pub name: &'static str,
     /// Whether the update may pass.
     pub open: bool,
-    /// A stable word for scripts when it is closed.
+    /// Why it is closed.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub reason: Option<&'static str>,
+    pub reason: Option<Reason>,
     /// The same for people.
     pub message: String,
     /// When it opens by itself, if it does and that is known.
     #[serde(skip_serializing_if = "Option::is_none", serialize_with = "seconds")]
     pub opens_at: Option<DateTime<Utc>>,
     #[serde(skip)]
-    closed: Option<(Exit, String)>,
+    remedy: String,
 }
 
 impl Gate {
     /// A gate that lets the update pass.
     pub fn open(name: &'static str, message: impl Into<String>) -> Self {
-        Self { name, open: true, reason: None, message: message.into(), opens_at: None, closed: None }
+        Self { name, open: true, reason: None, message: message.into(), opens_at: None, remedy: String::new() }
     }
 
     /// A gate that does not; `remedy` says what would open it.
-    pub fn closed(
-        name: &'static str,
-        exit: Exit,
-        reason: &'static str,
-        message: impl Into<String>,
-        remedy: impl Into<String>,
-    ) -> Self {
-        let closed = Some((exit, remedy.into()));
-        Self { name, open: false, reason: Some(reason), message: message.into(), opens_at: None, closed }
+    pub fn closed(name: &'static str, reason: Reason, message: impl Into<String>, remedy: impl Into<String>) -> Self {
+        let (message, remedy) = (message.into(), remedy.into());
+        Self { name, open: false, reason: Some(reason), message, opens_at: None, remedy }
     }
 
     /// A gate that is open unless something was refused.
     pub fn unless(name: &'static str, refused: Result<impl Into<String>>) -> Self {
         match refused {
             Ok(message) => Self::open(name, message),
-            Err(error) => Self::closed(name, error.exit, error.reason, error.message, error.remedy),
+            Err(error) => Self::closed(name, error.reason, error.message, error.remedy),
         }
     }
 
@@ -82,8 +73,7 @@ impl Gate {
     /// The refusal of a closed gate.
     #[must_use]
     pub fn refusal(&self) -> Option<Error> {
-        let (exit, remedy) = self.closed.as_ref()?;
-        Some(Error::new(*exit, self.reason.unwrap_or(self.name), self.message.clone()).remedy(remedy.clone()))
+        Some(Error::new(self.reason?, self.message.clone()).remedy(self.remedy.clone()))
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::Instant;
 use semver::Version;
 
 use crate::base::digest::Digest;
-use crate::base::error::{Error, Exit, Result};
+use crate::base::error::{Error, Reason, Result};
 use crate::config::Config;
 use crate::device::programs;
 use crate::policy::gate::Gate;
@@ -42,9 +42,8 @@ pub struct Question<'a> {
 /// # Errors
 /// 75 when one says "later"; 77 when one says anything else, or nothing in time; 78 when the folder cannot be read.
 pub fn ask(config: &Config, question: &Question<'_>) -> Result<()> {
-    let unreadable = |why| {
-        Error::new(Exit::Config, "hooks-unreadable", why).remedy("Make pre_update_dir= a folder that can be read.")
-    };
+    let unreadable =
+        |why| Error::new(Reason::HooksUnreadable, why).remedy("Make pre_update_dir= a folder that can be read.");
     let environment = [
         ("KUBESOLO_UPDATE_STEP", if matches!(question.step, Step::Stage) { "stage" } else { "activate" }.to_owned()),
         ("KUBESOLO_UPDATE_FROM", question.from.map(ToString::to_string).unwrap_or_default()),
@@ -67,7 +66,7 @@ fn verdict(name: &str, status: Option<ExitStatus>, said: &str, budget: u64) -> R
     match status {
         Some(status) if status.success() => Ok(()),
         Some(status) if status.code() == Some(LATER) => {
-            Err(Error::new(Exit::NotNow, "hook-later", format!("{NAME}.d/{name} says \"later\"{said}"))
+            Err(Error::new(Reason::HookLater, format!("{NAME}.d/{name} says \"later\"{said}"))
                 .remedy("The next run asks again."))
         }
         Some(status) => Err(refused(name, &format!("{status}{said}"))),
@@ -76,7 +75,7 @@ fn verdict(name: &str, status: Option<ExitStatus>, said: &str, budget: u64) -> R
 }
 
 fn refused(name: &str, why: &str) -> Error {
-    Error::new(Exit::NotAllowed, "hook-refused", format!("{NAME}.d/{name} refuses the update: {why}"))
+    Error::new(Reason::HookRefused, format!("{NAME}.d/{name} refuses the update: {why}"))
         .remedy("See to what it says, or mend the program: 0 lets the update pass, 75 puts it off.")
 }
 
@@ -89,8 +88,6 @@ pub fn gate(config: &Config) -> Gate {
             let names = files.iter().map(|file| programs::name(file)).collect::<Vec<_>>();
             Gate::open(NAME, format!("asked when it comes to it: {}", names.join(", ")))
         }
-        Err(why) => {
-            Gate::closed(NAME, Exit::Config, "hooks-unreadable", why, "Make pre_update_dir= a folder that can be read.")
-        }
+        Err(why) => Gate::closed(NAME, Reason::HooksUnreadable, why, "Make pre_update_dir= a folder that can be read."),
     }
 }

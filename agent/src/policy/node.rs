@@ -14,7 +14,7 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::Value;
 
-use crate::base::error::Exit;
+use crate::base::error::Reason;
 use crate::base::{json, limits, text};
 use crate::config::Config;
 use crate::fetch::cluster::{self, Credentials};
@@ -37,8 +37,7 @@ pub fn gate(config: &Config, lifted: Lifted) -> Gate {
         Ok(true) if lifted.force => Gate::open(NAME, format!("the node has {LABEL}=true; allowed by --force")),
         Ok(true) => Gate::closed(
             NAME,
-            Exit::NotNow,
-            "node-blocked",
+            Reason::NodeBlocked,
             format!("the node has the label {LABEL}=true"),
             format!("Remove it (kubectl label node --all {LABEL}-), or call `apply --force`."),
         ),

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use serde::Serialize;
 
-use crate::base::error::{Error, Exit, Result};
+use crate::base::error::{Error, Reason, Result};
 use crate::base::progress::size;
 use crate::base::text;
 use crate::device::blocks::System;
@@ -74,7 +74,7 @@ fn fits(release: &Release, machine: &Machine) -> Gate {
     let need = unpacked.saturating_add(packed);
     let short = |message| {
         let remedy = "Publish a smaller initramfs, or give the machine more memory.";
-        Gate::closed(name, Exit::NotAllowed, "memory", message, remedy)
+        Gate::closed(name, Reason::Memory, message, remedy)
     };
     if unpacked > limit {
         let message = format!(
@@ -138,7 +138,7 @@ impl Safety {
             return Ok(());
         }
         let message = "a trial that panics would never end: the kernel command line has no panic= but 0";
-        Err(Error::new(Exit::Config, "no-panic-timeout", message)
+        Err(Error::new(Reason::NoPanicTimeout, message)
             .remedy("Let the loader file start kernels with panic=5 (see grub/kernel-args.cfg), and reboot once."))
     }
 }
@@ -222,7 +222,7 @@ mod tests {
             let machine = Machine { memory: Some(memory), root_limit: Some(limit) };
             let gate = fits(&release(unpacked), &machine);
             assert!(gate.open == open && gate.message.contains(words), "{unpacked:?}: {gate:?}");
-            assert!(open || gate.reason == Some("memory"));
+            assert!(open || gate.reason == Some(Reason::Memory));
         }
         assert!(fits(&release(Some(u64::MAX)), &Machine::default()).open, "nothing is refused on a guess");
     }
@@ -261,7 +261,7 @@ mod tests {
             assert_eq!(safety.panic_seconds, seconds, "{cmdline}");
             match safety.required() {
                 Ok(()) => assert!(seconds.is_some()),
-                Err(error) => assert_eq!((error.exit, error.reason), (Exit::Config, "no-panic-timeout")),
+                Err(error) => assert_eq!(error.reason, Reason::NoPanicTimeout),
             }
         }
     }

@@ -6,10 +6,10 @@ use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
 use semver::Version;
 
 use crate::base::digest::Digest;
-use crate::base::error::{Error, Exit, Result};
+use crate::base::error::{Error, Reason, Result};
 use crate::base::text;
 use crate::config::Config;
-use crate::policy::gate::{Gate, Lifted, SECURITY_EPOCH};
+use crate::policy::gate::{Gate, Lifted};
 use crate::release::release::{Architecture, Release};
 use crate::schedule::clock::Clock;
 use crate::schedule::rollout::{Place, Wariness};
@@ -31,7 +31,7 @@ pub fn window(config: &Config, lifted: Lifted, clock: &Clock) -> Result<Gate> {
         _ if *window == Window::default() => return Ok(Gate::open(name, window.to_string())),
         Ok(now) => now,
         Err(e) if lifted.force => return Ok(Gate::open(name, format!("{}; allowed by --force", e.message))),
-        Err(e) => return Ok(Gate::closed(name, e.exit, e.reason, e.message, e.remedy)),
+        Err(e) => return Ok(Gate::closed(name, e.reason, e.message, e.remedy)),
     };
     let (day, minute) = zone.wall_clock(now);
     if window.contains(day, minute) {
@@ -47,7 +47,7 @@ pub fn window(config: &Config, lifted: Lifted, clock: &Clock) -> Result<Gate> {
         Some(_) => "Wait for the window, or call `apply --force`.",
         None => "This window never opens: set another one, or call `apply --force`.",
     };
-    Ok(Gate::closed(name, Exit::NotNow, "window", message, remedy).opening(opens_at))
+    Ok(Gate::closed(name, Reason::Window, message, remedy).opening(opens_at))
 }
 
 /// Whether no server asked to be left alone, or long enough ago. A person's `apply` asks all the same.
@@ -62,7 +62,7 @@ pub fn not_before(until: Option<DateTime<Utc>>, now: DateTime<Utc>) -> Gate {
     let shown = until.to_rfc3339_opts(SecondsFormat::Secs, true);
     let message = format!("the server asked to be left alone until {shown}");
     let remedy = "Wait, or call `kubesolo-update apply`, which asks all the same.";
-    Gate::closed(name, Exit::NotNow, name, message, remedy).opening(Some(until))
+    Gate::closed(name, Reason::NotBefore, message, remedy).opening(Some(until))
 }
 
 /// Whether the clock can be right, for a release that asks how late it is.
@@ -112,7 +112,7 @@ pub fn not_this_wave(message: String, opens_at: Option<DateTime<Utc>>) -> Error 
             "No wave of this release reaches this device: publish it with further waves, or call `apply --ignore-rollout`."
         }
     };
-    Error::new(Exit::NotNow, "rollout", message).remedy(remedy)
+    Error::new(Reason::Rollout, message).remedy(remedy)
 }
 
 /// What is remembered of a closed gate of a rollout that opens by itself.
@@ -147,9 +147,9 @@ pub struct Device<'a> {
 #[must_use]
 pub fn release(release: &Release, digest: Digest, device: &Device<'_>) -> Vec<Gate> {
     vec![
-        channel(release, device),
+        channel(release, device.channel),
         architecture(release),
-        board(release, device),
+        board(release, device.board),
         minimum(release, device),
         security_epoch(release, device),
         version(release, digest, device),
@@ -157,12 +157,13 @@ pub fn release(release: &Release, digest: Digest, device: &Device<'_>) -> Vec<Ga
     ]
 }
 
-fn channel(release: &Release, device: &Device<'_>) -> Gate {
-    match (&release.channel, device.channel) {
+/// Whether the release is for the channel `ours`, if it names one and the device follows one.
+#[must_use]
+pub fn channel(release: &Release, ours: Option<&str>) -> Gate {
+    match (&release.channel, ours) {
         (Some(theirs), Some(ours)) if theirs != ours => Gate::closed(
             "channel",
-            Exit::NotAllowed,
-            "other-channel",
+            Reason::OtherChannel,
             format!("the release is for channel {}, this device follows {}", text::shown(theirs), text::shown(ours)),
             "Set channel= in the configuration if this device shall follow the other one.",
         ),
@@ -178,17 +179,18 @@ fn architecture(release: &Release) -> Gate {
     }
     Gate::closed(
         "architecture",
-        Exit::NotAllowed,
-        "wrong-architecture",
+        Reason::WrongArchitecture,
         format!("the release is for {}, this device is {here}", release.architecture),
         "Publish the release for this architecture too.",
     )
 }
 
-fn board(release: &Release, device: &Device<'_>) -> Gate {
+/// Whether the release is for the board `ours`, if it names one.
+#[must_use]
+pub fn board(release: &Release, ours: Option<&str>) -> Gate {
     let name = "board";
-    let closed = |message: String, remedy: &str| Gate::closed(name, Exit::NotAllowed, "other-board", message, remedy);
-    match (&release.board, device.board) {
+    let closed = |message: String, remedy: &str| Gate::closed(name, Reason::OtherBoard, message, remedy);
+    match (&release.board, ours) {
         (None, _) => Gate::open(name, "the release names none"),
         (Some(theirs), Some(ours)) if theirs == ours => Gate::open(name, text::shown(theirs)),
         (Some(theirs), Some(ours)) => closed(
@@ -210,16 +212,14 @@ fn minimum(release: &Release, device: &Device<'_>) -> Gate {
     match device.running {
         Some(running) if running.cmp_precedence(minimum).is_lt() => Gate::closed(
             name,
-            Exit::NotAllowed,
-            "too-old",
+            Reason::TooOld,
             format!("the release needs version {minimum} or later, {running} runs here"),
             format!("Update to a release between {running} and {minimum} first."),
         ),
         Some(_) => Gate::open(name, format!("{minimum} or later")),
         None => Gate::closed(
             name,
-            Exit::NotNow,
-            "version-unknown",
+            Reason::VersionUnknown,
             format!("the release needs version {minimum} or later, and what runs here is unknown"),
             "Name the file with the running version by version_file= in the configuration.",
         ),
@@ -227,14 +227,14 @@ fn minimum(release: &Release, device: &Device<'_>) -> Gate {
 }
 
 fn security_epoch(release: &Release, device: &Device<'_>) -> Gate {
+    let name = "security-epoch";
     let (theirs, floor) = (release.security_epoch, device.epoch);
     if theirs >= floor {
-        return Gate::open(SECURITY_EPOCH, format!("{theirs}, and {floor} was committed here"));
+        return Gate::open(name, format!("{theirs}, and {floor} was committed here"));
     }
     Gate::closed(
-        SECURITY_EPOCH,
-        Exit::NotAllowed,
-        SECURITY_EPOCH,
+        name,
+        Reason::SecurityEpoch,
         format!(
             "the release has security epoch {theirs}, and {floor} was committed here: it has holes that are closed"
         ),
@@ -250,23 +250,25 @@ fn version(release: &Release, digest: Digest, device: &Device<'_>) -> Gate {
         }
         return Gate::closed(
             name,
-            Exit::NotNow,
-            "version-unknown",
+            Reason::VersionUnknown,
             "the running version is unknown: the booted slot has no manifest",
             "Set version_file=, or call `apply --allow-downgrade` on the console.",
         );
     };
     let held = if release.version.cmp_precedence(running).is_lt() {
-        ("downgrade", format!("{} is older than {running}, which runs here", release.version))
+        (Reason::Downgrade, format!("{} is older than {running}, which runs here", release.version))
     } else if release.version.cmp_precedence(running).is_eq() && device.running_digest.is_some_and(|d| d != digest) {
-        ("same-version", format!("{} runs here already, and this is another release of that version", release.version))
+        (
+            Reason::SameVersion,
+            format!("{} runs here already, and this is another release of that version", release.version),
+        )
     } else {
         return Gate::open(name, format!("{} after {running}", release.version));
     };
     if device.lifted.allow_downgrade {
         return Gate::open(name, format!("{}; allowed by --allow-downgrade", held.1));
     }
-    Gate::closed(name, Exit::NotAllowed, held.0, held.1, "Call `apply --allow-downgrade` if that is what you want.")
+    Gate::closed(name, held.0, held.1, "Call `apply --allow-downgrade` if that is what you want.")
 }
 
 fn failed_before(device: &Device<'_>) -> Gate {
@@ -276,8 +278,7 @@ fn failed_before(device: &Device<'_>) -> Gate {
         Some(when) if device.lifted.retry_failed => Gate::open(name, format!("{when}; allowed by --retry-failed")),
         Some(when) => Gate::closed(
             name,
-            Exit::NotNow,
-            "failed-before",
+            Reason::FailedBefore,
             format!("this release failed on this device before: {when}"),
             "Publish a mended release, or call `apply --retry-failed`.",
         ),
@@ -328,7 +329,7 @@ mod tests {
     };
 
     fn told(gate: &Gate) -> Option<(u8, &'static str)> {
-        gate.refusal().map(|error| (error.exit.code(), error.reason))
+        gate.refusal().map(|error| (error.exit().code(), error.reason.as_str()))
     }
 
     /// What is open is `None`; else exit code and reason. The build was at midnight.
@@ -352,7 +353,7 @@ mod tests {
             assert_eq!(told(&window(&config(conf), lifted, &clock).unwrap()), expected, "{conf} {clock:?} {lifted:?}");
         }
         let error = window(&config("maintenance_zone=Nowhere/Land"), no, &after_build(0)).unwrap_err();
-        assert_eq!((error.exit, error.reason), (Exit::Config, "bad-zone"));
+        assert_eq!(error.reason, Reason::BadZone);
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::path::Path;
 use bootenv::Slot as Id;
 use bootenv::protocol::{SlotState, View};
 
-use crate::base::error::{Error, Exit, Result};
+use crate::base::error::{Error, Reason, Result};
 use crate::base::limits;
 use crate::config::Config;
 use crate::device::boot::Boot;
@@ -79,10 +79,8 @@ impl Standing {
                 log::warn!("allow_unsigned=yes: without a key, whatever the source offers is installed");
                 Ok(None)
             }
-            None => {
-                Err(Error::new(Exit::NotAllowed, "no-key", "this device has no public key to verify a release with")
-                    .remedy(format!("Name it by --pubkey or pubkey=, or put it into the image's {IMAGE_KEYS}.")))
-            }
+            None => Err(Error::new(Reason::NoKey, "this device has no public key to verify a release with")
+                .remedy(format!("Name it by --pubkey or pubkey=, or put it into the image's {IMAGE_KEYS}."))),
             set => Ok(set.as_ref()),
         }
     }

@@ -6,7 +6,7 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 
 use crate::base::digest::Digest;
-use crate::base::error::{Error, Exit, Result};
+use crate::base::error::{Error, Reason, Result};
 use crate::base::{json, limits, text};
 use crate::release::release::{Architecture, Image, Release, revoked_keys, rollout, version};
 use crate::trust::signature::Fingerprint;
@@ -167,7 +167,7 @@ fn missing(name: &str) -> Error {
 }
 
 fn malformed(why: impl std::fmt::Display) -> Error {
-    Error::new(Exit::Data, "malformed-latest-json", format!("latest.json is not a valid release: {why}"))
+    Error::new(Reason::MalformedLatestJson, format!("latest.json is not a valid release: {why}"))
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! A release on offer: the signed bytes, what they say, and their signatures.
 
 use crate::base::digest::Digest;
-use crate::base::error::{Error, Exit, Result};
+use crate::base::error::{Error, Reason, Result};
 use crate::release::release::{Architecture, Release};
 use crate::trust::signature::{FileSignatures, Signature};
 
@@ -31,5 +31,5 @@ pub(crate) fn made_for(architecture: Architecture, release: &Release, origin: &s
         return Ok(());
     }
     let message = format!("{origin} is for {}, not for {architecture}", release.architecture);
-    Err(Error::new(Exit::NotAllowed, "wrong-architecture", message).remedy(remedy))
+    Err(Error::new(Reason::WrongArchitecture, message).remedy(remedy))
 }

@@ -9,7 +9,7 @@ use serde::de::IgnoredAny;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::base::digest::Digest;
-use crate::base::error::{Error, Exit, Result};
+use crate::base::error::{Error, Reason, Result};
 use crate::base::{json, limits, text};
 use crate::schedule::rollout::Rollout;
 use crate::trust::signature::Fingerprint;
@@ -101,8 +101,7 @@ impl FromStr for Architecture {
             "amd64" => Ok(Self::Amd64),
             "arm64" => Ok(Self::Arm64),
             _ => Err(Error::new(
-                Exit::NotAllowed,
-                "wrong-architecture",
+                Reason::WrongArchitecture,
                 format!("architecture \"{}\" is neither amd64 nor arm64", text::shown(name)),
             )
             .remedy("Publish the release again for one of the two.")),
@@ -242,7 +241,7 @@ pub fn version(text: &str) -> Result<semver::Version> {
     semver::Version::parse(text.strip_prefix('v').unwrap_or(text)).map_err(|e| {
         let message =
             format!("version \"{}\" is not a semantic version: {}", text::shown(text), text::shown(&e.to_string()));
-        Error::new(Exit::Data, "malformed-version", message)
+        Error::new(Reason::MalformedVersion, message)
     })
 }
 
@@ -363,7 +362,7 @@ pub(crate) fn null_is_empty<'de, D: Deserializer<'de>, T: Default + Deserialize<
 }
 
 fn malformed(why: impl fmt::Display) -> Error {
-    Error::new(Exit::Data, "malformed-manifest", format!("manifest is not a valid release: {why}"))
+    Error::new(Reason::MalformedManifest, format!("manifest is not a valid release: {why}"))
 }
 
 fn decimal(key: &str, value: &str) -> Result<u64> {

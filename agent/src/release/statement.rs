@@ -9,7 +9,7 @@ use chrono::{DateTime, SecondsFormat, Utc};
 use serde::{Deserialize, Serialize};
 
 use crate::base::digest::Digest;
-use crate::base::error::{Error, Exit, Result};
+use crate::base::error::{Error, Reason, Result};
 use crate::base::{json, limits};
 use crate::release::release::Architecture;
 use crate::trust::signature::Signature;
@@ -139,7 +139,7 @@ fn time(name: &str, text: &str) -> Result<DateTime<Utc>> {
 }
 
 fn malformed(why: impl std::fmt::Display) -> Error {
-    Error::new(Exit::Data, "malformed-freshness", format!("it is no statement of freshness: {why}"))
+    Error::new(Reason::MalformedFreshness, format!("it is no statement of freshness: {why}"))
 }
 
 #[cfg(test)]
@@ -147,6 +147,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
+    use crate::base::error::Exit;
     use crate::release::latest::Latest;
     use crate::release::release::Release;
 
@@ -205,7 +206,7 @@ mod tests {
             let mut document = good();
             document[member] = value;
             let e = parse(&document).unwrap_err();
-            assert_eq!(e.exit, Exit::Data, "{document}");
+            assert_eq!(e.exit(), Exit::Data, "{document}");
         }
         for member in ["type", "channel", "serial", "issued", "not_after", "digests"] {
             let mut document = good();

@@ -4,13 +4,14 @@
 
 use std::fmt::Write as _;
 
+use bootenv::protocol::SlotState;
 use chrono::{DateTime, Utc};
 use serde::{Serialize, Serializer};
 
-use crate::report::status::Status;
+use crate::report::status::{EnvKind, Status};
 use crate::state::freshness::Word;
 use crate::state::phase::Phase;
-use crate::state::state::State;
+use crate::state::state::{Outcome, State};
 use crate::state::trust::Trust;
 
 /// One series of the page.
@@ -73,11 +74,11 @@ pub fn series(status: &Status, state: &State, trust: &Trust) -> Vec<Series> {
         status.last_run.as_ref().map(|run| run.at),
     );
     if let Some(run) = &status.last_run {
-        let reason = run.reason.as_deref().unwrap_or_default();
+        let reason = run.reason.as_ref().map(ToString::to_string).unwrap_or_default();
         page.family("last_run_info", Kind::Gauge, "How the last run ended, and which gate or error was the reason.")
-            .is(&[("outcome", &run.outcome), ("reason", reason)], 1);
+            .is(&[("outcome", &run.outcome.to_string()), ("reason", &reason)], 1);
         page.family("held", Kind::Gauge, "Whether a gate held the last run back: not now, or not allowed.")
-            .is(&[], u64::from(matches!(&*run.outcome, "held" | "refused")));
+            .is(&[], u64::from(matches!(run.outcome.known(), Some(Outcome::Held | Outcome::Refused))));
     }
     page.time("not_before", "The server asked to be left alone until then.", state.not_before);
     page.family("failed_releases", Kind::Gauge, "Releases that failed on this device and are not tried again.")
@@ -104,8 +105,8 @@ pub fn series(status: &Status, state: &State, trust: &Trust) -> Vec<Series> {
     if !status.slots.is_empty() {
         let mut states = page.family("slot_state", Kind::Gauge, "State of each slot in the boot environment.");
         for slot in &status.slots {
-            for known in ["good", "void", "fail"] {
-                states.is(&[("slot", &slot.slot), ("state", known)], u64::from(slot.state == Some(known)));
+            for known in [SlotState::Good, SlotState::Void, SlotState::Fail] {
+                states.is(&[("slot", &slot.slot), ("state", known.as_str())], u64::from(slot.state == Some(known)));
             }
         }
         let mut contents = page.family("slot_info", Kind::Gauge, "What each slot holds.");
@@ -119,7 +120,7 @@ pub fn series(status: &Status, state: &State, trust: &Trust) -> Vec<Series> {
         page.family("trial_tries_left", Kind::Gauge, "Tries that a trial has left; 0 when there is none.")
             .is(&[], env.tries_left.unwrap_or_default().into());
         page.family("environment_ok", Kind::Gauge, "Whether the boot environment is valid and ours.")
-            .is(&[], u64::from(env.kind == "ours" && env.damage.is_none()));
+            .is(&[], u64::from(env.kind == EnvKind::Ours && env.damage.is_none()));
     }
     page.time(
         "env_link_shown",

@@ -3,14 +3,15 @@
 use std::fmt;
 use std::path::Path;
 
-use bootenv::Slot as Id;
 use bootenv::boot::{Files, PowerOn, decide};
-use bootenv::protocol::View;
+use bootenv::protocol::{SlotState, View};
+use bootenv::{Fallback, Slot as Id};
 use chrono::{DateTime, SecondsFormat, Utc};
 use semver::Version;
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 use crate::base::error::Result;
+use crate::base::words::words;
 use crate::config::Config;
 use crate::device::boot::{Boot, Known};
 use crate::device::slot::{Facts, SlotManifest, Slots};
@@ -75,12 +76,13 @@ pub struct Booted {
     pub slot: String,
     /// Its version.
     pub version: Option<String>,
-    /// `command-line`, `told` or `assumed`.
-    pub known: &'static str,
+    /// How it is known which slot runs.
+    pub known: Known,
     /// The trial that this boot was started for; it may be over by now.
     pub trial: Option<String>,
     /// Why the bootloader did not boot what it was asked to.
-    pub fallback: Option<&'static str>,
+    #[serde(serialize_with = "as_text")]
+    pub fallback: Option<Fallback>,
     /// KubeSolo OS's own loader file started it: updates wait for `adopt`.
     pub old_loader: bool,
 }
@@ -92,8 +94,9 @@ pub struct SlotStatus {
     pub slot: String,
     /// Folder or block device.
     pub place: String,
-    /// `good`, `void` or `fail`, as the environment has it.
-    pub state: Option<&'static str>,
+    /// Its state in the boot environment.
+    #[serde(serialize_with = "as_text")]
+    pub state: Option<SlotState>,
     /// The version it holds.
     pub version: Option<String>,
     /// The digest of that release.
@@ -102,13 +105,25 @@ pub struct SlotStatus {
     pub complete: bool,
 }
 
+words! {
+    /// A boot environment as it was found.
+    pub enum EnvKind {
+        /// The agent wrote it last.
+        Ours = "ours",
+        /// Another program changed it.
+        Foreign = "foreign",
+        /// It is damaged, or is not there.
+        Invalid = "invalid",
+    }
+}
+
 /// The boot environment.
 #[derive(Debug, Serialize)]
 pub struct Environment {
     /// Where it is.
     pub place: String,
-    /// `ours`, `foreign` or `invalid`.
-    pub kind: &'static str,
+    /// Who wrote it last, if it is valid.
+    pub kind: EnvKind,
     /// What is wrong with it.
     pub damage: Option<String>,
     /// The active slot.
@@ -187,7 +202,7 @@ impl Status {
                 slot: id.to_string(),
                 place: slot.place.to_string(),
                 state: match view {
-                    View::Ours(env) => Some(env.slot(id).as_str()),
+                    View::Ours(env) => Some(env.slot(id)),
                     _ => None,
                 },
                 version: manifest.map(|m| m.version.to_string()),
@@ -209,13 +224,9 @@ impl Status {
         self.booted = Some(Booted {
             slot: booted.slot.to_string(),
             version: self.slots[booted.slot as usize].version.clone(),
-            known: match boot.known {
-                Known::CommandLine => "command-line",
-                Known::Told => "told",
-                Known::Assumed => "assumed",
-            },
+            known: boot.known,
             trial: (!booted.trial.is_none()).then(|| booted.trial.to_string()),
-            fallback: booted.fallback.map(bootenv::Fallback::as_str),
+            fallback: booted.fallback,
             old_loader: boot.legacy,
         });
         self.environment = Some(environment(boot, view));
@@ -233,6 +244,10 @@ impl Status {
     }
 }
 
+fn as_text<T: fmt::Display, S: Serializer>(value: &Option<T>, serializer: S) -> Result<S::Ok, S::Error> {
+    value.as_ref().map(ToString::to_string).serialize(serializer)
+}
+
 fn rfc3339(time: DateTime<Utc>) -> String {
     time.to_rfc3339_opts(SecondsFormat::Secs, true)
 }
@@ -248,7 +263,7 @@ fn at_a_glance(facts: &Facts) -> Files {
 fn environment(boot: &Boot, view: View) -> Environment {
     let mut environment = Environment {
         place: boot.env.place(),
-        kind: "invalid",
+        kind: EnvKind::Invalid,
         damage: boot.env.damage(),
         active: None,
         good: None,
@@ -257,14 +272,14 @@ fn environment(boot: &Boot, view: View) -> Environment {
     };
     match view {
         View::Ours(env) => {
-            environment.kind = "ours";
+            environment.kind = EnvKind::Ours;
             environment.active = Some(env.active.to_string());
             environment.good = Some(env.good.to_string());
             environment.on_trial = env.on_trial().map(|slot| slot.to_string());
             environment.tries_left = env.on_trial().map(|_| env.counter);
         }
         View::Foreign(foreign) => {
-            environment.kind = "foreign";
+            environment.kind = EnvKind::Foreign;
             environment.active = Some(foreign.active.to_string());
         }
         View::Invalid => {}
@@ -299,7 +314,7 @@ impl fmt::Display for Status {
         }
         for slot in &self.slots {
             let complete = if slot.complete { "complete" } else { "not complete" };
-            let state = slot.state.unwrap_or("unknown");
+            let state = slot.state.map_or("unknown", SlotState::as_str);
             writeln!(
                 f,
                 "slot {}:       {state}, {complete}, version {} in {}",

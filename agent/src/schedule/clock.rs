@@ -8,7 +8,7 @@ use std::path::Path;
 
 use chrono::{DateTime, Utc};
 
-use crate::base::error::{Error, Exit, Result};
+use crate::base::error::{Error, Reason, Result};
 use crate::base::sys;
 
 /// No build of this source is older: 2026-11-01T00:00:00Z, in seconds since 1970. Raised with a release.
@@ -70,7 +70,7 @@ impl Clock {
         }
         let shown = self.shown.format("%Y-%m-%dT%H:%M:%SZ");
         let why = if self.shown < build_date() { "this program was built" } else { "this device last knew the time" };
-        Err(Error::new(Exit::NotNow, "clock", format!("the clock cannot be right: it shows {shown}, before {why}"))
+        Err(Error::new(Reason::Clock, format!("the clock cannot be right: it shows {shown}, before {why}"))
             .remedy("Set the clock, or let NTP do it."))
     }
 
@@ -104,7 +104,7 @@ mod tests {
         match clock.believed() {
             Ok(time) => time == clock.shown && clock.now() == time,
             Err(e) => {
-                assert_eq!((e.exit, e.reason), (Exit::NotNow, "clock"));
+                assert_eq!(e.reason, Reason::Clock);
                 assert!(clock.now() >= build_date() && clock.now() > clock.shown);
                 false
             }

@@ -8,7 +8,7 @@ use chrono::{DateTime, Datelike as _, TimeDelta, Timelike as _, Utc, Weekday};
 use tz::TimeZone;
 use tz::timezone::TimeZoneSettings;
 
-use crate::base::error::{Error, Exit, Result};
+use crate::base::error::{Error, Reason, Result};
 use crate::base::{limits, text};
 
 /// Where an image has the zones, if it has them (package `tzdata`).
@@ -101,7 +101,7 @@ fn file(folder: &Path, name: &str) -> Option<Vec<u8>> {
 }
 
 fn unusable(name: &str, why: &str) -> Error {
-    Error::new(Exit::Config, "bad-zone", format!("maintenance_zone=\"{name}\": {why}")).remedy(
+    Error::new(Reason::BadZone, format!("maintenance_zone=\"{name}\": {why}")).remedy(
         "Put the zone's file into the image (package tzdata), or write its rules as a POSIX TZ string: it is the last \
          line of the file.",
     )
@@ -117,7 +117,7 @@ mod tests {
     fn a_zone_that_is_not_in_the_image_is_named_with_what_to_do() {
         let empty = tempfile::tempdir().unwrap();
         let error = Zone::open_in(Some("Europe/Berlin"), empty.path()).unwrap_err();
-        assert_eq!((error.exit, error.reason), (Exit::Config, "bad-zone"));
+        assert_eq!(error.reason, Reason::BadZone);
         assert!(error.message.contains("Europe/Berlin") && error.message.contains("no such zone"), "{error}");
         assert!(error.remedy.contains("tzdata") && error.remedy.contains("POSIX TZ"));
         // UTC and rules need no file.

@@ -6,7 +6,7 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 
 use crate::base::digest::Digest;
-use crate::base::error::{Error, Exit, Result};
+use crate::base::error::{Error, Exit, Reason, Result};
 use crate::base::{json, limits, text};
 use crate::release::offer::{Offer, made_for};
 use crate::release::release::{self, Architecture, Descriptor, Manifest, Release, SIGNATURE_TYPE};
@@ -57,7 +57,7 @@ pub(crate) fn choose(
         let entries = Index::parse(&raw, origin, limits::INDEX_ENTRIES)?;
         let entry = entries.choose(architecture).ok_or_else(|| {
             let message = format!("{origin} has nothing for {architecture}, only for {}", entries.platforms());
-            Error::new(Exit::NotAllowed, "no-such-architecture", message)
+            Error::new(Reason::NoSuchArchitecture, message)
                 .remedy(format!("Publish the release for {architecture} too, or choose another tag."))
         })?;
         let what = format!("manifest for {architecture} of {origin}");
@@ -75,7 +75,7 @@ pub(crate) fn choose(
 /// That cosign signed the index alone, which is what it does unless told otherwise.
 pub(crate) fn index_signed_alone(origin: &str, index: Digest, manifest: Digest) -> Error {
     let message = format!("{origin}: cosign signed the index {index} alone, not the release in it {manifest}");
-    Error::new(Exit::NotAllowed, "signature-of-index", message)
+    Error::new(Reason::SignatureOfIndex, message)
         .remedy("Sign the manifest of each architecture: `cosign sign --recursive`.")
 }
 
@@ -95,7 +95,7 @@ fn document_type(document: &Document, what: &str) -> Result<String> {
         | release::DOCKER_MANIFEST_TYPE => Ok(found),
         other => {
             let message = format!("{what} is neither manifest nor index, but \"{}\"", text::shown(other));
-            Err(Error::new(Exit::Data, "malformed-manifest", message))
+            Err(Error::new(Reason::MalformedManifest, message))
         }
     }
 }
@@ -124,7 +124,7 @@ impl Index {
             matches!(index.media_type.as_deref(), None | Some(release::OCI_INDEX_TYPE | release::DOCKER_INDEX_TYPE));
         // One document that can be read as manifest and as index is two documents.
         if index.schema_version != 2 || !known || index.config.is_some() || index.layers.is_some() {
-            return Err(Error::new(Exit::Data, "malformed-index", format!("{what} is not a valid index")));
+            return Err(Error::new(Reason::MalformedIndex, format!("{what} is not a valid index")));
         }
         if index.manifests.len() > entries {
             return Err(limits::exceeded(what, format_args!("{entries} entries")));
@@ -242,7 +242,7 @@ pub(crate) fn signatures(
     for entry in entries {
         match read(entry) {
             Ok(more) => signatures.extend(more),
-            Err(e) if e.exit == Exit::Data || e.reason == "not-found" => log::debug!("signature left out: {e}"),
+            Err(e) if e.exit() == Exit::Data || e.reason == Reason::NotFound => log::debug!("signature left out: {e}"),
             Err(e) => return Err(e),
         }
     }
@@ -253,7 +253,7 @@ pub(crate) fn signatures(
 }
 
 fn malformed_signature(what: &str, why: &str) -> Error {
-    Error::new(Exit::Data, "malformed-signature", format!("{what}: {why}"))
+    Error::new(Reason::MalformedSignature, format!("{what}: {why}"))
 }
 
 pub(crate) fn check_digest(bytes: &[u8], expected: Digest, what: &str) -> Result<()> {
@@ -262,7 +262,7 @@ pub(crate) fn check_digest(bytes: &[u8], expected: Digest, what: &str) -> Result
         return Ok(());
     }
     let message = format!("{what}: the digest is {found}, not {expected}");
-    Err(Error::new(Exit::Data, "digest-mismatch", message)
+    Err(Error::new(Reason::DigestMismatch, message)
         .remedy("The registry, or something on the way, changed the bytes; publish again or find out who did."))
 }
 
@@ -271,7 +271,7 @@ pub(crate) fn check_size(bytes: &[u8], expected: u64, what: &str) -> Result<()> 
         return Ok(());
     }
     let message = format!("{what}: it has {} bytes, not {expected}", bytes.len());
-    Err(Error::new(Exit::Data, "size-mismatch", message))
+    Err(Error::new(Reason::SizeMismatch, message))
 }
 
 #[cfg(test)]

@@ -14,7 +14,7 @@ use std::rc::Rc;
 use bytes::Bytes;
 
 use crate::base::digest::Digest;
-use crate::base::error::{Error, Exit, Result};
+use crate::base::error::{Error, Reason, Result};
 use crate::base::{limits, text};
 use crate::fetch::body::Body;
 use crate::release::offer::Offer;
@@ -115,7 +115,7 @@ impl Layout {
                 let names = self.index.manifests.iter().filter_map(name).filter(|n| is_release_name(Some(n)));
                 let names = text::shown(&names.collect::<Vec<_>>().join(", "));
                 let message = format!("the bundle has no release \"{}\"; it has: {names}", shown_tag(tag, default_tag));
-                Err(Error::new(Exit::Unavailable, "tag-not-found", message).remedy("Name one of them by --tag."))
+                Err(Error::new(Reason::TagNotFound, message).remedy("Name one of them by --tag."))
             }
         }
     }
@@ -148,7 +148,7 @@ impl BundleSource {
     pub fn open(path: &Path, tag: Option<&str>, default_tag: &str) -> Result<Self> {
         let origin = format!("bundle {}", text::shown(&path.display().to_string()));
         let unreadable = |why: String| {
-            Error::new(Exit::Unavailable, "bundle-unreadable", format!("cannot read {origin}: {why}"))
+            Error::new(Reason::BundleUnreadable, format!("cannot read {origin}: {why}"))
                 .remedy("Name a file made by `kubesolo-release bundle`, on a medium that is mounted.")
         };
         // A FIFO or a device must not hold the agent up.
@@ -177,7 +177,7 @@ impl BundleSource {
     fn extent(&self, digest: Digest, what: &str) -> Result<tar::Extent> {
         self.layout.blobs.get(&digest).copied().ok_or_else(|| {
             let message = format!("{} lacks {what} ({digest})", self.origin);
-            Error::new(Exit::Unavailable, "not-found", message).remedy("Make the bundle again, complete.")
+            Error::new(Reason::NotFound, message).remedy("Make the bundle again, complete.")
         })
     }
 
@@ -266,7 +266,7 @@ impl Source for BundleSource {
     }
 
     fn locate(&mut self, image: Image) -> Result<Blob> {
-        image.blob().ok_or_else(|| Error::new(Exit::Internal, "size-unknown", "a manifest without sizes was accepted"))
+        image.blob().ok_or_else(|| Error::new(Reason::Internal, "a manifest without sizes was accepted"))
     }
 
     fn origin(&self) -> String {
@@ -278,7 +278,7 @@ impl Source for BundleSource {
         let extent = self.extent(blob.digest, &what)?;
         if extent.size != blob.size {
             let message = format!("{what} of {} has {} bytes, not {}", self.origin, extent.size, blob.size);
-            return Err(Error::new(Exit::Data, "size-mismatch", message));
+            return Err(Error::new(Reason::SizeMismatch, message));
         }
         Ok(Box::new(BundleBody { file: self.file.clone(), rest: extent, origin: self.origin.clone() }))
     }
@@ -306,6 +306,6 @@ impl Body for BundleBody {
 }
 
 fn malformed(why: impl std::fmt::Display) -> Error {
-    Error::new(Exit::Data, "malformed-bundle", format!("it is no bundle: {why}"))
+    Error::new(Reason::MalformedBundle, format!("it is no bundle: {why}"))
         .remedy("Make the bundle again with `kubesolo-release bundle`, and compare the copy with it.")
 }

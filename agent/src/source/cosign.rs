@@ -7,7 +7,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 
 use crate::base::digest::Digest;
-use crate::base::error::{Error, Exit, Result};
+use crate::base::error::{Error, Exit, Reason, Result};
 use crate::base::{json, limits};
 use crate::release::release::{Blob, Manifest};
 use crate::trust::cosign;
@@ -57,7 +57,7 @@ pub fn signatures(
         };
         match read() {
             Ok(signature) => signatures.push(signature),
-            Err(e) if e.exit == Exit::Data || e.reason == "not-found" => log::warn!("signature left out: {e}"),
+            Err(e) if e.exit() == Exit::Data || e.reason == Reason::NotFound => log::warn!("signature left out: {e}"),
             Err(e) => return Err(e),
         }
     }
@@ -84,5 +84,5 @@ pub(crate) fn layers(raw: &[u8], what: &str) -> Result<Vec<(Blob, [u8; 64])>> {
 }
 
 fn malformed(what: &str, why: &str) -> Error {
-    Error::new(Exit::Data, "malformed-signature", format!("{what}: {why}"))
+    Error::new(Reason::MalformedSignature, format!("{what}: {why}"))
 }

@@ -5,7 +5,7 @@ use std::rc::Rc;
 use reqwest::Url;
 
 use crate::base::digest::Digest;
-use crate::base::error::{Error, Exit, Result};
+use crate::base::error::{Error, Reason, Result};
 use crate::base::{limits, text};
 use crate::fetch::blob::BlobBody;
 use crate::fetch::body::Body;
@@ -42,7 +42,7 @@ impl HttpSource {
     /// `plain_http` listed them. `legacy` accepts servers that sign only the images. No request is sent yet.
     pub fn new(options: &FetchOptions, server: &str, legacy: bool) -> Result<Self> {
         let bad = |why: &str| {
-            Error::new(Exit::Config, "bad-server", format!("server {}: {why}", without_secrets(server)))
+            Error::new(Reason::BadServer, format!("server {}: {why}", without_secrets(server)))
                 .remedy("Write it as https://host.name/folder, the folder with latest.json.")
         };
         let mut folder = Url::parse(server).map_err(|e| bad(&e.to_string()))?;
@@ -77,7 +77,7 @@ impl HttpSource {
         let limit = limits::LATEST_JSON_BYTES;
         let answer = self.client.document(&self.document, "application/json", limit, &self.origin, deadline)?;
         let raw = answer.good(&self.origin).map_err(|e| match e.reason {
-            "not-found" => e.remedy("Check the server in the settings: latest.json must be in that folder."),
+            Reason::NotFound => e.remedy("Check the server in the settings: latest.json must be in that folder."),
             _ => e,
         })?;
         let latest = Latest::parse(&raw.body).map_err(|e| e.context(&self.origin))?;
@@ -90,7 +90,7 @@ impl HttpSource {
         let url = url.and_then(|mut url| client::without_login(&mut url).then_some(url));
         url.ok_or_else(|| {
             let message = format!("{}: \"{}\" is no http(s) URL", self.origin, text::shown(named));
-            Error::new(Exit::Data, "bad-url", message).remedy("Publish it again with URLs that are right.")
+            Error::new(Reason::BadUrl, message).remedy("Publish it again with URLs that are right.")
         })
     }
 
@@ -139,8 +139,7 @@ impl HttpSource {
         let release = latest.claimed(Architecture::current())?;
         let urls = latest.image_urls()?.map(str::to_owned);
         let found = [release.kernel, release.initramfs].iter().position(|image| image.digest == digest);
-        let found =
-            found.ok_or_else(|| Error::new(Exit::Internal, "no-such-image", format!("{digest} is not on offer")))?;
+        let found = found.ok_or_else(|| Error::new(Reason::NoSuchImage, format!("{digest} is not on offer")))?;
         let url = self.resolve(&urls[found])?;
         let what = client::shown(&url);
         Ok((url, what))
@@ -202,7 +201,7 @@ impl Source for HttpSource {
         let (url, what) = self.image(image.digest)?;
         let size = self.client.size(&url, &what, self.client.deadline())?;
         match size {
-            0 => Err(Error::new(Exit::Data, "size-mismatch", format!("{what} has no bytes"))),
+            0 => Err(Error::new(Reason::SizeMismatch, format!("{what} has no bytes"))),
             size if size > limits::IMAGE_BYTES => {
                 Err(limits::exceeded(what, format_args!("{} bytes", limits::IMAGE_BYTES)))
             }

@@ -5,7 +5,7 @@ use std::rc::Rc;
 use reqwest::Url;
 
 use crate::base::digest::Digest;
-use crate::base::error::{Error, Exit, Result};
+use crate::base::error::{Error, Reason, Result};
 use crate::base::{limits, text};
 use crate::fetch::blob::BlobBody;
 use crate::fetch::body::Body;
@@ -53,7 +53,7 @@ impl OciSource {
         };
         let bad = |why: &str| {
             let message = format!("registry \"{}\": {why}", text::shown(safe));
-            Error::new(Exit::Config, "bad-reference", message).remedy(
+            Error::new(Reason::BadReference, message).remedy(
                 "Write it as host.name/path, host:port/path:tag or host.name/path@sha256:...; a host has a dot or a port.",
             )
         };
@@ -65,7 +65,7 @@ impl OciSource {
                 let tag = tag.or(parts.tag).unwrap_or(default_tag).to_owned();
                 if !reference::is_tag(&tag) {
                     let message = format!("\"{}\" cannot be a tag", text::shown(&tag));
-                    return Err(Error::new(Exit::Config, "bad-tag", message)
+                    return Err(Error::new(Reason::BadTag, message)
                         .remedy("Name the tag: up to 128 letters, digits, dots, dashes and underscores."));
                 }
                 Wanted::Tag(tag)
@@ -107,7 +107,7 @@ impl OciSource {
         if answer.status == 404 {
             let what = if matches!(self.wanted, Wanted::Tag(_)) { "tag" } else { "digest" };
             let message = format!("{}: the registry has no such {what}", self.origin);
-            return Err(Error::new(Exit::Unavailable, "tag-not-found", message)
+            return Err(Error::new(Reason::TagNotFound, message)
                 .remedy("Check registry, tag and channel against what was published."));
         }
         let answer = answer.good(&self.origin)?;
@@ -278,7 +278,7 @@ impl Source for OciSource {
     }
 
     fn locate(&mut self, image: Image) -> Result<Blob> {
-        image.blob().ok_or_else(|| Error::new(Exit::Internal, "size-unknown", "a manifest without sizes was accepted"))
+        image.blob().ok_or_else(|| Error::new(Reason::Internal, "a manifest without sizes was accepted"))
     }
 
     fn origin(&self) -> String {

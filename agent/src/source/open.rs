@@ -1,6 +1,6 @@
 //! The source that the settings name.
 
-use crate::base::error::{Error, Exit, Result};
+use crate::base::error::{Error, Reason, Result};
 use crate::config::{Config, DEFAULT_TAG, Origin};
 use crate::fetch::options::FetchOptions;
 use crate::source::source::Source;
@@ -28,7 +28,7 @@ pub fn open(config: &Config) -> Result<Box<dyn Source>> {
             let default_tag = config.channel.as_deref().unwrap_or(DEFAULT_TAG);
             Ok(Box::new(bundle::BundleSource::open(file, config.tag.as_deref(), default_tag)?))
         }
-        None => Err(Error::new(Exit::Config, "no-source", "no source of releases is named")
+        None => Err(Error::new(Reason::NoSource, "no source of releases is named")
             .remedy("Give --registry host/path, --server URL or --bundle FILE, or set registry= or server= in the configuration.")),
     }
 }

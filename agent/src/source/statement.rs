@@ -1,7 +1,7 @@
 //! A statement of freshness as a registry keeps it: one manifest, a layer with the statement, a layer for each signature.
 
 use crate::base::digest::Digest;
-use crate::base::error::{Error, Exit, Result};
+use crate::base::error::{Error, Reason, Result};
 use crate::base::json;
 use crate::release::release::{Manifest, SIGNATURE_TYPE};
 use crate::release::statement::STATEMENT_TYPE;
@@ -12,7 +12,7 @@ pub(crate) type Layers = (Digest, Vec<(Digest, Option<String>)>);
 
 /// The layers of a statement's manifest. Whoever fetches them holds them to their limits.
 pub(crate) fn layers(raw: &[u8], what: &str) -> Result<Layers> {
-    let malformed = |why: &str| Error::new(Exit::Data, "malformed-freshness", format!("{what}: {why}"));
+    let malformed = |why: &str| Error::new(Reason::MalformedFreshness, format!("{what}: {why}"));
     let manifest: Manifest = json::parse(raw, what)?;
     manifest.check()?;
     if !manifest.is_of_type(STATEMENT_TYPE) {

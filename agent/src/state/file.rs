@@ -12,7 +12,7 @@ use nix::unistd::geteuid;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::base::error::{Error, Exit, Result};
+use crate::base::error::{Error, Reason, Result};
 use crate::base::replace::{folder_of, replace, sync_folder, with_suffix};
 use crate::base::{files, json};
 
@@ -29,7 +29,7 @@ pub(super) const PUBLIC: u32 = 0o644;
 pub(super) const PRIVATE: u32 = 0o600;
 
 /// Reason of an error in a file that others could have put there.
-const UNUSABLE: &str = "state-unusable";
+const UNUSABLE: Reason = Reason::StateUnusable;
 
 /// What was found under a name.
 pub(super) enum Found<T> {
@@ -69,7 +69,7 @@ pub(super) fn parse<T: DeserializeOwned>(bytes: &[u8], name: &str, known: u32) -
     match json::parse::<Schema>(bytes, name) {
         Ok(Schema { schema }) if schema > known => {
             let message = format!("{name} has schema {schema}, and only schemas up to {known} are known");
-            return Err(Error::new(Exit::Config, "newer-schema", message).remedy(
+            return Err(Error::new(Reason::NewerSchema, message).remedy(
                 "It was written by a newer version of this agent and was left as it is: use that version, or move the file away.",
             ));
         }
@@ -148,8 +148,7 @@ fn open_unfollowed(path: &Path) -> Result<Option<File>> {
 
 fn locked(file: &File) -> Error {
     let pid = holder(file).map(|pid| format!(" (pid {pid})")).unwrap_or_default();
-    Error::new(Exit::NotNow, "locked", format!("another kubesolo-update is running{pid}"))
-        .remedy("Try again when it is done.")
+    Error::new(Reason::Locked, format!("another kubesolo-update is running{pid}")).remedy("Try again when it is done.")
 }
 
 /// The process id that the last holder wrote.
@@ -182,21 +181,22 @@ pub(super) fn make_private(path: &Path) -> Result<()> {
 }
 
 fn symlink(path: &Path) -> Error {
-    Error::new(Exit::Config, UNUSABLE, format!("{} is a symbolic link", path.display()))
+    Error::new(UNUSABLE, format!("{} is a symbolic link", path.display()))
         .remedy("Put a plain file there, or name the place that it points to with --state.")
 }
 
 pub(super) fn write_error(what: &str, e: &io::Error) -> Error {
     let (reason, remedy) = match e.raw_os_error() {
-        Some(libc::ENOSPC | libc::EDQUOT | libc::EFBIG) => ("state-no-space", "Make room on the data partition."),
-        Some(libc::EROFS) => {
-            ("state-read-only", "Mount the data partition for writing; if it turned read-only by itself, see dmesg.")
-        }
-        Some(libc::EIO) => ("state-io-error", "See the kernel log (dmesg): the medium may be failing."),
+        Some(libc::ENOSPC | libc::EDQUOT | libc::EFBIG) => (Reason::StateNoSpace, "Make room on the data partition."),
+        Some(libc::EROFS) => (
+            Reason::StateReadOnly,
+            "Mount the data partition for writing; if it turned read-only by itself, see dmesg.",
+        ),
+        Some(libc::EIO) => (Reason::StateIoError, "See the kernel log (dmesg): the medium may be failing."),
         Some(libc::EACCES | libc::EPERM) => {
-            ("state-not-permitted", "Run it as root, or name a place that you may write with --state.")
+            (Reason::StateNotPermitted, "Run it as root, or name a place that you may write with --state.")
         }
-        _ => ("state-not-writable", ""),
+        _ => (Reason::StateNotWritable, ""),
     };
-    Error::new(Exit::CannotWrite, reason, format!("cannot {what}: {e}")).remedy(remedy)
+    Error::new(reason, format!("cannot {what}: {e}")).remedy(remedy)
 }

@@ -3,35 +3,29 @@
 use std::fmt;
 
 use chrono::{DateTime, Utc};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
+use crate::base::error::Reason;
+use crate::base::words::{Recorded, words};
 use crate::schedule::clock::Clock;
 use crate::state::format::optional_seconds;
 
-/// Whether a release is known to be the latest.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Word {
-    /// A statement that holds today says so.
-    Fresh,
-    /// There is a later one, or the last statement is too old: somebody may be keeping a later one back.
-    Stale,
-    /// There is no statement that counts, or no clock to measure it with.
-    Unknown,
+words! {
+    /// Whether a release is known to be the latest.
+    pub enum Word {
+        /// A statement that holds today says so.
+        Fresh = "fresh",
+        /// There is a later one, or the last statement is too old: somebody may be keeping a later one back.
+        Stale = "stale",
+        /// There is no statement that counts, or no clock to measure it with.
+        Unknown = "unknown",
+    }
 }
 
-impl Word {
-    /// All of them.
-    pub const ALL: [Word; 3] = [Word::Fresh, Word::Stale, Word::Unknown];
-
-    /// As in JSON and in metrics.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Fresh => "fresh",
-            Self::Stale => "stale",
-            Self::Unknown => "unknown",
-        }
+/// A word that only another version of the agent knows reads as `unknown`: it makes no file damaged.
+impl<'de> Deserialize<'de> for Word {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Ok(String::deserialize(deserializer)?.parse().unwrap_or(Self::Unknown))
     }
 }
 
@@ -41,9 +35,9 @@ pub struct Verdict {
     /// The verdict.
     #[serde(rename = "verdict")]
     pub word: Word,
-    /// A stable word: why it is not fresh.
+    /// Why it is not fresh.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub reason: Option<String>,
+    pub reason: Option<Recorded<Reason>>,
     /// For people.
     pub message: String,
     /// Of the statement, if there is one that counts.
@@ -55,12 +49,17 @@ pub struct Verdict {
 }
 
 impl Verdict {
-    pub(crate) fn new(word: Word, reason: impl Into<Option<&'static str>>, message: impl Into<String>) -> Self {
-        let reason = reason.into().map(str::to_owned);
-        Self { word, reason, message: message.into(), serial: None, not_after: None }
+    pub(crate) fn new(word: Word, reason: impl Into<Option<Reason>>, message: impl Into<String>) -> Self {
+        Self {
+            word,
+            reason: reason.into().map(Recorded::Known),
+            message: message.into(),
+            serial: None,
+            not_after: None,
+        }
     }
 
-    pub(crate) fn unknown(reason: &'static str, message: impl Into<String>) -> Self {
+    pub(crate) fn unknown(reason: Reason, message: impl Into<String>) -> Self {
         Self::new(Word::Unknown, reason, message)
     }
 
@@ -77,7 +76,7 @@ impl Verdict {
     }
 
     pub(crate) fn expired(end: DateTime<Utc>) -> Self {
-        Self::new(Word::Stale, "expired", format!("the last statement of freshness ended on {}", shown(end)))
+        Self::new(Word::Stale, Reason::Expired, format!("the last statement of freshness ended on {}", shown(end)))
     }
 
     pub(crate) fn with(self, serial: Option<u64>, not_after: Option<DateTime<Utc>>) -> Self {

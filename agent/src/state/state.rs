@@ -8,7 +8,8 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
 use crate::base::digest::Digest;
-use crate::base::error::{Context, Error, Exit, Result};
+use crate::base::error::{Context, Error, Exit, Reason, Result};
+use crate::base::words::{Recorded, words};
 use crate::schedule::rollout::Wariness;
 use crate::state::file::{self, SCHEMA};
 use crate::state::format::{as_text, optional_seconds, seconds};
@@ -111,17 +112,41 @@ pub struct Waiting {
     pub message: String,
 }
 
+words! {
+    /// How a run ended: as `check` or `apply` report it, or with an error.
+    pub enum Outcome {
+        /// The running release is the one on offer.
+        UpToDate = "up-to-date",
+        /// `check` found a release that may be installed.
+        UpdateAvailable = "update-available",
+        /// `check` cannot tell whether the release on offer is newer.
+        Unknown = "unknown",
+        /// `apply --dry-run` would write the release.
+        WouldStage = "would-stage",
+        /// The release is complete in the free slot.
+        Staged = "staged",
+        /// The bootloader will try the release.
+        Activated = "activated",
+        /// A gate holds the release back: exit code 75 of a run, either code of a check.
+        Held = "held",
+        /// The release is not allowed on this device: exit code 77.
+        Refused = "refused",
+        /// A step failed: any other exit code.
+        Failed = "failed",
+    }
+}
+
 /// How a run ended, whether or not it was an attempt.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LastRun {
     /// By the device's clock.
     #[serde(with = "seconds")]
     pub at: DateTime<Utc>,
-    /// `up-to-date`, `update-available`, `unknown`, `staged`, `activated`; `held`, `refused` or `failed`.
-    pub outcome: String,
-    /// Why, when it did not do what it was called for: the stable word for scripts.
+    /// How it ended.
+    pub outcome: Recorded<Outcome>,
+    /// Why, when it did not do what it was called for.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub reason: Option<String>,
+    pub reason: Option<Recorded<Reason>>,
 }
 
 /// A document that a source had, and the release that it led to. A hint: nothing is trusted because of it.
@@ -139,8 +164,8 @@ pub struct Skip {
     /// By the device's clock.
     #[serde(with = "seconds")]
     pub at: DateTime<Utc>,
-    /// The stable word for scripts.
-    pub reason: String,
+    /// The gate or error that was the cause.
+    pub reason: Recorded<Reason>,
     /// For people.
     pub message: String,
 }
@@ -264,7 +289,7 @@ impl State {
     pub fn enter(&mut self, next: Phase, now: DateTime<Utc>) -> Result<()> {
         if !self.phase.leads_to(next) {
             let message = format!("the phase {} cannot follow {}", next, self.phase);
-            return Err(Error::new(Exit::Internal, "illegal-phase", message));
+            return Err(Error::new(Reason::IllegalPhase, message));
         }
         self.set(next, now);
         Ok(())
@@ -419,20 +444,20 @@ impl State {
     /// Notes that now is not the time. The phase is what it was before the attempt.
     pub fn skip(&mut self, error: &Error, now: DateTime<Utc>) {
         self.go_back(now);
-        self.last_skip = Some(Skip { at: now, reason: error.reason.to_owned(), message: told(error) });
+        self.last_skip = Some(Skip { at: now, reason: error.reason.into(), message: told(error) });
     }
 
     /// Notes how a run ended.
-    pub fn ran(&mut self, outcome: &str, reason: Option<&str>, now: DateTime<Utc>) {
-        self.last_run = Some(LastRun { at: now, outcome: outcome.to_owned(), reason: reason.map(str::to_owned) });
+    pub fn ran(&mut self, outcome: Outcome, reason: Option<Reason>, now: DateTime<Utc>) {
+        self.last_run = Some(LastRun { at: now, outcome: outcome.into(), reason: reason.map(Recorded::Known) });
     }
 
     /// Notes how a run ended that did not do what it was called for.
     pub fn ran_into(&mut self, error: &Error, now: DateTime<Utc>) {
-        let outcome = match error.exit {
-            Exit::NotNow => "held",
-            Exit::NotAllowed => "refused",
-            _ => "failed",
+        let outcome = match error.exit() {
+            Exit::NotNow => Outcome::Held,
+            Exit::NotAllowed => Outcome::Refused,
+            _ => Outcome::Failed,
         };
         self.ran(outcome, Some(error.reason), now);
     }
@@ -463,6 +488,6 @@ fn told(error: &Error) -> String {
 /// until the kernel has entropy; `/dev/urandom` would give every such device the same number.
 pub fn random() -> Result<u32> {
     let mut bytes = [0; 4];
-    getrandom::getrandom(&mut bytes).context(Exit::Internal, "no-random-numbers", "get a random number")?;
+    getrandom::getrandom(&mut bytes).context(Reason::NoRandomNumbers, "get a random number")?;
     Ok(u32::from_ne_bytes(bytes))
 }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde::de::DeserializeOwned;
 
-use crate::base::error::{Error, Exit, Result};
+use crate::base::error::{Error, Reason, Result};
 use crate::base::replace::folder_of;
 use crate::state::file::{self, Found, PRIVATE, PUBLIC, SCHEMA};
 use crate::state::history::{Attempt, History};
@@ -58,7 +58,7 @@ impl Store {
             Found::Nothing => Ok(History::default()),
             Found::Damaged(why) => {
                 let message = format!("{} is damaged: {why}", self.history().display());
-                Err(Error::new(Exit::Config, "history-damaged", message)
+                Err(Error::new(Reason::HistoryDamaged, message)
                     .remedy("The next attempt sets it aside and begins a new one."))
             }
         }

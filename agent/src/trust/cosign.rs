@@ -4,7 +4,7 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 
 use crate::base::digest::Digest;
-use crate::base::error::{Error, Exit, Result};
+use crate::base::error::{Error, Reason, Result};
 use crate::base::{json, limits, text};
 
 /// The one kind of payload that vouches for a manifest; cosign makes others for what it attaches.
@@ -50,7 +50,7 @@ struct Image {
 /// # Errors
 /// 65 for whatever is not exactly such a payload.
 pub fn subject(payload: &[u8]) -> Result<Digest> {
-    let malformed = |why: String| Error::new(Exit::Data, "malformed-cosign-payload", format!("cosign payload: {why}"));
+    let malformed = |why: String| Error::new(Reason::MalformedCosignPayload, format!("cosign payload: {why}"));
     if payload.len() as u64 > limits::COSIGN_PAYLOAD_BYTES {
         return Err(limits::exceeded("cosign payload", format_args!("{} bytes", limits::COSIGN_PAYLOAD_BYTES)));
     }
@@ -64,6 +64,7 @@ pub fn subject(payload: &[u8]) -> Result<Digest> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::error::Exit;
 
     const DIGEST: &str = "sha256:e0f1ba1764410a89dc3abdc4518ece8d6f28b798c8f48de870df86ee253d9d44";
 
@@ -105,7 +106,7 @@ mod tests {
             ("nothing", String::new()),
         ] {
             let error = subject(bytes.as_bytes()).expect_err(name);
-            assert_eq!(error.exit, Exit::Data, "{name}");
+            assert_eq!(error.exit(), Exit::Data, "{name}");
             assert!(error.message.bytes().all(|b| matches!(b, b' '..=b'~')), "{name}: {:?}", error.message);
         }
     }
@@ -115,6 +116,9 @@ mod tests {
         let good = payload(TYPE, DIGEST, "null");
         let padded = |size: u64| good.clone() + &" ".repeat(size as usize - good.len());
         subject(padded(limits::COSIGN_PAYLOAD_BYTES).as_bytes()).unwrap();
-        assert_eq!(subject(padded(limits::COSIGN_PAYLOAD_BYTES + 1).as_bytes()).unwrap_err().reason, "limit-exceeded");
+        assert_eq!(
+            subject(padded(limits::COSIGN_PAYLOAD_BYTES + 1).as_bytes()).unwrap_err().reason,
+            Reason::LimitExceeded
+        );
     }
 }

@@ -7,12 +7,12 @@ use std::path::{Path, PathBuf};
 use ed25519_dalek::VerifyingKey;
 use ed25519_dalek::pkcs8::DecodePublicKey;
 
-use crate::base::error::{Error, Exit, Result};
+use crate::base::error::{Error, Reason, Result};
 use crate::base::{files, limits, text};
 use crate::trust::signature::{Fingerprint, KeyId, Signature};
 
 /// Reason of an error in a key file.
-const BAD: &str = "bad-key";
+const BAD: Reason = Reason::BadKey;
 
 /// The public keys a device trusts, and how many of them it takes. Never empty.
 #[derive(Clone, Debug)]
@@ -49,7 +49,7 @@ impl KeySet {
         }
         let mut keys: Vec<(Fingerprint, VerifyingKey)> = vec![];
         for file in files {
-            let config = |e: Error| Error { exit: Exit::Config, reason: BAD, ..e };
+            let config = |e: Error| Error { reason: BAD, ..e };
             let read = files::read(&file, limits::KEY_FILE_BYTES, BAD).map_err(config)?;
             let bytes = read.ok_or_else(|| key_error(&file, "it is not there any more"))?;
             let key = parse(&bytes).map_err(|why| key_error(&file, why))?;
@@ -71,7 +71,7 @@ impl KeySet {
         let all = self.keys.len() + self.revoked.len();
         if threshold > all {
             let message = format!("signature_threshold={threshold}, and {} has only {all} keys", self.place.display());
-            return Err(Error::new(Exit::Config, "too-few-keys", message)
+            return Err(Error::new(Reason::TooFewKeys, message)
                 .remedy("Lower signature_threshold, or add the public keys that are missing."));
         }
         let all = self.keys.into_iter().chain(self.revoked);
@@ -83,7 +83,7 @@ impl KeySet {
                 revoked.len() + keys.len(),
                 self.place.display()
             );
-            return Err(Error::new(Exit::NotAllowed, "keys-revoked", message)
+            return Err(Error::new(Reason::KeysRevoked, message)
                 .remedy("Install the public keys that came after the revoked ones."));
         }
         Ok(Self { keys, revoked, threshold, place: self.place })
@@ -138,7 +138,7 @@ impl KeySet {
         let by = names(vouching);
         let message =
             format!("{} of the {} signatures that it takes are there: by {by}", vouching.len(), self.threshold);
-        Error::new(Exit::NotAllowed, "signatures-too-few", message)
+        Error::new(Reason::SignaturesTooFew, message)
             .remedy("Add signatures by other keys of this device to the release; each key counts once.")
     }
 
@@ -155,17 +155,17 @@ impl KeySet {
         let known = self.ids().map(|id| id.to_string()).collect::<Vec<_>>();
         if !revoked.is_empty() {
             let message = format!("only revoked keys signed the release: {}", names(revoked));
-            return Error::new(Exit::NotAllowed, "signature-revoked-key", message)
+            return Error::new(Reason::SignatureRevokedKey, message)
                 .remedy("Sign the release with a key that is not revoked.");
         }
         if signatures.is_empty() {
-            return Error::new(Exit::NotAllowed, "signature-missing", "the release is not signed")
+            return Error::new(Reason::SignatureMissing, "the release is not signed")
                 .remedy("Publish a signature of it, made with a key of this device; nothing unsigned is installed.");
         }
         let hints: Vec<&str> = signatures.iter().filter_map(|s| s.key_id.as_deref()).collect();
         if let Some(hint) = hints.iter().find(|hint| known.iter().any(|id| id == *hint)) {
             let message = format!("the signature by key {hint} is not of this release: one of them was changed");
-            return Error::new(Exit::NotAllowed, "signature-invalid", message)
+            return Error::new(Reason::SignatureInvalid, message)
                 .remedy("Publish the release and its signature again; if you did not change it, find out who did.");
         }
         let by =
@@ -175,13 +175,13 @@ impl KeySet {
             self.place.display(),
             known.join(", ")
         );
-        Error::new(Exit::NotAllowed, "signature-unknown-key", message)
+        Error::new(Reason::SignatureUnknownKey, message)
             .remedy("Sign the release with a known key, or install its public key if you trust it.")
     }
 }
 
 fn key_error(place: &Path, why: impl fmt::Display) -> Error {
-    Error::new(Exit::Config, BAD, format!("public key {}: {why}", place.display()))
+    Error::new(BAD, format!("public key {}: {why}", place.display()))
         .remedy("Give a file of 64 hex digits or a PEM public key (Ed25519), or a folder of such files.")
 }
 

@@ -7,7 +7,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use sha2::{Digest as _, Sha256};
 
 use crate::base::digest::{self, Digest};
-use crate::base::error::{Error, Exit, Result};
+use crate::base::error::{Error, Reason, Result};
 use crate::base::{limits, text};
 use crate::trust::cosign;
 
@@ -67,7 +67,7 @@ impl FromStr for Fingerprint {
         digest::sha256(digits).map(Self).ok_or_else(|| {
             let message =
                 format!("\"{}\" is not the SHA-256 of a public key: 64 hex digits in lower case", text::shown(digits));
-            Error::new(Exit::Data, "malformed-fingerprint", message)
+            Error::new(Reason::MalformedFingerprint, message)
         })
     }
 }
@@ -107,7 +107,7 @@ impl Signature {
 
     /// Reads a `.sig` file: 64 raw bytes, or lines of 128 hex digits, each a signature.
     pub fn parse_file(bytes: &[u8]) -> Result<Vec<Self>> {
-        let malformed = |why: &str| Error::new(Exit::Data, "malformed-signature", format!("it is no signature: {why}"));
+        let malformed = |why: &str| Error::new(Reason::MalformedSignature, format!("it is no signature: {why}"));
         if bytes.len() as u64 > limits::SIGNATURE_FILE_BYTES {
             return Err(limits::exceeded("signature file", format_args!("{} bytes", limits::SIGNATURE_FILE_BYTES)));
         }

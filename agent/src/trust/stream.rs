@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use ed25519_dalek::{SignatureError, VerifyingKey};
 
-use crate::base::error::{Error, Exit, Result};
+use crate::base::error::{Error, Reason, Result};
 use crate::base::limits;
 use crate::trust::keys::KeySet;
 use crate::trust::signature::{Fingerprint, KeyId, Signature};
@@ -57,7 +57,7 @@ impl StreamVerifier {
 }
 
 fn invalid() -> Error {
-    Error::new(Exit::NotAllowed, "signature-invalid", "no known key signed this image")
+    Error::new(Reason::SignatureInvalid, "no known key signed this image")
         .remedy("Sign the file with a known key, or install its public key if you trust it.")
 }
 

@@ -15,7 +15,7 @@ use bootenv::protocol::{Second, State, View};
 use serde::Serialize;
 
 use crate::base::digest::Digest;
-use crate::base::error::{Context, Error, Exit, Result};
+use crate::base::error::{Context, Error, Reason, Result};
 use crate::base::replace::folder_of;
 use crate::base::text;
 use crate::config::{BootEnv as Place, Config};
@@ -44,11 +44,23 @@ pub struct Options {
     pub cmdline: Option<PathBuf>,
 }
 
+/// How far `adopt` came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum AdoptOutcome {
+    /// This run put the new loader file in place.
+    Adopted,
+    /// An earlier run did, and no boot has shown it since.
+    Placed,
+    /// The new loader file started this boot: there is nothing to do.
+    InUse,
+}
+
 /// The outcome of `adopt`.
 #[derive(Debug, Serialize)]
 pub struct Adopted {
-    /// `adopted`; `placed`: it was done before, and no boot has shown it since; `in-use`: nothing to do.
-    pub outcome: &'static str,
+    /// What was done.
+    pub outcome: AdoptOutcome,
     /// Whether a reboot completes it.
     pub reboot: bool,
     /// The kernel arguments that the new loader file passes on, if they were written by this run.
@@ -67,22 +79,18 @@ pub struct Adopted {
 pub fn adopt(mut folder: Folder, boot: &mut Boot, options: &Options) -> Result<Adopted> {
     folder.shared = boot.holds_esp();
     if boot.folders() && boot.known != crate::device::boot::Known::CommandLine {
-        return Err(Error::new(
-            Exit::Usage,
-            "adopt-with-folders",
-            "adopt is for a device: slots in folders boot nothing",
-        )
-        .remedy("Name the kernel command line with --cmdline to try it out."));
+        return Err(Error::new(Reason::AdoptWithFolders, "adopt is for a device: slots in folders boot nothing")
+            .remedy("Name the kernel command line with --cmdline to try it out."));
     }
     if !boot.legacy {
         let message =
             "the loader file of the slot protocol started this boot; nothing to do\nnext: kubesolo-update check";
-        return Ok(Adopted { outcome: "in-use", reboot: false, kernel_args: None, message: message.into() });
+        return Ok(Adopted { outcome: AdoptOutcome::InUse, reboot: false, kernel_args: None, message: message.into() });
     }
     let new = new_loader(options)?;
     let before = folder.reading(|dir| read(&dir.join(loader::ENTRY), SCRIPT_BYTES))?.ok_or_else(|| {
         let message = format!("{} is not there", folder.shown(loader::ENTRY));
-        Error::new(Exit::Config, "no-grub-cfg", message)
+        Error::new(Reason::NoGrubCfg, message)
             .remedy("Name the folder that GRUB reads with --bootenv grub:FOLDER/grubenv.")
     })?;
     let state = adopted_state(boot)?;
@@ -118,7 +126,7 @@ pub fn adopt(mut folder: Folder, boot: &mut Boot, options: &Options) -> Result<A
         "the new loader file is in place; the old one is kept as ksbefore.cfg and goes on if this GRUB cannot run the new one"
     };
     Ok(Adopted {
-        outcome: if switched { "placed" } else { "adopted" },
+        outcome: if switched { AdoptOutcome::Placed } else { AdoptOutcome::Adopted },
         reboot: true,
         message: format!(
             "{how}\nslot {} is committed, slot {} is void\nnext: reboot; then kubesolo-update status",
@@ -166,14 +174,14 @@ fn new_loader(options: &Options) -> Result<Vec<u8>> {
     }
     let message =
         format!("{} is no loader file of the slot protocol: it does not pass ks.proto=1 to the kernel", path.display());
-    Err(Error::new(Exit::Config, "bad-loader-file", message).remedy("Leave --loader-file out: the agent carries one."))
+    Err(Error::new(Reason::BadLoaderFile, message).remedy("Leave --loader-file out: the agent carries one."))
 }
 
 /// The environment that the new loader file begins with: the running system committed, for this boot was confirmed.
 fn adopted_state(boot: &Boot) -> Result<State> {
     let booted = boot.booted.slot;
     let not_now = |why: String| {
-        Error::new(Exit::NotNow, "not-confirmed", why).remedy(
+        Error::new(Reason::NotConfirmed, why).remedy(
             "Run `kubesolo-update healthcheck`; if another slot is active, reboot first. Then call adopt again.",
         )
     };
@@ -195,19 +203,19 @@ fn admit(folder: &Folder, kind: Kind, script: &[u8], options: &Options) -> Resul
         Kind::Unknown if options.any_grub_cfg => log::warn!("--any-grub-cfg was given: {shown} is not KubeSolo OS's"),
         Kind::Unknown => {
             let message = format!("{shown} is not KubeSolo OS's loader file: what else it does here is not known");
-            return Err(Error::new(Exit::Config, "unknown-grub-cfg", message).remedy(
+            return Err(Error::new(Reason::UnknownGrubCfg, message).remedy(
                 "Look at it. If the slots boot without it, call adopt --any-grub-cfg: the file is kept as ksbefore.cfg.",
             ));
         }
         Kind::Ours => {
             let message = format!("{shown} is a loader file of the slot protocol, but another one started this boot");
-            return Err(Error::new(Exit::Config, "loader-not-in-use", message)
+            return Err(Error::new(Reason::LoaderNotInUse, message)
                 .remedy("Reboot. If that does not change it, GRUB reads another folder: name it with --bootenv grub:FOLDER/grubenv."));
         }
     }
     if script.len() < SECTOR {
         let message = format!("{shown} has {} bytes: it cannot be switched by one sector", script.len());
-        return Err(Error::new(Exit::Config, "unknown-grub-cfg", message)
+        return Err(Error::new(Reason::UnknownGrubCfg, message)
             .remedy(format!("Append comment lines to it until it has {SECTOR} bytes.")));
     }
     Ok(())
@@ -232,8 +240,7 @@ fn without_those_of_the_loader(line: &str) -> String {
 fn line_of(arguments: &str) -> Result<Vec<u8>> {
     loader::arguments(arguments).map(String::into_bytes).map_err(|word| {
         let message = format!("the kernel argument \"{}\" cannot be passed on by the loader file", text::shown(&word));
-        Error::new(Exit::Config, "kernel-args", message)
-            .remedy("Name all arguments with --kernel-args, without quotes.")
+        Error::new(Reason::KernelArgs, message).remedy("Name all arguments with --kernel-args, without quotes.")
     })
 }
 
@@ -279,8 +286,7 @@ impl Folder {
                 Ok(Self { place: FolderPlace::Path(folder_of(file).to_owned()), environment: name, shared: false })
             }
             Some(Place::UBoot(_) | Place::Rpi(_)) => Err(Error::new(
-                Exit::Config,
-                "bootenv-kind",
+                Reason::BootenvKind,
                 "adopt is for GRUB: what boots by U-Boot or a Raspberry Pi's firmware is set up with the image",
             )),
             None => {
@@ -359,14 +365,14 @@ impl Folder {
             wrong.iter().try_for_each(|at| {
                 let gone = fs::remove_file(dir.join(files[*at].0));
                 let gone = gone.or_else(|e| if e.kind() == ErrorKind::NotFound { Ok(()) } else { Err(e) });
-                gone.context(Exit::CannotWrite, "read-back-failed", "remove what was written")
+                gone.context(Reason::ReadBackFailed, "remove what was written")
             })
         });
         if let Err(left) = removed {
             log::warn!("{left}");
         }
         let message = format!("{} cannot be read back as it was written", self.shown(files[*first].0));
-        Err(Error::new(Exit::CannotWrite, "read-back-failed", message)
+        Err(Error::new(Reason::ReadBackFailed, message)
             .remedy("The old loader file is as it was. See the kernel log (dmesg): the medium may be failing."))
     }
 
@@ -377,7 +383,7 @@ impl Folder {
         let store = |medium: &Medium| {
             medium.store_sector(&current, &loader::switch()).map_err(|e| {
                 let message = format!("cannot store the first sector of {}: {e}", self.shown(loader::ENTRY));
-                Error::new(Exit::CannotWrite, "loader-write", message).remedy("Call adopt again.")
+                Error::new(Reason::LoaderWrite, message).remedy("Call adopt again.")
             })
         };
         let FolderPlace::Partition(partition) = &self.place else {
@@ -403,14 +409,14 @@ fn read(path: &Path, limit: u64) -> Result<Option<Vec<u8>>> {
     let file = match File::open(path) {
         Ok(file) => file,
         Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
-        opened => opened.context(Exit::Config, "loader-unreadable", format_args!("open {}", path.display()))?,
+        opened => opened.context(Reason::LoaderUnreadable, format_args!("open {}", path.display()))?,
     };
     let mut bytes = vec![];
     let what = || format!("read {}", path.display());
-    file.take(limit + 1).read_to_end(&mut bytes).context(Exit::Config, "loader-unreadable", what())?;
+    file.take(limit + 1).read_to_end(&mut bytes).context(Reason::LoaderUnreadable, what())?;
     if bytes.len() as u64 > limit {
         let message = format!("{} has more than {limit} bytes", path.display());
-        return Err(Error::new(Exit::Config, "unknown-grub-cfg", message));
+        return Err(Error::new(Reason::UnknownGrubCfg, message));
     }
     Ok(Some(bytes))
 }
@@ -419,7 +425,7 @@ fn read(path: &Path, limit: u64) -> Result<Option<Vec<u8>>> {
 fn read_from_medium(path: &Path) -> Result<Option<Vec<u8>>> {
     if let Ok(file) = File::open(path) {
         let what = format_args!("drop the page cache of {}", path.display());
-        drop_cache(&file).context(Exit::CannotWrite, "read-back-failed", what)?;
+        drop_cache(&file).context(Reason::ReadBackFailed, what)?;
     }
     read(path, SCRIPT_BYTES)
 }

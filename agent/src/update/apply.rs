@@ -7,7 +7,7 @@ use semver::Version;
 use serde::Serialize;
 
 use crate::base::digest::Digest;
-use crate::base::error::{Error, Exit, Result};
+use crate::base::error::{Error, Exit, Reason, Result};
 use crate::base::progress::{self, Shown};
 use crate::base::{files, limits};
 use crate::config::Config;
@@ -29,7 +29,7 @@ use crate::source::open;
 use crate::source::source::{self, Source};
 use crate::state::freshness::Verdict;
 use crate::state::phase::Phase;
-use crate::state::state::{self, LastOffer, Trial};
+use crate::state::state::{self, LastOffer, Outcome, Trial};
 use crate::trust::keys::KeySet;
 use crate::trust::signature;
 use crate::trust::stream::StreamVerifier;
@@ -69,14 +69,14 @@ impl Running {
 /// 78 when it is set and has no version.
 pub fn version_by_file(config: &Config) -> Result<Option<Version>> {
     let Some(file) = &config.version_file else { return Ok(None) };
-    let bytes = files::read(file, limits::VERSION_FILE_BYTES, "version-file")?.ok_or_else(|| {
+    let bytes = files::read(file, limits::VERSION_FILE_BYTES, Reason::VersionFile)?.ok_or_else(|| {
         let message = format!("version_file={}: there is no such file", file.display());
-        Error::new(Exit::Config, "version-file", message).remedy("Name the file with the running version.")
+        Error::new(Reason::VersionFile, message).remedy("Name the file with the running version.")
     })?;
     let text = String::from_utf8_lossy(&bytes);
     let first = text.trim().lines().next().unwrap_or_default();
     let unusable = |e: Error| {
-        Error::new(Exit::Config, "version-file", format!("version_file={}: {}", file.display(), e.message))
+        Error::new(Reason::VersionFile, format!("version_file={}: {}", file.display(), e.message))
             .remedy("Let its first line be the running version, such as 1.2.3.")
     };
     crate::release::release::version(first.trim()).map(Some).map_err(unusable)
@@ -86,10 +86,10 @@ pub fn version_by_file(config: &Config) -> Result<Option<Version>> {
 #[derive(Debug, Serialize)]
 pub struct Checked {
     /// `up-to-date`, `update-available`, `held` or `unknown`.
-    pub verdict: &'static str,
-    /// A stable word: why, when it is not `update-available`.
+    pub verdict: Outcome,
+    /// Why, when it is not `update-available`.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub reason: Option<&'static str>,
+    pub reason: Option<Reason>,
     /// What runs.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub running: Option<String>,
@@ -174,12 +174,14 @@ pub fn check(config: &Config, boot: &Boot, memory: &Memory, lifted: Lifted, now:
     let same = is_running(&running, &offer, lifted);
     let closed = gates.iter().find(|gate| !gate.open);
     let (verdict, reason) = match closed {
-        _ if freshness.as_ref().is_some_and(|seen| seen.refusal().is_some()) => ("held", Some(freshness::REPLAYED)),
-        _ if same => ("up-to-date", None),
-        Some(gate) if gate.reason == Some("version-unknown") => ("unknown", gate.reason),
-        Some(gate) => ("held", gate.reason),
-        None if running.version.is_none() => ("unknown", Some("version-unknown")),
-        None => ("update-available", None),
+        _ if freshness.as_ref().is_some_and(|seen| seen.refusal().is_some()) => {
+            (Outcome::Held, Some(Reason::SerialWentBack))
+        }
+        _ if same => (Outcome::UpToDate, None),
+        Some(gate) if gate.reason == Some(Reason::VersionUnknown) => (Outcome::Unknown, gate.reason),
+        Some(gate) => (Outcome::Held, gate.reason),
+        None if running.version.is_none() => (Outcome::Unknown, Some(Reason::VersionUnknown)),
+        None => (Outcome::UpdateAvailable, None),
     };
     Ok(Checked {
         verdict,
@@ -275,8 +277,7 @@ fn copies_gate(boot: &Boot, lifted: Lifted) -> Gate {
         (true, true) => Gate::open(name, "it has one copy; allowed by --allow-single-copy"),
         (true, false) => Gate::closed(
             name,
-            Exit::NotNow,
-            "single-copy",
+            Reason::SingleCopy,
             format!(
                 "the boot environment {} has one copy only: a power cut in a store may leave none",
                 boot.env.place()
@@ -331,7 +332,7 @@ fn trial_gate(boot: &Boot) -> Gate {
 
 fn free_slot(state: &EnvState, booted: Id) -> Result<Id> {
     state.target(booted).map_err(|illegal| {
-        let error = Error::new(Exit::NotNow, "no-free-slot", illegal.to_string());
+        let error = Error::new(Reason::NoFreeSlot, illegal.to_string());
         match state.on_trial() {
             Some(slot) => {
                 error.remedy(format!("Slot {slot} is on trial: the health hook commits or reverts it first."))
@@ -356,7 +357,7 @@ pub struct Apply {
 #[derive(Debug, Serialize)]
 pub struct Applied {
     /// `up-to-date`, `would-stage`, `staged`, `activated`.
-    pub outcome: &'static str,
+    pub outcome: Outcome,
     /// The release.
     pub version: String,
     /// Its digest.
@@ -371,7 +372,7 @@ pub struct Applied {
 }
 
 impl Applied {
-    fn new(outcome: &'static str, release: (&Version, String), slot: Id) -> Self {
+    fn new(outcome: Outcome, release: (&Version, String), slot: Id) -> Self {
         Self {
             outcome,
             version: release.0.to_string(),
@@ -402,7 +403,7 @@ pub fn apply(
 
 /// What to do about a source that gave no better advice.
 fn advised(error: Error) -> Error {
-    match error.exit {
+    match error.exit() {
         _ if !error.remedy.is_empty() => error,
         Exit::Data => {
             error.remedy("Publish the release again if the server has it wrong; try again if the network does.")
@@ -488,7 +489,7 @@ fn try_apply(
             memory.state.last_offer = seen;
             memory.save()?;
         }
-        return Ok(Applied::new("up-to-date", (&release.version, digest.to_string()), booted));
+        return Ok(Applied::new(Outcome::UpToDate, (&release.version, digest.to_string()), booted));
     }
     gate::pass(&release_gates(config, boot, memory, &running, &standing, what.lifted, (release, digest)))?;
     gate::pass(&[freshness::gate(config, freshness.as_ref())])?;
@@ -497,7 +498,7 @@ fn try_apply(
     gate::pass(&[rules::clock(&clock, release)])?;
 
     let place = boot.slots.get(target);
-    let mut applied = Applied::new("staged", (&release.version, digest.to_string()), target);
+    let mut applied = Applied::new(Outcome::Staged, (&release.version, digest.to_string()), target);
     // By the signatures that are in it: better ones may have been published since.
     let staged = place.manifest().ok().flatten().is_some_and(|m| m.digest == digest)
         && place.verify().is_ok_and(|content| vouched(config, place, &content, keys).is_ok());
@@ -509,7 +510,7 @@ fn try_apply(
     memory.state.waiting = rules::waiting(document, config.wariness, &wave);
     gate::pass(&[ram, wave])?;
     if what.dry_run {
-        applied.outcome = if staged { "staged" } else { "would-stage" };
+        applied.outcome = if staged { Outcome::Staged } else { Outcome::WouldStage };
         return Ok(applied);
     }
     if staged && env.on_trial() == Some(target) {
@@ -569,7 +570,7 @@ fn write(
     if env.slot(target) == SlotState::Fail {
         memory.remember_content(boot, target, now)?;
     }
-    let void = env.invalidate(booted).map_err(|e| Error::new(Exit::NotNow, "trial", e.to_string()))?;
+    let void = env.invalidate(booted).map_err(|e| Error::new(Reason::Trial, e.to_string()))?;
     boot.env.store(&void)?;
     *touched = true;
     if env.on_trial() == Some(target) {
@@ -608,7 +609,7 @@ fn vouched(config: &Config, place: &Slot, content: &SlotManifest, keys: Option<&
     let Some(keys) = keys else { return Ok(()) };
     if content.file_signatures.is_some() && !config.legacy_file_signatures {
         let message = format!("what slot {} holds came from a server that signs only the images", place.id);
-        return Err(Error::new(Exit::NotAllowed, "signature-missing", message)
+        return Err(Error::new(Reason::SignatureMissing, message)
             .remedy("Apply a release that is signed as a whole, or set legacy_file_signatures=yes."));
     }
     place.vouched(content, keys).map(drop)
@@ -635,7 +636,7 @@ pub fn activate(
     gate::pass(&[copies_gate(boot, lifted)])?;
     let place = boot.slots.get(target);
     if place.manifest()?.is_none() {
-        return Err(Error::new(Exit::NotNow, "nothing-staged", format!("slot {target} holds no complete release"))
+        return Err(Error::new(Reason::NothingStaged, format!("slot {target} holds no complete release"))
             .remedy("Call `kubesolo-update apply` first."));
     }
     let content = place.verify()?;
@@ -647,7 +648,7 @@ pub fn activate(
     let running = Running::find(config, boot)?;
     gate::pass(&release_gates(config, boot, memory, &running, &standing, lifted, (&release, content.digest)))?;
 
-    let mut applied = Applied::new("activated", (&release.version, content.digest.to_string()), target);
+    let mut applied = Applied::new(Outcome::Activated, (&release.version, content.digest.to_string()), target);
     if env.on_trial() == Some(target) {
         applied.trial = Some(env.trial.to_string());
         return Ok(applied);
@@ -664,7 +665,7 @@ pub fn activate(
     let from = running.version.as_ref();
     hooks::ask(config, &Question { step: Step::Activate, from, to: &release.version, digest: content.digest })?;
     let id = TrialId(state::random()?.max(1));
-    let next = env.activate(boot.booted, id).map_err(|e| Error::new(Exit::NotNow, "trial", e.to_string()))?;
+    let next = env.activate(boot.booted, id).map_err(|e| Error::new(Reason::Trial, e.to_string()))?;
     // Before the store: a trial that is not noted could fail without being remembered.
     let proof = standing::proof(config, &release, keys);
     memory.note(Trial { proof, ..trial::note(id, target, &content) }, now)?;

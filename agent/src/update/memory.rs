@@ -10,7 +10,7 @@ use bootenv::Slot as Id;
 use bootenv::protocol::{SlotState, State as EnvState, View};
 use chrono::{DateTime, Utc};
 
-use crate::base::error::{Error, Exit, Result};
+use crate::base::error::{Error, Exit, Reason, Result};
 use crate::device::boot::Boot;
 use crate::device::slot::SlotManifest;
 use crate::policy::freshness::Seen;
@@ -57,7 +57,7 @@ impl Memory {
     }
 
     fn held(&self) -> Result<&Lock> {
-        self.lock.as_ref().ok_or_else(|| Error::new(Exit::Internal, "no-lock", "the state is only open for reading"))
+        self.lock.as_ref().ok_or_else(|| Error::new(Reason::NoLock, "the state is only open for reading"))
     }
 
     /// Writes `state.json`.
@@ -212,7 +212,7 @@ impl Memory {
     /// # Errors
     /// That refusal.
     pub fn not_stored(&mut self, refusal: Error) -> Result<()> {
-        if refusal.exit == Exit::NotNow {
+        if refusal.exit() == Exit::NotNow {
             self.state.trial = None;
             if let Err(error) = self.save() {
                 log::error!("{error}");

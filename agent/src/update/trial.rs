@@ -8,13 +8,12 @@ use chrono::{DateTime, Utc};
 use serde::Serialize;
 
 use crate::base::digest::Digest;
-use crate::base::error::{Error, Exit, Result};
+use crate::base::error::{Error, Exit, Reason, Result};
 use crate::base::text;
 use crate::config::Config;
 use crate::device::boot::Boot;
 use crate::device::health::Check;
 use crate::device::slot::{Slot, SlotManifest};
-use crate::policy::gate;
 use crate::policy::standing::{self, Standing};
 use crate::state::phase::Phase;
 use crate::state::state::{self, Trial};
@@ -236,7 +235,7 @@ fn settle_boot(boot: &mut Boot, memory: &mut Memory, healthy: bool, now: DateTim
         return Ok((Verdict::Nothing, format!("slot {booted} is committed")));
     }
     // The bootloader passed the active slot over.
-    if healthy && boot.slots.get(env.active).hashes().is_err_and(|damage| damage.exit == Exit::Data) {
+    if healthy && boot.slots.get(env.active).hashes().is_err_and(|damage| damage.exit() == Exit::Data) {
         boot.env.store(&env.take_over(booted).map_err(illegal)?)?;
         return Ok((Verdict::TakenOver, format!("slot {} is damaged; slot {booted} is active now", env.active)));
     }
@@ -248,7 +247,7 @@ fn adopt(boot: &mut Boot, foreign: Foreign, healthy: bool) -> Result<(Verdict, S
     // The bootloader passes over what is marked as failed, and what does not match its hashes.
     let passed_over = || {
         foreign.fail[foreign.active as usize]
-            || boot.slots.get(foreign.active).hashes().is_err_and(|damage| damage.exit == Exit::Data)
+            || boot.slots.get(foreign.active).hashes().is_err_and(|damage| damage.exit() == Exit::Data)
     };
     let next = match foreign.adopt(booted) {
         Err(_) if healthy && passed_over() => foreign.take_over(booted).map_err(illegal)?,
@@ -296,14 +295,26 @@ fn legacy(boot: &mut Boot, healthy: bool) -> Result<(Verdict, String)> {
 }
 
 fn illegal(why: bootenv::protocol::Illegal) -> Error {
-    Error::new(Exit::NotNow, "trial", why.to_string())
+    Error::new(Reason::Trial, why.to_string())
+}
+
+/// The step that `rollback` went back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum BackOutcome {
+    /// The trial of the booted slot is over.
+    Reverted,
+    /// An activation was taken back before its first boot.
+    Cancelled,
+    /// The release in the other slot boots next, on trial.
+    TrialOfPrevious,
 }
 
 /// The outcome of `rollback`.
 #[derive(Debug, Serialize)]
 pub struct Back {
-    /// `reverted`, `cancelled`, `trial-of-previous`.
-    pub outcome: &'static str,
+    /// What was done.
+    pub outcome: BackOutcome,
     /// Whether a reboot completes it.
     pub reboot: bool,
     /// In words, with what to do next.
@@ -323,7 +334,7 @@ pub fn rollback(config: &Config, boot: &mut Boot, memory: &mut Memory, now: Date
         seen(boot, memory, now)?;
         revert(boot, memory, env, "reverted by rollback", now)?;
         let message = format!("the trial of slot {booted} is over\nnext: reboot into slot {}", env.good);
-        return Ok(Back { outcome: "reverted", reboot: true, message });
+        return Ok(Back { outcome: BackOutcome::Reverted, reboot: true, message });
     }
     if let Ok(next) = env.cancel(booted) {
         let left = boot.slots.get(env.active).manifest()?;
@@ -337,11 +348,11 @@ pub fn rollback(config: &Config, boot: &mut Boot, memory: &mut Memory, now: Date
             "slot {} is not activated any more; slot {booted} boots next\nnext: kubesolo-update check",
             env.active
         );
-        return Ok(Back { outcome: "cancelled", reboot: false, message });
+        return Ok(Back { outcome: BackOutcome::Cancelled, reboot: false, message });
     }
     let trial = bootenv::TrialId(state::random()?.max(1));
     let next = env.rollback(boot.booted, trial).map_err(|why| {
-        Error::new(Exit::NotNow, "nothing-to-roll-back", format!("cannot roll back: {why}"))
+        Error::new(Reason::NothingToRollBack, format!("cannot roll back: {why}"))
             .remedy("See `kubesolo-update status`.")
     })?;
     not_below(boot.slots.get(booted.other()), Standing::remembered(config, boot, &memory.trust).epoch)?;
@@ -355,7 +366,7 @@ pub fn rollback(config: &Config, boot: &mut Boot, memory: &mut Memory, now: Date
     boot.env.store(&next).or_else(|refusal| memory.not_stored(refusal))?;
     memory.enter(Phase::Activated, now)?;
     let message = format!("{version} in slot {} boots next, on trial\nnext: reboot", booted.other());
-    Ok(Back { outcome: "trial-of-previous", reboot: true, message })
+    Ok(Back { outcome: BackOutcome::TrialOfPrevious, reboot: true, message })
 }
 
 /// Nobody goes back behind a hole that was closed here, on purpose or not.
@@ -367,8 +378,7 @@ fn not_below(slot: &Slot, floor: u64) -> Result<()> {
     }
     let message =
         format!("cannot roll back: slot {} has security epoch {epoch}, and {floor} was committed here", slot.id);
-    Err(Error::new(Exit::NotAllowed, gate::SECURITY_EPOCH, message)
-        .remedy("Apply a later release instead: nothing lifts this rule."))
+    Err(Error::new(Reason::SecurityEpoch, message).remedy("Apply a later release instead: nothing lifts this rule."))
 }
 
 fn leave(memory: &mut Memory, content: Option<SlotManifest>, why: &str, now: DateTime<Utc>) -> Result<()> {

@@ -9,6 +9,7 @@ use crate::policy::gate::{self, Lifted};
 use crate::policy::rules;
 use crate::schedule::clock::Clock;
 use crate::state::state;
+use crate::state::state::Outcome;
 use crate::update::apply::{self, Applied, Apply, Checked};
 use crate::update::memory::Memory;
 
@@ -37,7 +38,7 @@ pub fn run(config: &Config, boot: &mut Boot, memory: &mut Memory, clock: &dyn Fn
         return Ok(Done::Checked(Box::new(checked)));
     }
     let staged = apply::apply(config, boot, memory, Apply::default(), clock())?;
-    if config.auto == Auto::Stage || staged.outcome != "staged" {
+    if config.auto == Auto::Stage || staged.outcome != Outcome::Staged {
         return Ok(Done::Applied(staged));
     }
     let now = clock();
@@ -64,10 +65,10 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::base::error::Exit;
+    use crate::base::error::Reason;
 
     fn asked_to_wait(seconds: u64) -> Error {
-        let mut error = Error::new(Exit::Unavailable, "rate-limited", "429");
+        let mut error = Error::new(Reason::RateLimited, "429");
         error.retry_after = Some(Duration::from_secs(seconds));
         error
     }
@@ -79,10 +80,10 @@ mod tests {
         for _ in 0..100 {
             let until = not_before(&asked_to_wait(600), now);
             assert!((at(600)..=at(1200)).contains(&until.unwrap()));
-            assert_eq!(may_ask(until, at(599)).unwrap_err().reason, "not-before");
+            assert_eq!(may_ask(until, at(599)).unwrap_err().reason, Reason::NotBefore);
             may_ask(until, at(1200)).unwrap();
         }
-        assert_eq!(not_before(&Error::new(Exit::Unavailable, "unreachable", ""), now), None);
+        assert_eq!(not_before(&Error::new(Reason::Unreachable, ""), now), None);
         may_ask(None, now).unwrap();
     }
 

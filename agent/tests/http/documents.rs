@@ -36,12 +36,12 @@ fn the_document_ends_at_its_limit_whatever_its_length_is_announced_as() {
     offer(&largest.serve()).unwrap();
     raw.push(b' ');
     largest.put("latest.json", &raw);
-    refused(offer(&largest.serve()), Exit::Data, "limit-exceeded");
+    refused(offer(&largest.serve()), Reason::LimitExceeded);
     let server = site.broken("latest.json", |_, out| {
         head(out, 200, "Transfer-Encoding: chunked\r\n");
         while chunk(out, &[b' '; 4096]) {}
     });
-    refused(offer(&server), Exit::Data, "limit-exceeded");
+    refused(offer(&server), Reason::LimitExceeded);
 }
 
 #[test]
@@ -54,7 +54,7 @@ fn an_endless_error_is_an_error_after_its_beginning() {
             count.fetch_add(4096, std::sync::atomic::Ordering::SeqCst);
         }
     });
-    let e = refused(offer(&server), Exit::Unavailable, "not-found");
+    let e = refused(offer(&server), Reason::NotFound);
     assert!(e.message.len() < 1000, "{e}");
     // All but what is read lies in the buffers of the connection.
     assert!(sent.load(std::sync::atomic::Ordering::SeqCst) < 16 << 20);
@@ -70,7 +70,7 @@ fn a_signature_file_ends_at_its_limit() {
     assert_eq!(offer(&site.serve()).unwrap().signatures.len(), 15);
     lines.push(b'\n');
     site.put("latest.json.sig", &lines);
-    refused(offer(&site.serve()), Exit::Data, "limit-exceeded");
+    refused(offer(&site.serve()), Reason::LimitExceeded);
 }
 
 #[test]
@@ -78,11 +78,11 @@ fn a_signature_file_that_is_none_is_no_missing_one() {
     let mut site = Site::small();
     for wrong in [&b""[..], b"<html>log in</html>", &[0xff; 63], &[0xff; 65], b"00", &[b'0'; 127]] {
         site.put("latest.json.sig", wrong);
-        refused(offer(&site.serve()), Exit::Data, "malformed-signature");
+        refused(offer(&site.serve()), Reason::MalformedSignature);
     }
     assert_eq!(offer(&site.without("latest.json.sig").serve()).unwrap().signatures, []);
     let server = site.broken("latest.json.sig", |_, out| reply(out, 403, "", b""));
-    refused(offer(&server), Exit::Unavailable, "access-denied");
+    refused(offer(&server), Reason::AccessDenied);
 }
 
 #[test]
@@ -115,29 +115,29 @@ fn the_place_of_the_signature_is_only_believed_on_the_same_server() {
 #[test]
 fn what_cannot_be_a_release_is_refused() {
     let site = Site::small();
-    for (change, exit, reason) in [
-        (json!({"vmlinuz_sha256": null}), Exit::Data, "malformed-latest-json"),
-        (json!({"initramfs_sha256": ""}), Exit::Data, "malformed-latest-json"),
-        (json!({"initramfs_sha256": "00"}), Exit::Data, "malformed-latest-json"),
-        (json!({"vmlinuz_url": null}), Exit::Data, "malformed-latest-json"),
-        (json!({"initramfs_url": ""}), Exit::Data, "malformed-latest-json"),
-        (json!({"version": null}), Exit::Data, "malformed-latest-json"),
-        (json!({"version": "one"}), Exit::Data, "malformed-version"),
-        (json!({"architecture": null}), Exit::Data, "malformed-latest-json"),
-        (json!({"architecture": "riscv64"}), Exit::NotAllowed, "wrong-architecture"),
-        (json!({"schemaVersion": 2}), Exit::Data, "malformed-latest-json"),
-        (json!({"mediaType": "x"}), Exit::Data, "malformed-latest-json"),
-        (json!({"version": 1}), Exit::Data, "malformed-json"),
+    for (change, reason) in [
+        (json!({"vmlinuz_sha256": null}), Reason::MalformedLatestJson),
+        (json!({"initramfs_sha256": ""}), Reason::MalformedLatestJson),
+        (json!({"initramfs_sha256": "00"}), Reason::MalformedLatestJson),
+        (json!({"vmlinuz_url": null}), Reason::MalformedLatestJson),
+        (json!({"initramfs_url": ""}), Reason::MalformedLatestJson),
+        (json!({"version": null}), Reason::MalformedLatestJson),
+        (json!({"version": "one"}), Reason::MalformedVersion),
+        (json!({"architecture": null}), Reason::MalformedLatestJson),
+        (json!({"architecture": "riscv64"}), Reason::WrongArchitecture),
+        (json!({"schemaVersion": 2}), Reason::MalformedLatestJson),
+        (json!({"mediaType": "x"}), Reason::MalformedLatestJson),
+        (json!({"version": 1}), Reason::MalformedJson),
     ] {
         println!("{change}");
-        refused(offer(&site.with(change).serve()), exit, reason);
+        refused(offer(&site.with(change).serve()), reason);
     }
     // Either device beside a document for the other one.
     for (asks, theirs) in [(Architecture::Amd64, "arm64"), (Architecture::Arm64, "amd64")] {
         let server = site.with(json!({"architecture": theirs})).serve();
-        refused(source(&server).offer(asks), Exit::NotAllowed, "wrong-architecture");
+        refused(source(&server).offer(asks), Reason::WrongArchitecture);
     }
-    let missing = refused(offer(&site.without("latest.json").serve()), Exit::Unavailable, "not-found");
+    let missing = refused(offer(&site.without("latest.json").serve()), Reason::NotFound);
     assert!(missing.remedy.contains("latest.json"), "{missing:?}");
 }
 
@@ -151,7 +151,7 @@ fn images_may_lie_anywhere_but_never_without_tls_unless_listed() {
     let server = other.with(json!({"initramfs_url": url})).serve();
     let mut plain = source(&server);
     let offered = plain.offer(Architecture::Amd64).unwrap();
-    refused(fetch(&mut plain, &offered), Exit::Unavailable, "not-https");
+    refused(fetch(&mut plain, &offered), Reason::NotHttps);
 
     let listed = FetchOptions { plain_http: vec![elsewhere.address.clone()], ..options() };
     let mut source = HttpSource::new(&listed, &format!("http://{}/os/", server.address), false).unwrap();
@@ -163,7 +163,7 @@ fn images_may_lie_anywhere_but_never_without_tls_unless_listed() {
         let server = site.with(json!({"initramfs_url": wrong})).serve();
         let mut source = crate::source(&server);
         let offered = source.offer(Architecture::Amd64).unwrap();
-        refused(source.locate(offered.release.initramfs), Exit::Data, "bad-url");
+        refused(source.locate(offered.release.initramfs), Reason::BadUrl);
     }
 }
 
@@ -196,8 +196,8 @@ fn a_size_comes_from_the_server_in_whatever_way_it_tells() {
         head(out, 200, "Transfer-Encoding: chunked\r\n");
         chunk(out, b"x");
     });
-    refused(size_from(&server), Exit::Data, "size-unknown");
-    refused(size_from(&site.without("kubesolo-os.gz").serve()), Exit::Unavailable, "not-found");
+    refused(size_from(&server), Reason::SizeUnknown);
+    refused(size_from(&site.without("kubesolo-os.gz").serve()), Reason::NotFound);
 }
 
 #[test]
@@ -212,8 +212,8 @@ fn a_size_beyond_the_limit_or_none_at_all_is_refused() {
     };
     let largest = 16 << 30;
     assert_eq!(located(largest).unwrap().size, largest);
-    refused(located(largest + 1), Exit::Data, "limit-exceeded");
-    refused(located(0), Exit::Data, "size-mismatch");
+    refused(located(largest + 1), Reason::LimitExceeded);
+    refused(located(0), Reason::SizeMismatch);
 }
 
 #[test]
@@ -225,7 +225,7 @@ fn a_server_in_the_settings_is_the_url_of_a_folder() {
         HttpSource::new(&options(), &url, false).unwrap().offer(Architecture::Amd64).unwrap();
     }
     for wrong in ["http://user:secret@host/os", "https://host/os?key=secret", "https://host/os#secret", "https://"] {
-        let e = refused(HttpSource::new(&options(), wrong, false).map(|_| ()), Exit::Config, "bad-server");
+        let e = refused(HttpSource::new(&options(), wrong, false).map(|_| ()), Reason::BadServer);
         assert!(!e.message.contains("secret"), "{e}");
     }
 }

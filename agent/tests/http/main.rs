@@ -18,7 +18,7 @@ use std::time::Duration;
 use common::fault::{self, Fault, Request};
 use common::{key, sign};
 use kubesolo_update::base::digest::Digest;
-use kubesolo_update::base::error::{Error, Exit};
+use kubesolo_update::base::error::{Error, Reason};
 use kubesolo_update::fetch::options::{FetchOptions, Patience};
 use kubesolo_update::release::offer::Offer;
 use kubesolo_update::release::release::Architecture;
@@ -46,9 +46,9 @@ fn offer(server: &impl AsRef<str>) -> Result<Offer, Error> {
 }
 
 #[track_caller]
-fn refused<T>(result: Result<T, Error>, exit: Exit, reason: &str) -> Error {
+fn refused<T>(result: Result<T, Error>, reason: Reason) -> Error {
     let e = result.map(|_| "accepted").unwrap_err();
-    assert_eq!((e.exit, e.reason), (exit, reason), "{e}");
+    assert_eq!(e.reason, reason, "{e}");
     assert!(e.message.is_ascii() && !e.message.bytes().any(|b| b.is_ascii_control()), "{}", e.message);
     e
 }

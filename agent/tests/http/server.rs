@@ -160,7 +160,7 @@ fn a_file_replaced_while_it_is_downloaded_is_noticed() {
         std::fs::write(&file, other).unwrap();
         std::fs::File::options().write(true).open(&file).unwrap().set_modified(later).unwrap();
     });
-    refused(e, Exit::Data, "file-replaced");
+    refused(e, Reason::FileReplaced);
 }
 
 #[test]
@@ -191,8 +191,8 @@ fn with_tls_it_is_never_left_and_its_authority_must_be_known() {
     let offer = source.offer(Architecture::Amd64).unwrap();
     assert_eq!(fetch(&mut source, &offer).unwrap(), site.get("kubesolo-os.gz"));
     let away = HttpSource::new(&trusted, &format!("https://{secure}/away"), false).unwrap().look();
-    refused(away, Exit::Unavailable, "insecure-redirect");
+    refused(away, Reason::InsecureRedirect);
     assert_eq!(plain.requests().len(), 0);
     let unknown = HttpSource::new(&options(), &format!("https://{secure}/os"), false).unwrap().look();
-    refused(unknown, Exit::Unavailable, "unreachable");
+    refused(unknown, Reason::Unreachable);
 }

@@ -3,7 +3,7 @@
 use std::net::TcpStream;
 use std::sync::{Arc, Mutex};
 
-use kubesolo_update::base::error::Exit;
+use kubesolo_update::base::error::Reason;
 use kubesolo_update::base::limits;
 use kubesolo_update::release::release::Architecture;
 use kubesolo_update::source::source::Source;
@@ -30,9 +30,9 @@ fn redirects_have_a_limit() {
     };
     offer(&chain(limits::REDIRECTS)).unwrap();
     let server = chain(limits::REDIRECTS + 1);
-    refused(offer(&server), Exit::Data, "limit-exceeded");
+    refused(offer(&server), Reason::LimitExceeded);
     let server = Fault::start(|request, out| redirect(out, &request.path));
-    refused(offer(&server), Exit::Data, "limit-exceeded");
+    refused(offer(&server), Reason::LimitExceeded);
     assert_eq!(server.requests().len(), limits::REDIRECTS + 1);
 }
 
@@ -44,7 +44,7 @@ fn a_redirect_leads_to_plain_http_only_where_that_is_listed() {
     let server = broken(&world, "/blobs/", move |request, out| {
         redirect(out, &format!("http://{elsewhere}{}?X-Amz-Signature=secret", request.path));
     });
-    let e = refused(fetch(&mut source(&server), &initramfs(&world)), Exit::Unavailable, "not-https");
+    let e = refused(fetch(&mut source(&server), &initramfs(&world)), Reason::NotHttps);
     assert!(!e.message.contains("secret"), "{e}");
     assert!(store.requests().is_empty());
     let world_store = world.clone();
@@ -172,7 +172,7 @@ fn a_challenge_after_a_redirect_is_not_answered() {
     let server =
         broken(&world, "/blobs/", move |request, out| redirect(out, &format!("http://{elsewhere}{}", request.path)));
     let mut source = source_with(&server, &options(&[&server.address, &store.address]));
-    refused(fetch(&mut source, &initramfs(&world)), Exit::Unavailable, "access-denied");
+    refused(fetch(&mut source, &initramfs(&world)), Reason::AccessDenied);
     assert_eq!(store.count("/token"), 0);
 }
 
@@ -186,7 +186,7 @@ fn the_answer_of_a_token_server_has_a_limit() {
     };
     let (full, more) = (answer(limits::TOKEN_BYTES), answer(limits::TOKEN_BYTES + 1));
     offer(&guarded(&world, move |_, out| reply(out, 200, "", &full))).unwrap();
-    refused(offer(&guarded(&world, move |_, out| reply(out, 200, "", &more))), Exit::Data, "limit-exceeded");
+    refused(offer(&guarded(&world, move |_, out| reply(out, 200, "", &more))), Reason::LimitExceeded);
 }
 
 #[test]
@@ -194,7 +194,7 @@ fn of_what_an_error_says_so_many_bytes_are_read_and_no_more() {
     let world = World::new(10);
     let said = |body: Vec<u8>| {
         let server = guarded(&world, move |_, out| reply(out, 403, "", &body));
-        refused(offer(&server), Exit::Unavailable, "access-denied").message
+        refused(offer(&server), Reason::AccessDenied).message
     };
     let padded = |size: u64| [vec![b' '; size as usize - 1], b"!".to_vec()].concat();
     assert!(said(padded(limits::ERROR_BODY_BYTES)).ends_with("answers 403: !"));
@@ -208,11 +208,11 @@ fn a_token_that_is_none_is_a_refused_access() {
     let world = World::new(10);
     for body in ["{}", "{\"token\":\"\"}", "{\"token\":\"a\\nInjected: header\"}", "{\"token\":\"wrong\"}"] {
         let server = guarded(&world, move |_, out| reply(out, 200, "", body.as_bytes()));
-        refused(offer(&server), Exit::Unavailable, "access-denied");
+        refused(offer(&server), Reason::AccessDenied);
         assert!(server.requests().iter().all(|r| r.header("injected").is_none()));
     }
-    refused(offer(&guarded(&world, |_, out| reply(out, 403, "", b""))), Exit::Unavailable, "access-denied");
-    refused(offer(&guarded(&world, |_, out| reply(out, 200, "", b"<html>"))), Exit::Data, "malformed-json");
+    refused(offer(&guarded(&world, |_, out| reply(out, 403, "", b""))), Reason::AccessDenied);
+    refused(offer(&guarded(&world, |_, out| reply(out, 200, "", b"<html>"))), Reason::MalformedJson);
 }
 
 #[test]
@@ -221,18 +221,18 @@ fn challenges_that_cannot_be_met_are_a_refused_access() {
         ["Basic realm=\"registry\"", "Bearer service=\"no realm\"", "Bearer realm=\"http://[\"", "Bearer", ",,=", ""]
     {
         let server = Fault::start(move |_, out| reply(out, 401, &format!("WWW-Authenticate: {challenge}\r\n"), b""));
-        refused(offer(&server), Exit::Unavailable, "access-denied");
+        refused(offer(&server), Reason::AccessDenied);
     }
     // Another scheme is not asked in the way of this one.
     let server = Fault::start(|_, out| reply(out, 401, "WWW-Authenticate: Basic realm=\"/token\"\r\n", b""));
-    refused(offer(&server), Exit::Unavailable, "access-denied");
+    refused(offer(&server), Reason::AccessDenied);
     assert_eq!(server.count("/token"), 0);
     let elsewhere = Fault::start(|_, out| reply(out, 200, "", b"{\"token\":\"t\"}"));
     let realm = elsewhere.address.clone();
     let server = Fault::start(move |_, out| {
         reply(out, 401, &format!("WWW-Authenticate: Bearer realm=\"http://{realm}/token\"\r\n"), b"");
     });
-    refused(offer(&server), Exit::Unavailable, "not-https");
+    refused(offer(&server), Reason::NotHttps);
     assert!(elsewhere.requests().is_empty());
 }
 

@@ -2,7 +2,7 @@
 
 use kubesolo_release::key::PublicFormat;
 use kubesolo_update::base::digest::Digest;
-use kubesolo_update::base::error::{Error, Exit};
+use kubesolo_update::base::error::{Error, Reason};
 use kubesolo_update::base::limits;
 use kubesolo_update::release::offer::Offer;
 use kubesolo_update::release::release::Architecture;
@@ -72,7 +72,7 @@ fn a_payload_that_names_the_manifest_vouches_for_it() {
     for seed in [1, 2] {
         assert_eq!(vouched(&world, &keys(seed)).unwrap(), 1);
     }
-    refused(vouched(&world, &keys(3)), Exit::NotAllowed, "signature-unknown-key");
+    refused(vouched(&world, &keys(3)), Reason::SignatureUnknownKey);
     // Both are of one payload, which is fetched once.
     let (_, server) = ask(&world, &keys(2));
     assert_eq!(server.count(&World::path(&good(1).0)), 1);
@@ -110,15 +110,15 @@ fn what_does_not_vouch_for_the_manifest_is_left_out() {
     let ecdsa = (payload.clone(), vec![0x30; 71]);
     let swapped = (payload.clone(), of_another.1.clone());
     for (name, one, reason) in [
-        ("of another manifest", &of_another, "signature-missing"),
-        ("of another type", &of_another_type, "signature-missing"),
-        ("over the manifest and not the payload", &raw, "signature-unknown-key"),
-        ("the manifest as payload", &itself, "signature-missing"),
-        ("another kind of key", &ecdsa, "signature-missing"),
-        ("of another payload", &swapped, "signature-unknown-key"),
+        ("of another manifest", &of_another, Reason::SignatureMissing),
+        ("of another type", &of_another_type, Reason::SignatureMissing),
+        ("over the manifest and not the payload", &raw, Reason::SignatureUnknownKey),
+        ("the manifest as payload", &itself, Reason::SignatureMissing),
+        ("another kind of key", &ecdsa, Reason::SignatureMissing),
+        ("of another payload", &swapped, Reason::SignatureUnknownKey),
     ] {
         println!("{name}");
-        refused(vouched(&world(manifest_of, std::slice::from_ref(one)), &keys(1)), Exit::NotAllowed, reason);
+        refused(vouched(&world(manifest_of, std::slice::from_ref(one)), &keys(1)), reason);
         // And it is in nobody's way.
         let with_a_good_one = world(manifest_of, &[one.clone(), (payload.clone(), signature.clone())]);
         assert_eq!(vouched(&with_a_good_one, &keys(1)).unwrap(), 1);
@@ -126,9 +126,9 @@ fn what_does_not_vouch_for_the_manifest_is_left_out() {
     let mut changed = world(manifest_of, &[good(1)]);
     // It names the same manifest, but in other bytes.
     changed.files.insert(World::path(&payload), (String::new(), [&payload[..], b"\n"].concat()));
-    refused(vouched(&changed, &keys(1)), Exit::NotAllowed, "signature-missing");
+    refused(vouched(&changed, &keys(1)), Reason::SignatureMissing);
     changed.files.remove(&World::path(&payload));
-    refused(vouched(&changed, &keys(1)), Exit::NotAllowed, "signature-missing");
+    refused(vouched(&changed, &keys(1)), Reason::SignatureMissing);
 }
 
 #[test]
@@ -141,7 +141,7 @@ fn a_payload_has_a_limit() {
     };
     assert_eq!(vouched(&padded(limits::COSIGN_PAYLOAD_BYTES), &keys(1)).unwrap(), 1);
     let large = padded(limits::COSIGN_PAYLOAD_BYTES + 1);
-    refused(vouched(&large, &keys(1)), Exit::NotAllowed, "signature-missing");
+    refused(vouched(&large, &keys(1)), Reason::SignatureMissing);
     assert_eq!(ask(&large, &keys(1)).1.count("/blobs/"), 0, "it is not even fetched");
 }
 
@@ -152,7 +152,7 @@ fn a_signature_of_the_index_alone_is_told_with_its_remedy() {
     let payload = cosign_payload(&index);
     let signature = sign(&key(1), &payload);
     let of_index = world(index_of, &[(payload, signature)]);
-    let error = refused(vouched(&of_index, &keys(1)), Exit::NotAllowed, "signature-of-index");
+    let error = refused(vouched(&of_index, &keys(1)), Reason::SignatureOfIndex);
     assert!(error.remedy.contains("cosign sign --recursive"), "{}", error.remedy);
     // With both, as --recursive makes them, all is well.
     let mut both = of_index;
@@ -167,7 +167,7 @@ fn a_server_that_fails_is_not_a_release_without_cosign() {
     for part in [tag(&signed.manifest), World::path(&good(1).0)] {
         let server = broken(&signed, &part, |_, out| reply(out, 500, "", b""));
         let offer = source::offer(&mut source(&server), Architecture::Amd64, Some(&keys(1)));
-        refused(offer, Exit::Unavailable, "server-error");
+        refused(offer, Reason::ServerError);
     }
 }
 

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use kubesolo_update::base::digest::Digest;
-use kubesolo_update::base::error::Exit;
+use kubesolo_update::base::error::{Exit, Reason};
 use kubesolo_update::base::limits;
 use kubesolo_update::release::release::{self, Architecture};
 use kubesolo_update::source::source::Source;
@@ -36,7 +36,7 @@ fn an_endless_document_ends_at_the_limit() {
             *counter.lock().unwrap() += 4096;
         }
     });
-    refused(offer(&server), Exit::Data, "limit-exceeded");
+    refused(offer(&server), Reason::LimitExceeded);
     // The rest is what the sockets hold.
     assert!(*sent.lock().unwrap() < limits::INDEX_BYTES + 8 * 1024 * 1024);
 }
@@ -52,7 +52,7 @@ fn the_size_of_a_document_has_a_limit() {
     world.tag("stable", &padded(&world, limits::INDEX_BYTES));
     offer(&broken(&world, "nothing", |_, _| ())).unwrap();
     world.tag("stable", &padded(&world, limits::INDEX_BYTES + 1));
-    refused(offer(&broken(&world, "nothing", |_, _| ())), Exit::Data, "limit-exceeded");
+    refused(offer(&broken(&world, "nothing", |_, _| ())), Reason::LimitExceeded);
 }
 
 #[test]
@@ -61,11 +61,11 @@ fn a_manifest_is_as_large_as_its_descriptor_says_and_within_the_limit() {
     let mut index = common::index(&[("amd64", &world.manifest)]);
     index["manifests"][0]["size"] = json!(world.manifest.len() + 1);
     world.tag("stable", &bytes(&index));
-    refused(offer(&broken(&world, "nothing", |_, _| ())), Exit::Data, "size-mismatch");
+    refused(offer(&broken(&world, "nothing", |_, _| ())), Reason::SizeMismatch);
     index["manifests"][0]["size"] = json!(limits::MANIFEST_BYTES + 1);
     world.tag("stable", &bytes(&index));
     let server = broken(&world, "nothing", |_, _| ());
-    refused(offer(&server), Exit::Data, "limit-exceeded");
+    refused(offer(&server), Reason::LimitExceeded);
     assert_eq!(server.requests().len(), 1, "refused before it is fetched");
 }
 
@@ -77,7 +77,7 @@ fn a_changed_manifest_is_refused_by_its_digest() {
     changed[at + 1] = b'9';
     let path = format!("manifests/{}", Digest::of(&world.manifest));
     let server = broken(&world, &path, move |_, out| reply(out, 200, "", &changed));
-    refused(offer(&server), Exit::Data, "digest-mismatch");
+    refused(offer(&server), Reason::DigestMismatch);
 }
 
 #[test]
@@ -87,7 +87,7 @@ fn a_tag_whose_digest_header_is_of_other_bytes_is_refused() {
     let server = broken(&world, "manifests/stable", move |_, out| {
         reply(out, 200, &format!("Docker-Content-Digest: {}\r\n", Digest::of(b"other")), &index);
     });
-    refused(offer(&server), Exit::Data, "digest-mismatch");
+    refused(offer(&server), Reason::DigestMismatch);
 }
 
 #[test]
@@ -101,7 +101,7 @@ fn entries_of_an_index_have_a_limit() {
     world.tag("stable", &full);
     offer(&broken(&world, "nothing", |_, _| ())).unwrap();
     world.tag("stable", &more);
-    refused(offer(&broken(&world, "nothing", |_, _| ())), Exit::Data, "limit-exceeded");
+    refused(offer(&broken(&world, "nothing", |_, _| ())), Reason::LimitExceeded);
 }
 
 #[test]
@@ -115,7 +115,7 @@ fn a_slow_document_ends_at_the_deadline() {
     let mut options = options(&[&server.address]);
     options.patience.documents = Duration::from_millis(700);
     let begin = Instant::now();
-    refused(source_with(&server, &options).offer(Architecture::Amd64), Exit::Unavailable, "timeout");
+    refused(source_with(&server, &options).offer(Architecture::Amd64), Reason::Timeout);
     assert!(begin.elapsed() < Duration::from_secs(5));
 }
 
@@ -128,7 +128,7 @@ fn the_deadline_is_one_for_all_documents_together() {
     });
     let mut options = options(&[&server.address]);
     options.patience.documents = Duration::from_secs(1);
-    refused(source_with(&server, &options).offer(Architecture::Amd64), Exit::Unavailable, "timeout");
+    refused(source_with(&server, &options).offer(Architecture::Amd64), Reason::Timeout);
     assert!(server.requests().len() <= 3);
 }
 
@@ -137,7 +137,7 @@ fn a_server_that_accepts_and_says_nothing_is_left() {
     let server = Fault::start(|_, _| std::thread::sleep(Duration::from_secs(30)));
     let mut options = options(&[&server.address]);
     options.patience.documents = Duration::from_millis(300);
-    refused(source_with(&server, &options).offer(Architecture::Amd64), Exit::Unavailable, "timeout");
+    refused(source_with(&server, &options).offer(Architecture::Amd64), Reason::Timeout);
 }
 
 #[test]
@@ -145,14 +145,14 @@ fn what_is_no_http_is_unreachable() {
     let server = Fault::start(|_, out| {
         send(out, b"SSH-2.0-OpenSSH_9.2\r\n");
     });
-    refused(offer(&server), Exit::Unavailable, "unreachable");
+    refused(offer(&server), Reason::Unreachable);
 }
 
 #[test]
 fn what_is_neither_manifest_nor_index_is_refused() {
     for body in ["", "[]", "{}", "null", r#"{"mediaType":"text/html"}"#, "<html>"] {
         let server = Fault::start(move |_, out| reply(out, 200, "Content-Type: application/json\r\n", body.as_bytes()));
-        assert_eq!(offer(&server).unwrap_err().exit, Exit::Data, "{body}");
+        assert_eq!(offer(&server).unwrap_err().exit(), Exit::Data, "{body}");
     }
 }
 
@@ -163,14 +163,14 @@ fn an_index_that_is_a_manifest_too_is_refused() {
         let (mut world, mut index) = (World::new(10), good.clone());
         index[key] = value;
         world.tag("stable", &bytes(&index));
-        refused(offer(&broken(&world, "nothing", |_, _| ())), Exit::Data, "malformed-index");
+        refused(offer(&broken(&world, "nothing", |_, _| ())), Reason::MalformedIndex);
     }
     // Nor does a manifest pass for a list of referrers.
     let mut world = World::new(10);
     let mut list = common::referrers(&[&world.manifest]);
     list["mediaType"] = json!(release::OCI_MANIFEST_TYPE);
     world.tag(&world.fallback_tag(), &bytes(&list));
-    refused(offer(&broken(&world, "nothing", |_, _| ())), Exit::Data, "malformed-index");
+    refused(offer(&broken(&world, "nothing", |_, _| ())), Reason::MalformedIndex);
 }
 
 #[test]
@@ -192,7 +192,7 @@ fn the_type_of_an_untyped_document_comes_from_the_server() {
     offer(&broken(&world, "nothing", |_, _| ())).unwrap();
     let index = bytes(&index);
     let untyped = broken(&world, "manifests/stable", move |_, out| reply(out, 200, "", &index));
-    refused(offer(&untyped), Exit::Data, "malformed-manifest");
+    refused(offer(&untyped), Reason::MalformedManifest);
 }
 
 #[test]
@@ -212,7 +212,7 @@ fn a_passing_error_is_tried_again() {
 #[test]
 fn a_lasting_error_ends_the_attempts() {
     let server = Fault::start(|_, out| reply(out, 500, "", b"\x1b[2Jdatabase\n\xff down"));
-    let e = refused(offer(&server), Exit::Unavailable, "server-error");
+    let e = refused(offer(&server), Reason::ServerError);
     assert!(e.message.contains("500") && e.message.contains("database"), "{e}");
     assert_eq!(server.requests().len(), 3);
 }
@@ -223,7 +223,7 @@ fn the_body_of_an_error_is_not_read_to_its_end() {
         head(out, 403, CHUNKED);
         while chunk(out, &[b'x'; 1024]) {}
     });
-    let e = refused(offer(&server), Exit::Unavailable, "access-denied");
+    let e = refused(offer(&server), Reason::AccessDenied);
     assert!(e.message.len() < 1000);
 }
 
@@ -249,13 +249,13 @@ fn a_long_retry_after_is_reported_not_waited_for() {
     let begin = Instant::now();
     for status in [429, 503] {
         let server = Fault::start(move |_, out| reply(out, status, "Retry-After: 86400\r\n", b""));
-        let reason = if status == 429 { "rate-limited" } else { "server-error" };
-        let e = refused(offer(&server), Exit::Unavailable, reason);
+        let reason = if status == 429 { Reason::RateLimited } else { Reason::ServerError };
+        let e = refused(offer(&server), reason);
         assert!(e.message.contains("wait 86400 s"), "{e}");
         assert_eq!(server.requests().len(), 1);
     }
     let (result, server) = download(&World::new(10), |_, out| reply(out, 429, "Retry-After: 4294967295\r\n", b""));
-    refused(result, Exit::Unavailable, "rate-limited");
+    refused(result, Reason::RateLimited);
     assert_eq!(server.requests().len(), 1);
     assert!(begin.elapsed() < Duration::from_secs(3));
 }
@@ -263,10 +263,10 @@ fn a_long_retry_after_is_reported_not_waited_for() {
 #[test]
 fn a_missing_tag_is_told_from_a_missing_server() {
     let server = Fault::start(|_, out| reply(out, 404, "", b""));
-    assert!(refused(offer(&server), Exit::Unavailable, "tag-not-found").message.contains("os:stable"));
+    assert!(refused(offer(&server), Reason::TagNotFound).message.contains("os:stable"));
     let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
     let e = OciSource::new(&options(&[&closed]), &format!("{closed}/os"), None, "stable")
         .unwrap()
         .offer(Architecture::Amd64);
-    assert!(refused(e, Exit::Unavailable, "unreachable").message.contains("refused"));
+    assert!(refused(e, Reason::Unreachable).message.contains("refused"));
 }

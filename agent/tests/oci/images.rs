@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use kubesolo_update::base::error::Exit;
+use kubesolo_update::base::error::Reason;
 use kubesolo_update::release::release::Architecture;
 use kubesolo_update::source::source::Source;
 use serde_json::json;
@@ -17,10 +17,10 @@ fn a_blob_of_another_size_is_refused_before_anything_is_erased() {
     for size in [999, 1001] {
         let server = broken(&world, "/blobs/", move |_, out| reply(out, 200, "", &vec![0; size]));
         let opened = source(&server).open(&initramfs(&world)).map(|_| ());
-        refused(opened, Exit::Data, "size-mismatch");
+        refused(opened, Reason::SizeMismatch);
     }
     let server = broken(&world, "/blobs/", |_, out| reply(out, 404, "", b""));
-    refused(source(&server).open(&initramfs(&world)).map(|_| ()), Exit::Unavailable, "not-found");
+    refused(source(&server).open(&initramfs(&world)).map(|_| ()), Reason::NotFound);
     assert_eq!(server.requests().len(), 1, "a 404 is not tried again");
 }
 
@@ -34,12 +34,12 @@ fn one_byte_too_many_is_refused_and_never_handed_on() {
         chunk(out, b"x");
         chunk(out, b"");
     });
-    refused(result, Exit::Data, "size-mismatch");
+    refused(result, Reason::SizeMismatch);
     let (result, server) = download(&world, |_, out| {
         head(out, 200, CHUNKED);
         while chunk(out, &[0; 4096]) {}
     });
-    refused(result, Exit::Data, "size-mismatch");
+    refused(result, Reason::SizeMismatch);
     assert_eq!(server.requests().len(), 1);
 }
 
@@ -52,7 +52,7 @@ fn a_blob_that_ends_early_by_its_own_word_is_refused() {
         chunk(out, &part);
         chunk(out, b"");
     });
-    refused(result, Exit::Data, "size-mismatch");
+    refused(result, Reason::SizeMismatch);
     assert_eq!(server.requests().len(), 1);
 }
 
@@ -108,11 +108,11 @@ fn a_part_that_was_not_asked_for_is_refused() {
             }
             Some(from) => reply(out, 206, &format!("Content-Range: {range}\r\n"), &all[from..]),
         });
-        refused(result, Exit::Data, "range-mismatch");
+        refused(result, Reason::RangeMismatch);
     }
     // Nobody asked for a part at all.
     let (result, _) = download(&world, |_, out| reply(out, 206, "Content-Range: bytes 0-999/1000\r\n", &[0; 1000]));
-    refused(result, Exit::Unavailable, "server-error");
+    refused(result, Reason::ServerError);
 }
 
 #[test]
@@ -121,7 +121,7 @@ fn a_connection_that_keeps_breaking_is_given_up() {
     let (result, server) = download(&world, |_, out| {
         head(out, 200, "Content-Length: 1000\r\n");
     });
-    let e = refused(result, Exit::Unavailable, "unreachable");
+    let e = refused(result, Reason::Unreachable);
     assert!(e.message.contains("after 0 of 1000 bytes"), "{e}");
     assert_eq!(server.requests().len(), 6);
 }
@@ -190,7 +190,7 @@ fn a_download_that_drips_is_given_up() {
     options.patience.rate_window = Duration::from_millis(500);
     options.patience.rate_min = 10_000;
     let begin = Instant::now();
-    refused(fetch(&mut source_with(&server, &options), &initramfs(&world)), Exit::Unavailable, "too-slow");
+    refused(fetch(&mut source_with(&server, &options), &initramfs(&world)), Reason::TooSlow);
     assert!(begin.elapsed() < Duration::from_secs(5));
 }
 
@@ -243,6 +243,6 @@ fn foreign_urls_of_layers_are_never_followed() {
     let server = broken(&world, "nothing", |_, _| ());
     let mut source = source_with(&server, &options(&[&server.address, &elsewhere.address]));
     let release = source.offer(Architecture::Amd64).unwrap().release;
-    refused(fetch(&mut source, &release.kernel.blob().unwrap()), Exit::Unavailable, "not-found");
+    refused(fetch(&mut source, &release.kernel.blob().unwrap()), Reason::NotFound);
     assert!(elsewhere.requests().is_empty());
 }

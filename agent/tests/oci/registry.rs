@@ -1,7 +1,7 @@
 //! What a real registry serves.
 
 use kubesolo_update::base::digest::Digest;
-use kubesolo_update::base::error::Exit;
+use kubesolo_update::base::error::{Exit, Reason};
 use kubesolo_update::fetch::options::FetchOptions;
 use kubesolo_update::release::release::{self, Architecture};
 use kubesolo_update::source::oci::OciSource;
@@ -107,7 +107,7 @@ fn a_digest_pins_an_index_or_a_manifest() {
     }
     let reference = format!("{}/os@{}", registry.address, Digest::of(b"other"));
     let mut source = OciSource::new(&options(&[&registry.address]), &reference, None, "stable").unwrap();
-    refused(source.offer(Architecture::Amd64), Exit::Unavailable, "tag-not-found");
+    refused(source.offer(Architecture::Amd64), Reason::TagNotFound);
 }
 
 #[test]
@@ -143,36 +143,28 @@ fn references_that_cannot_be_meant_are_a_configuration_error() {
     ];
     for reference in no_tag {
         let result = OciSource::new(&FetchOptions::default(), reference, None, "stable").map(|_| ());
-        let e = refused(result, Exit::Config, "bad-reference");
+        let e = refused(result, Reason::BadReference);
         assert!(!e.message.contains("password"), "{e}");
     }
     let digest = format!("host:1/os@{}", Digest::of(b""));
-    refused(
-        OciSource::new(&FetchOptions::default(), &digest, Some("tag"), "").map(|_| ()),
-        Exit::Config,
-        "bad-reference",
-    );
+    refused(OciSource::new(&FetchOptions::default(), &digest, Some("tag"), "").map(|_| ()), Reason::BadReference);
     let sha512 = format!("host:1/os@sha512:{}", "0".repeat(128));
-    refused(OciSource::new(&FetchOptions::default(), &sha512, None, "").map(|_| ()), Exit::Config, "bad-reference");
+    refused(OciSource::new(&FetchOptions::default(), &sha512, None, "").map(|_| ()), Reason::BadReference);
     for tag in ["", "a/b", "a b", "../x", "a@b", &"x".repeat(129)] {
-        refused(
-            OciSource::new(&FetchOptions::default(), "host:1/os", Some(tag), "").map(|_| ()),
-            Exit::Config,
-            "bad-tag",
-        );
+        refused(OciSource::new(&FetchOptions::default(), "host:1/os", Some(tag), "").map(|_| ()), Reason::BadTag);
     }
     for host in ["http://host", "host/path", "user@host", "", "host?x"] {
         let result = OciSource::new(&options(&[host]), "host:1/os", None, "stable").map(|_| ());
-        refused(result, Exit::Config, "bad-host");
+        refused(result, Reason::BadHost);
     }
 }
 
 #[test]
 fn a_registry_without_the_tag_or_without_the_repository_says_so() {
     let registry = Registry::start();
-    refused(offer(&registry), Exit::Unavailable, "tag-not-found");
+    refused(offer(&registry), Reason::TagNotFound);
     push(&registry, "v1.0.0", Architecture::Amd64, b"initramfs");
-    refused(offer(&registry), Exit::Unavailable, "tag-not-found");
+    refused(offer(&registry), Reason::TagNotFound);
 }
 
 #[test]
@@ -186,15 +178,15 @@ fn nothing_for_this_architecture_is_told_from_the_wrong_one() {
         let theirs = push(&registry, "v1.0.0", other, b"initramfs");
         let offer = || source(&registry).offer(asks);
         registry.manifest("os", "stable", release::OCI_MANIFEST_TYPE, &theirs);
-        refused(offer(), Exit::NotAllowed, "wrong-architecture");
+        refused(offer(), Reason::WrongArchitecture);
         let index = bytes(&common::index(&[(other_name, &theirs)]));
         registry.manifest("os", "stable", release::OCI_INDEX_TYPE, &index);
-        let told = refused(offer(), Exit::NotAllowed, "no-such-architecture").message;
+        let told = refused(offer(), Reason::NoSuchArchitecture).message;
         assert!(told.contains(&format!("linux/{other_name}")), "{told}");
         // The index is only a hint; the signed manifest counts.
         let index = bytes(&common::index(&[(name, &theirs)]));
         registry.manifest("os", "stable", release::OCI_INDEX_TYPE, &index);
-        refused(offer(), Exit::NotAllowed, "wrong-architecture");
+        refused(offer(), Reason::WrongArchitecture);
     }
 }
 
@@ -234,7 +226,7 @@ fn missing_and_doubled_layers_are_refused() {
             let all = m["layers"].clone();
             m["layers"] = layers.iter().map(|layer| all[*layer].clone()).collect();
         });
-        refused(offer(&registry), Exit::Data, "malformed-manifest");
+        refused(offer(&registry), Reason::MalformedManifest);
     }
 }
 
@@ -260,9 +252,9 @@ fn a_blob_cut_short_or_lost_in_the_registry_is_refused_when_it_is_opened() {
     let offer = source.offer(Architecture::Amd64).unwrap();
     let file = registry.blob_file(offer.release.initramfs.digest);
     std::fs::write(&file, &initramfs[1..]).unwrap();
-    refused(source.open(&offer.release.initramfs.blob().unwrap()).map(|_| ()), Exit::Data, "size-mismatch");
+    refused(source.open(&offer.release.initramfs.blob().unwrap()).map(|_| ()), Reason::SizeMismatch);
     std::fs::remove_file(file).unwrap();
-    refused(source.open(&offer.release.initramfs.blob().unwrap()).map(|_| ()), Exit::Unavailable, "not-found");
+    refused(source.open(&offer.release.initramfs.blob().unwrap()).map(|_| ()), Reason::NotFound);
 }
 
 #[test]
@@ -272,7 +264,7 @@ fn a_registry_that_stops_is_unreachable() {
     let mut source = source(&registry);
     source.offer(Architecture::Amd64).unwrap();
     drop(registry);
-    refused(source.offer(Architecture::Amd64), Exit::Unavailable, "unreachable");
+    refused(source.offer(Architecture::Amd64), Reason::Unreachable);
 }
 
 // ---- TLS
@@ -290,12 +282,12 @@ fn tls_needs_an_authority_that_is_known() {
     let release = source.offer(Architecture::Amd64).unwrap().release;
     assert_eq!(fetch(&mut source, &release.kernel.blob().unwrap()).unwrap(), KERNEL);
 
-    let e = refused(source_with(&registry, &options(&[])).offer(Architecture::Amd64), Exit::Unavailable, "unreachable");
+    let e = refused(source_with(&registry, &options(&[])).offer(Architecture::Amd64), Reason::Unreachable);
     assert!(e.message.contains("certificate") && e.remedy.contains("registry_ca"), "{e:?}");
     let plain_client = options(&[&registry.address]);
-    assert_eq!(source_with(&registry, &plain_client).offer(Architecture::Amd64).unwrap_err().exit, Exit::Unavailable);
+    assert_eq!(source_with(&registry, &plain_client).offer(Architecture::Amd64).unwrap_err().exit(), Exit::Unavailable);
     // And a registry without TLS is not spoken to unless it is listed.
-    refused(source_with(&plain, &trusting).offer(Architecture::Amd64), Exit::Unavailable, "unreachable");
+    refused(source_with(&plain, &trusting).offer(Architecture::Amd64), Reason::Unreachable);
 }
 
 #[test]
@@ -308,7 +300,7 @@ fn an_authority_that_is_none_is_a_configuration_error() {
             std::fs::write(&file, content).unwrap();
         }
         let options = FetchOptions { registry_ca: Some(file.clone()), ..options(&[]) };
-        refused(OciSource::new(&options, "host:1/os", None, "stable").map(|_| ()), Exit::Config, "bad-ca");
+        refused(OciSource::new(&options, "host:1/os", None, "stable").map(|_| ()), Reason::BadCa);
     }
     // Nor is one that others may write, even where a link leads to it; a link alone is how stores are made.
     let certificates = certificates();
@@ -317,7 +309,7 @@ fn an_authority_that_is_none_is_a_configuration_error() {
     let options = FetchOptions { registry_ca: Some(link), ..options(&[]) };
     OciSource::new(&options, "host:1/os", None, "stable").unwrap();
     std::fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(0o666)).unwrap();
-    refused(OciSource::new(&options, "host:1/os", None, "stable").map(|_| ()), Exit::Config, "bad-ca");
+    refused(OciSource::new(&options, "host:1/os", None, "stable").map(|_| ()), Reason::BadCa);
 }
 
 /// Registries redirect to their store; a store without TLS must not slip in that way, listed or not.
@@ -332,7 +324,7 @@ fn a_redirect_never_leaves_tls() {
     let options = FetchOptions { registry_ca: ca, ..options(&[&plain.address]) };
     let mut source = source_with(&registry, &options);
     let release = source.offer(Architecture::Amd64).unwrap().release;
-    refused(fetch(&mut source, &release.kernel.blob().unwrap()), Exit::Unavailable, "insecure-redirect");
+    refused(fetch(&mut source, &release.kernel.blob().unwrap()), Reason::InsecureRedirect);
 }
 
 #[test]
@@ -347,8 +339,7 @@ fn a_token_is_not_asked_for_without_tls_where_the_registry_has_it() {
     );
     let registry = Registry::start().sibling(&format!("{}{auth}", tls(&certificates)));
     let options = FetchOptions { registry_ca: Some(ca), ..options(&[&tokens.address]) };
-    let error =
-        refused(source_with(&registry, &options).offer(Architecture::Amd64), Exit::Unavailable, "access-denied");
+    let error = refused(source_with(&registry, &options).offer(Architecture::Amd64), Reason::AccessDenied);
     assert!(error.message.contains("its token server has no TLS"), "{error}");
     assert!(tokens.requests().is_empty());
 }

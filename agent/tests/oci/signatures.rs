@@ -1,7 +1,7 @@
 //! Signatures, among all that can be attached to a manifest.
 
 use kubesolo_update::base::digest::Digest;
-use kubesolo_update::base::error::Exit;
+use kubesolo_update::base::error::Reason;
 use kubesolo_update::base::limits;
 use kubesolo_update::release::release::{self, Architecture, SIGNATURE_TYPE};
 use kubesolo_update::source::source::Source;
@@ -63,7 +63,7 @@ fn a_server_that_fails_is_not_an_unsigned_release() {
     let world = World::new(10);
     for part in [world.fallback_tag(), World::path(&sign(&key(1), &world.manifest)), "/referrers/".into()] {
         let server = broken(&world, &part, |_, out| reply(out, 500, "", b""));
-        refused(offer(&server), Exit::Unavailable, "server-error");
+        refused(offer(&server), Reason::ServerError);
     }
 }
 
@@ -76,7 +76,7 @@ fn signatures_and_referrers_have_limits() {
     listed(&mut world, &many[..limits::SIGNATURES]);
     assert_eq!(signatures(&world), limits::SIGNATURES);
     listed(&mut world, &many);
-    refused(offer(&broken(&world, "nothing", |_, _| ())), Exit::Data, "limit-exceeded");
+    refused(offer(&broken(&world, "nothing", |_, _| ())), Reason::LimitExceeded);
 
     // Referrers of other kinds are not fetched, but there must not be too many either.
     let flood = |count: usize| {
@@ -94,9 +94,9 @@ fn signatures_and_referrers_have_limits() {
     assert_eq!(offer(&server).unwrap().signatures.len(), 1);
     assert_eq!(server.count(&Digest::of(b"a list of parts").hex()), 0);
     world.tag(&world.fallback_tag(), &flood(limits::REFERRERS + 1));
-    refused(offer(&broken(&world, "nothing", |_, _| ())), Exit::Data, "limit-exceeded");
+    refused(offer(&broken(&world, "nothing", |_, _| ())), Reason::LimitExceeded);
     world.tag(&world.fallback_tag(), &flood(5000));
-    refused(offer(&broken(&world, "nothing", |_, _| ())), Exit::Data, "limit-exceeded");
+    refused(offer(&broken(&world, "nothing", |_, _| ())), Reason::LimitExceeded);
 }
 
 #[test]
@@ -170,7 +170,7 @@ fn pages_of_referrers_are_followed_within_the_limits_and_the_server() {
         list["manifests"][0]["artifactType"] = json!("application/spdx+json");
         (format!("Link: <?page={}>; rel=\"next\"\r\n", page + 1), bytes(&list))
     });
-    refused(offer(&server), Exit::Data, "limit-exceeded");
+    refused(offer(&server), Reason::LimitExceeded);
     assert!(server.count("page=") <= limits::REFERRERS);
 
     // Few entries, but pages full of nothing.
@@ -180,7 +180,7 @@ fn pages_of_referrers_are_followed_within_the_limits_and_the_server() {
         list.resize(limits::REFERRERS_BYTES as usize / 4, b' ');
         (format!("Link: <?page={}>; rel=\"next\"\r\n", page + 1), list)
     });
-    refused(offer(&server), Exit::Data, "limit-exceeded");
+    refused(offer(&server), Reason::LimitExceeded);
     assert_eq!(server.count("page="), 4);
 
     let elsewhere = Fault::start(|_, out| reply(out, 404, "", b""));
@@ -207,5 +207,5 @@ fn the_fallback_tag_is_read_when_the_interface_has_nothing() {
 fn a_list_of_referrers_that_is_none_is_refused() {
     let mut world = World::new(10);
     world.tag(&world.fallback_tag(), b"no json");
-    refused(offer(&broken(&world, "nothing", |_, _| ())), Exit::Data, "malformed-json");
+    refused(offer(&broken(&world, "nothing", |_, _| ())), Reason::MalformedJson);
 }

@@ -6,7 +6,7 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use kubesolo_update::base::digest::Digest;
-use kubesolo_update::base::error::{Error, Exit, Result};
+use kubesolo_update::base::error::{Error, Reason, Result};
 use kubesolo_update::device::slot::{Part, Slot, SlotManifest};
 use kubesolo_update::fetch::body::Body;
 use kubesolo_update::release::offer::Offer;
@@ -100,7 +100,7 @@ impl Pieces {
     }
 
     pub fn then_broken(bytes: &[u8]) -> Self {
-        let error = Error::new(Exit::Unavailable, "connection-lost", "the connection was lost");
+        let error = Error::new(Reason::Unreachable, "the connection was lost");
         Self { error: Some(error), ..Self::of(bytes) }
     }
 }

@@ -30,7 +30,7 @@ use kubesolo_update::release::release::{self, Architecture};
 use kubesolo_update::source::oci::OciSource;
 use kubesolo_update::source::source::Source;
 use kubesolo_update::trust::keys::KeySet;
-use kubesolo_update::{Error, Exit};
+use kubesolo_update::{Error, Exit, Reason};
 use serde_json::json;
 use tempfile::TempDir;
 

@@ -57,7 +57,7 @@ fn a_tag_moves_only_to_what_is_signed() {
     let reference = format!("{}/os:stable", registry.address);
     let tags = ["v1".to_owned(), "lts".to_owned()];
     let error = publisher::retag(&reference, &tags, &keys, &access(&registry)).unwrap_err();
-    assert_eq!((error.exit, error.reason), (Exit::NotAllowed, "signature-missing"));
+    assert_eq!(error.reason, Reason::SignatureMissing);
     assert!(look(&registry, "os:v1", &keys).is_err());
 
     sign::sign(&reference, &[key], &access(&registry)).unwrap();
@@ -178,7 +178,7 @@ fn a_private_key_that_others_can_read_or_that_is_no_file_is_refused() {
     for mode in [0o640, 0o604, 0o620, 0o610, 0o677] {
         std::fs::set_permissions(&file, std::fs::Permissions::from_mode(mode)).unwrap();
         let Err(error) = PrivateKey::load(&file) else { panic!("{mode:o} was accepted") };
-        assert_eq!((error.exit, error.reason), (Exit::Config, "key-exposed"));
+        assert_eq!(error.reason, Reason::KeyExposed);
         assert!(error.remedy.contains("chmod 600"), "{}", error.remedy);
     }
     for mode in [0o600, 0o400] {

@@ -107,7 +107,7 @@ fn keys_and_signatures_of_openssl_are_accepted() {
     tool("openssl", dir, &["pkey", "-in", "o", "-aes256", "-passout", "pass:p", "-out", "e"]).unwrap();
     for (name, word) in [("x", "not a usable private key"), ("e", "encrypted"), ("o.pub", "not a usable private key")] {
         let Err(error) = PrivateKey::load(&dir.join(name)) else { panic!("{name} was accepted") };
-        assert_eq!(error.exit, Exit::Config, "{name}");
+        assert_eq!(error.exit(), Exit::Config, "{name}");
         assert!(error.message.contains(word), "{name}: {error}");
     }
 }

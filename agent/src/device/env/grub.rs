@@ -9,7 +9,7 @@ use bootenv::grub::{Block, Error as BlockError};
 use bootenv::medium::{Error as MediumError, Medium};
 use bootenv::protocol::{Second, State, View};
 
-use crate::base::error::{Context, Error, Exit, Result};
+use crate::base::error::{Context, Error, Reason, Result};
 use crate::base::replace::{folder_of, replace};
 
 /// Name of the main block beside GRUB's other files.
@@ -47,12 +47,12 @@ impl Grub {
             Ok(block) => (Some(block), None),
             // To be rebuilt by nobody: what GRUB reads is not here.
             Err(MediumError::Block(error @ BlockError::Elsewhere)) => {
-                return Err(Error::new(Exit::Config, "env-elsewhere", format!("boot environment {main}: {error}"))
+                return Err(Error::new(Reason::EnvElsewhere, format!("boot environment {main}: {error}"))
                     .remedy("Name the file that GRUB reads with --bootenv grub:FILE; it must be on a filesystem that GRUB can write, such as FAT."));
             }
             Err(MediumError::Block(error)) => (None, Some(error.to_string())),
             Err(error) => {
-                return Err(Error::new(Exit::Config, "env-unreadable", format!("boot environment {main}: {error}"))
+                return Err(Error::new(Reason::EnvUnreadable, format!("boot environment {main}: {error}"))
                     .remedy("Name the file with --bootenv grub:FILE, or make one (grub-editenv FILE create; grub-editenv FILE set active_slot=A boot_success=1 boot_counter=3)."));
             }
         };
@@ -138,7 +138,7 @@ impl Grub {
         };
         stored.map_err(|cause| {
             let message = format!("cannot store the second boot environment {medium}: {cause}");
-            Error::new(Exit::CannotWrite, "env-write", message)
+            Error::new(Reason::EnvWrite, message)
         })?;
         self.second_block = Some(new);
         Ok(())
@@ -160,7 +160,7 @@ impl Grub {
         let block = current.with(variables).map_err(|e| self.cannot_store(&e))?;
         self.main.store(current, &block).map_err(|e| match e {
             MediumError::Changed => {
-                Error::new(Exit::NotNow, "env-busy", format!("cannot store the boot environment {}: {e}", self.main))
+                Error::new(Reason::EnvBusy, format!("cannot store the boot environment {}: {e}", self.main))
                     .remedy("It is as the other program left it. Try again.")
             }
             _ => self.cannot_store(&e),
@@ -169,12 +169,12 @@ impl Grub {
     }
 
     fn cannot_store(&self, cause: &dyn std::fmt::Display) -> Error {
-        Error::new(Exit::CannotWrite, "env-write", format!("cannot store the boot environment {}: {cause}", self.main))
+        Error::new(Reason::EnvWrite, format!("cannot store the boot environment {}: {cause}", self.main))
             .remedy("The environment is as it was. See `kubesolo-update status`.")
     }
 }
 
 /// Makes a file of its final size that is complete or absent after a power cut.
 pub(crate) fn create(path: &Path, bytes: &[u8]) -> Result<()> {
-    replace(path, bytes, 0o644).context(Exit::CannotWrite, "env-write", format_args!("create {}", path.display()))
+    replace(path, bytes, 0o644).context(Reason::EnvWrite, format_args!("create {}", path.display()))
 }

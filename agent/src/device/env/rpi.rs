@@ -10,7 +10,7 @@ use bootenv::medium::read_past_cache;
 use bootenv::protocol::{Booted, State, TRIES, View};
 use bootenv::{Slot, TrialId, rpi};
 
-use crate::base::error::{Context, Error, Exit, Result};
+use crate::base::error::{Context, Error, Reason, Result};
 
 /// The file in the first partition.
 const FILE: &str = "autoboot.txt";
@@ -45,18 +45,15 @@ impl Rpi {
             let what = || format!("store the boot environment {}", self.place());
             if self.bytes.len() == bytes.len() {
                 let file = fs::OpenOptions::new().write(true).open(&self.file);
-                file.and_then(|file| file.write_all_at(&bytes, 0).and_then(|()| file.sync_data())).context(
-                    Exit::CannotWrite,
-                    "env-write",
-                    what(),
-                )?;
+                file.and_then(|file| file.write_all_at(&bytes, 0).and_then(|()| file.sync_data()))
+                    .context(Reason::EnvWrite, what())?;
             } else {
                 // Of another size: as a person or the image's builder wrote it. Never in two halves.
                 super::grub::create(&self.file, &bytes)?;
             }
             if read(&self.file)? != bytes {
                 let message = format!("cannot {}: what was read back is not what was written", what());
-                return Err(Error::new(Exit::CannotWrite, "env-write", message));
+                return Err(Error::new(Reason::EnvWrite, message));
             }
             self.bytes = bytes;
             log::info!("boot environment stored: {}", super::describe(next));
@@ -95,14 +92,14 @@ fn booted(firmware: &Path, view: View) -> Option<Booted> {
 
 fn read(file: &Path) -> Result<Vec<u8>> {
     let what = || format!("boot environment: read {}", file.display());
-    let opened = fs::File::open(file).context(Exit::Config, "env-unreadable", what())?;
-    let size = opened.metadata().context(Exit::Config, "env-unreadable", what())?.len();
+    let opened = fs::File::open(file).context(Reason::EnvUnreadable, what())?;
+    let size = opened.metadata().context(Reason::EnvUnreadable, what())?.len();
     if size > rpi::SIZE as u64 {
         let message = format!("boot environment {}: it has {size} bytes, and the firmware reads 512", file.display());
-        return Err(Error::new(Exit::Config, "env-unreadable", message));
+        return Err(Error::new(Reason::EnvUnreadable, message));
     }
     let mut bytes = vec![0; size as usize];
-    read_past_cache(&opened, 0, &mut bytes).context(Exit::Config, "env-unreadable", what())?;
+    read_past_cache(&opened, 0, &mut bytes).context(Reason::EnvUnreadable, what())?;
     Ok(bytes)
 }
 

@@ -13,7 +13,7 @@ use bootenv::uboot::bootcount;
 use bootenv::uboot::config::{self, Place};
 use bootenv::uboot::store::{Error as StoreError, Loaded, Store};
 
-use crate::base::error::{Context, Error, Exit, Result};
+use crate::base::error::{Context, Error, Reason, Result};
 use crate::base::text;
 use crate::device::blocks::System;
 
@@ -38,11 +38,11 @@ impl UBoot {
         let mut bytes = vec![];
         let limit = config::MAX_BYTES as u64 + 1;
         let read = File::open(file).and_then(|f| f.take(limit).read_to_end(&mut bytes));
-        read.context(Exit::Config, "fw-env-config", format_args!("read {name}")).map_err(|e| {
+        read.context(Reason::FwEnvConfig, format_args!("read {name}")).map_err(|e| {
             e.remedy("bootenv=uboot:FILE names the fw_env.config that says where U-Boot's environment lies.")
         })?;
         let mut places = config::parse(&bytes).map_err(|e| {
-            Error::new(Exit::Config, "fw-env-config", format!("{name}: {e}")).remedy(
+            Error::new(Reason::FwEnvConfig, format!("{name}: {e}")).remedy(
                 "Each line names a device, an offset, a size, and on demand a sector size and a number of sectors.",
             )
         })?;
@@ -108,7 +108,7 @@ impl UBoot {
         let next = current.environment.with(variables);
         let stored = self.store.store(current, &next).map_err(|why| match why {
             StoreError::Changed | StoreError::Locked(_) => {
-                Error::new(Exit::NotNow, "env-busy", format!("cannot store the boot environment {}: {why}", self.place))
+                Error::new(Reason::EnvBusy, format!("cannot store the boot environment {}: {why}", self.place))
                     .remedy("It is as the other program left it. Try again.")
             }
             _ => self.cannot_store(&why),
@@ -119,15 +119,15 @@ impl UBoot {
     }
 
     fn cannot_store(&self, cause: &dyn std::fmt::Display) -> Error {
-        Error::new(Exit::CannotWrite, "env-write", format!("cannot store the boot environment {}: {cause}", self.place))
+        Error::new(Reason::EnvWrite, format!("cannot store the boot environment {}: {cause}", self.place))
             .remedy("The environment is as it was, or in the new state. See `kubesolo-update status`.")
     }
 }
 
 pub(super) fn make_locks() -> Result<()> {
     let replaced = bootenv::uboot::store::make_locks().map_err(|why| match why {
-        StoreError::Locked(_) => Error::new(Exit::NotNow, "env-busy", why.to_string()).remedy("Try again."),
-        _ => Error::new(Exit::CannotWrite, "env-write", format!("cannot make the locks of U-Boot's tools: {why}")),
+        StoreError::Locked(_) => Error::new(Reason::EnvBusy, why.to_string()).remedy("Try again."),
+        _ => Error::new(Reason::EnvWrite, format!("cannot make the locks of U-Boot's tools: {why}")),
     })?;
     log_locks(&replaced);
     Ok(())
@@ -144,8 +144,8 @@ fn log_locks(replaced: &[Replaced]) {
 fn unreadable(config: &str, place: &str, why: &StoreError) -> Error {
     let message = format!("boot environment {place}: {why}");
     match why {
-        StoreError::Locked(_) => Error::new(Exit::NotNow, "env-busy", message).remedy("Try again."),
-        _ => Error::new(Exit::Config, "env-unreadable", message).remedy(format!(
+        StoreError::Locked(_) => Error::new(Reason::EnvBusy, message).remedy("Try again."),
+        _ => Error::new(Reason::EnvUnreadable, message).remedy(format!(
             "{config}, which bootenv= names, says so: check it against the disk and against U-Boot's own settings."
         )),
     }

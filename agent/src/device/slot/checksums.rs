@@ -2,7 +2,7 @@
 
 use super::dir::Dir;
 use super::{DAMAGED_REMEDY, HASH_FILE_BYTES, Part, incomplete};
-use crate::base::error::{Error, Exit, Result};
+use crate::base::error::{Error, Reason, Result};
 
 /// Beside the hash files, and like them without a meaning until it is complete.
 pub(super) const FILE: &str = "crc32.txt";
@@ -29,6 +29,6 @@ impl Checksums {
             return Ok(());
         }
         let message = format!("{}: the images do not have the checksums of {FILE}", dir.shown());
-        Err(Error::new(Exit::Data, "slot-damaged", message).remedy(DAMAGED_REMEDY))
+        Err(Error::new(Reason::SlotDamaged, message).remedy(DAMAGED_REMEDY))
     }
 }

@@ -14,9 +14,8 @@ use sha2::{Digest as _, Sha256};
 
 use super::DAMAGED_REMEDY;
 use crate::base::digest::Digest;
-use crate::base::error::{Error, Exit, Result};
+use crate::base::error::{Error, Reason, Result};
 use crate::base::{files, limits};
-use crate::device::mount::DAMAGED;
 use crate::release::release::Blob;
 
 /// One read of an image, in bytes: few waits for the medium, and little memory. A multiple of every block size that O_DIRECT
@@ -26,7 +25,7 @@ const READ_BYTES: usize = 1024 * 1024;
 const ALIGNMENT: usize = 4096;
 
 /// Reason of an error in what others could have put there.
-const UNUSABLE: &str = "slot-unusable";
+const UNUSABLE: Reason = Reason::SlotUnusable;
 
 /// What a file is called until it is complete and on the medium.
 pub(super) fn part_name(name: &str) -> String {
@@ -114,8 +113,7 @@ impl Dir {
     }
 
     fn unreadable(&self, name: &str, why: impl std::fmt::Display) -> Error {
-        Error::new(Exit::Data, "slot-unreadable", format!("cannot read {}: {why}", self.at(name)))
-            .remedy(DAMAGED_REMEDY)
+        Error::new(Reason::SlotUnreadable, format!("cannot read {}: {why}", self.at(name))).remedy(DAMAGED_REMEDY)
     }
 
     /// The whole of a small file.
@@ -181,22 +179,24 @@ impl Dir {
 }
 
 fn unusable(message: String) -> Error {
-    Error::new(Exit::Config, UNUSABLE, message)
+    Error::new(UNUSABLE, message)
 }
 
 /// The error for a slot that cannot be written, with what to do about it.
 pub(super) fn write_error(what: &str, e: &io::Error) -> Error {
     let (reason, remedy) = match e.raw_os_error() {
-        Some(libc::ENOSPC | libc::EDQUOT | libc::EFBIG) => ("no-space", "Make room there, or use a larger slot."),
+        Some(libc::ENOSPC | libc::EDQUOT | libc::EFBIG) => (Reason::NoSpace, "Make room there, or use a larger slot."),
         Some(libc::EROFS) => {
-            ("read-only", "See the kernel log (dmesg): a filesystem turns read-only when its medium fails.")
+            (Reason::ReadOnly, "See the kernel log (dmesg): a filesystem turns read-only when its medium fails.")
         }
-        Some(libc::EUCLEAN | libc::EBADMSG) => (DAMAGED, "Check the filesystem (fsck), or make it anew."),
-        Some(libc::EIO) => ("io-error", "See the kernel log (dmesg): the medium may be failing."),
-        Some(libc::EACCES | libc::EPERM) => ("not-permitted", "Run it as a user who may write there."),
-        _ => ("cannot-write", ""),
+        Some(libc::EUCLEAN | libc::EBADMSG) => {
+            (Reason::DamagedFilesystem, "Check the filesystem (fsck), or make it anew.")
+        }
+        Some(libc::EIO) => (Reason::IoError, "See the kernel log (dmesg): the medium may be failing."),
+        Some(libc::EACCES | libc::EPERM) => (Reason::NotPermitted, "Run it as a user who may write there."),
+        _ => (Reason::CannotWrite, ""),
     };
-    Error::new(Exit::CannotWrite, reason, format!("cannot {what}: {e}")).remedy(remedy)
+    Error::new(reason, format!("cannot {what}: {e}")).remedy(remedy)
 }
 
 fn hash_from_medium(mut file: &File, mut also: impl FnMut(&[u8])) -> io::Result<Blob> {

@@ -9,10 +9,10 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use crate::base::error::{Context, Error, Exit, Result};
+use crate::base::error::{Context, Error, Reason, Result};
 use crate::base::text;
 use crate::device::blocks::{SLOT_A_LABEL, SLOT_B_LABEL, filesystem_label};
-use crate::device::mount::{DAMAGED, Filesystem, Mounted};
+use crate::device::mount::{Filesystem, Mounted};
 
 /// The one external program of the agent: of e2fsprogs, or of busybox.
 const MKE2FS: &str = "mke2fs";
@@ -43,16 +43,16 @@ pub(super) fn condition(device: &Path) -> Result<Condition> {
         Ok(read)
     });
     match looked {
-        Err(e) if e.reason == DAMAGED => return Ok(Condition::Damaged(e)),
+        Err(e) if e.reason == Reason::DamagedFilesystem => return Ok(Condition::Damaged(e)),
         Ok(Err(e)) => {
             let message = format!("cannot read what is on {}: {e}", device.display());
-            return Ok(Condition::Damaged(Error::new(Exit::CannotWrite, DAMAGED, message)));
+            return Ok(Condition::Damaged(Error::new(Reason::DamagedFilesystem, message)));
         }
         looked => _ = looked?,
     }
     let mut state = [0; 2];
     let read = File::open(device).and_then(|file| file.read_exact_at(&mut state, STATE_AT));
-    read.context(Exit::CannotWrite, "cannot-open-device", format_args!("read {}", device.display()))?;
+    read.context(Reason::CannotOpenDevice, format_args!("read {}", device.display()))?;
     Ok(if u16::from_le_bytes(state) == UNMOUNTED { Condition::Sound } else { Condition::Unclean })
 }
 
@@ -61,7 +61,7 @@ pub(super) fn condition(device: &Path) -> Result<Condition> {
 pub(super) fn can_be_made(device: &Path) -> Result<u64> {
     let cannot = |why: String| {
         let message = format!("the filesystem on {} cannot be made anew: {why}", device.display());
-        Error::new(Exit::CannotWrite, DAMAGED, message)
+        Error::new(Reason::DamagedFilesystem, message)
             .remedy(format!("Make it by hand, if this is the right device: mke2fs -L LABEL {}", device.display()))
     };
     // A mistake in the settings must not cost somebody's data.
@@ -85,7 +85,7 @@ pub(super) fn make(device: &Path) -> Result<()> {
     let output = Command::new(MKE2FS).args(OPTIONS).args(["-L", &label]).arg(device).stdin(Stdio::null()).output();
     let failed = |why: String| {
         let message = format!("cannot make a filesystem on {}: {MKE2FS}: {}", device.display(), text::shown(&why));
-        Error::new(Exit::CannotWrite, DAMAGED, message).remedy("See the kernel log (dmesg): the medium may be failing.")
+        Error::new(Reason::DamagedFilesystem, message).remedy("See the kernel log (dmesg): the medium may be failing.")
     };
     match output {
         Ok(output) if output.status.success() => Ok(()),

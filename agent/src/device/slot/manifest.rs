@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::DAMAGED_REMEDY;
 use crate::base::digest::Digest;
-use crate::base::error::{Error, Exit, Result};
+use crate::base::error::{Error, Reason, Result};
 use crate::base::{json, limits, text};
 use crate::release::latest::Latest;
 use crate::release::offer::Offer;
@@ -172,7 +172,7 @@ impl SlotManifest {
         let Schema { schema } = json::parse(bytes, "manifest.json")?;
         if schema != SCHEMA {
             let message = format!("manifest.json has schema {schema}, and only {SCHEMA} is known");
-            return Err(Error::new(Exit::Data, "newer-schema", message)
+            return Err(Error::new(Reason::SlotNewerSchema, message)
                 .remedy("It was written by another version of this agent: use that one, or apply again."));
         }
         let document: Document = json::parse(bytes, "manifest.json")?;
@@ -235,6 +235,5 @@ impl TryFrom<SignatureDocument> for Signature {
 }
 
 fn malformed(why: impl std::fmt::Display) -> Error {
-    Error::new(Exit::Data, "malformed-slot-manifest", format!("manifest.json is not valid: {why}"))
-        .remedy(DAMAGED_REMEDY)
+    Error::new(Reason::MalformedSlotManifest, format!("manifest.json is not valid: {why}")).remedy(DAMAGED_REMEDY)
 }

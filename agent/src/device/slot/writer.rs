@@ -10,7 +10,7 @@ use super::dir::{Dir, part_name};
 use super::filesystem::{self, Condition};
 use super::{FILES, MANIFEST_FILE, Part, Place, SMALL, Slot, SlotManifest};
 use crate::base::digest::Digest;
-use crate::base::error::{Error, Exit, Result};
+use crate::base::error::{Error, Exit, Reason, Result};
 use crate::base::progress::Progress;
 use crate::base::sys;
 use crate::device::mount::{self, Filesystem, Mounted};
@@ -98,14 +98,14 @@ impl Writer {
         body: &mut dyn Body,
         (progress, mut also): (&mut dyn Progress, impl FnMut(&[u8])),
     ) -> Result<()> {
-        let wrong = |reason, why: String| Err(Error::new(Exit::Data, reason, why).remedy(WRONG_BYTES_REMEDY));
+        let wrong = |reason, why: String| Err(Error::new(reason, why).remedy(WRONG_BYTES_REMEDY));
         let (mut hasher, mut size) = (Sha256::new(), 0);
         let (mut started, mut finished) = (0, 0);
         while let Some(chunk) = body.chunk()? {
             size += chunk.len() as u64;
             if size > blob.size {
                 return wrong(
-                    "size-mismatch",
+                    Reason::SizeMismatch,
                     format!("more bytes arrived than the {} that were announced", blob.size),
                 );
             }
@@ -123,11 +123,11 @@ impl Writer {
             }
         }
         if size < blob.size {
-            return wrong("size-mismatch", format!("only {size} of {} bytes arrived", blob.size));
+            return wrong(Reason::SizeMismatch, format!("only {size} of {} bytes arrived", blob.size));
         }
         let digest = Digest(hasher.finalize().into());
         if digest != blob.digest {
-            return wrong("digest-mismatch", format!("the bytes have the digest {digest}, not {}", blob.digest));
+            return wrong(Reason::DigestMismatch, format!("the bytes have the digest {digest}, not {}", blob.digest));
         }
         file.sync_all().map_err(|e| self.dir.write_error(name, e))
     }
@@ -135,7 +135,7 @@ impl Writer {
     /// Completes the slot: hash files, the manifest last, all of it read back from the medium and compared.
     pub fn finish(self, manifest: &SlotManifest) -> Result<()> {
         if self.written != [Some(manifest.kernel), Some(manifest.initramfs)] {
-            return Err(Error::new(Exit::Internal, "slot-incomplete", "a slot was finished without its images"));
+            return Err(Error::new(Reason::Internal, "a slot was finished without its images"));
         }
         let slot = self.slot.clone();
         let finished = self.complete(manifest);
@@ -163,7 +163,7 @@ impl Writer {
             mounted.unmount()?;
         }
         log::debug!("slot {}: written; reading it back", slot.id);
-        let found = slot.verify().map_err(|e| match e.exit {
+        let found = slot.verify().map_err(|e| match e.exit() {
             Exit::Data => failed_read_back(&e.message),
             _ => e,
         })?;
@@ -207,6 +207,6 @@ const WRONG_BYTES_REMEDY: &str =
     "Nothing of it was kept. Publish the release again if the server has it wrong; try again if the network does.";
 
 pub(super) fn failed_read_back(why: &str) -> Error {
-    Error::new(Exit::CannotWrite, "read-back-failed", format!("what was written cannot be read back: {why}"))
+    Error::new(Reason::ReadBackFailed, format!("what was written cannot be read back: {why}"))
         .remedy("See the kernel log (dmesg): the medium may be failing.")
 }

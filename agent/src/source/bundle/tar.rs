@@ -4,7 +4,7 @@
 use std::io::{ErrorKind, Read, Seek, SeekFrom};
 
 use super::malformed;
-use crate::base::error::{Error, Exit, Result};
+use crate::base::error::{Error, Reason, Result};
 use crate::base::{limits, text};
 
 const BLOCK: u64 = 512;
@@ -66,7 +66,7 @@ pub(super) fn read(archive: &mut (impl Read + Seek), extent: Extent) -> Result<V
 pub(super) fn failed(e: &std::io::Error) -> Error {
     match e.kind() {
         ErrorKind::UnexpectedEof => malformed("it was cut off while it was read"),
-        _ => Error::new(Exit::Unavailable, "bundle-unreadable", format!("cannot read it: {e}"))
+        _ => Error::new(Reason::BundleUnreadable, format!("cannot read it: {e}"))
             .remedy("Check the medium, or copy the bundle again."),
     }
 }
