@@ -361,7 +361,7 @@ fn the_release_is_found_by_its_name_or_as_the_only_one() {
         let check = [&["check", "--json"][..], &tag.map_or(vec![], |tag| vec!["--tag", tag])].concat();
         match found {
             true => {
-                assert_eq!(from_bundle(&device, &check).code(0).json()["offered"]["version"], "1.0.0", "{entries:?}")
+                assert_eq!(from_bundle(&device, &check).code(0).json()["offered"]["version"], "1.0.0", "{entries:?}");
             }
             false => drop(from_bundle(&device, &check).refused(69, "tag-not-found")),
         }

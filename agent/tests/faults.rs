@@ -222,7 +222,7 @@ fn cross_holding(
             tried += 1;
             match fault {
                 Signal(_) => {
-                    assert!(output.status.signal().is_some() || output.status.code() > Some(128), "{case}: {output:?}")
+                    assert!(output.status.signal().is_some() || output.status.code() > Some(128), "{case}: {output:?}");
                 }
                 // An error that does not matter is none; one that does is told with its code.
                 _ => assert!(matches!(output.status.code(), Some(0 | 1 | 70 | 73 | 78)), "{case}: {output:?}"),

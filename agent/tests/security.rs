@@ -396,7 +396,7 @@ fn redirects_lead_nowhere_else() {
     let elsewhere = Fault::start(|_, out| fault::reply(out, 404, "", b""));
     let to = |location: String| {
         served(&world, "/manifests/stable", move |_, out| {
-            fault::reply(out, 302, &format!("Location: {location}\r\n"), b"")
+            fault::reply(out, 302, &format!("Location: {location}\r\n"), b"");
         })
     };
     for (name, location, expected, words) in [

@@ -389,7 +389,7 @@ proptest! {
 
 /// The key that signed `message`, which is taken in pieces of `piece` bytes.
 fn stream(keys: &KeySet, signatures: &[Signature], message: &[u8], piece: usize) -> Result<String, Reason> {
-    let mut verifier = StreamVerifier::new(&keys, signatures).map_err(|e| e.reason)?;
+    let mut verifier = StreamVerifier::new(keys, signatures).map_err(|e| e.reason)?;
     message.chunks(piece).for_each(|piece| verifier.update(piece));
     verifier.finish().map(|ids| ids.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")).map_err(|e| {
         assert_eq!(e.exit(), Exit::NotAllowed, "{e}");

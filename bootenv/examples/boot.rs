@@ -24,7 +24,7 @@ fn main() -> ExitCode {
     };
     let medium = Medium::File(env.into());
     let block = medium.load().inspect_err(|error| println!("{env}: {error}")).ok();
-    let main = block.as_ref().map_or(View::Invalid, |block| block.view());
+    let main = block.as_ref().map_or(View::Invalid, bootenv::grub::Block::view);
     let second = second.and_then(|path| Medium::File(path.into()).load().ok()?.as_second());
     let files = [files(Path::new(a)), files(Path::new(b))];
     for (slot, files) in Slot::BOTH.into_iter().zip(files) {

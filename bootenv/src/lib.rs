@@ -13,6 +13,7 @@
 //!
 //! [`boot`] is the bootloader's side of the same protocol, as `loader/grub.cfg` and `loader/boot.cmd` implement it: tests
 //! hold them against each other, and `status` tells with it what the next power-on would do.
+#![warn(unreachable_pub)]
 
 pub mod boot;
 pub mod grub;

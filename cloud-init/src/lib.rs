@@ -2,6 +2,9 @@
 //!
 //! A seed is a volume with the label CIDATA, or a folder of the image. Its user-data has an `updates:` block, which becomes
 //! `update.conf`, whole or not at all, once per instance.
+#![warn(unreachable_pub)]
+// Standard output is data, and standard error is written in one place: `console`.
+#![warn(clippy::print_stdout, clippy::print_stderr)]
 
 pub mod instance;
 pub mod run;

@@ -66,7 +66,7 @@ fn unpack(raw: impl BufRead, limit: u64) -> io::Result<u64> {
 }
 
 fn in_member(e: &io::Error, at: u64) -> io::Error {
-    let what = if e.kind() == io::ErrorKind::UnexpectedEof { "it is cut short".to_string() } else { e.to_string() };
+    let what = if e.kind() == io::ErrorKind::UnexpectedEof { "it is cut short".to_owned() } else { e.to_string() };
     bad(&format!("in the gzip member at byte {at}: {what}"))
 }
 

@@ -80,7 +80,7 @@ fn arm64(head: &[u8], size: u64) -> Result<(), String> {
 
 /// What UEFI loads: for this machine, with all its sections, and the signature for Secure Boot if it has one.
 fn portable_executable(head: &[u8], size: u64, machine: u64) -> Result<(), String> {
-    let broken = || "its PE header is broken".to_string();
+    let broken = || "its PE header is broken".to_owned();
     let pe = usize::try_from(number(head, 0x3c, 4).ok_or_else(broken)?).map_err(|_| broken())?;
     if head.get(pe..).is_none_or(|h| !h.starts_with(b"PE\0\0")) {
         return Err(broken());

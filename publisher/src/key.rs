@@ -1,5 +1,6 @@
 //! The private half of a release key: made, kept in a file, used to sign.
 
+use std::fmt;
 use std::fs::{self, OpenOptions};
 use std::io::{Read as _, Write as _};
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
@@ -24,6 +25,12 @@ pub enum PublicFormat {
     Pem,
     /// 64 hexadecimal digits, which the agents of KubeSolo OS up to 0.3 need.
     Hex,
+}
+
+impl fmt::Debug for PrivateKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("PrivateKey").field(&self.id()).finish()
+    }
 }
 
 impl PrivateKey {

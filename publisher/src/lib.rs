@@ -1,5 +1,8 @@
 //! The publisher's side: makes releases that devices accept. The program `kubesolo-release` is its command line: [`cli`]
 //! and [`commands`].
+#![warn(unreachable_pub)]
+// Standard output is data, and standard error is written in one place: `console`.
+#![warn(clippy::print_stdout, clippy::print_stderr)]
 
 pub mod authorities;
 pub mod bundle;

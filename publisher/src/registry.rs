@@ -1,6 +1,7 @@
 //! A repository of a registry, for writing: blobs and manifests, over `oci-client`.
 
 use std::cell::{Cell, RefCell};
+use std::fmt;
 use std::fs::File;
 use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
@@ -65,6 +66,12 @@ pub struct Registry {
     reached: Cell<bool>,
     /// The login is a token, which expires.
     token: Cell<bool>,
+}
+
+impl fmt::Debug for Registry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Registry").field(&self.reference()).finish()
+    }
 }
 
 impl Registry {

@@ -22,6 +22,7 @@ impl Progress for () {
 }
 
 /// Progress for a person or a serial console.
+#[derive(Debug)]
 pub struct Shown {
     what: &'static str,
     total: u64,

@@ -64,7 +64,7 @@ impl System {
         let wanted = |label: &Option<String>| label.as_deref().is_some_and(|label| labels.contains(&label));
         let (mut found, mut unreadable) = (vec![], vec![]);
         for name in self.block_devices()? {
-            let Some(device) = self.candidate(&name) else { continue };
+            let Some(device) = candidate(&name) else { continue };
             let path = self.dev.join(&device.node);
             let labelled = wanted(&device.part_name)
                 || match File::open(&path).and_then(|mut file| filesystem_label(&mut file)) {
@@ -122,22 +122,22 @@ impl System {
         names.sort();
         Ok(names)
     }
+}
 
-    /// `None` for what cannot be a labelled partition, or must not be opened.
-    fn candidate(&self, sysfs: &Path) -> Option<Candidate> {
-        let uevent = fs::read_to_string(sysfs.join("uevent")).ok()?;
-        let value = |key: &str| uevent.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix('='));
-        let empty = fs::read_to_string(sysfs.join("size")).is_ok_and(|size| size.trim() == "0");
-        // The disk below a mapping or an array has the same label as the device above it.
-        let below_another = fs::read_dir(sysfs.join("holders")).is_ok_and(|mut holders| holders.next().is_some());
-        let floppy = value("MAJOR") == Some("2"); // opening one without a disk in it takes seconds
-        // A boot sector that passes for a partition table, or that of a hybrid disc: it is the disk once more.
-        let all_of_the_disk = fs::read_to_string(sysfs.join("start")).is_ok_and(|start| start.trim() == "0");
-        if empty || below_another || floppy || all_of_the_disk {
-            return None;
-        }
-        Some(Candidate { node: value("DEVNAME")?.to_owned(), part_name: value("PARTNAME").map(str::to_owned) })
+/// `None` for what cannot be a labelled partition, or must not be opened.
+fn candidate(sysfs: &Path) -> Option<Candidate> {
+    let uevent = fs::read_to_string(sysfs.join("uevent")).ok()?;
+    let value = |key: &str| uevent.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix('='));
+    let empty = fs::read_to_string(sysfs.join("size")).is_ok_and(|size| size.trim() == "0");
+    // The disk below a mapping or an array has the same label as the device above it.
+    let below_another = fs::read_dir(sysfs.join("holders")).is_ok_and(|mut holders| holders.next().is_some());
+    let floppy = value("MAJOR") == Some("2"); // opening one without a disk in it takes seconds
+    // A boot sector that passes for a partition table, or that of a hybrid disc: it is the disk once more.
+    let all_of_the_disk = fs::read_to_string(sysfs.join("start")).is_ok_and(|start| start.trim() == "0");
+    if empty || below_another || floppy || all_of_the_disk {
+        return None;
     }
+    Some(Candidate { node: value("DEVNAME")?.to_owned(), part_name: value("PARTNAME").map(str::to_owned) })
 }
 
 /// `None` for none; more than one is an error.

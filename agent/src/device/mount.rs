@@ -202,7 +202,9 @@ fn mount_point(device: &Path) -> Result<PathBuf> {
         match DirBuilder::new().mode(0o700).create(folder) {
             // One left behind by a process that was killed is as good as a new one.
             Err(e) if e.kind() == io::ErrorKind::AlreadyExists && folder.is_dir() => {}
-            made => made.context(Reason::CannotMount, format_args!("make the folder {}", folder.display()))?,
+            made => {
+                made.context(Reason::CannotMount, format_args!("make the folder {}", folder.display()))?;
+            }
         }
     }
     Ok(target)

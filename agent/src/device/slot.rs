@@ -390,7 +390,7 @@ fn hashes(dir: &Dir, checksums: bool) -> Result<[Blob; 2]> {
         let line = dir.read(part.hash_file(), HASH_FILE_BYTES)?.ok_or_else(|| incomplete(dir, part.hash_file()))?;
         let also = |bytes: &[u8]| {
             if checksums {
-                sums.update(part, bytes)
+                sums.update(part, bytes);
             }
         };
         let blob = dir.hash(part.file(), also)?.ok_or_else(|| incomplete(dir, part.file()))?;

@@ -275,7 +275,7 @@ impl Rate {
         if self.waited < self.window {
             return true;
         }
-        let enough = self.bytes as u128 * 1000 >= self.min as u128 * self.waited.as_millis();
+        let enough = u128::from(self.bytes) * 1000 >= u128::from(self.min) * self.waited.as_millis();
         (self.waited, self.bytes) = (Duration::ZERO, 0);
         enough
     }

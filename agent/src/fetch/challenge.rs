@@ -3,6 +3,7 @@
 use reqwest::header::{self, HeaderMap};
 
 /// A challenge for a bearer token.
+#[derive(Debug)]
 pub struct Bearer {
     /// URL of the token server, as the registry gave it.
     pub realm: String,

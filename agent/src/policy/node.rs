@@ -226,7 +226,7 @@ users:
     #[test]
     fn what_is_not_understood_is_said_and_nothing_is_guessed() {
         for (text, words) in [
-            ("".to_owned(), "no server"),
+            (String::new(), "no server"),
             (YAML.replace("https:", "http:"), "not an https URL"),
             (
                 YAML.replace("certificate-authority-data: Q0E=", "insecure-skip-tls-verify: true"),

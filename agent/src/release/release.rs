@@ -255,7 +255,7 @@ pub fn revoked_keys(list: &str) -> Result<BTreeSet<Fingerprint>> {
 }
 
 /// The parts of an OCI or Docker v2 manifest that count here.
-#[derive(Deserialize)]
+#[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Manifest {
     schema_version: u64,
@@ -314,7 +314,7 @@ impl Manifest {
 }
 
 /// An OCI descriptor. Its `urls` are left out on purpose: bytes come from the registry that was configured, or not at all.
-#[derive(Clone, Deserialize)]
+#[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Descriptor {
     /// Media type of the blob.
@@ -346,7 +346,7 @@ impl Descriptor {
 }
 
 /// What an entry of an index is made for.
-#[derive(Clone, Deserialize)]
+#[derive(Clone, Debug, Deserialize)]
 pub struct Platform {
     /// `linux`.
     pub os: String,

@@ -65,7 +65,7 @@ impl fmt::Display for Finding {
 }
 
 /// What was found.
-#[derive(Default)]
+#[derive(Debug, Default)]
 pub struct Findings(pub Vec<Finding>);
 
 impl Findings {
@@ -265,7 +265,7 @@ fn device(all: &mut Findings, config: &Config, boot: &Boot, memory: Option<&Load
     match (boot.slots.get(running).manifest(), &config.version_file) {
         (Ok(Some(content)), _) => all.add("running", Verdict::Ok, format!("{} in slot {running}", content.version)),
         (Ok(None), Some(file)) => {
-            all.add("running", Verdict::Ok, format!("slot {running}, version by {}", file.display()))
+            all.add("running", Verdict::Ok, format!("slot {running}, version by {}", file.display()));
         }
         (Ok(None), None) => {
             let words = "has no manifest, as a factory fills it, and version_file= is not set: unattended runs wait";
@@ -297,7 +297,7 @@ fn device(all: &mut Findings, config: &Config, boot: &Boot, memory: Option<&Load
         match safety.watchdog {
             Some(name) => all.add("watchdog", Verdict::Ok, name),
             None => {
-                all.add("watchdog", Verdict::Warn, "none of the hardware: a hang stays until somebody cuts the power")
+                all.add("watchdog", Verdict::Warn, "none of the hardware: a hang stays until somebody cuts the power");
             }
         }
     }

@@ -101,7 +101,7 @@ fn document_type(document: &Document, what: &str) -> Result<String> {
 }
 
 /// An OCI index or a Docker manifest list.
-#[derive(Deserialize)]
+#[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Index {
     schema_version: u64,

@@ -5,6 +5,7 @@
 mod tar;
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek};
 use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
@@ -139,6 +140,12 @@ fn is_release_name(name: Option<&str>) -> bool {
     name.is_some_and(|name| !name.starts_with("sha256-") && !name.ends_with(TAG_SUFFIX))
 }
 
+impl fmt::Debug for BundleSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("BundleSource").field("origin", &self.origin).finish_non_exhaustive()
+    }
+}
+
 impl BundleSource {
     /// Opens a bundle and reads its headers. A `tag` is needed only where it has several releases; `default_tag` is
     /// preferred then.
@@ -253,7 +260,7 @@ impl Source for BundleSource {
     fn freshness(&mut self) -> Result<Option<Published>> {
         let release =
             self.layout.release(self.tag.as_deref(), &self.default_tag).map_err(|e| e.context(&self.origin))?;
-        let tag = name(release).map(|tag| format!("{tag}{}", TAG_SUFFIX));
+        let tag = name(release).map(|tag| format!("{tag}{TAG_SUFFIX}"));
         let Some(entry) = tag.and_then(|tag| self.layout.named(&tag)) else { return Ok(None) };
         let what = "statement of freshness";
         let (statement, signatures) = statement::layers(&self.document(entry, what)?.raw, what)?;
@@ -305,7 +312,7 @@ impl Body for BundleBody {
     }
 }
 
-fn malformed(why: impl std::fmt::Display) -> Error {
+fn malformed(why: impl fmt::Display) -> Error {
     Error::new(Reason::MalformedBundle, format!("it is no bundle: {why}"))
         .remedy("Make the bundle again with `kubesolo-release bundle`, and compare the copy with it.")
 }

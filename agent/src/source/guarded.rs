@@ -1,5 +1,7 @@
 //! An image that is only as good as its own signature.
 
+use std::fmt;
+
 use bytes::Bytes;
 
 use crate::base::error::Result;
@@ -10,6 +12,12 @@ use crate::trust::stream::StreamVerifier;
 pub struct Guarded {
     body: Box<dyn Body>,
     verifier: Option<StreamVerifier>,
+}
+
+impl fmt::Debug for Guarded {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Guarded").field("verifier", &self.verifier).finish_non_exhaustive()
+    }
 }
 
 impl Guarded {

@@ -1,5 +1,6 @@
 //! Releases on an HTTP server: a `latest.json` and the files that it names.
 
+use std::fmt;
 use std::rc::Rc;
 
 use reqwest::Url;
@@ -35,6 +36,12 @@ struct Looked {
     raw: Vec<u8>,
     latest: Latest,
     deadline: Deadline,
+}
+
+impl fmt::Debug for HttpSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HttpSource").field("origin", &self.origin).finish_non_exhaustive()
+    }
 }
 
 impl HttpSource {

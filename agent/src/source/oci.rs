@@ -1,5 +1,6 @@
 //! Releases in an OCI registry.
 
+use std::fmt;
 use std::rc::Rc;
 
 use reqwest::Url;
@@ -40,6 +41,12 @@ pub struct OciSource {
 enum Wanted {
     Tag(String),
     Digest(Digest),
+}
+
+impl fmt::Debug for OciSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("OciSource").field("origin", &self.origin).finish_non_exhaustive()
+    }
 }
 
 impl OciSource {
@@ -251,7 +258,7 @@ impl Source for OciSource {
     /// At three requests and more; one where there is none.
     fn freshness(&mut self) -> Result<Option<Published>> {
         let Wanted::Tag(tag) = &self.wanted else { return Ok(None) };
-        let tag = format!("{tag}{}", TAG_SUFFIX);
+        let tag = format!("{tag}{TAG_SUFFIX}");
         if !reference::is_tag(&tag) {
             return Ok(None);
         }

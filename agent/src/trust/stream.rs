@@ -1,6 +1,7 @@
 //! Ed25519 over a whole image, which is hashed as it passes.
 
 use std::collections::BTreeSet;
+use std::fmt;
 
 use ed25519_dalek::{SignatureError, VerifyingKey};
 
@@ -13,6 +14,12 @@ use crate::trust::signature::{Fingerprint, KeyId, Signature};
 pub struct StreamVerifier {
     keys: KeySet,
     pairs: Vec<(Fingerprint, ed25519_dalek::StreamVerifier)>,
+}
+
+impl fmt::Debug for StreamVerifier {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StreamVerifier").field("keys", &self.keys).finish_non_exhaustive()
+    }
 }
 
 impl StreamVerifier {

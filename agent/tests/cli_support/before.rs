@@ -9,7 +9,7 @@ use super::{Device, Ran, Tree, publish};
 use crate::common::registry::Registry;
 
 /// What is left of a run that was refused.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Left {
     /// Both slots and the environment are as they were, to the byte.
     Untouched,

@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 
 /// Random numbers that are the same on every run (xorshift64*).
+#[derive(Debug)]
 pub struct Seeded(u64);
 
 impl Seeded {

@@ -172,6 +172,7 @@ fn option(before: &str, path: &Path) -> Result<String> {
 }
 
 /// A device under power. Dropping it cuts the power.
+#[derive(Debug)]
 pub struct Machine {
     child: Child,
     qmp: ChildStdin,
@@ -358,7 +359,7 @@ pub(crate) fn plain(text: &str) -> String {
         match c {
             '\u{1b}' => {
                 if rest.next() == Some('[') {
-                    rest.by_ref().find(|c| c.is_ascii_alphabetic());
+                    rest.by_ref().find(char::is_ascii_alphabetic);
                 }
             }
             '\n' => plain.push(c),

@@ -13,6 +13,7 @@ use crate::server::Server;
 use crate::{Result, tool};
 
 /// A running registry. Dropping it ends it.
+#[derive(Debug)]
 pub struct Registry {
     _server: Server,
     /// Its port.
@@ -51,6 +52,7 @@ impl Registry {
 
 /// A way to the registry that carries only so many bytes to the device, and then stalls: a line that is cut at a known
 /// place.
+#[derive(Debug)]
 pub struct Line {
     /// Where the device finds it.
     port: u16,

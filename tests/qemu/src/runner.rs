@@ -11,6 +11,7 @@ use crate::machine::Firmware;
 use crate::{Result, root};
 
 /// One story of a device.
+#[derive(Debug)]
 pub struct Scenario {
     /// How it is called on the command line.
     pub name: &'static str,
@@ -29,6 +30,7 @@ pub struct Scenario {
 }
 
 /// What a scenario gets.
+#[derive(Debug)]
 pub struct Run {
     /// Its own folder, empty. Logs stay there; disks are removed if all went well.
     pub dir: PathBuf,

@@ -12,6 +12,7 @@ use crate::Result;
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A running server on the loopback interface. Dropping it ends it.
+#[derive(Debug)]
 pub struct Server {
     child: Child,
     /// Its port.

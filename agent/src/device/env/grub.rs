@@ -19,7 +19,7 @@ pub const SECOND: &str = "ksenv2";
 
 /// The boot environment, read once; stores keep what was read in step.
 #[derive(Debug)]
-pub struct Grub {
+pub(super) struct Grub {
     main: Medium,
     second: Option<Medium>,
     block: Option<Block>,
@@ -33,7 +33,7 @@ impl Grub {
     ///
     /// # Errors
     /// 78 when the file is not there or cannot be read.
-    pub fn file(path: &Path) -> Result<Self> {
+    pub(super) fn file(path: &Path) -> Result<Self> {
         let second = folder_of(path).join(SECOND);
         Self::open(Medium::File(path.to_owned()), Some(Medium::File(second)))
     }
@@ -42,7 +42,7 @@ impl Grub {
     ///
     /// # Errors
     /// 78 when the main block cannot be read at all. A damaged one is no error here: see [`Grub::damage`].
-    pub fn open(main: Medium, second: Option<Medium>) -> Result<Self> {
+    pub(super) fn open(main: Medium, second: Option<Medium>) -> Result<Self> {
         let (block, damage) = match main.load() {
             Ok(block) => (Some(block), None),
             // To be rebuilt by nobody: what GRUB reads is not here.
@@ -68,25 +68,25 @@ impl Grub {
 
     /// What the main block says.
     #[must_use]
-    pub fn view(&self) -> View {
+    pub(super) fn view(&self) -> View {
         self.block.as_ref().map_or(View::Invalid, Block::view)
     }
 
     /// What the second file says; `None` when it is missing or damaged.
     #[must_use]
-    pub fn second(&self) -> Option<Second> {
+    pub(super) fn second(&self) -> Option<Second> {
         self.second_block.as_ref().and_then(Block::as_second)
     }
 
     /// Where the main block lies, for messages.
     #[must_use]
-    pub fn place(&self) -> String {
+    pub(super) fn place(&self) -> String {
         self.main.to_string()
     }
 
     /// Why the main block is no block.
     #[must_use]
-    pub fn damage(&self) -> Option<String> {
+    pub(super) fn damage(&self) -> Option<String> {
         self.damage.clone()
     }
 
@@ -94,7 +94,7 @@ impl Grub {
     ///
     /// # Errors
     /// 73 when a store fails or reads back differently. Old or new state then, never a mixture.
-    pub fn store(&mut self, next: &State) -> Result<()> {
+    pub(super) fn store(&mut self, next: &State) -> Result<()> {
         self.lower_second(next)?;
         match &self.block {
             Some(current) => self.block = Some(self.changed(current, &next.variables())?),
@@ -119,7 +119,7 @@ impl Grub {
     ///
     /// # Errors
     /// 73 when the second file cannot be written.
-    pub fn raise_second(&mut self, state: &State) -> Result<()> {
+    pub(super) fn raise_second(&mut self, state: &State) -> Result<()> {
         self.put_second(Second::of(state))
     }
 
@@ -148,7 +148,7 @@ impl Grub {
     ///
     /// # Errors
     /// 73 when the store fails.
-    pub fn confirm_legacy(&mut self) -> Result<()> {
+    pub(super) fn confirm_legacy(&mut self) -> Result<()> {
         let Some(current) = &self.block else { return Err(self.cannot_store(&"it is damaged")) };
         let confirmed = [("boot_success", "1".to_owned()), ("boot_counter", "3".to_owned())];
         self.block = Some(self.changed(current, &confirmed)?);

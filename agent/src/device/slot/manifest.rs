@@ -113,18 +113,13 @@ impl SlotManifest {
                     Some(_) => latest.claimed(Architecture::current())?,
                 };
                 Ok(Release {
-                    kernel: self.sized(release.kernel, self.kernel)?,
-                    initramfs: self.sized(release.initramfs, self.initramfs)?,
+                    kernel: sized(release.kernel, self.kernel)?,
+                    initramfs: sized(release.initramfs, self.initramfs)?,
                     ..release
                 })
             }
             other => Err(malformed(format_args!("signed_type \"{}\" is not known", text::shown(other)))),
         }
-    }
-
-    /// An image of a release that does not say how large it is, as it lies in the slot.
-    fn sized(&self, image: Image, here: Blob) -> Result<Image> {
-        if image.is(&here) { Ok(here.into()) } else { Err(malformed("it differs from the signed bytes in it")) }
     }
 
     /// What would be on offer if the server still had this release.
@@ -232,6 +227,11 @@ impl TryFrom<SignatureDocument> for Signature {
         let payload = payload.map_err(|_| malformed("the payload of a signature is not base64"))?;
         Ok(Self { key_id: document.key_id, bytes, payload })
     }
+}
+
+/// An image of a release that does not say how large it is, as it lies in the slot.
+fn sized(image: Image, here: Blob) -> Result<Image> {
+    if image.is(&here) { Ok(here.into()) } else { Err(malformed("it differs from the signed bytes in it")) }
 }
 
 fn malformed(why: impl std::fmt::Display) -> Error {

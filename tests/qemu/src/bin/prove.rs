@@ -66,7 +66,7 @@ fn asked(mut args: impl Iterator<Item = String>) -> std::result::Result<Asked, S
             "--boots" => asked.effort.boots = number()?,
             "--cuts" => asked.cuts = number()?,
             name if Cycle::ALL.iter().any(|cycle| cycle.as_str() == name) || name == "power-cuts" => {
-                asked.names.push(arg)
+                asked.names.push(arg);
             }
             _ => return Err(format!("unknown: {arg}")),
         }

@@ -49,6 +49,7 @@ impl Cycle {
 }
 
 /// A device, what was on its disk before, and what it wrote since.
+#[derive(Debug)]
 pub struct Recording<'a> {
     /// The device.
     pub(crate) bench: Bench<'a>,

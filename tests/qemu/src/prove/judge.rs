@@ -51,6 +51,7 @@ struct Found {
 }
 
 /// Judges disks of one recording; what is expensive is done once.
+#[derive(Debug)]
 pub struct Judge {
     layout: Disk,
     /// Releases that were published: both files hashed together, as in [`Content::hash`].

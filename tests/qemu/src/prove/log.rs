@@ -28,6 +28,7 @@ pub enum Request {
 }
 
 /// A whole recording.
+#[derive(Debug)]
 pub struct Log {
     bytes: Vec<u8>,
     /// In the order in which they were sent.

@@ -51,6 +51,7 @@ fn short(name: &str) -> [u8; 11] {
 }
 
 /// The root folder of an ext4 filesystem.
+#[derive(Debug)]
 pub struct Ext4<'a> {
     part: &'a [u8],
     block: usize,

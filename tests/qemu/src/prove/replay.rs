@@ -43,6 +43,7 @@ impl fmt::Display for Cut {
 type Piece<'a> = (usize, &'a [u8]);
 
 /// A disk and what was written to it.
+#[derive(Debug)]
 pub struct Replay<'a> {
     log: &'a Log,
     /// Everything up to the last flush before `sent`.

@@ -44,6 +44,7 @@ pub(crate) enum Flaw {
 }
 
 /// A device with release 1.0.0 in slot A, a registry, and a key.
+#[derive(Debug)]
 pub(crate) struct Bench<'a> {
     pub(super) run: &'a Run,
     pub(crate) registry: Arc<Registry>,
