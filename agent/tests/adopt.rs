@@ -104,6 +104,27 @@ fn calling_it_again_changes_nothing() {
     assert_eq!(tree(&device), before);
 }
 
+/// The sector of 0.1 finds its slots by a search that another disk can answer first.
+#[test]
+fn the_first_sector_of_version_0_1_is_renewed_on_a_device_that_was_adopted_before() {
+    let device = old_device();
+    adopt(&device, &[]).code(0);
+    device.power_on();
+    let mut grub_cfg = read(&device, "grub.cfg");
+    let before_0_2 = include_bytes!("../../bootenv/loader/switch-0.1.cfg");
+    grub_cfg[..SECTOR].fill(b'#');
+    grub_cfg[..before_0_2.len()].copy_from_slice(before_0_2);
+    device.write("grub.cfg", &grub_cfg);
+    device.here(&["doctor"]).says(&["warn  loader", "call `kubesolo-update adopt`"]);
+    let before = tree(&device);
+    let renewed = adopt(&device, &[]).code(0).json();
+    assert_eq!((renewed["outcome"].as_str(), renewed["reboot"].as_bool()), (Some("renewed"), Some(false)));
+    assert_eq!(read(&device, "grub.cfg"), [&loader::switch()[..], &OLD[SECTOR..]].concat());
+    let others = |tree: cli_support::Tree| tree.into_iter().filter(|(path, _)| !path.ends_with("grub.cfg"));
+    assert!(others(tree(&device)).eq(others(before)), "one sector and nothing else");
+    assert_eq!(adopt(&device, &[]).code(0).json()["outcome"], "in-use");
+}
+
 #[test]
 fn the_doctor_looks_at_the_file_that_starts_the_next_boot_too() {
     let device = old_device();

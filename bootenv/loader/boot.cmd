@@ -277,6 +277,10 @@ for ks_want in asked good void fail any; do
         fi
         if test -n "${ks_go}"; then
             setenv bootargs "panic=5 ${ks_args} kubesolo.slot=${ks_slot} ks.trial=${ks_id} ks.proto=1"
+            # The identity of the slot's partition, so that userspace finds the disk that this boot came from.
+            setenv ks_guid
+            part uuid ${ks_disk}:${ks_part} ks_guid
+            if test -n "${ks_guid}"; then setenv bootargs "${bootargs} ks.part=${ks_guid}"; fi
             if test -n "${ks_why}"; then setenv bootargs "${bootargs} ks.fallback=${ks_why}"; fi
             if test -n "${fdt_addr}"; then setenv ks_fdt ${fdt_addr}; else setenv ks_fdt ${fdtcontroladdr}; fi
             echo "ks: boot slot=${ks_slot} ${ks_words} trial=${ks_id}"

@@ -21,7 +21,10 @@ pub const BEFORE: &str = "ksbefore.cfg";
 pub const ARGUMENTS: &str = "kernel-args.cfg";
 
 const SWITCH: &str = include_str!("../loader/switch.cfg");
+/// The same of version 0.1. It searches a label without a hint, so that a disk that GRUB finds first can hide the slots.
+const SWITCH_0_1: &str = include_str!("../loader/switch-0.1.cfg");
 const _: () = assert!(SWITCH.len() < SECTOR, "one sector has to hold it, and a comment after it");
+const _: () = assert!(SWITCH_0_1.len() < SECTOR, "one sector has to hold it, and a comment after it");
 /// What the loader file puts on the kernel command line, and no other does.
 const OURS: &str = "ks.proto=1";
 /// What KubeSolo OS's loader file cannot do without: its variables and how it stores them.
@@ -44,7 +47,7 @@ pub enum Kind {
 #[must_use]
 pub fn kind(script: &[u8]) -> Kind {
     let has = |word: &str| script.windows(word.len()).any(|bytes| bytes == word.as_bytes());
-    if script.starts_with(&switch()) {
+    if script.starts_with(&switch()) || is_outdated_switch(script) {
         Kind::Switched
     } else if has(OURS) {
         Kind::Ours
@@ -59,8 +62,18 @@ pub fn kind(script: &[u8]) -> Kind {
 /// the old line there.
 #[must_use]
 pub fn switch() -> [u8; SECTOR] {
+    sector(SWITCH)
+}
+
+/// Whether version 0.1 switched this `grub.cfg`. Storing [`switch`] over its first sector brings it up to date.
+#[must_use]
+pub fn is_outdated_switch(script: &[u8]) -> bool {
+    script.starts_with(&sector(SWITCH_0_1))
+}
+
+fn sector(script: &str) -> [u8; SECTOR] {
     let mut sector = [b'#'; SECTOR];
-    sector[..SWITCH.len()].copy_from_slice(SWITCH.as_bytes());
+    sector[..script.len()].copy_from_slice(script.as_bytes());
     sector
 }
 
@@ -99,6 +112,9 @@ mod tests {
         let switched = [&switch()[..], old.as_bytes()].concat();
         assert_eq!(kind(&switched), Kind::Switched);
         assert_eq!(kind(&switched[1..]), Kind::KubeSoloOs);
+        let outdated = [&sector(SWITCH_0_1)[..], old.as_bytes()].concat();
+        assert_eq!(kind(&outdated), Kind::Switched);
+        assert!(is_outdated_switch(&outdated) && !is_outdated_switch(&switched));
         assert_eq!(kind(b"menuentry Debian { linux /vmlinuz }\n"), Kind::Unknown);
         assert_eq!(kind(b""), Kind::Unknown);
     }

@@ -44,7 +44,7 @@ END
 
 # Only what grub.cfg uses. gcry_sha256 is loaded by name: nothing depends on it. all_video: a screen for the kernel.
 modules='part_gpt part_msdos fat ext2 normal configfile echo test true loadenv hashsum gcry_sha256 linux boot search
-    search_label regexp sleep reboot serial terminal'
+    search_label probe regexp sleep reboot serial terminal'
 # shellcheck disable=SC2086 # a list of module names
 if [ "$arch" = arm64 ]; then
     # arm64 has no multiboot, and no kernel to forget with it.

@@ -319,12 +319,18 @@ fn loader(all: &mut Findings, config: &Config, boot: &Boot) {
         all.add(name, Verdict::Warn, format!("what starts the next boot cannot be told: {}", error.message));
         None
     });
+    let outdated = next == Some(Kind::Switched) && adopt::has_outdated_switch(config, boot).unwrap_or_default();
     let ours = matches!(next, None | Some(Kind::Ours | Kind::Switched));
     let (verdict, words) = match (boot.legacy, next) {
         (true, Some(Kind::Ours | Kind::Switched)) => {
             (Verdict::Warn, "the old one started this boot, and the new one is in place: reboot")
         }
         (true, _) => (Verdict::Fail, "the old one, which cannot try a release: call `kubesolo-update adopt`"),
+        (false, _) if outdated => {
+            let words = "grub.cfg was switched by version 0.1, and another disk can hide the slots from it: call \
+                         `kubesolo-update adopt`";
+            (Verdict::Warn, words)
+        }
         (false, _) if ours => (Verdict::Ok, "speaks the slot protocol, version 1"),
         (false, Some(Kind::KubeSoloOs)) => {
             let words = "one of the slot protocol started this boot, but grub.cfg leads to the old one now: reboot, then call \

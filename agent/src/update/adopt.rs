@@ -27,9 +27,9 @@ use crate::device::mount::{self, Filesystem, Mounted};
 /// A larger `grub.cfg` is not one that is known here. In bytes.
 const SCRIPT_BYTES: u64 = 256 * 1024;
 /// What the bootloader itself puts on the kernel command line, before `=`.
-const OF_LOADER: [&str; 7] =
+const OF_LOADER: [&str; 8] =
     // `panic=` has its own value there: with another one a kernel that panics may hang for ever.
-    ["BOOT_IMAGE", "initrd", "kubesolo.slot", "ks.trial", "ks.fallback", "ks.proto", "panic"];
+    ["BOOT_IMAGE", "initrd", "kubesolo.slot", "ks.trial", "ks.fallback", "ks.proto", "ks.part", "panic"];
 
 /// What `adopt` shall do.
 #[derive(Clone, Debug, Default)]
@@ -54,6 +54,8 @@ pub enum AdoptOutcome {
     Placed,
     /// The new loader file started this boot: there is nothing to do.
     InUse,
+    /// The same, and the first sector that version 0.1 stored was replaced.
+    Renewed,
 }
 
 /// The outcome of `adopt`.
@@ -83,9 +85,7 @@ pub fn adopt(mut folder: Folder, boot: &mut Boot, options: &Options) -> Result<A
             .remedy("Name the kernel command line with --cmdline to try it out."));
     }
     if !boot.legacy {
-        let message =
-            "the loader file of the slot protocol started this boot; nothing to do\nnext: kubesolo-update check";
-        return Ok(Adopted { outcome: AdoptOutcome::InUse, reboot: false, kernel_args: None, message: message.into() });
+        return renew_switch(&folder);
     }
     let new = new_loader(options)?;
     let before = folder.reading(|dir| read(&dir.join(loader::ENTRY), SCRIPT_BYTES))?.ok_or_else(|| {
@@ -137,17 +137,51 @@ pub fn adopt(mut folder: Folder, boot: &mut Boot, options: &Options) -> Result<A
     })
 }
 
+/// On a device that was switched before: replaces a first sector of version 0.1 by the current one.
+fn renew_switch(folder: &Folder) -> Result<Adopted> {
+    let done = |outcome: AdoptOutcome, message: &str| Adopted {
+        outcome,
+        reboot: false,
+        kernel_args: None,
+        message: message.into(),
+    };
+    let before = folder.reading(|dir| read(&dir.join(loader::ENTRY), SCRIPT_BYTES))?.unwrap_or_default();
+    if !loader::is_outdated_switch(&before) {
+        let message =
+            "the loader file of the slot protocol started this boot; nothing to do\nnext: kubesolo-update check";
+        return Ok(done(AdoptOutcome::InUse, message));
+    }
+    folder.switch(&before)?;
+    let message = "the first sector of grub.cfg is up to date: another disk cannot hide the slots any more\nnext: \
+                   kubesolo-update check";
+    Ok(done(AdoptOutcome::Renewed, message))
+}
+
+/// Whether version 0.1 switched this device, so that a disk that GRUB finds first can hide the slots. `adopt` corrects it.
+///
+/// # Errors
+/// 73 or 78 when `grub.cfg` cannot be read.
+pub fn has_outdated_switch(config: &Config, boot: &Boot) -> Result<bool> {
+    let Some(folder) = folder_of_loader(config, boot)? else { return Ok(false) };
+    let script = folder.reading(|dir| read(&dir.join(loader::ENTRY), SCRIPT_BYTES))?;
+    Ok(script.is_some_and(|script| loader::is_outdated_switch(&script)))
+}
+
+/// GRUB's folder; `None` where the bootloader is another one.
+fn folder_of_loader(config: &Config, boot: &Boot) -> Result<Option<Folder>> {
+    if matches!(config.bootenv, Some(Place::UBoot(_) | Place::Rpi(_))) {
+        return Ok(None);
+    }
+    Ok(Some(Folder { shared: boot.holds_esp(), ..Folder::locate(config)? }))
+}
+
 /// Whose loader file GRUB reads at the next boot; `None` where that is not GRUB, or `grub.cfg` is not beside the environment.
 /// A file that was switched over counts as the old one if it would turn to it.
 ///
 /// # Errors
 /// 73 or 78 when it cannot be read.
 pub fn next_loader(config: &Config, boot: &Boot) -> Result<Option<Kind>> {
-    if matches!(config.bootenv, Some(Place::UBoot(_) | Place::Rpi(_))) {
-        return Ok(None);
-    }
-    let mut folder = Folder::locate(config)?;
-    folder.shared = boot.holds_esp();
+    let Some(folder) = folder_of_loader(config, boot)? else { return Ok(None) };
     folder.reading(|dir| {
         let Some(script) = read(&dir.join(loader::ENTRY), SCRIPT_BYTES)? else { return Ok(None) };
         let kind = loader::kind(&script);

@@ -156,6 +156,25 @@ impl Disk {
         ((1 + self.size.esp + before) * MIB, self.size.slot * MIB)
     }
 
+    /// Identity of a slot's partition, as `ks.part=` has it: its GUID in the partition table (UEFI 2.10, 5.3.3).
+    ///
+    /// # Errors
+    /// The disk cannot be read.
+    pub fn part_id(&self, slot: Slot) -> Result<String> {
+        const ENTRIES: u64 = 2 * 512;
+        const ENTRY: u64 = 128;
+        let index = if slot == Slot::A { 1 } else { 2 };
+        let mut guid = [0; 16];
+        File::open(&self.path)?.read_exact_at(&mut guid, ENTRIES + index * ENTRY + 16)?;
+        // The first three fields are little-endian.
+        for field in [0..4, 4..6, 6..8] {
+            guid[field].reverse();
+        }
+        let text = hex::encode(guid);
+        let fields = [0..8, 8..12, 12..16, 16..20, 20..32].map(|field| &text[field]);
+        Ok(fields.join("-"))
+    }
+
     /// Offset of a copy of U-Boot's environment in bytes.
     #[must_use]
     pub fn copy(&self, number: usize) -> u64 {

@@ -71,8 +71,10 @@ pub struct Device {
     pub read_only: bool,
     /// Every write and flush of the disk is added to this file, in the format of dm-log-writes.
     pub writes: Option<PathBuf>,
-    /// Further raw disks, read-only, in the order in which the guest finds them.
+    /// Further raw disks, read-only, in the order in which the guest finds them, after the disk of the device.
     pub more_disks: Vec<PathBuf>,
+    /// A raw disk that firmware and kernel find before the disk of the device; the device boots from its own.
+    pub front_disk: Option<PathBuf>,
     /// Memory in MiB.
     pub memory: u32,
     /// A network in which the host is 10.0.2.2 and nothing else is needed.
@@ -95,6 +97,7 @@ impl Device {
             read_only: false,
             writes: None,
             more_disks: vec![],
+            front_disk: None,
             memory: 512,
             network: false,
             watchdog: false,
@@ -144,6 +147,10 @@ impl Device {
                 option(&format!("{disk},log.filename="), log)?
             }
         };
+        if let Some(disk) = &self.front_disk {
+            command.arg("-drive").arg(option("if=none,id=front,format=raw,file=", disk)?);
+            command.args(["-device", "virtio-blk-pci,drive=front,bootindex=2"]);
+        }
         command.arg("-drive").arg(drive);
         command.args(["-device", "virtio-blk-pci,drive=disk0,bootindex=1"]);
         for (number, disk) in self.more_disks.iter().enumerate() {

@@ -333,6 +333,8 @@ struct Parts {
     entries: [usize; 2],
     /// For each slot, each variant's partition.
     slots: [Vec<Vec<u8>>; 2],
+    /// Identity of each slot's partition.
+    part_ids: [String; 2],
 }
 
 impl Parts {
@@ -366,7 +368,8 @@ impl Parts {
         }
         let [Some(b0), Some(b1)] = blocks else { return Err("the environment is not where it can be found".into()) };
         let [Some(e0), Some(e1)] = entries else { return Err("the directory is not where it can be found".into()) };
-        Ok(Self { size: disk.size, disk: bytes, blocks: [b0, b1], entries: [e0, e1], slots })
+        let part_ids = [disk.part_id(Slot::A)?, disk.part_id(Slot::B)?];
+        Ok(Self { size: disk.size, disk: bytes, blocks: [b0, b1], entries: [e0, e1], slots, part_ids })
     }
 
     /// All bytes of a cell's disk.
@@ -452,7 +455,7 @@ fn one(run: &Run, parts: &Parts, cell: &Cell, file: &Path, dir: &Path) -> Result
     let said = machine.said()?;
     let seen = said.lines().find_map(|line| line.split_once("ks-stub: ")).map(|(_, started)| started.trim().to_owned());
     let stub_ended = ended.code() == Some(stub::EXIT);
-    let wanted = wanted(cell, &decision);
+    let wanted = wanted(cell, &decision, &parts.part_ids);
     let explain = |what: String| format!("    model    {decision:?}\n    {what}\n{}", machine.tail());
     if seen != wanted || stub_ended != wanted.is_some() {
         return Err(explain(format!("wanted   {wanted:?}\n    seen     {seen:?} ({ended})")).into());
@@ -478,7 +481,7 @@ fn one(run: &Run, parts: &Parts, cell: &Cell, file: &Path, dir: &Path) -> Result
 }
 
 /// What the stub says when GRUB does what the model says; `None`: nothing is started.
-fn wanted(cell: &Cell, decision: &Decision) -> Option<String> {
+fn wanted(cell: &Cell, decision: &Decision, part_ids: &[String; 2]) -> Option<String> {
     let start = decision.start?;
     let slot = start.slot;
     let (kernel, initramfs) = match VARIANTS[cell.files[slot as usize]].name {
@@ -489,8 +492,8 @@ fn wanted(cell: &Cell, decision: &Decision) -> Option<String> {
     let fallback = start.fallback.map_or(String::new(), |f| format!(" ks.fallback={}", f.as_str()));
     let partition = if slot == Slot::A { 2 } else { 3 };
     Some(format!(
-        "{kernel}: BOOT_IMAGE=(hd0,gpt{partition})/vmlinuz panic=5 table kubesolo.slot={slot} ks.trial={} ks.proto=1{fallback} {initramfs}",
-        start.trial
+        "{kernel}: BOOT_IMAGE=(hd0,gpt{partition})/vmlinuz panic=5 table kubesolo.slot={slot} ks.trial={} ks.proto=1 ks.part={}{fallback} {initramfs}",
+        start.trial, part_ids[slot as usize]
     ))
 }
 

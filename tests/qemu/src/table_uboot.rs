@@ -173,6 +173,8 @@ struct Bench {
     layout: Disk,
     disk: Vec<u8>,
     slots: [Vec<Vec<u8>>; 2],
+    /// Identity of each slot's partition.
+    part_ids: [String; 2],
 }
 
 impl Bench {
@@ -191,7 +193,8 @@ impl Bench {
                 slots[slot as usize].push(partition);
             }
         }
-        Ok(Self { disk: fs::read(&disk.path)?, layout: disk, slots })
+        let part_ids = [disk.part_id(Slot::A)?, disk.part_id(Slot::B)?];
+        Ok(Self { disk: fs::read(&disk.path)?, layout: disk, slots, part_ids })
     }
 
     fn disk(&self, cell: &Cell, copies: &[Vec<u8>; 2]) -> Vec<u8> {
@@ -221,7 +224,7 @@ fn one(run: &Run, bench: &Bench, (number, cell): (usize, &Cell), file: &Path) ->
     machine.wait_for_end()?;
     let said = machine.said()?;
     let seen = said.lines().find_map(|line| line.split_once("ks-stub: ")).map(|(_, started)| started.trim().to_owned());
-    let wanted = wanted(cell, &decision);
+    let wanted = wanted(cell, &decision, &bench.part_ids);
     let explain = |what: String| format!("    model    {decision:?}\n    {what}\n{}", machine.tail());
     if seen != wanted {
         return Err(explain(format!("wanted   {wanted:?}\n    seen     {seen:?}")).into());
@@ -253,7 +256,7 @@ fn one(run: &Run, bench: &Bench, (number, cell): (usize, &Cell), file: &Path) ->
 }
 
 /// What the stub says when U-Boot does what the model says; `None`: nothing is started.
-fn wanted(cell: &Cell, decision: &Decision) -> Option<String> {
+fn wanted(cell: &Cell, decision: &Decision, part_ids: &[String; 2]) -> Option<String> {
     let start = decision.start?;
     let slot = start.slot;
     let variant = VARIANTS[cell.files[slot as usize]].name;
@@ -261,7 +264,7 @@ fn wanted(cell: &Cell, decision: &Decision) -> Option<String> {
     let initramfs = if variant == "initramfs changed" { "changed".to_owned() } else { format!("initramfs {slot}") };
     let fallback = start.fallback.map_or(String::new(), |f| format!(" ks.fallback={}", f.as_str()));
     Some(format!(
-        "kernel {slot}:{behind}panic=5 table kubesolo.slot={slot} ks.trial={} ks.proto=1{fallback} {initramfs}",
-        start.trial
+        "kernel {slot}:{behind}panic=5 table kubesolo.slot={slot} ks.trial={} ks.proto=1 ks.part={}{fallback} {initramfs}",
+        start.trial, part_ids[slot as usize]
     ))
 }

@@ -1,5 +1,7 @@
 //! Stories of the bootloader on slots that were filled by hand; this side stores what the agent would store.
 
+use std::fs;
+use std::process::Command;
 use std::str::FromStr;
 
 use bootenv::grub::Block;
@@ -12,7 +14,7 @@ use crate::initramfs::{self, Then};
 use crate::machine::{Device, Machine};
 use crate::prove::{self, judge::Judge, log::Log, replay::Replay};
 use crate::runner::Run;
-use crate::{Result, kernel};
+use crate::{Result, kernel, root};
 
 const TRIAL: TrialId = TrialId(0x1234_abcd);
 
@@ -58,6 +60,12 @@ struct Pair {
 
 impl Pair {
     fn build(run: &Run, v2: Then) -> Result<Self> {
+        let disk = Self::plan(run, v2)?.build(&run.file("disk.img"))?;
+        let device = Device::new(run.firmware, &disk.path);
+        Ok(Self { disk, device })
+    }
+
+    fn plan(run: &Run, v2: Then) -> Result<Plan> {
         let kernel = kernel()?;
         let v1 = run.write("v1.gz", &initramfs::make("v1", Then::Idle)?)?;
         let v2 = run.write("v2.gz", &initramfs::make("v2", v2)?)?;
@@ -65,9 +73,7 @@ impl Pair {
         plan.b = Some(Content::new(&kernel, &v2));
         // The last panic= counts.
         plan.kernel_args = Some("console=ttyS0,115200n8 quiet panic=1".to_owned());
-        let disk = plan.build(&run.file("disk.img"))?;
-        let device = Device::new(run.firmware, &disk.path);
-        Ok(Self { disk, device })
+        Ok(plan)
     }
 
     fn power_on(&self, run: &Run) -> Result<Machine> {
@@ -204,11 +210,39 @@ pub(super) fn both_void(run: &Run) -> Result<()> {
     expect("the environment afterwards", &pair.state()?, &void)
 }
 
+/// A second disk with all labels in front of the device's own: GRUB boots its own disk and says which partition that was. A
+/// GRUB without the module `probe` boots as well, and says nothing.
+pub(super) fn second_disk(run: &Run) -> Result<()> {
+    let mut pair = Pair::build(run, Then::Idle)?;
+    let other = Run { dir: run.file("other"), ..*run };
+    fs::create_dir_all(&other.dir)?;
+    let foreign = run.write("v9.gz", &initramfs::make("v9", Then::Idle)?)?;
+    let foreign = Plan::new(Content::new(&kernel()?, &foreign)).build(&other.file("disk.img"))?;
+    pair.device.front_disk = Some(foreign.path);
+    let boots = |pair: &Pair, part: Option<&str>| -> Result<()> {
+        let mut machine = pair.power_on(run)?;
+        let line = machine.wait_for("test: release=")?;
+        machine.power_cut()?;
+        let said = line.split_whitespace().find_map(|word| word.strip_prefix("ks.part="));
+        expect("release v1", &line.contains("release=v1"), &true)?;
+        expect("ks.part", &said, &part)
+    };
+    boots(&pair, Some(&pair.disk.part_id(Slot::A)?))?;
+
+    let script = fs::read_to_string(root().join("build/scripts/build-loader.sh"))?;
+    let script = run.write("build-loader", script.replacen(" probe", "", 1).as_bytes())?;
+    let lame = run.file("loader");
+    crate::run(Command::new("sh").arg(&script).arg(&lame))?;
+    let plan = Plan { loader: Some(lame), ..Pair::plan(run, Then::Idle)? };
+    pair.disk = plan.build(&pair.disk.path)?;
+    boots(&pair, None)
+}
+
 /// All that GRUB writes while it counts a try, cut at each point.
 pub(super) fn cut_in_save(run: &Run) -> Result<()> {
     let pair = Pair::build(run, Then::Idle)?;
     let activated = pair.activate()?;
-    let before = std::fs::read(&pair.disk.path)?;
+    let before = fs::read(&pair.disk.path)?;
     let mut device = pair.device.clone();
     device.writes = Some(run.write("writes.log", &[])?);
     let mut machine = Machine::power_on(&device, &run.dir)?;

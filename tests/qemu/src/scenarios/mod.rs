@@ -185,6 +185,12 @@ pub const ALL: &[Scenario] = &[
         "a kernel without a byte is never started, whatever its hash",
         loader::empty_kernel,
     ),
+    long(
+        "loader-second-disk",
+        Uefi,
+        "with another disk in front, GRUB boots its own disk and names the partition",
+        loader::second_disk,
+    ),
     long("loader-both-void", Bios, "with both slots void the one that holds boots", loader::both_void),
     long(
         "loader-cut-in-save",

@@ -212,7 +212,11 @@ pub(super) fn switch(run: &Run) -> Result<()> {
     put_switch(&disk)?;
     let power_on = |disk: &Disk| Machine::power_on(&Device::new(run.firmware, &disk.path), &run.dir);
     let up = "test: release=v1";
-    let mut machine = power_on(&disk)?;
+    // With a stick that has a slot A of its own, and that firmware and GRUB find first.
+    let stick = Plan::new(Content::new(&kernel()?, &run.write("v9.gz", &initramfs::make("v9", Then::Idle)?)?));
+    let mut device = Device::new(run.firmware, &disk.path);
+    device.front_disk = Some(stick.build(&run.file("stick.img"))?.path);
+    let mut machine = Machine::power_on(&device, &run.dir)?;
     machine.wait_for("ks: boot slot=A committed")?;
     let line = machine.wait_for(up)?;
     expect("ks.proto=1", &line.contains("ks.proto=1"), &true)?;
