@@ -430,7 +430,7 @@ fn the_largest_release_fits_its_slot_manifest() {
     let mut offer = offer("2.0.0", &blob(&images.kernel), &blob(&images.initramfs));
     let room = 256 * 1024 - offer.signed.len();
     offer.signed.extend(std::iter::repeat_n(b' ', room));
-    offer.digest = blob(&offer.signed).digest;
+    offer.release.digest = blob(&offer.signed).digest;
     offer.signatures = vec![offer.signatures[0].clone(); 16];
     let manifest =
         SlotManifest::new(&offer, [offer.release.kernel, offer.release.initramfs].map(|i| i.blob().unwrap()), now());

@@ -18,6 +18,7 @@ use kubesolo_update::base::digest::Digest;
 use kubesolo_update::base::error::{Error, Exit, Reason};
 use kubesolo_update::schedule::clock::{Clock, build_date};
 use kubesolo_update::state::freshness::Word;
+use kubesolo_update::state::identity::Identity;
 use kubesolo_update::state::phase::Phase;
 use kubesolo_update::state::state::{State, Trial};
 use kubesolo_update::state::store::{Lock, Store};
@@ -97,9 +98,7 @@ fn busy() -> State {
         id: TrialId(0x00c0_ffee),
         slot: bootenv::Slot::B,
         version: "2.0.0".into(),
-        release: digest(2),
-        kernel: digest(20),
-        initramfs: digest(21),
+        identity: identity(2, 20, 21),
         started: false,
         proof: None,
     });
@@ -107,11 +106,13 @@ fn busy() -> State {
     state
 }
 
+fn identity(release: u32, kernel: u32, initramfs: u32) -> Identity {
+    Identity { release: digest(release), kernel: digest(kernel), initramfs: digest(initramfs) }
+}
+
 fn failed(n: u32) -> FailedRelease {
     FailedRelease {
-        release: digest(n),
-        kernel: digest(n + 10_000),
-        initramfs: digest(n + 20_000),
+        identity: identity(n, n + 10_000, n + 20_000),
         version: format!("{n}.0.0"),
         failed_at: now() + TimeDelta::seconds(i64::from(n)),
         reason: "kernel panic".into(),
@@ -133,7 +134,7 @@ fn what_is_saved_is_read_again() {
     lock.save_trust(&trust).unwrap();
     for found in [lock.load().unwrap(), place.store().read().unwrap()] {
         assert!(!found.state_lost && !found.trust_lost);
-        assert_eq!(found.trust.failed[0].release, digest(1));
+        assert_eq!(found.trust.failed[0].identity.release, digest(1));
         assert_eq!(found.trust.security_epoch, 3);
         assert_eq!(found.state.trial, state.trial);
         assert_eq!((found.state.phase(), &found.state.last_error), (Phase::Failed, &state.last_error));
@@ -281,20 +282,23 @@ fn no_download_without_asking_and_no_success_without_a_trial() {
 fn a_release_that_failed_is_known_by_its_manifest_and_by_its_images() {
     let mut trust = Trust::default();
     trust.remember(failed(1));
-    let (release, kernel, initramfs) = (digest(1), digest(10_001), digest(20_001));
-    let (other, new) = (digest(7), digest(8));
-    assert!(trust.failure(&release, &new, &new).is_some());
-    assert!(trust.failure(&other, &kernel, &initramfs).is_some(), "published again under another manifest");
-    assert!(trust.failure(&other, &kernel, &new).is_none(), "one image of two is another release");
-    assert!(trust.failure(&other, &new, &initramfs).is_none());
-    assert!(!trust.forget(&other, &kernel, &new) && !trust.forget(&other, &new, &initramfs));
-    assert!(trust.forget(&release, &kernel, &initramfs) && !trust.forget(&release, &kernel, &initramfs));
-    assert!(trust.failure(&release, &kernel, &initramfs).is_none());
+    let (release, kernel, initramfs) = (1, 10_001, 20_001);
+    let (other, new) = (7, 8);
+    let known =
+        |trust: &Trust, release, kernel, initramfs| trust.failure(&identity(release, kernel, initramfs)).is_some();
+    assert!(known(&trust, release, new, new));
+    assert!(known(&trust, other, kernel, initramfs), "published again under another manifest");
+    assert!(!known(&trust, other, kernel, new), "one image of two is another release");
+    assert!(!known(&trust, other, new, initramfs));
+    assert!(!trust.forget(&identity(other, kernel, new)) && !trust.forget(&identity(other, new, initramfs)));
+    assert!(trust.forget(&identity(release, kernel, initramfs)));
+    assert!(!trust.forget(&identity(release, kernel, initramfs)));
+    assert!(!known(&trust, release, kernel, initramfs));
     // By either of the two, as it is found.
     trust.remember(failed(1));
-    assert!(trust.forget(&other, &kernel, &initramfs));
+    assert!(trust.forget(&identity(other, kernel, initramfs)));
     trust.remember(failed(1));
-    assert!(trust.forget(&release, &new, &new));
+    assert!(trust.forget(&identity(release, new, new)));
 }
 
 #[test]
@@ -306,7 +310,10 @@ fn the_memory_of_failures_is_bounded_and_loses_the_oldest_first() {
         trust.remember(failed(n)); // the same again takes no second place
     }
     assert_eq!(trust.failed.len(), FAILED_KEPT);
-    assert_eq!((trust.failed[0].release, trust.failed[FAILED_KEPT - 1].release), (digest(10), digest(last)));
+    assert_eq!(
+        (trust.failed[0].identity.release, trust.failed[FAILED_KEPT - 1].identity.release),
+        (digest(10), digest(last))
+    );
 }
 
 #[test]

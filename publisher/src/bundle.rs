@@ -54,7 +54,7 @@ pub fn bundle(
         layout.name(&first.raw, release::OCI_MANIFEST_TYPE, &name);
     }
     for manifest in &found.manifests {
-        layout.attached(manifest.digest)?;
+        layout.attached(manifest.release.digest)?;
     }
     // Statements are about a tag.
     if let Some(tag) = registry.tag() {
@@ -70,7 +70,7 @@ pub fn bundle(
     found
         .manifests
         .iter()
-        .map(|m| Ok((m.release.architecture, written.offer(m.release.architecture)?.digest)))
+        .map(|m| Ok((m.release.architecture, written.offer(m.release.architecture)?.release.digest)))
         .collect()
 }
 

@@ -41,19 +41,19 @@ pub struct Terms {
 impl Place {
     /// A statement about what is published here now.
     pub fn statement(&self, terms: &Terms, now: DateTime<Utc>) -> Result<Statement> {
-        let releases: Vec<(Release, Digest)> = match self {
+        let releases: Vec<Release> = match self {
             Self::Registry(reference, access) => {
                 let registry = Registry::open(reference, access, RegistryOperation::Pull)?;
                 tag(&registry)?;
-                read::read(&registry)?.manifests.into_iter().map(|m| (m.release, m.digest)).collect()
+                read::read(&registry)?.manifests.into_iter().map(|manifest| manifest.release).collect()
             }
             Self::Tree(folder) => {
                 let published = http::published(folder)?;
-                published.into_iter().map(|(release, raw)| (release, Digest::of(&raw))).collect()
+                published.into_iter().map(|(release, _)| release).collect()
             }
         };
-        let channel = releases.first().and_then(|(release, _)| release.channel.clone());
-        let Some(channel) = channel.filter(|c| releases.iter().all(|(r, _)| r.channel.as_ref() == Some(c))) else {
+        let channel = releases.first().and_then(|release| release.channel.clone());
+        let Some(channel) = channel.filter(|c| releases.iter().all(|r| r.channel.as_ref() == Some(c))) else {
             let message = "the releases are not of one channel, and a statement is about one";
             return Err(Error::new(Reason::NoChannel, message).remedy("Publish them with --channel."));
         };
@@ -66,7 +66,7 @@ impl Place {
                 .remedy("Leave --serial out: devices refuse a number that goes back."));
         }
         let digests: BTreeMap<String, Digest> =
-            releases.into_iter().map(|(release, digest)| (release.architecture.to_string(), digest)).collect();
+            releases.into_iter().map(|release| (release.architecture.to_string(), release.digest)).collect();
         let not_after = issued + TimeDelta::days(terms.days.into());
         let statement = Statement { channel, serial, issued, not_after, digests };
         statement.check()?;

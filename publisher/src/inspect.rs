@@ -74,11 +74,11 @@ pub fn inspect(reference: &str, keys: Option<&KeySet>, access: &Access) -> Resul
     let found = read::read(&registry)?;
     let mut manifests = vec![];
     for manifest in found.manifests {
-        let signatures = read::signatures(&registry, manifest.digest)?;
+        let signatures = read::signatures(&registry, manifest.release.digest)?;
         let release = manifest.release;
         manifests.push(Inspected {
             architecture: release.architecture.to_string(),
-            digest: manifest.digest,
+            digest: release.digest,
             version: release.version.to_string(),
             channel: release.channel,
             min_compatible_version: release.min_compatible_version.map(|v| v.to_string()),

@@ -188,7 +188,7 @@ pub fn retag(reference: &str, tags: &[String], keys: &KeySet, access: &Access) -
     tags.iter().try_for_each(|tag| registry.check_tag(tag))?;
     let found = read::read(&registry)?;
     for manifest in &found.manifests {
-        keys.verify(&manifest.raw, &read::signatures(&registry, manifest.digest)?)
+        keys.verify(&manifest.raw, &read::signatures(&registry, manifest.release.digest)?)
             .map_err(|e| e.context(format!("{} for {}", registry.reference(), manifest.release.architecture)))?;
     }
     for tag in tags {

@@ -33,7 +33,6 @@ pub(super) struct Found {
 /// The manifest of one architecture: what is signed.
 pub(super) struct Manifest {
     pub(super) release: Release,
-    pub(super) digest: Digest,
     pub(super) raw: Bytes,
 }
 
@@ -61,7 +60,7 @@ pub(super) fn read(registry: &Registry) -> Result<Found> {
         (_, false) => OCI_MANIFEST_TYPE,
     };
     if kind.manifests.is_none() {
-        let manifests = vec![Manifest { release: Release::from_oci_manifest(&raw)?, digest, raw: raw.clone() }];
+        let manifests = vec![Manifest { release: Release::from_oci_manifest(&raw)?, raw: raw.clone() }];
         return Ok(Found { digest, raw, media_type, is_index: false, manifests });
     }
     let index = Index::parse(&raw, &origin, limits::INDEX_ENTRIES)?;
@@ -75,7 +74,7 @@ pub(super) fn read(registry: &Registry) -> Result<Found> {
             let message = format!("{digest} stands for {architecture} in the index, but says {}", release.architecture);
             return Err(Error::new(Reason::WrongArchitecture, message));
         }
-        manifests.push(Manifest { release, digest, raw });
+        manifests.push(Manifest { release, raw });
     }
     if manifests.is_empty() {
         let message = format!("{origin} has a manifest for neither amd64 nor arm64");

@@ -30,7 +30,7 @@ pub fn sign(reference: &str, keys: &[PrivateKey], access: &Access) -> Result<Vec
             attach(&registry, &manifest.raw, &key.sign(&manifest.raw), key.id())?;
         }
     }
-    Ok(found.manifests.iter().map(|manifest| (manifest.release.architecture, manifest.digest)).collect())
+    Ok(found.manifests.iter().map(|manifest| (manifest.release.architecture, manifest.release.digest)).collect())
 }
 
 /// Attaches signatures that were made elsewhere, for instance by `openssl pkeyutl -sign -rawin` where there is no network, or

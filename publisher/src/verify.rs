@@ -98,7 +98,7 @@ fn one(config: &Config, architecture: Architecture, images: bool, now: DateTime<
     Ok(Verified {
         architecture,
         version: offer.release.version,
-        digest: offer.digest,
+        digest: offer.release.digest,
         keys: by,
         freshness: seen.map(|seen| seen.verdict),
         bytes,

@@ -66,7 +66,7 @@ pub fn look(
         }
         Err(e) => Seen::without(Verdict::unknown(e.reason, format!("no statement of freshness: {e}"))),
         Ok(Some(published)) => {
-            let release = (offer.release.architecture, offer.digest);
+            let release = (offer.release.architecture, offer.release.digest);
             judge(&published, keys.as_ref(), trust, clock, channel, release)
         }
     };

@@ -80,17 +80,11 @@ pub fn clock(clock: &Clock, release: &Release) -> Gate {
 
 /// Whether a phased rollout has come to this device, which goes by `id`.
 #[must_use]
-pub fn rollout(
-    config: &Config,
-    id: Option<&str>,
-    lifted: Lifted,
-    (release, digest): (&Release, Digest),
-    now: DateTime<Utc>,
-) -> Gate {
+pub fn rollout(config: &Config, id: Option<&str>, lifted: Lifted, release: &Release, now: DateTime<Utc>) -> Gate {
     let name = "rollout";
     let Some(rollout) = &release.rollout else { return Gate::open(name, "for all devices at once") };
     let share = rollout.share(now);
-    let place = id.map(|id| Place::draw(id, digest).shifted(config.wariness));
+    let place = id.map(|id| Place::draw(id, release.digest).shifted(config.wariness));
     if place.map_or(share == 100, |place| place.is_within(share)) {
         return Gate::open(name, format!("{share} % of the devices may take it by now"));
     }
@@ -99,7 +93,7 @@ pub fn rollout(
     if lifted.ignore_rollout {
         return Gate::open(name, format!("{message}; allowed by --ignore-rollout"));
     }
-    let opens_at = id.and_then(|id| rollout.opens_at(Place::draw(id, digest).shifted(config.wariness)));
+    let opens_at = id.and_then(|id| rollout.opens_at(Place::draw(id, release.digest).shifted(config.wariness)));
     Gate::unless(name, Err::<String, _>(not_this_wave(message, opens_at))).opening(opens_at)
 }
 
@@ -145,14 +139,14 @@ pub struct Device<'a> {
 
 /// The gates that look at the release, in the contract's order.
 #[must_use]
-pub fn release(release: &Release, digest: Digest, device: &Device<'_>) -> Vec<Gate> {
+pub fn release(release: &Release, device: &Device<'_>) -> Vec<Gate> {
     vec![
         channel(release, device.channel),
         architecture(release),
         board(release, device.board),
         minimum(release, device),
         security_epoch(release, device),
-        version(release, digest, device),
+        version(release, device),
         failed_before(device),
     ]
 }
@@ -242,7 +236,7 @@ fn security_epoch(release: &Release, device: &Device<'_>) -> Gate {
     )
 }
 
-fn version(release: &Release, digest: Digest, device: &Device<'_>) -> Gate {
+fn version(release: &Release, device: &Device<'_>) -> Gate {
     let name = "version";
     let Some(running) = device.running else {
         if device.folders || device.lifted.allow_downgrade {
@@ -257,7 +251,9 @@ fn version(release: &Release, digest: Digest, device: &Device<'_>) -> Gate {
     };
     let held = if release.version.cmp_precedence(running).is_lt() {
         (Reason::Downgrade, format!("{} is older than {running}, which runs here", release.version))
-    } else if release.version.cmp_precedence(running).is_eq() && device.running_digest.is_some_and(|d| d != digest) {
+    } else if release.version.cmp_precedence(running).is_eq()
+        && device.running_digest.is_some_and(|digest| digest != release.digest)
+    {
         (
             Reason::SameVersion,
             format!("{} runs here already, and this is another release of that version", release.version),
@@ -394,7 +390,7 @@ mod tests {
         ] {
             let config = config(&format!("wariness={wariness}"));
             let now = after_build(hours).shown;
-            let gate = rollout(&config, id, lifted, (&release(waves), Digest([7; 32])), now);
+            let gate = rollout(&config, id, lifted, &Release { digest: Digest([7; 32]), ..release(waves) }, now);
             assert_eq!(gate.open, open, "{waves} {wariness} {hours}: {gate:?}");
             assert_eq!(gate.opens_at, opens_after.map(|hours| after_build(hours).shown), "{waves} {wariness} {hours}");
             assert!(open || told(&gate) == Some((75, "rollout")));

@@ -14,8 +14,16 @@ use crate::trust::signature::Fingerprint;
 /// A `latest.json`, as it was read. URLs are as they are written there: relative ones resolve against the document.
 ///
 /// An absent member and an empty one are the same, since old publishers write empty ones.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug)]
 pub struct Latest {
+    /// Of its bytes: the identity of the release.
+    digest: Digest,
+    document: Document,
+}
+
+/// The JSON.
+#[derive(Clone, Debug, Deserialize)]
+struct Document {
     version: Option<String>,
     channel: Option<String>,
     min_compatible_version: Option<String>,
@@ -46,15 +54,81 @@ impl Latest {
         if raw.len() as u64 > limits::LATEST_JSON_BYTES {
             return Err(limits::exceeded("latest.json", format_args!("{} bytes", limits::LATEST_JSON_BYTES)));
         }
-        let latest: Self = json::parse(raw, "latest.json")?;
+        let document: Document = json::parse(raw, "latest.json")?;
         // Every manifest has the one or the other: no bytes with one signature are both.
-        if latest.schema_version.is_some() || latest.media_type.is_some() {
+        if document.schema_version.is_some() || document.media_type.is_some() {
             return Err(malformed("it is a manifest of a registry"));
         }
-        latest.check_lengths()?;
-        Ok(latest)
+        document.check_lengths()?;
+        Ok(Self { digest: Digest::of(raw), document })
     }
 
+    /// What the document says, for when it is signed as a whole.
+    pub fn release(&self) -> Result<Release> {
+        let architecture = given(&self.document.architecture).ok_or_else(|| {
+            missing("architecture").remedy(
+                "Publish it again with its architecture. If the server is an old one that signs only the image files, set \
+                 legacy_file_signatures=yes.",
+            )
+        })?;
+        let revoked_keys = given(&self.document.revoked_keys).map_or(Ok(BTreeSet::new()), revoked_keys)?;
+        self.release_for(architecture.parse()?, self.document.security_epoch.unwrap_or(0), revoked_keys)
+    }
+
+    /// What the document claims where nobody vouches for it. Old ones leave out the architecture, and nothing that is kept
+    /// beyond this release may rest on a claim.
+    pub fn claimed(&self, otherwise: Architecture) -> Result<Release> {
+        let architecture = given(&self.document.architecture).map_or(Ok(otherwise), str::parse)?;
+        self.release_for(architecture, 0, BTreeSet::new())
+    }
+
+    fn release_for(
+        &self,
+        architecture: Architecture,
+        security_epoch: u64,
+        revoked_keys: BTreeSet<Fingerprint>,
+    ) -> Result<Release> {
+        let named = |member: &Option<String>| given(member).map(str::to_owned);
+        Ok(Release {
+            digest: self.digest,
+            version: version(needed("version", &self.document.version)?)?,
+            channel: named(&self.document.channel),
+            min_compatible_version: given(&self.document.min_compatible_version)
+                .map(|minimum| version(minimum).map_err(|e| e.context("min_compatible_version")))
+                .transpose()?,
+            architecture,
+            release_notes: named(&self.document.release_notes),
+            release_date: named(&self.document.release_date),
+            security_epoch,
+            revoked_keys,
+            board: named(&self.document.board),
+            initramfs_unpacked_size: self.document.initramfs_unpacked_size,
+            rollout: rollout(given(&self.document.rollout), given(&self.document.release_date))
+                .map_err(|why| malformed(format_args!("rollout: {why}")))?,
+            kernel: image("vmlinuz_sha256", &self.document.vmlinuz_sha256)?,
+            initramfs: image("initramfs_sha256", &self.document.initramfs_sha256)?,
+        })
+    }
+
+    /// Where kernel and initramfs are.
+    pub fn image_urls(&self) -> Result<[&str; 2]> {
+        Ok([needed("vmlinuz_url", &self.document.vmlinuz_url)?, needed("initramfs_url", &self.document.initramfs_url)?])
+    }
+
+    /// Where the signatures of kernel and initramfs are, each if it is named.
+    #[must_use]
+    pub fn image_signature_urls(&self) -> [Option<&str>; 2] {
+        [given(&self.document.vmlinuz_sig_url), given(&self.document.initramfs_sig_url)]
+    }
+
+    /// Where the signature of the document is, if it is named.
+    #[must_use]
+    pub fn signature_url(&self) -> Option<&str> {
+        given(&self.document.metadata_sig_url)
+    }
+}
+
+impl Document {
     fn check_lengths(&self) -> Result<()> {
         let texts = [
             ("channel", &self.channel),
@@ -80,69 +154,6 @@ impl Latest {
             }
         }
         Ok(())
-    }
-
-    /// What the document says, for when it is signed as a whole.
-    pub fn release(&self) -> Result<Release> {
-        let architecture = given(&self.architecture).ok_or_else(|| {
-            missing("architecture").remedy(
-                "Publish it again with its architecture. If the server is an old one that signs only the image files, set \
-                 legacy_file_signatures=yes.",
-            )
-        })?;
-        let revoked_keys = given(&self.revoked_keys).map_or(Ok(BTreeSet::new()), revoked_keys)?;
-        self.release_for(architecture.parse()?, self.security_epoch.unwrap_or(0), revoked_keys)
-    }
-
-    /// What the document claims where nobody vouches for it. Old ones leave out the architecture, and nothing that is kept
-    /// beyond this release may rest on a claim.
-    pub fn claimed(&self, otherwise: Architecture) -> Result<Release> {
-        let architecture = given(&self.architecture).map_or(Ok(otherwise), str::parse)?;
-        self.release_for(architecture, 0, BTreeSet::new())
-    }
-
-    fn release_for(
-        &self,
-        architecture: Architecture,
-        security_epoch: u64,
-        revoked_keys: BTreeSet<Fingerprint>,
-    ) -> Result<Release> {
-        let named = |member: &Option<String>| given(member).map(str::to_owned);
-        Ok(Release {
-            version: version(needed("version", &self.version)?)?,
-            channel: named(&self.channel),
-            min_compatible_version: given(&self.min_compatible_version)
-                .map(|minimum| version(minimum).map_err(|e| e.context("min_compatible_version")))
-                .transpose()?,
-            architecture,
-            release_notes: named(&self.release_notes),
-            release_date: named(&self.release_date),
-            security_epoch,
-            revoked_keys,
-            board: named(&self.board),
-            initramfs_unpacked_size: self.initramfs_unpacked_size,
-            rollout: rollout(given(&self.rollout), given(&self.release_date))
-                .map_err(|why| malformed(format_args!("rollout: {why}")))?,
-            kernel: image("vmlinuz_sha256", &self.vmlinuz_sha256)?,
-            initramfs: image("initramfs_sha256", &self.initramfs_sha256)?,
-        })
-    }
-
-    /// Where kernel and initramfs are.
-    pub fn image_urls(&self) -> Result<[&str; 2]> {
-        Ok([needed("vmlinuz_url", &self.vmlinuz_url)?, needed("initramfs_url", &self.initramfs_url)?])
-    }
-
-    /// Where the signatures of kernel and initramfs are, each if it is named.
-    #[must_use]
-    pub fn image_signature_urls(&self) -> [Option<&str>; 2] {
-        [given(&self.vmlinuz_sig_url), given(&self.initramfs_sig_url)]
-    }
-
-    /// Where the signature of the document is, if it is named.
-    #[must_use]
-    pub fn signature_url(&self) -> Option<&str> {
-        given(&self.metadata_sig_url)
     }
 }
 

@@ -1,6 +1,5 @@
 //! A release on offer: the signed bytes, what they say, and their signatures.
 
-use crate::base::digest::Digest;
 use crate::base::error::{Error, Reason, Result};
 use crate::release::release::{Architecture, Release};
 use crate::trust::signature::{FileSignatures, Signature};
@@ -11,8 +10,6 @@ use crate::trust::signature::{FileSignatures, Signature};
 pub struct Offer {
     /// `signed`, parsed.
     pub release: Release,
-    /// Of `signed`: the identity of the release.
-    pub digest: Digest,
     /// The exact bytes that the signatures are over.
     pub signed: Vec<u8>,
     /// Media type of `signed`.

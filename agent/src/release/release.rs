@@ -12,6 +12,7 @@ use crate::base::digest::Digest;
 use crate::base::error::{Error, Reason, Result};
 use crate::base::{json, limits, text};
 use crate::schedule::rollout::Rollout;
+use crate::state::identity::Identity;
 use crate::trust::signature::Fingerprint;
 
 /// Layer with the kernel.
@@ -151,6 +152,8 @@ impl From<Blob> for Image {
 /// they are shown.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Release {
+    /// Digest of the signed document: the identity of the release.
+    pub digest: Digest,
     /// SemVer.
     pub version: semver::Version,
     /// `None` means every channel.
@@ -180,6 +183,12 @@ pub struct Release {
 }
 
 impl Release {
+    /// What tells it from other releases.
+    #[must_use]
+    pub fn identity(&self) -> Identity {
+        Identity { release: self.digest, kernel: self.kernel.digest, initramfs: self.initramfs.digest }
+    }
+
     /// Reads an OCI or Docker v2 manifest: exactly one kernel, exactly one initramfs, the mandatory annotations.
     pub fn from_oci_manifest(raw: &[u8]) -> Result<Self> {
         if raw.len() as u64 > limits::MANIFEST_BYTES {
@@ -204,6 +213,7 @@ impl Release {
         let needed = |key: &str| text(key).ok_or_else(|| malformed(format_args!("annotation {key} is missing")));
         let number = |key: &str| text(key).map(|value| decimal(key, value)).transpose();
         Ok(Self {
+            digest: Digest::of(raw),
             version: version(needed(VERSION)?)?,
             channel: text(CHANNEL).cloned(),
             min_compatible_version: text(MIN_COMPATIBLE_VERSION)

@@ -172,7 +172,7 @@ pub fn find(boot: Result<Boot>, slots: impl FnOnce() -> Result<Slots>, state: &P
         below_security_epoch: false,
         revoked_keys: trust.revoked_keys.iter().map(|key| key.id().to_string()).collect(),
         freshness: state.freshness.map(|seen| seen.by_now(&Clock::system(Utc::now(), trust.last_seen))),
-        failed: trust.failed.iter().map(|f| format!("{} ({}): {}", f.version, f.release, f.reason)).collect(),
+        failed: trust.failed.iter().map(|f| format!("{} ({}): {}", f.version, f.identity.release, f.reason)).collect(),
         problems,
     };
     match boot {

@@ -30,10 +30,9 @@ pub(crate) struct Chosen {
 
 impl Chosen {
     /// The offer that it is, with the signatures that were found of its manifest.
-    pub(crate) fn offer(self, digest: Digest, signatures: Vec<Signature>, origin: String) -> Offer {
+    pub(crate) fn offer(self, signatures: Vec<Signature>, origin: String) -> Offer {
         Offer {
             release: self.release,
-            digest,
             signed: self.raw,
             signed_type: self.media_type,
             signatures,

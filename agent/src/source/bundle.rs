@@ -234,24 +234,23 @@ impl Source for BundleSource {
         let entry = self.layout.release(self.tag.as_deref(), &self.default_tag).map_err(|e| e.context(&self.origin))?;
         let document = self.document(entry, &self.origin)?;
         let chosen = choose(document, architecture, &self.origin, |entry, what| self.document(entry, what))?;
-        let digest = Digest::of(&chosen.raw);
-        let signatures = self.signatures(digest)?;
+        let signatures = self.signatures(chosen.release.digest)?;
         self.index = chosen.index;
-        Ok(chosen.offer(digest, signatures, self.origin.clone()))
+        Ok(chosen.offer(signatures, self.origin.clone()))
     }
 
     fn more_signatures(&mut self, offer: &Offer) -> Result<Vec<Signature>> {
         let mut found = vec![];
-        if let Some(raw) = self.cosign(offer.digest)? {
+        if let Some(raw) = self.cosign(offer.release.digest)? {
             let fetch = |blob: Blob, what: &str| self.blob(blob.digest, limits::COSIGN_PAYLOAD_BYTES, what);
-            found = cosign::signatures(&raw, offer.digest, fetch)?;
+            found = cosign::signatures(&raw, offer.release.digest, fetch)?;
         }
         if found.is_empty()
             && offer.signatures.is_empty()
             && let Some(index) = self.index
             && self.cosign(index)?.is_some()
         {
-            return Err(index_signed_alone(&self.origin, index, offer.digest));
+            return Err(index_signed_alone(&self.origin, index, offer.release.digest));
         }
         Ok(found)
     }

@@ -179,7 +179,6 @@ impl Source for HttpSource {
         let file_signatures = legacy.then(|| self.file_signatures(&looked)).transpose()?;
         Ok(Offer {
             release,
-            digest: Digest::of(&looked.raw),
             signed: looked.raw.clone(),
             signed_type: LATEST_JSON_TYPE.into(),
             signatures,

@@ -229,18 +229,17 @@ impl Source for OciSource {
         let chosen = choose(answer.into(), architecture, &self.origin, |entry, what| {
             Ok(self.manifest(entry, what, deadline)?.into())
         })?;
-        let digest = Digest::of(&chosen.raw);
-        let signatures = self.signatures(digest, deadline)?;
+        let signatures = self.signatures(chosen.release.digest, deadline)?;
         self.offered = Some((chosen.index, deadline));
-        Ok(chosen.offer(digest, signatures, self.origin.clone()))
+        Ok(chosen.offer(signatures, self.origin.clone()))
     }
 
     /// At one more request, two where there is nothing; and one for each payload.
     fn more_signatures(&mut self, offer: &Offer) -> Result<Vec<Signature>> {
         let (index, deadline) = self.offered.unwrap_or_else(|| (None, self.client.deadline()));
         let mut found = vec![];
-        if let Some(raw) = self.cosign(offer.digest, deadline)? {
-            found = cosign::signatures(&raw, offer.digest, |blob, what| {
+        if let Some(raw) = self.cosign(offer.release.digest, deadline)? {
+            found = cosign::signatures(&raw, offer.release.digest, |blob, what| {
                 let url = self.url("blobs", &blob.digest.to_string());
                 Ok(self.client.document(&url, "*/*", limits::COSIGN_PAYLOAD_BYTES, what, deadline)?.good(what)?.body)
             })?;
@@ -250,7 +249,7 @@ impl Source for OciSource {
             && let Some(index) = index
             && self.cosign(index, deadline)?.is_some()
         {
-            return Err(index_signed_alone(&self.origin, index, offer.digest));
+            return Err(index_signed_alone(&self.origin, index, offer.release.digest));
         }
         Ok(found)
     }

@@ -5,6 +5,7 @@ pub mod file;
 pub mod format;
 pub mod freshness;
 pub mod history;
+pub mod identity;
 pub mod phase;
 pub mod state;
 pub mod store;

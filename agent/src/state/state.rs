@@ -15,6 +15,7 @@ use crate::state::file::{self, SCHEMA};
 use crate::state::format::{as_text, optional_seconds, seconds};
 use crate::state::freshness;
 use crate::state::history::Attempt;
+use crate::state::identity::Identity;
 use crate::state::phase::Phase;
 use crate::state::trust::FailedRelease;
 use crate::trust::signature::Fingerprint;
@@ -181,12 +182,9 @@ pub struct Trial {
     pub slot: bootenv::Slot,
     /// Of the release.
     pub version: String,
-    /// Of its manifest.
-    pub release: Digest,
-    /// Of its kernel.
-    pub kernel: Digest,
-    /// Of its initramfs.
-    pub initramfs: Digest,
+    /// Of the release.
+    #[serde(flatten)]
+    pub identity: Identity,
     /// Whether a boot of it was seen.
     pub started: bool,
     /// What its commit will make permanent; `None` where nobody vouched for the release.
@@ -222,9 +220,7 @@ impl Trial {
     #[must_use]
     pub fn failure(&self, reason: &str, now: DateTime<Utc>) -> FailedRelease {
         FailedRelease {
-            release: self.release,
-            kernel: self.kernel,
-            initramfs: self.initramfs,
+            identity: self.identity,
             version: self.version.clone(),
             failed_at: now,
             reason: reason.to_owned(),
@@ -370,7 +366,7 @@ impl State {
     /// Notes a trial that is about to begin. It belongs to the attempt that staged it, or is one of its own if the state
     /// does not tell of that one any more.
     pub fn note(&mut self, trial: Trial, now: DateTime<Utc>) {
-        if self.to_release != Some(trial.release) {
+        if self.to_release != Some(trial.identity.release) {
             (self.attempt_id, self.started_at) = (trial.id.to_string(), Some(now));
         }
         let attempt = AttemptOfTrial {
@@ -389,7 +385,7 @@ impl State {
             (self.attempt_id, self.started_at, self.from_version) = (id, started_at, from_version);
         }
         self.to_version.clone_from(&trial.version);
-        self.to_release = Some(trial.release);
+        self.to_release = Some(trial.identity.release);
         self.last_error.clear();
         self.last_skip = None;
     }
@@ -402,7 +398,7 @@ impl State {
         self.attempts_total = self.attempts_total.saturating_add(1);
         self.from_version = from.map(ToString::to_string).unwrap_or_default();
         self.to_version.clone_from(&to.version);
-        self.to_release = Some(to.release);
+        self.to_release = Some(to.identity.release);
         self.last_error.clear();
         self.last_skip = None;
     }

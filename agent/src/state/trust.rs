@@ -5,10 +5,10 @@ use std::collections::BTreeSet;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
-use crate::base::digest::Digest;
 use crate::base::error::Result;
 use crate::state::file::{self, SCHEMA};
 use crate::state::format::{optional_seconds, seconds};
+use crate::state::identity::Identity;
 use crate::trust::signature::Fingerprint;
 
 /// Failed releases that are remembered; the oldest is forgotten for one more.
@@ -52,12 +52,9 @@ pub struct Serial {
 /// A release that failed here.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FailedRelease {
-    /// Of its manifest.
-    pub release: Digest,
-    /// Of its kernel.
-    pub kernel: Digest,
-    /// Of its initramfs.
-    pub initramfs: Digest,
+    /// Of the release.
+    #[serde(flatten)]
+    pub identity: Identity,
     /// As the manifest spells it.
     pub version: String,
     /// By the device's clock.
@@ -91,23 +88,22 @@ impl Trust {
 
     /// The failure that speaks against a release: of the same manifest, or of the same pair of images under another one.
     #[must_use]
-    pub fn failure(&self, release: &Digest, kernel: &Digest, initramfs: &Digest) -> Option<&FailedRelease> {
-        let same = |f: &&FailedRelease| f.release == *release || (f.kernel, f.initramfs) == (*kernel, *initramfs);
-        self.failed.iter().rev().find(same)
+    pub fn failure(&self, release: &Identity) -> Option<&FailedRelease> {
+        self.failed.iter().rev().find(|failed| failed.identity.is_like(release))
     }
 
     /// Remembers a failure, once for each manifest.
     pub fn remember(&mut self, failed: FailedRelease) {
-        self.failed.retain(|known| known.release != failed.release);
+        self.failed.retain(|known| known.identity.release != failed.identity.release);
         self.failed.push(failed);
         let surplus = self.failed.len().saturating_sub(FAILED_KEPT);
         self.failed.drain(..surplus);
     }
 
     /// Forgets what speaks against a release; whether there was anything.
-    pub fn forget(&mut self, release: &Digest, kernel: &Digest, initramfs: &Digest) -> bool {
+    pub fn forget(&mut self, release: &Identity) -> bool {
         let before = self.failed.len();
-        self.failed.retain(|f| f.release != *release && (f.kernel, f.initramfs) != (*kernel, *initramfs));
+        self.failed.retain(|failed| !failed.identity.is_like(release));
         self.failed.len() < before
     }
 

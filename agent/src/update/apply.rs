@@ -132,7 +132,7 @@ impl Offered {
     fn of(offer: &Offer, signed_by: Vec<String>) -> Self {
         Self {
             version: offer.release.version.to_string(),
-            digest: offer.digest.to_string(),
+            digest: offer.release.digest.to_string(),
             origin: offer.origin.clone(),
             size: size(&offer.release),
             signed_by,
@@ -162,14 +162,14 @@ pub fn check(config: &Config, boot: &Boot, memory: &Memory, lifted: Lifted, now:
     let freshness = freshness::look(config, &memory.trust, &standing, &clock, &mut *source, (&offer, news))?;
     let mut gates =
         vec![rules::window(config, lifted, &clock)?, rules::not_before(memory.state.not_before, clock.now())];
-    gates.extend(release_gates(config, boot, memory, &running, &standing, lifted, (&offer.release, offer.digest)));
+    gates.extend(release_gates(config, boot, memory, &running, &standing, lifted, &offer.release));
     gates.push(freshness::gate(config, freshness.as_ref()));
     gates.push(node::gate(config, lifted));
     gates.push(copies_gate(boot, lifted));
     gates.push(trial_gate(boot));
     gates.push(rules::clock(&clock, &offer.release));
     gates.push(space_gate(boot, &mut *source, &offer));
-    gates.extend(device_gates(config, boot, memory, lifted, (&offer.release, offer.digest), &clock));
+    gates.extend(device_gates(config, boot, memory, lifted, &offer.release, &clock));
     gates.push(hooks::gate(config));
     let same = is_running(&running, &offer, lifted);
     let closed = gates.iter().find(|gate| !gate.open);
@@ -235,7 +235,7 @@ fn names(keys: &[signature::KeyId]) -> Vec<String> {
 
 fn is_running(running: &Running, offer: &Offer, lifted: Lifted) -> bool {
     match running {
-        Running { manifest: Some(manifest), .. } => manifest.digest == offer.digest,
+        Running { manifest: Some(manifest), .. } => manifest.digest == offer.release.digest,
         // What a factory filled has no digest. Its version says that there is nothing to do, unless a person knows better.
         Running { version: Some(version), .. } => {
             version.cmp_precedence(&offer.release.version).is_eq() && !lifted.allow_downgrade
@@ -251,7 +251,7 @@ fn release_gates(
     running: &Running,
     standing: &Standing,
     lifted: Lifted,
-    (release, digest): (&Release, Digest),
+    release: &Release,
 ) -> Vec<Gate> {
     let device = rules::Device {
         channel: config.channel.as_deref(),
@@ -263,10 +263,10 @@ fn release_gates(
         lifted,
         failed: memory
             .trust
-            .failure(&digest, &release.kernel.digest, &release.initramfs.digest)
+            .failure(&release.identity())
             .map(|f| format!("{} on {}", f.reason, f.failed_at.format("%Y-%m-%d"))),
     };
-    rules::release(release, digest, &device)
+    rules::release(release, &device)
 }
 
 /// A store over the only copy is no store that survives every power cut: nothing for a timer.
@@ -293,13 +293,13 @@ fn device_gates(
     boot: &Boot,
     memory: &Memory,
     lifted: Lifted,
-    offered: (&Release, Digest),
+    release: &Release,
     clock: &Clock,
 ) -> [Gate; 2] {
     let id = memory.state.device_id(&config.machine_id_file);
     [
-        preflight::memory_gate(offered.0, boot, &Machine::find(&System::default())),
-        rules::rollout(config, id.as_deref(), lifted, offered, clock.now()),
+        preflight::memory_gate(release, boot, &Machine::find(&System::default())),
+        rules::rollout(config, id.as_deref(), lifted, release, clock.now()),
     ]
 }
 
@@ -310,7 +310,7 @@ fn space_gate(boot: &Boot, source: &mut dyn Source, offer: &Offer) -> Gate {
         return Gate::open(name, "no slot is free to be looked at");
     };
     let place = boot.slots.get(target);
-    if place.manifest().ok().flatten().is_some_and(|content| content.digest == offer.digest) {
+    if place.manifest().ok().flatten().is_some_and(|content| content.digest == offer.release.digest) {
         return Gate::open(name, format!("slot {target} holds it already"));
     }
     let mut needed = || -> Result<String> {
@@ -470,7 +470,7 @@ fn try_apply(
         return Err(rules::not_this_wave(waiting.message.clone(), Some(waiting.until)));
     }
     let (offer, news) = offered(config, boot, memory, &running, keys, (&mut *source, document))?;
-    let (release, digest) = (&offer.release, offer.digest);
+    let (release, digest) = (&offer.release, offer.release.digest);
     let by = proven(&offer, keys)?;
     let freshness = freshness::look(config, &memory.trust, &standing, &clock, &mut *source, (&offer, news))?;
     if !what.dry_run {
@@ -491,7 +491,7 @@ fn try_apply(
         }
         return Ok(Applied::new(Outcome::UpToDate, (&release.version, digest.to_string()), booted));
     }
-    gate::pass(&release_gates(config, boot, memory, &running, &standing, what.lifted, (release, digest)))?;
+    gate::pass(&release_gates(config, boot, memory, &running, &standing, what.lifted, release))?;
     gate::pass(&[freshness::gate(config, freshness.as_ref())])?;
 
     gate::pass(&[node::gate(config, what.lifted)])?;
@@ -506,7 +506,7 @@ fn try_apply(
     if let Some([kernel, initramfs]) = &images {
         place.check_room(kernel.size.saturating_add(initramfs.size))?;
     }
-    let [ram, wave] = device_gates(config, boot, memory, what.lifted, (release, digest), &clock);
+    let [ram, wave] = device_gates(config, boot, memory, what.lifted, release, &clock);
     memory.state.waiting = rules::waiting(document, config.wariness, &wave);
     gate::pass(&[ram, wave])?;
     if what.dry_run {
@@ -646,7 +646,7 @@ pub fn activate(
     let keys = standing.required_keys(config)?;
     vouched(config, place, &content, keys)?;
     let running = Running::find(config, boot)?;
-    gate::pass(&release_gates(config, boot, memory, &running, &standing, lifted, (&release, content.digest)))?;
+    gate::pass(&release_gates(config, boot, memory, &running, &standing, lifted, &release))?;
 
     let mut applied = Applied::new(Outcome::Activated, (&release.version, content.digest.to_string()), target);
     if env.on_trial() == Some(target) {

@@ -152,19 +152,19 @@ impl Memory {
                         self.raise(proof.security_epoch, &proof.revoked_keys)?;
                     }
                     // What was tried again and proved healthy has not failed any more.
-                    if self.trust.forget(&trial.release, &trial.kernel, &trial.initramfs) {
+                    if self.trust.forget(&trial.identity) {
                         self.held()?.save_trust(&self.trust)?;
                     }
                     self.state.enter(Phase::Success, now).or_else(|_| self.committed(now))?;
                 }
                 Ending::Failed(why) => return self.failed(&trial, why, now),
-                Ending::NotStarted if self.state.not_started.contains(&trial.release) => {
+                Ending::NotStarted if self.state.not_started.contains(&trial.identity.release) => {
                     return self.failed(&trial, "its trial never started, twice", now);
                 }
                 Ending::NotStarted => {
                     log::warn!("the trial of {} was never seen to start; it can be tried once more", trial.version);
                     // Not only the last one: two releases in turn would be tried for ever.
-                    self.state.not_started.insert(0, trial.release);
+                    self.state.not_started.insert(0, trial.identity.release);
                     self.state.not_started.truncate(NOT_STARTED_KEPT);
                     self.state.last_error = format!("the trial of {} was never seen to start", trial.version);
                     self.state.enter(Phase::RolledBack, now)?;
@@ -192,7 +192,7 @@ impl Memory {
     /// 73 when it cannot be written.
     pub fn remember_content(&mut self, boot: &Boot, slot: Id, now: DateTime<Utc>) -> Result<()> {
         let Ok(Some(content)) = boot.slots.get(slot).manifest() else { return Ok(()) };
-        if self.trust.failure(&content.digest, &content.kernel.digest, &content.initramfs.digest).is_some() {
+        if self.trust.failure(&content.identity()).is_some() {
             return Ok(());
         }
         self.remember(failure(&content, "its slot is marked as failed", now))
@@ -226,9 +226,7 @@ impl Memory {
 #[must_use]
 pub fn failure(content: &SlotManifest, reason: &str, now: DateTime<Utc>) -> FailedRelease {
     FailedRelease {
-        release: content.digest,
-        kernel: content.kernel.digest,
-        initramfs: content.initramfs.digest,
+        identity: content.identity(),
         version: content.version.to_string(),
         failed_at: now,
         reason: reason.to_owned(),

@@ -15,6 +15,7 @@ use crate::device::boot::Boot;
 use crate::device::health::Check;
 use crate::device::slot::{Slot, SlotManifest};
 use crate::policy::standing::{self, Standing};
+use crate::state::identity::Identity;
 use crate::state::phase::Phase;
 use crate::state::state::{self, Trial};
 use crate::update::memory::{self, Memory};
@@ -88,9 +89,7 @@ pub fn note(id: bootenv::TrialId, slot: Id, content: &SlotManifest) -> Trial {
         id,
         slot,
         version: content.version.to_string(),
-        release: content.digest,
-        kernel: content.kernel.digest,
-        initramfs: content.initramfs.digest,
+        identity: content.identity(),
         started: false,
         proof: None,
         attempt: None,
@@ -104,9 +103,9 @@ fn note_content(id: bootenv::TrialId, slot: &Slot) -> Result<Trial> {
         return Ok(note(id, slot.id, &slot.verify()?));
     }
     let [kernel, initramfs] = slot.hashes()?.map(|image| image.digest);
-    let release = Digest::of(&[kernel.0, initramfs.0].concat());
+    let identity = Identity { release: Digest::of(&[kernel.0, initramfs.0].concat()), kernel, initramfs };
     let version = "unknown".into();
-    Ok(Trial { id, slot: slot.id, version, release, kernel, initramfs, started: false, proof: None, attempt: None })
+    Ok(Trial { id, slot: slot.id, version, identity, started: false, proof: None, attempt: None })
 }
 
 /// Judges this boot by its checks.
@@ -172,7 +171,7 @@ fn judge_trial(
     if bad.is_empty() {
         boot.env.store(&env.commit(boot.booted).map_err(illegal)?)?;
         if let Some(trial) = &memory.state.trial {
-            memory.state.not_started.retain(|release| *release != trial.release);
+            memory.state.not_started.retain(|release| *release != trial.identity.release);
         }
         memory.conclude(boot, now)?;
         return Ok((Verdict::Committed, format!("slot {slot} is committed")));

@@ -10,7 +10,7 @@ fn the_document_and_its_signature_are_read_and_nothing_else() {
     let server = site.serve();
     let offer = offer(&server).unwrap();
     assert_eq!(offer.signed, site.get("latest.json"));
-    assert_eq!((offer.digest, offer.signatures.len()), (Digest::of(&offer.signed), 1));
+    assert_eq!((offer.release.digest, offer.signatures.len()), (Digest::of(&offer.signed), 1));
     assert_eq!(offer.signatures[0].bytes.to_vec(), sign(&key(1), &offer.signed));
     assert_eq!(offer.origin, format!("http://{}/os/latest.json", server.address));
     assert_eq!(paths(&server), ["/os/latest.json", "/os/latest.json.sig"]);

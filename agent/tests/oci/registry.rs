@@ -50,7 +50,7 @@ fn an_index_gives_the_manifest_of_the_architecture_with_its_signatures() {
     assert_eq!(offer.origin, format!("{}/os:stable", registry.address));
     assert_eq!(offer.signed, amd64);
     assert_eq!(offer.signed_type, release::OCI_MANIFEST_TYPE);
-    assert_eq!(offer.digest, Digest::of(&amd64));
+    assert_eq!(offer.release.digest, Digest::of(&amd64));
     assert_eq!(offer.release.version.to_string(), "1.2.0");
     assert_eq!(offer.signatures.len(), 2);
     assert_eq!(offer.signatures[0].bytes.to_vec(), sign(&key(1), &amd64));
@@ -89,7 +89,7 @@ fn oci_and_docker_say_the_same_in_their_own_types() {
         index["manifests"][0]["mediaType"] = json!(manifest_type);
         registry.manifest("os", "stable", index_type, &bytes(&index));
         let listed = offer(&registry).unwrap();
-        assert_eq!((listed.digest, listed.signed_type), (alone.digest, alone.signed_type));
+        assert_eq!((listed.release.digest, listed.signed_type), (alone.release.digest, alone.signed_type));
     }
 }
 

@@ -79,7 +79,6 @@ pub fn offer(version: &str, kernel: &Blob, initramfs: &Blob) -> Offer {
     .into_bytes();
     Offer {
         release: Release::from_oci_manifest(&signed).unwrap(),
-        digest: Digest::of(&signed),
         signed,
         signed_type: OCI_MANIFEST_TYPE.into(),
         signatures: vec![Signature { key_id: Some("0123456789abcdef".into()), bytes: [7; 64], payload: None }],

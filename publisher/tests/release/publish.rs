@@ -22,7 +22,7 @@ fn a_device_takes_what_was_published() {
         let mut source = OciSource::new(&options, &reference, None, "stable").unwrap();
         let offer = source.offer(images.architecture).unwrap();
         assert_eq!(keys.verify(&offer.signed, &offer.signatures).unwrap(), keys.ids().collect::<Vec<_>>());
-        assert!(published.manifests.contains(&(images.architecture, offer.digest)));
+        assert!(published.manifests.contains(&(images.architecture, offer.release.digest)));
         let release = offer.release;
         assert_eq!(release.version.to_string(), "1.2.3");
         assert_eq!(release.channel.as_deref(), Some("stable"));

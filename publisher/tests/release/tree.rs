@@ -77,7 +77,7 @@ fn devices_of_both_architectures_take_what_it_writes() {
             HttpSource::new(&FetchOptions { proxies: false, ..FetchOptions::default() }, &url, false).unwrap();
         let offer = source.offer(architecture).unwrap();
         assert!(
-            said.contains(&format!("{architecture}      {} www/{architecture}/latest.json", offer.digest)),
+            said.contains(&format!("{architecture}      {} www/{architecture}/latest.json", offer.release.digest)),
             "{said}"
         );
         for keys in ["keys", "more"] {

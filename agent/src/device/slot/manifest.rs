@@ -14,6 +14,7 @@ use crate::release::offer::Offer;
 use crate::release::release::{
     Architecture, Blob, DOCKER_MANIFEST_TYPE, Image, LATEST_JSON_TYPE, OCI_MANIFEST_TYPE, Release,
 };
+use crate::state::identity::Identity;
 use crate::trust::signature::{FileSignatures, Signature};
 
 /// The schema that is written. A newer one is refused.
@@ -89,7 +90,7 @@ impl SlotManifest {
     pub fn new(offer: &Offer, [kernel, initramfs]: [Blob; 2], written_at: DateTime<Utc>) -> Self {
         Self {
             version: offer.release.version.clone(),
-            digest: offer.digest,
+            digest: offer.release.digest,
             signed: offer.signed.clone(),
             signed_type: offer.signed_type.clone(),
             signatures: offer.signatures.clone(),
@@ -98,6 +99,12 @@ impl SlotManifest {
             initramfs,
             written_at,
         }
+    }
+
+    /// What tells it from other releases.
+    #[must_use]
+    pub fn identity(&self) -> Identity {
+        Identity { release: self.digest, kernel: self.kernel.digest, initramfs: self.initramfs.digest }
     }
 
     /// All that the release says about itself.
@@ -125,8 +132,8 @@ impl SlotManifest {
     /// What would be on offer if the server still had this release.
     pub fn offer(self, origin: String) -> Result<Offer> {
         let release = self.release()?;
-        let Self { digest, signed, signed_type, signatures, file_signatures, .. } = self;
-        Ok(Offer { release, digest, signed, signed_type, signatures, file_signatures, origin })
+        let Self { signed, signed_type, signatures, file_signatures, .. } = self;
+        Ok(Offer { release, signed, signed_type, signatures, file_signatures, origin })
     }
 
     /// The bytes of `manifest.json`.
