@@ -7,7 +7,7 @@ mod common;
 use std::collections::BTreeMap;
 use std::fs;
 
-use chrono::{DateTime, SubsecRound, TimeDelta, Utc};
+use chrono::{DateTime, SecondsFormat, SubsecRound, TimeDelta, Utc};
 use cli_support::{Device, key, publish};
 use common::fault::{self, Fault, World};
 use common::registry::Registry;
@@ -133,6 +133,63 @@ fn whatever_is_no_proof_leaves_it_unknown_and_holds_nothing_back() {
     assert_eq!(check(&device, &registry).1, Value::Null);
     set(&device, "freshness=no\nrequire_fresh=yes");
     device.from(&registry, &["check", "--json"]).refused(78, "bad-config");
+}
+
+#[test]
+fn a_clock_set_back_makes_no_expired_statement_valid_again() {
+    let (registry, device) = (Registry::start(), device(""));
+    let digest = publish(&registry, "1.0.0", 1);
+    let hours = |n| Utc::now().trunc_subsecs(0) + TimeDelta::hours(n);
+    state(&registry, &Statement { issued: hours(-2), ..statement(5, digest, hours(10)) }, 1);
+    let trust = || serde_json::from_slice::<Value>(&fs::read(device.path("S/trust.json")).unwrap()).unwrap();
+    let known = |time: DateTime<Utc>| {
+        let mut trust = trust();
+        trust["last_seen"] = time.to_rfc3339().into();
+        device.write("S/trust.json", trust.to_string().as_bytes());
+    };
+    let last_seen = || trust()["last_seen"].as_str().map(|time| time.parse::<DateTime<Utc>>().unwrap());
+    fs::create_dir_all(device.path("S")).unwrap();
+    device.write("S/trust.json", br#"{"schema": 1}"#);
+    let far = hours(25);
+    for (time, expected) in
+        [(hours(9), ("fresh", None)), (hours(11), ("stale", Some("expired"))), (far, ("unknown", Some("clock")))]
+    {
+        known(time);
+        assert_eq!(word(&check(&device, &registry).1), expected, "{time}");
+        let finding = device.here(&["doctor", "--json"]);
+        let finding: Value = serde_json::from_str(&finding.stdout).unwrap();
+        let clock = finding.as_array().unwrap().iter().find(|one| one["name"] == "clock").unwrap().clone();
+        let set_back = clock["message"].as_str().unwrap().contains("set back");
+        assert_eq!(
+            (set_back, clock["verdict"] == "fail"),
+            (expected.0 == "unknown", expected.0 == "unknown"),
+            "{clock}"
+        );
+    }
+    set(&device, "require_fresh=yes");
+    device.from(&registry, &["apply", "--json"]).refused(75, "not-fresh");
+    assert_eq!(last_seen(), Some(far), "and nothing lowers what was known");
+
+    // Only a person does, who has looked at the clock.
+    let reset = device.here(&["trust", "reset-time", "--json"]).code(0).json();
+    assert_eq!(reset["before"], far.to_rfc3339_opts(SecondsFormat::Secs, true));
+    assert_eq!(last_seen().map(|time| time <= Utc::now()), Some(true));
+    assert_eq!(word(&check(&device, &registry).1), ("fresh", None));
+
+    // What was issued is known, as far as the clock can tell that it may be past.
+    set(&device, "");
+    known(hours(-100));
+    device.from(&registry, &["apply"]).code(0);
+    assert!(last_seen() >= Some(hours(-3)));
+    known(hours(0));
+    state(&registry, &Statement { issued: hours(23), ..statement(6, digest, hours(90)) }, 1);
+    assert_eq!(word(&check(&device, &registry).1), ("fresh", None));
+    device.from(&registry, &["apply"]).code(0);
+    assert_eq!(last_seen().map(|time| time > hours(22)), Some(true));
+    state(&registry, &Statement { issued: hours(25), ..statement(7, digest, hours(90)) }, 1);
+    assert_eq!(word(&check(&device, &registry).1), ("unknown", Some("clock")));
+    device.from(&registry, &["apply"]).code(0);
+    assert_eq!(last_seen().map(|time| time < hours(24)), Some(true), "a key of statements brings no day forward");
 }
 
 #[test]

@@ -16,8 +16,9 @@ use bootenv::TrialId;
 use chrono::{DateTime, TimeDelta, Utc};
 use kubesolo_update::base::digest::Digest;
 use kubesolo_update::base::error::{Error, Exit, Reason};
+use kubesolo_update::policy::freshness::Seen;
 use kubesolo_update::schedule::clock::{Clock, build_date};
-use kubesolo_update::state::freshness::Word;
+use kubesolo_update::state::freshness::{Verdict, Word};
 use kubesolo_update::state::identity::Identity;
 use kubesolo_update::state::phase::Phase;
 use kubesolo_update::state::state::{State, Trial};
@@ -362,7 +363,7 @@ fn serials_only_grow_and_no_other_channel_or_key_displaces_them() {
 }
 
 #[test]
-fn the_time_of_a_synchronised_clock_is_remembered_and_that_of_another_is_not() {
+fn the_latest_time_of_a_synchronised_clock_or_a_verified_statement_is_remembered_and_never_goes_back() {
     let place = Place::new();
     let mut memory = Memory::lock(&place.path("state.json")).unwrap();
     let (shown, days) = (build_date() + TimeDelta::days(30), TimeDelta::days);
@@ -374,13 +375,18 @@ fn the_time_of_a_synchronised_clock_is_remembered_and_that_of_another_is_not() {
     assert_eq!(kept(&mut memory, Clock::at(shown)), Some(shown));
     let clock = |now| Clock { last_seen: Some(shown), ..Clock::at(now) };
     assert_eq!(kept(&mut memory, clock(shown + days(2))), Some(shown + days(2)));
-    assert_eq!(
-        kept(&mut memory, clock(shown - days(9))),
-        Some(shown - days(9)),
-        "a clock that was wrong locks nobody out"
-    );
+    assert_eq!(kept(&mut memory, clock(shown - days(9))), Some(shown + days(2)));
+    let mut stated = |issued| {
+        let verdict =
+            Verdict { word: Word::Fresh, reason: None, message: String::new(), serial: None, not_after: None };
+        let seen = Seen { verdict, serials: vec![], issued: Some(issued) };
+        memory.keep_look(&Clock { synchronised: false, ..clock(shown) }, Some(&seen)).unwrap();
+        memory.trust.last_seen
+    };
+    assert_eq!(stated(shown), Some(shown + days(2)));
+    assert_eq!(stated(shown + days(3)), Some(shown + days(3)));
     drop(memory);
-    assert_eq!(Memory::read(&place.path("state.json")).unwrap().trust.last_seen, Some(shown - days(9)));
+    assert_eq!(Memory::read(&place.path("state.json")).unwrap().trust.last_seen, Some(shown + days(3)));
 }
 
 #[test]

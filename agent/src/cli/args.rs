@@ -214,6 +214,18 @@ pub(crate) enum Command {
     /// Show or check the settings.
     #[command(subcommand)]
     Config(ConfigCommand),
+    /// Change what this device trusts.
+    #[command(subcommand)]
+    Trust(TrustCommand),
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum TrustCommand {
+    /// Accept the time that the clock shows, although this device knew a later one. Correct the clock first.
+    ///
+    /// A freshness statement that expired between the two times counts as valid again.
+    #[command(after_help = SEE_HELP)]
+    ResetTime,
 }
 
 #[derive(Debug, Subcommand)]

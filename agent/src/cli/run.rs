@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::process::ExitCode;
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, SecondsFormat, Utc};
 use clap::Parser;
 use serde::Serialize;
 use serde_json::json;
@@ -12,7 +12,7 @@ use simple_logger::SimpleLogger;
 use crate::base::console::{self, say};
 use crate::base::error::{Context as _, Error, Exit, Reason, Result};
 use crate::base::{replace, text};
-use crate::cli::args::{Cli, Command, ConfigCommand};
+use crate::cli::args::{Cli, Command, ConfigCommand, TrustCommand};
 use crate::cli::show;
 use crate::config::report as settings_report;
 use crate::config::{Auto, BootEnv as Place, Conf, Config};
@@ -21,6 +21,7 @@ use crate::device::env::BootEnv;
 use crate::device::slot::Slots;
 use crate::device::{blocks, health, reboot};
 use crate::report::{doctor, metrics, status};
+use crate::schedule::clock::Clock;
 use crate::state::phase::Phase;
 use crate::state::state;
 use crate::state::state::Outcome;
@@ -112,6 +113,9 @@ fn run(cli: &Cli) -> Result<u8> {
     if let Command::Config(command) = &cli.command {
         return settings(cli, command);
     }
+    if let Command::Trust(TrustCommand::ResetTime) = &cli.command {
+        return reset_time(cli);
+    }
     let config = match Config::load(&cli.conf, &cli.overrides()) {
         config if matches!(cli.command, Command::Doctor) => return Ok(doctor(cli, config)),
         _ if matches!(cli.command, Command::History) => return tell_history(cli),
@@ -141,7 +145,7 @@ fn run(cli: &Cli) -> Result<u8> {
             status.name_running(|| apply::version_by_file(&config));
             return tell_status(cli, &status);
         }
-        Command::Doctor | Command::History | Command::Config(_) => {} // above: the settings may be what is wrong
+        Command::Doctor | Command::History | Command::Config(_) | Command::Trust(_) => {} // above: the settings may be what is wrong
         Command::EnvLock => {
             if matches!(config.bootenv, Some(Place::UBoot(_))) {
                 BootEnv::make_uboot_locks()?;
@@ -227,6 +231,20 @@ fn run(cli: &Cli) -> Result<u8> {
             }
         }
     }
+    Ok(0)
+}
+
+/// A person vouches for the clock.
+fn reset_time(cli: &Cli) -> Result<u8> {
+    let mut memory = lock(cli)?;
+    let clock = Clock::system(Utc::now(), None);
+    let (before, now) = (memory.trust.last_seen, clock.believed()?);
+    memory.reset_time(now)?;
+    let seconds = |time: DateTime<Utc>| time.to_rfc3339_opts(SecondsFormat::Secs, true);
+    let (before, now) = (before.map(seconds), seconds(now));
+    print(cli, &json!({"before": before, "last_seen": now}), || {
+        format!("the latest known time is {now}; it was {}\n", before.as_deref().unwrap_or("not known"))
+    });
     Ok(0)
 }
 

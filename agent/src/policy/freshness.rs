@@ -1,6 +1,6 @@
 //! What a device makes of a statement of freshness: a verdict, which holds nothing back unless the settings ask for that.
 
-use chrono::TimeDelta;
+use chrono::{DateTime, Utc};
 
 use crate::base::digest::Digest;
 use crate::base::error::{Error, Reason, Result};
@@ -20,8 +20,6 @@ use crate::trust::signature::Fingerprint;
 
 /// Name of the gate.
 const NAME: &str = "freshness";
-/// How far a publisher's clock may be ahead.
-const AHEAD: TimeDelta = TimeDelta::hours(1);
 
 /// A verdict, and what is to be remembered of it.
 #[derive(Clone, Debug)]
@@ -30,6 +28,8 @@ pub struct Seen {
     pub verdict: Verdict,
     /// How far the statements of this channel have come with this one, for each key that signed it.
     pub serials: Vec<Serial>,
+    /// When a verified statement was made, unless that is too far ahead of the clock.
+    pub issued: Option<DateTime<Utc>>,
 }
 
 /// Asks the source whether what it offers is the latest, where the settings or what was seen before say so. `news`: the offer
@@ -79,7 +79,7 @@ pub fn look(
 
 impl Seen {
     fn without(verdict: Verdict) -> Self {
-        Self { verdict, serials: vec![] }
+        Self { verdict, serials: vec![], issued: None }
     }
 
     /// The refusal of a statement that is older than one seen before: somebody replays it.
@@ -123,7 +123,8 @@ pub(super) fn judge(
     let own = channel.is_none_or(|channel| channel == statement.channel);
     let by = if own { by } else { vec![] };
     let serials = by.into_iter().map(|key| Serial { channel: statement.channel.clone(), key, serial });
-    Seen { verdict, serials: serials.collect() }
+    let issued = Some(statement.issued).filter(|issued| own && clock.may_be_past(*issued));
+    Seen { verdict, serials: serials.collect(), issued }
 }
 
 fn prove(published: &Published, keys: &KeySet) -> Result<(Statement, Vec<Fingerprint>)> {
@@ -159,10 +160,10 @@ fn measure(
             return Verdict::unknown(Reason::OtherArchitecture, message);
         }
     }
-    match clock.believed() {
+    match clock.for_expiry() {
         Err(e) => Verdict::unknown(e.reason, format!("whether this is the latest release is unknown: {e}")),
-        Ok(now) if now + AHEAD < statement.issued => {
-            let message = format!("the clock shows {}, before the statement was made", shown(now));
+        Ok(_) if !clock.may_be_past(statement.issued) => {
+            let message = format!("the clock shows {}, before the statement was made", shown(clock.shown));
             Verdict::unknown(Reason::Clock, message)
         }
         Ok(now) if now > statement.not_after => Verdict::expired(statement.not_after),
@@ -194,7 +195,7 @@ pub fn gate(config: &Config, seen: Option<&Seen>) -> Gate {
 mod tests {
     use std::collections::BTreeMap;
 
-    use chrono::{DateTime, Utc};
+    use chrono::TimeDelta;
 
     use super::*;
     use crate::schedule::clock::build_date;
@@ -220,7 +221,12 @@ mod tests {
         assert_eq!(measured(&clock(110, false), 1), (Word::Fresh, None), "no NTP, and no doubt");
         assert_eq!(measured(&clock(114, true), 1), (Word::Fresh, None));
         assert_eq!(measured(&clock(115, true), 1), (Word::Stale, Some(Reason::Expired)));
-        for wrong in [clock(-1, true), clock(40, false), clock(99, true)] {
+        // Of the clock and the latest time known the later one counts.
+        let known = |days| Clock { last_seen: Some(at(days)), ..clock(114, true) };
+        assert_eq!(measured(&known(114), 1), (Word::Fresh, None));
+        assert_eq!(measured(&known(115), 1), (Word::Stale, Some(Reason::Expired)), "a clock set back by a day");
+        assert_eq!(measured(&clock(99, true), 1), (Word::Fresh, None), "a publisher's clock is a day ahead");
+        for wrong in [clock(-1, true), clock(40, false), clock(40, true), known(116), clock(98, true)] {
             assert_eq!(measured(&wrong, 1), (Word::Unknown, Some(Reason::Clock)));
             // Another release is the latest whatever the time is.
             assert_eq!(measured(&wrong, 2), (Word::Stale, Some(Reason::NotTheLatest)));

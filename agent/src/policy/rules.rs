@@ -355,7 +355,7 @@ mod tests {
     #[test]
     fn a_window_stays_closed_while_the_clock_cannot_be_right_and_force_opens_it() {
         let all_day = "maintenance_window=00:00-24:00";
-        let behind = Clock { last_seen: Some(after_build(2).shown), ..after_build(1) };
+        let behind = Clock { last_seen: Some(after_build(26).shown), ..after_build(1) };
         let gate = |conf, clock: &Clock, lifted| told(&window(&config(conf), lifted, clock).unwrap());
         assert_eq!(gate(all_day, &after_build(1), Lifted::default()), None);
         assert_eq!(gate(all_day, &behind, Lifted::default()), Some((75, "clock")));

@@ -100,7 +100,7 @@ impl Findings {
 pub fn look(conf: &Path, config: Result<Config>, state: &Path, boot: impl FnOnce(&Config) -> Result<Boot>) -> Findings {
     let mut all = Findings::default();
     let memory = memory(&mut all, state);
-    clock(&mut all);
+    clock(&mut all, memory.as_ref());
     let Some(config) = all.take("settings", config) else { return all };
     settings(&mut all, conf, &config);
     source(&mut all, &config);
@@ -150,9 +150,9 @@ fn existing(mut folder: &Path) -> &Path {
     folder
 }
 
-fn clock(all: &mut Findings) {
-    let clock = Clock::system(Utc::now(), None);
-    if all.take("clock", clock.believed()).is_some() {
+fn clock(all: &mut Findings, memory: Option<&Loaded>) {
+    let clock = Clock::system(Utc::now(), memory.and_then(|memory| memory.trust.last_seen));
+    if all.take("clock", clock.for_expiry()).is_some() {
         let words = ("it is synchronised", "nothing synchronises it: windows and waves go by whatever it shows");
         all.either("clock", clock.synchronised, Verdict::Warn, words);
     }

@@ -1,18 +1,23 @@
 //! What time it is, and whether that can be believed.
 //!
 //! Devices start in 1970, or at whatever a dead battery left. Three sources are compared: the system's clock, the date of
-//! this build, and the latest time that a synchronised clock ever showed here. Only the first can say how late it is; the
-//! other two say that it cannot be earlier.
+//! this build, and the latest time that this device ever knew. Only the first can say how late it is; the other two say
+//! that it cannot be earlier.
+//!
+//! A time server is no authority. It may set the clock back to make an expired statement valid again, so the time for all
+//! that expires ([`Clock::for_expiry`]) never goes back.
 
 use std::path::Path;
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 
 use crate::base::error::{Error, Reason, Result};
 use crate::base::sys;
 
 /// No build of this source is older: 2026-11-01T00:00:00Z, in seconds since 1970. Raised with a release.
 const SOURCE_DATE: i64 = 1_793_491_200;
+/// How far a right clock may be behind the latest time that this device knew, and a publisher's clock ahead of this one.
+pub const TOLERANCE: TimeDelta = TimeDelta::days(1);
 /// What systemd-timesyncd leaves once it has set the clock.
 const TIMESYNC: &str = "/run/systemd/timesync/synchronized";
 
@@ -23,7 +28,7 @@ pub struct Clock {
     pub shown: DateTime<Utc>,
     /// Whether something sets that clock by a better one.
     pub synchronised: bool,
-    /// The latest time that a synchronised clock showed on this device.
+    /// The latest time that this device knew: of a synchronised clock, or of a verified freshness statement.
     pub last_seen: Option<DateTime<Utc>>,
 }
 
@@ -50,22 +55,23 @@ impl Clock {
         Self { shown: now, synchronised: true, last_seen: None }
     }
 
-    /// The best guess, for what is noted: never before the build, and not before the last time seen unless a synchronised
-    /// clock says so.
+    /// The best guess, for records: never before the build, and for a clock that nothing sets not before the latest time
+    /// known.
     #[must_use]
     pub fn now(&self) -> DateTime<Utc> {
         self.believed().unwrap_or_else(|_| self.shown.max(self.floor()))
     }
 
-    /// The time, for decisions that depend on it.
+    /// The time, for decisions that depend on the time of day or on how late it is: windows and waves.
     ///
-    /// A synchronised clock is believed unless it is behind the build. One that nothing sets is believed as long as it is
-    /// not behind the last time seen either: on a device without NTP the hardware clock is all there is.
+    /// A synchronised clock is believed unless it is behind the build. One that nothing sets must not be behind the latest
+    /// time known either, by more than [`TOLERANCE`]: on a device without NTP the hardware clock is all there is.
     ///
     /// # Errors
     /// 75 `clock` when it must be wrong.
     pub fn believed(&self) -> Result<DateTime<Utc>> {
-        if self.shown >= self.floor() {
+        let was_set_back = self.set_back().is_some() && !self.synchronised;
+        if self.shown >= build_date() && !was_set_back {
             return Ok(self.shown);
         }
         let shown = self.shown.format("%Y-%m-%dT%H:%M:%SZ");
@@ -74,12 +80,40 @@ impl Clock {
             .remedy("Set the clock, or let NTP do it."))
     }
 
-    /// The time that is to be kept for later runs, when it says something new: a synchronised clock may also go back.
+    /// The time by which something is over that expires. It never goes back: the clock's, or the latest time known.
+    ///
+    /// # Errors
+    /// 75 `clock` when the clock must be wrong, or was set back by more than [`TOLERANCE`]: then nothing tells how late it is.
+    pub fn for_expiry(&self) -> Result<DateTime<Utc>> {
+        if let Some(last_seen) = self.set_back() {
+            let at = |time: DateTime<Utc>| time.format("%Y-%m-%dT%H:%M:%SZ");
+            let (shown, known) = (at(self.shown), at(last_seen));
+            let message = format!("the clock was set back: it shows {shown}, and this device knew {known} before");
+            return Err(Error::new(Reason::Clock, message)
+                .remedy("Correct the clock. If it is right now, call `kubesolo-update trust reset-time`."));
+        }
+        Ok(self.believed()?.max(self.last_seen.unwrap_or_default()))
+    }
+
+    /// The latest time known, if the clock is behind it by more than [`TOLERANCE`].
+    #[must_use]
+    pub fn set_back(&self) -> Option<DateTime<Utc>> {
+        self.last_seen.filter(|last_seen| self.shown < *last_seen - TOLERANCE)
+    }
+
+    /// Whether something can have been made at this time: not further ahead of the believed clock than [`TOLERANCE`].
+    /// Measured by the clock alone: by what is known, each statement could bring the next day.
+    #[must_use]
+    pub fn may_be_past(&self, time: DateTime<Utc>) -> bool {
+        self.believed().is_ok_and(|now| time <= now + TOLERANCE)
+    }
+
+    /// The time that is to be kept for later runs, when it says something new. It only goes up.
     #[must_use]
     pub fn to_keep(&self) -> Option<DateTime<Utc>> {
         let new = self.synchronised && self.believed().is_ok();
         // Once a day is enough, and spares the medium.
-        let moved = |last: DateTime<Utc>| (self.shown - last).num_hours() >= 24 || self.shown < last;
+        let moved = |last: DateTime<Utc>| (self.shown - last).num_hours() >= 24;
         (new && self.last_seen.is_none_or(moved)).then_some(self.shown)
     }
 
@@ -123,10 +157,37 @@ mod tests {
 
     #[test]
     fn only_a_synchronised_clock_goes_back_behind_the_last_time_seen() {
-        assert!(!believed(clock(10, false, Some(11))));
-        assert!(believed(clock(11, false, Some(11))));
-        assert!(believed(clock(10, true, Some(11))));
-        assert_eq!(clock(10, false, Some(11)).now(), clock(11, false, None).shown);
+        assert!(!believed(clock(10, false, Some(12))));
+        assert!(believed(clock(10, false, Some(11))), "within a day");
+        assert!(believed(clock(10, true, Some(12))));
+        assert_eq!(clock(10, false, Some(12)).now(), clock(12, false, None).shown);
+    }
+
+    #[test]
+    fn the_time_for_what_expires_never_goes_back() {
+        let expiry = |clock: Clock| clock.for_expiry().map_err(|error| error.reason);
+        for synchronised in [true, false] {
+            let known = clock(11, synchronised, None).shown;
+            assert_eq!(expiry(clock(11, synchronised, None)), Ok(known));
+            assert_eq!(expiry(clock(11, synchronised, Some(3))), Ok(known));
+            assert_eq!(expiry(clock(10, synchronised, Some(11))), Ok(known), "a clock may be a day behind");
+            assert_eq!(expiry(clock(9, synchronised, Some(11))), Err(Reason::Clock));
+            assert_eq!(expiry(clock(-1, synchronised, None)), Err(Reason::Clock));
+        }
+        let error = clock(9, true, Some(11)).for_expiry().unwrap_err();
+        assert!(error.message.contains("set back") && error.remedy.contains("trust reset-time"), "{error:?}");
+    }
+
+    #[test]
+    fn nothing_was_made_more_than_a_day_ahead_of_the_clock_itself() {
+        assert!(clock(10, true, None).may_be_past(clock(11, true, None).shown));
+        let far = clock(12, true, None).shown;
+        assert!(!clock(10, true, None).may_be_past(far));
+        assert!(!clock(10, true, Some(11)).may_be_past(far), "or statement after statement would bring the next day");
+        assert!(
+            !clock(-1, true, None).may_be_past(clock(-9, true, None).shown),
+            "a clock that must be wrong tells nothing"
+        );
     }
 
     #[test]
@@ -134,7 +195,8 @@ mod tests {
         assert_eq!(clock(400, false, None).to_keep(), None, "a wrong hardware clock would lock the device out");
         assert_eq!(clock(-1, true, None).to_keep(), None);
         assert_eq!(clock(3, true, None).to_keep(), Some(clock(3, true, None).shown));
-        assert_eq!(clock(3, true, Some(9)).to_keep(), Some(clock(3, true, None).shown), "it may go back");
+        assert_eq!(clock(3, true, Some(9)).to_keep(), None, "it never goes back");
+        assert_eq!(clock(9, true, Some(3)).to_keep(), Some(clock(9, true, None).shown));
         assert_eq!(clock(3, true, Some(3)).to_keep(), None, "not at every run");
     }
 }

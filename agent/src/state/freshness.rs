@@ -66,7 +66,7 @@ impl Verdict {
     /// The verdict by now: what was fresh at the last look may be stale.
     #[must_use]
     pub fn by_now(self, clock: &Clock) -> Self {
-        match (self.word, self.not_after, clock.believed()) {
+        match (self.word, self.not_after, clock.for_expiry()) {
             (Word::Fresh, _, Err(e)) => {
                 Self { word: Word::Unknown, reason: Some(e.reason.into()), message: e.message, ..self }
             }

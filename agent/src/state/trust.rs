@@ -30,7 +30,7 @@ pub struct Trust {
     /// The highest serial of a statement of freshness, for each channel and key.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub serials: Vec<Serial>,
-    /// The latest time that a synchronised clock showed here.
+    /// The latest time known here: of a synchronised clock, or of a verified freshness statement. Only a person lowers it.
     #[serde(default, with = "optional_seconds", skip_serializing_if = "Option::is_none")]
     pub last_seen: Option<DateTime<Utc>>,
     /// Releases that failed on this device, the oldest first.

@@ -104,13 +104,14 @@ impl Memory {
         if self.trust.raise(epoch, revoked) { self.held()?.save_trust(&self.trust) } else { Ok(()) }
     }
 
-    /// Remembers what a look at the source told: the time, and how far the statements of freshness have come.
+    /// Remembers what a look at the source told: the time, and how far the freshness statements have come. Neither goes back.
     ///
     /// # Errors
     /// 73 when it cannot be written.
     pub fn keep_look(&mut self, clock: &Clock, freshness: Option<&Seen>) -> Result<()> {
         let mut news = false;
-        if let Some(time) = clock.to_keep() {
+        let issued = freshness.and_then(|seen| seen.issued);
+        if let Some(time) = clock.to_keep().max(issued).filter(|time| Some(*time) > self.trust.last_seen) {
             self.trust.last_seen = Some(time);
             news = true;
         }
@@ -119,6 +120,16 @@ impl Memory {
         }
         self.state.freshness = freshness.map(|seen| seen.verdict.clone());
         if news { self.held()?.save_trust(&self.trust) } else { Ok(()) }
+    }
+
+    /// Replaces the latest time known, which nothing else lowers, and writes it.
+    ///
+    /// # Errors
+    /// 73 when it cannot be written.
+    pub fn reset_time(&mut self, now: DateTime<Utc>) -> Result<()> {
+        log::warn!("trust reset-time was called: the latest time known is {now} from now on");
+        self.trust.last_seen = Some(now);
+        self.held()?.save_trust(&self.trust)
     }
 
     /// The noted trial ended in a failure.
