@@ -11,9 +11,10 @@ mod servers;
 
 use std::fs;
 use std::hash::{BuildHasher, RandomState};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use clap::{Parser, Subcommand};
 use contestants::{ALL, Contestant, Course, Server};
 use qemu_tests::Result;
 use qemu_tests::registry::Registry;
@@ -26,22 +27,49 @@ const PLAN: [(u64, usize); 3] = [(64, 9), (256, 7), (1024, 3)];
 /// How often an idle check is measured.
 const IDLE_CHECKS: usize = 21;
 
-const USAGE: &str = "\
-bench [--docs] [--sizes MIB:ROUNDS,...]   all contestants; --docs puts the result into docs/performance.md
-bench large                               the agent alone, with 5 GiB
-bench measure LOG COMMAND...              one command's cost as JSON (used by the above)";
+/// Measure the cost of an update beside other tools, in about ten minutes
+#[derive(Parser)]
+#[command(name = "bench", args_conflicts_with_subcommands = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+    /// Put the result into docs/performance.md
+    #[arg(long)]
+    docs: bool,
+    /// Sizes of the initramfs, each with its number of rounds [default: 64:9,256:7,1024:3]
+    #[arg(long, value_name = "MIB:ROUNDS", value_delimiter = ',', value_parser = size)]
+    sizes: Vec<(u64, usize)>,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Measure the agent alone, with 5 GiB
+    Large,
+    /// Print the cost of one command as JSON (for the benchmark itself)
+    Measure {
+        /// File for the output of the command
+        log: PathBuf,
+        /// The command with its arguments
+        #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+        command: Vec<String>,
+    },
+}
+
+fn size(text: &str) -> std::result::Result<(u64, usize), String> {
+    let pair = text.split_once(':').and_then(|(size, rounds)| Some((size.parse().ok()?, rounds.parse().ok()?)));
+    pair.ok_or_else(|| "write MIB:ROUNDS, for instance 64:9".to_owned())
+}
 
 fn main() -> ExitCode {
-    let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let done = match arguments.first().map(String::as_str) {
-        Some("measure") if arguments.len() > 2 => {
-            measure::here(&arguments[2..], Path::new(&arguments[1])).and_then(|cost| {
-                println!("{}", serde_json::to_string(&cost)?);
-                Ok(())
-            })
-        }
-        Some("large") if arguments.len() == 1 => large::run(),
-        _ => plan(&arguments).and_then(|(docs, plan)| bench(docs, &plan)),
+    let cli = Cli::parse();
+    let done = match &cli.command {
+        Some(Command::Measure { log, command }) => measure::here(command, log).and_then(|cost| {
+            println!("{}", serde_json::to_string(&cost)?);
+            Ok(())
+        }),
+        Some(Command::Large) => large::run(),
+        None if cli.sizes.is_empty() => bench(cli.docs, &PLAN),
+        None => bench(cli.docs, &cli.sizes),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -50,26 +78,6 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
-}
-
-fn plan(arguments: &[String]) -> Result<(bool, Vec<(u64, usize)>)> {
-    let (mut docs, mut plan) = (false, PLAN.to_vec());
-    let mut arguments = arguments.iter();
-    while let Some(argument) = arguments.next() {
-        match argument.as_str() {
-            "--docs" => docs = true,
-            "--sizes" => {
-                let sizes = arguments.next().ok_or(USAGE)?.split(',');
-                let pairs = sizes.map(|pair| {
-                    let (size, rounds) = pair.split_once(':').ok_or(USAGE)?;
-                    Ok((size.parse()?, rounds.parse()?))
-                });
-                plan = pairs.collect::<Result<_>>()?;
-            }
-            _ => return Err(USAGE.into()),
-        }
-    }
-    Ok((docs, plan))
 }
 
 fn bench(docs: bool, plan: &[(u64, usize)]) -> Result<()> {

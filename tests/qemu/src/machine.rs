@@ -8,6 +8,7 @@ use std::sync::mpsc::{Receiver, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use clap::ValueEnum;
 use serde_json::{Value, json};
 
 use crate::{Architecture, Result, tool};
@@ -26,13 +27,14 @@ const UEFI_VARIABLES_ARM64: &str = "/usr/share/AAVMF/AAVMF_VARS.fd";
 const UBOOT: &str = "/usr/lib/u-boot/qemu_arm64/u-boot.bin";
 
 /// What the device starts with.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Firmware {
     /// SeaBIOS.
     Bios,
     /// EDK2.
     Uefi,
     /// U-Boot on arm64.
+    #[value(name = "u-boot")]
     UBoot,
     /// EDK2 on arm64.
     UefiArm64,

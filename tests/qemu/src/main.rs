@@ -2,17 +2,29 @@
 
 use std::process::ExitCode;
 
+use clap::builder::PossibleValuesParser;
+use clap::{Parser, value_parser};
 use qemu_tests::Architecture;
 use qemu_tests::machine::Firmware;
 use qemu_tests::runner::{Scenario, run_all};
 use qemu_tests::scenarios::{ALL, demo};
 
-const USAGE: &str = "\
-Usage: qemu-tests [--firmware bios|uefi|u-boot|uefi-arm64] [--jobs N] NAME...
-  NAME: a scenario, or `quick` (what `make test` runs), or `all` (of amd64), or `arm64` (all of it).
-  Each leaves its serial log in target/qemu/NAME/.
-  `demo` tells the main story on the terminal.
-";
+/// Run scenarios of virtual devices; without a name, list them
+///
+/// Each scenario leaves its serial log in target/qemu/NAME/.
+#[derive(Parser)]
+#[command(name = "qemu-tests")]
+struct Cli {
+    /// Start the devices with this firmware instead of the scenario's own
+    #[arg(long)]
+    firmware: Option<Firmware>,
+    /// Number of devices that run at the same time
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = value_parser!(u8).range(1..=64))]
+    jobs: u8,
+    /// A scenario; or demo (the main story, on the terminal), quick (for `make test`), all (of amd64), arm64 (all of it)
+    #[arg(value_name = "NAME", value_parser = PossibleValuesParser::new(names()))]
+    names: Vec<String>,
+}
 
 const DEMO: Scenario = Scenario {
     name: "demo",
@@ -24,71 +36,40 @@ const DEMO: Scenario = Scenario {
     body: demo::tell,
 };
 
+/// What a name on the command line can be.
+fn names() -> impl Iterator<Item = &'static str> {
+    ["demo", "quick", "all", "arm64"].into_iter().chain(ALL.iter().map(|scenario| scenario.name))
+}
+
 fn main() -> ExitCode {
-    match asked(std::env::args().skip(1)) {
-        Ok(None) => {
-            print!("{USAGE}");
-            for scenario in ALL {
-                let quick = if scenario.quick { "quick" } else { "" };
-                println!("  {:<22} {:<5} {:<5} {}", scenario.name, scenario.firmware.as_str(), quick, scenario.about);
-            }
-            ExitCode::SUCCESS
+    let cli = Cli::parse();
+    if cli.names.is_empty() {
+        for scenario in ALL {
+            let quick = if scenario.quick { "quick" } else { "" };
+            println!("  {:<22} {:<10} {:<5} {}", scenario.name, scenario.firmware.as_str(), quick, scenario.about);
         }
-        Ok(Some((scenarios, firmware, jobs))) => match run_all(&scenarios, firmware, jobs) {
-            Ok(failed) => {
-                println!("{} passed, {failed} failed", scenarios.len() - failed);
-                ExitCode::from(u8::from(failed > 0))
-            }
-            Err(error) => {
-                eprintln!("qemu-tests: {error}");
-                ExitCode::FAILURE
-            }
-        },
+        return ExitCode::SUCCESS;
+    }
+    let (scenarios, jobs) = match cli.names == ["demo"] {
+        true => (vec![&DEMO], 1),
+        false => (ALL.iter().filter(|scenario| cli.wants(scenario)).collect(), cli.jobs),
+    };
+    match run_all(&scenarios, cli.firmware, jobs.into()) {
+        Ok(failed) => {
+            println!("{} passed, {failed} failed", scenarios.len() - failed);
+            ExitCode::from(u8::from(failed > 0))
+        }
         Err(error) => {
-            eprint!("qemu-tests: {error}\n{USAGE}");
-            ExitCode::from(64)
+            eprintln!("qemu-tests: {error}");
+            ExitCode::FAILURE
         }
     }
 }
 
-type Asked = (Vec<&'static Scenario>, Option<Firmware>, usize);
-
-fn asked(mut args: impl Iterator<Item = String>) -> Result<Option<Asked>, String> {
-    let (mut names, mut firmware, mut jobs) = (vec![], None, 2);
-    while let Some(arg) = args.next() {
-        match arg.as_str() {
-            "--firmware" => {
-                firmware = match args.next().as_deref() {
-                    Some("bios") => Some(Firmware::Bios),
-                    Some("uefi") => Some(Firmware::Uefi),
-                    Some("u-boot") => Some(Firmware::UBoot),
-                    Some("uefi-arm64") => Some(Firmware::UefiArm64),
-                    _ => return Err("--firmware needs bios, uefi, u-boot or uefi-arm64".to_owned()),
-                };
-            }
-            "--jobs" => {
-                let number = args.next().and_then(|n| n.parse().ok()).filter(|n| (1..=64).contains(n));
-                jobs = number.ok_or("--jobs needs a number from 1 to 64")?;
-            }
-            option if option.starts_with('-') => return Err(format!("unknown option: {option}")),
-            _ => names.push(arg),
-        }
+impl Cli {
+    fn wants(&self, scenario: &Scenario) -> bool {
+        let named = |name: &str| self.names.iter().any(|n| n == name);
+        let arm64 = scenario.firmware.architecture() == Architecture::Arm64;
+        named(scenario.name) || (scenario.quick && named("quick")) || named(if arm64 { "arm64" } else { "all" })
     }
-    if names.is_empty() {
-        return Ok(None);
-    }
-    if names == ["demo"] {
-        return Ok(Some((vec![&DEMO], firmware, 1)));
-    }
-    if let Some(unknown) =
-        names.iter().find(|n| !["all", "quick", "arm64"].contains(&n.as_str()) && ALL.iter().all(|s| s.name != **n))
-    {
-        return Err(format!("unknown scenario: {unknown}"));
-    }
-    let named = |name: &str| names.iter().any(|n| n == name);
-    let wanted = |s: &&Scenario| {
-        let arm64 = s.firmware.architecture() == Architecture::Arm64;
-        named(s.name) || (named("all") && !arm64) || (s.quick && named("quick")) || (arm64 && named("arm64"))
-    };
-    Ok(Some((ALL.iter().filter(wanted).collect(), firmware, jobs)))
 }

@@ -4,74 +4,79 @@ use std::process::ExitCode;
 use std::thread;
 use std::time::Instant;
 
+use clap::Parser;
+use clap::builder::PossibleValuesParser;
 use qemu_tests::Result;
 use qemu_tests::machine::Firmware;
 use qemu_tests::prove::cuts::{self, Cuts};
 use qemu_tests::prove::cycle::Cycle;
 use qemu_tests::prove::{self, Effort};
 
-const USAGE: &str = "\
-Usage: prove [--u-boot] [--seed N] [--variants N] [--sample N] [--boots N] [--cuts N] [commit|revert|counter|power-cuts]...
-  Without a name: all. A cut that fails is kept in target/prove/NAME/.
-";
-
-struct Asked {
-    effort: Effort,
+/// Prove that no power cut leaves a device that does not boot a published release
+///
+/// A cut that fails is kept in target/prove/NAME/.
+#[derive(Parser)]
+#[command(name = "prove")]
+struct Cli {
+    /// Devices on arm64 with U-Boot
+    #[arg(long)]
+    u_boot: bool,
+    /// Seed of all random numbers
+    #[arg(long, value_name = "N", default_value_t = Effort::FULL.seed)]
+    seed: u64,
+    /// Number of ways in which each cut loses some writes
+    #[arg(long, value_name = "N", default_value_t = Effort::FULL.variants)]
+    variants: usize,
+    /// Number of disks that the real tools read
+    #[arg(long, value_name = "N", default_value_t = Effort::FULL.sample)]
+    sample: usize,
+    /// Number of disks that a device boots from
+    #[arg(long, value_name = "N", default_value_t = Effort::FULL.boots)]
+    boots: usize,
+    /// Number of power cuts of a running device
+    #[arg(long, value_name = "N", default_value_t = 50)]
     cuts: usize,
-    names: Vec<String>,
-    firmware: Firmware,
+    /// The parts to run [default: all]
+    #[arg(value_name = "PART", value_parser = PossibleValuesParser::new(parts()))]
+    parts: Vec<String>,
+}
+
+/// The part beside the cycles.
+const POWER_CUTS: &str = "power-cuts";
+
+fn parts() -> impl Iterator<Item = &'static str> {
+    Cycle::ALL.into_iter().map(Cycle::as_str).chain([POWER_CUTS])
 }
 
 fn main() -> ExitCode {
-    let asked = match asked(std::env::args().skip(1)) {
-        Ok(asked) => asked,
-        Err(error) => {
-            eprint!("prove: {error}\n{USAGE}");
-            return ExitCode::from(64);
-        }
-    };
+    let cli = Cli::parse();
+    let (effort, firmware) = (cli.effort(), if cli.u_boot { Firmware::UBoot } else { Firmware::Uefi });
     let mut failed = false;
     let begin = Instant::now();
-    for cycle in Cycle::ALL.into_iter().filter(|cycle| asked.wants(cycle.as_str())) {
-        if let Err(error) = one_cycle(cycle, asked.effort, asked.firmware) {
+    for cycle in Cycle::ALL.into_iter().filter(|cycle| cli.wants(cycle.as_str())) {
+        if let Err(error) = one_cycle(cycle, effort, firmware) {
             println!("FAIL  {}: {error}", cycle.as_str());
             failed = true;
         }
     }
-    if asked.wants("power-cuts")
-        && let Err(error) = power_cuts(asked.effort.seed, asked.cuts, asked.firmware)
+    if cli.wants(POWER_CUTS)
+        && let Err(error) = power_cuts(effort.seed, cli.cuts, firmware)
     {
-        println!("FAIL  power-cuts: {error}");
+        println!("FAIL  {POWER_CUTS}: {error}");
         failed = true;
     }
     println!("{} s", begin.elapsed().as_secs());
     ExitCode::from(u8::from(failed))
 }
 
-impl Asked {
-    fn wants(&self, name: &str) -> bool {
-        self.names.is_empty() || self.names.iter().any(|n| n == name)
+impl Cli {
+    fn wants(&self, part: &str) -> bool {
+        self.parts.is_empty() || self.parts.iter().any(|p| p == part)
     }
-}
 
-fn asked(mut args: impl Iterator<Item = String>) -> std::result::Result<Asked, String> {
-    let mut asked = Asked { effort: Effort::FULL, cuts: 50, names: vec![], firmware: Firmware::Uefi };
-    while let Some(arg) = args.next() {
-        let mut number = || args.next().and_then(|n| n.parse::<usize>().ok()).ok_or(format!("{arg} needs a number"));
-        match arg.as_str() {
-            "--u-boot" => asked.firmware = Firmware::UBoot,
-            "--seed" => asked.effort.seed = number()? as u64,
-            "--variants" => asked.effort.variants = number()?,
-            "--sample" => asked.effort.sample = number()?,
-            "--boots" => asked.effort.boots = number()?,
-            "--cuts" => asked.cuts = number()?,
-            name if Cycle::ALL.iter().any(|cycle| cycle.as_str() == name) || name == "power-cuts" => {
-                asked.names.push(arg);
-            }
-            _ => return Err(format!("unknown: {arg}")),
-        }
+    fn effort(&self) -> Effort {
+        Effort { seed: self.seed, variants: self.variants, sample: self.sample, boots: self.boots }
     }
-    Ok(asked)
 }
 
 fn one_cycle(cycle: Cycle, effort: Effort, firmware: Firmware) -> Result<()> {
