@@ -9,6 +9,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use common::{key, key_id, sign};
+use ed25519_dalek::VerifyingKey;
+use ed25519_dalek::hazmat::{ExpandedSecretKey, raw_sign};
 use ed25519_dalek::pkcs8::{EncodePrivateKey, EncodePublicKey, spki::der::pem::LineEnding};
 use kubesolo_update::base::error::{Exit, Reason};
 use kubesolo_update::base::limits;
@@ -16,6 +18,7 @@ use kubesolo_update::trust::keys::KeySet;
 use kubesolo_update::trust::signature::{Fingerprint, Signature};
 use kubesolo_update::trust::stream::StreamVerifier;
 use proptest::prelude::*;
+use sha2::Sha512;
 use tempfile::TempDir;
 
 const MESSAGE: &[u8] = b"a manifest";
@@ -130,13 +133,40 @@ fn malformed_keys_are_refused_without_being_quoted() {
     assert!(!message.contains(private.lines().nth(1).unwrap()), "{message}");
 }
 
-/// A second spelling would be a second key, which can be revoked only by its own name: y here is not below the prime.
+/// A second spelling would be a second key, which can be revoked only by its own name: y is not below the prime here.
 #[test]
 fn a_key_in_another_spelling_than_its_own_is_refused() {
-    let message = loads("ff".repeat(31) + "7f").unwrap_err();
-    assert!(message.contains("canonical"), "{message}");
-    // As every encoder spells the same point.
-    loads("12".to_owned() + &"00".repeat(31)).unwrap();
+    for low in 0xed..=0xffu8 {
+        for sign in ["7f", "ff"] {
+            loads(format!("{low:02x}") + &"ff".repeat(30) + sign).map(|_| low).unwrap_err();
+        }
+    }
+}
+
+/// One private key must not count as two keys, nor come back under another name after it was revoked. Seven points differ
+/// from the public key by a point of small order, and its owner can sign for them.
+#[test]
+fn a_private_key_has_one_public_key() {
+    let point = |hex: &str| {
+        let mut bytes = [0; 32];
+        hex::decode_to_slice(hex, &mut bytes).unwrap();
+        VerifyingKey::from_bytes(&bytes).unwrap().to_edwards()
+    };
+    // Of order 8: its multiples are all points of small order.
+    let small = point("c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac037a");
+    let true_key = key(1).verifying_key();
+    loads(hex::encode(true_key.as_bytes())).unwrap();
+    let mut other = true_key.to_edwards();
+    for _ in 1..8 {
+        other += small;
+        let second = VerifyingKey::from_bytes(other.compress().as_bytes()).unwrap();
+        assert!(second != true_key && !second.is_weak());
+        let secret = ExpandedSecretKey::from(&key(1).to_bytes());
+        let signs = |n: u8| second.verify_strict(&[n], &raw_sign::<Sha512>(&secret, &[n], &second)).is_ok();
+        assert!((0..200).any(signs), "the private key has this public key, too");
+        let message = loads(hex::encode(second.as_bytes())).unwrap_err();
+        assert!(message.contains("prime-order"), "{message}");
+    }
 }
 
 /// The points of small order, and their spellings that no encoder makes (RFC 7748, "The Provable Security of Ed25519").

@@ -206,9 +206,10 @@ pub fn parse(bytes: &[u8]) -> Result<VerifyingKey, String> {
     if key.is_weak() {
         return Err("it is a weak key".into());
     }
-    // A second spelling of a key would have another name.
-    if key.to_edwards().compress().as_bytes() != key.as_bytes() {
-        return Err("it is not in its canonical form".into());
+    // A private key has one public key in the prime-order group, and seven outside it that its owner can sign for. Those would
+    // count as keys of their own, and survive a revocation of the first. Within the group, only weak keys have two spellings.
+    if !key.to_edwards().is_torsion_free() {
+        return Err("it is outside the prime-order group: no program makes such a key".into());
     }
     Ok(key)
 }
