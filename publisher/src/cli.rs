@@ -1,4 +1,4 @@
-//! The command line of `kubesolo-release`; `super::commands` does what it asks for.
+//! The command line of `kubesolo-release`; `super::commands` runs it.
 
 use std::path::PathBuf;
 
@@ -24,12 +24,12 @@ Exit codes:
    0  done
   64  the command line is wrong
   65  bytes are wrong: kernel, initramfs, manifest, signature
-  69  a file or the registry is not there, or the registry refuses
+  69  a file or the registry is missing, or the registry refuses the request
   70  internal
   73  a file cannot be written
-  75  verify: not now, for want of freshness
-  77  a signature is missing, or not by the given key; the registry's token server may not
-      get the password; verify: not allowed on such a device
+  75  verify: not now, the freshness statement is missing or old
+  77  a signature is missing, or not by the given key; the registry names a token server
+      that must not get the password; verify: such a device refuses the release
   78  a key or the configuration is not usable";
 
 const PUBLISH_HELP: &str = "\
@@ -63,14 +63,14 @@ Examples:
       --signature statement.sig --pubkey keys/freshness.pub.pem";
 
 #[derive(Parser)]
-#[command(name = "kubesolo-release", version, about = "Makes keys, publishes and signs releases, and shows what a registry offers", after_help = AFTER_HELP)]
+#[command(name = "kubesolo-release", version, about = "Make keys, publish, sign and inspect releases", after_help = AFTER_HELP)]
 pub(super) struct Cli {
     #[command(subcommand)]
     pub(super) command: Command,
-    /// Show errors only
+    /// Print only errors
     #[arg(short, long, global = true, conflicts_with = "verbose", help_heading = "Messages")]
     pub(super) quiet: bool,
-    /// Show more
+    /// Increase verbosity
     #[arg(short, long, global = true, help_heading = "Messages")]
     pub(super) verbose: bool,
 }
@@ -89,9 +89,9 @@ pub(super) enum Command {
     Bundle(Bundle),
 }
 
-/// Make an Ed25519 key: the private half for the release engineer, the public half for every device
+/// Make an Ed25519 key pair: the private key for the publisher, the public key for every device
 ///
-/// Nothing is ever overwritten. The private key is PKCS#8 PEM, as OpenSSL has it, and only you can read it.
+/// Never overwrites a file. The private key is PKCS#8 PEM, as in OpenSSL, and only you can read it.
 #[derive(Args)]
 #[command(group = ArgGroup::new("place").required(true).args(["dir", "private"]))]
 pub(super) struct Keygen {
@@ -104,7 +104,7 @@ pub(super) struct Keygen {
     /// File for the public key
     #[arg(long, requires = "private", value_name = "FILE")]
     pub(super) public: Option<PathBuf>,
-    /// How the public key is written
+    /// Format of the public key
     #[arg(long, value_enum, default_value_t = Format::Pem)]
     pub(super) public_format: Format,
 }
@@ -120,10 +120,10 @@ pub(super) enum Format {
 #[derive(Args)]
 #[command(next_help_heading = "Network")]
 pub(super) struct Network {
-    /// Speak to this registry without TLS
+    /// Unsafe: contact this registry without TLS. Repeatable
     #[arg(long, value_name = "HOST[:PORT]")]
     pub(super) plain_http: Vec<String>,
-    /// PEM certificates to trust beside those of the system
+    /// Certificate authorities to trust beside those of the system, in PEM
     #[arg(long, value_name = "FILE")]
     pub(super) registry_ca: Option<PathBuf>,
     /// Host of a token server that may get the password, beside the registry's own host. Repeatable
@@ -140,26 +140,26 @@ impl From<Network> for Access {
 
 /// Check, upload and sign a release, then move its tag
 ///
-/// The tag moves last: no device sees it on something unsigned or incomplete. Running it again is safe.
+/// The tag moves last, so no device sees it on an unsigned or incomplete release. It is safe to run this again.
 #[derive(Args)]
 #[command(after_help = format!("{PUBLISH_HELP}\n{PUBLISH_HTTP}"))]
 #[command(group = ArgGroup::new("place").required(true).args(["reference", "http"]))]
 #[command(group = ArgGroup::new("images").required(true).multiple(true).args(["amd64", "arm64"]))]
 #[command(group = ArgGroup::new("signing").required(true).multiple(true).args(["key", "unsigned"]))]
 pub(super) struct Publish {
-    /// Where to; without a tag, the tag is the channel
+    /// Repository for the release; without a tag, the tag is the channel
     #[arg(value_name = "HOST[:PORT]/PATH[:TAG]")]
     pub(super) reference: Option<String>,
-    /// Write a tree of files for an HTTP server instead: below DIR, a folder for each architecture
+    /// Write a tree of files for an HTTP server instead, with a folder for each architecture below DIR
     #[arg(long, value_name = "DIR")]
     pub(super) http: Option<PathBuf>,
-    /// The URL that DIR will have; agents of KubeSolo OS up to 0.3 need it
+    /// Future URL of DIR; agents of KubeSolo OS up to 0.3 need it
     #[arg(long, requires = "http")]
     pub(super) url: Option<String>,
     /// Version of the release (SemVer)
     #[arg(long, value_parser = version)]
     pub(super) version: semver::Version,
-    /// Channel that devices follow
+    /// Channel of the release
     #[arg(long)]
     pub(super) channel: String,
     /// Kernel and initramfs for amd64
@@ -168,68 +168,67 @@ pub(super) struct Publish {
     /// Kernel and initramfs for arm64
     #[arg(long, num_args = 2, value_names = ["KERNEL", "INITRAMFS"])]
     pub(super) arm64: Option<Vec<PathBuf>>,
-    /// Private key file to sign with; may be given more than once
+    /// Private key file to sign with. Repeatable
     #[arg(long, value_name = "FILE")]
     pub(super) key: Vec<PathBuf>,
-    /// Publish without a signature; devices with a key refuse it until `sign` was run
+    /// Publish without a signature; devices refuse the release until it is signed
     #[arg(long, conflicts_with = "key")]
     pub(super) unsigned: bool,
-    /// Oldest version that can be updated to this one directly
+    /// Oldest version that can update to this one directly
     #[arg(long, value_parser = version, value_name = "VERSION")]
     pub(super) min_compatible_version: Option<semver::Version>,
-    /// What changed: a text, or @FILE
+    /// Description of the changes: a text, or @FILE
     #[arg(long, value_name = "TEXT|@FILE")]
     pub(super) release_notes: Option<String>,
-    /// RFC 3339; otherwise SOURCE_DATE_EPOCH, otherwise now
+    /// Date of the release in the form of RFC 3339 [default: SOURCE_DATE_EPOCH, else now]
     #[arg(long, value_name = "DATE")]
     pub(super) release_date: Option<String>,
-    /// Devices never go back to a lower one
+    /// Security epoch: devices that committed it refuse every lower one
     #[arg(long, value_name = "N")]
     pub(super) security_epoch: Option<u64>,
-    /// The board that the images are made for
+    /// Board of the images; other devices refuse the release
     #[arg(long)]
     pub(super) board: Option<String>,
-    /// A key that devices shall not accept any more once they committed this release: its public key file, or the SHA-256 of
-    /// the raw key; may be given more than once
+    /// Key to revoke on each device that commits this release: its public key file, or the SHA-256 of the raw key. Repeatable
     #[arg(long, value_name = "FILE|HEX")]
     pub(super) revoke_key: Vec<PathBuf>,
-    /// In waves: which share of the devices may take it how many hours after its date
+    /// Waves: each share of the devices may install the release from that many hours after its date
     #[arg(long, value_name = "5%@0h,25%@24h,100%@72h")]
     pub(super) rollout: Option<Waves>,
-    /// Another tag to move to the release; may be given more than once
+    /// Another tag to move to the release. Repeatable
     #[arg(long, value_name = "TAG", conflicts_with = "http")]
     pub(super) also_tag: Vec<String>,
-    /// Publish the kernel even if it is not a known kind of Linux boot image
+    /// Unsafe: publish a kernel that is not a known kind of Linux boot image
     #[arg(long)]
     pub(super) unsafe_unchecked_kernel: bool,
     #[command(flatten)]
     pub(super) network: Network,
 }
 
-/// Sign what is published already: all architectures of a tag or digest
+/// Sign a published release: all architectures of a tag or digest
 ///
-/// Where the key is on another machine, or in a module: payload, then attach.
+/// If the key is on another machine or in a module, use payload and attach.
 #[derive(Args)]
 pub(super) struct Sign {
-    /// What to sign
+    /// Release to sign
     #[arg(value_name = "HOST[:PORT]/PATH[:TAG|@DIGEST]")]
     pub(super) reference: String,
-    /// Private key file; may be given more than once
+    /// Private key file. Repeatable
     #[arg(long, value_name = "FILE", required = true)]
     pub(super) key: Vec<PathBuf>,
     #[command(flatten)]
     pub(super) network: Network,
 }
 
-/// Write what is to be signed: for each architecture a file, byte for byte, to be signed by any tool
+/// Write the bytes to sign, one file for each architecture, for any signing tool
 #[derive(Args)]
 #[command(after_help = PAYLOAD_HELP)]
 #[command(group = ArgGroup::new("place").required(true).args(["reference", "http"]))]
 pub(super) struct Payload {
-    /// The release
+    /// Release
     #[arg(value_name = "HOST[:PORT]/PATH[:TAG|@DIGEST]")]
     pub(super) reference: Option<String>,
-    /// The release in a tree of files, as `publish --http` wrote it
+    /// Tree of files of `publish --http` with the release
     #[arg(long, value_name = "DIR")]
     pub(super) http: Option<PathBuf>,
     /// Folder for amd64.json and arm64.json
@@ -239,105 +238,105 @@ pub(super) struct Payload {
     pub(super) network: Network,
 }
 
-/// Add signatures that were made elsewhere, if they are by the given keys and of this release
+/// Add signatures from another machine, if the given keys made them for this release
 ///
-/// Each file has 64 raw bytes, or lines of 128 hex digits. Which architecture a signature is of is found out. Several signers can
-/// do this one after the other.
+/// Each file has 64 raw bytes, or lines of 128 hex digits. The command finds the architecture of each signature. Several
+/// signers can do this one after the other.
 #[derive(Args)]
 #[command(after_help = PAYLOAD_HELP)]
 #[command(group = ArgGroup::new("place").required(true).args(["reference", "http"]))]
 pub(super) struct Attach {
-    /// The release
+    /// Release
     #[arg(value_name = "HOST[:PORT]/PATH[:TAG|@DIGEST]")]
     pub(super) reference: Option<String>,
-    /// The release in a tree of files, as `publish --http` wrote it
+    /// Tree of files of `publish --http` with the release
     #[arg(long, value_name = "DIR")]
     pub(super) http: Option<PathBuf>,
-    /// Signature; may be given more than once
+    /// Signature file. Repeatable
     #[arg(long, value_name = "FILE", required = true)]
     pub(super) signature: Vec<PathBuf>,
-    /// Public key, or folder of keys, that made them
+    /// Public key, or folder of keys, of the signers
     #[arg(long, value_name = "FILE|DIR")]
     pub(super) pubkey: PathBuf,
     #[command(flatten)]
     pub(super) network: Network,
 }
 
-/// State that what a tag stands for is the latest release, so that devices notice when newer ones are kept from them
+/// Publish a freshness statement: the release of this tag is the latest, so that devices detect hidden newer ones
 ///
-/// To be done again before the time is over, and after each release.
+/// Repeat this after each release, and before the statement expires.
 #[derive(Args)]
 #[command(after_help = FRESHNESS_HELP)]
 #[command(group = ArgGroup::new("place").required(true).args(["reference", "http"]))]
 #[command(group = ArgGroup::new("how").required(true).args(["key", "output", "statement"]))]
 pub(super) struct Freshness {
-    /// The releases, by their tag
+    /// Releases, by their tag
     #[arg(value_name = "HOST[:PORT]/PATH:TAG")]
     pub(super) reference: Option<String>,
-    /// The releases in a tree of files, as `publish --http` wrote it
+    /// Tree of files of `publish --http` with the releases
     #[arg(long, value_name = "DIR")]
     pub(super) http: Option<PathBuf>,
-    /// Private key file to sign with; may be given more than once
+    /// Private key file to sign with. Repeatable
     #[arg(long, value_name = "FILE")]
     pub(super) key: Vec<PathBuf>,
-    /// Write the statement into this file instead, to be signed elsewhere
+    /// Write the statement into this file instead, to sign it on another machine
     #[arg(long, value_name = "FILE")]
     pub(super) output: Option<PathBuf>,
-    /// Publish this statement, which was signed elsewhere
+    /// Publish this statement, which was signed on another machine
     #[arg(long, value_name = "FILE", requires_all = ["signature", "pubkey"], conflicts_with_all = ["days", "serial"])]
     pub(super) statement: Option<PathBuf>,
-    /// Signature of the statement; may be given more than once
+    /// Signature of the statement. Repeatable
     #[arg(long, value_name = "FILE", requires = "statement")]
     pub(super) signature: Vec<PathBuf>,
-    /// Public key, or folder of keys, that made the signatures
+    /// Public key, or folder of keys, of the signers
     #[arg(long, value_name = "FILE|DIR", requires = "statement")]
     pub(super) pubkey: Option<PathBuf>,
-    /// How many days it holds
+    /// Days until the statement expires
     #[arg(long, value_name = "N", default_value_t = 14, value_parser = clap::value_parser!(u32).range(1..=3650))]
     pub(super) days: u32,
-    /// Its number, which must grow [default: seconds since 1970]
+    /// Serial, higher than the last one [default: seconds since 1970]
     #[arg(long, value_name = "N")]
     pub(super) serial: Option<u64>,
     #[command(flatten)]
     pub(super) network: Network,
 }
 
-/// Judge a release as a device would: with the device's own code, without credentials, and with its exit codes
+/// Verify a release as a device does: with the device's code and exit codes, without credentials
 ///
-/// Signatures, channel, board, freshness and both images, for each architecture. What depends on one device is left out: what
-/// runs there, its epoch, its windows.
+/// Checks signatures, channel, board, freshness and both images, for each architecture. Ignores everything that differs
+/// between devices: running version, epoch, windows.
 #[derive(Args)]
 #[command(after_help = VERIFY_HELP)]
 #[command(group = ArgGroup::new("source").required(true).args(["from", "bundle"]))]
 pub(super) struct Verify {
-    /// Where devices look: an OCI reference, or the URL of a folder with latest.json
+    /// Source of the devices: an OCI reference, or the URL of a folder with latest.json
     #[arg(value_name = "REF|URL")]
     pub(super) from: Option<String>,
-    /// A file that `bundle` wrote
+    /// Bundle, as written by `bundle`
     #[arg(long, value_name = "FILE")]
     pub(super) bundle: Option<PathBuf>,
-    /// The tag, as on the device
+    /// Tag, as on the device
     #[arg(long)]
     pub(super) tag: Option<String>,
     /// Public key, or folder of keys, as on the device
     #[arg(long, value_name = "FILE|DIR")]
     pub(super) pubkey: PathBuf,
-    /// How many keys must have signed, as signature_threshold= on the device
+    /// Number of keys that must sign, as signature_threshold= on the device
     #[arg(long, value_name = "N")]
     pub(super) threshold: Option<String>,
-    /// As channel= on the device
+    /// Channel, as channel= on the device
     #[arg(long)]
     pub(super) channel: Option<String>,
-    /// As board= on the device
+    /// Board, as board= on the device
     #[arg(long)]
     pub(super) board: Option<String>,
-    /// As freshness_pubkey= on the device
+    /// Keys of freshness statements, as freshness_pubkey= on the device
     #[arg(long, value_name = "FILE|DIR")]
     pub(super) freshness_pubkey: Option<String>,
-    /// As require_fresh=yes on the device
+    /// Require a valid freshness statement, as require_fresh=yes on the device
     #[arg(long)]
     pub(super) require_fresh: bool,
-    /// Only this architecture: amd64 or arm64
+    /// Use only this architecture: amd64 or arm64
     #[arg(long, value_parser = architecture)]
     pub(super) architecture: Option<Architecture>,
     /// Do not fetch the images
@@ -347,13 +346,13 @@ pub(super) struct Verify {
     pub(super) network: Network,
 }
 
-/// Show what a registry offers, and whether its signatures are right
+/// Show a published release, and check its signatures
 #[derive(Args)]
 pub(super) struct Inspect {
-    /// What to show
+    /// Release to show
     #[arg(value_name = "HOST[:PORT]/PATH[:TAG|@DIGEST]")]
     pub(super) reference: String,
-    /// Public key, or folder of keys, as on the device; ends with 77 if an architecture has no signature by one of them
+    /// Public key, or folder of keys, as on the device; exits 77 if an architecture has no signature by one of them
     #[arg(long, value_name = "FILE|DIR")]
     pub(super) pubkey: Option<PathBuf>,
     /// Print JSON
@@ -363,38 +362,38 @@ pub(super) struct Inspect {
     pub(super) network: Network,
 }
 
-/// Move tags to a published release, if all of it is signed
+/// Move tags to a published release, if all its architectures are signed
 ///
-/// For what is signed after it was published, and for a release that proved itself under another tag.
+/// Use this after signing on another machine, and for a release that was tested under another tag.
 #[derive(Args)]
 pub(super) struct Tag {
-    /// The release
+    /// Release
     #[arg(value_name = "HOST[:PORT]/PATH[:TAG|@DIGEST]")]
     pub(super) reference: String,
-    /// The tags to move
+    /// Tags to move
     #[arg(required = true)]
     pub(super) tag: Vec<String>,
     /// Public key, or folder of keys: each architecture must have a signature by one of them
     #[arg(long, value_name = "FILE|DIR")]
     pub(super) pubkey: PathBuf,
-    /// How many of them must have signed each architecture
+    /// Number of these keys that must sign each architecture
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub(super) threshold: usize,
     #[command(flatten)]
     pub(super) network: Network,
 }
 
-/// Write a published release into one file, for `kubesolo-update apply --bundle FILE` where there is no network
+/// Write a published release into one file, for `kubesolo-update apply --bundle FILE` without a network
 ///
-/// An OCI image layout in a tar archive, with all signatures and the statement of freshness.
+/// The bundle is an OCI image layout in a tar archive, with all signatures and the freshness statement.
 #[derive(Args)]
 pub(super) struct Bundle {
-    /// The release
+    /// Release
     #[arg(value_name = "HOST[:PORT]/PATH[:TAG|@DIGEST]")]
     pub(super) reference: String,
-    /// The file; one that is there is replaced
+    /// File to write; an existing one is replaced
     pub(super) file: PathBuf,
-    /// Only this architecture: amd64 or arm64
+    /// Use only this architecture: amd64 or arm64
     #[arg(long, value_parser = architecture)]
     pub(super) architecture: Option<Architecture>,
     #[command(flatten)]
@@ -409,7 +408,7 @@ fn version(text: &str) -> Result<semver::Version> {
     release::version(text)
 }
 
-/// The command line as clap knows it: what man pages and completions are made from.
+/// The command line as clap's definition, the source of man pages and completions.
 #[must_use]
 pub fn command() -> clap::Command {
     Cli::command()
