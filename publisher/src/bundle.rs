@@ -38,7 +38,7 @@ pub fn bundle(
         found.manifests.retain(|manifest| manifest.release.architecture == wanted);
     }
     let Some(first) = found.manifests.first() else {
-        let message = format!("{} has nothing for the architecture that was asked for", registry.reference());
+        let message = format!("{} has nothing for the requested architecture", registry.reference());
         return Err(Error::new(Reason::NoSuchArchitecture, message));
     };
     let channel = first.release.channel.clone();
@@ -123,7 +123,7 @@ impl<'a> Layout<'a> {
                     let entry = self.entry(&raw, release::OCI_MANIFEST_TYPE);
                     entry["artifactType"] = json!(release::SIGNATURE_TYPE);
                 }
-                Err(e) => log::warn!("signature left out: {e}"),
+                Err(e) => log::warn!("ignoring a signature: {e}"),
             }
         }
         let tag = cosign::tag(subject);

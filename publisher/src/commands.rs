@@ -95,7 +95,7 @@ fn with_authorities(command: &Command) -> Result<()> {
         .args(std::env::args_os().skip(1))
         .env("SSL_CERT_FILE", path)
         .exec();
-    Err(Error::new(Reason::NoAuthorities, format!("cannot start again with certificates: {failed}")))
+    Err(Error::new(Reason::NoAuthorities, format!("cannot restart with certificates: {failed}")))
 }
 
 fn keygen(args: Keygen) -> Result<()> {
@@ -110,13 +110,13 @@ fn keygen(args: Keygen) -> Result<()> {
             (dir.join("private.pem"), dir.join(name))
         }
         (None, Some(private), Some(public)) => (private, public),
-        _ => return Err(Error::new(Reason::NoPlace, "give a folder, or --private and --public")),
+        _ => return Err(Error::new(Reason::NoPlace, "name a folder, or --private and --public")),
     };
     let key = PrivateKey::generate()?;
     key.save(&private, &public, format)?;
     say!("key id       {}", key.id());
-    say!("private key  {} (keep it off devices and out of backups that others can read)", private.display());
-    say!("public key   {} (goes onto devices: pubkey= in update.conf)", public.display());
+    say!("private key  {} (never put it on a device, or into a backup that others can read)", private.display());
+    say!("public key   {} (for devices: pubkey= in update.conf)", public.display());
     Ok(())
 }
 
@@ -153,7 +153,7 @@ fn publish(args: Publish) -> Result<()> {
         return Ok(());
     }
     let Some(reference) = args.reference else {
-        return Err(Error::new(Reason::NoPlace, "give a reference, or --http"));
+        return Err(Error::new(Reason::NoPlace, "name a reference, or --http"));
     };
     let options = Options { access: args.network.into(), unchecked_kernel, also_tags: args.also_tag };
     let published = crate::release(&reference, &metadata, &images, &keys, &options)?;
@@ -173,7 +173,7 @@ fn sign(args: Sign) -> Result<()> {
 }
 
 fn no_place() -> Error {
-    Error::new(Reason::NoPlace, "give a reference, or --http")
+    Error::new(Reason::NoPlace, "name a reference, or --http")
 }
 
 fn payload(args: Payload) -> Result<()> {

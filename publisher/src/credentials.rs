@@ -43,7 +43,7 @@ pub fn find(registry: &str) -> Result<RegistryAuth> {
             log::info!("{USER} and {PASSWORD} are for {}, not for {registry}", text::shown(&owner));
         }
         (Err(_), Err(_)) => {}
-        _ => return Err(config(format!("{USER} and {PASSWORD} must be set together, as text"))),
+        _ => return Err(config(format!("set {USER} and {PASSWORD} together, as text"))),
     }
     let Some(path) = docker_config() else { return Ok(RegistryAuth::Anonymous) };
     let text = match std::fs::read(&path) {
@@ -87,15 +87,15 @@ fn from_docker_config(text: &[u8], registry: &str) -> Result<RegistryAuth> {
             let pair = STANDARD.decode(&auth).ok().and_then(|pair| String::from_utf8(pair).ok());
             let pair = pair.as_deref().and_then(|pair| pair.split_once(':'));
             let (user, password) =
-                pair.ok_or_else(|| config(format!("the auth of {registry} is not base64 of user:password")))?;
+                pair.ok_or_else(|| config(format!("the auth of {registry} is not user:password in base64")))?;
             Ok(RegistryAuth::Basic(user.into(), password.into()))
         }
         Some(Entry { username: Some(user), password: Some(password), .. }) => Ok(RegistryAuth::Basic(user, password)),
         _ => {
             if parsed.creds_store.is_some() || parsed.cred_helpers.keys().any(|name| host(name) == host(registry)) {
                 log::warn!(
-                    "docker keeps the credentials of {registry} in a helper program, which is not asked; \
-                     going on without: set {USER} and {PASSWORD}"
+                    "docker keeps the credentials of {registry} in a helper program, which is not supported; \
+                     continuing without credentials: set {USER} and {PASSWORD}"
                 );
             }
             Ok(RegistryAuth::Anonymous)

@@ -54,16 +54,17 @@ impl Place {
         };
         let channel = releases.first().and_then(|release| release.channel.clone());
         let Some(channel) = channel.filter(|c| releases.iter().all(|r| r.channel.as_ref() == Some(c))) else {
-            let message = "the releases are not of one channel, and a statement is about one";
+            let message = "the releases have several channels, and a statement is for one";
             return Err(Error::new(Reason::NoChannel, message).remedy("Publish them with --channel."));
         };
         let last = self.published()?.map_or(0, |statement| statement.serial);
         let issued = now.trunc_subsecs(0);
         let serial = terms.serial.unwrap_or(u64::try_from(issued.timestamp()).unwrap_or(0).max(last.saturating_add(1)));
         if serial <= last {
-            let message = format!("serial {serial} is not above {last}, that of the statement that is there");
-            return Err(Error::new(Reason::Usage, message)
-                .remedy("Leave --serial out: devices refuse a number that goes back."));
+            let message = format!("serial {serial} is not above {last}, the serial of the published statement");
+            return Err(
+                Error::new(Reason::Usage, message).remedy("Omit --serial: devices refuse a serial that goes back.")
+            );
         }
         let digests: BTreeMap<String, Digest> =
             releases.into_iter().map(|release| (release.architecture.to_string(), release.digest)).collect();
@@ -79,7 +80,7 @@ impl Place {
             Self::Registry(reference, access) => {
                 let registry = Registry::open(reference, access, RegistryOperation::Pull)?;
                 let Some(raw) = registry.manifest(&tag(&registry)?)? else { return Ok(None) };
-                let manifest: Manifest = strict::parse(&raw, "the statement that is there")?;
+                let manifest: Manifest = strict::parse(&raw, "the published statement")?;
                 let layer = manifest.layers.iter().find(|layer| layer.media_type == STATEMENT_TYPE);
                 let Some(layer) = layer else { return Ok(None) };
                 registry.blob(&layer.digest.parse()?, limits::FRESHNESS_BYTES)?
@@ -111,7 +112,7 @@ impl Place {
         if parsed.serial <= last {
             let message = format!("{}: serial {} is not above {last}", statement.display(), parsed.serial);
             return Err(Error::new(Reason::SerialTooLow, message)
-                .remedy("Make the statement anew: devices refuse a number that goes back."));
+                .remedy("Make the statement again: devices refuse a serial that goes back."));
         }
         let fitting = sign::fitting(files, &[(Architecture::current(), raw.clone())], keys)?;
         let signatures: Vec<([u8; 64], KeyId)> = fitting.into_iter().map(|(_, bytes, id)| (bytes, id)).collect();
@@ -163,7 +164,7 @@ pub fn write(statement: &Statement, file: &Path) -> Result<()> {
 fn tag(registry: &Registry) -> Result<String> {
     match (registry.digest(), registry.tag()) {
         (None, Some(tag)) => Ok(format!("{tag}{TAG_SUFFIX}")),
-        _ => Err(Error::new(Reason::Usage, "a statement is about what a tag stands for; name the tag")),
+        _ => Err(Error::new(Reason::Usage, "a statement needs a tag, not a digest")),
     }
 }
 

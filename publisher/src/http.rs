@@ -58,8 +58,8 @@ pub fn publish(
 
 fn base(url: &str) -> Result<Url> {
     let bad = |why: &str| {
-        Error::new(Reason::Usage, format!("\"{}\" cannot be where the tree is: {why}", text::shown(url)))
-            .remedy("Give the URL of the folder, as https://host.name/folder.")
+        Error::new(Reason::Usage, format!("\"{}\" cannot be the URL of the tree: {why}", text::shown(url)))
+            .remedy("Name the URL of the folder, as https://host.name/folder.")
     };
     let mut base = Url::parse(url).map_err(|e| bad(&e.to_string()))?;
     let plain = base.username().is_empty() && base.password().is_none() && base.query().is_none();
@@ -142,10 +142,10 @@ impl<'a> Tree<'a> {
             serde_json::to_vec_pretty(&Value::Object(document)).context(Reason::Json, "write latest.json")?;
         document.push(b'\n');
         // The device's own parser and limits have the last word.
-        let refused = |e: Error| e.context(format!("no device would take the {architecture} release"));
+        let refused = |e: Error| e.context(format!("no device would accept the {architecture} release"));
         let read: Release = Latest::parse(&document).and_then(|latest| latest.release()).map_err(refused)?;
         if !read.kernel.is(&kernel.blob) || !read.initramfs.is(&initramfs.blob) {
-            return Err(Error::new(Reason::DocumentDiffers, "latest.json is not what was meant"));
+            return Err(Error::new(Reason::DocumentDiffers, "latest.json differs from the intended release"));
         }
         let made: Vec<[u8; 64]> = keys.iter().map(|key| key.sign(&document)).collect();
         let signature = (!made.is_empty()).then(|| (name, signature_file(&made)));
@@ -161,7 +161,7 @@ impl<'a> Tree<'a> {
             if blob(&target).ok() != Some(image.blob) {
                 copy(path, &target)?;
                 if blob(&target)? != image.blob {
-                    let message = format!("{} changed while it was copied", path.display());
+                    let message = format!("{} changed during the copy", path.display());
                     return Err(Error::new(Reason::FileChanged, message).remedy("Publish again."));
                 }
             }
@@ -220,7 +220,7 @@ pub(super) fn published(folder: &Path) -> Result<Vec<(Release, Vec<u8>)>> {
     if found.is_empty() {
         let message = format!("{} has neither amd64/latest.json nor arm64/latest.json", folder.display());
         return Err(Error::new(Reason::NotFound, message)
-            .remedy("Give the folder that `kubesolo-release publish --http` wrote."));
+            .remedy("Name the folder that `kubesolo-release publish --http` wrote."));
     }
     Ok(found)
 }

@@ -44,7 +44,7 @@ fn unpack(raw: impl BufRead, limit: u64) -> io::Result<u64> {
         let next = archives(&mut raw)?;
         unpacked += raw.read - before;
         match next {
-            None if gzip_members == 0 => return Err(bad("there is no gzip member in it")),
+            None if gzip_members == 0 => return Err(bad("it has no gzip member")),
             None => return Ok(unpacked),
             Some(0x1f) => {}
             Some(other) => return Err(bad(&describe(other, &mut raw))),
@@ -58,7 +58,7 @@ fn unpack(raw: impl BufRead, limit: u64) -> io::Result<u64> {
         };
         let rest = archives(&mut member).map_err(|e| in_member(&e, at))?;
         if rest.is_some() {
-            return Err(in_member(&bad("bytes that are not an archive follow the last one"), at));
+            return Err(in_member(&bad("other bytes follow the last archive"), at));
         }
         unpacked += member.read;
         gzip_members += 1;
@@ -66,7 +66,7 @@ fn unpack(raw: impl BufRead, limit: u64) -> io::Result<u64> {
 }
 
 fn in_member(e: &io::Error, at: u64) -> io::Error {
-    let what = if e.kind() == io::ErrorKind::UnexpectedEof { "it is cut short".to_owned() } else { e.to_string() };
+    let what = if e.kind() == io::ErrorKind::UnexpectedEof { "it ends too early".to_owned() } else { e.to_string() };
     bad(&format!("in the gzip member at byte {at}: {what}"))
 }
 
@@ -85,7 +85,7 @@ fn describe(first: u8, raw: &mut Counted<impl BufRead>) -> String {
         0x89 => "lzo",
         _ => return format!("neither an archive nor gzip at byte {}", raw.read),
     };
-    format!("this looks like {name} at byte {}, and devices are told that it is gzip", raw.read)
+    format!("this looks like {name} at byte {}, and devices expect gzip", raw.read)
 }
 
 /// Reads archives and the zeros between them. Returns the first byte that is neither, unread, or `None` at the end.
@@ -155,7 +155,7 @@ struct Counted<R> {
 impl<R: BufRead> BufRead for Counted<R> {
     fn fill_buf(&mut self) -> io::Result<&[u8]> {
         if self.read > self.limit {
-            return Err(bad("it unpacks to more than a device can hold"));
+            return Err(bad("it unpacks to more than a device can store"));
         }
         self.inner.fill_buf()
     }
@@ -326,8 +326,8 @@ mod tests {
     fn a_bomb_is_stopped_at_the_limit() {
         let bomb = gzip(&archive_of("init", &vec![0; 2 << 20]));
         assert!(bomb.len() < 1 << 20);
-        assert!(check(&bomb).unwrap_err().contains("more than a device can hold"));
+        assert!(check(&bomb).unwrap_err().contains("more than a device can store"));
         let zeros = gzip(&[archive_of("init", b"x"), vec![0; 2 << 20]].concat());
-        assert!(check(&zeros).unwrap_err().contains("more than a device can hold"));
+        assert!(check(&zeros).unwrap_err().contains("more than a device can store"));
     }
 }

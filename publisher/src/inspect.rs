@@ -119,7 +119,7 @@ impl Inspection {
         }
         let message = format!("{}: no signature by this key for {}", self.reference, untrusted.join(", "));
         Err(Error::new(Reason::SignatureMissing, message)
-            .remedy("Sign it with `kubesolo-release sign`, or give the public key of its signer."))
+            .remedy("Sign it with `kubesolo-release sign`, or name the public key of its signer."))
     }
 }
 
@@ -128,7 +128,7 @@ impl fmt::Display for Inspection {
         writeln!(f, "{}", text::shown(&self.reference))?;
         match &self.index {
             Some(digest) => writeln!(f, "index {digest}")?,
-            None => writeln!(f, "a single manifest, no index")?,
+            None => writeln!(f, "single manifest, no index")?,
         }
         for manifest in &self.manifests {
             write!(f, "{manifest}")?;
@@ -152,22 +152,22 @@ impl fmt::Display for Inspected {
         writeln!(f, "  epoch       {}", self.security_epoch)?;
         writeln!(f, "  board       {}", or(&self.board, "any"))?;
         writeln!(f, "  rollout     {}", or(&self.rollout, "all devices at once"))?;
-        writeln!(f, "  date        {}", or(&self.release_date, "not given"))?;
+        writeln!(f, "  date        {}", or(&self.release_date, "none"))?;
         writeln!(f, "  notes       {}", or(&self.release_notes, "none"))?;
         for (name, image) in [("kernel", &self.kernel), ("initramfs", &self.initramfs)] {
-            let size = image.size.map_or("size not given".into(), |size| format!("{size} bytes"));
+            let size = image.size.map_or("size unknown".into(), |size| format!("{size} bytes"));
             writeln!(f, "  {name:<11} {size}, {}", image.digest)?;
         }
         match self.initramfs_unpacked_size {
             Some(size) => writeln!(f, "  unpacked    {size} bytes")?,
-            None => writeln!(f, "  unpacked    not given")?,
+            None => writeln!(f, "  unpacked    unknown")?,
         }
         if self.signatures.is_empty() {
             writeln!(f, "  signature   none")?;
         }
         for signature in &self.signatures {
             let verdict = match signature.verified {
-                None => "not checked (give --pubkey)",
+                None => "not checked (use --pubkey)",
                 Some(true) => "verified",
                 Some(false) => "NOT by the given key",
             };

@@ -21,9 +21,9 @@ const PE32_PLUS: u64 = 0x20b;
 /// (`Documentation/arch/arm64/booting.rst`) or EFI zboot (`drivers/firmware/efi/libstub/zboot-header.S`).
 pub fn check(path: &Path, architecture: Architecture) -> Result<()> {
     let refused = |reason, why: String| {
-        Error::new(reason, format!("the kernel {} cannot be published: {why}", path.display())).remedy(
-            "Nothing was published. Give the kernel of this architecture, or --unsafe-unchecked-kernel if the boot \
-             loader takes this one.",
+        Error::new(reason, format!("cannot publish the kernel {}: {why}", path.display())).remedy(
+            "Nothing was published. Name the kernel of this architecture, or use --unsafe-unchecked-kernel if the \
+             bootloader accepts this one.",
         )
     };
     let read = || -> io::Result<(Vec<u8>, u64)> {
@@ -34,7 +34,7 @@ pub fn check(path: &Path, architecture: Architecture) -> Result<()> {
         Ok((head, size))
     };
     let unread = |e: io::Error| {
-        refused(Reason::ImageUnreadable, e.to_string()).remedy("Nothing was published. Name a file that can be read.")
+        refused(Reason::ImageUnreadable, e.to_string()).remedy("Nothing was published. Name a readable file.")
     };
     let (head, size) = read().map_err(unread)?;
     match architecture {
@@ -80,7 +80,7 @@ fn arm64(head: &[u8], size: u64) -> Result<(), String> {
 
 /// What UEFI loads: for this machine, with all its sections, and the signature for Secure Boot if it has one.
 fn portable_executable(head: &[u8], size: u64, machine: u64) -> Result<(), String> {
-    let broken = || "its PE header is broken".to_owned();
+    let broken = || "its PE header is damaged".to_owned();
     let pe = usize::try_from(number(head, 0x3c, 4).ok_or_else(broken)?).map_err(|_| broken())?;
     if head.get(pe..).is_none_or(|h| !h.starts_with(b"PE\0\0")) {
         return Err(broken());
@@ -104,14 +104,14 @@ fn portable_executable(head: &[u8], size: u64, machine: u64) -> Result<(), Strin
 }
 
 fn whole(size: u64, need: u64) -> Result<(), String> {
-    if size < need { Err(format!("it is cut short: {size} of {need} bytes")) } else { Ok(()) }
+    if size < need { Err(format!("it ends too early: {size} of {need} bytes")) } else { Ok(()) }
 }
 
 /// The mistakes that happen.
 fn looks_like(head: &[u8]) -> &'static str {
     match head {
         [0x1f, 0x8b, ..] => " (it is compressed with gzip; unpack it first)",
-        [0x7f, b'E', b'L', b'F', ..] => " (it is an ELF file, perhaps vmlinux: the boot image is needed)",
+        [0x7f, b'E', b'L', b'F', ..] => " (it is an ELF file, perhaps vmlinux: use the boot image)",
         [b'0', b'7', b'0', b'7', b'0', ..] => " (it is an initramfs: are kernel and initramfs swapped?)",
         _ if head.get(0x202..0x206) == Some(b"HdrS") => " (it is an x86 kernel)",
         _ if head.get(0x38..0x3c) == Some(b"ARM\x64") => " (it is an arm64 kernel)",
@@ -147,7 +147,7 @@ mod tests {
     fn arm64_images_are_taken_whole_and_for_their_machine() {
         for (at, magic) in [(0x38, &b"ARM\x64"[..]), (4, b"zimg")] {
             assert_eq!(arm64(&efi(at, magic, 0xaa64, 4096), 4096), Ok(()));
-            assert!(arm64(&efi(at, magic, 0xaa64, 4096), 4095).unwrap_err().contains("cut short"));
+            assert!(arm64(&efi(at, magic, 0xaa64, 4096), 4095).unwrap_err().contains("ends too early"));
             assert!(arm64(&efi(at, magic, 0x8664, 4096), 4096).unwrap_err().contains("another architecture"));
             for end in 0..efi(at, magic, 0xaa64, 4096).len().min(0x58 + 24) {
                 assert!(arm64(&efi(at, magic, 0xaa64, 4096)[..end], 4096).is_err(), "{end}");

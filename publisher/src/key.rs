@@ -40,7 +40,7 @@ impl PrivateKey {
         rustls::crypto::ring::default_provider()
             .secure_random
             .fill(&mut seed)
-            .map_err(|_| Error::new(Reason::NoRandom, "cannot make a key: no random numbers"))?;
+            .map_err(|_| Error::new(Reason::NoRandom, "cannot create a key: no random numbers"))?;
         Ok(Self(SigningKey::from_bytes(&seed)))
     }
 
@@ -56,7 +56,7 @@ impl PrivateKey {
             .context(Reason::KeyMalformed, format!("read the key {place}"))?;
         let malformed = |why: &str| {
             Error::new(Reason::KeyMalformed, format!("{place} is not a usable private key: {why}"))
-                .remedy("Give an unencrypted Ed25519 key in PKCS#8 PEM, as `kubesolo-release keygen` makes it.")
+                .remedy("Use an unencrypted Ed25519 key in PKCS#8 PEM, as `kubesolo-release keygen` creates it.")
         };
         if text.len() as u64 > KEY_FILE_BYTES {
             return Err(malformed("the file is too long"));
@@ -69,9 +69,9 @@ impl PrivateKey {
         let key = SigningKey::from_pkcs8_pem(&text).map_err(|e| malformed(&e.to_string()))?;
         let mode = meta.permissions().mode() & 0o777;
         if mode & 0o077 != 0 {
-            let message = format!("the private key {place} has mode {mode:03o}: other users can use it");
+            let message = format!("the private key {place} has mode {mode:03o}: other users can read it");
             return Err(Error::new(Reason::KeyExposed, message)
-                .remedy(format!("Run chmod 600 {place}; replace the key if others may have read it.")));
+                .remedy(format!("Run `chmod 600 {place}`. Replace the key if others may have read it.")));
         }
         Ok(Self(key))
     }
@@ -125,14 +125,13 @@ pub fn fingerprint(given: &Path) -> Result<Fingerprint> {
     match fs::File::open(given).and_then(|file| file.take(KEY_FILE_BYTES + 1).read_to_end(&mut bytes)) {
         Ok(_) => {
             let key = keys::parse(&bytes).map_err(|why| {
-                Error::new(Reason::BadKey, format!("{place}: {why}"))
-                    .remedy("Give the public key that is to be revoked.")
+                Error::new(Reason::BadKey, format!("{place}: {why}")).remedy("Name the public key to revoke.")
             })?;
             Ok(Fingerprint::of(key.as_bytes()))
         }
         Err(e) => given.to_str().and_then(|text| text.parse().ok()).ok_or_else(|| {
             Error::new(Reason::BadKey, format!("{place} is neither a readable file ({e}) nor the SHA-256 of a key"))
-                .remedy("Give the public key that is to be revoked, or 64 hex digits in lower case.")
+                .remedy("Name the public key to revoke, or its SHA-256 as 64 hex digits in lower case.")
         }),
     }
 }
@@ -146,6 +145,6 @@ fn create(path: &Path, content: &[u8], mode: u32) -> Result<()> {
         .mode(mode)
         .open(path)
         .context(Reason::KeyNotWritten, format!("create {place}"))
-        .map_err(|e| e.remedy("Nothing was overwritten. Choose another place for the new key."))?;
+        .map_err(|e| e.remedy("Nothing was overwritten. Choose another file for the new key."))?;
     file.write_all(content).and_then(|()| file.sync_all()).context(Reason::KeyNotWritten, format!("write {place}"))
 }

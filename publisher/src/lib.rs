@@ -147,7 +147,7 @@ pub fn release(
         images.iter().map(|images| Prepared::new(images, metadata, options)).collect::<Result<Vec<Prepared>>>()?;
     let registry = Registry::open(reference, &options.access, RegistryOperation::Push)?;
     if registry.digest().is_some() {
-        return Err(Error::new(Reason::Usage, "a release is published under a tag, not a digest"));
+        return Err(Error::new(Reason::Usage, "a release needs a tag, not a digest"));
     }
     let tag = registry.tag().unwrap_or(&metadata.channel).to_owned();
     [&tag].into_iter().chain(&options.also_tags).try_for_each(|tag| registry.check_tag(tag))?;
@@ -165,7 +165,7 @@ pub fn release(
     for architecture in read::architectures(&registry, &tag)? {
         if !prepared.iter().any(|one| one.images.architecture == architecture) {
             log::warn!(
-                "the tag {tag} had a release for {architecture}, which this one leaves out: such devices stay behind"
+                "the tag {tag} had a release for {architecture}, which this one lacks: those devices get no update"
             );
         }
     }
@@ -243,7 +243,7 @@ impl<'a> Prepared<'a> {
         }));
         // The device's own parser and limits have the last word.
         Release::from_oci_manifest(&manifest)
-            .map_err(|e| e.context(format!("no device would take the {} release", images.architecture)))?;
+            .map_err(|e| e.context(format!("no device would accept the {} release", images.architecture)))?;
         Ok(Self { images, kernel, initramfs, manifest })
     }
 }
@@ -252,13 +252,13 @@ fn check_set(architectures: impl Iterator<Item = Architecture>) -> Result<()> {
     let mut known = vec![];
     for architecture in architectures {
         if known.contains(&architecture) {
-            let message = format!("the images of {architecture} are given twice");
+            let message = format!("the images of {architecture} are named twice");
             return Err(Error::new(Reason::DoubledImages, message));
         }
         known.push(architecture);
     }
     if known.is_empty() {
-        return Err(Error::new(Reason::NoImages, "there is nothing to publish: no architecture is given"));
+        return Err(Error::new(Reason::NoImages, "nothing to publish: no architecture is named"));
     }
     Ok(())
 }

@@ -71,7 +71,10 @@ pub(super) fn read(registry: &Registry) -> Result<Found> {
         let raw = needed(registry, &entry.digest)?;
         let release = Release::from_oci_manifest(&raw).map_err(|e| e.context(digest))?;
         if release.architecture != architecture {
-            let message = format!("{digest} stands for {architecture} in the index, but says {}", release.architecture);
+            let message = format!(
+                "{digest} is for {architecture} in the index, but for {} in its manifest",
+                release.architecture
+            );
             return Err(Error::new(Reason::WrongArchitecture, message));
         }
         manifests.push(Manifest { release, raw });
@@ -100,13 +103,13 @@ pub(super) fn signatures(registry: &Registry, subject: Digest) -> Result<Vec<Sig
                 let bytes = registry.blob(&blob, SIGNATURE_BYTES)?;
                 let bytes = bytes
                     .try_into()
-                    .map_err(|_| Error::new(Reason::MalformedSignature, format!("{what} is cut short")))?;
+                    .map_err(|_| Error::new(Reason::MalformedSignature, format!("{what} ends too early")))?;
                 signatures.push(Signature { key_id, bytes, payload: None });
             }
             Ok(())
         };
         match add() {
-            Err(e) if e.exit() == Exit::Data || e.reason == Reason::NotFound => log::warn!("signature left out: {e}"),
+            Err(e) if e.exit() == Exit::Data || e.reason == Reason::NotFound => log::warn!("ignoring a signature: {e}"),
             other => other?,
         }
     }
@@ -143,6 +146,6 @@ pub(super) fn needed(registry: &Registry, name: &str) -> Result<Bytes> {
     registry.manifest(name)?.ok_or_else(|| {
         let message = format!("{} has no {}", registry.name(), text::shown(name));
         Error::new(Reason::NotFound, message)
-            .remedy("Check the reference against what was published; if it is right, log in to the registry.")
+            .remedy("Compare the reference with the published one; if it is right, log in to the registry.")
     })
 }

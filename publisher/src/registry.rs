@@ -86,7 +86,7 @@ impl Registry {
         let tag = parts.tag.map(str::to_owned);
         let parsed = match parts.digest {
             Some(digest) => {
-                let digest: Digest = digest.parse().map_err(|_| bad("its digest is not one"))?;
+                let digest: Digest = digest.parse().map_err(|_| bad("its digest is not valid"))?;
                 Reference::with_digest(host, repository, digest.to_string())
             }
             None => Reference::with_tag(host, repository, tag.clone().unwrap_or_default()),
@@ -153,7 +153,7 @@ impl Registry {
         if reference::is_tag(tag) {
             return Ok(());
         }
-        Err(Error::new(Reason::Usage, format!("\"{}\" cannot be a tag", text::shown(tag))).remedy(
+        Err(Error::new(Reason::Usage, format!("\"{}\" is not a valid tag", text::shown(tag))).remedy(
             "Use up to 128 letters, digits, dots, dashes and underscores; a tag begins with a letter or digit.",
         ))
     }
@@ -196,7 +196,7 @@ impl Registry {
     /// longer those of `blob`.
     pub fn put_file(&self, what: &str, blob: &Blob, path: &Path) -> Result<()> {
         if self.has(blob, what)? {
-            log::info!("{what}: {} bytes are there already", blob.size);
+            log::info!("{what}: {} bytes are already uploaded", blob.size);
             return Ok(());
         }
         let time = REQUEST_TIME + Duration::from_secs(blob.size / UPLOAD_RATE_MIN);
@@ -242,7 +242,7 @@ impl Registry {
         if let (Some(raw), Ok(expected)) = (&found, tag_or_digest.parse::<Digest>())
             && Digest::of(raw) != expected
         {
-            let message = format!("{} answers other bytes than {shown}", self.name());
+            let message = format!("{} sends other bytes than {shown}", self.name());
             return Err(Error::new(Reason::DigestMismatch, message));
         }
         Ok(found)
@@ -288,7 +288,7 @@ impl Registry {
             if size == blob.size {
                 return Ok(());
             }
-            Err(std::io::Error::other(format!("it has not the {} bytes that the manifest says", blob.size)).into())
+            Err(std::io::Error::other(format!("it does not have the {} bytes of the manifest", blob.size)).into())
         })
     }
 
@@ -360,7 +360,7 @@ impl Registry {
             )),
             // What a TLS client reads from a server that speaks plain HTTP.
             _ if message.contains("InvalidContentType") => Error::new(Reason::RegistryFailed, message)
-                .remedy(format!("If this registry has no TLS, give --plain-http {}.", self.host())),
+                .remedy(format!("If this registry has no TLS, use --plain-http {}.", self.host())),
             _ => Error::new(Reason::RegistryFailed, message),
         }
     }

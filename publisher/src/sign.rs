@@ -73,7 +73,7 @@ pub(super) fn fitting(
                     }
                 }
                 (None, Some(refusal)) => return Err(refusal.context(file.display())),
-                (None, None) => return Err(Error::new(Reason::NothingToSign, "there is nothing to sign")),
+                (None, None) => return Err(Error::new(Reason::NothingToSign, "nothing to sign")),
             }
         }
     }
@@ -142,7 +142,7 @@ pub(super) fn attach(registry: &Registry, manifest: &[u8], signature: &[u8; 64],
             }),
         )?;
     }
-    let message = format!("the signature by key {id} was uploaded, but {} does not list it", registry.name());
+    let message = format!("uploaded the signature by key {id}, but {} does not list it", registry.name());
     Err(Error::new(Reason::SignatureNotListed, message)
         .remedy("If another signer is at work, wait for it and sign again."))
 }
@@ -153,7 +153,10 @@ fn list(registry: &Registry, subject: &Digest, entry: &Value) -> Result<()> {
     let tag = read::fallback_tag(subject);
     let foreign = || {
         let message = format!("the tag {tag} of {} is not a list of referrers", registry.name());
-        Error::new(Reason::MalformedReferrers, message).remedy("Find out who wrote it; delete the tag, and sign again.")
+        Error::new(Reason::MalformedReferrers, message).remedy(
+            "Find out who wrote it, delete the tag, and sign \
+            again.",
+        )
     };
     let mut index = match registry.manifest(&tag)? {
         Some(raw) => serde_json::from_slice(&raw).map_err(|_| foreign())?,
@@ -168,7 +171,7 @@ fn list(registry: &Registry, subject: &Digest, entry: &Value) -> Result<()> {
     if entries > limits::REFERRERS || raw.len() as u64 > limits::REFERRERS_BYTES {
         let message = format!("the list of referrers of {subject} is full: {entries} entries, {} bytes", raw.len());
         return Err(Error::new(Reason::LimitExceeded, message)
-            .remedy("Delete entries that are not needed; devices read no longer lists."));
+            .remedy("Delete unneeded entries: devices do not read longer lists."));
     }
     registry.put_manifest(Some(&tag), &raw, release::OCI_INDEX_TYPE).map(|_| ())
 }

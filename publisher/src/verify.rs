@@ -74,7 +74,7 @@ fn one(config: &Config, architecture: Architecture, images: bool, now: DateTime<
         standing::keys(config)?.map(|keys| keys.needing(config.signature_threshold.keys(), &none)).transpose()?;
     let standing = Standing { keys, epoch: 0, revoked: none };
     let Some(keys) = standing.required_keys(config)? else {
-        return Err(Error::new(Reason::NoVerificationKey, "without a key there is nothing to verify a release with"));
+        return Err(Error::new(Reason::NoVerificationKey, "no key to verify a release"));
     };
     let mut source = open::open(config)?;
     let offer = source::offer(&mut *source, architecture, Some(keys))?;

@@ -123,7 +123,7 @@ fn what_no_device_would_take_is_not_published() {
     let reference = format!("{}/os", registry.address);
     let error = publisher::release(&reference, &metadata, &images, &[], &options).unwrap_err();
     assert_eq!(error.exit(), Exit::Data);
-    assert!(error.message.contains("no device would take"), "{error}");
+    assert!(error.message.contains("no device would accept"), "{error}");
 }
 
 #[test]
