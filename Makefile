@@ -70,7 +70,7 @@ test-all: ## Run make lint, make deny, all tests with the release build, and all
 	cargo test --workspace --locked --no-fail-fast
 	cargo test --locked -p bootenv --test model -- --ignored
 	build/scripts/agent-0.1.sh
-	cargo test --workspace --locked --test compat -- --ignored
+	cargo test --workspace --locked --test suite -- --ignored compat::
 	build/scripts/cloud-init.sh
 	$(built)/qemu-tests --firmware bios all
 	$(built)/qemu-tests --firmware uefi all
@@ -125,7 +125,7 @@ large: ## Update 5 GiB: compare every byte, and measure the peak of memory
 
 rollout: ## Simulate 100,000 devices that install a release in waves; DOCS=1 writes docs/operating.md
 	@build/scripts/setup.sh rust try
-	$(if $(DOCS),DOCS=1) cargo test --locked -p kubesolo-update --test rollout
+	$(if $(DOCS),DOCS=1) cargo test --locked -p kubesolo-update --test suite rollout::
 	@sed -n '/<!-- simulation -->/,/<!-- end/p' docs/operating.md
 
 deny: ## Check bans, licences and sources of all dependencies (CHECK=advisories: known flaws); builds cargo-deny if it is missing

@@ -430,6 +430,10 @@ fn hold(place: &Place, program: &str) -> Child {
     let mut child = command.spawn().unwrap();
     let mut pid = String::new();
     BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut pid).unwrap();
+    // Until then its name is that of the shell, which nobody takes for an agent.
+    while fs::read_to_string(format!("/proc/{}/comm", child.id())).unwrap().trim() == "sh" {
+        std::thread::yield_now();
+    }
     if program != "sleep" {
         fs::write(&lock, pid).unwrap();
         let name = format!("/proc/{}/comm", child.id());

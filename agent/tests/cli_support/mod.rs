@@ -230,6 +230,15 @@ impl Device {
         names
     }
 
+    /// Waits until the lock is free that this process has dropped: between its fork and its exec, a program that another test
+    /// starts holds it, too.
+    pub fn wait_for_lock(&self) {
+        if self.path("S/lock").exists() {
+            let waited = Command::new("flock").args(["--wait", "10"]).arg(self.path("S/lock")).arg("true").status();
+            assert!(waited.unwrap().success());
+        }
+    }
+
     /// A health check that fails from now on.
     pub fn make_unhealthy(&self) {
         let script = "printf '#!/bin/sh\\necho the node is not ready\\nexit 1\\n' >\"$0\" && chmod 755 \"$0\"";

@@ -1,0 +1,350 @@
+//! What can put an update off or refuse it, as the real program meets it.
+
+use crate::{cli_support, common};
+
+use std::fs;
+
+use bootenv::Slot;
+use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
+use cli_support::{Device, Ran, publish, publish_as};
+use common::nginx::Nginx;
+use common::registry::Registry;
+use kubesolo_release::Metadata;
+use kubesolo_update::base::limits;
+use serde_json::{Value, json};
+
+fn gate(check: &Value, name: &str) -> Value {
+    let found = check["gates"].as_array().unwrap().iter().find(|gate| gate["name"] == name);
+    found.unwrap_or_else(|| panic!("no gate {name} in {check:#}")).clone()
+}
+
+/// Publishes a release with this date and these waves.
+fn in_waves(registry: &Registry, version: &str, salt: u8, date: DateTime<Utc>, waves: &str) {
+    let release_date = date.to_rfc3339_opts(SecondsFormat::Secs, true);
+    let plain = Metadata::new(version.parse().unwrap(), "stable");
+    publish_as(registry, salt, Metadata { release_date, rollout: Some(waves.parse().unwrap()), ..plain }, "os:stable");
+}
+
+#[test]
+fn a_device_waits_for_its_wave_and_says_when_it_comes() {
+    let (registry, device) = (Registry::start(), Device::new());
+    let date = Utc::now() - TimeDelta::hours(1);
+    in_waves(&registry, "1.0.0", 1, date, "5%@0h,25%@24h,100%@72h");
+
+    device.write("conf", b"wariness=100\n");
+    let before = (device.tree("A"), device.tree("B"), device.env_bytes());
+    let error = device.from(&registry, &["run", "--json"]).refused(75, "rollout");
+    assert!(error["message"].as_str().unwrap().contains("5 % of the devices may take it by now"), "{error}");
+    assert_eq!((device.tree("A"), device.tree("B"), device.env_bytes()), before);
+    let check = device.from(&registry, &["check", "--json"]).code(0).json();
+    let last = (date + TimeDelta::hours(72)).to_rfc3339_opts(SecondsFormat::Secs, true);
+    assert_eq!(gate(&check, "rollout")["opens_at"], json!(last));
+    device.from(&registry, &["check"]).code(0).says(&["gate:     closed rollout", "; opens 20"]);
+
+    // A person need not wait.
+    let lifted = device.from(&registry, &["apply", "--ignore-rollout"]).code(0);
+    assert!(lifted.stderr.contains("--ignore-rollout was given"), "{lifted:?}");
+    // What was fetched may be activated: that is no question of waves any more.
+    device.here(&["activate"]).code(0);
+
+    // Canaries go first.
+    let canary = Device::new();
+    canary.write("conf", b"wariness=0\n");
+    canary.from(&registry, &["run"]).code(0).says(&["1.0.0"]);
+}
+
+#[test]
+fn before_its_date_a_release_is_for_nobody_and_when_all_may_take_it_for_the_wary_too() {
+    let registry = Registry::start();
+    let canary = Device::new();
+    canary.write("conf", b"wariness=0\n");
+    in_waves(&registry, "1.0.0", 1, Utc::now() + TimeDelta::hours(3), "5%@0h,100%@72h");
+    canary.from(&registry, &["run", "--json"]).refused(75, "rollout");
+    // No wave reaches the last ones: the rest waits for the next publication.
+    in_waves(&registry, "1.0.0", 1, Utc::now() - TimeDelta::hours(100), "5%@0h,99%@72h");
+    let wary = Device::new();
+    wary.write("conf", b"wariness=100\n");
+    let error = wary.from(&registry, &["run", "--json"]).refused(75, "rollout");
+    assert!(error["remedy"].as_str().unwrap().contains("No wave of this release"), "{error}");
+    in_waves(&registry, "1.0.0", 1, Utc::now() - TimeDelta::hours(100), "5%@0h,100%@72h");
+    wary.from(&registry, &["run"]).code(0);
+    canary.from(&registry, &["run"]).code(0);
+}
+
+/// Moving the tag back stops a rollout: who has not taken the release does not hear of it any more.
+#[test]
+fn publishing_stops_a_rollout() {
+    let (registry, device) = (Registry::start(), Device::new());
+    publish(&registry, "1.0.0", 1);
+    device.write("conf", b"auto=activate\nwariness=100\n");
+    device.from(&registry, &["run"]).code(0);
+    device.power_on();
+    device.here(&["healthcheck"]).code(0);
+    in_waves(&registry, "1.1.0", 2, Utc::now(), "5%@0h,100%@72h");
+    device.from(&registry, &["run", "--json"]).refused(75, "rollout");
+    publish(&registry, "1.0.0", 1);
+    assert_eq!(device.from(&registry, &["run", "--json"]).code(0).json()["outcome"], "up-to-date");
+}
+
+/// Two devices draw differently, one device draws alike: from the machine's id if it has one, else from its own.
+#[test]
+fn a_device_keeps_its_place_from_run_to_run() {
+    let (registry, device) = (Registry::start(), Device::new());
+    in_waves(&registry, "1.0.0", 1, Utc::now(), "0%@0h,100%@9h");
+    let place = |device: &Device, conf: &str| {
+        device.write("conf", conf.as_bytes());
+        device.from(&registry, &["run", "--json"]).refused(75, "rollout");
+        // A run that waits does not read the same release again; a check does.
+        let check = device.from(&registry, &["check", "--json"]).code(0).json();
+        let message = gate(&check, "rollout")["message"].as_str().unwrap().to_owned();
+        message.split("stands at ").nth(1).unwrap().to_owned()
+    };
+    device.write("id", b"0123456789abcdef0123456789abcdef\n");
+    device.write("other-id", b"0123456789abcdef0123456789abcde0\n");
+    device.write("no-id", b"uninitialized\n");
+    device.write("zeros", b"00000000000000000000000000000000\n");
+    let [by_id, by_other] = ["id", "other-id"].map(|id| place(&device, &format!("machine_id_file={id}\n")));
+    assert_ne!(by_id, by_other);
+    assert_eq!(place(&Device::new(), &format!("machine_id_file={}\n", device.path("id").display())), by_id);
+    // Without one it draws an id of its own, once.
+    let own = place(&device, "machine_id_file=no-id\n");
+    for file in ["gone", "zeros"] {
+        assert_eq!(place(&device, &format!("machine_id_file={file}\n")), own);
+    }
+    assert_ne!(place(&Device::new(), "machine_id_file=gone\n"), own);
+    // A check comes before the first run and must not write anything down.
+    let fresh = Device::new();
+    fresh.write("conf", b"machine_id_file=gone\n");
+    let check = fresh.from(&registry, &["check", "--json"]).code(0).json();
+    assert!(gate(&check, "rollout")["message"].as_str().unwrap().contains("no id yet"), "{check:#}");
+    assert_eq!(fresh.names("S"), [""; 0]);
+}
+
+/// Makes a program of the device's `pre-update.d`.
+fn hook(device: &Device, name: &str, script: &str) {
+    fs::create_dir_all(device.path("hooks")).unwrap();
+    device.write("conf", b"pre_update_dir=hooks\npre_update_timeout=2\n");
+    device.script(&format!("hooks/{name}"), script);
+}
+
+/// A person with grub-editenv, while the programs are asked.
+#[test]
+fn what_another_program_stores_meanwhile_is_not_undone() {
+    let (registry, device) = (Registry::start(), Device::new());
+    publish(&registry, "1.0.0", 1);
+    device.from(&registry, &["apply"]).code(0);
+    let theirs = |device: &Device| String::from_utf8(device.env_bytes()).unwrap().contains("other=mine");
+    hook(&device, "10-edit", "sed -i s/other=kept/other=mine/ grubenv");
+    for _ in 0..2 {
+        device.here(&["activate", "--json"]).refused(75, "env-busy");
+        assert!(theirs(&device) && device.env().success, "{:?}", device.env());
+        device.write("grubenv", String::from_utf8(device.env_bytes()).unwrap().replace("=mine", "=kept").as_bytes());
+    }
+    hook(&device, "10-edit", "true");
+    device.here(&["activate"]).code(0);
+    assert!(!device.env().success);
+}
+
+#[test]
+fn programs_can_put_an_update_off_or_refuse_it_before_anything_is_erased() {
+    let (registry, device) = (Registry::start(), Device::new());
+    publish(&registry, "1.0.0", 1);
+    device.from(&registry, &["apply"]).code(0);
+    publish(&registry, "2.0.0", 2);
+    for (script, code, reason, words) in [
+        ("echo 'backup runs \x1b[31m'; exit 75", 75, "hook-later", "10-ask says \"later\": backup runs \\u{1b}[31m"),
+        ("echo no >&2; exit 1", 77, "hook-refused", "exit status: 1: no"),
+        ("kill -9 $$", 77, "hook-refused", "signal: 9"),
+        ("sleep 60", 77, "hook-refused", "no answer within the 2 s"),
+        ("yes", 77, "hook-refused", "no answer within the 2 s"),
+        ("exit 127", 77, "hook-refused", "127"),
+    ] {
+        hook(&device, "10-ask", script);
+        let before = (device.tree("A"), device.tree("B"), device.env_bytes());
+        let error = device.from(&registry, &["apply", "--json"]).refused(code, reason);
+        let message = error["message"].as_str().unwrap();
+        assert!(message.contains(words) && message.len() < 600, "{script}: {message}");
+        assert!(error["remedy"].as_str().unwrap().contains("No slot was touched."), "{error}");
+        assert_eq!((device.tree("A"), device.tree("B"), device.env_bytes()), before, "{script}");
+        assert_eq!(device.phase() == "failed", code == 77, "{script}");
+    }
+    // What cannot even be started says nothing.
+    device.write("hooks/10-ask", b"\x7fELF, but not really");
+    device.from(&registry, &["apply", "--json"]).refused(77, "hook-refused");
+    // Each step asks for itself.
+    hook(&device, "10-ask", "[ $KUBESOLO_UPDATE_STEP = stage ] || exit 75");
+    device.from(&registry, &["apply"]).code(0);
+    let before = (device.tree("A"), device.tree("B"), device.env_bytes());
+    device.here(&["activate", "--json"]).refused(75, "hook-later");
+    assert_eq!((device.tree("A"), device.tree("B"), device.env_bytes()), before);
+    // A slot that was written before it came to that is told.
+    publish(&registry, "3.0.0", 3);
+    let error = device.from(&registry, &["apply", "--activate", "--json"]).refused(75, "hook-later");
+    assert!(error["remedy"].as_str().unwrap().ends_with("Slot B holds 3.0.0, complete and not activated."), "{error}");
+    assert_eq!((device.phase().as_str(), device.version_in(Slot::B).as_deref()), ("staged", Some("3.0.0")));
+}
+
+#[test]
+fn programs_are_asked_in_order_with_what_is_about_to_happen_and_only_when_it_is() {
+    let (registry, device) = (Registry::start(), Device::new());
+    publish(&registry, "1.0.0", 1);
+    let note = |name: &str| {
+        format!(
+            "echo {name} $KUBESOLO_UPDATE_STEP ${{KUBESOLO_UPDATE_FROM:-nothing}} $KUBESOLO_UPDATE_TO ${{KUBESOLO_UPDATE_DIGEST%:*}} >>asked"
+        )
+    };
+    hook(&device, "20-second", &note("20-second"));
+    hook(&device, "10-first", &note("10-first"));
+    device.write("hooks/README", b"not a program");
+    let check = device.from(&registry, &["check", "--json"]).code(0).json();
+    assert!(gate(&check, "pre-update")["message"].as_str().unwrap().ends_with("10-first, 20-second"), "{check:#}");
+    device.from(&registry, &["apply", "--dry-run"]).code(0);
+    assert!(!device.path("asked").exists(), "a look sets nothing in motion");
+
+    device.from(&registry, &["apply"]).code(0);
+    device.from(&registry, &["apply"]).code(0); // staged already
+    device.here(&["activate"]).code(0);
+    device.here(&["activate"]).code(0); // activated already
+    let asked = fs::read_to_string(device.path("asked")).unwrap();
+    let expected = ["stage", "activate"]
+        .map(|step| format!("10-first {step} nothing 1.0.0 sha256\n20-second {step} nothing 1.0.0 sha256\n"));
+    assert_eq!(asked, expected.concat());
+}
+
+#[test]
+fn no_trial_begins_that_a_panic_would_never_end() {
+    let (registry, device) = (Registry::start(), Device::new());
+    publish(&registry, "1.0.0", 1);
+    device.from(&registry, &["apply"]).code(0);
+    for line in ["", "panic=0 ", "panic=5 panic=0 "] {
+        device.write("cmdline", format!("{line}kubesolo.slot=A ks.trial=00000000 ks.proto=1\n").as_bytes());
+        let before = (device.tree("A"), device.tree("B"), device.env_bytes());
+        let error = device.here(&["activate", "--json"]).refused(78, "no-panic-timeout");
+        assert!(error["remedy"].as_str().unwrap().contains("panic=5"), "{error}");
+        assert_eq!((device.tree("A"), device.tree("B"), device.env_bytes()), before, "{line}");
+        device.here(&["status"]).code(0).says(&["a panic stays until somebody cuts the power"]);
+    }
+    device.write("cmdline", b"panic=5 kubesolo.slot=A ks.trial=00000000 ks.proto=1\n");
+    device.here(&["status"]).code(0).says(&["a panic reboots after 5 s"]);
+    device.here(&["activate"]).code(0);
+    assert_eq!(device.env().active, Slot::B);
+}
+
+/// A server that answers like an API server whose node has the label or not, and knows whoever has a certificate.
+struct ApiServer {
+    nginx: Nginx,
+    port: u16,
+    certificates: tempfile::TempDir,
+}
+
+const BLOCKED: &str = r#"{"kind":"PartialObjectMetadataList","apiVersion":"meta.k8s.io/v1","metadata":{"resourceVersion":"7"},
+    "items":[{"metadata":{"name":"node-7","labels":{"updates.kubesolo.io/block":"true"}}}]}"#;
+const FREE: &str = r#"{"kind":"PartialObjectMetadataList","apiVersion":"meta.k8s.io/v1","metadata":{},"items":[]}"#;
+
+impl ApiServer {
+    fn start(answer: &str) -> Self {
+        let certificates = common::tls::certificates();
+        let at = certificates.path();
+        // As KubeSolo makes it: RSA, in PKCS#1.
+        let client = "openssl genrsa -traditional -out admin.key 2048 && \
+            openssl req -new -key admin.key -subj /O=system:masters/CN=admin -out admin.csr && \
+            openssl x509 -req -in admin.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 2 -extfile san -out admin.pem";
+        let made = std::process::Command::new("sh").args(["-c", client]).current_dir(at).output().unwrap();
+        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+        fs::write(at.join("answer"), answer.replace('\n', " ")).unwrap();
+        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let certs = at.display();
+        let more = format!(
+            "listen 127.0.0.1:{port} ssl; ssl_certificate {certs}/cert.pem; ssl_certificate_key {certs}/key.pem;
+             ssl_client_certificate {certs}/ca.pem; ssl_verify_client optional;
+             location = /api/v1/nodes {{
+               set $who $ssl_client_verify;
+               if ($http_authorization = 'Bearer good') {{ set $who SUCCESS; }}
+               if ($who != SUCCESS) {{ return 401; }}
+               if ($arg_labelSelector != 'updates.kubesolo.io%2Fblock%3Dtrue') {{ return 404; }}
+               default_type application/json; rewrite ^ /answer break; }}"
+        );
+        Self { nginx: Nginx::start(at, &more), port, certificates }
+    }
+
+    fn kubeconfig(&self, user: &str) -> String {
+        let at = self.certificates.path();
+        let data = |name: &str| {
+            base64::Engine::encode(&base64::engine::general_purpose::STANDARD, fs::read(at.join(name)).unwrap())
+        };
+        let user = match user {
+            "admin" => format!(
+                "    client-certificate-data: {}\n    client-key-data: {}\n",
+                data("admin.pem"),
+                data("admin.key")
+            ),
+            token => format!("    token: {token}\n"),
+        };
+        format!(
+            "apiVersion: v1\nclusters:\n- cluster:\n    certificate-authority-data: {}\n    server: https://127.0.0.1:{}\n  \
+             name: kubesolo\nkind: Config\nusers:\n- name: admin\n  user:\n{user}",
+            data("ca.pem"),
+            self.port
+        )
+    }
+}
+
+#[test]
+fn a_node_that_is_labelled_as_blocked_is_not_updated_and_force_lifts_that() {
+    let (registry, server) = (Registry::start(), ApiServer::start(BLOCKED));
+    publish(&registry, "1.0.0", 1);
+    let device = Device::new();
+    device.write("kubeconfig", server.kubeconfig("admin").as_bytes());
+    device.write("conf", b"kubeconfig=kubeconfig\nnode_name=node-7\n");
+    let before = (device.tree("A"), device.tree("B"), device.env_bytes());
+    let error = device.from(&registry, &["run", "--json"]).refused(75, "node-blocked");
+    assert!(error["message"].as_str().unwrap().contains("updates.kubesolo.io/block=true"), "{error}");
+    assert_eq!((device.tree("A"), device.tree("B"), device.env_bytes()), before);
+    let asked = server.nginx.requests().pop().unwrap();
+    assert!(asked.ends_with("&fieldSelector=metadata.name%3Dnode-7"), "{asked}");
+    let check = device.from(&registry, &["check", "--json"]).code(0).json();
+    assert_eq!(gate(&check, "node-block")["reason"], json!("node-blocked"));
+    // Nobody else is asked for it, and whoever has no certificate may have a token.
+    device.write("kubeconfig", server.kubeconfig("good").as_bytes());
+    let check = [&device.asking(&registry, &["check", "--json"])[..], &["--pubkey", "K"]].concat();
+    let proxied = device.command(&check).env("HTTPS_PROXY", "http://127.0.0.1:9").output().unwrap();
+    assert_eq!(gate(&Ran::from(proxied).code(0).json(), "node-block")["reason"], json!("node-blocked"));
+    device.from(&registry, &["apply", "--force"]).code(0);
+    device.here(&["activate", "--json"]).refused(75, "node-blocked");
+    device.here(&["activate", "--force"]).code(0);
+}
+
+/// As in KubeSolo OS: what cannot be told is no reason to stay, for the update may be what mends it.
+#[test]
+fn a_node_that_is_not_blocked_or_cannot_be_asked_is_updated() {
+    let (registry, server) = (Registry::start(), ApiServer::start(FREE));
+    publish(&registry, "1.0.0", 1);
+    let other = ApiServer::start(BLOCKED);
+    let good = server.kubeconfig("admin");
+    let stranger = other.kubeconfig("admin").replace(&other.port.to_string(), &server.port.to_string());
+    for (name, kubeconfig, words) in [
+        ("no label", good.clone(), "no such label"),
+        ("nobody there", good.replace(&server.port.to_string(), "1"), "not known"),
+        ("somebody else's authority", stranger, "not known"),
+        ("no certificate", other.kubeconfig("abc"), "it answers 401"),
+        ("not a kubeconfig", "nonsense".to_owned(), "no server"),
+    ] {
+        let device = Device::new();
+        device.write("kubeconfig", kubeconfig.as_bytes());
+        device.write("conf", b"kubeconfig=kubeconfig\n");
+        let check = device.from(&registry, &["check", "--json"]).code(0).json();
+        let found = gate(&check, "node-block");
+        let message = found["message"].as_str().unwrap();
+        assert!(found["open"] == json!(true) && message.contains(words), "{name}: {message}");
+        device.from(&registry, &["run"]).code(0);
+    }
+    // What answers wrongly has not said that the node is blocked either.
+    let endless = BLOCKED.to_owned() + &" ".repeat(limits::NODES_BYTES);
+    for answer in ["", "[]", "{\"items\": null}", &endless] {
+        let server = ApiServer::start(answer);
+        let device = Device::new();
+        device.write("kubeconfig", server.kubeconfig("admin").as_bytes());
+        device.write("conf", b"kubeconfig=kubeconfig\n");
+        device.from(&registry, &["apply", "--dry-run"]).code(0);
+    }
+}

@@ -1,0 +1,482 @@
+//! `history`, `metrics` and `doctor`: what whoever runs many devices looks at.
+
+use crate::{cli_support, common};
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::process::{Command, Stdio};
+
+use cli_support::{Device, publish};
+use common::registry::Registry;
+use serde_json::{Value, json};
+
+fn history(device: &Device) -> Vec<Value> {
+    device.here(&["history", "--json"]).code(0).json().as_array().unwrap().clone()
+}
+
+/// Version and phase of each attempt.
+fn told(device: &Device) -> Vec<(String, String, u64)> {
+    let word = |attempt: &Value, key: &str| attempt[key].as_str().unwrap().to_owned();
+    let one =
+        |attempt: &Value| (word(attempt, "to_version"), word(attempt, "phase"), attempt["times"].as_u64().unwrap());
+    history(device).iter().map(one).collect()
+}
+
+#[test]
+fn each_attempt_is_kept_with_what_became_of_it() {
+    let (registry, device) = (Registry::start(), Device::new());
+    assert_eq!(device.here(&["history"]).code(0).stdout, "no attempt yet\n");
+    let line = |version: &str, phase: &str, times| (version.to_owned(), phase.to_owned(), times);
+
+    publish(&registry, "1.0.0", 1);
+    let id = || device.state()["attempt_id"].clone();
+    device.from(&registry, &["apply"]).code(0);
+    let first = id();
+    for _ in 0..2 {
+        device.from(&registry, &["run"]).code(0); // as a timer does until somebody activates it
+    }
+    assert_eq!(told(&device), [line("1.0.0", "staged", 1)]);
+    assert_eq!((id(), &device.state()["attempt_count"]), (first, &json!(1)));
+    device.here(&["activate"]).code(0);
+    device.from(&registry, &["apply"]).code(0); // in vain, and no attempt
+    device.power_on();
+    device.here(&["healthcheck"]).code(0);
+    device.from(&registry, &["apply"]).code(0); // up to date, and no attempt
+    assert_eq!(told(&device), [line("1.0.0", "success", 1)]);
+
+    publish(&registry, "2.0.0", 2);
+    device.from(&registry, &["apply", "--activate"]).code(0);
+    device.power_on();
+    device.make_unhealthy();
+    device.here(&["healthcheck", "--auto-rollback-after", "1"]).code(1);
+    device.make_healthy();
+    device.power_on();
+    device.here(&["healthcheck"]).code(0);
+    device.from(&registry, &["apply"]).code(75); // held back, and no attempt
+    let all = history(&device);
+    assert_eq!(all.len(), 2);
+    assert_eq!((&all[1]["phase"], &all[1]["from_version"]), (&json!("rolled_back"), &json!("1.0.0")));
+    assert!(all[1]["error"].as_str().unwrap().contains("10-node"), "{all:#?}");
+    assert_ne!(all[0]["id"], all[1]["id"]);
+
+    // A server that is away for long is one entry, which says how often.
+    let address = registry.address.clone();
+    drop(registry);
+    for _ in 0..3 {
+        device.from(&address, &["apply"]).code(69);
+    }
+    assert_eq!(told(&device)[2..], [line("", "failed", 3)]);
+
+    // Back to the release before is an attempt of its own.
+    let registry = Registry::start();
+    publish(&registry, "3.0.0", 3);
+    device.from(&registry, &["apply", "--activate"]).code(0);
+    device.power_on();
+    device.here(&["healthcheck"]).code(0);
+    device.here(&["rollback"]).code(0);
+    device.power_on();
+    device.here(&["healthcheck"]).code(0);
+    assert_eq!(told(&device)[3..], [line("3.0.0", "success", 1), line("1.0.0", "success", 1)]);
+    device
+        .here(&["history"])
+        .code(0)
+        .says(&["rolled_back 1.0.0 to 2.0.0: 2.0.0 failed its trial", ", 3 times: cannot"]);
+}
+
+#[test]
+fn a_file_that_cannot_be_used_does_not_hide_what_the_other_one_tells() {
+    let (registry, device) = (Registry::start(), Device::new());
+    publish(&registry, "1.0.0", 1);
+    device.from(&registry, &["apply"]).code(0);
+    device.write("S/trust.json", b"{\"schema\": 99}");
+    let intact = fs::read(device.path("S/state.json")).unwrap();
+    let status = device.here(&["status", "--json"]).code(0).json();
+    assert_eq!((&status["phase"], &status["to_version"]), (&json!("staged"), &json!("1.0.0")));
+    assert!(status["problems"][0].as_str().unwrap().contains("trust.json has schema 99"), "{status}");
+    device
+        .here(&["metrics"])
+        .code(0)
+        .says(&["kubesolo_update_phase{phase=\"staged\"} 1", "kubesolo_update_problems 1"]);
+    // One that is damaged is reported where the others are, and set aside by the next run that changes something.
+    device.write("S/state.json", &intact[1..]);
+    let status = device.here(&["status", "--json"]).code(0).json();
+    assert!(status["problems"][0].as_str().unwrap().contains("state.json is damaged"), "{status}");
+    assert_eq!(status["problems"].as_array().unwrap().len(), 2, "{status}");
+}
+
+/// Between the activation and its trial a timer may call for updates that fail.
+#[test]
+fn what_fails_meanwhile_is_an_attempt_of_its_own_and_not_the_end_of_a_trial() {
+    let (registry, device) = (Registry::start(), Device::new());
+    let line = |version: &str, phase: &str| (version.to_owned(), phase.to_owned(), 1);
+    publish(&registry, "1.0.0", 1);
+    device.from(&registry, &["apply", "--activate"]).code(0);
+    let (id, began) = (device.state()["attempt_id"].clone(), device.state()["started_at"].clone());
+    device.from(&"127.0.0.1:1", &["run", "--json"]).refused(69, "unreachable");
+    device.write("conf", b"auto=never\n");
+    device.from(&registry, &["run", "--json"]).refused(78, "bad-config");
+    fs::remove_file(device.path("conf")).unwrap();
+    assert_eq!(device.phase(), "failed", "whoever watches this device hears of settings that stop it");
+    assert_eq!(told(&device), [line("1.0.0", "activated"), line("", "failed"), line("", "failed")]);
+
+    device.power_on();
+    device.here(&["healthcheck"]).code(0);
+    let state = device.state();
+    assert_eq!((&state["phase"], &state["to_version"]), (&json!("success"), &json!("1.0.0")));
+    assert_eq!((&state["last_error"], &state["attempt_id"], &state["started_at"]), (&json!(""), &id, &began));
+    assert_eq!(told(&device), [line("", "failed"), line("", "failed"), line("1.0.0", "success")]);
+
+    // Nor is it the end of what was committed.
+    device.write("conf", b"auto=never\n");
+    device.from(&registry, &["apply", "--json"]).refused(78, "bad-config");
+    assert_eq!(told(&device)[2..], [line("1.0.0", "success"), line("", "failed")]);
+}
+
+#[test]
+fn the_history_is_bounded_and_a_damaged_one_is_told() {
+    use kubesolo_update::state::history::{ATTEMPTS_KEPT, Attempt, History};
+    let mut all = History::default();
+    for n in 0..=ATTEMPTS_KEPT + 9 {
+        all.add(Attempt { id: n.to_string(), ..Attempt::default() });
+    }
+    assert_eq!((all.attempts.len(), all.attempts[0].id.as_str()), (ATTEMPTS_KEPT, "10"));
+    let device = Device::new();
+    device.write("S/history.json", b"{");
+    device.here(&["history", "--json"]).refused(78, "history-damaged");
+    device.write("S/history.json", b"{\"schema\": 99}");
+    device.here(&["history", "--json"]).refused(78, "newer-schema");
+}
+
+/// Name and labels of a series, and its value.
+type Series = BTreeMap<(String, BTreeMap<String, String>), f64>;
+
+/// A strict reader of the text format: every series belongs to the family before it, which has help and type and stands
+/// once; no series stands twice.
+fn parse(page: &str) -> Series {
+    let (mut series, mut families, mut current) = (Series::new(), BTreeSet::new(), String::new());
+    let mut lines = page.lines().peekable();
+    while let Some(line) = lines.next() {
+        if let Some(help) = line.strip_prefix("# HELP ") {
+            let (name, words) = help.split_once(' ').unwrap();
+            assert!(!words.is_empty() && families.insert(name.to_owned()), "{line}");
+            let kind = lines.next().unwrap().strip_prefix(&format!("# TYPE {name} ")).unwrap();
+            assert!(matches!(kind, "gauge" | "counter") && (kind == "counter") == name.ends_with("_total"), "{line}");
+            current = name.to_owned();
+            assert!(lines.peek().is_some_and(|next| next.starts_with(name)), "no series of {name}");
+            continue;
+        }
+        let (mut labels, mut rest) = (BTreeMap::new(), line.strip_prefix(&current).unwrap_or_else(|| panic!("{line}")));
+        if let Some(mut inner) = rest.strip_prefix('{') {
+            loop {
+                let (name, after) = inner.split_once("=\"").unwrap();
+                assert!(name.bytes().all(|b| b.is_ascii_lowercase() || b == b'_'), "{line}");
+                let (mut value, mut chars) = (String::new(), after.char_indices());
+                let end = loop {
+                    match chars.next().unwrap() {
+                        (at, '"') => break at,
+                        (_, '\\') => match chars.next().unwrap().1 {
+                            'n' => value.push('\n'),
+                            c @ ('\\' | '"') => value.push(c),
+                            c => panic!("\\{c} in {line}"),
+                        },
+                        (_, c) => value.push(c),
+                    }
+                };
+                assert!(labels.insert(name.to_owned(), value).is_none(), "{line}");
+                inner = &after[end + 1..];
+                match inner.split_at(1) {
+                    (",", more) => inner = more,
+                    ("}", after) => {
+                        rest = after;
+                        break;
+                    }
+                    _ => panic!("{line}"),
+                }
+            }
+        }
+        let value = rest.strip_prefix(' ').unwrap().parse().unwrap();
+        assert!(series.insert((current.clone(), labels), value).is_none(), "twice: {line}");
+    }
+    assert!(page.ends_with('\n'));
+    series
+}
+
+/// The page, read strictly, and by the real `promtool` where there is one.
+fn metrics(device: &Device) -> Series {
+    let page = device.here(&["metrics"]).code(0).stdout;
+    let promtool =
+        Command::new("promtool").args(["check", "metrics"]).stdin(Stdio::piped()).stderr(Stdio::piped()).spawn();
+    match promtool {
+        Err(_) => println!("promtool is not here"),
+        Ok(mut child) => {
+            std::io::Write::write_all(&mut child.stdin.take().unwrap(), page.as_bytes()).unwrap();
+            let output = child.wait_with_output().unwrap();
+            assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        }
+    }
+    parse(&page)
+}
+
+fn value(series: &Series, name: &str, labels: &[(&str, &str)]) -> Option<f64> {
+    let labels = labels.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+    series.get(&(format!("kubesolo_update_{name}"), labels)).copied()
+}
+
+/// The page of whoever runs the devices names each series and each gate.
+#[test]
+fn the_documentation_names_every_metric_and_every_gate() {
+    let docs = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/operating.md")).unwrap();
+    let (registry, device) = (Registry::start(), Device::new());
+    publish(&registry, "1.0.0", 1);
+    device.from(&registry, &["run"]).code(0);
+    device.here(&["activate"]).code(0);
+    device.power_on();
+    device.here(&["healthcheck"]).code(0);
+    let (_, rest) = docs.split_once("```yaml\n").unwrap();
+    device.write("rules.yml", rest.split_once("```").unwrap().0.as_bytes());
+    let promtool = Command::new("promtool").args(["check", "rules"]).arg(device.path("rules.yml")).output();
+    assert!(promtool.as_ref().map_or(true, |output| output.status.success()), "{promtool:?}");
+    for (name, _) in metrics(&device).into_keys() {
+        assert!(docs.contains(&format!("`{name}")), "{name}");
+    }
+    let check = device.from(&registry, &["check", "--json"]).code(0).json();
+    for gate in check["gates"].as_array().unwrap() {
+        let name = gate["name"].as_str().unwrap();
+        assert!(docs.contains(&format!("| {name}")) || docs.contains(&format!(", {name}")), "{name}");
+    }
+}
+
+#[test]
+fn metrics_tell_where_an_update_stands() {
+    let (registry, device) = (Registry::start(), Device::new());
+    let fresh = metrics(&device);
+    let phases: Vec<_> = fresh.iter().filter(|((name, _), _)| name == "kubesolo_update_phase").collect();
+    assert_eq!((phases.len(), phases.iter().map(|(_, value)| **value).sum()), (9, 1.0));
+    assert_eq!(value(&fresh, "phase", &[("phase", "idle")]), Some(1.0));
+    assert_eq!(
+        (value(&fresh, "attempts_total", &[]), value(&fresh, "last_run_timestamp_seconds", &[])),
+        (Some(0.0), None)
+    );
+
+    publish(&registry, "1.0.0", 1);
+    device.from(&registry, &["run"]).code(0);
+    device.here(&["activate"]).code(0);
+    let activated = metrics(&device);
+    assert_eq!(value(&activated, "phase", &[("phase", "activated")]), Some(1.0));
+    assert_eq!(value(&activated, "trial_tries_left", &[]), Some(3.0));
+    device.power_on();
+    device.make_unhealthy();
+    device.here(&["healthcheck", "--auto-rollback-after", "1"]).code(1);
+    device.power_on();
+    device.here(&["healthcheck"]).code(1);
+    device.from(&registry, &["run"]).code(75);
+    let held = metrics(&device);
+    for (name, labels, expected) in [
+        ("phase", &[("phase", "rolled_back")][..], 1.0),
+        ("phase", &[("phase", "activated")], 0.0),
+        ("attempts_total", &[], 1.0),
+        ("failed_releases", &[], 1.0),
+        ("held", &[], 1.0),
+        ("last_run_info", &[("outcome", "held"), ("reason", "failed-before")], 1.0),
+        ("slot_state", &[("slot", "B"), ("state", "fail")], 1.0),
+        ("slot_state", &[("slot", "A"), ("state", "good")], 1.0),
+        ("security_epoch", &[], 0.0),
+        ("environment_ok", &[], 1.0),
+        ("ends_itself", &[("boot", "panic")], 1.0),
+        ("problems", &[], 0.0),
+    ] {
+        assert_eq!(value(&held, name, labels), Some(expected), "{name} {labels:?} in {held:#?}");
+    }
+    let now = chrono::Utc::now().timestamp() as f64;
+    for name in ["last_run", "last_attempt", "env_link_shown"] {
+        let at = value(&held, &format!("{name}_timestamp_seconds"), &[]).unwrap();
+        assert!((now - 100.0..=now).contains(&at), "{name}: {at}");
+    }
+}
+
+#[test]
+fn a_file_that_somebody_wrote_cannot_forge_a_series() {
+    let device = Device::new();
+    let evil = "x\"} 1\nkubesolo_update_forged 1\n\\";
+    let state = json!({"schema": 1, "last_run": {"at": "2026-01-01T00:00:00Z", "outcome": evil, "reason": "\u{202e}"}});
+    device.write("S/state.json", state.to_string().as_bytes());
+    let series = metrics(&device);
+    assert_eq!(value(&series, "forged", &[]), None);
+    assert_eq!(value(&series, "last_run_info", &[("outcome", evil), ("reason", "\u{fffd}")]), Some(1.0));
+    // What cannot be read is no reason to say nothing.
+    device.write("S/state.json", b"{\"schema\": 99}");
+    assert!(value(&metrics(&device), "problems", &[]).unwrap() > 0.0);
+    device.write("conf", b"nonsense\n");
+    assert!(value(&metrics(&device), "problems", &[]).unwrap() > 0.0);
+}
+
+#[test]
+fn metrics_go_into_a_file_that_is_always_whole() {
+    let device = Device::new();
+    fs::create_dir(device.path("textfile")).unwrap();
+    let output = "textfile/kubesolo.prom";
+    for _ in 0..2 {
+        assert_eq!(device.here(&["metrics", "--output", output]).code(0).stdout, "");
+    }
+    assert_eq!(device.names("textfile"), ["kubesolo.prom"]);
+    let mode = std::os::unix::fs::MetadataExt::mode(&fs::metadata(device.path(output)).unwrap());
+    assert_eq!(mode & 0o777, 0o644, "node_exporter is another user");
+    parse(&fs::read_to_string(device.path(output)).unwrap());
+    device.here(&["metrics", "--json", "--output", "nowhere/x.prom"]).refused(73, "output");
+}
+
+/// Verdict of each line, by its name; the worst where there are several.
+fn findings(device: &Device, code: i32) -> BTreeMap<String, String> {
+    let all = device.here(&["doctor"]).code(code);
+    let json = device.here(&["doctor", "--json"]).code(code).json();
+    let mut worst = BTreeMap::<String, String>::new();
+    for finding in json.as_array().unwrap() {
+        let word = |key: &str| finding[key].as_str().unwrap().to_owned();
+        let shown = if word("verdict") == "fail" { "FAIL".to_owned() } else { word("verdict") };
+        // Other tests use the same disk meanwhile.
+        let told = if word("name") == "data space" { String::new() } else { word("message") };
+        assert!(all.stdout.contains(&format!("{shown:<5} {:<13} {told}", word("name"))), "{all:#?}");
+        let rank = |verdict: &str| ["ok", "warn", "fail"].iter().position(|known| *known == verdict).unwrap();
+        let verdict = word("verdict");
+        let entry = worst.entry(word("name")).or_insert_with(|| verdict.clone());
+        if rank(&verdict) > rank(entry) {
+            *entry = verdict;
+        }
+    }
+    worst
+}
+
+#[test]
+fn the_doctor_tells_one_thing_from_another() {
+    let (registry, device) = (Registry::start(), Device::new());
+    publish(&registry, "1.0.0", 1);
+    let good = format!(
+        "registry={0}/os\nplain_http={0}\npubkey=K\ndata_dir=data\nhealth_dir=health.d\nmachine_id_file=id\n",
+        registry.address
+    );
+    device.write("id", b"0123456789abcdef0123456789abcdef\n");
+    device.make_unhealthy(); // it need not be healthy, only checked
+    device.write("conf", good.as_bytes());
+    device.power_on();
+    let before = device.tree("");
+    let sound = findings(&device, 0);
+    assert_eq!(device.tree(""), before, "it changes nothing");
+    for (name, verdict) in [
+        ("settings", "ok"),
+        ("source", "warn"), // without TLS
+        ("keys", "ok"),
+        ("window", "ok"),
+        ("health checks", "ok"),
+        ("data", "ok"),
+        ("pre-update", "ok"),
+        ("device id", "ok"),
+        ("state", "ok"),
+        ("slots", ""),
+        ("running", "ok"),
+        ("loader", "ok"),
+        ("free slot", "ok"),
+    ] {
+        assert_eq!(sound.get(name).map_or("", String::as_str), verdict, "{name} in {sound:#?}");
+    }
+
+    for (what, conf, name, verdict) in [
+        ("no source", "pubkey=K\ndata_dir=data\n", "source", "fail"),
+        ("no keys", "registry=r/os\ndata_dir=data\npubkey=gone\n", "keys", "fail"),
+        ("a bad key", "registry=r/os\ndata_dir=data\npubkey=conf\n", "keys", "fail"),
+        ("a key that is not known", "registry=r/os\ndata_dir=data\npubkey=K\nchanel=x\n", "settings", "warn"),
+        ("a line that is none", "registry\n", "settings", "fail"),
+        ("a bad window", "maintenance_window=night\n", "settings", "fail"),
+        (
+            "a window that never opens",
+            "registry=r/os\npubkey=K\ndata_dir=data\nmaintenance_window=03:00-03:00\n",
+            "window",
+            "fail",
+        ),
+        (
+            "a zone that is not there",
+            "registry=r/os\npubkey=K\ndata_dir=data\nmaintenance_zone=Nowhere/Land\n",
+            "window",
+            "fail",
+        ),
+        ("no data folder", "registry=r/os\npubkey=K\ndata_dir=gone\n", "data", "fail"),
+        ("no health checks", "registry=r/os\npubkey=K\ndata_dir=data\nhealth_dir=gone\n", "health checks", "warn"),
+    ] {
+        device.write("conf", conf.as_bytes());
+        let found = findings(&device, if verdict == "fail" { 78 } else { 0 });
+        assert_eq!(found.get(name).map(String::as_str), Some(verdict), "{what}: {found:#?}");
+    }
+
+    device.write("conf", good.as_bytes());
+    device.write("S/state.json", b"{");
+    assert_eq!(findings(&device, 0)["state"], "warn");
+    device.write("S/state.json", b"{\"schema\": 99}");
+    assert_eq!(findings(&device, 78)["state"], "fail");
+    fs::remove_file(device.path("S/state.json")).unwrap();
+    device.write("cmdline", b"kubesolo.slot=A\n");
+    assert_eq!(findings(&device, 78)["loader"], "fail");
+    device.power_on();
+    device.write("grubenv", b"nothing");
+    assert_eq!(findings(&device, 78)["environment"], "fail");
+    fs::remove_file(device.path("grubenv")).unwrap();
+    assert_eq!(findings(&device, 78)["slots"], "fail");
+}
+
+#[test]
+fn config_show_prints_each_setting_in_effect_and_where_it_comes_from() {
+    let device = Device::new();
+    device.write("conf", b"server=https://me:secret@a.example/os\nchannel=beta\n");
+    fs::create_dir(device.path("conf.d")).unwrap();
+    device.write("conf.d/site.conf", b"channel=stable\nauto_rollback_after=\n");
+    let show = |arguments: &[&str]| device.run(&[&["--conf", "conf", "config", "show"], arguments].concat());
+    let words = |line: &str| line.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
+
+    let all = show(&[]).code(0);
+    let lines: Vec<_> = all.stdout.lines().map(words).collect();
+    for line in [
+        ["server", "https://***@a.example/os", "conf:1"],
+        ["channel", "stable", "conf.d/site.conf:1"],
+        ["auto", "stage", "default"],
+        ["board", "(none)", "default"],
+    ] {
+        assert!(lines.contains(&line.map(str::to_owned).to_vec()), "{line:?} in {all:#?}");
+    }
+    assert!(!all.stdout.contains("secret"));
+
+    // As the step health asks.
+    assert_eq!(show(&["--set", "auto_rollback_after"]).code(0).stdout, "");
+    device.write("conf.d/site.conf", b"auto_rollback_after = 0\n");
+    assert_eq!(show(&["--set", "auto_rollback_after"]).code(0).stdout.lines().count(), 1);
+
+    let replaced = show(&["--registry", "b.example/os", "--json", "server", "registry", "auto"]).code(0).json();
+    assert_eq!(
+        replaced,
+        json!([
+            {"key": "server", "value": null, "default": "none", "from": "default"},
+            {"key": "registry", "value": "b.example/os", "default": "none", "from": "command-line"},
+            {"key": "auto", "value": "stage", "default": "stage", "from": "default"},
+        ])
+    );
+    let line = &show(&["--json", "--set"]).code(0).json()[0];
+    assert_eq!((&line["from"], &line["file"], &line["line"]), (&json!("file"), &json!("conf"), &json!(1)));
+    show(&["-v", "health_timeout"]).code(0).says(&["# Time limit for all health checks"]);
+    assert!(show(&["chanel"]).code(64).stderr.contains("channel"));
+    device.write("conf", b"auto=never\n");
+    show(&["--json"]).refused(78, "bad-config");
+}
+
+#[test]
+fn config_check_refuses_an_unknown_key_and_other_commands_only_warn() {
+    let device = Device::new();
+    device.write("conf", b"channel=beta\n\nchanel=beta\nauto_rebot=no\n");
+    let check = |arguments: &[&str]| device.run(&[&["--conf", "conf", "config", "check"], arguments].concat());
+    check(&[]).code(78).says(&["conf:3: unknown key \"chanel\"", "channel?", "conf:4: ", "auto_reboot?", "2 problems"]);
+    let found = check(&["--json"]).code(78).json();
+    let first = &found["problems"][0];
+    assert_eq!((&first["file"], &first["line"], &found["settings"]), (&json!("conf"), &json!(3), &json!(1)));
+    assert!(device.here(&["status"]).code(0).stderr.contains("conf:3: unknown key"));
+
+    device.write("good", b"channel=beta\n");
+    check(&["good"]).code(0).says(&["good: 1 setting, 0 problems"]);
+    check(&["nowhere", "--json"]).refused(78, "bad-config");
+    device.run(&["--conf", "/dev/null", "config", "check"]).code(0);
+}

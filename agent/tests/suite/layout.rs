@@ -1,0 +1,128 @@
+//! The folders of `agent/src` are layers, and the graph of their modules has no cycle.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Each module of a folder with the modules that it uses. What a module keeps in a folder of its own is part of it.
+type Graph = BTreeMap<String, BTreeSet<String>>;
+
+/// The folders as docs/architecture.md has them, the lowest first.
+fn layers() -> Vec<String> {
+    let page = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/architecture.md")).unwrap();
+    let (_, table) = page.split_once("| layer | content |").expect("the table of layers");
+    let (table, _) = table.split_once("\n\n").unwrap();
+    let mut layers: Vec<_> = table.lines().filter_map(|row| row.strip_prefix("| `")?.split('`').next()).collect();
+    layers.reverse();
+    layers.into_iter().map(str::to_owned).collect()
+}
+
+fn sources(folder: &Path) -> Vec<PathBuf> {
+    let (folders, files): (Vec<_>, Vec<_>) =
+        fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).partition(|path| path.is_dir());
+    let files = files.into_iter().filter(|file| file.extension().is_some_and(|end| end == "rs"));
+    files.chain(folders.iter().flat_map(|folder| sources(folder))).collect()
+}
+
+/// `policy::gate` for the file `policy/gate.rs` and all below `policy/gate`, `policy` for `policy/mod.rs`.
+fn module(file: &Path) -> String {
+    let parts: Vec<_> = file.with_extension("").iter().map(|part| part.to_str().unwrap().to_owned()).collect();
+    parts.into_iter().filter(|part| part != "mod").take(2).collect::<Vec<_>>().join("::")
+}
+
+/// The paths at the start of `tree`, as they follow `crate::`: a single one, or those of a group in braces.
+fn paths(tree: &str) -> Vec<String> {
+    let name = tree.find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(tree.len());
+    let (name, rest) = tree.split_at(name);
+    if let Some(rest) = rest.strip_prefix("::") {
+        return paths(rest).into_iter().map(|path| format!("{name}::{path}")).collect();
+    }
+    let Some(group) = rest.strip_prefix('{').filter(|_| name.is_empty()) else { return vec![name.to_owned()] };
+    let (mut depth, mut start, mut found) = (1, 0, vec![]);
+    for (at, c) in group.char_indices() {
+        depth += i32::from(c == '{') - i32::from(c == '}');
+        if depth == 0 || (depth == 1 && c == ',') {
+            found.extend(paths(group[start..at].trim()));
+            start = at + 1;
+        }
+        if depth == 0 {
+            break;
+        }
+    }
+    found
+}
+
+/// Every module that the text names by `crate::`, or as a neighbour by `super::`.
+fn used(text: &str, own: &str, modules: &BTreeSet<String>) -> BTreeSet<String> {
+    let code: String = text.lines().map(|line| line.split("//").next().unwrap_or_default().to_owned() + "\n").collect();
+    let folder = own.split("::").next().unwrap_or_default();
+    let named = code.split("crate::").skip(1).flat_map(paths);
+    let neighbours = code.split("super::").skip(1).flat_map(paths).map(|path| format!("{folder}::{path}"));
+    let neighbours = neighbours.filter(|path| modules.contains(&first(path, 2)));
+    let named = named.filter(|path| path.starts_with(char::is_lowercase));
+    let known = |path: String| [first(&path, 2), first(&path, 1)].into_iter().find(|name| modules.contains(name));
+    named.chain(neighbours).filter_map(known).filter(|name| name != own).collect()
+}
+
+fn first(path: &str, count: usize) -> String {
+    path.split("::").take(count).collect::<Vec<_>>().join("::")
+}
+
+fn graph() -> Graph {
+    let root = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/src"));
+    let files =
+        sources(root).into_iter().filter(|file| !file.starts_with(root.join("bin")) && !file.ends_with("lib.rs"));
+    let files: Vec<_> = files.map(|file| (module(file.strip_prefix(root).unwrap()), file)).collect();
+    let modules: BTreeSet<_> = files.iter().map(|(module, _)| module.clone()).collect();
+    let mut graph = Graph::new();
+    for (module, file) in files {
+        let uses = used(&fs::read_to_string(file).unwrap(), &module, &modules);
+        graph.entry(module).or_default().extend(uses);
+    }
+    graph
+}
+
+/// The way from `module` back to itself.
+fn cycle(graph: &Graph, module: &str, way: &mut Vec<String>, done: &mut BTreeSet<String>) -> Option<Vec<String>> {
+    if let Some(start) = way.iter().position(|seen| seen == module) {
+        return Some(way[start..].to_vec());
+    }
+    if !done.insert(module.to_owned()) {
+        return None;
+    }
+    way.push(module.to_owned());
+    let found = graph[module].iter().find_map(|next| cycle(graph, next, way, done));
+    way.pop();
+    found
+}
+
+#[test]
+fn a_group_of_imports_is_read_as_single_ones() {
+    assert_eq!(paths("a::{b, c::{D, self}, e::F as G};"), ["a::b", "a::c::D", "a::c::self", "a::e::F"]);
+    assert_eq!(paths("a::b::c(d)"), ["a::b::c"]);
+}
+
+#[test]
+fn no_two_modules_use_each_other() {
+    let graph = graph();
+    let mut done = BTreeSet::new();
+    for module in graph.keys() {
+        if let Some(way) = cycle(&graph, module, &mut vec![], &mut done) {
+            panic!("these use each other: {}", way.join(" -> "));
+        }
+    }
+}
+
+#[test]
+fn no_folder_uses_one_above_it() {
+    let layers = layers();
+    let layer = |module: &str| {
+        let folder = first(module, 1);
+        layers.iter().position(|name| *name == folder).unwrap_or_else(|| panic!("docs/architecture.md lacks {folder}"))
+    };
+    for (module, uses) in graph() {
+        for used in uses {
+            assert!(layer(&used) <= layer(&module), "{module} uses {used}, which is above it");
+        }
+    }
+}

@@ -1,0 +1,37 @@
+//! All tests of the agent that may share a process: one program to link. Apart are `state` (its locks are held by this process,
+//! and by each child that it is starting), `block_devices` (a child that is starting keeps them busy), and `faults` (long).
+#![allow(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
+
+#[path = "../cli_support/mod.rs"]
+mod cli_support;
+#[path = "../common/mod.rs"]
+mod common;
+#[path = "../slot_support/mod.rs"]
+mod slot_support;
+#[path = "../common/tmpfs.rs"]
+mod tmpfs;
+
+mod adopt;
+mod bundle;
+mod cli_cycle;
+mod cli_env;
+mod cli_freshness;
+mod cli_gates;
+mod cli_refused;
+mod cli_reports;
+mod cli_rpi;
+mod cli_trust;
+mod cli_uboot;
+mod cli_unattended;
+mod compat;
+mod config;
+mod device;
+mod http;
+mod layout;
+mod oci;
+mod parsers;
+mod rollout;
+mod security;
+mod slot_folder;
+mod systemd;
+mod trust;

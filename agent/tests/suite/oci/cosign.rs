@@ -1,0 +1,203 @@
+//! Signatures at cosign's tag: when they are looked for, which count, and what is refused.
+
+use kubesolo_release::key::PublicFormat;
+use kubesolo_update::base::digest::Digest;
+use kubesolo_update::base::error::{Error, Reason};
+use kubesolo_update::base::limits;
+use kubesolo_update::release::offer::Offer;
+use kubesolo_update::release::release::Architecture;
+use kubesolo_update::source::source::{self, Source};
+use kubesolo_update::trust::keys::KeySet;
+use tempfile::TempDir;
+
+use super::*;
+use crate::cli_support;
+use crate::common::fault::{World, reply};
+use crate::common::{bytes, cosign_manifest, cosign_payload, key, sign};
+
+fn tag(signed: &[u8]) -> String {
+    format!("sha256-{}.sig", Digest::of(signed).hex())
+}
+
+/// The set with the one key of this seed.
+fn keys(seed: u8) -> KeySet {
+    let folder = TempDir::new().unwrap();
+    let file = folder.path().join("key");
+    std::fs::write(&file, cli_support::key(seed).public_text(PublicFormat::Hex).unwrap()).unwrap();
+    KeySet::load(&file).unwrap()
+}
+
+/// A release without raw signatures, and these at cosign's tag of `subject`.
+fn world(subject: impl Fn(&World) -> Vec<u8>, signatures: &[(Vec<u8>, Vec<u8>)]) -> World {
+    let mut world = World::new(10);
+    let fallback = world.fallback_tag();
+    world.files.remove(&format!("/v2/os/manifests/{fallback}"));
+    let subject = subject(&world);
+    put(&mut world, &subject, signatures);
+    world
+}
+
+fn put(world: &mut World, subject: &[u8], signatures: &[(Vec<u8>, Vec<u8>)]) {
+    let pairs: Vec<(&[u8], &[u8])> = signatures.iter().map(|(p, s)| (p.as_slice(), s.as_slice())).collect();
+    for (payload, _) in &pairs {
+        world.blob(payload);
+    }
+    world.tag(&tag(subject), &bytes(&cosign_manifest(&pairs)));
+}
+
+fn manifest_of(world: &World) -> Vec<u8> {
+    world.manifest.clone()
+}
+
+/// By this key, over a payload for what it should be.
+fn good(seed: u8) -> (Vec<u8>, Vec<u8>) {
+    let payload = cosign_payload(&World::new(10).manifest);
+    let signature = sign(&key(seed), &payload);
+    (payload, signature)
+}
+
+fn ask(world: &World, keys: &KeySet) -> (Result<Offer, Error>, Fault) {
+    let server = broken(world, "nothing", |_, _| ());
+    (source::offer(&mut source(&server), Architecture::Amd64, Some(keys)), server)
+}
+
+fn vouched(world: &World, keys: &KeySet) -> Result<usize, Error> {
+    let offer = ask(world, keys).0?;
+    keys.verify(&offer.signed, &offer.signatures).map(|by| by.len())
+}
+
+#[test]
+fn a_payload_that_names_the_manifest_vouches_for_it() {
+    let world = world(manifest_of, &[good(1), good(2)]);
+    for seed in [1, 2] {
+        assert_eq!(vouched(&world, &keys(seed)).unwrap(), 1);
+    }
+    refused(vouched(&world, &keys(3)), Reason::SignatureUnknownKey);
+    // Both are of one payload, which is fetched once.
+    let (_, server) = ask(&world, &keys(2));
+    assert_eq!(server.count(&World::path(&good(1).0)), 1);
+}
+
+#[test]
+fn cosigns_tag_is_only_asked_for_where_no_raw_signature_does() {
+    let mut world = World::new(10);
+    let signed = world.manifest.clone();
+    put(&mut world, &signed, &[good(2)]);
+    let (offer, server) = ask(&world, &keys(1));
+    assert_eq!((offer.unwrap().signatures.len(), server.count(&tag(&world.manifest))), (1, 0));
+    let (offer, server) = ask(&world, &keys(2));
+    assert_eq!(
+        (offer.unwrap().signatures.len(), server.count(&tag(&world.manifest))),
+        (2, 1),
+        "beside the raw one of another key"
+    );
+    // Whoever has no key needs none.
+    let server = broken(&world, "nothing", |_, _| ());
+    source::offer(&mut source(&server), Architecture::Amd64, None).unwrap();
+    assert_eq!(server.count(&tag(&world.manifest)), 0);
+}
+
+#[test]
+fn what_does_not_vouch_for_the_manifest_is_left_out() {
+    let (payload, signature) = good(1);
+    let other = cosign_payload(b"another manifest");
+    let of_another = (other.clone(), sign(&key(1), &other));
+    let kind = String::from_utf8(payload.clone()).unwrap().replace("cosign container", "atomic container").into_bytes();
+    let of_another_type = (kind.clone(), sign(&key(1), &kind));
+    let raw = (payload.clone(), sign(&key(1), &World::new(10).manifest));
+    let manifest = World::new(10).manifest;
+    let itself = (manifest.clone(), sign(&key(1), &manifest));
+    let ecdsa = (payload.clone(), vec![0x30; 71]);
+    let swapped = (payload.clone(), of_another.1.clone());
+    for (name, one, reason) in [
+        ("of another manifest", &of_another, Reason::SignatureMissing),
+        ("of another type", &of_another_type, Reason::SignatureMissing),
+        ("over the manifest and not the payload", &raw, Reason::SignatureUnknownKey),
+        ("the manifest as payload", &itself, Reason::SignatureMissing),
+        ("another kind of key", &ecdsa, Reason::SignatureMissing),
+        ("of another payload", &swapped, Reason::SignatureUnknownKey),
+    ] {
+        println!("{name}");
+        refused(vouched(&world(manifest_of, std::slice::from_ref(one)), &keys(1)), reason);
+        // And it is in nobody's way.
+        let with_a_good_one = world(manifest_of, &[one.clone(), (payload.clone(), signature.clone())]);
+        assert_eq!(vouched(&with_a_good_one, &keys(1)).unwrap(), 1);
+    }
+    let mut changed = world(manifest_of, &[good(1)]);
+    // It names the same manifest, but in other bytes.
+    changed.files.insert(World::path(&payload), (String::new(), [&payload[..], b"\n"].concat()));
+    refused(vouched(&changed, &keys(1)), Reason::SignatureMissing);
+    changed.files.remove(&World::path(&payload));
+    refused(vouched(&changed, &keys(1)), Reason::SignatureMissing);
+}
+
+#[test]
+fn a_payload_has_a_limit() {
+    let padded = |size: u64| {
+        let mut payload = good(1).0;
+        payload.resize(size as usize, b' ');
+        let signature = sign(&key(1), &payload);
+        world(manifest_of, &[(payload, signature)])
+    };
+    assert_eq!(vouched(&padded(limits::COSIGN_PAYLOAD_BYTES), &keys(1)).unwrap(), 1);
+    let large = padded(limits::COSIGN_PAYLOAD_BYTES + 1);
+    refused(vouched(&large, &keys(1)), Reason::SignatureMissing);
+    assert_eq!(ask(&large, &keys(1)).1.count("/blobs/"), 0, "it is not even fetched");
+}
+
+#[test]
+fn a_signature_of_the_index_alone_is_told_with_its_remedy() {
+    let index_of = |world: &World| world.files["/v2/os/manifests/stable"].1.clone();
+    let index = index_of(&World::new(10));
+    let payload = cosign_payload(&index);
+    let signature = sign(&key(1), &payload);
+    let of_index = world(index_of, &[(payload, signature)]);
+    let error = refused(vouched(&of_index, &keys(1)), Reason::SignatureOfIndex);
+    assert!(error.remedy.contains("cosign sign --recursive"), "{}", error.remedy);
+    // With both, as --recursive makes them, all is well.
+    let mut both = of_index;
+    let manifest = both.manifest.clone();
+    put(&mut both, &manifest, &[good(1)]);
+    assert_eq!(vouched(&both, &keys(1)).unwrap(), 1);
+}
+
+#[test]
+fn a_server_that_fails_is_not_a_release_without_cosign() {
+    let signed = world(manifest_of, &[good(1)]);
+    for part in [tag(&signed.manifest), World::path(&good(1).0)] {
+        let server = broken(&signed, &part, |_, out| reply(out, 500, "", b""));
+        let offer = source::offer(&mut source(&server), Architecture::Amd64, Some(&keys(1)));
+        refused(offer, Reason::ServerError);
+    }
+}
+
+#[test]
+fn a_key_that_signs_in_both_ways_counts_once() {
+    let mut world = World::new(10);
+    let signed = world.manifest.clone();
+    put(&mut world, &signed, &[good(1)]);
+    let mut source = source(&broken(&world, "nothing", |_, _| ()));
+    let mut offer = source.offer(Architecture::Amd64).unwrap();
+    let more = source.more_signatures(&offer).unwrap();
+    offer.signatures.extend(more);
+    assert_eq!(offer.signatures.len(), 2);
+    assert_eq!(keys(1).verify(&offer.signed, &offer.signatures).unwrap().len(), 1);
+}
+
+/// What a slot was filled from is proven by the payload that the slot keeps.
+#[test]
+fn a_device_asks_once_when_nothing_is_new() {
+    let world = world(manifest_of, &[good(1)]);
+    let server = broken(&world, "nothing", |_, _| ());
+    let device = cli_support::Device::new();
+    device.from(&server, &["apply"]).code(0);
+    // What cosign costs: its tag, and a payload.
+    assert_eq!((server.count(&tag(&world.manifest)), server.count(&World::path(&good(1).0))), (1, 1));
+    let before = server.requests().len();
+    device.from(&server, &["check"]).code(0).says(&["signed:"]);
+    device.from(&server, &["apply"]).code(0).says(&["already complete in slot B"]);
+    assert_eq!(
+        server.requests()[before..].iter().map(|r| r.path.as_str()).collect::<Vec<_>>(),
+        ["/v2/os/manifests/stable"; 2]
+    );
+}
