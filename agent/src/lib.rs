@@ -21,4 +21,16 @@ pub mod update;
 
 pub mod parsers;
 
+/// The version of the programs, with the commit where the build knows it, and the target.
+#[must_use]
+pub fn version() -> &'static str {
+    static VERSION: std::sync::OnceLock<String> = std::sync::OnceLock::new();
+    VERSION.get_or_init(|| {
+        let commit = option_env!("KUBESOLO_COMMIT").filter(|commit| !commit.is_empty());
+        let commit = commit.map_or(String::new(), |commit| format!("commit {commit}, "));
+        let target = format!("{}-{}", std::env::consts::ARCH, std::env::consts::OS);
+        format!("{} ({commit}{target})", env!("CARGO_PKG_VERSION"))
+    })
+}
+
 pub use base::error::{Error, Exit, Reason, Result};

@@ -18,6 +18,14 @@ case $profile in
     *) echo "build-agent: PROFILE=$profile is neither release nor dev" >&2; exit 64 ;;
 esac
 
+# The commit for --version: of the archive, which git fills in, or of the work tree. A build of neither has none. A quick build
+# has none either: it would compile everything again after each commit.
+commit=$(cat build/commit)
+case $commit in *Format*) commit=$(git rev-parse HEAD 2>/dev/null) || commit='' ;; esac
+[ "$profile" = release ] || commit=''
+KUBESOLO_COMMIT=$(echo "$commit" | cut -c 1-12)
+export KUBESOLO_COMMIT
+
 # Static glibc: every toolchain has it, and since 2.34 its resolver needs no shared library. The explicit target keeps the
 # flag away from build scripts and procedural macros.
 static='-C target-feature=+crt-static'

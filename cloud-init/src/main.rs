@@ -49,7 +49,7 @@ fn asked(mut arguments: impl Iterator<Item = std::ffi::OsString>) -> Result<Aske
             "--check" => options.check = true,
             "-h" | "--help" => return Ok(Asked::Text(USAGE.to_owned())),
             "-V" | "--version" => {
-                return Ok(Asked::Text(format!("kubesolo-cloudinit {}\n", env!("CARGO_PKG_VERSION"))));
+                return Ok(Asked::Text(format!("kubesolo-cloudinit {}\n", kubesolo_update::version())));
             }
             _ => return Err(wrong(format!("unknown argument: {}", kubesolo_update::base::text::shown(&name)))),
         }

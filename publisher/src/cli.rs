@@ -2,10 +2,12 @@
 
 use std::path::PathBuf;
 
+use clap::builder::PossibleValuesParser;
 use clap::{ArgGroup, Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
 
 use super::registry::Access;
 use kubesolo_update::Result;
+use kubesolo_update::cli::explain;
 use kubesolo_update::release::release::{self, Architecture};
 use kubesolo_update::schedule::rollout::Waves;
 
@@ -63,7 +65,7 @@ Examples:
       --signature statement.sig --pubkey keys/freshness.pub.pem";
 
 #[derive(Parser)]
-#[command(name = "kubesolo-release", version, about = "Make keys, publish, sign and inspect releases", after_help = AFTER_HELP)]
+#[command(name = "kubesolo-release", version = kubesolo_update::version(), about = "Make keys, publish, sign and inspect releases", after_help = AFTER_HELP)]
 pub(super) struct Cli {
     #[command(subcommand)]
     pub(super) command: Command,
@@ -87,6 +89,15 @@ pub(super) enum Command {
     Inspect(Inspect),
     Tag(Tag),
     Bundle(Bundle),
+    Explain(Explain),
+}
+
+/// Explain a reason or an exit code: its meaning and the next step
+#[derive(Args)]
+pub(super) struct Explain {
+    /// A reason, such as no-key, or an exit code from 64
+    #[arg(value_name = "REASON|CODE", value_parser = PossibleValuesParser::new(explain::words()), hide_possible_values = true)]
+    pub(super) word: Option<String>,
 }
 
 /// Make an Ed25519 key pair: the private key for the publisher, the public key for every device

@@ -18,6 +18,7 @@ use super::key::{PrivateKey, PublicFormat};
 use super::registry::Access;
 use super::{Images, Metadata, Options, authorities, date, http};
 use kubesolo_update::base::console;
+use kubesolo_update::cli::explain;
 use kubesolo_update::config::{Conf, Config, Overrides};
 use kubesolo_update::release::release::Architecture;
 use kubesolo_update::trust::keys::KeySet;
@@ -74,12 +75,16 @@ pub fn main() -> ExitCode {
         Command::Inspect(args) => inspect(args),
         Command::Tag(args) => tag(args),
         Command::Bundle(args) => bundle(args),
+        Command::Explain(args) => {
+            console::say(&explain::text(args.word.as_deref()));
+            Ok(())
+        }
     });
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => {
             let remedy = if e.remedy.is_empty() { String::new() } else { format!("{}\n", e.remedy) };
-            console::tell(&format!("kubesolo-release: {e}\n{remedy}"));
+            console::tell(&format!("kubesolo-release: {e}\n{remedy}{}", explain::hint("kubesolo-release", e.reason)));
             ExitCode::from(e.exit().code())
         }
     }
@@ -87,7 +92,7 @@ pub fn main() -> ExitCode {
 
 /// Where the system has no certificate authorities, starts this program again with built-in ones.
 fn with_authorities(command: &Command) -> Result<()> {
-    if matches!(command, Command::Keygen(_) | Command::Verify(_)) {
+    if matches!(command, Command::Keygen(_) | Command::Verify(_) | Command::Explain(_)) {
         return Ok(());
     }
     let Some((path, _open)) = authorities::missing()? else { return Ok(()) };

@@ -29,6 +29,33 @@ pub enum Exit {
 }
 
 impl Exit {
+    /// All exit codes of a failure, in order.
+    pub const ALL: [Self; 8] = [
+        Self::Usage,
+        Self::Data,
+        Self::Unavailable,
+        Self::Internal,
+        Self::CannotWrite,
+        Self::NotNow,
+        Self::NotAllowed,
+        Self::Config,
+    ];
+
+    /// The meaning in a few words: the headings of `docs/troubleshooting.md`.
+    #[must_use]
+    pub fn meaning(self) -> &'static str {
+        match self {
+            Self::Usage => "wrong command line",
+            Self::Data => "wrong bytes",
+            Self::Unavailable => "not reachable, or missing",
+            Self::Internal => "internal",
+            Self::CannotWrite => "cannot write",
+            Self::NotNow => "not now",
+            Self::NotAllowed => "not allowed",
+            Self::Config => "configuration",
+        }
+    }
+
     /// The number that the process ends with.
     #[must_use]
     pub fn code(self) -> u8 {

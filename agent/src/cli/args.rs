@@ -6,6 +6,7 @@ use bootenv::Slot;
 use clap::builder::PossibleValuesParser;
 use clap::{Args, Parser, Subcommand};
 
+use crate::cli::explain;
 use crate::config::rows::{self, checked, help};
 use crate::config::{CONF_FILE, Overrides};
 use crate::policy::gate::Lifted;
@@ -42,7 +43,7 @@ const SEE_HELP: &str = "Exit codes and examples: kubesolo-update --help";
 /// Updates the kernel and initramfs of this device: the new release goes into the slot that is not in use, is booted on
 /// trial, and stays only if that boot proves healthy.
 #[derive(Debug, Parser)]
-#[command(name = "kubesolo-update", version, after_help = EXIT_CODES, after_long_help = format!("{EXAMPLES}\n\n{EXIT_CODES}"))]
+#[command(name = "kubesolo-update", version = crate::version(), after_help = EXIT_CODES, after_long_help = format!("{EXAMPLES}\n\n{EXIT_CODES}"))]
 pub struct Cli {
     /// Settings; FILE.d/*.conf is read after it.
     #[arg(long, value_name = "FILE", default_value = CONF_FILE, global = true)]
@@ -211,6 +212,12 @@ pub(crate) enum Command {
     /// Make the locks of U-Boot's tools, if U-Boot is the bootloader. For units: their sandbox has no access to the folders.
     #[command(hide = true)]
     EnvLock,
+    /// Explain a reason or an exit code: its meaning and the next step. Without a word it lists the exit codes.
+    Explain {
+        /// A reason, such as no-key, or an exit code from 64.
+        #[arg(value_name = "REASON|CODE", value_parser = PossibleValuesParser::new(explain::words()), hide_possible_values = true)]
+        word: Option<String>,
+    },
     /// Show or check the settings.
     #[command(subcommand)]
     Config(ConfigCommand),

@@ -5,6 +5,8 @@ use std::process::ExitCode;
 
 use chrono::{DateTime, SecondsFormat, Utc};
 use clap::Parser;
+use clap::builder::StyledStr;
+use clap::error::{ContextKind, ContextValue};
 use serde::Serialize;
 use serde_json::json;
 use simple_logger::SimpleLogger;
@@ -13,7 +15,7 @@ use crate::base::console::{self, say};
 use crate::base::error::{Context as _, Error, Exit, Reason, Result};
 use crate::base::{replace, text};
 use crate::cli::args::{Cli, Command, ConfigCommand, TrustCommand};
-use crate::cli::show;
+use crate::cli::{explain, show};
 use crate::config::report as settings_report;
 use crate::config::{Auto, BootEnv as Place, Conf, Config};
 use crate::device::boot::{Boot, Known};
@@ -42,6 +44,7 @@ pub fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
+            let error = suggesting_apply(error);
             let _ = error.print();
             if error.use_stderr() && std::env::args_os().any(|argument| argument == "--json") {
                 say_error(&wrong_command_line(&error), false);
@@ -61,6 +64,19 @@ pub fn main() -> ExitCode {
             ExitCode::from(error.exit().code())
         }
     }
+}
+
+/// The verbs of other update programs lead to ours.
+fn suggesting_apply(mut error: clap::Error) -> clap::Error {
+    let verb = error.get(ContextKind::InvalidSubcommand);
+    if let Some(ContextValue::String(verb)) = verb
+        && matches!(verb.as_str(), "update" | "upgrade" | "install")
+    {
+        let apply = StyledStr::from("did you mean 'kubesolo-update apply'?");
+        error.remove(ContextKind::SuggestedSubcommand);
+        error.insert(ContextKind::Suggested, ContextValue::StyledStrs(vec![apply]));
+    }
+    error
 }
 
 /// What was `asked` has a verdict in any case: whoever only reads that shall not take none for good news.
@@ -93,6 +109,7 @@ fn tell(error: &Error) {
     if !error.remedy.is_empty() {
         let _ = writeln!(words, "  {}", text::printable(&error.remedy));
     }
+    words.push_str(&explain::hint("kubesolo-update", error.reason));
     console::tell(&words);
 }
 
@@ -110,11 +127,14 @@ fn levels(cli: &Cli) -> SimpleLogger {
 }
 
 fn run(cli: &Cli) -> Result<u8> {
-    if let Command::Config(command) = &cli.command {
-        return settings(cli, command);
-    }
-    if let Command::Trust(TrustCommand::ResetTime) = &cli.command {
-        return reset_time(cli);
+    match &cli.command {
+        Command::Config(command) => return settings(cli, command),
+        Command::Explain { word } => {
+            print(cli, &explain::explained(word.as_deref()), || explain::text(word.as_deref()));
+            return Ok(0);
+        }
+        Command::Trust(TrustCommand::ResetTime) => return reset_time(cli),
+        _ => {}
     }
     let config = match Config::load(&cli.conf, &cli.overrides()) {
         config if matches!(cli.command, Command::Doctor) => return Ok(doctor(cli, config)),
@@ -145,7 +165,7 @@ fn run(cli: &Cli) -> Result<u8> {
             status.name_running(|| apply::version_by_file(&config));
             return tell_status(cli, &status);
         }
-        Command::Doctor | Command::History | Command::Config(_) | Command::Trust(_) => {} // above: the settings may be what is wrong
+        Command::Doctor | Command::History | Command::Config(_) | Command::Trust(_) | Command::Explain { .. } => {} // above: the settings may be what is wrong
         Command::EnvLock => {
             if matches!(config.bootenv, Some(Place::UBoot(_))) {
                 BootEnv::make_uboot_locks()?;

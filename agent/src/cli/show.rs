@@ -69,7 +69,7 @@ pub(super) fn applied(applied: &Applied) -> String {
         }
         Outcome::Staged => {
             let how = if applied.written { "written into" } else { "already complete in" };
-            format!("{version} is {how} slot {slot} and verified\nnext: kubesolo-update activate\n")
+            format!("{version} is {how} slot {slot} and verified\nnext: kubesolo-update activate --reboot\n")
         }
         _ => format!(
             "{version} in slot {slot} boots next, on trial {}\nnext: reboot; then kubesolo-update healthcheck commits or reverts it\n",

@@ -86,7 +86,7 @@ fn an_ordinary_user_updates_folders_twice_and_gets_rid_of_a_bad_release() {
         registry.address
     );
     let staged = device.run(&line.split(' ').collect::<Vec<_>>()).code(0);
-    assert_eq!(staged.stdout, "1.0.0 is written into slot B and verified\nnext: kubesolo-update activate\n");
+    assert_eq!(staged.stdout, "1.0.0 is written into slot B and verified\nnext: kubesolo-update activate --reboot\n");
     assert_eq!(staged.stderr, "");
     assert_eq!(device.phase(), "staged");
     assert_eq!((device.env().active, device.env().b), (Slot::A, SlotState::Void), "staged is not activated");

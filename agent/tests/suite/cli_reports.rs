@@ -480,3 +480,36 @@ fn config_check_refuses_an_unknown_key_and_other_commands_only_warn() {
     check(&["nowhere", "--json"]).refused(78, "bad-config");
     device.run(&["--conf", "/dev/null", "config", "check"]).code(0);
 }
+
+#[test]
+fn an_error_ends_with_the_command_that_explains_its_reason() {
+    let device = Device::new();
+    device.write("conf", b"auto=never\n");
+    let failed = device.run(&["--conf", "conf", "check"]).code(78);
+    let command =
+        failed.stderr.lines().last().unwrap().trim().strip_prefix("More: kubesolo-update ").unwrap().to_owned();
+    assert_eq!(command, "explain bad-config");
+    let words: Vec<_> = command.split(' ').collect();
+    device.run(&words).code(0).says(&["bad-config (exit code 78: configuration)", "  A setting is wrong."]);
+    device.run(&["explain", "75"]).code(0).says(&["exit code 75: not now", "  window\n"]);
+    let one = &device.run(&["explain", "no-key", "--json"]).code(0).json()[0];
+    assert_eq!((&one["reason"], &one["exit_code"]), (&json!("no-key"), &json!(77)));
+    assert!(device.run(&["explain", "no-kay"]).code(64).stderr.contains("'no-key'"));
+}
+
+#[test]
+fn verbs_of_other_programs_lead_to_apply() {
+    let device = Device::new();
+    for verb in ["update", "upgrade", "install"] {
+        let failed = device.run(&[verb]).code(64);
+        assert!(failed.stderr.contains("did you mean 'kubesolo-update apply'?"), "{failed:#?}");
+    }
+    assert!(!device.run(&["instal"]).code(64).stderr.contains("did you mean 'kubesolo-update apply'?"));
+}
+
+#[test]
+fn the_version_names_the_target_and_a_build_without_git_names_no_commit() {
+    let ran = Device::new().run(&["--version"]).code(0);
+    let target = format!("({}-linux)\n", std::env::consts::ARCH);
+    assert_eq!(ran.stdout, format!("kubesolo-update {} {target}", env!("CARGO_PKG_VERSION")));
+}

@@ -207,3 +207,12 @@ fn a_statement_of_freshness_lies_in_each_folder_of_a_tree() {
     }
     assert_eq!(ours(&folder, "freshness --http www --key alice --serial 1").0, 64);
 }
+
+#[test]
+fn the_publisher_explains_the_reason_of_its_error() {
+    let folder = TempDir::new().unwrap();
+    let (code, said) = ours(&folder, "sign 127.0.0.1:1/os:stable --key nowhere");
+    assert_eq!(code, 78, "{said}");
+    assert!(said.ends_with("  More: kubesolo-release explain key-unreadable\n"), "{said}");
+    assert!(good(&folder, "explain key-unreadable").starts_with("key-unreadable (exit code 78: configuration)\n"));
+}

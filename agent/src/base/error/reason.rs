@@ -436,19 +436,9 @@ mod tests {
     #[test]
     fn every_reason_is_documented() {
         let page = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/troubleshooting.md")).unwrap();
-        let codes = [
-            Exit::Usage,
-            Exit::Data,
-            Exit::Unavailable,
-            Exit::Internal,
-            Exit::CannotWrite,
-            Exit::NotNow,
-            Exit::NotAllowed,
-            Exit::Config,
-        ];
         let mut listed = 0;
-        for code in codes {
-            let heading = format!("\n### {}: ", code.code());
+        for code in Exit::ALL {
+            let heading = format!("\n### {}: {}\n", code.code(), code.meaning());
             let (_, section) = page.split_once(&heading).unwrap_or_else(|| panic!("no section{heading}"));
             let section = section.split("\n#").next().unwrap_or_default();
             let found: String =
