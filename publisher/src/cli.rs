@@ -194,7 +194,7 @@ pub(super) struct Publish {
     /// Date of the release in the form of RFC 3339 [default: SOURCE_DATE_EPOCH, else now]
     #[arg(long, value_name = "DATE")]
     pub(super) release_date: Option<String>,
-    /// Security epoch: devices that committed it refuse every lower one
+    /// Security epoch: devices that committed it refuse every lower one, and every one that is more than 1000 higher
     #[arg(long, value_name = "N")]
     pub(super) security_epoch: Option<u64>,
     /// Board of the images; other devices refuse the release

@@ -1,6 +1,6 @@
 //! A release as a device would judge it: the device's own code, asked from outside, for each architecture.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use chrono::{DateTime, Utc};
 use sha2::{Digest as _, Sha256};
@@ -72,7 +72,7 @@ fn one(config: &Config, architecture: Architecture, images: bool, now: DateTime<
     let none = BTreeSet::new();
     let keys =
         standing::keys(config)?.map(|keys| keys.needing(config.signature_threshold.keys(), &none)).transpose()?;
-    let standing = Standing { keys, epoch: 0, revoked: none };
+    let standing = Standing { keys, epoch: 0, held: BTreeMap::new(), revoked: none };
     let Some(keys) = standing.required_keys(config)? else {
         return Err(Error::new(Reason::NoVerificationKey, "no key to verify a release"));
     };

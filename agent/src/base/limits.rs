@@ -70,6 +70,9 @@ pub const DROP_INS: usize = 64;
 pub const WINDOW_SPANS: usize = 64;
 /// Waves of a phased rollout.
 pub const WAVES: usize = 16;
+/// How far the security epoch of a release may be above the highest that a device knows. A larger step would let one wrong or
+/// stolen signature keep the device from every later release.
+pub const EPOCH_STEP: u64 = 1000;
 /// The last wave of a phased rollout, in hours after the date of the release: a year.
 pub const ROLLOUT_HOURS: u16 = 8760;
 /// A file of a time zone, in bytes.

@@ -7,7 +7,7 @@ use semver::Version;
 
 use crate::base::digest::Digest;
 use crate::base::error::{Error, Reason, Result};
-use crate::base::text;
+use crate::base::{limits, text};
 use crate::config::Config;
 use crate::policy::gate::{Gate, Lifted};
 use crate::release::release::{Architecture, Release};
@@ -131,6 +131,8 @@ pub struct Device<'a> {
     pub folders: bool,
     /// The highest security epoch that was committed here.
     pub epoch: u64,
+    /// The highest that is known here besides the release's own; `None`: the device knows none.
+    pub known_epoch: Option<u64>,
     /// What a person lifted.
     pub lifted: Lifted,
     /// When and why this very release failed before.
@@ -223,6 +225,15 @@ fn minimum(release: &Release, device: &Device<'_>) -> Gate {
 fn security_epoch(release: &Release, device: &Device<'_>) -> Gate {
     let name = "security-epoch";
     let (theirs, floor) = (release.security_epoch, device.epoch);
+    if let Some(known) = device.known_epoch.filter(|known| theirs > known.saturating_add(limits::EPOCH_STEP)) {
+        let step = limits::EPOCH_STEP;
+        return Gate::closed(
+            name,
+            Reason::EpochJump,
+            format!("the release has security epoch {theirs}, more than {step} above {known}, the highest known here"),
+            format!("Publish a release of an epoch up to {} first, and install it.", known.saturating_add(step)),
+        );
+    }
     if theirs >= floor {
         return Gate::open(name, format!("{theirs}, and {floor} was committed here"));
     }

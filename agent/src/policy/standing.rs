@@ -3,12 +3,13 @@
 //! `trust.json` remembers it. What the slots' signed manifests say is joined to it each time, so that a lost file takes
 //! nothing back.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use bootenv::Slot as Id;
 use bootenv::protocol::{SlotState, View};
 
+use crate::base::digest::Digest;
 use crate::base::error::{Error, Reason, Result};
 use crate::base::limits;
 use crate::config::Config;
@@ -33,6 +34,8 @@ pub struct Standing {
     pub keys: Option<KeySet>,
     /// The highest security epoch that was ever committed here.
     pub epoch: u64,
+    /// The security epoch of each signed release in the slots, committed or not, by the release's digest.
+    pub held: BTreeMap<Digest, u64>,
     /// The keys that no release can be signed with any more, whatever image brings them.
     pub revoked: BTreeSet<Fingerprint>,
 }
@@ -58,15 +61,27 @@ impl Standing {
     /// What was committed, by `trust.json` and by the manifests of the slots that any of the keys signed. A key that is
     /// revoked by now was not when such a slot was committed.
     fn committed(boot: &Boot, trust: &Trust, all: Option<&KeySet>) -> Self {
-        let mut standing = Self { keys: None, epoch: trust.security_epoch, revoked: trust.revoked_keys.clone() };
-        for id in committed_slots(boot) {
-            let content = boot.slots.get(id).manifest().ok().flatten();
-            if let Some(release) = content.as_ref().zip(all).and_then(|(content, all)| proven(content, all)) {
+        let (epoch, revoked) = (trust.security_epoch, trust.revoked_keys.clone());
+        let mut standing = Self { keys: None, epoch, held: BTreeMap::new(), revoked };
+        let committed = committed_slots(boot);
+        for id in Id::BOTH {
+            let Some((content, all)) = boot.slots.get(id).manifest().ok().flatten().zip(all) else { continue };
+            let Some(release) = proven(&content, all) else { continue };
+            standing.held.insert(content.digest, release.security_epoch);
+            if committed.contains(&id) {
                 standing.epoch = standing.epoch.max(release.security_epoch);
                 standing.revoked.extend(release.revoked_keys);
             }
         }
         standing
+    }
+
+    /// The highest security epoch that this device knows, of what was committed and of what the slots hold, without the
+    /// release `but`; `None` if it knows none.
+    #[must_use]
+    pub fn known_epoch(&self, but: Digest) -> Option<u64> {
+        let held = self.held.iter().filter(|(digest, _)| **digest != but).map(|(_, epoch)| *epoch);
+        held.chain((self.epoch > 0).then_some(self.epoch)).max()
     }
 
     /// The keys without which nothing is installed; `None` only by `allow_unsigned=yes`, which is logged.

@@ -260,6 +260,7 @@ fn release_gates(
         running_digest: running.manifest.as_ref().map(|m| m.digest),
         folders: boot.folders(),
         epoch: standing.epoch,
+        known_epoch: standing.known_epoch(release.digest),
         lifted,
         failed: memory
             .trust

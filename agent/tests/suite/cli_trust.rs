@@ -194,6 +194,41 @@ fn no_command_goes_below_a_committed_epoch() {
 }
 
 #[test]
+fn an_epoch_goes_up_by_a_thousand_at_most_from_the_highest_that_the_device_knows() {
+    let (registry, device) = (Registry::start(), device(&[1], ""));
+    let offer = |version, epoch| Release::new(version, &[1]).epoch(epoch).publish(&registry);
+    let refused_above = |known: u64| {
+        for lifted in [&["--force", "--allow-downgrade", "--retry-failed"][..], &[]] {
+            let error = refused(&device, || apply(&device, &registry, lifted), 77, "epoch-jump");
+            let remedy = error["remedy"].as_str().unwrap();
+            assert!(remedy.contains(&format!("up to {} first", known + 1000)), "{remedy}");
+        }
+    };
+    // A device that knows no epoch takes any: its factory's slot names none.
+    offer("1.0.0", 5000);
+    install(&device, &registry);
+    offer("2.0.0", 6001);
+    refused_above(5000);
+    offer("2.0.0", u64::MAX);
+    refused_above(5000);
+    // A lost file does not make it forget.
+    fs::remove_file(device.path("S/trust.json")).unwrap();
+    refused_above(5000);
+    offer("2.0.0", 6000);
+    install(&device, &registry);
+    // Nor does a slot without a manifest.
+    fs::remove_file(device.path("B/manifest.json")).unwrap();
+    offer("3.0.0", 7001);
+    refused_above(6000);
+    // What an agent without this rule staged is not activated; it does not vouch for itself.
+    device.write("S/trust.json", b"{\"schema\":1,\"security_epoch\":6500}");
+    offer("3.0.0", 7500);
+    apply(&device, &registry, &["--allow-downgrade"]).code(0);
+    device.write("S/trust.json", b"{\"schema\":1,\"security_epoch\":6400}");
+    refused(&device, || device.run(&device.local(&["activate", "--json", "--allow-downgrade"])), 77, "epoch-jump");
+}
+
+#[test]
 fn an_epoch_counts_once_its_release_is_committed_and_the_fallback_below_it_is_told() {
     let (registry, device) = (Registry::start(), device(&[1], ""));
     Release::new("1.0.0", &[1]).epoch(1).publish(&registry);

@@ -281,6 +281,8 @@ reasons! {
     NotAllowed {
         Downgrade = "downgrade":
             "The release is older than the running one. To install it, run `apply --allow-downgrade`.",
+        EpochJump = "epoch-jump":
+            "The security epoch is more than 1000 above the highest known here. Publish releases in between, each at most 1000 higher.",
         ForeignTokenServer = "foreign-token-server":
             "The registry names a token server that must not get the password. Fix the registry, or add --registry-auth-host if you trust it.",
         HookRefused = "hook-refused":
