@@ -128,6 +128,8 @@ need_oracles() {
     need_uboot_tools
     need strace strace 'makes one system call after the other fail'
     need systemd-analyze systemd 'judges the units; nothing of it is started'
+    need zsh zsh 'completes command lines, as bash does'
+    need fish fish 'completes command lines'
     oracles=1
 }
 

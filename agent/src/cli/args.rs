@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use bootenv::Slot;
-use clap::builder::PossibleValuesParser;
+use clap::builder::{PossibleValuesParser, TypedValueParser as _};
 use clap::{Args, Parser, Subcommand};
 
 use crate::cli::explain;
@@ -76,7 +76,7 @@ pub(crate) struct Places {
     #[arg(long, value_name = "KIND:PATH", global = true, help_heading = "Places", help = help("bootenv"), value_parser = checked("bootenv"))]
     bootenv: Option<String>,
     /// The slot that runs now, when the slots are folders.
-    #[arg(long, value_name = "A|B", global = true, help_heading = "Places", value_parser = slot)]
+    #[arg(long, value_name = "A|B", global = true, help_heading = "Places", value_parser = PossibleValuesParser::new(["A", "B"]).try_map(|name| slot(&name)))]
     pub(crate) booted: Option<Slot>,
     /// The kernel command line that names the slot and the trial of this boot [default: /proc/cmdline, unless the slots
     /// are folders].

@@ -3,6 +3,7 @@
 //!
 //! It is a program of its own so that none of this is in a program of the device.
 
+mod completions;
 mod licences;
 mod man;
 
@@ -10,8 +11,7 @@ use std::error::Error;
 use std::fs;
 use std::path::Path;
 
-use clap::{Command, CommandFactory as _};
-use clap_complete::Shell;
+use clap::CommandFactory as _;
 use kubesolo_update::cli::args;
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -32,23 +32,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     fs::write(pages.join("update.conf.5"), man::page_of_settings())?;
 
     for (program, _) in programs {
-        completions(program, &into.join("completions"))?;
+        completions::write(program, &into.join("completions"))?;
     }
     fs::write(into.join("third-party-licences"), licences::texts()?)?;
-    Ok(())
-}
-
-/// Under the names that the packages of the shells look for.
-fn completions(mut program: Command, into: &Path) -> Result<(), Box<dyn Error>> {
-    let name = program.get_name().to_owned();
-    for (shell, file) in [
-        (Shell::Bash, format!("bash/{name}")),
-        (Shell::Zsh, format!("zsh/_{name}")),
-        (Shell::Fish, format!("fish/{name}.fish")),
-    ] {
-        let file = into.join(file);
-        fs::create_dir_all(file.parent().unwrap_or(into))?;
-        clap_complete::generate(shell, &mut program, &name, &mut fs::File::create(file)?);
-    }
     Ok(())
 }

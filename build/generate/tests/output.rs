@@ -1,7 +1,7 @@
 //! What is generated, compared with what it is generated from.
 
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use clap::CommandFactory as _;
 use tempfile::TempDir;
@@ -53,4 +53,90 @@ fn each_command_has_a_page_and_is_completed_and_each_linked_crate_is_listed() {
         "not linked into a device's program"
     );
     assert!(licences.contains("Permission is hereby granted"));
+}
+
+/// What a shell says of completing each line, whose end has only one completion.
+fn completed(shell: &mut Command, lines: &[&str]) -> Vec<String> {
+    let ran = shell.args(lines).stdin(Stdio::null()).output();
+    let ran = ran.unwrap_or_else(|error| panic!("{shell:?}: {error}: build/scripts/setup.sh test installs it"));
+    let said = String::from_utf8_lossy(&ran.stdout).into_owned();
+    assert!(ran.status.success(), "{shell:?}: {said}{}", String::from_utf8_lossy(&ran.stderr));
+    said.lines().map(|line| line.trim().to_owned()).collect()
+}
+
+/// Calls the function that bash would call, with the variables that it would set.
+const BASH: &str = r#"
+source "$0" || exit
+program=$1 && shift
+function=$(complete -p "$program" | sed 's/.* -F \([^ ]*\).*/\1/')
+for line; do
+    COMP_WORDS=($program $line) COMPREPLY=()
+    COMP_CWORD=$((${#COMP_WORDS[@]} - 1))
+    "$function" "$program" "${COMP_WORDS[-1]}" "${COMP_WORDS[-2]}"
+    echo "${COMP_WORDS[@]:1:COMP_CWORD-1} ${COMPREPLY[@]}"
+done
+"#;
+
+/// Types each line into a zsh, presses the key, and prints the words that a function of the program's name gets then.
+const ZSH: &str = r#"
+zmodload zsh/zpty
+program=$2
+zpty shell zsh -f -i
+zpty -w shell "fpath=($1 \$fpath); autoload -U compinit; compinit -u -D; $program() { print -r -- GOT:\$*:END }; print READ''Y"
+zpty -r -m shell out '*READY*'
+for line in "${@[3,-1]}"; do
+    zpty -n -w shell "$program $line"$'\t\n'
+    zpty -r -m shell out '*GOT:*:END*'
+    print -r -- "${${out##*GOT:}%%:END*}"
+done
+"#;
+
+const FISH: &str = r#"
+source $argv[1]
+for line in $argv[3..]
+    set -l found (complete -C "$argv[2] $line" | string split -f1 \t)
+    echo (string replace -r '[^ ]*$' '' -- "$line")"$found"
+end
+"#;
+
+#[test]
+fn each_shell_completes_commands_options_and_values() {
+    let folder = generated();
+    std::fs::write(folder.path().join("release.tar"), "").expect("a file to complete");
+    for (program, cases) in [
+        (
+            "kubesolo-update",
+            &[
+                ("appl", "apply"),
+                ("apply --allow-d", "apply --allow-downgrade"),
+                ("apply --bundle rel", "apply --bundle release.tar"),
+                ("healthcheck --auto-roll", "healthcheck --auto-rollback-after"),
+                ("config che", "config check"),
+                ("config show warin", "config show wariness"),
+                ("explain failed-b", "explain failed-before"),
+            ][..],
+        ),
+        (
+            "kubesolo-release",
+            &[
+                ("insp", "inspect"),
+                ("publish --also", "publish --also-tag"),
+                ("keygen --public-format h", "keygen --public-format hex"),
+                ("explain key-unr", "explain key-unreadable"),
+            ],
+        ),
+    ] {
+        let (lines, expected): (Vec<_>, Vec<_>) = cases.iter().copied().unzip();
+        let script = |file: String| folder.path().join("completions").join(file);
+        let mut bash = Command::new("bash");
+        bash.args(["-c", BASH]).arg(script(format!("bash/{program}"))).arg(program);
+        let mut zsh = Command::new("zsh");
+        zsh.args(["-f", "-c", ZSH, "zsh"]).arg(script("zsh".into())).arg(program);
+        let mut fish = Command::new("fish");
+        fish.args(["--no-config", "-c", FISH]).arg(script(format!("fish/{program}.fish"))).arg(program);
+        for shell in [&mut bash, &mut zsh, &mut fish] {
+            shell.current_dir(folder.path()).env("HOME", folder.path());
+            assert_eq!(completed(shell, &lines), expected, "{shell:?}");
+        }
+    }
 }
