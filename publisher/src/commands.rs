@@ -11,7 +11,7 @@ use log::LevelFilter;
 use simple_logger::SimpleLogger;
 
 use super::cli::{
-    Attach, Bundle, Cli, Command, Format, Freshness, Inspect, Keygen, Payload, Publish, Sign, Tag, Verify,
+    Attach, Bundle, Cli, Command, Format, Freshness, Inspect, Keygen, Payload, Publish, Repack, Sign, Tag, Verify,
 };
 use super::freshness::{Place, Terms};
 use super::key::{PrivateKey, PublicFormat};
@@ -75,6 +75,7 @@ pub fn main() -> ExitCode {
         Command::Inspect(args) => inspect(args),
         Command::Tag(args) => tag(args),
         Command::Bundle(args) => bundle(args),
+        Command::Repack(args) => repack(&args),
         Command::Explain(args) => {
             console::say(&explain::text(args.word.as_deref()));
             Ok(())
@@ -92,7 +93,7 @@ pub fn main() -> ExitCode {
 
 /// Where the system has no certificate authorities, starts this program again with built-in ones.
 fn with_authorities(command: &Command) -> Result<()> {
-    if matches!(command, Command::Keygen(_) | Command::Verify(_) | Command::Explain(_)) {
+    if matches!(command, Command::Keygen(_) | Command::Verify(_) | Command::Repack(_) | Command::Explain(_)) {
         return Ok(());
     }
     let Some((path, _open)) = authorities::missing()? else { return Ok(()) };
@@ -304,5 +305,11 @@ fn bundle(args: Bundle) -> Result<()> {
     for (architecture, digest) in bundled {
         say!("{architecture}      {digest} {}", args.file.display());
     }
+    Ok(())
+}
+
+fn repack(args: &Repack) -> Result<()> {
+    let repacked = crate::repack::repack(&args.input, &args.output)?;
+    say!("repacked   {}: {} bytes in {} pieces", args.output.display(), repacked.size, repacked.pieces);
     Ok(())
 }

@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 
 use super::key::PrivateKey;
 use super::sign::{Attached, Payload, fitting};
-use super::{Images, Metadata, blob, check_set, initramfs, kernel};
+use super::{Images, Metadata, blob, check_set, initramfs, kernel, repack};
 use kubesolo_update::base::digest::Digest;
 use kubesolo_update::base::error::{Context as _, Error, Reason, Result};
 use kubesolo_update::base::{limits, text};
@@ -112,6 +112,7 @@ impl<'a> Tree<'a> {
         let unpacked = initramfs::unpacked_size(&images.initramfs)?;
         let (kernel, initramfs) =
             (Named::new(&images.kernel, "vmlinuz")?, Named::new(&images.initramfs, "kubesolo-os.gz")?);
+        repack::warn_of_few_restart_points(&images.initramfs, initramfs.blob.size)?;
         let url = |name: &str| match base {
             Some(base) => format!("{base}{architecture}/{name}"),
             None => name.to_owned(),

@@ -18,7 +18,7 @@ use kubesolo_update::base::error::{Error, Reason, Result};
 pub const UNPACKED_BYTES: u64 = 8 << 30;
 /// The longest name in an archive, in bytes with its final zero: `PATH_MAX` of Linux, beyond which the kernel skips.
 const NAME_BYTES: u64 = 4096;
-const HEADER_BYTES: usize = 110;
+pub(crate) const HEADER_BYTES: usize = 110;
 const BUFFER_BYTES: usize = 64 << 10;
 
 /// Reads the file at `path` to its end as the kernel would unpack it, and returns its unpacked size: the bytes of all
@@ -31,17 +31,38 @@ pub fn unpacked_size(path: &Path) -> Result<u64> {
             .remedy("Nothing was published. Build the initramfs again: newc cpio, compressed with gzip.")
     };
     let file = File::open(path).map_err(refused)?;
-    unpack(BufReader::with_capacity(BUFFER_BYTES, file), UNPACKED_BYTES).map_err(refused)
+    unpack(BufReader::with_capacity(BUFFER_BYTES, file), UNPACKED_BYTES, &mut ()).map_err(refused)
 }
 
-/// The same on any bytes, with `limit` as the largest size accepted.
-fn unpack(raw: impl BufRead, limit: u64) -> io::Result<u64> {
+/// Takes an initramfs in pieces, in its order.
+pub(crate) trait Sink {
+    /// A gzip member begins. Everything before the first one is the early archive.
+    fn member(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+
+    /// An entry of an archive begins, of `len` bytes with header and padding. `bytes` follows with the header as it is
+    /// left here.
+    fn entry(&mut self, _header: &mut [u8; HEADER_BYTES], _name: &[u8], _len: u64) -> io::Result<()> {
+        Ok(())
+    }
+
+    /// Bytes of an entry, or zeros between archives.
+    fn bytes(&mut self, _bytes: &[u8]) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Sink for () {}
+
+/// The same on any bytes, with `limit` as the largest size accepted. `sink` takes what was unpacked.
+pub(crate) fn unpack(raw: impl BufRead, limit: u64, sink: &mut impl Sink) -> io::Result<u64> {
     let mut raw = Counted { inner: raw, read: 0, limit: u64::MAX };
     let mut unpacked = 0;
     let mut gzip_members = 0u32;
     loop {
         let before = raw.read;
-        let next = archives(&mut raw)?;
+        let next = archives(&mut raw, sink)?;
         unpacked += raw.read - before;
         match next {
             None if gzip_members == 0 => return Err(bad("it has no gzip member")),
@@ -50,13 +71,14 @@ fn unpack(raw: impl BufRead, limit: u64) -> io::Result<u64> {
             Some(other) => return Err(bad(&describe(other, &mut raw))),
         }
         let at = raw.read;
+        sink.member()?;
         let decoder = GzDecoder::new(&mut raw);
         let mut member = Counted {
             inner: BufReader::with_capacity(BUFFER_BYTES, decoder),
             read: 0,
             limit: limit.saturating_sub(unpacked),
         };
-        let rest = archives(&mut member).map_err(|e| in_member(&e, at))?;
+        let rest = archives(&mut member, sink).map_err(|e| in_member(&e, at))?;
         if rest.is_some() {
             return Err(in_member(&bad("other bytes follow the last archive"), at));
         }
@@ -89,12 +111,12 @@ fn describe(first: u8, raw: &mut Counted<impl BufRead>) -> String {
 }
 
 /// Reads archives and the zeros between them. Returns the first byte that is neither, unread, or `None` at the end.
-fn archives<R: BufRead>(input: &mut Counted<R>) -> io::Result<Option<u8>> {
+fn archives<R: BufRead>(input: &mut Counted<R>, sink: &mut impl Sink) -> io::Result<Option<u8>> {
     loop {
         match input.peek()? {
             None => return Ok(None),
-            Some(0) => input.zeros()?,
-            Some(b'0') if input.read.is_multiple_of(4) => archive(input)?,
+            Some(0) => input.zeros(sink)?,
+            Some(b'0') if input.read.is_multiple_of(4) => archive(input, sink)?,
             Some(b'0') => return Err(bad(&format!("the archive at byte {} is not aligned to 4 bytes", input.read))),
             Some(other) => return Ok(Some(other)),
         }
@@ -102,7 +124,7 @@ fn archives<R: BufRead>(input: &mut Counted<R>) -> io::Result<Option<u8>> {
 }
 
 /// Reads one archive to the end of its trailer.
-fn archive<R: BufRead>(input: &mut Counted<R>) -> io::Result<()> {
+fn archive<R: BufRead>(input: &mut Counted<R>, sink: &mut impl Sink) -> io::Result<()> {
     loop {
         let at = input.read;
         let fail = |why: &str| bad(&format!("archive entry at byte {at}: {why}"));
@@ -125,20 +147,25 @@ fn archive<R: BufRead>(input: &mut Counted<R>) -> io::Result<()> {
         if name.pop() != Some(0) {
             return Err(fail("the name does not end"));
         }
-        input.pad(at)?;
+        let start = (HEADER_BYTES as u64 + name_size).next_multiple_of(4);
+        sink.entry(&mut header, &name, start + size.next_multiple_of(4))?;
+        sink.bytes(&header)?;
+        sink.bytes(&name)?;
+        sink.bytes(&[0])?;
+        input.pad(at, sink)?;
         if name == b"TRAILER!!!" {
             return if size == 0 { Ok(()) } else { Err(fail("the trailer has content")) };
         }
-        let found = input.skip(size)?;
+        let found = input.pass(size, sink)?;
         if with_sum && u64::from(found) != sum {
             return Err(fail("the checksum does not match"));
         }
-        input.pad(at)?;
+        input.pad(at, sink)?;
     }
 }
 
 /// The `index`th of the 13 numbers of a header: eight hexadecimal digits each, after the magic.
-fn field(header: &[u8; HEADER_BYTES], index: usize) -> Option<u64> {
+pub(crate) fn field(header: &[u8; HEADER_BYTES], index: usize) -> Option<u64> {
     let digits = header.get(6 + 8 * index..14 + 8 * index)?;
     // from_str_radix would also take a sign
     digits.iter().all(u8::is_ascii_hexdigit).then_some(())?;
@@ -179,11 +206,12 @@ impl<R: BufRead> Counted<R> {
         Ok(self.fill_buf()?.first().copied())
     }
 
-    fn zeros(&mut self) -> io::Result<()> {
+    fn zeros(&mut self, sink: &mut impl Sink) -> io::Result<()> {
         loop {
             let buffer = self.fill_buf()?;
             let zeros = buffer.iter().take_while(|b| **b == 0).count();
             let more = zeros == buffer.len() && zeros > 0;
+            sink.bytes(&buffer[..zeros])?;
             self.consume(zeros);
             if !more {
                 return Ok(());
@@ -191,8 +219,8 @@ impl<R: BufRead> Counted<R> {
         }
     }
 
-    /// Skips content and returns the sum of its bytes, as the `070702` format has it.
-    fn skip(&mut self, mut size: u64) -> io::Result<u32> {
+    /// Passes content on and returns the sum of its bytes, as the `070702` format has it.
+    fn pass(&mut self, mut size: u64, sink: &mut impl Sink) -> io::Result<u32> {
         let mut sum = 0u32;
         while size > 0 {
             let buffer = self.fill_buf()?;
@@ -201,15 +229,16 @@ impl<R: BufRead> Counted<R> {
             }
             let take = buffer.len().min(usize::try_from(size).unwrap_or(usize::MAX));
             sum = buffer[..take].iter().fold(sum, |sum, byte| sum.wrapping_add(u32::from(*byte)));
+            sink.bytes(&buffer[..take])?;
             self.consume(take);
             size -= take as u64;
         }
         Ok(sum)
     }
 
-    /// Skips to the next multiple of four, counted from the start of the entry, which is itself aligned.
-    fn pad(&mut self, start: u64) -> io::Result<()> {
-        self.skip((4 - (self.read - start) % 4) % 4).map(|_| ())
+    /// Passes on to the next multiple of four, counted from the start of the entry, which is itself aligned.
+    fn pad(&mut self, start: u64, sink: &mut impl Sink) -> io::Result<()> {
+        self.pass((4 - (self.read - start) % 4) % 4, sink).map(|_| ())
     }
 }
 
@@ -255,7 +284,7 @@ mod tests {
     }
 
     fn check(bytes: &[u8]) -> Result<u64, String> {
-        unpack(bytes, 1 << 20).map_err(|e| e.to_string())
+        unpack(bytes, 1 << 20, &mut ()).map_err(|e| e.to_string())
     }
 
     #[test]

@@ -10,6 +10,7 @@ pub mod cli;
 pub mod commands;
 pub mod credentials;
 pub mod date;
+pub mod deflate;
 mod failure;
 pub mod freshness;
 pub mod http;
@@ -20,6 +21,7 @@ pub mod key;
 mod login;
 mod read;
 pub mod registry;
+pub mod repack;
 pub mod sign;
 pub mod verify;
 
@@ -213,6 +215,7 @@ impl<'a> Prepared<'a> {
         let unpacked = initramfs::unpacked_size(&images.initramfs)?;
         log::info!("{} initramfs: unpacks to {unpacked} bytes", images.architecture);
         let (kernel, initramfs) = (blob(&images.kernel)?, blob(&images.initramfs)?);
+        repack::warn_of_few_restart_points(&images.initramfs, initramfs.size)?;
         let layers = json!([
             descriptor(release::KERNEL_TYPE, &kernel, "vmlinuz"),
             descriptor(release::INITRAMFS_TYPE, &initramfs, "kubesolo-os.gz"),

@@ -10,6 +10,7 @@ mod access;
 mod docs;
 mod offline;
 mod publish;
+mod repack;
 mod signatures;
 mod tools;
 mod tree;

@@ -22,7 +22,7 @@ use tempfile::TempDir;
 use Architecture::{Amd64, Arm64};
 
 /// Runs a tool in `folder`, with no configuration of the user's, and returns what it printed.
-fn tool(name: &str, folder: &Path, arguments: &[&str]) -> Result<Vec<u8>, String> {
+pub(super) fn tool(name: &str, folder: &Path, arguments: &[&str]) -> Result<Vec<u8>, String> {
     let program = find(name).unwrap_or_else(|| panic!("{name} is needed: build/scripts/setup.sh test"));
     let output = Command::new(program)
         .args(arguments)

@@ -1,0 +1,252 @@
+//! An initramfs with restart points, so that a device can fetch, copy and make it in pieces.
+//!
+//! The result is one gzip member (RFC 1952) that every tool and every kernel reads as before. Its deflate stream is cut into
+//! pieces at the borders of files, and each piece is compressed alone: a file that did not change is the same bytes in the
+//! next release. The same input gives the same bytes on every machine ([`deflate`](crate::deflate)).
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, BufReader, BufWriter, Read as _, Write};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+
+use kubesolo_update::base::error::{Context as _, Error, Reason, Result};
+
+use crate::deflate::{Deflate1, MARK};
+use crate::initramfs::{self, HEADER_BYTES, Sink, UNPACKED_BYTES, field};
+
+/// No piece is longer, unless it is the rest of a larger entry. In bytes before compression.
+const PIECE_BYTES: u64 = 128 << 10;
+/// The rest of an entry that is not cut again.
+const LAST_PIECE_BYTES: u64 = 192 << 10;
+/// An entry of this size stands alone. In bytes with its header.
+const ALONE_BYTES: u64 = 32 << 10;
+/// Among small entries, one of so many starts a piece. The name decides, so that other files have no influence.
+const SMALL_ENTRIES: u32 = 8;
+/// Header of a gzip member without name, time and system.
+const GZIP_HEADER: [u8; 10] = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 0xff];
+/// The last block of a deflate stream: fixed codes, and nothing in it.
+const LAST_BLOCK: [u8; 2] = [3, 0];
+/// The first two numbers of a cpio header are inode and mode; the fifth is the number of links.
+const INODE: std::ops::Range<usize> = 6..14;
+const LINKS: usize = 4;
+
+/// An initramfs that was repacked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Repacked {
+    /// Bytes of the new file.
+    pub size: u64,
+    /// Number of pieces.
+    pub pieces: u64,
+}
+
+/// Repacks `input` into `output`. An early archive (CPU microcode) before the first gzip member stays as it is; everything
+/// after it becomes one gzip member. Order, names, modes and times of the files stay; inode numbers of files with one link
+/// become 0. An existing `output` is replaced once the new one is complete.
+///
+/// # Errors
+/// 65 when `input` does not unpack, 69 when it cannot be read, 73 when `output` cannot be written.
+pub fn repack(input: &Path, output: &Path) -> Result<Repacked> {
+    let file = File::open(input).context(Reason::ImageUnreadable, format_args!("open {}", input.display()))?;
+    let mut new = output.as_os_str().to_owned();
+    new.push(".new");
+    let new = PathBuf::from(new);
+    let done = into_new(file, input, output, &new);
+    if done.is_err() {
+        let _ = fs::remove_file(&new); // the first error is the one that counts
+    }
+    done
+}
+
+fn into_new(file: File, input: &Path, output: &Path, new: &Path) -> Result<Repacked> {
+    let not_written = |e: io::Error| Error::new(Reason::NotWritten, format!("cannot write {}: {e}", output.display()));
+    match fs::remove_file(new) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(not_written(e)),
+        _ => {}
+    }
+    let out = OpenOptions::new().write(true).create_new(true).mode(0o644).open(new).map_err(not_written)?;
+    let mut packer = Packer::new(BufWriter::new(out));
+    let unpacked = initramfs::unpack(BufReader::new(file), UNPACKED_BYTES, &mut packer);
+    if let Some(e) = packer.failed.take() {
+        return Err(not_written(e));
+    }
+    unpacked.map_err(|e| {
+        let unread = e.raw_os_error().is_some();
+        let reason = if unread { Reason::ImageUnreadable } else { Reason::InitramfsBroken };
+        Error::new(reason, format!("{} does not unpack: {e}", input.display()))
+            .remedy("Nothing was written. Build the initramfs again: newc cpio, compressed with gzip.")
+    })?;
+    let (out, size, pieces) = packer.finish().map_err(not_written)?;
+    out.sync_all().and_then(|()| fs::rename(new, output)).map_err(not_written)?;
+    Ok(Repacked { size, pieces })
+}
+
+/// Number of restart points in a file.
+///
+/// # Errors
+/// 69 when the file cannot be read.
+pub fn restart_points(path: &Path) -> Result<u64> {
+    let failed = || format!("read {}", path.display());
+    let mut file = File::open(path).context(Reason::ImageUnreadable, failed())?;
+    let (mut buffer, mut kept, mut points) = (vec![0; 256 << 10], 0, 0);
+    loop {
+        let read = file.read(&mut buffer[kept..]).context(Reason::ImageUnreadable, failed())?;
+        if read == 0 {
+            return Ok(points);
+        }
+        let end = kept + read;
+        points += buffer[..end].windows(MARK.len()).filter(|window| **window == MARK).count() as u64;
+        // A mark can lie across two reads.
+        kept = end.min(MARK.len() - 1);
+        buffer.copy_within(end - kept..end, 0);
+    }
+}
+
+/// Warns of an initramfs that devices can only fetch whole: one with fewer than one restart point per MiB.
+pub(crate) fn warn_of_few_restart_points(path: &Path, size: u64) -> Result<()> {
+    if restart_points(path)? < size >> 20 {
+        log::warn!(
+            "the initramfs {} has too few restart points, so the next release shares no bytes with it: run \
+             `kubesolo-release repack` before `publish`",
+            path.display()
+        );
+    }
+    Ok(())
+}
+
+struct Packer<W> {
+    out: W,
+    /// Why `out` takes no more, to tell it from what is wrong with the input.
+    failed: Option<io::Error>,
+    encoder: Deflate1,
+    /// The gzip member has begun.
+    begun: bool,
+    piece: Vec<u8>,
+    compressed: Vec<u8>,
+    /// Length of the entry before.
+    previous: u64,
+    /// Bytes until a large entry is cut, and how many of it follow then.
+    large: (u64, u64),
+    crc: crc32fast::Hasher,
+    unpacked: u64,
+    size: u64,
+    pieces: u64,
+}
+
+impl<W: Write> Packer<W> {
+    fn new(out: W) -> Self {
+        Self {
+            out,
+            failed: None,
+            encoder: Deflate1::default(),
+            begun: false,
+            piece: vec![],
+            compressed: vec![],
+            previous: 0,
+            large: (0, 0),
+            crc: crc32fast::Hasher::new(),
+            unpacked: 0,
+            size: 0,
+            pieces: 0,
+        }
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.size += bytes.len() as u64;
+        self.out.write_all(bytes).map_err(|e| {
+            self.failed = Some(e);
+            io::Error::other("the output cannot be written")
+        })
+    }
+
+    /// Ends a piece.
+    fn cut(&mut self) -> io::Result<()> {
+        if self.piece.is_empty() {
+            return Ok(());
+        }
+        self.encoder.piece(&self.piece, &mut self.compressed);
+        self.piece.clear();
+        self.pieces += 1;
+        let compressed = std::mem::take(&mut self.compressed);
+        let written = self.write(&compressed);
+        self.compressed = compressed;
+        self.compressed.clear();
+        written
+    }
+
+    /// Bytes of the next piece of a large entry of which `left` bytes are left, and how many follow it.
+    fn next_part(left: u64) -> (u64, u64) {
+        let part = if left <= LAST_PIECE_BYTES { left } else { PIECE_BYTES };
+        (part, left - part)
+    }
+}
+
+impl<W: Write> Packer<BufWriter<W>> {
+    fn finish(mut self) -> io::Result<(W, u64, u64)> {
+        self.cut()?;
+        self.write(&LAST_BLOCK)?;
+        let (crc, unpacked) = (self.crc.clone().finalize(), self.unpacked as u32); // modulo 2^32, as the format has it
+        self.write(&crc.to_le_bytes())?;
+        self.write(&unpacked.to_le_bytes())?;
+        let out = self.out.into_inner().map_err(io::IntoInnerError::into_error)?;
+        Ok((out, self.size, self.pieces))
+    }
+}
+
+impl<W: Write> Sink for Packer<W> {
+    fn member(&mut self) -> io::Result<()> {
+        if !self.begun {
+            self.begun = true;
+            self.write(&GZIP_HEADER)?;
+        }
+        Ok(())
+    }
+
+    fn entry(&mut self, header: &mut [u8; HEADER_BYTES], name: &[u8], len: u64) -> io::Result<()> {
+        if !self.begun {
+            return Ok(());
+        }
+        // An archive begins at a multiple of four. In a member of its own it did.
+        let gap = (self.unpacked.next_multiple_of(4) - self.unpacked) as usize;
+        self.bytes(&[0; 3][..gap])?;
+        if field(header, LINKS).is_some_and(|links| links < 2) {
+            header[INODE].fill(b'0');
+        }
+        let starts = len >= ALONE_BYTES
+            || self.previous >= ALONE_BYTES
+            || crc32fast::hash(name).is_multiple_of(SMALL_ENTRIES)
+            || self.piece.len() as u64 + len > PIECE_BYTES;
+        if starts {
+            self.cut()?;
+        }
+        self.previous = len;
+        if len > PIECE_BYTES {
+            self.large = Self::next_part(len);
+        }
+        Ok(())
+    }
+
+    fn bytes(&mut self, mut bytes: &[u8]) -> io::Result<()> {
+        if !self.begun {
+            return self.write(bytes);
+        }
+        self.crc.update(bytes);
+        self.unpacked += bytes.len() as u64;
+        while !bytes.is_empty() {
+            let (left, rest) = self.large;
+            let room = if left > 0 { left } else { PIECE_BYTES.saturating_sub(self.piece.len() as u64) };
+            let take = bytes.len().min(usize::try_from(room).unwrap_or(usize::MAX));
+            self.piece.extend_from_slice(&bytes[..take]);
+            bytes = &bytes[take..];
+            if left > 0 {
+                self.large.0 -= take as u64;
+            }
+            if take as u64 == room {
+                self.cut()?;
+                if left > 0 && rest > 0 {
+                    self.large = Self::next_part(rest);
+                }
+            }
+        }
+        Ok(())
+    }
+}
