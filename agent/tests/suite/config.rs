@@ -88,7 +88,7 @@ pre_update_timeout=60",
     assert_eq!(config.pre_update_timeout, Duration::from_secs(60));
 }
 
-/// `DOCS=1 cargo test -p kubesolo-update --test config` writes the file.
+/// `DOCS=1 cargo test -p kubesolo-update --test suite config::` writes the file.
 #[test]
 fn the_commented_example_is_generated_from_the_rows_and_sets_nothing() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/update.conf");
@@ -97,7 +97,10 @@ fn the_commented_example_is_generated_from_the_rows_and_sets_nothing() {
         fs::write(&path, &expected).unwrap();
     }
     let text = fs::read_to_string(path).unwrap();
-    assert!(text == expected, "docs/update.conf is out of date: DOCS=1 cargo test -p kubesolo-update --test config");
+    assert!(
+        text == expected,
+        "docs/update.conf is out of date: DOCS=1 cargo test -p kubesolo-update --test suite config::"
+    );
     assert_eq!(config(&text), config(""));
     assert!(text.lines().all(|line| line.len() <= 120));
 }

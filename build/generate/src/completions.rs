@@ -5,6 +5,7 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
+use clap::builder::PossibleValue;
 use clap::{Arg, Command, ValueHint};
 use clap_complete::Shell;
 
@@ -64,7 +65,7 @@ fn values_of_arguments(program: &Command, name: &str, script: &mut String) {
         let mut add = |condition: &str, command: &Command| {
             for arg in command.get_positionals() {
                 let values = arg.get_possible_values();
-                let values: Vec<_> = values.iter().map(|value| value.get_name()).collect();
+                let values: Vec<_> = values.iter().map(PossibleValue::get_name).collect();
                 if !values.is_empty() {
                     let _ = writeln!(script, "complete -c {name} -n \"{condition}\" -f -a \"{}\"", values.join(" "));
                 }
