@@ -5,12 +5,13 @@ use std::io;
 use std::path::Path;
 
 use kubesolo_update::base::replace::{folder_of, replace};
+use kubesolo_update::device::disk::INSTANCE_RECORD;
 use sha2::{Digest, Sha256};
 
 use crate::seed::Seed;
 
 /// The record, on the data partition.
-pub const RECORD: &str = "/var/lib/kubesolo/cloud-init/instance";
+pub const RECORD: &str = INSTANCE_RECORD;
 
 /// What a record says about a seed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

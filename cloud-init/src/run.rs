@@ -9,6 +9,7 @@ use kubesolo_update::base::replace::{folder_of, replace};
 use kubesolo_update::base::text::shown;
 use kubesolo_update::config::CONF_FILE;
 use kubesolo_update::device::blocks::System;
+use kubesolo_update::device::disk::DATA_FOLDER;
 
 use crate::instance::{self, Known, RECORD};
 use crate::seed::{self, Seed, open_to_others};
@@ -71,7 +72,10 @@ pub enum Done {
 /// # Errors
 /// As [`USAGE`] says.
 pub fn run(options: &Options, system: &System) -> Result<Done> {
-    let Some(seed) = seed::find(system, options.seed.as_deref())? else {
+    if [&options.record, &options.conf].iter().any(|path| path.starts_with(DATA_FOLDER)) {
+        system.check_data()?;
+    }
+    let Some(seed) = seed::find(system, options.seed.as_deref(), options.record.exists())? else {
         log::info!("no seed: neither {}, nor a volume with the label CIDATA", seed::SEED_FOLDER);
         return Ok(Done::NoSeed);
     };

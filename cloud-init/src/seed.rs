@@ -7,7 +7,8 @@ use std::path::Path;
 
 use kubesolo_update::base::error::{Context, Error, Reason, Result};
 use kubesolo_update::base::{limits, text};
-use kubesolo_update::device::blocks::{CommandLine, System, iso_label};
+use kubesolo_update::device::blocks::{System, iso_label};
+use kubesolo_update::device::disk::Seed as Volume;
 use kubesolo_update::device::mount::{Filesystem, Mounted};
 use nix::libc;
 use serde::Deserialize;
@@ -16,8 +17,6 @@ use crate::{user_data, yaml};
 
 /// The seed folder of an image, where cloud-init looks too.
 pub const SEED_FOLDER: &str = "/var/lib/cloud/seed/nocloud";
-/// Labels of a seed volume: both spellings that cloud-init knows.
-pub const LABELS: [&str; 2] = ["CIDATA", "cidata"];
 /// The instance when meta-data names none, as in cloud-init.
 const NO_INSTANCE: &str = "nocloud";
 /// Longest instance-id, in bytes.
@@ -36,30 +35,31 @@ pub struct Seed {
     pub user_data: Vec<u8>,
 }
 
+/// `configured` says that this device was set up before: another fixed disk does not count then.
+///
 /// The seed of this boot, if there is one: of `folder` alone when it is named, else of the image's folder, else of a volume.
 ///
 /// # Errors
 /// 78 for a seed that is not whole, or is open to others; 65 for one that is too large.
-pub fn find(system: &System, folder: Option<&Path>) -> Result<Option<Seed>> {
+pub fn find(system: &System, folder: Option<&Path>, configured: bool) -> Result<Option<Seed>> {
     let default = Path::new(SEED_FOLDER);
     let folder = match folder {
         Some(folder) => Some(folder),
         None => Some(default).filter(|folder| folder.join("user-data").exists()),
     };
     if let Some(folder) = folder {
-        if let Ok(Some(volume)) = system.find_any(&LABELS) {
+        if let Ok(Volume::Found(volume)) = system.seed(configured) {
             log::warn!("{} is ignored, since there is the seed folder {}", volume.display(), folder.display());
         }
         return read(folder, &folder.display().to_string()).map(Some);
     }
-    let Some(device) = system.find_any(&LABELS)? else { return Ok(None) };
-    if system.is_removable(&device) && !CommandLine::parse(&system.command_line()?).removable_seed {
-        log::warn!(
-            "the seed on {} is ignored: the medium is removable, and kubesolo.seed=removable is not on the kernel command line",
-            device.display()
-        );
-        return Ok(None);
-    }
+    let device = match system.seed(configured)? {
+        Volume::Found(device) => device,
+        Volume::Ignored(why) => {
+            why.iter().for_each(|why| log::warn!("{why}"));
+            return Ok(None);
+        }
+    };
     let mounted = Mounted::read_only(&device, filesystem(&device)?)?;
     let seed = read(mounted.path(), &device.display().to_string());
     mounted.unmount()?;

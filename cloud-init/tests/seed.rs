@@ -465,17 +465,20 @@ fn volume(machine: &Path, bus: &str, removable: &str) {
 
 #[test]
 fn a_seed_that_somebody_could_have_brought_is_ignored_unless_the_command_line_says_so() {
-    for (bus, removable, line, ignored) in [
-        ("pci0/usb1/1-1/host0", "0\n", "quiet", true),
-        ("pci0/ata1", "1\n", "quiet kubesolo.seed=yes", true),
-        ("pci0/usb1/1-1/host0", "0\n", "quiet kubesolo.seed=removable", false),
-        ("pci0/virtio1", "0\n", "quiet", false),
+    for (bus, removable, configured, line, ignored) in [
+        ("pci0/usb1/1-1/host0", "0\n", false, "quiet", true),
+        ("pci0/ata1", "1\n", false, "quiet kubesolo.seed=yes", true),
+        ("pci0/usb1/1-1/host0", "0\n", true, "quiet kubesolo.seed=removable", false),
+        ("pci0/virtio1", "0\n", false, "quiet", false),
+        ("pci0/virtio1", "0\n", true, "quiet", true),
+        ("pci0/virtio1", "0\n", true, "quiet kubesolo.seed=fixed", false),
     ] {
         let machine = tempfile::tempdir().unwrap();
         let at = |name: &str| machine.path().join(name);
         volume(machine.path(), bus, removable);
         fs::write(at("proc/cmdline"), line).unwrap();
-        let found = find(&System { sys: at("sys"), dev: at("dev"), proc: at("proc") }, None);
+        let found =
+            find(&System { sys: at("sys"), dev: at("dev"), proc: at("proc"), run: at("run") }, None, configured);
         match ignored {
             true => assert_eq!(found.unwrap(), None, "{bus} {line}"),
             // It would be read: here it is a file, which nobody can mount.

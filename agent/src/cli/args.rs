@@ -9,6 +9,7 @@ use clap::{Args, Parser, Subcommand};
 use crate::cli::explain;
 use crate::config::rows::{self, checked, help};
 use crate::config::{CONF_FILE, Overrides};
+use crate::device::disk::Role;
 use crate::policy::gate::Lifted;
 use crate::state::state::STATE_FILE;
 
@@ -217,6 +218,16 @@ pub(crate) enum Command {
         /// A reason, such as no-key, or an exit code from 64.
         #[arg(value_name = "REASON|CODE", value_parser = PossibleValuesParser::new(explain::words()), hide_possible_values = true)]
         word: Option<String>,
+    },
+    /// Print the device of a partition, looked for on the disk that was booted. For the init stage and units. Ends with 75
+    /// while the disk is not there yet.
+    #[command(hide = true)]
+    Disk {
+        /// The partition; without it the booted disk is described.
+        role: Option<Role>,
+        /// Only check that /var/lib/kubesolo, if something is mounted there, is on the booted disk
+        #[arg(long, conflicts_with = "role")]
+        check: bool,
     },
     /// Show or check the settings.
     #[command(subcommand)]

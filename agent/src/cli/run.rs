@@ -1,6 +1,7 @@
 //! From the command line to an exit code: opens what a command needs, runs it, prints what it found.
 
 use std::fmt::Write as _;
+use std::path::Path;
 use std::process::ExitCode;
 
 use chrono::{DateTime, SecondsFormat, Utc};
@@ -19,6 +20,7 @@ use crate::cli::{explain, show};
 use crate::config::report as settings_report;
 use crate::config::{Auto, BootEnv as Place, Conf, Config};
 use crate::device::boot::{Boot, Known};
+use crate::device::disk::Role;
 use crate::device::env::BootEnv;
 use crate::device::slot::Slots;
 use crate::device::{blocks, health, reboot};
@@ -26,7 +28,7 @@ use crate::report::{doctor, metrics, status};
 use crate::schedule::clock::Clock;
 use crate::state::phase::Phase;
 use crate::state::state;
-use crate::state::state::Outcome;
+use crate::state::state::{Outcome, STATE_FILE};
 use crate::state::store::Store;
 use crate::state::trust::Trust;
 use crate::update::adopt;
@@ -128,11 +130,23 @@ fn levels(cli: &Cli) -> SimpleLogger {
 
 fn run(cli: &Cli) -> Result<u8> {
     match &cli.command {
-        Command::Config(command) => return settings(cli, command),
+        Command::Disk { role, check } => return disk(cli, *role, *check),
         Command::Explain { word } => {
             print(cli, &explain::explained(word.as_deref()), || explain::text(word.as_deref()));
             return Ok(0);
         }
+        _ => {}
+    }
+    match (data_is_ours(cli), &cli.command) {
+        (Ok(()), _) => {}
+        (Err(error), Command::Doctor) => {
+            print_findings(cli, &doctor::foreign(error));
+            return Ok(Exit::Config.code());
+        }
+        (Err(error), _) => return Err(error),
+    }
+    match &cli.command {
+        Command::Config(command) => return settings(cli, command),
         Command::Trust(TrustCommand::ResetTime) => return reset_time(cli),
         _ => {}
     }
@@ -165,7 +179,13 @@ fn run(cli: &Cli) -> Result<u8> {
             status.name_running(|| apply::version_by_file(&config));
             return tell_status(cli, &status);
         }
-        Command::Doctor | Command::History | Command::Config(_) | Command::Trust(_) | Command::Explain { .. } => {} // above: the settings may be what is wrong
+        // Above: the settings may be what is wrong.
+        Command::Doctor
+        | Command::History
+        | Command::Config(_)
+        | Command::Trust(_)
+        | Command::Explain { .. }
+        | Command::Disk { .. } => {}
         Command::EnvLock => {
             if matches!(config.bootenv, Some(Place::UBoot(_))) {
                 BootEnv::make_uboot_locks()?;
@@ -268,6 +288,29 @@ fn reset_time(cli: &Cli) -> Result<u8> {
     Ok(0)
 }
 
+fn disk(cli: &Cli, role: Option<Role>, check: bool) -> Result<u8> {
+    let system = blocks::System::default();
+    if check {
+        system.check_data()?;
+        return Ok(0);
+    }
+    let found = match role {
+        Some(role) => system.partition(role)?.display().to_string(),
+        None => system.boot_disk()?,
+    };
+    print(cli, &json!({"device": found}), || format!("{found}\n"));
+    Ok(0)
+}
+
+/// Before anything below the folder for data is read: it must be on the disk that was booted. A state that is named on the
+/// command line is a person's choice, and an account that is not root reads nothing that decides anything.
+fn data_is_ours(cli: &Cli) -> Result<()> {
+    if cli.state != Path::new(STATE_FILE) || !nix::unistd::geteuid().is_root() {
+        return Ok(());
+    }
+    blocks::System::default().check_data()
+}
+
 fn settings(cli: &Cli, command: &ConfigCommand) -> Result<u8> {
     match command {
         ConfigCommand::Show { set, keys, .. } => {
@@ -327,10 +370,14 @@ fn tell_history(cli: &Cli) -> Result<u8> {
     Ok(0)
 }
 
+fn print_findings(cli: &Cli, findings: &doctor::Findings) {
+    print(cli, &findings.0, || findings.0.iter().fold(String::new(), |all, finding| format!("{all}{finding}\n")));
+}
+
 fn doctor(cli: &Cli, config: Result<Config>) -> u8 {
     let boot = |config: &Config| Boot::find(config, cli.places.booted, cli.places.cmdline.as_deref());
     let findings = doctor::look(&cli.conf, config, &cli.state, boot);
-    print(cli, &findings.0, || findings.0.iter().fold(String::new(), |all, finding| format!("{all}{finding}\n")));
+    print_findings(cli, &findings);
     if findings.any_failed() { Exit::Config.code() } else { 0 }
 }
 

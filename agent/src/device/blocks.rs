@@ -1,13 +1,14 @@
-//! Block devices by label, and what the bootloader said on the kernel command line. Without udev: a bare initramfs has none.
+//! Labels of filesystems, and what the bootloader said on the kernel command line. Without udev: a bare initramfs has none.
 
 use std::fs::{self, File};
-use std::io::{self, Read, Seek, SeekFrom};
+use std::io::{self, Read, Seek};
 use std::path::{Path, PathBuf};
 
 use bootenv::{Fallback, Slot, TrialId};
 
 use crate::base::error::{Context, Error, Reason, Result};
 use crate::base::text;
+use crate::device::table::{PartId, read_at};
 
 /// Label of the EFI system partition, with GRUB and its environment block.
 pub const ESP_LABEL: &str = "KSOLOEFI";
@@ -18,6 +19,8 @@ pub const SLOT_B_LABEL: &str = "KSOLOB";
 /// Label of the data partition.
 pub const DATA_LABEL: &str = "KSOLODATA";
 
+/// Where mount points are made, and what this boot knows is kept; only root looks in.
+pub const RUN: &str = "/run/kubesolo-update";
 /// Longest kernel command line that is read, in bytes; the kernel's own limit is 4 KiB at most on both architectures.
 const COMMAND_LINE_BYTES: u64 = 64 * 1024;
 
@@ -30,77 +33,17 @@ pub struct System {
     pub dev: PathBuf,
     /// `/proc`
     pub proc: PathBuf,
+    /// The folder for this program in `/run`.
+    pub run: PathBuf,
 }
 
 impl Default for System {
     fn default() -> Self {
-        Self { sys: "/sys".into(), dev: "/dev".into(), proc: "/proc".into() }
+        Self { sys: "/sys".into(), dev: "/dev".into(), proc: "/proc".into(), run: RUN.into() }
     }
 }
 
 impl System {
-    /// The one block device with this filesystem label or GPT partition name. None at all, or more than one, is
-    /// [`Exit::Config`]: guessing would overwrite somebody's disk.
-    pub fn find(&self, label: &str) -> Result<PathBuf> {
-        let (found, unreadable) = self.labelled(&[label])?;
-        if let Some(device) = the_only(&found, label)? {
-            return Ok(device);
-        }
-        let mut message = format!("there is no block device with the label {label}");
-        if !unreadable.is_empty() {
-            message += &format!(" (cannot read {})", unreadable.join(", "));
-        }
-        Err(Error::new(Reason::DeviceNotFound, message)
-            .remedy("Name the place on the command line or in update.conf, or label the filesystem or partition."))
-    }
-
-    /// The one block device with any of these labels, if there is one. More than one is [`Exit::Config`].
-    pub fn find_any(&self, labels: &[&str]) -> Result<Option<PathBuf>> {
-        the_only(&self.labelled(labels)?.0, &labels.join(" or "))
-    }
-
-    /// All that have one of these labels, and why others could not be looked at.
-    fn labelled(&self, labels: &[&str]) -> Result<(Vec<PathBuf>, Vec<String>)> {
-        let wanted = |label: &Option<String>| label.as_deref().is_some_and(|label| labels.contains(&label));
-        let (mut found, mut unreadable) = (vec![], vec![]);
-        for name in self.block_devices()? {
-            let Some(device) = candidate(&name) else { continue };
-            let path = self.dev.join(&device.node);
-            let labelled = wanted(&device.part_name)
-                || match File::open(&path).and_then(|mut file| filesystem_label(&mut file)) {
-                    Ok(label) => wanted(&label),
-                    Err(e) => {
-                        unreadable.push(format!("{}: {e}", path.display()));
-                        false
-                    }
-                };
-            if labelled {
-                found.push(path);
-            }
-        }
-        Ok((found, unreadable))
-    }
-
-    /// Whether somebody who stands before the device could have brought this one: the kernel calls its disk removable, or
-    /// it hangs on USB, or is an SD card; and whatever cannot be told. Never the disk that the data partition is on: who
-    /// can write there need bring nothing.
-    #[must_use]
-    pub fn is_removable(&self, device: &Path) -> bool {
-        let Some(disk) = self.disk(device) else { return true };
-        if self.find(DATA_LABEL).ok().and_then(|data| self.disk(&data)) == Some(disk.clone()) {
-            return false;
-        }
-        let says = |file: &str| fs::read_to_string(disk.join(file)).unwrap_or_default();
-        let on_usb = disk.components().any(|part| part.as_os_str().to_string_lossy().starts_with("usb"));
-        says("removable").trim() != "0" || says("device/type").trim() == "SD" || on_usb
-    }
-
-    /// Where the kernel shows the whole disk of a device.
-    fn disk(&self, device: &Path) -> Option<PathBuf> {
-        let shown = fs::canonicalize(self.sys.join("class/block").join(device.file_name()?)).ok()?;
-        if shown.join("partition").exists() { shown.parent().map(Path::to_owned) } else { Some(shown) }
-    }
-
     /// What the bootloader said.
     pub fn command_line(&self) -> Result<String> {
         let path = self.proc.join("cmdline");
@@ -110,50 +53,6 @@ impl System {
             .context(Reason::NoCommandLine, format_args!("read {}", path.display()))?;
         Ok(String::from_utf8_lossy(&bytes).into_owned())
     }
-
-    fn block_devices(&self) -> Result<Vec<PathBuf>> {
-        let class = self.sys.join("class/block");
-        let reading = || format!("list block devices in {}", class.display());
-        let entries = fs::read_dir(&class).context(Reason::NoSysfs, reading())?;
-        let mut names = entries
-            .map(|entry| entry.map(|entry| entry.path()))
-            .collect::<io::Result<Vec<_>>>()
-            .context(Reason::NoSysfs, reading())?;
-        names.sort();
-        Ok(names)
-    }
-}
-
-/// `None` for what cannot be a labelled partition, or must not be opened.
-fn candidate(sysfs: &Path) -> Option<Candidate> {
-    let uevent = fs::read_to_string(sysfs.join("uevent")).ok()?;
-    let value = |key: &str| uevent.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix('='));
-    let empty = fs::read_to_string(sysfs.join("size")).is_ok_and(|size| size.trim() == "0");
-    // The disk below a mapping or an array has the same label as the device above it.
-    let below_another = fs::read_dir(sysfs.join("holders")).is_ok_and(|mut holders| holders.next().is_some());
-    let floppy = value("MAJOR") == Some("2"); // opening one without a disk in it takes seconds
-    // A boot sector that passes for a partition table, or that of a hybrid disc: it is the disk once more.
-    let all_of_the_disk = fs::read_to_string(sysfs.join("start")).is_ok_and(|start| start.trim() == "0");
-    if empty || below_another || floppy || all_of_the_disk {
-        return None;
-    }
-    Some(Candidate { node: value("DEVNAME")?.to_owned(), part_name: value("PARTNAME").map(str::to_owned) })
-}
-
-/// `None` for none; more than one is an error.
-fn the_only(found: &[PathBuf], label: &str) -> Result<Option<PathBuf>> {
-    if found.len() < 2 {
-        return Ok(found.first().cloned());
-    }
-    let names: Vec<_> = found.iter().map(|path| path.display().to_string()).collect();
-    let message = format!("more than one block device has the label {label}: {}", names.join(", "));
-    Err(Error::new(Reason::DeviceAmbiguous, message)
-        .remedy("Remove the other disk, change its label, or name the device itself."))
-}
-
-struct Candidate {
-    node: String,
-    part_name: Option<String>,
 }
 
 /// The label of an ext2, ext3, ext4, FAT or ISO 9660 filesystem; `None` if it is another one, or has no label.
@@ -212,20 +111,6 @@ fn named(label: &[u8]) -> Option<String> {
     Some(String::from_utf8_lossy(label).trim_end().to_owned()).filter(|label| !label.is_empty())
 }
 
-fn read_at(device: &mut (impl Read + Seek), at: u64, buffer: &mut [u8]) -> io::Result<usize> {
-    device.seek(SeekFrom::Start(at))?;
-    let mut length = 0;
-    while length < buffer.len() {
-        match device.read(&mut buffer[length..]) {
-            Ok(0) => break,
-            Ok(n) => length += n,
-            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-            Err(e) => return Err(e),
-        }
-    }
-    Ok(length)
-}
-
 /// What the bootloader said: to this system, or in a file that stands for `/proc/cmdline`.
 pub fn command_line(file: Option<&Path>) -> Result<String> {
     let Some(file) = file else { return System::default().command_line() };
@@ -243,8 +128,16 @@ pub struct CommandLine {
     pub fallback: Result<Fallback, Odd>,
     /// `ks.proto=`; anything but 1 means that the old loader file is still installed.
     pub proto: Result<u32, Odd>,
+    /// `ks.part=`: identity of the booted slot's partition. Bootloaders before 0.2 do not pass it.
+    pub part: Result<PartId, Odd>,
     /// `kubesolo.seed=removable`: settings may come from a medium that somebody brings along.
-    pub removable_seed: bool,
+    pub seed_removable: bool,
+    /// `kubesolo.seed=fixed`: settings may come from another fixed disk on a device that was configured before.
+    pub seed_fixed: bool,
+    /// `kubesolo.data=`: another place of the data partition. None if it is repeated.
+    pub data: Option<String>,
+    /// `root=`: the last one counts, as for the kernel.
+    pub root: Option<String>,
 }
 
 /// Why a parameter of the kernel command line cannot be used.
@@ -262,12 +155,17 @@ impl CommandLine {
     /// Reads the text of `/proc/cmdline`.
     #[must_use]
     pub fn parse(line: &str) -> Self {
+        let seed = |wanted: &str| parameter::<String>(line, "kubesolo.seed").is_ok_and(|seed| seed == wanted);
         Self {
             slot: parameter(line, "kubesolo.slot"),
             trial: parameter(line, "ks.trial"),
             fallback: parameter(line, "ks.fallback"),
             proto: parameter(line, "ks.proto"),
-            removable_seed: parameter::<String>(line, "kubesolo.seed").is_ok_and(|seed| seed == "removable"),
+            part: parameter(line, "ks.part"),
+            seed_removable: seed("removable"),
+            seed_fixed: seed("fixed"),
+            data: parameter(line, "kubesolo.data").ok(),
+            root: values(line, "root").last().map(str::to_owned),
         }
     }
 
@@ -286,10 +184,14 @@ impl CommandLine {
 }
 
 fn parameter<T: std::str::FromStr>(line: &str, key: &str) -> Result<T, Odd> {
-    let mut values = line.split_ascii_whitespace().filter_map(|word| word.strip_prefix(key)?.strip_prefix('='));
+    let mut values = values(line, key);
     match (values.next(), values.next()) {
         (None, _) => Err(Odd::Absent),
         (Some(_), Some(_)) => Err(Odd::Repeated),
         (Some(value), None) => value.parse().map_err(|_| Odd::Value(value.to_owned())),
     }
+}
+
+fn values<'a>(line: &'a str, key: &str) -> impl Iterator<Item = &'a str> {
+    line.split_ascii_whitespace().filter_map(move |word| word.strip_prefix(key)?.strip_prefix('='))
 }

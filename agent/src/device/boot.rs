@@ -1,5 +1,6 @@
 //! This boot, the slots and the boot environment: what the agent finds before it does anything.
 
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use bootenv::medium::Medium;
@@ -12,7 +13,7 @@ use crate::config::{BootEnv as Place, Config};
 use crate::device::blocks::{self, CommandLine};
 use crate::device::env::{self, BootEnv};
 use crate::device::mount::{Filesystem, Mounted};
-use crate::device::slot::{Place as SlotPlace, Slots};
+use crate::device::slot::{Place as SlotPlace, Slot, Slots};
 
 words! {
     /// How it is known which slot runs.
@@ -43,6 +44,8 @@ pub struct Boot {
     pub line: Option<String>,
     /// Keeps the filesystem of the environment mounted where it has to be written through.
     esp: Option<Mounted>,
+    /// Other disks that can be the booted one as well, plugged in since that was found.
+    pub twins: Vec<String>,
     /// A Raspberry Pi's firmware started this boot: its slots are mounted folders, and yet a device.
     by_firmware: bool,
 }
@@ -78,7 +81,23 @@ impl Boot {
             }
         };
         let by_firmware = by_firmware.is_some();
-        Ok(Self { slots, env, booted, known, legacy, line: kept, esp, by_firmware })
+        let twins = if folders { vec![] } else { twins(&devices)? };
+        if let Some(line) = &kept {
+            is_the_booted_partition(slots.get(booted.slot), &CommandLine::parse(line), &devices)?;
+        }
+        Ok(Self { slots, env, booted, known, legacy, line: kept, esp, twins, by_firmware })
+    }
+
+    /// Refuses to change what boots while another disk can be the booted one as well: after a reboot that one may be it.
+    ///
+    /// # Errors
+    /// 78 that names the other disks.
+    pub fn alone(&self) -> Result<()> {
+        if self.twins.is_empty() {
+            return Ok(());
+        }
+        let message = format!("another disk can be the booted one as well: {}", self.twins.join(" and "));
+        Err(Error::new(Reason::DeviceAmbiguous, message).remedy("Take it out."))
     }
 
     /// Whether the filesystem of the environment is mounted here for writing.
@@ -97,8 +116,10 @@ impl Boot {
     /// ours by the next store.
     ///
     /// # Errors
-    /// 78 for an old loader or a damaged environment, 75 where the health hook has to run first.
+    /// 78 for an old loader or a damaged environment, or while another disk can be the booted one, 75 where the health hook
+    /// has to run first.
     pub fn state(&self) -> Result<State> {
+        self.alone()?;
         if self.legacy {
             let message = "this boot was started by a loader file that does not know the slot protocol";
             return Err(Error::new(Reason::OldLoader, message).remedy(
@@ -117,6 +138,32 @@ impl Boot {
                     .remedy("Run `kubesolo-update healthcheck` after a healthy boot: it takes the environment over."))
             }
         }
+    }
+}
+
+/// The slot that the command line names is the partition that the bootloader says it booted, where it says so.
+fn is_the_booted_partition(slot: &Slot, line: &CommandLine, devices: &blocks::System) -> Result<()> {
+    let (SlotPlace::Device(device), Ok(id)) = (&slot.place, &line.part) else { return Ok(()) };
+    let booted = devices.booted(id)?;
+    let number = |path: &Path| path.metadata().map(|meta| meta.rdev()).ok();
+    if number(device) == number(&booted) {
+        return Ok(());
+    }
+    let message = format!(
+        "slot {} is {}, and the bootloader booted {} ({id}) as this slot",
+        slot.id,
+        device.display(),
+        booted.display()
+    );
+    Err(Error::new(Reason::SlotMismatch, message)
+        .remedy("Correct slot_a= and slot_b=, or the labels of the partitions."))
+}
+
+/// Where every place is named by a person the disk may be unknown: nothing was looked for on it.
+fn twins(devices: &blocks::System) -> Result<Vec<String>> {
+    match devices.twins() {
+        Err(e) if matches!(e.reason, Reason::DeviceNotFound | Reason::DiskNotReady) => Ok(vec![]),
+        twins => twins,
     }
 }
 

@@ -2,9 +2,11 @@
 
 pub mod blocks;
 pub mod boot;
+pub mod disk;
 pub mod env;
 pub mod health;
 pub mod mount;
 pub mod programs;
 pub mod reboot;
 pub mod slot;
+pub mod table;

@@ -161,18 +161,22 @@ impl Facts {
 }
 
 impl Slot {
-    /// The slot at a place that is named as in `slot_a=`: a folder, a block device, `LABEL=name`, or `None` for its own
-    /// label.
+    /// The slot at a place that is named as in `slot_a=`: a folder, a block device, `PARTUUID=` with the identity of a
+    /// partition on any disk, `LABEL=` with a label on the disk that was booted, or `None` for its own label there.
     pub fn locate(id: bootenv::Slot, named: Option<&str>, system: &System) -> Result<Self> {
         let default_label = match id {
             bootenv::Slot::A => blocks::SLOT_A_LABEL,
             bootenv::Slot::B => blocks::SLOT_B_LABEL,
         };
-        let place = match named.map(|named| named.strip_prefix("LABEL=").ok_or(named)) {
-            None => Place::Device(system.find(default_label)?),
-            Some(Ok(label)) => Place::Device(system.find(label)?),
-            Some(Err(path)) => place(path).map_err(|e| e.context(format_args!("slot {id}")))?,
+        let found = match named {
+            None => system.find(default_label).map(Place::Device),
+            Some(named) => match (named.strip_prefix("LABEL="), named.strip_prefix("PARTUUID=")) {
+                (Some(label), _) => system.find(label).map(Place::Device),
+                (_, Some(identity)) => partition(identity, system).map(Place::Device),
+                _ => place(named),
+            },
         };
+        let place = found.map_err(|e| e.context(format_args!("slot {id}")))?;
         Ok(Self { id, place, checksums: false })
     }
 
@@ -354,6 +358,11 @@ impl Slot {
     pub fn writer(&self) -> Result<Writer> {
         Writer::new(self).map_err(|e| e.context(format_args!("slot {}", self.id)))
     }
+}
+
+fn partition(identity: &str, system: &System) -> Result<PathBuf> {
+    let id = identity.to_ascii_lowercase().parse();
+    system.identified(&id.map_err(|why| unusable(Path::new(identity), why))?)
 }
 
 fn place(path: &str) -> Result<Place> {

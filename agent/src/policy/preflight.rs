@@ -202,7 +202,12 @@ mod tests {
             fs::create_dir_all(path.parent().unwrap()).unwrap();
             fs::write(path, content).unwrap();
         }
-        let system = System { sys: dir.path().join("sys"), dev: dir.path().join("dev"), proc: dir.path().join("proc") };
+        let system = System {
+            sys: dir.path().join("sys"),
+            dev: dir.path().join("dev"),
+            proc: dir.path().join("proc"),
+            ..System::default()
+        };
         (dir, system)
     }
 

@@ -10,7 +10,7 @@ use nix::sys::statfs::{FsType, OVERLAYFS_SUPER_MAGIC, TMPFS_MAGIC, statfs};
 use nix::unistd::{AccessFlags, access};
 use serde::Serialize;
 
-use crate::base::error::Result;
+use crate::base::error::{Error, Result};
 use crate::base::progress::size;
 use crate::base::{replace, text};
 use crate::config::{Config, Origin, conf};
@@ -112,6 +112,14 @@ pub fn look(conf: &Path, config: Result<Config>, state: &Path, boot: impl FnOnce
     if let Some(boot) = all.take("slots", boot(&config)) {
         device(&mut all, &config, &boot, memory.as_ref(), state);
     }
+    all
+}
+
+/// The one finding where the data partition is that of another disk: nothing on it is read.
+#[must_use]
+pub fn foreign(error: Error) -> Findings {
+    let mut all = Findings::default();
+    all.take::<()>("data", Err(error));
     all
 }
 
@@ -273,6 +281,10 @@ fn device(all: &mut Findings, config: &Config, boot: &Boot, memory: Option<&Load
             all.add("running", verdict, format!("slot {running} {words}"));
         }
         (Err(error), _) => all.add("running", Verdict::Fail, error.message),
+    }
+    for twin in &boot.twins {
+        let words = format!("{twin} can be the booted disk as well: take it out, nothing is changed until then");
+        all.add("disk", Verdict::Warn, words);
     }
     loader(all, config, boot);
     environment(all, boot);

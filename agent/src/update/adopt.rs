@@ -80,6 +80,7 @@ pub struct Adopted {
 /// then.
 pub fn adopt(mut folder: Folder, boot: &mut Boot, options: &Options) -> Result<Adopted> {
     folder.shared = boot.holds_esp();
+    boot.alone()?;
     if boot.folders() && boot.known != crate::device::boot::Known::CommandLine {
         return Err(Error::new(Reason::AdoptWithFolders, "adopt is for a device: slots in folders boot nothing")
             .remedy("Name the kernel command line with --cmdline to try it out."));

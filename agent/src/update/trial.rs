@@ -56,23 +56,30 @@ pub struct Judged {
 /// this release.
 ///
 /// # Errors
-/// 73 when the state cannot be written.
+/// 78 when the bootloader did not count this try in the environment that was found: it is another one, and a verdict stored
+/// there would decide nothing. 73 when the state cannot be written.
 pub fn seen(boot: &Boot, memory: &mut Memory, now: DateTime<Utc>) -> Result<()> {
     let View::Ours(env) = boot.env.view() else { return Ok(()) };
     if env.commit(boot.booted).is_err() {
         return Ok(());
+    }
+    if env.counter >= TRIES {
+        let message = format!(
+            "the bootloader started the trial of slot {}, and did not count it in the boot environment {}",
+            env.active,
+            boot.env.place()
+        );
+        return Err(Error::new(Reason::EnvLink, message).remedy(
+            "Nothing was stored; the bootloader goes back to the last good slot by itself. Check bootenv=, and remove other disks.",
+        ));
     }
     let noted = memory.state.trial.take().filter(|trial| trial.id == env.trial);
     // Without a note state.json was lost: the slot says which release this is.
     let content = || boot.slots.get(env.active).manifest().ok().flatten();
     let trial = noted.or_else(|| content().map(|content| note(env.trial, env.active, &content)));
     memory.state.trial = trial.map(|trial| Trial { started: true, ..trial });
-    if env.counter < TRIES {
-        // The id came back on the command line, and the bootloader's store is what was read here.
-        memory.state.link_shown = Some(now);
-    } else {
-        log::warn!("the bootloader booted this trial without counting the try: can it write the environment?");
-    }
+    // The id came back on the command line, and the bootloader's store is what was read here.
+    memory.state.link_shown = Some(now);
     if memory.state.phase() == Phase::Verifying {
         return memory.save();
     }

@@ -214,15 +214,15 @@ fn failed_runs_are_counted_within_one_boot() {
 }
 
 #[test]
-fn a_bootloader_that_does_not_count_is_noticed() {
+fn a_trial_that_the_bootloader_did_not_count_is_not_committed() {
     let (registry, device) = (Registry::start(), Device::new());
     publish(&registry, "1.0.0", 1);
     device.from(&registry, &["apply", "--activate"]).code(0);
     let line = format!("panic=5 kubesolo.slot=B ks.trial={} ks.proto=1\n", device.env().trial);
     device.write("cmdline", line.as_bytes());
-    let ran = device.here(&["healthcheck"]).code(0);
-    assert!(ran.stderr.contains("without counting the try"), "{ran:?}");
-    assert_eq!(device.state().get("link_shown"), None);
+    let before = (device.env_bytes(), device.state());
+    device.here(&["healthcheck", "--json"]).refused(78, "env-link");
+    assert_eq!((device.env_bytes(), device.state()), before, "nothing is stored");
 }
 
 #[test]

@@ -47,6 +47,8 @@ fn a_try_that_is_healthy_changes_the_partition_of_every_boot() {
     boot(&device, Slot::A);
     device.from(&registry, &["apply", "--activate"]).code(0);
     assert_eq!((boots(&device), state(&device).on_trial()), ([2, 3], Some(Slot::B)));
+    // What the agent notes before it asks the firmware for a try.
+    device.write("autoboot.txt", &render(&State { counter: 0, ..state(&device) }));
     boot(&device, Slot::B);
     device.here(&["healthcheck"]).code(0).says(&["slot B is committed"]);
     assert_eq!((boots(&device), state(&device).good), ([3, 2], Slot::B));

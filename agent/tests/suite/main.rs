@@ -26,6 +26,7 @@ mod cli_unattended;
 mod compat;
 mod config;
 mod device;
+mod disk;
 mod http;
 mod layout;
 mod oci;

@@ -24,6 +24,7 @@ fn root() -> tempfile::TempDir {
         "usr/bin/kubesolo-update",
         "usr/bin/systemctl",
         "usr/bin/sync",
+        "usr/lib/kubesolo-update/stage/data",
         "usr/lib/kubesolo-update/stage/health",
         "usr/lib/kubesolo-update/stage/seed",
     ] {
@@ -73,12 +74,13 @@ fn no_unit_may_do_more_than_its_work_needs() {
         ("kubesolo-update-health.service", 34),
         ("kubesolo-cloudinit.service", 19),
         ("kubesolo-update-deadline.service", 40),
+        ("kubesolo-update-mount.service", 60),
     ] {
         let threshold = format!("--threshold={tenths}");
         let (held, said) = analyze(root.path(), &["security", "--offline=yes", &threshold], &[unit.to_owned()]);
         assert!(held, "{unit}: {}", said.lines().last().unwrap_or_default());
     }
-    assert_eq!(names(".service").len(), 4, "every service has a bound");
+    assert_eq!(names(".service").len(), 5, "every service has a bound");
 }
 
 #[test]
@@ -100,7 +102,7 @@ fn no_unit_leaves_a_core_dump_with_credentials() {
             readers += 1;
         }
     }
-    assert_eq!(readers, 3);
+    assert_eq!(readers, 4);
 }
 
 /// What the init stage takes for a trial, with this kernel command line; `None` without the right to mount.

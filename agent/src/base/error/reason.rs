@@ -233,6 +233,8 @@ reasons! {
     NotNow {
         Clock = "clock":
             "The clock cannot be right, and the decision depends on the time. Set the clock, or let NTP set it.",
+        DiskNotReady = "disk-not-ready":
+            "The disk that was booted, or a partition of it, is not there yet. Disks have 10 s to show up; try again.",
         EnvBusy = "env-busy":
             "Another program holds or has just changed the boot environment. Try again; the next run continues by itself.",
         Expired = "expired":
@@ -354,15 +356,19 @@ reasons! {
         BootenvKind = "bootenv-kind":
             "adopt is for GRUB only. A device with U-Boot or a Raspberry Pi is set up with its OS image.",
         DeviceAmbiguous = "device-ambiguous":
-            "Two partitions have the same label. Remove the other disk, or name the partition in the settings.",
+            "Two partitions have one label, or two disks can be the booted one. Remove the other disk; `sgdisk -G` gives a copy identities of its own.",
         DeviceNotFound = "device-not-found":
-            "No partition has the label. Give the partition its label, or name it in the settings.",
+            "No partition of the booted disk has the label. Give the partition its label, or name it in the settings.",
         EnvElsewhere = "env-elsewhere":
             "GRUB keeps this environment block elsewhere. Name the file that GRUB reads with --bootenv grub:FILE, on FAT.",
         EnvInvalid = "env-invalid":
             "The boot environment is damaged or names no active slot. With GRUB a healthy boot repairs it; with U-Boot write it again.",
+        EnvLink = "env-link":
+            "The bootloader started a trial and did not count it in this boot environment. Check bootenv= and remove other disks; the bootloader ends the trial.",
         EnvUnreadable = "env-unreadable":
             "The boot environment cannot be read. Check bootenv= and the bootloader's partition.",
+        ForeignData = "foreign-data":
+            "/var/lib/kubesolo is on a disk that was not booted. Mount the partition of the booted disk, or name another one with kubesolo.data=PARTUUID=...",
         FwEnvConfig = "fw-env-config":
             "fw_env.config cannot be used. Each line names a device, an offset, a size and optionally sector size and sector count.",
         HistoryDamaged = "history-damaged":
@@ -401,6 +407,8 @@ reasons! {
             "There is no key to verify a release with. Name one with --pubkey.",
         OldLoader = "old-loader":
             "The loader file of KubeSolo OS started this boot. Run `kubesolo-update adopt`, then reboot.",
+        SlotMismatch = "slot-mismatch":
+            "The booted slot is not the partition that the bootloader started. Correct slot_a= and slot_b=, or the labels of the slots.",
         SlotUnusable = "slot-unusable":
             "A slot cannot be used: it is missing, or others can write it. Name two folders or block devices that only root can write.",
         StateUnusable = "state-unusable":

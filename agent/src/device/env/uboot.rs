@@ -21,7 +21,7 @@ use crate::device::blocks::System;
 pub(super) const REMEDY: &str = "Nothing is written over it. Check the geometry in fw_env.config against that of the bootloader; \
      if it is right, write the environment anew, as the image's builder does (mkenvimage).";
 const LABEL_REMEDY: &str = "Give the partition that label, or name its device.";
-/// Where udev would show partitions; without udev they are found by their label.
+/// Where udev shows partitions by their names.
 const BY_LABEL: [&str; 2] = ["/dev/disk/by-partlabel/", "/dev/disk/by-label/"];
 
 #[derive(Debug)]
@@ -151,10 +151,9 @@ fn unreadable(config: &str, place: &str, why: &StoreError) -> Error {
     }
 }
 
-/// A name that udev would make is found without it.
+/// A name that udev would make is found without it, and on the disk that was booted: udev's links may lead to another one.
 fn find(place: &mut Place, devices: &System) -> Result<()> {
-    let label = BY_LABEL.iter().find_map(|folder| place.device.to_str()?.strip_prefix(folder));
-    if let Some(label) = label.filter(|_| !place.device.exists()) {
+    if let Some(label) = BY_LABEL.iter().find_map(|folder| place.device.to_str()?.strip_prefix(folder)) {
         place.device = devices.find(label)?;
     }
     Ok(())

@@ -17,7 +17,7 @@ use crate::image::{Content, Disk, INITRAMFS, KERNEL, Plan};
 use crate::machine::{Device, Firmware, Machine};
 use crate::registry::{Line, Registry};
 use crate::runner::Run;
-use crate::{Architecture, Result, built, root};
+use crate::{Architecture, Result, built, root, tool};
 
 pub(super) const PUBLISHER: &str = "target/dist/amd64/kubesolo-release";
 pub(crate) const BUILD: &str = "build/scripts/build-agent.sh";
@@ -477,6 +477,60 @@ pub(super) fn cut_before_commit(run: &Run) -> Result<()> {
     machine.wait_for(HEALTHY)?;
     machine.power_cut()?;
     bench.stays_in("2.0.0", Slot::B)
+}
+
+/// The device goes through an update with another disk in front of its own and behind it. That disk has all labels and a
+/// data partition with settings that would break the device.
+pub(super) fn second_disk(run: &Run) -> Result<()> {
+    const WHERE: &str = "for role in data slot-a slot-b efi; do kubesolo-update disk $role; done; \
+        echo \"test: data on $(sed -n 's,^\\(/dev/[a-z]*\\)[0-9] /var/lib/kubesolo .*,\\1,p' /proc/mounts)\"";
+    let bench = Bench::build(run)?;
+    bench.publish("2.0.0", Flaw::None)?;
+    let foreign = run.file("foreign.img");
+    fs::copy(&bench.disk.path, &foreign)?;
+    crate::run(Command::new(tool("sgdisk")?).arg("-G").arg(&foreign))?;
+
+    // In front, from the first boot to the commit.
+    let script =
+        [("1.0.0", format!("{WHERE}; kubesolo-update apply --activate --reboot")), ("2.0.0", WHERE.to_owned())];
+    let script: Vec<_> = script.iter().map(|(version, commands)| (*version, commands.as_str())).collect();
+    let mut device = bench.device(&script)?;
+    device.front_disk = Some(foreign.clone());
+    let mut machine = Machine::power_on(&device, &run.dir)?;
+    machine.wait_for("test: data on /dev/vdb")?;
+    machine.wait_for("ks: boot slot=B try counter=2")?;
+    machine.wait_for(HEALTHY)?;
+    machine.wait_for("test: data on /dev/vdb")?;
+    succeeded(&mut machine)?;
+    machine.power_cut()?;
+    let committed = State { a: SlotState::Good, counter: 2, ..State::committed(Slot::B) };
+    expect("the environment after the commit", &state(&bench.disk)?, &committed)?;
+
+    // Behind.
+    let mut device = bench.device(&script)?;
+    device.more_disks.push(foreign);
+    let mut machine = Machine::power_on(&device, &run.dir)?;
+    machine.wait_for("test: data on /dev/vda")?;
+    machine.power_cut()?;
+
+    // A copy bit by bit: nothing tells which one was booted.
+    let copy = run.file("copy.img");
+    fs::copy(&bench.disk.path, &copy)?;
+    let before = bench.disk.env_bytes()?;
+    for front in [true, false] {
+        let mut device = bench.device(&script)?;
+        if front {
+            device.front_disk = Some(copy.clone());
+        } else {
+            device.more_disks.push(copy.clone());
+        }
+        let mut machine = Machine::power_on(&device, &run.dir)?;
+        machine.wait_for("any of these may be the disk that was booted")?;
+        machine.wait_for("degraded: no partition KSOLODATA")?;
+        machine.power_cut()?;
+        expect("the environment beside a copy", &bench.disk.env_bytes()?, &before)?;
+    }
+    Ok(())
 }
 
 pub(super) fn env_damaged(run: &Run) -> Result<()> {

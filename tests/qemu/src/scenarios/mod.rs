@@ -80,6 +80,12 @@ pub const ALL: &[Scenario] = &[
         "a slot without a filesystem is refused, or made anew where mke2fs is",
         device::blank_slot,
     ),
+    quick(
+        "second-disk",
+        Bios,
+        "another disk with all labels changes nothing, whichever is found first; beside a copy the device keeps its hands off",
+        device::second_disk,
+    ),
     long(
         "env-damaged",
         Uefi,
@@ -210,10 +216,6 @@ pub const ALL: &[Scenario] = &[
     only(
         BARE,
         quick("stage-no-data", Bios, "without its data partition a device stays up, with network", stage::no_data),
-    ),
-    only(
-        BARE,
-        quick("stage-foreign-data", Bios, "the data partition of another disk is never taken", stage::foreign_data),
     ),
     only(
         BARE,

@@ -18,6 +18,8 @@ struct Bare {
     device: Device,
     kernel: PathBuf,
     initramfs: PathBuf,
+    /// Kernel arguments of this device, for the script that stands in for the agent.
+    own: String,
 }
 
 impl Bare {
@@ -39,14 +41,15 @@ impl Bare {
         let mut device = Device::new(Firmware::Bios, &disk);
         device.network = true;
         device.end_on_reset = true;
-        Ok(Self { device, kernel: kernel.join("vmlinuz"), initramfs })
+        let own = if data { "data=/dev/vda3".to_owned() } else { String::new() };
+        Ok(Self { device, kernel: kernel.join("vmlinuz"), initramfs, own })
     }
 
     fn boot(&self, run: &Run, arguments: &[&str]) -> Result<Machine> {
         let mut device = self.device.clone();
         let path = |path: &Path| path.display().to_string();
         device.more.extend(["-kernel".to_owned(), path(&self.kernel), "-initrd".to_owned(), path(&self.initramfs)]);
-        let line = format!("console=ttyS0,115200n8 quiet panic=5 {}", arguments.join(" "));
+        let line = format!("console=ttyS0,115200n8 quiet panic=5 {} {}", self.own, arguments.join(" "));
         device.more.extend(["-append".to_owned(), line]);
         Machine::power_on(&device, &run.dir)
     }
@@ -140,23 +143,6 @@ pub(super) fn no_data(run: &Run) -> Result<()> {
     machine.wait_for("degraded: unhealthy, and the number of unhealthy boots cannot be noted")?;
     machine.wait_for("guest: health step ended with 1")?;
     machine.power_cut()
-}
-
-/// The data partition of another disk is never taken: not in place of a missing one, and not beside ours.
-pub(super) fn foreign_data(run: &Run) -> Result<()> {
-    let mut bare = Bare::build(run, "cloud", true)?;
-    let (ours, without, foreign) = (bare.device.disk.clone(), run.file("without.img"), run.file("foreign.img"));
-    partitioned(&without, &["KSOLOA", "KSOLOB"], "OTHER")?;
-    partitioned(&foreign, &[], "KSOLODATA")?;
-    for [first, second] in [[&foreign, &without], [&ours, &foreign]] {
-        bare.device.disk = first.clone();
-        bare.device.more_disks = vec![second.clone()];
-        let mut machine = bare.boot(run, &[COMMITTED, "verdict=0"])?;
-        machine.wait_for("degraded: no partition KSOLODATA that is the only one")?;
-        machine.wait_for("kubesolo: healthy")?;
-        machine.power_cut()?;
-    }
-    Ok(())
 }
 
 /// During a trial the hardware watchdog resets a device that hangs; after the trial it is given up.
