@@ -1,6 +1,6 @@
 #!/bin/sh
 # Builds an initramfs that is a whole small system: busybox, kernel modules, the agent and the init stage. Needs no root;
-# the same input gives the same bytes.
+# the same input gives the same bytes. kubesolo-release repacks it, once that is built.
 #
 #   build/scripts/build-initramfs.sh [OPTION...] OUT
 #     --kernel DIR     vmlinuz and lib/modules/VERSION are in it   [target/kernels/cloud]
@@ -120,5 +120,8 @@ mkdir -p "$(dirname "$out")"
     [ -z "$base" ] || cat "$base"
     (cd "$root" && { find . -mindepth 1 ! -path ./init | LC_ALL=C sort; echo ./init; } | cpio --quiet --create --format=newc --reproducible --owner=0:0) | gzip -n
 } >"$out.new"
+# As a publisher does it: devices boot what is released. The one for this machine repacks for every architecture.
+publisher=target/dist/amd64/kubesolo-release
+[ ! -x "$publisher" ] || "$publisher" --quiet repack "$out.new" "$out.new" >/dev/null
 mv "$out.new" "$out"
 echo "$out: $(($(stat -c %s "$out") / 1024)) KiB, kernel $release"
