@@ -11,20 +11,17 @@ mod common;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::os::unix::process::ExitStatusExt;
-use std::process::{Command, Output};
 
 use bootenv::Slot;
 use bootenv::boot::{Files, PowerOn, decide};
 use bootenv::grub::Block;
 use bootenv::loader::{self, Kind};
 use bootenv::protocol::{SlotState, State, View};
+use cli_support::trace::{can_trace, traced};
 use cli_support::{Device, publish};
 use common::registry::Registry;
 use kubesolo_update::base::digest::Digest;
 use kubesolo_update::device::slot::{Place, Slot as SlotPlace};
-
-/// What changes a disk, or says that it is changed.
-const STEPS: &str = "openat,write,pwrite64,fsync,fdatasync,rename,renameat,renameat2,unlink,unlinkat,mkdir,ftruncate";
 
 /// Ways in which a step fails.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -58,9 +55,7 @@ struct Bench {
 
 impl Bench {
     fn new() -> Option<Self> {
-        let probe = Command::new("strace").args(["-o", "/dev/null", "true"]).output();
-        if !probe.is_ok_and(|output| output.status.success()) {
-            eprintln!("skipped: strace is not here, or may not trace");
+        if !can_trace() {
             return None;
         }
         let bench = Self { device: Device::new(), registry: Registry::start() };
@@ -91,20 +86,6 @@ fn restore(device: &Device, copy: &Copy) {
             fs::write(path, content).unwrap();
         }
     }
-}
-
-/// Runs the program under strace, in its one thread that works on the disk.
-fn traced(device: &Device, arguments: &[&str], injected: &[String]) -> Output {
-    let program = device.command(arguments);
-    let mut strace = Command::new("strace");
-    strace
-        .args(["-y", "-s", "600", "-e", &format!("trace={STEPS}"), "-e", "signal=none", "-o"])
-        .arg(device.path("trace"));
-    for fault in injected {
-        strace.args(["-e", fault]);
-    }
-    strace.arg(program.get_program()).args(program.get_args()).current_dir(device.dir.path());
-    strace.env_clear().env("PATH", "/usr/bin:/bin").output().unwrap()
 }
 
 /// The steps of an ordinary run that have to do with the device's own files.

@@ -7,6 +7,7 @@
 //! * [`medium`]: one atomic write of such a block in place, synced and read back.
 //! * [`rpi`]: the bytes of a Raspberry Pi's `autoboot.txt`.
 //! * [`lock`]: a lock file that no other account can hold.
+//! * [`step`]: the steps by which an agent changes a device, as it logs them and the model explores them.
 //! * [`uboot`]: the bytes of U-Boot's environment, where they lie, and a store that leaves the old copy alone.
 //!
 //! [`loader`] is the bootloader's script in one text, and how a device with another one is switched to it.
@@ -22,6 +23,7 @@ pub mod lock;
 pub mod medium;
 pub mod protocol;
 pub mod rpi;
+pub mod step;
 mod sys;
 pub mod uboot;
 

@@ -5,6 +5,7 @@
 
 use std::io::{self, ErrorKind, Write as _};
 
+use bootenv::step::{self, Step};
 use log::{Log, Metadata, Record};
 use simple_logger::SimpleLogger;
 
@@ -21,6 +22,12 @@ pub fn say(text: &str) {
 /// To standard error. There is nobody who could be told that this failed.
 pub fn tell(text: &str) {
     let _ = io::stderr().write_all(text.as_bytes());
+}
+
+/// Logs a step that is done. A test compares the order of these records with the model of the slot protocol, and with the
+/// system calls between them.
+pub(crate) fn log_step(step: Step) {
+    log::debug!(target: step::TARGET, "{step}");
 }
 
 /// Logs to standard error from now on, by the levels of this logger.

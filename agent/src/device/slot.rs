@@ -9,6 +9,7 @@ mod writer;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
+use bootenv::step::Step;
 use nix::sys::statvfs::FsFlags;
 use nix::unistd::AccessFlags;
 
@@ -20,7 +21,7 @@ use self::dir::{Dir, part_name};
 use self::filesystem::Condition;
 use crate::base::digest::Digest;
 use crate::base::error::{Error, Exit, Reason, Result};
-use crate::base::text;
+use crate::base::{console, text};
 use crate::config::{BootEnv, Config};
 use crate::device::blocks::{self, System};
 use crate::device::mount::{self, Filesystem, Mounted};
@@ -266,6 +267,7 @@ impl Slot {
                 let message = format!("{}: the images are not those of {MANIFEST_FILE}", dir.shown());
                 return Err(Error::new(Reason::SlotDamaged, message).remedy(DAMAGED_REMEDY));
             }
+            console::log_step(Step::ReadBack(self.id));
             Ok(manifest)
         })
     }

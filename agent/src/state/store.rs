@@ -3,8 +3,10 @@
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
+use bootenv::step::{Noted, Notes, Step};
 use serde::de::DeserializeOwned;
 
+use crate::base::console;
 use crate::base::error::{Error, Reason, Result};
 use crate::base::replace::folder_of;
 use crate::state::file::{self, Found, PRIVATE, PUBLIC, SCHEMA};
@@ -145,7 +147,10 @@ impl Lock {
 
     /// Replaces `state.json`.
     pub fn save_state(&self, state: &State) -> Result<()> {
-        file::write(&self.store.state, state, PUBLIC)
+        file::write(&self.store.state, state, PUBLIC)?;
+        let trial = state.trial.as_ref().map(|trial| Noted { id: trial.id, slot: trial.slot, started: trial.started });
+        console::log_step(Step::Notes(Notes { trial, not_started: state.not_started.len() }));
+        Ok(())
     }
 
     /// Puts an attempt into `history.json`, or what became of it.
@@ -161,11 +166,15 @@ impl Lock {
             }
         };
         history.add(attempt);
-        file::write(&path, &history, PRIVATE)
+        file::write(&path, &history, PRIVATE)?;
+        console::log_step(Step::History);
+        Ok(())
     }
 
     /// Replaces `trust.json`.
     pub fn save_trust(&self, trust: &Trust) -> Result<()> {
-        file::write(&self.store.trust(), trust, PUBLIC)
+        file::write(&self.store.trust(), trust, PUBLIC)?;
+        console::log_step(Step::Trust(trust.failed.len()));
+        Ok(())
     }
 }

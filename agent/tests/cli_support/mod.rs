@@ -2,6 +2,7 @@
 #![allow(dead_code, reason = "each test program uses its own part")]
 
 pub mod before;
+pub mod trace;
 
 use std::collections::BTreeMap;
 use std::fs;

@@ -26,7 +26,7 @@ fn checksums(kernel: &[u8], initramfs: &[u8]) -> String {
 }
 
 /// Release 0 in slot A, good, as a factory makes it.
-fn device() -> Device {
+pub(crate) fn device() -> Device {
     let mut device = Device::new();
     device.bootenv = "uboot:fw_env.config";
     fs::remove_file(device.path("grubenv")).unwrap();
@@ -59,7 +59,7 @@ fn store(device: &Device) -> Store {
 }
 
 /// The state that U-Boot reads.
-fn state(device: &Device) -> State {
+pub(crate) fn state(device: &Device) -> State {
     match store(device).load().unwrap().environment.view() {
         View::Ours(state) => state,
         other => panic!("{other:?}"),
@@ -85,7 +85,7 @@ fn files(device: &Device, slot: &str) -> Files {
 }
 
 /// As `loader/boot.cmd` does.
-fn power_on(device: &Device) -> Decision {
+pub(crate) fn power_on(device: &Device) -> Decision {
     let loaded = store(device).load().ok();
     let main = loaded.as_ref().map_or(View::Invalid, |loaded| loaded.environment.view());
     let files = [files(device, "A"), files(device, "B")];

@@ -34,5 +34,6 @@ mod parsers;
 mod rollout;
 mod security;
 mod slot_folder;
+mod steps;
 mod systemd;
 mod trust;

@@ -1,5 +1,6 @@
 //! The agent: what its commands write, step by step. The order is that of `update.rs`, `trial.rs`, `memory.rs` and
-//! `env.rs` in the crate `kubesolo-update`; every state that it stores comes from the real transitions.
+//! `env.rs` in the crate `kubesolo-update`, whose test `steps` compares both; every state that it stores comes from the real
+//! transitions.
 
 use bootenv::boot::Files;
 use bootenv::protocol::{Booted, Second, SlotState, State, View};

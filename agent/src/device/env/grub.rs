@@ -8,7 +8,9 @@ use std::path::Path;
 use bootenv::grub::{Block, Error as BlockError};
 use bootenv::medium::{Error as MediumError, Medium};
 use bootenv::protocol::{Second, State, View};
+use bootenv::step::Step;
 
+use crate::base::console;
 use crate::base::error::{Context, Error, Reason, Result};
 use crate::base::replace::{folder_of, replace};
 
@@ -96,6 +98,7 @@ impl Grub {
     /// 73 when a store fails or reads back differently. Old or new state then, never a mixture.
     pub(super) fn store(&mut self, next: &State) -> Result<()> {
         self.lower_second(next)?;
+        let before = self.view();
         match &self.block {
             Some(current) => self.block = Some(self.changed(current, &next.variables())?),
             None => {
@@ -103,6 +106,9 @@ impl Grub {
                 self.main.replace(&block).map_err(|e| self.cannot_store(&e))?;
                 self.block = Some(block);
             }
+        }
+        if before != View::Ours(*next) {
+            console::log_step(Step::Main(*next));
         }
         self.damage = None;
         log::info!("boot environment stored: {}", super::describe(next));
@@ -141,6 +147,7 @@ impl Grub {
             Error::new(Reason::EnvWrite, message)
         })?;
         self.second_block = Some(new);
+        console::log_step(Step::Second(second));
         Ok(())
     }
 

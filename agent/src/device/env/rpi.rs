@@ -8,8 +8,10 @@ use std::path::{Path, PathBuf};
 
 use bootenv::medium::read_past_cache;
 use bootenv::protocol::{Booted, State, TRIES, View};
+use bootenv::step::Step;
 use bootenv::{Slot, TrialId, rpi};
 
+use crate::base::console;
 use crate::base::error::{Context, Error, Reason, Result};
 
 /// The file in the first partition.
@@ -56,6 +58,7 @@ impl Rpi {
                 return Err(Error::new(Reason::EnvWrite, message));
             }
             self.bytes = bytes;
+            console::log_step(Step::Main(*next));
             log::info!("boot environment stored: {}", super::describe(next));
         }
         Ok(())

@@ -9,10 +9,12 @@ use std::path::Path;
 
 use bootenv::lock::Replaced;
 use bootenv::protocol::{State, View};
+use bootenv::step::Step;
 use bootenv::uboot::bootcount;
 use bootenv::uboot::config::{self, Place};
 use bootenv::uboot::store::{Error as StoreError, Loaded, Store};
 
+use crate::base::console;
 use crate::base::error::{Context, Error, Reason, Result};
 use crate::base::text;
 use crate::device::blocks::System;
@@ -114,6 +116,9 @@ impl UBoot {
             _ => self.cannot_store(&why),
         })?;
         log_locks(&stored.replaced_locks);
+        if let View::Ours(state) = stored.environment.view() {
+            console::log_step(Step::Main(state));
+        }
         self.loaded = Ok(stored);
         Ok(())
     }

@@ -3,12 +3,14 @@
 use std::fs::File;
 use std::io::Write;
 
+use bootenv::step::Step;
 use sha2::{Digest as _, Sha256};
 
 use super::checksums::{self, Checksums};
 use super::dir::{Dir, part_name};
 use super::filesystem::{self, Condition};
 use super::{FILES, MANIFEST_FILE, Part, Place, SMALL, Slot, SlotManifest};
+use crate::base::console;
 use crate::base::digest::Digest;
 use crate::base::error::{Error, Exit, Reason, Result};
 use crate::base::progress::Progress;
@@ -60,12 +62,13 @@ impl Writer {
         // Without hash files no bootloader and without manifest no agent takes the slot for filled: they are gone for sure
         // before an image changes.
         let (small, images) = FILES.split_at(SMALL);
-        for names in [small, images] {
+        for (names, step) in [(small, Step::Unhash(slot.id)), (images, Step::Erase(slot.id))] {
             for name in names {
                 dir.remove(name)?;
                 dir.remove(&part_name(name))?;
             }
             dir.sync()?;
+            console::log_step(step);
         }
         Ok(writer)
     }
@@ -75,6 +78,9 @@ impl Writer {
     pub fn part(&mut self, part: Part, blob: &Blob, body: &mut dyn Body, progress: &mut dyn Progress) -> Result<()> {
         let name = part_name(part.file());
         let file = self.dir.create(&name)?;
+        if part == Part::Kernel {
+            console::log_step(Step::Begin(self.slot.id));
+        }
         let mut seen = self.checksums.clone();
         let also = |bytes: &[u8]| seen.iter_mut().for_each(|checksums| checksums.update(part, bytes));
         let result = self.stream(&name, &file, blob, body, (progress, also));
@@ -86,6 +92,9 @@ impl Writer {
             return Err(e.context(format_args!("slot {}, {}", self.slot.id, part.file())));
         }
         self.written[part as usize] = Some(*blob);
+        if self.written.iter().all(Option::is_some) {
+            console::log_step(Step::Images(self.slot.id));
+        }
         self.checksums = seen;
         Ok(())
     }
@@ -156,7 +165,9 @@ impl Writer {
         if let Some(checksums) = &self.checksums {
             self.dir.put(checksums::FILE, checksums.text().as_bytes())?;
         }
+        console::log_step(Step::Hashes(self.slot.id));
         self.dir.put(MANIFEST_FILE, &manifest.encode())?;
+        console::log_step(Step::Manifest(self.slot.id));
         let Self { slot, dir, mounted, .. } = self;
         drop(dir);
         if let Some(mounted) = mounted {
