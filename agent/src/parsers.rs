@@ -13,6 +13,7 @@ use crate::base::error::{Error, Result};
 use crate::base::{json, limits};
 use crate::config::{Conf, Config, Overrides};
 use crate::device::slot::SlotManifest;
+use crate::device::table::{PartId, Table};
 use crate::release::latest::Latest;
 use crate::release::release::{Architecture, Release};
 use crate::release::statement::Statement;
@@ -41,6 +42,7 @@ pub const ALL: &[(&str, Parser)] = &[
     ("key", key),
     ("latest-json", latest_json),
     ("manifest", manifest),
+    ("partition-table", partition_table),
     ("registry", registry),
     ("signature", signature),
     ("slot-manifest", slot_manifest),
@@ -76,6 +78,20 @@ fn manifest(bytes: &[u8]) -> bool {
     let read = told(Release::from_oci_manifest(bytes)).is_some();
     assert!(!read || Latest::parse(bytes).is_err(), "both a manifest and latest.json");
     read
+}
+
+/// The start of a disk: what names a partition is in the table, and is written as it is read.
+fn partition_table(bytes: &[u8]) -> bool {
+    let Ok(Some(table)) = Table::read(&mut std::io::Cursor::new(bytes), 512) else { return false };
+    let ids: Vec<PartId> = match &table {
+        Table::Gpt(entries) => entries.iter().map(|(guid, _)| PartId::Gpt(*guid)).collect(),
+        Table::Mbr(signature, _) => vec![PartId::Mbr(*signature, 1)],
+    };
+    for id in &ids {
+        assert_eq!(id.to_string().parse(), Ok(*id));
+        assert!(table.named(id).iter().all(|entry| entry.number > 0));
+    }
+    true
 }
 
 /// An index, a list of referrers, the manifest of a signature.
