@@ -18,10 +18,10 @@ use crate::base::{replace, text};
 use crate::cli::args::{Cli, Command, ConfigCommand, TrustCommand};
 use crate::cli::{explain, show};
 use crate::config::report as settings_report;
-use crate::config::{Auto, BootEnv as Place, Conf, Config};
+use crate::config::{Auto, Conf, Config};
 use crate::device::boot::{Boot, Known};
 use crate::device::disk::Role;
-use crate::device::env::BootEnv;
+use crate::device::env;
 use crate::device::slot::Slots;
 use crate::device::{blocks, health, reboot};
 use crate::report::{doctor, metrics, status};
@@ -187,9 +187,7 @@ fn run(cli: &Cli) -> Result<u8> {
         | Command::Explain { .. }
         | Command::Disk { .. } => {}
         Command::EnvLock => {
-            if matches!(config.bootenv, Some(Place::UBoot(_))) {
-                BootEnv::make_uboot_locks()?;
-            }
+            env::make_locks(&config)?;
         }
         Command::Verify => return verify(cli, &config, &find()?, &Memory::read(&cli.state)?.trust),
         Command::Check { lifted, .. } => {

@@ -3,16 +3,15 @@
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use bootenv::medium::Medium;
 use bootenv::protocol::{Booted, State, TRIES, View};
 use bootenv::{Slot as Id, TrialId};
 
 use crate::base::error::{Error, Reason, Result};
 use crate::base::words::words;
-use crate::config::{BootEnv as Place, Config};
+use crate::config::Config;
 use crate::device::blocks::{self, CommandLine};
 use crate::device::env::{self, BootEnv};
-use crate::device::mount::{Filesystem, Mounted};
+use crate::device::mount::Mounted;
 use crate::device::slot::{Place as SlotPlace, Slot, Slots};
 
 words! {
@@ -59,7 +58,7 @@ impl Boot {
         let devices = blocks::System::default();
         let slots = Slots::locate(config, &devices)?;
         let folders = are_folders(&slots);
-        let (env, esp) = environment(config, &devices)?;
+        let (env, esp) = env::find(config, &devices)?;
         let mut kept = None;
         let by_firmware = env.booted(&devices.proc);
         let (booted, known, legacy) = match (told, cmdline, by_firmware) {
@@ -169,41 +168,6 @@ fn twins(devices: &blocks::System) -> Result<Vec<String>> {
 
 fn are_folders(slots: &Slots) -> bool {
     [&slots.a, &slots.b].iter().all(|slot| matches!(slot.place, SlotPlace::Folder(_)))
-}
-
-fn environment(config: &Config, devices: &blocks::System) -> Result<(BootEnv, Option<Mounted>)> {
-    match &config.bootenv {
-        Some(Place::Grub(file)) => Ok((BootEnv::file(file)?, None)),
-        Some(Place::UBoot(config)) => Ok((BootEnv::uboot(config, devices)?, None)),
-        Some(Place::Rpi(folder)) => Ok((BootEnv::rpi(folder)?, None)),
-        None => {
-            let partition = devices.find(blocks::ESP_LABEL)?;
-            // Around the filesystem if the kernel can tell where the files lie: the ESP then stays read-only, and a store
-            // changes one sector of the medium and nothing else.
-            let esp = Mounted::read_only(&partition, Filesystem::Vfat)?;
-            let main = esp.path().join(env::MAIN);
-            let second = main.with_file_name(env::SECOND);
-            let mapped = Medium::map(&main, &partition);
-            let mapped_second = Medium::map(&second, &partition);
-            esp.unmount()?;
-            match (mapped, mapped_second) {
-                (Ok(main), Ok(second)) => Ok((BootEnv::open(main, Some(second))?, None)),
-                // Before a device is adopted it has no second file, and needs none.
-                (Ok(main), Err(_)) if !is_ours(&main) => Ok((BootEnv::open(main, None)?, None)),
-                // A second file that is gone is made by the next store, or health run, which takes a filesystem.
-                (Ok(_), Err(why)) | (Err(why), _) => {
-                    log::info!("boot environment through its filesystem: {why}");
-                    let esp = Mounted::read_write(&partition, Filesystem::Vfat)?;
-                    let env = BootEnv::file(&esp.path().join(env::MAIN))?;
-                    Ok((env, Some(esp)))
-                }
-            }
-        }
-    }
-}
-
-fn is_ours(main: &Medium) -> bool {
-    main.load().is_ok_and(|block| matches!(block.view(), View::Ours(_)))
 }
 
 fn booted(line: &CommandLine) -> Result<Booted> {

@@ -1,135 +1,201 @@
-//! The boot environment of this device: what it says, and the stores that change it. Each kind of bootloader keeps it in
-//! its own way.
+//! The boot environment of this device: what it says, and the stores that change it. Each bootloader keeps it in its own way,
+//! in a file of its own below; nothing above this module asks which bootloader it is.
 
 mod grub;
 mod rpi;
 mod uboot;
 
+use std::fmt::Debug;
 use std::path::Path;
 
 use bootenv::medium::Medium;
 use bootenv::protocol::{Booted, Second, State, View};
 
 use crate::base::error::{Error, Reason, Result};
-use crate::device::blocks::System;
-use grub::Grub;
+use crate::config::{BootEnv as Place, Config};
+use crate::device::blocks::{self, System};
+use crate::device::mount::{Filesystem, Mounted};
 pub(crate) use grub::create;
 pub use grub::{MAIN, SECOND};
-use rpi::Rpi;
-use uboot::UBoot;
+
+/// A bootloader: where it keeps the state, and what is special about it. To add one, implement this for it, and name it in
+/// the functions of this module that read the settings.
+trait Bootloader: Debug {
+    /// The state.
+    fn view(&self) -> View;
+
+    /// Where the environment lies, for messages.
+    fn place(&self) -> String;
+
+    /// Makes `next` the state, in the order that survives a power cut after any step.
+    fn store(&mut self, next: &State) -> Result<()>;
+
+    /// Why nothing can be read, if so.
+    fn damage(&self) -> Option<String> {
+        None
+    }
+
+    /// What to do about a damaged environment.
+    fn remedy(&self) -> &'static str {
+        "On a device, `kubesolo-update healthcheck` rebuilds it after a healthy boot."
+    }
+
+    /// Whether a store may be made where nothing valid is: never over what may be somebody else's variables.
+    fn can_be_rebuilt(&self) -> bool {
+        true
+    }
+
+    /// Whether there is no other copy, so that a store that is cut off may leave nothing.
+    fn is_single(&self) -> bool {
+        false
+    }
+
+    /// What a second file says that promises less than the first; `None` when it is missing or damaged.
+    fn second(&self) -> Option<Second> {
+        None
+    }
+
+    /// Brings the fallback in step with the state.
+    fn raise_second(&mut self, _state: &State) -> Result<()> {
+        Ok(())
+    }
+
+    /// What the firmware says of this boot, if it says anything.
+    fn booted(&self, _proc: &Path) -> Option<Booted> {
+        None
+    }
+
+    /// The argument of the reboot without which the firmware would not try the active slot.
+    fn arm(&mut self) -> Result<Option<&'static str>> {
+        Ok(None)
+    }
+
+    /// Confirms a boot for a loader file that counts down on every boot.
+    fn confirm_legacy(&mut self) -> Result<()> {
+        Ok(())
+    }
+}
 
 /// The boot environment, read once; stores keep what was read in step.
 #[derive(Debug)]
-pub struct BootEnv(Kind);
+pub struct BootEnv(Box<dyn Bootloader>);
 
-#[derive(Debug)]
-enum Kind {
-    Grub(Grub),
-    UBoot(UBoot),
-    Rpi(Rpi),
+/// Opens the environment that the settings name, else GRUB's on the EFI partition. That partition stays mounted for writing
+/// where the environment can only be written through its filesystem.
+///
+/// # Errors
+/// 78 when there is none that can be read. Damage is no error here: see [`BootEnv::usable`].
+pub fn find(config: &Config, devices: &System) -> Result<(BootEnv, Option<Mounted>)> {
+    let named: Box<dyn Bootloader> = match &config.bootenv {
+        None => return on_esp(devices),
+        Some(Place::Grub(file)) => Box::new(grub::Grub::file(file)?),
+        Some(Place::UBoot(file)) => Box::new(uboot::UBoot::open(file, devices)?),
+        Some(Place::Rpi(folder)) => Box::new(rpi::Rpi::open(folder)?),
+    };
+    Ok((BootEnv(named), None))
+}
+
+/// Whether the bootloader compares CRC-32 in place of SHA-256, because it cannot hash.
+#[must_use]
+pub fn compares_checksums(config: &Config) -> bool {
+    matches!(config.bootenv, Some(Place::UBoot(_)))
+}
+
+/// Whether the bootloader reads a loader file beside its environment, which `adopt` can replace.
+#[must_use]
+pub fn has_loader_file(config: &Config) -> bool {
+    matches!(config.bootenv, None | Some(Place::Grub(_)))
+}
+
+/// The file of the environment that `adopt` has its loader file beside; `None`: on the EFI partition.
+#[must_use]
+pub fn file_beside_loader(config: &Config) -> Option<&Path> {
+    match &config.bootenv {
+        Some(Place::Grub(file)) => Some(file),
+        None | Some(Place::UBoot(_) | Place::Rpi(_)) => None,
+    }
+}
+
+/// Makes the locks that the bootloader's own tools share with this program, and takes them from other accounts.
+///
+/// # Errors
+/// 75 when another program holds one; 73 when one cannot be made.
+pub fn make_locks(config: &Config) -> Result<()> {
+    match config.bootenv {
+        Some(Place::UBoot(_)) => uboot::make_locks(),
+        None | Some(Place::Grub(_) | Place::Rpi(_)) => Ok(()),
+    }
+}
+
+/// Around the filesystem if the kernel can tell where the files lie: the EFI partition then stays read-only, and a store
+/// changes one sector of the medium and nothing else.
+fn on_esp(devices: &System) -> Result<(BootEnv, Option<Mounted>)> {
+    let partition = devices.find(blocks::ESP_LABEL)?;
+    let esp = Mounted::read_only(&partition, Filesystem::Vfat)?;
+    let main = esp.path().join(MAIN);
+    let second = main.with_file_name(SECOND);
+    let mapped = Medium::map(&main, &partition);
+    let mapped_second = Medium::map(&second, &partition);
+    esp.unmount()?;
+    let open = |main, second| Ok((BootEnv(Box::new(grub::Grub::open(main, second)?)), None));
+    match (mapped, mapped_second) {
+        (Ok(main), Ok(second)) => open(main, Some(second)),
+        // Before a device is adopted it has no second file, and needs none.
+        (Ok(main), Err(_)) if !is_ours(&main) => open(main, None),
+        // A second file that is gone is made by the next store, or health run, which takes a filesystem.
+        (Ok(_), Err(why)) | (Err(why), _) => {
+            log::info!("boot environment through its filesystem: {why}");
+            let esp = Mounted::read_write(&partition, Filesystem::Vfat)?;
+            let env = grub::Grub::file(&esp.path().join(MAIN))?;
+            Ok((BootEnv(Box::new(env)), Some(esp)))
+        }
+    }
+}
+
+fn is_ours(main: &Medium) -> bool {
+    main.load().is_ok_and(|block| matches!(block.view(), View::Ours(_)))
 }
 
 impl BootEnv {
-    /// GRUB's environment in a file, with `ksenv2` beside it; that one is made by the first store if it is missing.
-    ///
-    /// # Errors
-    /// 78 when the file is not there or cannot be read.
-    pub fn file(path: &Path) -> Result<Self> {
-        Grub::file(path).map(|grub| Self(Kind::Grub(grub)))
-    }
-
-    /// GRUB's environment in the given places.
-    ///
-    /// # Errors
-    /// 78 when the main block cannot be read at all. A damaged one is no error here: see [`BootEnv::usable`].
-    pub fn open(main: Medium, second: Option<Medium>) -> Result<Self> {
-        Grub::open(main, second).map(|grub| Self(Kind::Grub(grub)))
-    }
-
-    /// U-Boot's environment, where this `fw_env.config` says.
-    ///
-    /// # Errors
-    /// 78 when it names no place that can be read. Damage is no error here: see [`BootEnv::usable`].
-    pub fn uboot(config: &Path, devices: &System) -> Result<Self> {
-        UBoot::open(config, devices).map(|uboot| Self(Kind::UBoot(uboot)))
-    }
-
-    /// Makes the locks that U-Boot's tools share with this program, and takes them from other accounts.
-    ///
-    /// # Errors
-    /// 75 when another program holds one; 73 when one cannot be made.
-    pub fn make_uboot_locks() -> Result<()> {
-        uboot::make_locks()
-    }
-
-    /// `autoboot.txt` of a Raspberry Pi, in the folder where its first partition is mounted.
-    ///
-    /// # Errors
-    /// 78 when it cannot be read.
-    pub fn rpi(folder: &Path) -> Result<Self> {
-        Rpi::open(folder).map(|rpi| Self(Kind::Rpi(rpi)))
-    }
-
-    /// What the firmware says of this boot, if it is one that does.
+    /// What the firmware says of this boot, if it says anything.
     #[must_use]
     pub fn booted(&self, proc: &Path) -> Option<Booted> {
-        match &self.0 {
-            Kind::Rpi(rpi) => rpi.booted(proc),
-            Kind::Grub(_) | Kind::UBoot(_) => None,
-        }
+        self.0.booted(proc)
     }
 
-    /// Before a reboot: what the firmware has to be told so that it tries the active slot.
+    /// Before a reboot: the argument without which the firmware would not try the active slot.
     ///
     /// # Errors
     /// 73 when that cannot be noted.
     pub fn arm(&mut self) -> Result<Option<&'static str>> {
-        match &mut self.0 {
-            Kind::Rpi(rpi) => rpi.arm(),
-            Kind::Grub(_) | Kind::UBoot(_) => Ok(None),
-        }
+        self.0.arm()
     }
 
-    /// What it says.
+    /// The state.
     #[must_use]
     pub fn view(&self) -> View {
-        match &self.0 {
-            Kind::Grub(grub) => grub.view(),
-            Kind::UBoot(uboot) => uboot.view(),
-            Kind::Rpi(rpi) => rpi.view(),
-        }
+        self.0.view()
     }
 
-    /// What GRUB's second file says; `None` when it is missing or damaged. U-Boot's second copy is no other knowledge.
+    /// What a second file says that promises less than the first; `None` when it is missing or damaged, or the bootloader
+    /// has none.
     #[must_use]
     pub fn second(&self) -> Option<Second> {
-        match &self.0 {
-            Kind::Grub(grub) => grub.second(),
-            Kind::UBoot(_) | Kind::Rpi(_) => None,
-        }
+        self.0.second()
     }
 
     /// Where it lies, for messages.
     #[must_use]
     pub fn place(&self) -> String {
-        match &self.0 {
-            Kind::Grub(grub) => grub.place(),
-            Kind::UBoot(uboot) => uboot.place(),
-            Kind::Rpi(rpi) => rpi.place(),
-        }
+        self.0.place()
     }
 
     /// Why it is not usable.
     #[must_use]
     pub fn damage(&self) -> Option<String> {
-        let damage = match &self.0 {
-            Kind::Grub(grub) => grub.damage(),
-            Kind::UBoot(uboot) => uboot.damage(),
-            Kind::Rpi(_) => None,
-        };
         let outside =
             || "it lacks active_slot, boot_success or boot_counter, or has values outside their alphabet".to_owned();
-        damage.or_else(|| (self.view() == View::Invalid).then(outside))
+        self.0.damage().or_else(|| (self.view() == View::Invalid).then(outside))
     }
 
     /// Refuses a damaged environment, as `apply` and `activate` do.
@@ -139,34 +205,19 @@ impl BootEnv {
     pub fn usable(&self) -> Result<View> {
         let Some(damage) = self.damage() else { return Ok(self.view()) };
         let message = format!("boot environment {} is not valid: {damage}", self.place());
-        let remedy = match &self.0 {
-            Kind::Grub(_) => {
-                "On a device, `kubesolo-update healthcheck` rebuilds it after a healthy boot; otherwise make it anew: grub-editenv FILE create."
-            }
-            Kind::UBoot(_) | Kind::Rpi(_) if self.can_be_rebuilt() => {
-                "On a device, `kubesolo-update healthcheck` rebuilds it after a healthy boot."
-            }
-            Kind::UBoot(_) | Kind::Rpi(_) => uboot::REMEDY,
-        };
-        Err(Error::new(Reason::EnvInvalid, message).remedy(remedy))
+        Err(Error::new(Reason::EnvInvalid, message).remedy(self.0.remedy()))
     }
 
     /// Whether a store may be made where nothing valid is: never over what may be somebody else's variables.
     #[must_use]
     pub fn can_be_rebuilt(&self) -> bool {
-        match &self.0 {
-            Kind::Grub(_) | Kind::Rpi(_) => true,
-            Kind::UBoot(uboot) => uboot.damage().is_none(),
-        }
+        self.0.can_be_rebuilt()
     }
 
     /// Whether there is no other copy, so that a store that is cut off may leave nothing.
     #[must_use]
     pub fn is_single(&self) -> bool {
-        match &self.0 {
-            Kind::Grub(_) | Kind::Rpi(_) => false,
-            Kind::UBoot(uboot) => uboot.is_single(),
-        }
+        self.0.is_single()
     }
 
     /// Makes `next` the state, in the order that survives a power cut after any step.
@@ -175,24 +226,15 @@ impl BootEnv {
     /// 73 when a store fails or reads back differently. Old or new state then, never a mixture. 75 when another program
     /// holds or changes it.
     pub fn store(&mut self, next: &State) -> Result<()> {
-        match &mut self.0 {
-            Kind::Grub(grub) => grub.store(next),
-            Kind::UBoot(uboot) => uboot.store(next),
-            Kind::Rpi(rpi) => rpi.store(next),
-        }
+        self.0.store(next)
     }
 
-    /// The fallback says what it may say now. Part of each store, and the correction at each run of the agent.
+    /// Brings the fallback in step with the state. Part of each store, and the correction at each run of the agent.
     ///
     /// # Errors
     /// 73 when it cannot be written.
     pub fn raise_second(&mut self, state: &State) -> Result<()> {
-        match &mut self.0 {
-            Kind::Grub(grub) => grub.raise_second(state),
-            Kind::UBoot(uboot) => uboot.raise(),
-            // One sector has everything.
-            Kind::Rpi(_) => Ok(()),
-        }
+        self.0.raise_second(state)
     }
 
     /// Confirms a boot for KubeSolo OS's old grub.cfg, which counts down on every boot.
@@ -200,13 +242,7 @@ impl BootEnv {
     /// # Errors
     /// 73 when the store fails.
     pub fn confirm_legacy(&mut self) -> Result<()> {
-        let confirmed = [("boot_success", "1".to_owned()), ("boot_counter", "3".to_owned())];
-        match &mut self.0 {
-            Kind::Grub(grub) => grub.confirm_legacy(),
-            Kind::UBoot(uboot) => uboot.set(&confirmed),
-            // Its firmware counts nothing.
-            Kind::Rpi(_) => Ok(()),
-        }
+        self.0.confirm_legacy()
     }
 }
 

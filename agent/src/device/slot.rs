@@ -22,8 +22,9 @@ use self::filesystem::Condition;
 use crate::base::digest::Digest;
 use crate::base::error::{Error, Exit, Reason, Result};
 use crate::base::{console, text};
-use crate::config::{BootEnv, Config};
+use crate::config::Config;
 use crate::device::blocks::{self, System};
+use crate::device::env;
 use crate::device::mount::{self, Filesystem, Mounted};
 use crate::release::release::Blob;
 use crate::trust::keys::KeySet;
@@ -125,7 +126,7 @@ impl Slots {
             let message = format!("slots A and B are the same place: {} and {}", a.place, b.place);
             return Err(Error::new(Reason::SlotUnusable, message).remedy("Name two different places."));
         }
-        let checksums = matches!(config.bootenv, Some(BootEnv::UBoot(_)));
+        let checksums = env::compares_checksums(config);
         Ok(Self { a: Slot { checksums, ..a }, b: Slot { checksums, ..b } })
     }
 

@@ -18,7 +18,7 @@ use crate::base::digest::Digest;
 use crate::base::error::{Context, Error, Reason, Result};
 use crate::base::replace::folder_of;
 use crate::base::text;
-use crate::config::{BootEnv as Place, Config};
+use crate::config::Config;
 use crate::device::blocks::{self, CommandLine, System};
 use crate::device::boot::Boot;
 use crate::device::env;
@@ -170,7 +170,7 @@ pub fn has_outdated_switch(config: &Config, boot: &Boot) -> Result<bool> {
 
 /// GRUB's folder; `None` where the bootloader is another one.
 fn folder_of_loader(config: &Config, boot: &Boot) -> Result<Option<Folder>> {
-    if matches!(config.bootenv, Some(Place::UBoot(_) | Place::Rpi(_))) {
+    if !env::has_loader_file(config) {
         return Ok(None);
     }
     Ok(Some(Folder { shared: boot.holds_esp(), ..Folder::locate(config)? }))
@@ -315,21 +315,17 @@ impl Folder {
     }
 
     fn locate(config: &Config) -> Result<Self> {
-        match &config.bootenv {
-            Some(Place::Grub(file)) => {
-                let name = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
-                Ok(Self { place: FolderPlace::Path(folder_of(file).to_owned()), environment: name, shared: false })
-            }
-            Some(Place::UBoot(_) | Place::Rpi(_)) => Err(Error::new(
-                Reason::BootenvKind,
-                "adopt is for GRUB: what boots by U-Boot or a Raspberry Pi's firmware is set up with the image",
-            )),
-            None => {
-                let partition = System::default().find(blocks::ESP_LABEL)?;
-                let (_, name) = env::MAIN.rsplit_once('/').unwrap_or(("", env::MAIN));
-                Ok(Self { place: FolderPlace::Partition(partition), environment: name.to_owned(), shared: false })
-            }
+        if !env::has_loader_file(config) {
+            let message =
+                "adopt is for GRUB: an image for U-Boot or a Raspberry Pi's firmware already contains its loader file";
+            return Err(Error::new(Reason::BootenvKind, message));
         }
+        let (place, environment) = match env::file_beside_loader(config) {
+            Some(file) => (FolderPlace::Path(folder_of(file).to_owned()), file),
+            None => (FolderPlace::Partition(System::default().find(blocks::ESP_LABEL)?), Path::new(env::MAIN)),
+        };
+        let environment = environment.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        Ok(Self { place, environment, shared: false })
     }
 
     /// Makes the main block of the environment where a device has none at all, so that it can be found.

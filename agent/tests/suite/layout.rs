@@ -126,3 +126,17 @@ fn no_folder_uses_one_above_it() {
         }
     }
 }
+
+#[test]
+fn only_the_boot_environment_asks_which_bootloader_it_is() {
+    let root = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/src"));
+    for file in sources(root) {
+        let module = module(file.strip_prefix(root).unwrap());
+        let text = fs::read_to_string(&file).unwrap();
+        let code = text.lines().map(|line| line.split("//").next().unwrap_or_default());
+        let asks = |line: &str| ["UBoot(", "Rpi(", "Grub("].iter().any(|kind| line.contains(kind));
+        let asking = code.filter(|line| asks(line)).collect::<Vec<_>>();
+        let may_ask = module == "device::env" || module.starts_with("config");
+        assert!(may_ask || asking.is_empty(), "{module} asks which bootloader it is: {asking:?}");
+    }
+}

@@ -10,6 +10,7 @@ use bootenv::medium::{Error as MediumError, Medium};
 use bootenv::protocol::{Second, State, View};
 use bootenv::step::Step;
 
+use super::Bootloader;
 use crate::base::console;
 use crate::base::error::{Context, Error, Reason, Result};
 use crate::base::replace::{folder_of, replace};
@@ -68,65 +69,10 @@ impl Grub {
         Ok(Self { main, second, block, second_block, damage })
     }
 
-    /// What the main block says.
-    #[must_use]
-    pub(super) fn view(&self) -> View {
-        self.block.as_ref().map_or(View::Invalid, Block::view)
-    }
-
-    /// What the second file says; `None` when it is missing or damaged.
-    #[must_use]
-    pub(super) fn second(&self) -> Option<Second> {
-        self.second_block.as_ref().and_then(Block::as_second)
-    }
-
-    /// Where the main block lies, for messages.
-    #[must_use]
-    pub(super) fn place(&self) -> String {
-        self.main.to_string()
-    }
-
-    /// Why the main block is no block.
-    #[must_use]
-    pub(super) fn damage(&self) -> Option<String> {
-        self.damage.clone()
-    }
-
-    /// Makes `next` the state, in the order that survives a power cut after any step.
-    ///
-    /// # Errors
-    /// 73 when a store fails or reads back differently. Old or new state then, never a mixture.
-    pub(super) fn store(&mut self, next: &State) -> Result<()> {
-        self.lower_second(next)?;
-        let before = self.view();
-        match &self.block {
-            Some(current) => self.block = Some(self.changed(current, &next.variables())?),
-            None => {
-                let block = Block::main(next);
-                self.main.replace(&block).map_err(|e| self.cannot_store(&e))?;
-                self.block = Some(block);
-            }
-        }
-        if before != View::Ours(*next) {
-            console::log_step(Step::Main(*next));
-        }
-        self.damage = None;
-        log::info!("boot environment stored: {}", super::describe(next));
-        self.raise_second(next)
-    }
-
     /// Before the main block changes: no slot may look better in the second file than it will be.
     fn lower_second(&mut self, next: &State) -> Result<()> {
         // A file that is not valid promises nothing yet.
         self.second().map_or(Ok(()), |current| self.put_second(current.before(next)))
-    }
-
-    /// After the main block: the second file says what it may say now. Also the correction at each run of the agent.
-    ///
-    /// # Errors
-    /// 73 when the second file cannot be written.
-    pub(super) fn raise_second(&mut self, state: &State) -> Result<()> {
-        self.put_second(Second::of(state))
     }
 
     fn put_second(&mut self, second: Second) -> Result<()> {
@@ -151,17 +97,6 @@ impl Grub {
         Ok(())
     }
 
-    /// Confirms a boot for KubeSolo OS's old grub.cfg, which counts down on every boot.
-    ///
-    /// # Errors
-    /// 73 when the store fails.
-    pub(super) fn confirm_legacy(&mut self) -> Result<()> {
-        let Some(current) = &self.block else { return Err(self.cannot_store(&"it is damaged")) };
-        let confirmed = [("boot_success", "1".to_owned()), ("boot_counter", "3".to_owned())];
-        self.block = Some(self.changed(current, &confirmed)?);
-        Ok(())
-    }
-
     /// The main block on the medium, with `variables` set by one store.
     fn changed(&self, current: &Block, variables: &[(&'static str, String)]) -> Result<Block> {
         let block = current.with(variables).map_err(|e| self.cannot_store(&e))?;
@@ -178,6 +113,58 @@ impl Grub {
     fn cannot_store(&self, cause: &dyn std::fmt::Display) -> Error {
         Error::new(Reason::EnvWrite, format!("cannot store the boot environment {}: {cause}", self.main))
             .remedy("The environment is as it was. See `kubesolo-update status`.")
+    }
+}
+
+impl Bootloader for Grub {
+    fn view(&self) -> View {
+        self.block.as_ref().map_or(View::Invalid, Block::view)
+    }
+
+    fn second(&self) -> Option<Second> {
+        self.second_block.as_ref().and_then(Block::as_second)
+    }
+
+    fn place(&self) -> String {
+        self.main.to_string()
+    }
+
+    fn damage(&self) -> Option<String> {
+        self.damage.clone()
+    }
+
+    fn store(&mut self, next: &State) -> Result<()> {
+        self.lower_second(next)?;
+        let before = self.view();
+        match &self.block {
+            Some(current) => self.block = Some(self.changed(current, &next.variables())?),
+            None => {
+                let block = Block::main(next);
+                self.main.replace(&block).map_err(|e| self.cannot_store(&e))?;
+                self.block = Some(block);
+            }
+        }
+        if before != View::Ours(*next) {
+            console::log_step(Step::Main(*next));
+        }
+        self.damage = None;
+        log::info!("boot environment stored: {}", super::describe(next));
+        self.raise_second(next)
+    }
+
+    fn raise_second(&mut self, state: &State) -> Result<()> {
+        self.put_second(Second::of(state))
+    }
+
+    fn confirm_legacy(&mut self) -> Result<()> {
+        let Some(current) = &self.block else { return Err(self.cannot_store(&"it is damaged")) };
+        let confirmed = [("boot_success", "1".to_owned()), ("boot_counter", "3".to_owned())];
+        self.block = Some(self.changed(current, &confirmed)?);
+        Ok(())
+    }
+
+    fn remedy(&self) -> &'static str {
+        "On a device, `kubesolo-update healthcheck` rebuilds it after a healthy boot; otherwise make it anew: grub-editenv FILE create."
     }
 }
 

@@ -11,6 +11,7 @@ use bootenv::protocol::{Booted, State, TRIES, View};
 use bootenv::step::Step;
 use bootenv::{Slot, TrialId, rpi};
 
+use super::Bootloader;
 use crate::base::console;
 use crate::base::error::{Context, Error, Reason, Result};
 
@@ -32,16 +33,18 @@ impl Rpi {
             .map_err(|e| e.remedy("Name the folder in which the first partition is mounted with --bootenv rpi:DIR."))?;
         Ok(Self { file, bytes })
     }
+}
 
-    pub(super) fn view(&self) -> View {
+impl Bootloader for Rpi {
+    fn view(&self) -> View {
         rpi::view(&self.bytes)
     }
 
-    pub(super) fn place(&self) -> String {
+    fn place(&self) -> String {
         self.file.display().to_string()
     }
 
-    pub(super) fn store(&mut self, next: &State) -> Result<()> {
+    fn store(&mut self, next: &State) -> Result<()> {
         let bytes = rpi::render(next);
         if bytes != self.bytes {
             let what = || format!("store the boot environment {}", self.place());
@@ -64,9 +67,7 @@ impl Rpi {
         Ok(())
     }
 
-    /// Before a reboot: a pending trial has one try, and it counts as begun from here on. Gives what the firmware is to be
-    /// told.
-    pub(super) fn arm(&mut self) -> Result<Option<&'static str>> {
+    fn arm(&mut self) -> Result<Option<&'static str>> {
         match self.view() {
             View::Ours(state) if !state.success && state.counter == TRIES && state.active != state.good => {
                 self.store(&State { counter: 0, ..state })?;
@@ -76,8 +77,7 @@ impl Rpi {
         }
     }
 
-    /// What the firmware says of this boot; `None` where there is no such firmware.
-    pub(super) fn booted(&self, proc: &Path) -> Option<Booted> {
+    fn booted(&self, proc: &Path) -> Option<Booted> {
         booted(&proc.join(FIRMWARE), self.view())
     }
 }

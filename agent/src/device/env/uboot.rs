@@ -14,13 +14,14 @@ use bootenv::uboot::bootcount;
 use bootenv::uboot::config::{self, Place};
 use bootenv::uboot::store::{Error as StoreError, Loaded, Store};
 
+use super::Bootloader;
 use crate::base::console;
 use crate::base::error::{Context, Error, Reason, Result};
 use crate::base::text;
 use crate::device::blocks::System;
 
 /// What a person can do about copies that nobody can read.
-pub(super) const REMEDY: &str = "Nothing is written over it. Check the geometry in fw_env.config against that of the bootloader; \
+const REMEDY: &str = "Nothing is written over it. Check the geometry in fw_env.config against that of the bootloader; \
      if it is right, write the environment anew, as the image's builder does (mkenvimage).";
 const LABEL_REMEDY: &str = "Give the partition that label, or name its device.";
 /// Where udev shows partitions by their names.
@@ -70,39 +71,14 @@ impl UBoot {
         Ok(Self { store, place, loaded })
     }
 
-    pub(super) fn view(&self) -> View {
-        self.loaded.as_ref().map_or(View::Invalid, |loaded| loaded.environment.view())
-    }
-
-    pub(super) fn place(&self) -> String {
-        self.place.clone()
-    }
-
-    pub(super) fn damage(&self) -> Option<String> {
-        self.loaded.as_ref().err().cloned()
-    }
-
-    pub(super) fn is_single(&self) -> bool {
-        self.store.is_single()
-    }
-
-    pub(super) fn store(&mut self, next: &State) -> Result<()> {
-        if self.view() != View::Ours(*next) {
-            let counted = self.loaded.as_ref().map(|loaded| bootcount::variables(&loaded.environment, next));
-            self.set(&[next.variables(), counted.unwrap_or_default()].concat())?;
-            log::info!("boot environment stored: {}", super::describe(next));
-        }
-        self.raise()
-    }
-
     /// Brings the other copy in step with the one that counts.
-    pub(super) fn raise(&mut self) -> Result<()> {
+    fn raise(&mut self) -> Result<()> {
         let behind = |loaded: &Loaded| loaded.older.as_ref() != Some(&loaded.environment);
         if self.store.is_single() || !self.loaded.as_ref().is_ok_and(behind) { Ok(()) } else { self.set(&[]) }
     }
 
     /// One store of these variables, all others kept.
-    pub(super) fn set(&mut self, variables: &[(&str, String)]) -> Result<()> {
+    fn set(&mut self, variables: &[(&str, String)]) -> Result<()> {
         let current = match &self.loaded {
             Ok(current) => current,
             Err(damage) => return Err(self.cannot_store(damage).remedy(REMEDY)),
@@ -126,6 +102,54 @@ impl UBoot {
     fn cannot_store(&self, cause: &dyn std::fmt::Display) -> Error {
         Error::new(Reason::EnvWrite, format!("cannot store the boot environment {}: {cause}", self.place))
             .remedy("The environment is as it was, or in the new state. See `kubesolo-update status`.")
+    }
+}
+
+impl Bootloader for UBoot {
+    fn view(&self) -> View {
+        self.loaded.as_ref().map_or(View::Invalid, |loaded| loaded.environment.view())
+    }
+
+    fn place(&self) -> String {
+        self.place.clone()
+    }
+
+    fn damage(&self) -> Option<String> {
+        self.loaded.as_ref().err().cloned()
+    }
+
+    fn is_single(&self) -> bool {
+        self.store.is_single()
+    }
+
+    fn store(&mut self, next: &State) -> Result<()> {
+        if self.view() != View::Ours(*next) {
+            let counted = self.loaded.as_ref().map(|loaded| bootcount::variables(&loaded.environment, next));
+            self.set(&[next.variables(), counted.unwrap_or_default()].concat())?;
+            log::info!("boot environment stored: {}", super::describe(next));
+        }
+        self.raise()
+    }
+
+    fn remedy(&self) -> &'static str {
+        if self.can_be_rebuilt() {
+            "On a device, `kubesolo-update healthcheck` rebuilds it after a healthy boot."
+        } else {
+            REMEDY
+        }
+    }
+
+    /// What cannot be read may be somebody else's variables.
+    fn can_be_rebuilt(&self) -> bool {
+        self.damage().is_none()
+    }
+
+    fn raise_second(&mut self, _state: &State) -> Result<()> {
+        self.raise()
+    }
+
+    fn confirm_legacy(&mut self) -> Result<()> {
+        self.set(&[("boot_success", "1".to_owned()), ("boot_counter", "3".to_owned())])
     }
 }
 
