@@ -25,7 +25,7 @@ use kubesolo_update::state::state::{State, Trial};
 use kubesolo_update::state::store::{Lock, Store};
 use kubesolo_update::state::trust::{FAILED_KEPT, FailedRelease, SERIALS_KEPT, Serial, Trust};
 use kubesolo_update::trust::signature::Fingerprint;
-use kubesolo_update::update::memory::Memory;
+use kubesolo_update::update::records::{LockedRecords, Records};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use tmpfs::mount_tmpfs;
@@ -365,28 +365,28 @@ fn serials_only_grow_and_no_other_channel_or_key_displaces_them() {
 #[test]
 fn the_latest_time_of_a_synchronised_clock_or_a_verified_statement_is_remembered_and_never_goes_back() {
     let place = Place::new();
-    let mut memory = Memory::lock(&place.path("state.json")).unwrap();
+    let mut records = LockedRecords::lock(&place.path("state.json")).unwrap();
     let (shown, days) = (build_date() + TimeDelta::days(30), TimeDelta::days);
-    let kept = |memory: &mut Memory, clock: Clock| {
-        memory.keep_look(&clock, None).unwrap();
-        memory.trust.last_seen
+    let kept = |records: &mut LockedRecords, clock: Clock| {
+        records.keep_look(&clock, None).unwrap();
+        records.trust.last_seen
     };
-    assert_eq!(kept(&mut memory, Clock { synchronised: false, ..Clock::at(shown) }), None);
-    assert_eq!(kept(&mut memory, Clock::at(shown)), Some(shown));
+    assert_eq!(kept(&mut records, Clock { synchronised: false, ..Clock::at(shown) }), None);
+    assert_eq!(kept(&mut records, Clock::at(shown)), Some(shown));
     let clock = |now| Clock { last_seen: Some(shown), ..Clock::at(now) };
-    assert_eq!(kept(&mut memory, clock(shown + days(2))), Some(shown + days(2)));
-    assert_eq!(kept(&mut memory, clock(shown - days(9))), Some(shown + days(2)));
+    assert_eq!(kept(&mut records, clock(shown + days(2))), Some(shown + days(2)));
+    assert_eq!(kept(&mut records, clock(shown - days(9))), Some(shown + days(2)));
     let mut stated = |issued| {
         let verdict =
             Verdict { word: Word::Fresh, reason: None, message: String::new(), serial: None, not_after: None };
         let seen = Seen { verdict, serials: vec![], issued: Some(issued) };
-        memory.keep_look(&Clock { synchronised: false, ..clock(shown) }, Some(&seen)).unwrap();
-        memory.trust.last_seen
+        records.keep_look(&Clock { synchronised: false, ..clock(shown) }, Some(&seen)).unwrap();
+        records.trust.last_seen
     };
     assert_eq!(stated(shown), Some(shown + days(2)));
     assert_eq!(stated(shown + days(3)), Some(shown + days(3)));
-    drop(memory);
-    assert_eq!(Memory::read(&place.path("state.json")).unwrap().trust.last_seen, Some(shown + days(3)));
+    drop(records);
+    assert_eq!(Records::read(&place.path("state.json")).unwrap().trust.last_seen, Some(shown + days(3)));
 }
 
 #[test]

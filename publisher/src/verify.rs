@@ -8,7 +8,7 @@ use sha2::{Digest as _, Sha256};
 use kubesolo_update::base::digest::Digest;
 use kubesolo_update::base::error::{Error, Reason, Result};
 use kubesolo_update::config::Config;
-use kubesolo_update::policy::freshness;
+use kubesolo_update::policy::freshness::{self, FreshnessCheck};
 use kubesolo_update::policy::gate;
 use kubesolo_update::policy::rules;
 use kubesolo_update::policy::standing::{self, Standing};
@@ -80,7 +80,15 @@ fn one(config: &Config, architecture: Architecture, images: bool, now: DateTime<
     let offer = source::offer(&mut *source, architecture, Some(keys))?;
     let by = keys.verify(&offer.signed, &offer.signatures)?;
     let clock = Clock::system(now, None);
-    let seen = freshness::look(config, &Trust::default(), &standing, &clock, &mut *source, (&offer, true))?;
+    let check = FreshnessCheck {
+        config,
+        trust: &Trust::default(),
+        policy: &standing,
+        clock: &clock,
+        release: &offer.release,
+        changed: true,
+    };
+    let seen = check.look(&mut *source)?;
     // The source chose the architecture. The rest is about the state of one device.
     gate::pass(&[
         rules::channel(&offer.release, config.channel.as_deref()),

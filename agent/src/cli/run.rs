@@ -26,16 +26,18 @@ use crate::device::slot::Slots;
 use crate::device::{blocks, health, reboot};
 use crate::report::{doctor, metrics, status};
 use crate::schedule::clock::Clock;
-use crate::state::phase::Phase;
-use crate::state::state;
 use crate::state::state::{Outcome, STATE_FILE};
 use crate::state::store::Store;
 use crate::state::trust::Trust;
-use crate::update::adopt;
-use crate::update::apply::{self, Applied, Apply};
-use crate::update::memory::Memory;
+use crate::update::apply;
+use crate::update::attempt::{self, Called, recorded};
+use crate::update::check::CheckReport;
+use crate::update::records::{LockedRecords, Records};
+use crate::update::session::{Depth, Session};
 use crate::update::trial::{self, Verdict};
 use crate::update::unattended::{self, Done};
+use crate::update::update::{Update, no_slot_touched};
+use crate::update::{adopt, running};
 
 /// Exit code of a `healthcheck` that found the system unhealthy.
 const UNHEALTHY: u8 = 1;
@@ -164,7 +166,7 @@ fn run(cli: &Cli) -> Result<u8> {
     }
     let find = || Boot::find(&config, cli.places.booted, cli.places.cmdline.as_deref());
     let find_to_change = |reboot: bool| {
-        let boot = find().map_err(apply::no_slot_touched)?;
+        let boot = find().map_err(no_slot_touched)?;
         if reboot && boot.folders() {
             let message = "--reboot is for a device: slots in folders boot nothing here";
             return Err(Error::new(Reason::RebootWithFolders, message).remedy("Leave it out."));
@@ -176,7 +178,7 @@ fn run(cli: &Cli) -> Result<u8> {
     match &cli.command {
         Command::Status | Command::Metrics { .. } => {
             let mut status = status::find(find(), || Slots::locate(&config, &blocks::System::default()), &cli.state);
-            status.name_running(|| apply::version_by_file(&config));
+            status.name_running(|| running::version_by_file(&config));
             return tell_status(cli, &status);
         }
         // Above: the settings may be what is wrong.
@@ -189,34 +191,40 @@ fn run(cli: &Cli) -> Result<u8> {
         Command::EnvLock => {
             env::make_locks(&config)?;
         }
-        Command::Verify => return verify(cli, &config, &find()?, &Memory::read(&cli.state)?.trust),
+        Command::Verify => return verify(cli, &config, &find()?, &Records::read(&cli.state)?.trust),
         Command::Check { lifted, .. } => {
             log_lifted(*lifted);
-            let checked = apply::check(&config, &find()?, &Memory::read(&cli.state)?, *lifted, now)?;
+            let (boot, records) = (find()?, Records::read(&cli.state)?);
+            let session = Session::new(&config, &boot, &records, *lifted, now);
+            let checked = CheckReport::of(session.evaluate(Depth::EveryGate)?);
             print(cli, &checked, || show::checked(&checked));
         }
         Command::Apply { lifted, dry_run, activate, reboot, .. } => {
             log_lifted(*lifted);
-            let what = Apply { lifted: *lifted, dry_run: *dry_run, activate: *activate };
+            let lifted = *lifted;
+            if *dry_run {
+                let (boot, records) = (find()?, Records::read(&cli.state)?);
+                let planned = apply::dry_run(&Session::new(&config, &boot, &records, lifted, now))?;
+                print(cli, &planned, || show::applied(&planned));
+                return Ok(0);
+            }
             // Kept to the end: nobody changes anything between the activation and the restart.
-            let mut memory = if *dry_run { Memory::read(&cli.state)? } else { lock(cli)? };
-            let applied = if *dry_run {
-                apply::apply(&config, &mut find()?, &mut memory, what, now)?
-            } else {
-                recorded(&mut memory, Called::Attempt, |memory| {
-                    apply::apply(&config, &mut find_to_change(*reboot)?, memory, what, now)
-                })?
-            };
+            let mut records = lock(cli)?;
+            let applied = recorded(&mut records, Called::Attempt, |records| {
+                let boot = &mut find_to_change(*reboot)?;
+                Update { config: &config, boot, records, lifted, now }.apply(*activate)
+            })?;
             print(cli, &applied, || show::applied(&applied));
             if *reboot && applied.outcome == Outcome::Activated {
                 restart(&mut find()?, "the new release is booted on trial")?;
             }
         }
         Command::Run { .. } => {
-            let mut memory = lock(cli)?;
-            let run = |memory: &mut Memory| unattended::run(&config, &mut find_to_change(false)?, memory, &Utc::now);
+            let mut records = lock(cli)?;
+            let run =
+                |records: &mut LockedRecords| unattended::run(&config, &mut find_to_change(false)?, records, &Utc::now);
             let called = if config.auto == Auto::Check { Called::Question } else { Called::Attempt };
-            match recorded(&mut memory, called, run)? {
+            match recorded(&mut records, called, run)? {
                 Done::Checked(checked) => print(cli, &checked, || show::checked(&checked)),
                 Done::Applied(applied) => {
                     print(cli, &applied, || show::applied(&applied));
@@ -230,10 +238,10 @@ fn run(cli: &Cli) -> Result<u8> {
         }
         Command::Activate { lifted, reboot } => {
             log_lifted(*lifted);
-            let mut memory = lock(cli)?;
-            let applied = recorded(&mut memory, Called::Activation, |memory| {
-                apply::activate(&config, &mut find_to_change(*reboot)?, memory, *lifted, now)
-                    .map_err(apply::no_slot_touched)
+            let mut records = lock(cli)?;
+            let applied = recorded(&mut records, Called::Activation, |records| {
+                let boot = &mut find_to_change(*reboot)?;
+                Update { config: &config, boot, records, lifted: *lifted, now }.activate().map_err(no_slot_touched)
             })?;
             print(cli, &applied, || show::applied(&applied));
             if *reboot {
@@ -260,9 +268,9 @@ fn run(cli: &Cli) -> Result<u8> {
             }
         }
         Command::Rollback { reboot } => {
-            let mut memory = lock(cli)?;
+            let mut records = lock(cli)?;
             let mut boot = find_to_change(*reboot)?;
-            let back = trial::rollback(&config, &mut boot, &mut memory, now).map_err(apply::no_slot_touched)?;
+            let back = trial::rollback(&config, &mut boot, &mut records, now).map_err(no_slot_touched)?;
             print(cli, &back, || format!("{}\n", back.message));
             if back.reboot && *reboot {
                 restart(&mut boot, "rollback")?;
@@ -274,10 +282,10 @@ fn run(cli: &Cli) -> Result<u8> {
 
 /// A person vouches for the clock.
 fn reset_time(cli: &Cli) -> Result<u8> {
-    let mut memory = lock(cli)?;
+    let mut records = lock(cli)?;
     let clock = Clock::system(Utc::now(), None);
-    let (before, now) = (memory.trust.last_seen, clock.believed()?);
-    memory.reset_time(now)?;
+    let (before, now) = (records.trust.last_seen, clock.believed()?);
+    records.reset_time(now)?;
     let seconds = |time: DateTime<Utc>| time.to_rfc3339_opts(SecondsFormat::Secs, true);
     let (before, now) = (before.map(seconds), seconds(now));
     print(cli, &json!({"before": before, "last_seen": now}), || {
@@ -328,12 +336,12 @@ fn settings(cli: &Cli, command: &ConfigCommand) -> Result<u8> {
 }
 
 fn healthcheck(cli: &Cli, config: &Config, no_reboot: bool, now: DateTime<Utc>) -> Result<u8> {
-    let mut memory = lock(cli)?;
+    let mut records = lock(cli)?;
     let boot = Boot::find(config, cli.places.booted, cli.places.cmdline.as_deref());
-    let mut boot = boot.map_err(apply::no_slot_touched)?;
-    trial::seen(&boot, &mut memory, now)?;
+    let mut boot = boot.map_err(no_slot_touched)?;
+    trial::seen(&boot, &mut records, now)?;
     let checks = health::run(config);
-    let judged = trial::judge(config, &mut boot, &mut memory, &checks, now)?;
+    let judged = trial::judge(config, &mut boot, &mut records, &checks, now)?;
     let report =
         json!({"healthy": judged.healthy, "outcome": judged.verdict, "message": judged.message, "checks": checks});
     print(cli, &report, || show::health(&judged, &checks));
@@ -350,8 +358,8 @@ fn tell_status(cli: &Cli, status: &status::Status) -> Result<u8> {
         return Ok(0);
     };
     // What cannot be read is counted as a problem on the page; monitoring hears of it there.
-    let (memory, _) = Store::new(&cli.state).read_each();
-    let series = metrics::series(status, &memory.state, &memory.trust);
+    let (records, _) = Store::new(&cli.state).read_each();
+    let series = metrics::series(status, &records.state, &records.trust);
     let page = metrics::page(&series);
     match output {
         None => print(cli, &series, || page),
@@ -380,8 +388,8 @@ fn doctor(cli: &Cli, config: Result<Config>) -> u8 {
 }
 
 /// For a command that changes something. It ends here, before it has, if another one runs.
-fn lock(cli: &Cli) -> Result<Memory> {
-    Memory::lock(&cli.state).map_err(apply::no_slot_touched)
+fn lock(cli: &Cli) -> Result<LockedRecords> {
+    LockedRecords::lock(&cli.state).map_err(no_slot_touched)
 }
 
 /// Settings that cannot be used keep a device from updates, which whoever watches it must hear of.
@@ -390,91 +398,15 @@ fn unusable(cli: &Cli, error: Error) -> Error {
         Command::Apply { dry_run: false, .. } | Command::Run { .. } => Called::Attempt,
         Command::Activate { .. } => Called::Activation,
         Command::Healthcheck { .. } | Command::Rollback { .. } | Command::Adopt { .. } => {
-            return apply::no_slot_touched(error);
+            return no_slot_touched(error);
         }
         _ => return error,
     };
-    let error = apply::no_slot_touched(error);
-    if let Ok(mut memory) = lock(cli) {
-        let attempt = memory.state.attempt_id.clone();
-        end(&mut memory, called, &attempt, Err(&error));
+    let error = no_slot_touched(error);
+    if let Ok(mut records) = lock(cli) {
+        attempt::failed_early(&mut records, called, &error);
     }
     error
-}
-
-/// What was called for: an attempt at an update, the end of one, or only a question.
-#[derive(Clone, Copy, PartialEq)]
-enum Called {
-    Attempt,
-    Activation,
-    Question,
-}
-
-/// A refusal or failed step ends in `failed` with `last_error`; "not now" leaves the phase and fills `last_skip`. A
-/// question leaves the phase in any case. A wrong command line is no run at all.
-fn recorded<T: Ended>(memory: &mut Memory, called: Called, f: impl FnOnce(&mut Memory) -> Result<T>) -> Result<T> {
-    let attempt = memory.state.attempt_id.clone();
-    let result = f(memory);
-    end(memory, called, &attempt, result.as_ref().map(Ended::outcome));
-    result
-}
-
-/// `attempt` is the one that the state told of before.
-fn end(memory: &mut Memory, called: Called, attempt: &str, result: Result<(Outcome, Option<Reason>), &Error>) {
-    let (state, now) = (&mut memory.state, Utc::now());
-    let mut failed = false;
-    match result {
-        Ok((outcome, reason)) => {
-            state.ran(outcome, reason, now);
-            state.not_before = None;
-        }
-        Err(error) if error.exit() == Exit::Usage => return,
-        Err(error) => {
-            state.ran_into(error, now);
-            if let Some(until) = unattended::not_before(error, now) {
-                state.not_before = Some(until);
-            }
-            failed = called != Called::Question && error.exit() != Exit::NotNow;
-            if failed {
-                // What fails before it begins is an attempt of its own, not the end of the one before.
-                let goes_on = called == Called::Activation && matches!(state.phase(), Phase::Staged | Phase::Failed);
-                if state.attempt_id == attempt && !goes_on {
-                    state.begin(format!("{:08x}", state::random().unwrap_or_default()), now);
-                }
-                state.fail(error, now);
-            } else {
-                state.skip(error, now);
-            }
-        }
-    }
-    if failed {
-        memory.record();
-    }
-    if let Err(second) = memory.save()
-        && result.err().is_none_or(|error| error.message != second.message)
-    {
-        log::error!("{second}");
-    }
-}
-
-/// How a run ended that went well, and why it did not do more.
-trait Ended {
-    fn outcome(&self) -> (Outcome, Option<Reason>);
-}
-
-impl Ended for Applied {
-    fn outcome(&self) -> (Outcome, Option<Reason>) {
-        (self.outcome, None)
-    }
-}
-
-impl Ended for Done {
-    fn outcome(&self) -> (Outcome, Option<Reason>) {
-        match self {
-            Self::Checked(checked) => (checked.verdict, checked.reason),
-            Self::Applied(applied) => applied.outcome(),
-        }
-    }
 }
 
 /// Restarts into whatever is active.

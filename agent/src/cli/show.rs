@@ -9,8 +9,9 @@ use crate::device::health::Check;
 use crate::policy::gate::Gate;
 use crate::state::history::History;
 use crate::state::state::Outcome;
-use crate::update::apply::{Applied, Checked};
+use crate::update::check::CheckReport;
 use crate::update::trial::{Judged, Verdict};
+use crate::update::update::ApplyReport;
 
 pub(super) fn history(history: &History) -> String {
     let mut out = String::new();
@@ -25,26 +26,25 @@ pub(super) fn history(history: &History) -> String {
     if out.is_empty() { "no attempt yet\n".into() } else { out }
 }
 
-pub(super) fn checked(checked: &Checked) -> String {
+pub(super) fn checked(checked: &CheckReport) -> String {
     let mut out = String::new();
     let running = checked.running.as_deref().unwrap_or("unknown");
     let _ = writeln!(out, "running:  {running}");
-    if let Some(offered) = &checked.offered {
-        let size = offered.size.map_or(String::new(), |bytes| format!(" ({})", size(bytes)));
-        let _ = writeln!(out, "offered:  {} from {}{size}", offered.version, offered.origin);
-        let _ = writeln!(out, "digest:   {}", offered.digest);
-        let by = match (offered.claimed, &offered.signed_by[..]) {
-            (true, _) => "claimed: the server signs only the images".into(),
-            (false, []) => "not checked: no key".into(),
-            (false, by) => by.join(", "),
-        };
-        let _ = writeln!(out, "signed:   {by}");
-        if let Some(freshness) = &checked.freshness {
-            let _ = writeln!(out, "latest:   {freshness}");
-        }
-        if let Some(notes) = &offered.release_notes {
-            let _ = writeln!(out, "notes:    {}", text::shown(notes));
-        }
+    let offered = &checked.offered;
+    let size = offered.size.map_or(String::new(), |bytes| format!(" ({})", size(bytes)));
+    let _ = writeln!(out, "offered:  {} from {}{size}", offered.version, offered.origin);
+    let _ = writeln!(out, "digest:   {}", offered.digest);
+    let by = match (offered.claimed, &offered.signed_by[..]) {
+        (true, _) => "claimed: the server signs only the images".into(),
+        (false, []) => "not checked: no key".into(),
+        (false, by) => by.join(", "),
+    };
+    let _ = writeln!(out, "signed:   {by}");
+    if let Some(freshness) = &checked.freshness {
+        let _ = writeln!(out, "latest:   {freshness}");
+    }
+    if let Some(notes) = &offered.release_notes {
+        let _ = writeln!(out, "notes:    {}", text::shown(notes));
     }
     for gate in &checked.gates {
         let verdict = if gate.open { "open  " } else { "closed" };
@@ -60,8 +60,8 @@ pub(super) fn checked(checked: &Checked) -> String {
     out
 }
 
-pub(super) fn applied(applied: &Applied) -> String {
-    let Applied { version, slot, .. } = applied;
+pub(super) fn applied(applied: &ApplyReport) -> String {
+    let ApplyReport { version, slot, .. } = applied;
     match applied.outcome {
         Outcome::UpToDate => format!("{version} runs already; nothing to do\n"),
         Outcome::WouldStage => {

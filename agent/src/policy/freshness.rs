@@ -8,8 +8,7 @@ use crate::base::text;
 use crate::config::{Config, Freshness};
 use crate::policy::gate::Gate;
 use crate::policy::standing::Standing;
-use crate::release::offer::Offer;
-use crate::release::release::Architecture;
+use crate::release::release::{Architecture, Release};
 use crate::release::statement::{Published, Statement};
 use crate::schedule::clock::Clock;
 use crate::source::source::Source;
@@ -32,49 +31,95 @@ pub struct Seen {
     pub issued: Option<DateTime<Utc>>,
 }
 
-/// Asks the source whether what it offers is the latest, where the settings or what was seen before say so. `news`: the offer
-/// had to be fetched, so that one more request costs little.
-///
-/// # Errors
-/// 78 when the keys cannot be used. Whatever is wrong with the statement is a verdict.
-pub fn look(
-    config: &Config,
-    trust: &Trust,
-    standing: &Standing,
-    clock: &Clock,
-    source: &mut dyn Source,
-    (offer, news): (&Offer, bool),
-) -> Result<Option<Seen>> {
-    let channel = config.channel.as_deref().or(offer.release.channel.as_deref());
-    let known = trust.serials.iter().any(|known| channel.is_none_or(|channel| channel == known.channel));
-    let set = config.freshness == Freshness::Yes || config.require_fresh || config.freshness_pubkey.is_some();
-    let expected = set || known;
-    if config.freshness == Freshness::No || !(expected || news) {
-        return Ok(None);
-    }
-    let keys = match &config.freshness_pubkey {
-        // One key that is used by a machine every day is enough, and when it is revoked there is none.
-        Some(place) => KeySet::load(place)?.needing(1, &standing.revoked).ok(),
-        None => standing.keys.clone(),
-    };
-    let seen = match source.freshness() {
-        Ok(None) if !expected => return Ok(None),
-        Ok(None) => Seen::without(Verdict::unknown(Reason::NoStatement, "the source has no statement of freshness")),
-        Err(e) if !expected => {
-            log::info!("no statement of freshness: {e}");
+/// The question whether a release is the latest, and what a statement is measured against.
+#[derive(Debug)]
+pub struct FreshnessCheck<'a> {
+    /// The settings.
+    pub config: &'a Config,
+    /// The serials seen before.
+    pub trust: &'a Trust,
+    /// The keys that count.
+    pub policy: &'a Standing,
+    /// The time.
+    pub clock: &'a Clock,
+    /// The release on offer.
+    pub release: &'a Release,
+    /// The offer had to be fetched, so that one more request costs little.
+    pub changed: bool,
+}
+
+impl FreshnessCheck<'_> {
+    /// Asks the source, if the settings or an earlier statement require it, or the offer has changed.
+    ///
+    /// # Errors
+    /// 78 when the keys cannot be used. A fault of the statement is a verdict.
+    pub fn look(&self, source: &mut dyn Source) -> Result<Option<Seen>> {
+        let config = self.config;
+        let expected = self.is_expected();
+        if config.freshness == Freshness::No || !(expected || self.changed) {
             return Ok(None);
         }
-        Err(e) => Seen::without(Verdict::unknown(e.reason, format!("no statement of freshness: {e}"))),
-        Ok(Some(published)) => {
-            let release = (offer.release.architecture, offer.release.digest);
-            judge(&published, keys.as_ref(), trust, clock, channel, release)
+        let keys = match &config.freshness_pubkey {
+            // One key that is used by a machine every day is enough, and when it is revoked there is none.
+            Some(place) => KeySet::load(place)?.needing(1, &self.policy.revoked).ok(),
+            None => self.policy.keys.clone(),
+        };
+        let seen = match source.freshness() {
+            Ok(None) if !expected => return Ok(None),
+            Ok(None) => {
+                Seen::without(Verdict::unknown(Reason::NoStatement, "the source has no statement of freshness"))
+            }
+            Err(e) if !expected => {
+                log::info!("no statement of freshness: {e}");
+                return Ok(None);
+            }
+            Err(e) => Seen::without(Verdict::unknown(e.reason, format!("no statement of freshness: {e}"))),
+            Ok(Some(published)) => self.judge(&published, keys.as_ref()),
+        };
+        match seen.verdict.word {
+            Word::Fresh => log::info!("{}", seen.verdict.message),
+            Word::Stale | Word::Unknown => log::warn!("{}", seen.verdict.message),
         }
-    };
-    match seen.verdict.word {
-        Word::Fresh => log::info!("{}", seen.verdict.message),
-        Word::Stale | Word::Unknown => log::warn!("{}", seen.verdict.message),
+        Ok(Some(seen))
     }
-    Ok(Some(seen))
+
+    fn channel(&self) -> Option<&str> {
+        self.config.channel.as_deref().or(self.release.channel.as_deref())
+    }
+
+    /// Without a statement the release is not known to be the latest: the settings say so, or there was one before.
+    fn is_expected(&self) -> bool {
+        let config = self.config;
+        let set = config.freshness == Freshness::Yes || config.require_fresh || config.freshness_pubkey.is_some();
+        let of_channel = |known: &Serial| self.channel().is_none_or(|channel| channel == known.channel);
+        set || self.trust.serials.iter().any(of_channel)
+    }
+
+    /// The verdict on a release by a statement, here and now.
+    fn judge(&self, published: &Published, keys: Option<&KeySet>) -> Seen {
+        let Some(keys) = keys else {
+            let message = "there is no key to verify a statement of freshness with";
+            return Seen::without(Verdict::unknown(Reason::NoKey, message));
+        };
+        let (statement, by) = match prove(published, keys) {
+            Ok(proven) => proven,
+            Err(e) => return Seen::without(Verdict::unknown(e.reason, e.message)),
+        };
+        let Statement { serial, .. } = statement;
+        let known = by.iter().filter_map(|key| self.trust.serial(&statement.channel, key)).max();
+        if let Some(known) = known.filter(|known| *known > serial) {
+            let message = format!("the statement of freshness has serial {serial}, and {known} was seen before");
+            return Seen::without(Verdict::new(Word::Stale, Reason::SerialWentBack, message));
+        }
+        let verdict = measure(&statement, self.clock, self.channel(), self.release.architecture, self.release.digest);
+        // Statements of other channels leave nothing behind: their serials could displace those of this one.
+        let own = self.channel().is_none_or(|channel| channel == statement.channel);
+        let by = if own { by } else { vec![] };
+        let serials = by.into_iter().map(|key| Serial { channel: statement.channel.clone(), key, serial });
+        let verdict = verdict.with(Some(serial), Some(statement.not_after));
+        let issued = Some(statement.issued).filter(|issued| own && self.clock.may_be_past(*issued));
+        Seen { verdict, serials: serials.collect(), issued }
+    }
 }
 
 impl Seen {
@@ -93,40 +138,6 @@ impl Seen {
     }
 }
 
-/// What a statement says of a release, here and now.
-pub(super) fn judge(
-    published: &Published,
-    keys: Option<&KeySet>,
-    trust: &Trust,
-    clock: &Clock,
-    channel: Option<&str>,
-    release: (Architecture, Digest),
-) -> Seen {
-    let Some(keys) = keys else {
-        return Seen::without(Verdict::unknown(
-            Reason::NoKey,
-            "there is no key to verify a statement of freshness with",
-        ));
-    };
-    let (statement, by) = match prove(published, keys) {
-        Ok(proven) => proven,
-        Err(e) => return Seen::without(Verdict::unknown(e.reason, e.message)),
-    };
-    let Statement { serial, .. } = statement;
-    let known = by.iter().filter_map(|key| trust.serial(&statement.channel, key)).max();
-    if let Some(known) = known.filter(|known| *known > serial) {
-        let message = format!("the statement of freshness has serial {serial}, and {known} was seen before");
-        return Seen::without(Verdict::new(Word::Stale, Reason::SerialWentBack, message));
-    }
-    let verdict = measure(&statement, clock, channel, release).with(Some(serial), Some(statement.not_after));
-    // Statements of other channels leave nothing behind: their serials could displace those of this one.
-    let own = channel.is_none_or(|channel| channel == statement.channel);
-    let by = if own { by } else { vec![] };
-    let serials = by.into_iter().map(|key| Serial { channel: statement.channel.clone(), key, serial });
-    let issued = Some(statement.issued).filter(|issued| own && clock.may_be_past(*issued));
-    Seen { verdict, serials: serials.collect(), issued }
-}
-
 fn prove(published: &Published, keys: &KeySet) -> Result<(Statement, Vec<Fingerprint>)> {
     // A signature over something else that names these bytes is not of a statement.
     let plain: Vec<_> = published.signatures.iter().filter(|s| s.payload.is_none()).cloned().collect();
@@ -140,7 +151,8 @@ fn measure(
     statement: &Statement,
     clock: &Clock,
     channel: Option<&str>,
-    (architecture, digest): (Architecture, Digest),
+    architecture: Architecture,
+    digest: Digest,
 ) -> Verdict {
     if let Some(channel) = channel.filter(|channel| *channel != statement.channel) {
         let (theirs, ours) = (text::shown(&statement.channel), text::shown(channel));
@@ -211,7 +223,7 @@ mod tests {
     fn measured(clock: &Clock, digest: u8) -> (Word, Option<Reason>) {
         let digests = BTreeMap::from([(Architecture::current().to_string(), Digest([1; 32]))]);
         let statement = Statement { channel: "stable".into(), serial: 1, issued: at(100), not_after: at(114), digests };
-        let verdict = measure(&statement, clock, Some("stable"), (Architecture::current(), Digest([digest; 32])));
+        let verdict = measure(&statement, clock, Some("stable"), Architecture::current(), Digest([digest; 32]));
         (verdict.word, verdict.reason.and_then(|reason| reason.known()))
     }
 

@@ -1,5 +1,7 @@
 //! A gate: one question that an update has to pass, its answer, and the rules that a person may lift.
 
+use std::time::Duration;
+
 use chrono::{DateTime, SecondsFormat, Utc};
 use serde::{Serialize, Serializer};
 
@@ -42,25 +44,39 @@ pub struct Gate {
     pub opens_at: Option<DateTime<Utc>>,
     #[serde(skip)]
     remedy: String,
+    /// Of the error that closed it.
+    #[serde(skip)]
+    retry_after: Option<Duration>,
 }
 
 impl Gate {
     /// A gate that lets the update pass.
     pub fn open(name: &'static str, message: impl Into<String>) -> Self {
-        Self { name, open: true, reason: None, message: message.into(), opens_at: None, remedy: String::new() }
+        Self {
+            name,
+            open: true,
+            reason: None,
+            message: message.into(),
+            opens_at: None,
+            remedy: String::new(),
+            retry_after: None,
+        }
     }
 
     /// A gate that does not; `remedy` says what would open it.
     pub fn closed(name: &'static str, reason: Reason, message: impl Into<String>, remedy: impl Into<String>) -> Self {
         let (message, remedy) = (message.into(), remedy.into());
-        Self { name, open: false, reason: Some(reason), message, opens_at: None, remedy }
+        Self { name, open: false, reason: Some(reason), message, opens_at: None, remedy, retry_after: None }
     }
 
     /// A gate that is open unless something was refused.
     pub fn unless(name: &'static str, refused: Result<impl Into<String>>) -> Self {
         match refused {
             Ok(message) => Self::open(name, message),
-            Err(error) => Self::closed(name, error.reason, error.message, error.remedy),
+            Err(error) => {
+                let retry_after = error.retry_after;
+                Self { retry_after, ..Self::closed(name, error.reason, error.message, error.remedy) }
+            }
         }
     }
 
@@ -73,7 +89,8 @@ impl Gate {
     /// The refusal of a closed gate.
     #[must_use]
     pub fn refusal(&self) -> Option<Error> {
-        Some(Error::new(self.reason?, self.message.clone()).remedy(self.remedy.clone()))
+        let refusal = Error::new(self.reason?, self.message.clone()).remedy(self.remedy.clone());
+        Some(Error { retry_after: self.retry_after, ..refusal })
     }
 }
 

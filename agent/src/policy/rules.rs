@@ -17,6 +17,8 @@ use crate::schedule::window::Window;
 use crate::schedule::zone::Zone;
 use crate::state::state::Waiting;
 
+/// Name of the gate for the waves of a phased rollout.
+pub const ROLLOUT: &str = "rollout";
 /// The longest that a server can keep a device from asking, whatever it says.
 pub const PAUSE_MAX: Duration = Duration::from_hours(24);
 
@@ -81,7 +83,7 @@ pub fn clock(clock: &Clock, release: &Release) -> Gate {
 /// Whether a phased rollout has come to this device, which goes by `id`.
 #[must_use]
 pub fn rollout(config: &Config, id: Option<&str>, lifted: Lifted, release: &Release, now: DateTime<Utc>) -> Gate {
-    let name = "rollout";
+    let name = ROLLOUT;
     let Some(rollout) = &release.rollout else { return Gate::open(name, "for all devices at once") };
     let share = rollout.share(now);
     let place = id.map(|id| Place::draw(id, release.digest).shifted(config.wariness));

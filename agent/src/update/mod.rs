@@ -1,7 +1,14 @@
 //! The update, top to bottom.
 
+pub mod activate;
 pub mod adopt;
 pub mod apply;
-pub mod memory;
+pub mod attempt;
+pub mod candidate;
+pub mod check;
+pub mod records;
+pub mod running;
+pub mod session;
 pub mod trial;
 pub mod unattended;
+pub mod update;

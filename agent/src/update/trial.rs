@@ -18,7 +18,7 @@ use crate::policy::standing::{self, Standing};
 use crate::state::identity::Identity;
 use crate::state::phase::Phase;
 use crate::state::state::{self, Trial};
-use crate::update::memory::{self, Memory};
+use crate::update::records::{self, LockedRecords};
 
 /// Differs from boot to boot: failed runs count within one.
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
@@ -58,7 +58,7 @@ pub struct Judged {
 /// # Errors
 /// 78 when the bootloader did not count this try in the environment that was found: it is another one, and a verdict stored
 /// there would decide nothing. 73 when the state cannot be written.
-pub fn seen(boot: &Boot, memory: &mut Memory, now: DateTime<Utc>) -> Result<()> {
+pub fn seen(boot: &Boot, records: &mut LockedRecords, now: DateTime<Utc>) -> Result<()> {
     let View::Ours(env) = boot.env.view() else { return Ok(()) };
     if env.commit(boot.booted).is_err() {
         return Ok(());
@@ -73,20 +73,20 @@ pub fn seen(boot: &Boot, memory: &mut Memory, now: DateTime<Utc>) -> Result<()> 
             "Nothing was stored; the bootloader goes back to the last good slot by itself. Check bootenv=, and remove other disks.",
         ));
     }
-    let noted = memory.state.trial.take().filter(|trial| trial.id == env.trial);
+    let noted = records.state.trial.take().filter(|trial| trial.id == env.trial);
     // Without a note state.json was lost: the slot says which release this is.
     let content = || boot.slots.get(env.active).manifest().ok().flatten();
     let trial = noted.or_else(|| content().map(|content| note(env.trial, env.active, &content)));
-    memory.state.trial = trial.map(|trial| Trial { started: true, ..trial });
+    records.state.trial = trial.map(|trial| Trial { started: true, ..trial });
     // The id came back on the command line, and the bootloader's store is what was read here.
-    memory.state.link_shown = Some(now);
-    if memory.state.phase() == Phase::Verifying {
-        return memory.save();
+    records.state.link_shown = Some(now);
+    if records.state.phase() == Phase::Verifying {
+        return records.save();
     }
-    if let Some(trial) = memory.state.trial.clone() {
-        memory.state.follow(&trial);
+    if let Some(trial) = records.state.trial.clone() {
+        records.state.follow(&trial);
     }
-    memory.enter(Phase::Verifying, now)
+    records.enter(Phase::Verifying, now)
 }
 
 /// A trial of what a slot holds, to be noted before the environment is told of it.
@@ -122,7 +122,7 @@ fn note_content(id: bootenv::TrialId, slot: &Slot) -> Result<Trial> {
 pub fn judge(
     config: &Config,
     boot: &mut Boot,
-    memory: &mut Memory,
+    records: &mut LockedRecords,
     checks: &[Check],
     now: DateTime<Utc>,
 ) -> Result<Judged> {
@@ -131,17 +131,17 @@ pub fn judge(
         legacy(boot, healthy)?
     } else {
         match boot.env.view() {
-            View::Ours(env) if env.commit(boot.booted).is_ok() => judge_trial(config, boot, memory, env, checks, now)?,
-            View::Ours(_) => settle_boot(boot, memory, healthy, now)?,
+            View::Ours(env) if env.commit(boot.booted).is_ok() => judge_trial(config, boot, records, env, checks, now)?,
+            View::Ours(_) => settle_boot(boot, records, healthy, now)?,
             View::Foreign(foreign) => adopt(boot, foreign, healthy)?,
-            View::Invalid => rebuild(boot, memory, healthy, now)?,
+            View::Invalid => rebuild(boot, records, healthy, now)?,
         }
     };
     // Well as it is, such a release would be the last one.
     let healthy = healthy && !matches!(verdict, Verdict::Reverted | Verdict::Waiting);
     if healthy {
-        memory.state.health_failures = 0;
-        memory.save()?;
+        records.state.health_failures = 0;
+        records.save()?;
     }
     Ok(Judged { healthy, verdict, message })
 }
@@ -153,7 +153,7 @@ fn passed(checks: &[Check]) -> bool {
 fn judge_trial(
     config: &Config,
     boot: &mut Boot,
-    memory: &mut Memory,
+    records: &mut LockedRecords,
     env: EnvState,
     checks: &[Check],
     now: DateTime<Utc>,
@@ -161,11 +161,11 @@ fn judge_trial(
     let slot = env.active;
     let mut bad: Vec<_> = checks.iter().filter(|check| check.condemns()).map(|check| check.name.clone()).collect();
     if passed(checks) {
-        let proof = memory.state.trial.as_ref().and_then(|trial| trial.proof.as_ref());
-        match standing::locked_out(config, boot, &memory.trust, slot, proof) {
+        let proof = records.state.trial.as_ref().and_then(|trial| trial.proof.as_ref());
+        match standing::locked_out(config, boot, &records.trust, slot, proof) {
             Ok(None) => {}
             Ok(Some(why)) => {
-                revert(boot, memory, env, &why, now)?;
+                revert(boot, records, env, &why, now)?;
                 let message = format!("slot {slot} is reverted: {why}; slot {} boots next", env.good);
                 return Ok((Verdict::Reverted, message));
             }
@@ -177,27 +177,27 @@ fn judge_trial(
     }
     if bad.is_empty() {
         boot.env.store(&env.commit(boot.booted).map_err(illegal)?)?;
-        if let Some(trial) = &memory.state.trial {
-            memory.state.not_started.retain(|release| *release != trial.identity.release);
+        if let Some(release) = records.state.trial.as_ref().map(|trial| trial.identity.release) {
+            records.state.not_started.retain(|never_started| *never_started != release);
         }
-        memory.conclude(boot, now)?;
+        records.conclude(boot, now)?;
         return Ok((Verdict::Committed, format!("slot {slot} is committed")));
     }
     let boot_id = fs::read_to_string(BOOT_ID).unwrap_or_default();
-    if memory.state.health_boot != boot_id.trim() {
-        memory.state.health_failures = 0;
-        memory.state.health_boot = boot_id.trim().to_owned();
+    if records.state.health_boot != boot_id.trim() {
+        records.state.health_failures = 0;
+        records.state.health_boot = boot_id.trim().to_owned();
     }
-    memory.state.health_failures += 1;
-    let (failures, limit) = (memory.state.health_failures, config.auto_rollback_after);
+    records.state.health_failures += 1;
+    let (failures, limit) = (records.state.health_failures, config.auto_rollback_after);
     if limit == 0 || failures < limit {
-        memory.save()?;
+        records.save()?;
         let rest =
             if limit == 0 { "the deadline ends the trial".into() } else { format!("run {limit} would revert it") };
         return Ok((Verdict::Waiting, format!("slot {slot} is on trial, failed run {failures}; {rest}")));
     }
     // However many checks an image has, the file that remembers this is of bounded size.
-    revert(boot, memory, env, &format!("unhealthy: {}", text::shown(&bad.join(", "))), now)?;
+    revert(boot, records, env, &format!("unhealthy: {}", text::shown(&bad.join(", "))), now)?;
     Ok((
         Verdict::Reverted,
         format!("slot {slot} is reverted after failed run {failures}; slot {} boots next", env.good),
@@ -205,11 +205,11 @@ fn judge_trial(
 }
 
 /// The store comes first: its mark and the noted trial together say what failed, even if the power goes in between.
-fn revert(boot: &mut Boot, memory: &mut Memory, env: EnvState, why: &str, now: DateTime<Utc>) -> Result<()> {
+fn revert(boot: &mut Boot, records: &mut LockedRecords, env: EnvState, why: &str, now: DateTime<Utc>) -> Result<()> {
     boot.env.store(&env.revert(boot.booted).map_err(illegal)?)?;
-    match memory.state.trial.take() {
-        Some(trial) => memory.failed(&trial, why, now),
-        None => memory.conclude(boot, now),
+    match records.state.trial.take() {
+        Some(trial) => records.failed(&trial, why, now),
+        None => records.conclude(boot, now),
     }
 }
 
@@ -217,19 +217,24 @@ fn revert(boot: &mut Boot, memory: &mut Memory, env: EnvState, why: &str, now: D
 ///
 /// # Errors
 /// 73 when environment or state cannot be written.
-pub fn settle(boot: &mut Boot, memory: &mut Memory, now: DateTime<Utc>) -> Result<bool> {
+pub fn settle(boot: &mut Boot, records: &mut LockedRecords, now: DateTime<Utc>) -> Result<bool> {
     let View::Ours(env) = boot.env.view() else { return Ok(false) };
     let settled = env.settle(boot.booted);
     if let Some(next) = &settled {
         boot.env.store(next)?;
     }
     boot.env.raise_second(&settled.unwrap_or(env))?;
-    memory.conclude(boot, now)?;
+    records.conclude(boot, now)?;
     Ok(settled.is_some())
 }
 
-fn settle_boot(boot: &mut Boot, memory: &mut Memory, healthy: bool, now: DateTime<Utc>) -> Result<(Verdict, String)> {
-    if settle(boot, memory, now)? {
+fn settle_boot(
+    boot: &mut Boot,
+    records: &mut LockedRecords,
+    healthy: bool,
+    now: DateTime<Utc>,
+) -> Result<(Verdict, String)> {
+    if settle(boot, records, now)? {
         return Ok((Verdict::Settled, "the trial of the other slot had ended; it is marked as failed".into()));
     }
     let View::Ours(env) = boot.env.view() else { return Ok((Verdict::Nothing, String::new())) };
@@ -267,7 +272,12 @@ fn adopt(boot: &mut Boot, foreign: Foreign, healthy: bool) -> Result<(Verdict, S
     Ok((Verdict::TakenOver, format!("the boot environment is ours again, slot {} committed", next.active)))
 }
 
-fn rebuild(boot: &mut Boot, memory: &mut Memory, healthy: bool, now: DateTime<Utc>) -> Result<(Verdict, String)> {
+fn rebuild(
+    boot: &mut Boot,
+    records: &mut LockedRecords,
+    healthy: bool,
+    now: DateTime<Utc>,
+) -> Result<(Verdict, String)> {
     let damage = boot.env.damage().unwrap_or_default();
     if !healthy {
         return Ok((Verdict::Nothing, format!("the boot environment is damaged ({damage}); unhealthy: left so")));
@@ -281,10 +291,10 @@ fn rebuild(boot: &mut Boot, memory: &mut Memory, healthy: bool, now: DateTime<Ut
     let next = Second::rebuild(boot.env.second(), boot.booted.slot);
     boot.env.store(&next)?;
     // Whether that trial would have ended well cannot be told any more.
-    if let Some(trial) = memory.state.trial.as_mut() {
+    if let Some(trial) = records.state.trial.as_mut() {
         trial.started = true;
     }
-    memory.conclude(boot, now)?;
+    records.conclude(boot, now)?;
     Ok((
         Verdict::TakenOver,
         format!("the boot environment was damaged ({damage}) and is rebuilt, slot {} committed", next.active),
@@ -332,24 +342,24 @@ pub struct Back {
 ///
 /// # Errors
 /// 75 when there is nothing to go back to, 77 when its security epoch is too low, 65 when the other slot is damaged, 73 when nothing can be written.
-pub fn rollback(config: &Config, boot: &mut Boot, memory: &mut Memory, now: DateTime<Utc>) -> Result<Back> {
-    settle(boot, memory, now)?;
+pub fn rollback(config: &Config, boot: &mut Boot, records: &mut LockedRecords, now: DateTime<Utc>) -> Result<Back> {
+    settle(boot, records, now)?;
     let env = boot.state()?;
     let booted = boot.booted.slot;
     if env.revert(boot.booted).is_ok() {
-        seen(boot, memory, now)?;
-        revert(boot, memory, env, "reverted by rollback", now)?;
+        seen(boot, records, now)?;
+        revert(boot, records, env, "reverted by rollback", now)?;
         let message = format!("the trial of slot {booted} is over\nnext: reboot into slot {}", env.good);
         return Ok(Back { outcome: BackOutcome::Reverted, reboot: true, message });
     }
     if let Ok(next) = env.cancel(booted) {
         let left = boot.slots.get(env.active).manifest()?;
-        leave(memory, left, "its activation was taken back by rollback", now)?;
+        leave(records, left, "its activation was taken back by rollback", now)?;
         boot.env.store(&next)?;
-        if let Some(trial) = memory.state.trial.take() {
-            memory.state.follow(&trial);
+        if let Some(trial) = records.state.trial.take() {
+            records.state.follow(&trial);
         }
-        memory.enter(Phase::RolledBack, now)?;
+        records.enter(Phase::RolledBack, now)?;
         let message = format!(
             "slot {} is not activated any more; slot {booted} boots next\nnext: kubesolo-update check",
             env.active
@@ -361,16 +371,16 @@ pub fn rollback(config: &Config, boot: &mut Boot, memory: &mut Memory, now: Date
         Error::new(Reason::NothingToRollBack, format!("cannot roll back: {why}"))
             .remedy("See `kubesolo-update status`.")
     })?;
-    not_below(boot.slots.get(booted.other()), Standing::remembered(config, boot, &memory.trust).epoch)?;
+    not_below(boot.slots.get(booted.other()), Standing::remembered(config, boot, &records.trust).epoch)?;
     let previous = note_content(trial, boot.slots.get(booted.other()))?;
     let previous = Trial { proof: Some(standing::known(config)), ..previous };
     let version = previous.version.clone();
     let left = boot.slots.get(booted).manifest()?;
-    memory.state.turn_back(left.as_ref().map(|left| &left.version), &previous, now);
-    leave(memory, left, "it was left by rollback", now)?;
-    memory.note(previous, now)?;
-    boot.env.store(&next).or_else(|refusal| memory.not_stored(refusal))?;
-    memory.enter(Phase::Activated, now)?;
+    records.state.turn_back(left.as_ref().map(|left| &left.version), &previous, now);
+    leave(records, left, "it was left by rollback", now)?;
+    records.note(previous, now)?;
+    boot.env.store(&next).or_else(|refusal| records.not_stored(refusal))?;
+    records.enter(Phase::Activated, now)?;
     let message = format!("{version} in slot {} boots next, on trial\nnext: reboot", booted.other());
     Ok(Back { outcome: BackOutcome::TrialOfPrevious, reboot: true, message })
 }
@@ -387,6 +397,6 @@ fn not_below(slot: &Slot, floor: u64) -> Result<()> {
     Err(Error::new(Reason::SecurityEpoch, message).remedy("Apply a later release instead: nothing lifts this rule."))
 }
 
-fn leave(memory: &mut Memory, content: Option<SlotManifest>, why: &str, now: DateTime<Utc>) -> Result<()> {
-    content.map_or(Ok(()), |content| memory.remember(memory::failure(&content, why, now)))
+fn leave(records: &mut LockedRecords, content: Option<SlotManifest>, why: &str, now: DateTime<Utc>) -> Result<()> {
+    content.map_or(Ok(()), |content| records.remember(records::failure(&content, why, now)))
 }

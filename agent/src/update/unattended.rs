@@ -7,44 +7,51 @@ use crate::config::{Auto, Config};
 use crate::device::boot::Boot;
 use crate::policy::gate::{self, Lifted};
 use crate::policy::rules;
-use crate::schedule::clock::Clock;
 use crate::state::state;
 use crate::state::state::Outcome;
-use crate::update::apply::{self, Applied, Apply, Checked};
-use crate::update::memory::Memory;
+use crate::update::check::CheckReport;
+use crate::update::records::LockedRecords;
+use crate::update::session::Depth;
+use crate::update::update::{ApplyReport, Update};
 
 /// What a run did.
 #[derive(Debug)]
 pub enum Done {
     /// With `auto=check`.
-    Checked(Box<Checked>),
+    Checked(Box<CheckReport>),
     /// With the other ones.
-    Applied(Applied),
+    Applied(ApplyReport),
 }
 
-/// Asks, stages or activates, as `auto` says. No rule can be lifted here: whoever wants that watches.
+/// Asks, stages or activates, as `auto` says. No gate can be bypassed here: that takes a person.
 ///
 /// `clock` is asked again after a long download: what may not start outside the window may not be activated there either.
 ///
 /// # Errors
-/// Those of `check`, `apply` and `activate`; 75 while a server wants to be left alone.
-pub fn run(config: &Config, boot: &mut Boot, memory: &mut Memory, clock: &dyn Fn() -> DateTime<Utc>) -> Result<Done> {
-    may_ask(memory.state.not_before, clock())?;
-    memory.state.identify()?;
-    let lifted = Lifted::default();
+/// Those of `check`, `apply` and `activate`; 75 while a server's `Retry-After` is in effect.
+pub fn run(
+    config: &Config,
+    boot: &mut Boot,
+    records: &mut LockedRecords,
+    clock: &dyn Fn() -> DateTime<Utc>,
+) -> Result<Done> {
+    may_ask(records.state.not_before, clock())?;
+    records.state.identify()?;
+    let mut update = Update { config, boot, records, lifted: Lifted::default(), now: clock() };
     if config.auto == Auto::Check {
-        let checked = apply::check(config, boot, memory, lifted, clock())?;
-        memory.keep_look(&Clock::system(clock(), memory.trust.last_seen), checked.seen.as_ref())?;
-        return Ok(Done::Checked(Box::new(checked)));
+        let session = update.session();
+        let (clock, found) = (session.clock, session.evaluate(Depth::EveryGate)?);
+        update.records.keep_look(&clock, found.freshness.as_ref())?;
+        return Ok(Done::Checked(Box::new(CheckReport::of(found))));
     }
-    let staged = apply::apply(config, boot, memory, Apply::default(), clock())?;
+    let staged = update.apply(false)?;
     if config.auto == Auto::Stage || staged.outcome != Outcome::Staged {
         return Ok(Done::Applied(staged));
     }
-    let now = clock();
-    gate::pass(&[rules::window(config, lifted, &Clock::system(now, memory.trust.last_seen))?])?;
-    let activated = apply::activate(config, boot, memory, lifted, now)?;
-    Ok(Done::Applied(Applied { written: staged.written, ..activated }))
+    update.now = clock();
+    gate::pass(&[update.session().window()?])?;
+    let activated = update.activate()?;
+    Ok(Done::Applied(ApplyReport { written: staged.written, ..activated }))
 }
 
 fn may_ask(not_before: Option<DateTime<Utc>>, now: DateTime<Utc>) -> Result<()> {

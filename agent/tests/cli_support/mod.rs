@@ -80,7 +80,8 @@ impl Device {
         device
     }
 
-    fn hand_over(&self, path: &Path) {
+    /// Makes a folder the ordinary user's.
+    pub fn hand_over(&self, path: &Path) {
         chown(path, self.user, self.user).unwrap();
         if path.is_dir() {
             fs::read_dir(path).unwrap().for_each(|entry| self.hand_over(&entry.unwrap().path()));

@@ -3,13 +3,18 @@
 use crate::{cli_support, common};
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 
-use bootenv::Slot;
+use bootenv::grub::Block;
+use bootenv::protocol::{Booted, State};
+use bootenv::uboot::{Environment, Format};
+use bootenv::{Slot, TrialId};
 use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
 use cli_support::{Device, Ran, publish, publish_as};
 use common::nginx::Nginx;
 use common::registry::Registry;
 use kubesolo_release::Metadata;
+use kubesolo_update::base::digest::Digest;
 use kubesolo_update::base::limits;
 use serde_json::{Value, json};
 
@@ -346,5 +351,128 @@ fn a_node_that_is_not_blocked_or_cannot_be_asked_is_updated() {
         device.write("kubeconfig", server.kubeconfig("admin").as_bytes());
         device.write("conf", b"kubeconfig=kubeconfig\n");
         device.from(&registry, &["apply", "--dry-run"]).code(0);
+    }
+}
+
+/// The gates that a device on folders can close, in the order of docs/operating.md, each with code and reason.
+///
+/// The others: not-before is asked by `run` alone; no source offers a release of another architecture; slots in folders boot
+/// nothing that could need memory; the clock of the machine that runs the tests is right. And no device whose slot is on trial
+/// has a free one that could be too small.
+const CLOSABLE: [(&str, i32, &str); 13] = [
+    ("maintenance-window", 75, "window"),
+    ("channel", 77, "other-channel"),
+    ("board", 77, "other-board"),
+    ("minimum-version", 77, "too-old"),
+    ("security-epoch", 77, "security-epoch"),
+    ("version", 77, "downgrade"),
+    ("failed-before", 75, "failed-before"),
+    ("freshness", 75, "not-fresh"),
+    ("node-block", 75, "node-blocked"),
+    ("boot-environment", 75, "single-copy"),
+    ("trial", 75, "no-free-slot"),
+    ("space", 73, "not-permitted"),
+    ("rollout", 75, "rollout"),
+];
+
+/// A device with a release on offer that is held back by these gates and no other.
+fn held_by(closed: &[&str], digests: [Digest; 2], kubeconfig: &str) -> (Device, &'static str) {
+    let is = |gate: &str| closed.contains(&gate);
+    let mut device = Device::of_ordinary_user();
+    let choose = |gate: &str, closed: &'static str, open: &'static str| if is(gate) { closed } else { open };
+    let conf = [
+        choose("maintenance-window", "maintenance_window=03:00-03:00", ""),
+        choose("channel", "channel=other", "channel=stable"),
+        choose("board", "board=other", "board=this"),
+        choose("freshness", "require_fresh=yes", ""),
+        choose("node-block", "kubeconfig=kubeconfig", ""),
+        choose("rollout", "wariness=100", "wariness=0"),
+        "version_file=version",
+    ];
+    device.write("conf", (conf.join("\n") + "\n").as_bytes());
+    device.write("kubeconfig", kubeconfig.as_bytes());
+    device.write("version", choose("version", "2.0.0", "0.9.0").as_bytes());
+    let failed = digests.map(|release| {
+        json!({"release": release, "kernel": Digest([1; 32]), "initramfs": Digest([2; 32]), "version": "1.0.0",
+            "failed_at": "2026-11-01T00:00:00Z", "reason": "it never came up"})
+    });
+    let trust = json!({
+        "schema": 1,
+        "security_epoch": if is("security-epoch") { 9 } else { 3 },
+        "failed": if is("failed-before") { failed.to_vec() } else { vec![] },
+    });
+    device.write("S/trust.json", trust.to_string().as_bytes());
+    let mut state = State::committed(Slot::A);
+    if is("trial") {
+        let activated = state.activate(Booted::ordinary(Slot::A), TrialId(42)).unwrap();
+        state = State { counter: 2, ..activated };
+        device.write("cmdline", b"panic=5 kubesolo.slot=B ks.trial=0000002a ks.proto=1\n");
+    }
+    if is("boot-environment") {
+        device.bootenv = "uboot:fw_env.config";
+        device.write("fw_env.config", b"env 0x0 0x1000\n");
+        let environment = Environment::default().with(&state.variables());
+        device.write("env", &environment.encode(0x1000, Format::Single, 0).unwrap());
+    } else {
+        let block = Block::parse(&device.env_bytes()).unwrap().with(&state.variables()).unwrap();
+        device.write("grubenv", block.bytes());
+    }
+    if is("space") {
+        fs::set_permissions(device.path("B"), fs::Permissions::from_mode(0o555)).unwrap();
+    }
+    device.hand_over(&device.path("S"));
+    (device, choose("minimum-version", "late", "stable"))
+}
+
+/// What `check`, `apply --dry-run`, `run` and `apply` say is the first closed gate. A check ends with 0 and has no code.
+fn first_closed(device: &Device, registry: &Registry, tag: &str) -> Vec<(Option<i64>, String)> {
+    let ask = |command: &[&str]| {
+        let mut arguments = device.asking(registry, command);
+        let at = arguments.iter().position(|argument| *argument == "--tag").unwrap();
+        arguments[at + 1] = tag;
+        device.run(&[&arguments[..], &["--pubkey", "K", "--json"]].concat())
+    };
+    let check = ask(&["check"]).code(0).json();
+    assert_eq!(check["verdict"], "held", "{check:#}");
+    let first = check["gates"].as_array().unwrap().iter().find(|gate| gate["open"] == json!(false)).unwrap();
+    assert_eq!(check["reason"], first["reason"], "{check:#}");
+    let text = |value: &Value| value.as_str().unwrap().to_owned();
+    let mut found = vec![(None, text(&check["reason"]))];
+    for command in [&["apply", "--dry-run"][..], &["run"], &["apply"]] {
+        let error = ask(command).json()["error"].clone();
+        found.push((error["exit_code"].as_i64(), text(&error["reason"])));
+    }
+    found
+}
+
+#[test]
+fn every_command_finds_the_same_first_closed_gate() {
+    let (registry, server) = (Registry::start(), ApiServer::start(BLOCKED));
+    let publish = |tag: &str, minimum: &str| {
+        let metadata = Metadata {
+            min_compatible_version: Some(minimum.parse().unwrap()),
+            security_epoch: Some(3),
+            board: Some("this".into()),
+            rollout: Some("1%@0h,100%@8000h".parse().unwrap()),
+            release_date: Utc::now().to_rfc3339_opts(SecondsFormat::Secs, true),
+            ..Metadata::new("1.0.0".parse().unwrap(), "stable")
+        };
+        publish_as(&registry, 1, metadata, &format!("os:{tag}"))
+    };
+    let digests = [publish("stable", "0.5.0"), publish("late", "3.0.0")];
+    let kubeconfig = server.kubeconfig("admin");
+    for (n, (gate, code, reason)) in CLOSABLE.into_iter().enumerate() {
+        for behind in [None].into_iter().chain(CLOSABLE[n + 1..].iter().map(|(gate, ..)| Some(*gate))) {
+            let closed: Vec<_> = [gate].into_iter().chain(behind).collect();
+            if closed == ["trial", "space"] {
+                continue;
+            }
+            let (device, tag) = held_by(&closed, digests, &kubeconfig);
+            let before = (device.tree("A"), device.tree("B"));
+            let told = |code: i32| (Some(i64::from(code)), reason.to_owned());
+            let expected = vec![(None, reason.to_owned()), told(code), told(code), told(code)];
+            assert_eq!(first_closed(&device, &registry, tag), expected, "{closed:?}");
+            assert_eq!((device.tree("A"), device.tree("B")), before, "{closed:?}");
+        }
     }
 }

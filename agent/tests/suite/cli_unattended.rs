@@ -15,7 +15,7 @@ use kubesolo_update::config::{Config, Overrides};
 use kubesolo_update::device::boot::Boot;
 use kubesolo_update::schedule::clock::build_date;
 use kubesolo_update::state::state::Outcome;
-use kubesolo_update::update::memory::Memory;
+use kubesolo_update::update::records::LockedRecords;
 use kubesolo_update::update::unattended::{self, Done};
 use serde_json::{Value, json};
 
@@ -146,8 +146,8 @@ fn what_was_fetched_for_too_long_is_not_activated_outside_the_window() {
         let clock = || build_date() + TimeDelta::minutes(60 * hours.borrow_mut().next().unwrap() + 30);
         let mut boot = Boot::find(&config, Some(Slot::A), None).unwrap();
         device.wait_for_lock();
-        let mut memory = Memory::lock(&device.path("S/state.json")).unwrap();
-        unattended::run(&config, &mut boot, &mut memory, &clock)
+        let mut records = LockedRecords::lock(&device.path("S/state.json")).unwrap();
+        unattended::run(&config, &mut boot, &mut records, &clock)
     };
     // The day of the build, at midnight: half past one, three, and four.
     let early = run(&[1, 1]).unwrap_err();

@@ -167,8 +167,6 @@ reasons! {
             "The program cannot encode the key that it made. This is a fault of the program: report it.",
         NoAuthorities = "no-authorities":
             "The built-in certificate authorities cannot be used. Name a file with your own by --registry-ca.",
-        NoLock = "no-lock":
-            "The state is open for reading only. This is a fault of the program: report it.",
         NoRandom = "no-random":
             "The system has no random numbers for a new key. Try again later.",
         NoRandomNumbers = "no-random-numbers":

@@ -4,60 +4,81 @@
 //! together, so that a release that failed is never installed again by itself.
 
 use std::collections::BTreeSet;
+use std::ops::{Deref, DerefMut};
 use std::path::Path;
 
 use bootenv::Slot as Id;
 use bootenv::protocol::{SlotState, State as EnvState, View};
 use chrono::{DateTime, Utc};
 
-use crate::base::error::{Error, Exit, Reason, Result};
+use crate::base::error::{Error, Exit, Result};
 use crate::device::boot::Boot;
 use crate::device::slot::SlotManifest;
 use crate::policy::freshness::Seen;
 use crate::schedule::clock::Clock;
 use crate::state::phase::Phase;
 use crate::state::state::{State, Trial};
-use crate::state::store::{Lock, Store};
+use crate::state::store::{Loaded, Lock, Store};
 use crate::state::trust::{FailedRelease, Trust};
 use crate::trust::signature::Fingerprint;
 
 /// How many releases whose trial never started are kept in mind.
 const NOT_STARTED_KEPT: usize = 8;
 
-/// State and trust while a command runs.
+/// State and trust, for a command that only reads them.
 #[derive(Debug)]
-pub struct Memory {
-    lock: Option<Lock>,
+pub struct Records {
     /// `state.json`.
     pub state: State,
     /// `trust.json`.
     pub trust: Trust,
 }
 
-impl Memory {
+/// The same with the lock: the one way to change and write them.
+#[derive(Debug)]
+pub struct LockedRecords {
+    lock: Lock,
+    records: Records,
+}
+
+impl Records {
+    /// Reads both.
+    ///
+    /// # Errors
+    /// 78 when the files cannot be used.
+    pub fn read(path: &Path) -> Result<Self> {
+        Store::new(path).read().map(Self::of)
+    }
+
+    fn of(found: Loaded) -> Self {
+        found.warnings.iter().for_each(|warning| log::warn!("{warning}"));
+        Self { state: found.state, trust: found.trust }
+    }
+}
+
+impl Deref for LockedRecords {
+    type Target = Records;
+
+    fn deref(&self) -> &Records {
+        &self.records
+    }
+}
+
+impl DerefMut for LockedRecords {
+    fn deref_mut(&mut self) -> &mut Records {
+        &mut self.records
+    }
+}
+
+impl LockedRecords {
     /// Takes the lock and reads; for a command that changes something.
     ///
     /// # Errors
     /// 75 when another run has the lock, 73 and 78 when the files cannot be used.
     pub fn lock(path: &Path) -> Result<Self> {
         let lock = Store::new(path).lock()?;
-        let found = lock.load()?;
-        found.warnings.iter().for_each(|warning| log::warn!("{warning}"));
-        Ok(Self { lock: Some(lock), state: found.state, trust: found.trust })
-    }
-
-    /// Reads only.
-    ///
-    /// # Errors
-    /// 78 when the files cannot be used.
-    pub fn read(path: &Path) -> Result<Self> {
-        let found = Store::new(path).read()?;
-        found.warnings.iter().for_each(|warning| log::warn!("{warning}"));
-        Ok(Self { lock: None, state: found.state, trust: found.trust })
-    }
-
-    fn held(&self) -> Result<&Lock> {
-        self.lock.as_ref().ok_or_else(|| Error::new(Reason::NoLock, "the state is only open for reading"))
+        let records = Records::of(lock.load()?);
+        Ok(Self { lock, records })
     }
 
     /// Writes `state.json`.
@@ -65,7 +86,7 @@ impl Memory {
     /// # Errors
     /// 73 when it cannot be written.
     pub fn save(&self) -> Result<()> {
-        self.held()?.save_state(&self.state)
+        self.lock.save_state(&self.records.state)
     }
 
     /// Enters a phase and writes it.
@@ -81,7 +102,7 @@ impl Memory {
     /// Puts the attempt as it stands into the history: before the state, so that a run that is cut off in between does it
     /// again. No update fails for the sake of its record.
     pub fn record(&self) {
-        if let Err(error) = self.held().and_then(|lock| lock.record(self.state.attempt())) {
+        if let Err(error) = self.lock.record(self.records.state.attempt()) {
             log::warn!("the history lacks this attempt: {error}");
         }
     }
@@ -93,7 +114,7 @@ impl Memory {
     pub fn remember(&mut self, failed: FailedRelease) -> Result<()> {
         log::warn!("{} is remembered as failed: {}", failed.version, failed.reason);
         self.trust.remember(failed);
-        self.held()?.save_trust(&self.trust)
+        self.lock.save_trust(&self.records.trust)
     }
 
     /// Remembers what was committed, and writes it if that is news.
@@ -101,7 +122,7 @@ impl Memory {
     /// # Errors
     /// 73 when it cannot be written.
     pub fn raise(&mut self, epoch: u64, revoked: &BTreeSet<Fingerprint>) -> Result<()> {
-        if self.trust.raise(epoch, revoked) { self.held()?.save_trust(&self.trust) } else { Ok(()) }
+        if self.trust.raise(epoch, revoked) { self.lock.save_trust(&self.records.trust) } else { Ok(()) }
     }
 
     /// Remembers what a look at the source told: the time, and how far the freshness statements have come. Neither goes back.
@@ -119,7 +140,7 @@ impl Memory {
             news |= self.trust.note_serial(serial.clone());
         }
         self.state.freshness = freshness.map(|seen| seen.verdict.clone());
-        if news { self.held()?.save_trust(&self.trust) } else { Ok(()) }
+        if news { self.lock.save_trust(&self.records.trust) } else { Ok(()) }
     }
 
     /// Replaces the latest time known, which nothing else lowers, and writes it.
@@ -129,7 +150,7 @@ impl Memory {
     pub fn reset_time(&mut self, now: DateTime<Utc>) -> Result<()> {
         log::warn!("trust reset-time was called: the latest time known is {now} from now on");
         self.trust.last_seen = Some(now);
-        self.held()?.save_trust(&self.trust)
+        self.lock.save_trust(&self.records.trust)
     }
 
     /// The noted trial ended in a failure.
@@ -164,7 +185,7 @@ impl Memory {
                     }
                     // What was tried again and proved healthy has not failed any more.
                     if self.trust.forget(&trial.identity) {
-                        self.held()?.save_trust(&self.trust)?;
+                        self.lock.save_trust(&self.records.trust)?;
                     }
                     self.state.enter(Phase::Success, now).or_else(|_| self.committed(now))?;
                 }

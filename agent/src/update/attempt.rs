@@ -1,0 +1,104 @@
+//! The record of a run: which failures end an attempt, and what is skipped, counted and kept.
+
+use chrono::Utc;
+
+use crate::base::error::{Error, Exit, Reason, Result};
+use crate::state::phase::Phase;
+use crate::state::state::{self, Outcome};
+use crate::update::records::LockedRecords;
+use crate::update::unattended::{self, Done};
+use crate::update::update::ApplyReport;
+
+/// The kind of a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Called {
+    /// An attempt at an update.
+    Attempt,
+    /// The end of an attempt: an activation.
+    Activation,
+    /// A question, which is no attempt.
+    Question,
+}
+
+/// The outcome of a run that went well, and why it did not do more.
+pub trait Ended {
+    /// Outcome and reason.
+    fn outcome(&self) -> (Outcome, Option<Reason>);
+}
+
+impl Ended for ApplyReport {
+    fn outcome(&self) -> (Outcome, Option<Reason>) {
+        (self.outcome, None)
+    }
+}
+
+impl Ended for Done {
+    fn outcome(&self) -> (Outcome, Option<Reason>) {
+        match self {
+            Self::Checked(checked) => (checked.verdict, checked.reason),
+            Self::Applied(applied) => applied.outcome(),
+        }
+    }
+}
+
+/// Runs `f` and records how it ended.
+///
+/// # Errors
+/// Those of `f`.
+pub fn recorded<T: Ended>(
+    records: &mut LockedRecords,
+    called: Called,
+    f: impl FnOnce(&mut LockedRecords) -> Result<T>,
+) -> Result<T> {
+    let before = records.state.attempt_id.clone();
+    let result = f(records);
+    match &result {
+        Ok(done) => succeeded(records, done),
+        Err(error) => failed(records, called, &before, error),
+    }
+    result
+}
+
+/// Records a run that failed before it could begin.
+pub fn failed_early(records: &mut LockedRecords, called: Called, error: &Error) {
+    let before = records.state.attempt_id.clone();
+    failed(records, called, &before, error);
+}
+
+fn succeeded(records: &mut LockedRecords, done: &impl Ended) {
+    let (outcome, reason) = done.outcome();
+    records.state.ran(outcome, reason, Utc::now());
+    records.state.not_before = None;
+    if let Err(error) = records.save() {
+        log::error!("{error}");
+    }
+}
+
+/// A refusal or a failed step ends the attempt; "not now" and a question leave the phase as it is. A wrong command line is no
+/// run at all. `before` is the attempt of the state before the run.
+fn failed(records: &mut LockedRecords, called: Called, before: &str, error: &Error) {
+    if error.exit() == Exit::Usage {
+        return;
+    }
+    let (state, now) = (&mut records.state, Utc::now());
+    state.ran_into(error, now);
+    if let Some(until) = unattended::not_before(error, now) {
+        state.not_before = Some(until);
+    }
+    if called == Called::Question || error.exit() == Exit::NotNow {
+        state.skip(error, now);
+    } else {
+        // What fails before it begins is an attempt of its own, not the end of the one before.
+        let goes_on = called == Called::Activation && matches!(state.phase(), Phase::Staged | Phase::Failed);
+        if state.attempt_id == before && !goes_on {
+            state.begin(format!("{:08x}", state::random().unwrap_or_default()), now);
+        }
+        state.fail(error, now);
+        records.record();
+    }
+    if let Err(second) = records.save()
+        && error.message != second.message
+    {
+        log::error!("{second}");
+    }
+}

@@ -1,0 +1,80 @@
+//! The release on offer, and the keys that signed it.
+
+use crate::base::digest::Digest;
+use crate::base::error::Result;
+use crate::device::slot::SlotManifest;
+use crate::release::offer::Offer;
+use crate::release::release::{Architecture, Release};
+use crate::source::source::{self, Source};
+use crate::state::state::LastOffer;
+use crate::trust::keys::KeySet;
+use crate::trust::signature::KeyId;
+
+/// A source, and the release that it offers to this device.
+pub struct Candidate {
+    /// Where its images come from.
+    pub source: Box<dyn Source>,
+    /// The document that names the current release, as of `Source::look`.
+    pub document: Digest,
+    /// The release and its signatures.
+    pub offer: Offer,
+    /// The offer had to be fetched: no slot was filled from the same document.
+    pub changed: bool,
+    /// Keys of this device that signed it. None when the device has no key, or the offer is a claim.
+    pub signed_by: Vec<KeyId>,
+}
+
+impl std::fmt::Debug for Candidate {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Candidate")
+            .field("document", &self.document)
+            .field("offer", &self.offer)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Candidate {
+    /// Reads what `source` offers by `document`, and proves it with the keys that count. `held` is a slot's copy of the same
+    /// offer, which is as good: then nothing else is fetched.
+    ///
+    /// # Errors
+    /// Those of the source, and 77 when the offer is not proven.
+    pub fn read(
+        mut source: Box<dyn Source>,
+        document: Digest,
+        held: Option<SlotManifest>,
+        keys: Option<&KeySet>,
+    ) -> Result<Self> {
+        let (offer, changed) = match held {
+            Some(content) => (content.offer(source.origin())?, false),
+            None => (source::offer(&mut *source, Architecture::current(), keys)?, true),
+        };
+        let signed_by = signed_by(&offer, keys)?;
+        Ok(Self { source, document, offer, changed, signed_by })
+    }
+
+    /// The release.
+    #[must_use]
+    pub fn release(&self) -> &Release {
+        &self.offer.release
+    }
+
+    /// What to remember, so that the next look costs one request.
+    #[must_use]
+    pub fn last_offer(&self) -> LastOffer {
+        LastOffer { document: self.document, release: self.offer.release.digest }
+    }
+}
+
+/// The keys that signed the metadata: as many as the policy needs, unless there is no key here, or the offer is a claim.
+fn signed_by(offer: &Offer, keys: Option<&KeySet>) -> Result<Vec<KeyId>> {
+    if offer.file_signatures.is_some() {
+        log::warn!("legacy_file_signatures=yes: what {} says is a claim; only the images must be signed", offer.origin);
+        return Ok(vec![]);
+    }
+    let Some(keys) = keys else { return Ok(vec![]) };
+    let by = keys.verify(&offer.signed, &offer.signatures)?;
+    let names: Vec<_> = by.iter().map(ToString::to_string).collect();
+    log::info!("{} of {} is signed by {}", offer.release.version, offer.origin, names.join(", "));
+    Ok(by)
+}

@@ -1,0 +1,99 @@
+//! `check`: an evaluation, for people and scripts.
+
+use serde::Serialize;
+
+use crate::base::error::Reason;
+use crate::policy::gate::Gate;
+use crate::release::release::Release;
+use crate::state::freshness::Verdict;
+use crate::state::state::Outcome;
+use crate::update::candidate::Candidate;
+use crate::update::session::Evaluation;
+
+/// The outcome of `check`.
+#[derive(Debug, Serialize)]
+pub struct CheckReport {
+    /// `up-to-date`, `update-available`, `held` or `unknown`.
+    pub verdict: Outcome,
+    /// Why, when it is not `update-available`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<Reason>,
+    /// The running version.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub running: Option<String>,
+    /// The release on offer.
+    pub offered: Offered,
+    /// Whether this is the latest release; absent: it was not asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub freshness: Option<Verdict>,
+    /// Every gate.
+    pub gates: Vec<Gate>,
+}
+
+/// A release on offer, for people and scripts.
+#[derive(Debug, Serialize)]
+pub struct Offered {
+    /// Its version.
+    pub version: String,
+    /// The digest of its manifest.
+    pub digest: String,
+    /// Where it was found.
+    pub origin: String,
+    /// Bytes of both images, if the source reports them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub size: Option<u64>,
+    /// Keys of this device that signed it; empty when there is no key here.
+    pub signed_by: Vec<String>,
+    /// The server signs only the images, so that all of this is its word.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub claimed: bool,
+    /// What changed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub release_notes: Option<String>,
+}
+
+impl CheckReport {
+    /// Says what was found.
+    #[must_use]
+    pub fn of(found: Evaluation) -> Self {
+        let (verdict, reason) = verdict(&found);
+        Self {
+            verdict,
+            reason,
+            offered: Offered::of(&found.candidate),
+            running: found.running.version.map(|version| version.to_string()),
+            freshness: found.freshness.map(|seen| seen.verdict),
+            gates: found.gates,
+        }
+    }
+}
+
+impl Offered {
+    fn of(candidate: &Candidate) -> Self {
+        let offer = &candidate.offer;
+        Self {
+            version: offer.release.version.to_string(),
+            digest: offer.release.digest.to_string(),
+            origin: offer.origin.clone(),
+            size: size(&offer.release),
+            signed_by: candidate.signed_by.iter().map(ToString::to_string).collect(),
+            claimed: offer.file_signatures.is_some(),
+            release_notes: offer.release.release_notes.clone(),
+        }
+    }
+}
+
+fn size(release: &Release) -> Option<u64> {
+    Some(release.kernel.size?.saturating_add(release.initramfs.size?))
+}
+
+/// What an update would do.
+fn verdict(found: &Evaluation) -> (Outcome, Option<Reason>) {
+    match found.admits() {
+        Ok(false) => (Outcome::UpToDate, None),
+        Ok(true) if found.running.version.is_none() => (Outcome::Unknown, Some(Reason::VersionUnknown)),
+        Ok(true) => (Outcome::UpdateAvailable, None),
+        Err(refusal) if refusal.reason == Reason::VersionUnknown => (Outcome::Unknown, Some(refusal.reason)),
+        Err(refusal) => (Outcome::Held, Some(refusal.reason)),
+    }
+}

@@ -1,0 +1,371 @@
+//! One evaluation for `check`, `apply`, `apply --dry-run` and `run`: what is on offer, and whether it may be installed here
+//! and now.
+
+use bootenv::Slot as SlotId;
+use bootenv::protocol::State as BootState;
+
+use chrono::{DateTime, Utc};
+
+use crate::base::digest::Digest;
+use crate::base::error::{Error, Exit, Reason, Result};
+use crate::base::progress;
+use crate::config::Config;
+use crate::device::blocks::System;
+use crate::device::boot::Boot;
+use crate::device::slot::{Slot, SlotManifest};
+use crate::policy::freshness::{self, FreshnessCheck, Seen};
+use crate::policy::gate::{self, Gate, Lifted};
+use crate::policy::preflight::{self, Machine};
+use crate::policy::standing::Standing;
+use crate::policy::{hooks, node, rules};
+use crate::release::release::{Blob, Release};
+use crate::schedule::clock::Clock;
+use crate::source::open;
+use crate::state::state::{LastOffer, Waiting};
+use crate::trust::keys::KeySet;
+use crate::update::candidate::Candidate;
+use crate::update::records::Records;
+use crate::update::running::Running;
+
+/// Everything that a command knows before it asks the source. It changes nothing.
+#[derive(Clone, Copy, Debug)]
+pub struct Session<'a> {
+    /// The settings.
+    pub config: &'a Config,
+    /// The device as this boot finds it.
+    pub boot: &'a Boot,
+    /// What earlier runs remember.
+    pub records: &'a Records,
+    /// Gates that a person bypasses.
+    pub lifted: Lifted,
+    /// The time.
+    pub clock: Clock,
+}
+
+/// How far an evaluation goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Depth {
+    /// Through all gates, also behind a closed one: for a person who wants to see them.
+    EveryGate,
+    /// To the first closed gate, and through none if the release runs already: for an update, where each question costs
+    /// time or a request.
+    FirstClosed,
+}
+
+/// What a source offers to this device, and what each gate says.
+#[derive(Debug)]
+pub struct Evaluation {
+    /// The running release.
+    pub running: Running,
+    /// The keys and the security epoch that count here.
+    pub policy: Standing,
+    /// The release on offer.
+    pub candidate: Candidate,
+    /// Whether it is the latest release; `None`: not asked.
+    pub freshness: Option<Seen>,
+    /// In the order of docs/operating.md; with [`Depth::FirstClosed`] only as far as they were asked.
+    pub gates: Vec<Gate>,
+    /// The slot that takes the release, if one is free.
+    pub target: Option<Target>,
+    /// The release on offer runs already.
+    pub is_running: bool,
+}
+
+/// The slot that takes the release.
+#[derive(Clone, Copy, Debug)]
+pub struct Target {
+    /// Which.
+    pub slot: SlotId,
+    /// The boot environment in which it is free.
+    pub env: BootState,
+    /// The images to write into it; `None`: it holds them already.
+    pub images: Option<[Blob; 2]>,
+}
+
+impl Evaluation {
+    /// Whether the release is to be installed; not if it runs already.
+    ///
+    /// # Errors
+    /// The refusal of the first closed gate: 75 or 77, or the error that closed it. If the release runs already, only a
+    /// replayed freshness statement is refused.
+    pub fn admits(&self) -> Result<bool> {
+        if self.is_running {
+            return self.freshness.as_ref().and_then(Seen::refusal).map_or(Ok(false), Err);
+        }
+        gate::pass(&self.gates).map(|()| true)
+    }
+
+    /// The slot that takes the release.
+    ///
+    /// # Errors
+    /// 75 when none is free, which a gate refuses first.
+    pub fn free_slot(&self) -> Result<Target> {
+        self.target.ok_or_else(|| Error::new(Reason::NoFreeSlot, "no slot is free"))
+    }
+
+    /// What to remember of a wave that this device waits for; `None`: the gate was not asked.
+    #[must_use]
+    pub fn waiting(&self, config: &Config) -> Option<Option<Waiting>> {
+        let wave = self.gates.iter().find(|gate| gate.name == rules::ROLLOUT)?;
+        Some(rules::waiting(self.candidate.document, config.wariness, wave))
+    }
+}
+
+/// Asks gates in turn, as far as the depth goes.
+struct Asked {
+    gates: Vec<Gate>,
+    depth: Depth,
+}
+
+impl Asked {
+    fn ask(&mut self, gate: impl FnOnce() -> Gate) {
+        if self.depth == Depth::EveryGate || self.gates.iter().all(|gate| gate.open) {
+            self.gates.push(gate());
+        }
+    }
+}
+
+impl<'a> Session<'a> {
+    /// At this time, as the system's clock shows it.
+    #[must_use]
+    pub fn new(config: &'a Config, boot: &'a Boot, records: &'a Records, lifted: Lifted, now: DateTime<Utc>) -> Self {
+        Self { config, boot, records, lifted, clock: Clock::system(now, records.trust.last_seen) }
+    }
+}
+
+impl Session<'_> {
+    /// The gate that comes before any network use.
+    ///
+    /// # Errors
+    /// 78 when its time zone cannot be used.
+    pub fn window(&self) -> Result<Gate> {
+        rules::window(self.config, self.lifted, &self.clock)
+    }
+
+    /// Looks up what is on offer and asks the gates about it. Changes nothing anywhere.
+    ///
+    /// # Errors
+    /// Those that make the offer unreadable or unproven (65, 69, 77, 78). With [`Depth::FirstClosed`] also 77 when the device
+    /// has no key, and 75 while it waits for its wave of the same document.
+    pub fn evaluate(&self, depth: Depth) -> Result<Evaluation> {
+        self.evaluate_by(self.policy()?, depth)
+    }
+
+    /// The keys and the security epoch that count here.
+    ///
+    /// # Errors
+    /// 78 when keys cannot be used, 77 when too many of them are revoked.
+    pub fn policy(&self) -> Result<Standing> {
+        Standing::find(self.config, self.boot, &self.records.trust)
+    }
+
+    /// The same with a policy that is known already.
+    pub(super) fn evaluate_by(&self, policy: Standing, depth: Depth) -> Result<Evaluation> {
+        let window = self.window()?;
+        let running = Running::find(self.config, self.boot)?;
+        if depth == Depth::FirstClosed {
+            policy.required_keys(self.config)?;
+        }
+        let mut source = open::open(self.config)?;
+        let document = source.look().map_err(advised)?;
+        if depth == Depth::FirstClosed {
+            self.pass_wave(document)?;
+        }
+        let held = self.held(document, &running, &policy);
+        let mut candidate = Candidate::read(source, document, held, policy.keys.as_ref()).map_err(advised)?;
+        let freshness = self.freshness(&mut candidate, &policy)?;
+        let is_running = running.is(candidate.release(), self.lifted);
+        let mut evaluation =
+            Evaluation { running, policy, candidate, freshness, gates: vec![window], target: None, is_running };
+        if depth == Depth::EveryGate || !is_running {
+            self.ask_gates(&mut evaluation, depth);
+        }
+        Ok(evaluation)
+    }
+
+    fn ask_gates(&self, found: &mut Evaluation, depth: Depth) {
+        let (config, lifted) = (self.config, self.lifted);
+        let mut asked = Asked { gates: std::mem::take(&mut found.gates), depth };
+        if depth == Depth::EveryGate {
+            // An update asks it before the evaluation, and only when no person asked for it.
+            asked.ask(|| rules::not_before(self.records.state.not_before, self.clock.now()));
+        }
+        let release = found.candidate.offer.release.clone();
+        for gate in self.release_gates(&found.running, &found.policy, &release) {
+            asked.ask(|| gate);
+        }
+        asked.ask(|| freshness::gate(config, found.freshness.as_ref()));
+        asked.ask(|| node::gate(config, lifted));
+        asked.ask(|| self.copies());
+        let target = self.target();
+        found.target = target.as_ref().ok().copied();
+        asked.ask(|| Gate::unless("trial", target.map(|target| format!("slot {} is free", target.slot))));
+        asked.ask(|| rules::clock(&self.clock, &release));
+        asked.ask(|| self.space(found, depth));
+        asked.ask(|| self.fits_memory(&release));
+        asked.ask(|| self.wave(&release));
+        asked.ask(|| hooks::gate(config));
+        found.gates = asked.gates;
+    }
+
+    /// A device that waits for its wave of this very document need not read the release again.
+    fn pass_wave(&self, document: Digest) -> Result<()> {
+        match self.records.state.waits(document, self.config.wariness, self.clock.now()) {
+            Some(waiting) if !self.lifted.ignore_rollout => {
+                Err(rules::not_this_wave(waiting.message.clone(), Some(waiting.until)))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The manifest of a slot that was filled from the same document, if it is still proven.
+    fn held(&self, document: Digest, running: &Running, policy: &Standing) -> Option<SlotManifest> {
+        let boot = self.boot;
+        let same = |content: &SlotManifest| {
+            let led_here = LastOffer { document, release: content.digest };
+            content.digest == document || self.records.state.last_offer == Some(led_here)
+        };
+        let good = |content: &SlotManifest| match content.file_signatures {
+            Some(_) => self.config.legacy_file_signatures,
+            None => policy.keys.as_ref().is_none_or(|keys| keys.verify(&content.signed, &content.signatures).is_ok()),
+        };
+        let other = || boot.slots.get(boot.booted.slot.other()).manifest().ok().flatten();
+        running.manifest.clone().filter(same).or_else(|| other().filter(same)).filter(good)
+    }
+
+    fn freshness(&self, candidate: &mut Candidate, policy: &Standing) -> Result<Option<Seen>> {
+        let check = FreshnessCheck {
+            config: self.config,
+            trust: &self.records.trust,
+            policy,
+            clock: &self.clock,
+            release: &candidate.offer.release,
+            changed: candidate.changed,
+        };
+        check.look(&mut *candidate.source)
+    }
+
+    /// The gates that look at what a proven release says about itself.
+    #[must_use]
+    pub fn release_gates(&self, running: &Running, policy: &Standing, release: &Release) -> Vec<Gate> {
+        let failed = self.records.trust.failure(&release.identity());
+        let device = rules::Device {
+            channel: self.config.channel.as_deref(),
+            board: self.config.board.as_deref(),
+            running: running.version.as_ref(),
+            running_digest: running.manifest.as_ref().map(|manifest| manifest.digest),
+            folders: self.boot.folders(),
+            epoch: policy.epoch,
+            known_epoch: policy.known_epoch(release.digest),
+            lifted: self.lifted,
+            failed: failed.map(|f| format!("{} on {}", f.reason, f.failed_at.format("%Y-%m-%d"))),
+        };
+        rules::release(release, &device)
+    }
+
+    /// A single copy of the boot environment does not survive every power cut: no update for a timer.
+    #[must_use]
+    pub fn copies(&self) -> Gate {
+        let name = "boot-environment";
+        let env = &self.boot.env;
+        match (env.is_single(), self.lifted.allow_single_copy) {
+            (false, _) => Gate::open(name, "a store survives a power cut"),
+            (true, true) => Gate::open(name, "it has one copy; allowed by --allow-single-copy"),
+            (true, false) => Gate::closed(
+                name,
+                Reason::SingleCopy,
+                format!(
+                    "the boot environment {} has one copy only: a power cut in a store may leave none",
+                    env.place()
+                ),
+                "Give it a second copy in fw_env.config and in U-Boot, or call the command with --allow-single-copy.",
+            ),
+        }
+    }
+
+    /// The free slot.
+    ///
+    /// # Errors
+    /// 75 when no slot is free, 78 when the boot environment cannot be used.
+    pub fn target(&self) -> Result<Target> {
+        let env = self.boot.state()?;
+        let slot = env.target(self.boot.booted.slot).map_err(|illegal| {
+            let error = Error::new(Reason::NoFreeSlot, illegal.to_string());
+            match env.on_trial() {
+                Some(slot) => {
+                    error.remedy(format!("Slot {slot} is on trial: the health hook commits or reverts it first."))
+                }
+                None => error.remedy("The bootloader fell back. Call `kubesolo-update healthcheck`, then try again."),
+            }
+        })?;
+        Ok(Target { slot, env, images: None })
+    }
+
+    /// Whether the free slot holds the release already, or has room for its images. Their sizes are known afterwards.
+    fn space(&self, found: &mut Evaluation, depth: Depth) -> Gate {
+        let name = "space";
+        let Some(target) = &mut found.target else { return Gate::open(name, "no slot is free to be looked at") };
+        let place = self.boot.slots.get(target.slot);
+        let keys = found.policy.keys.as_ref();
+        if self.holds(place, found.candidate.release().digest, keys, depth) {
+            return Gate::open(name, format!("slot {} holds it already", target.slot));
+        }
+        let source = &mut found.candidate.source;
+        let release = &found.candidate.offer.release;
+        let mut locate = || -> Result<[Blob; 2]> {
+            let images = [source.locate(release.kernel)?, source.locate(release.initramfs)?];
+            place.check_room(images[0].size.saturating_add(images[1].size))?;
+            Ok(images)
+        };
+        let located = locate();
+        target.images = located.as_ref().ok().copied();
+        let need = |images: [Blob; 2]| progress::size(images[0].size.saturating_add(images[1].size));
+        Gate::unless(name, located.map(|images| format!("slot {} takes {}", target.slot, need(images))))
+    }
+
+    /// By the slot's manifest; an update also hashes the images, and proves them by the signatures in the slot, since better
+    /// ones may have been published meanwhile.
+    fn holds(&self, place: &Slot, release: Digest, keys: Option<&KeySet>, depth: Depth) -> bool {
+        let named = place.manifest().ok().flatten().is_some_and(|content| content.digest == release);
+        let proven = || place.verify().is_ok_and(|content| self.vouched(place, &content, keys).is_ok());
+        named && (depth == Depth::EveryGate || proven())
+    }
+
+    /// Whether the content of a slot may be activated as it is.
+    ///
+    /// # Errors
+    /// 77 when it is not proven.
+    pub fn vouched(&self, place: &Slot, content: &SlotManifest, keys: Option<&KeySet>) -> Result<()> {
+        let Some(keys) = keys else { return Ok(()) };
+        if content.file_signatures.is_some() && !self.config.legacy_file_signatures {
+            let message = format!("the release in slot {} came from a server that signs only the images", place.id);
+            return Err(Error::new(Reason::SignatureMissing, message)
+                .remedy("Apply a release that is signed as a whole, or set legacy_file_signatures=yes."));
+        }
+        place.vouched(content, keys).map(drop)
+    }
+
+    /// Whether the release fits into the memory of this machine.
+    #[must_use]
+    pub fn fits_memory(&self, release: &Release) -> Gate {
+        preflight::memory_gate(release, self.boot, &Machine::find(&System::default()))
+    }
+
+    /// Whether a phased rollout has come to this device.
+    fn wave(&self, release: &Release) -> Gate {
+        let id = self.records.state.device_id(&self.config.machine_id_file);
+        rules::rollout(self.config, id.as_deref(), self.lifted, release, self.clock.now())
+    }
+}
+
+/// Adds what to do about a source that gave no better advice.
+pub(super) fn advised(error: Error) -> Error {
+    match error.exit() {
+        _ if !error.remedy.is_empty() => error,
+        Exit::Data => {
+            error.remedy("Publish the release again if the server has it wrong; try again if the network does.")
+        }
+        Exit::Unavailable => error.remedy("Check what was published there, then try again."),
+        _ => error,
+    }
+}

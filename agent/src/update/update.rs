@@ -1,0 +1,88 @@
+//! An update under way, and what it reports.
+
+use bootenv::Slot as SlotId;
+use chrono::{DateTime, Utc};
+use serde::Serialize;
+
+use crate::base::error::{Error, Result};
+use crate::config::Config;
+use crate::device::boot::Boot;
+use crate::policy::gate::Lifted;
+use crate::policy::hooks::{self, Question, Step};
+use crate::release::release::Release;
+use crate::state::state::Outcome;
+use crate::update::records::LockedRecords;
+use crate::update::running::Running;
+use crate::update::session::Session;
+
+/// Everything that a command needs to change the device.
+#[derive(Debug)]
+pub struct Update<'a> {
+    /// The settings.
+    pub config: &'a Config,
+    /// The device as this boot finds it.
+    pub boot: &'a mut Boot,
+    /// What this run remembers.
+    pub records: &'a mut LockedRecords,
+    /// Gates that a person bypasses.
+    pub lifted: Lifted,
+    /// What the system's clock shows.
+    pub now: DateTime<Utc>,
+}
+
+/// The outcome of `apply` and `activate`.
+#[derive(Debug, Serialize)]
+pub struct ApplyReport {
+    /// `up-to-date`, `would-stage`, `staged`, `activated`.
+    pub outcome: Outcome,
+    /// The release.
+    pub version: String,
+    /// Its digest.
+    pub digest: String,
+    /// The slot that has it, or would get it.
+    pub slot: String,
+    /// The trial, once activated.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub trial: Option<String>,
+    /// Whether the image was fetched and written by this run.
+    pub written: bool,
+}
+
+impl ApplyReport {
+    pub(super) fn new(outcome: Outcome, release: &Release, slot: SlotId) -> Self {
+        Self {
+            outcome,
+            version: release.version.to_string(),
+            digest: release.digest.to_string(),
+            slot: slot.to_string(),
+            trial: None,
+            written: false,
+        }
+    }
+}
+
+impl Update<'_> {
+    /// The same without the right to change anything.
+    #[must_use]
+    pub fn session(&self) -> Session<'_> {
+        Session::new(self.config, self.boot, self.records, self.lifted, self.now)
+    }
+
+    /// Asks the programs in `pre-update.d`.
+    pub(super) fn ask_hooks(&self, step: Step, running: &Running, release: &Release) -> Result<()> {
+        let from = running.version.as_ref();
+        hooks::ask(self.config, &Question { step, from, to: &release.version, digest: release.digest })
+    }
+}
+
+/// Adds that the device still boots as before, which is the first question about any failure.
+#[must_use]
+pub fn no_slot_touched(error: Error) -> Error {
+    const SAID: &str = "No slot was touched.";
+    if error.remedy.ends_with(SAID) {
+        return error;
+    }
+    let error = error.advised();
+    let remedy = format!("{} {SAID}", error.remedy);
+    error.remedy(remedy)
+}
