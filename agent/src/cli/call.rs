@@ -1,0 +1,81 @@
+//! One call of the program, with its settings: what the commands share.
+
+use chrono::{DateTime, Utc};
+
+use crate::base::error::{Error, Reason, Result};
+use crate::cli::args::Cli;
+use crate::config::Config;
+use crate::device::boot::{Boot, Known};
+use crate::device::reboot;
+use crate::policy::gate::Lifted;
+use crate::update::records::{LockedRecords, Records};
+use crate::update::update::no_slot_touched;
+
+/// A command line, its settings and the time.
+pub(super) struct Call<'a> {
+    pub(super) cli: &'a Cli,
+    pub(super) config: &'a Config,
+    pub(super) now: DateTime<Utc>,
+}
+
+impl Call<'_> {
+    /// Finds the device.
+    pub(super) fn find(&self) -> Result<Boot> {
+        Boot::find(self.config, self.cli.places.booted, self.cli.places.cmdline.as_deref())
+    }
+
+    /// The same for a command that changes something, and reboots on demand.
+    pub(super) fn find_to_change(&self, reboot: bool) -> Result<Boot> {
+        let boot = self.find().map_err(no_slot_touched)?;
+        if reboot && boot.folders() {
+            let message = "--reboot is for a device: slots in folders boot nothing here";
+            return Err(Error::new(Reason::RebootWithFolders, message).remedy("Leave it out."));
+        }
+        if boot.known == Known::Assumed {
+            let slot = boot.booted.slot;
+            log::info!("slot {slot} is assumed to be the running one, since it is active; --booted says otherwise");
+        }
+        Ok(boot)
+    }
+
+    /// Reads the records.
+    pub(super) fn read(&self) -> Result<Records> {
+        Records::read(&self.cli.state)
+    }
+
+    /// Locks the records, for a command that changes something.
+    pub(super) fn lock(&self) -> Result<LockedRecords> {
+        lock(self.cli)
+    }
+
+    /// Restarts into the active slot after an activation.
+    pub(super) fn restart_into_trial(&self) -> Result<()> {
+        restart(&mut self.find()?, "the new release is booted on trial")
+    }
+}
+
+/// Ends here, before the command has changed anything, if another one runs.
+pub(super) fn lock(cli: &Cli) -> Result<LockedRecords> {
+    LockedRecords::lock(&cli.state).map_err(no_slot_touched)
+}
+
+/// Restarts into the active slot.
+pub(super) fn restart(boot: &mut Boot, why: &str) -> Result<()> {
+    let argument = boot.env.arm()?;
+    reboot::with(why, argument)
+}
+
+/// Logs each gate that a person bypasses.
+pub(super) fn log_lifted(lifted: Lifted) {
+    for (name, set) in [
+        ("--force", lifted.force),
+        ("--retry-failed", lifted.retry_failed),
+        ("--allow-downgrade", lifted.allow_downgrade),
+        ("--ignore-rollout", lifted.ignore_rollout),
+        ("--allow-single-copy", lifted.allow_single_copy),
+    ] {
+        if set {
+            log::warn!("{name} was given");
+        }
+    }
+}

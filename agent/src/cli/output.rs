@@ -1,0 +1,52 @@
+//! Standard output and standard error of the commands: a text for people, or one JSON document for scripts.
+
+use std::fmt::Write as _;
+
+use serde::Serialize;
+use serde_json::json;
+
+use crate::base::console::{self, say};
+use crate::base::error::{Error, Exit};
+use crate::base::text;
+use crate::cli::args::Cli;
+use crate::cli::explain;
+use crate::state::state::Outcome;
+
+/// Prints a result to standard output.
+pub(super) fn print(cli: &Cli, data: &impl Serialize, text: impl FnOnce() -> String) {
+    if cli.json {
+        match serde_json::to_string_pretty(data) {
+            Ok(json) => say(&format!("{}\n", text::ascii(&json))),
+            Err(error) => log::error!("cannot print JSON: {error}"),
+        }
+    } else {
+        say(&text());
+    }
+}
+
+/// Prints a failure to standard output, for scripts. An answer to a question has a verdict in any case: a script that only
+/// reads the verdict must not take its absence for good news.
+pub(super) fn say_error(error: &Error, question: bool) {
+    let mut told = json!({"error": as_json(error)});
+    if question {
+        let held = error.exit() == Exit::NotAllowed;
+        told["verdict"] = json!(if held { Outcome::Held } else { Outcome::Unknown });
+        told["reason"] = json!(error.reason);
+    }
+    say(&format!("{}\n", text::ascii(&told.to_string())));
+}
+
+/// A failure, for scripts.
+pub(super) fn as_json(error: &Error) -> serde_json::Value {
+    json!({"exit_code": error.exit().code(), "reason": error.reason, "message": error.message, "remedy": error.remedy})
+}
+
+/// Prints a failure to standard error, for people.
+pub(super) fn tell(error: &Error) {
+    let mut words = format!("kubesolo-update: {}\n", text::printable(&error.message));
+    if !error.remedy.is_empty() {
+        let _ = writeln!(words, "  {}", text::printable(&error.remedy));
+    }
+    words.push_str(&explain::hint("kubesolo-update", error.reason));
+    console::tell(&words);
+}

@@ -1,0 +1,21 @@
+//! `adopt`.
+
+use crate::base::error::Result;
+use crate::cli::call::Call;
+use crate::cli::output::print;
+use crate::device::reboot;
+use crate::update::adopt::{self, Folder, Options};
+
+pub(in crate::cli) fn adopt(call: &Call<'_>, options: &Options, reboot: bool) -> Result<u8> {
+    let _alone = call.lock()?;
+    let folder = Folder::find(call.config)
+        .and_then(|folder| folder.make_missing_environment(options.cmdline.as_deref()).map(|()| folder))
+        .map_err(adopt::boots_as_before)?;
+    let mut boot = call.find_to_change(reboot)?;
+    let adopted = adopt::adopt(folder, &mut boot, options).map_err(adopt::boots_as_before)?;
+    print(call.cli, &adopted, || format!("{}\n", adopted.message));
+    if adopted.reboot && reboot {
+        reboot::now("the new loader file is in place")?;
+    }
+    Ok(0)
+}

@@ -1,0 +1,36 @@
+//! `apply`.
+
+use crate::base::error::Result;
+use crate::cli::call::{Call, log_lifted};
+use crate::cli::output::print;
+use crate::cli::show;
+use crate::policy::gate::Lifted;
+use crate::state::state::Outcome;
+use crate::update::apply;
+use crate::update::attempt::{Called, recorded};
+use crate::update::session::Session;
+use crate::update::update::Update;
+
+/// `apply --dry-run`.
+pub(in crate::cli) fn dry_run(call: &Call<'_>, lifted: Lifted) -> Result<u8> {
+    log_lifted(lifted);
+    let (boot, records) = (call.find()?, call.read()?);
+    let planned = apply::dry_run(&Session::new(call.config, &boot, &records, lifted, call.now))?;
+    print(call.cli, &planned, || show::applied(&planned));
+    Ok(0)
+}
+
+pub(in crate::cli) fn apply(call: &Call<'_>, lifted: Lifted, activate: bool, reboot: bool) -> Result<u8> {
+    log_lifted(lifted);
+    // Kept to the end: nobody changes anything between the activation and the restart.
+    let mut records = call.lock()?;
+    let applied = recorded(&mut records, Called::Attempt, |records| {
+        let boot = &mut call.find_to_change(reboot)?;
+        Update { config: call.config, boot, records, lifted, now: call.now }.apply(activate)
+    })?;
+    print(call.cli, &applied, || show::applied(&applied));
+    if reboot && applied.outcome == Outcome::Activated {
+        call.restart_into_trial()?;
+    }
+    Ok(0)
+}

@@ -1,0 +1,90 @@
+//! Commands that only look: `status`, `metrics`, `history`, `doctor`, `verify`.
+
+use serde_json::json;
+
+use crate::base::error::{Context as _, Error, Exit, Reason, Result};
+use crate::base::replace;
+use crate::cli::args::{Cli, Command};
+use crate::cli::call::Call;
+use crate::cli::output::{as_json, print, tell};
+use crate::cli::show;
+use crate::config::Config;
+use crate::device::blocks::System;
+use crate::device::boot::Boot;
+use crate::device::slot::Slots;
+use crate::report::doctor::{self, Findings};
+use crate::report::metrics;
+use crate::report::status::{self, Status};
+use crate::state::store::Store;
+use crate::update::running;
+
+/// `status` and `metrics`.
+pub(in crate::cli) fn status(call: &Call<'_>) -> Result<u8> {
+    let slots = || Slots::locate(call.config, &System::default());
+    let mut status = status::find(call.find(), slots, &call.cli.state);
+    status.name_running(|| running::version_by_file(call.config));
+    print_status(call.cli, &status)
+}
+
+/// The same with settings that cannot be used: what else is known.
+pub(in crate::cli) fn status_without_settings(cli: &Cli, error: Error) -> Result<u8> {
+    let unknown = || Err(Error::new(Reason::BadConfig, "the settings cannot be used"));
+    print_status(cli, &status::find(Err(error), unknown, &cli.state))
+}
+
+/// As a report for people, or as a page for monitoring.
+fn print_status(cli: &Cli, status: &Status) -> Result<u8> {
+    let Command::Metrics { output } = &cli.command else {
+        print(cli, status, || status.to_string());
+        return Ok(0);
+    };
+    // What cannot be read is counted as a problem on the page; monitoring hears of it there.
+    let (records, _) = Store::new(&cli.state).read_each();
+    let series = metrics::series(status, &records.state, &records.trust);
+    let page = metrics::page(&series);
+    match output {
+        None => print(cli, &series, || page),
+        Some(file) => replace::replace(file, page.as_bytes(), 0o644)
+            .context(Reason::Output, format_args!("write {}", file.display()))
+            .map_err(|error| error.remedy("Name a file in a folder that can be written."))?,
+    }
+    Ok(0)
+}
+
+pub(in crate::cli) fn history(cli: &Cli) -> Result<u8> {
+    let history = Store::new(&cli.state).read_history()?;
+    print(cli, &history.attempts, || show::history(&history));
+    Ok(0)
+}
+
+pub(in crate::cli) fn doctor(cli: &Cli, config: Result<Config>) -> u8 {
+    let boot = |config: &Config| Boot::find(config, cli.places.booted, cli.places.cmdline.as_deref());
+    let findings = doctor::look(&cli.conf, config, &cli.state, boot);
+    print_findings(cli, &findings);
+    if findings.any_failed() { Exit::Config.code() } else { 0 }
+}
+
+/// `doctor` where the data partition is that of another disk.
+pub(in crate::cli) fn foreign_data(cli: &Cli, error: Error) -> u8 {
+    print_findings(cli, &doctor::foreign(error));
+    Exit::Config.code()
+}
+
+fn print_findings(cli: &Cli, findings: &Findings) {
+    print(cli, &findings.0, || findings.0.iter().fold(String::new(), |all, finding| format!("{all}{finding}\n")));
+}
+
+pub(in crate::cli) fn verify(call: &Call<'_>) -> Result<u8> {
+    let slots = status::verify(call.config, &call.find()?, &call.read()?.trust);
+    let damaged = slots.iter().find(|slot| slot.needed && !slot.holds).map(|slot| {
+        Error::new(Reason::SlotDamaged, format!("slot {} does not hold: {}", slot.slot, slot.message))
+            .remedy("If it is not the running slot, `kubesolo-update apply` fills it anew.")
+    });
+    let mut findings = json!({"slots": slots});
+    if let Some(error) = &damaged {
+        findings["error"] = as_json(error);
+    }
+    print(call.cli, &findings, || slots.iter().fold(String::new(), |all, slot| format!("{all}{slot}\n")));
+    damaged.as_ref().inspect(|error| tell(error));
+    Ok(damaged.map_or(0, |error| error.exit().code()))
+}

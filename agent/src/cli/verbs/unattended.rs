@@ -1,0 +1,32 @@
+//! `run`.
+
+use chrono::Utc;
+
+use crate::base::error::Result;
+use crate::cli::call::Call;
+use crate::cli::output::print;
+use crate::cli::show;
+use crate::config::Auto;
+use crate::state::state::Outcome;
+use crate::update::attempt::{Called, recorded};
+use crate::update::unattended::{self, Done};
+
+pub(in crate::cli) fn run(call: &Call<'_>) -> Result<u8> {
+    let config = call.config;
+    let mut records = call.lock()?;
+    let called = if config.auto == Auto::Check { Called::Question } else { Called::Attempt };
+    let done = recorded(&mut records, called, |records| {
+        unattended::run(config, &mut call.find_to_change(false)?, records, &Utc::now)
+    })?;
+    match done {
+        Done::Checked(checked) => print(call.cli, &checked, || show::checked(&checked)),
+        Done::Applied(applied) => {
+            print(call.cli, &applied, || show::applied(&applied));
+            let due = applied.outcome == Outcome::Activated && config.auto == Auto::Activate && config.auto_reboot;
+            if due && !call.find()?.folders() {
+                call.restart_into_trial()?;
+            }
+        }
+    }
+    Ok(0)
+}
