@@ -18,7 +18,7 @@ use kubesolo_update::base::digest::Digest;
 use kubesolo_update::base::error::{Error, Exit, Reason};
 use kubesolo_update::policy::freshness::Seen;
 use kubesolo_update::schedule::clock::{Clock, build_date};
-use kubesolo_update::state::freshness::{Verdict, Word};
+use kubesolo_update::state::freshness::{FreshnessReport, FreshnessVerdict};
 use kubesolo_update::state::identity::Identity;
 use kubesolo_update::state::phase::Phase;
 use kubesolo_update::state::state::{State, Trial};
@@ -181,7 +181,7 @@ fn a_word_that_this_version_does_not_know_damages_no_file() {
     let found = place.lock().load().unwrap();
     assert!(found.warnings.is_empty() && !found.state_lost, "{:?}", found.warnings);
     assert_eq!((found.state.phase(), &*found.state.device_id), (Phase::Idle, "0123"));
-    assert_eq!(found.state.freshness.as_ref().unwrap().word, Word::Unknown);
+    assert_eq!(found.state.freshness.as_ref().unwrap().word, FreshnessVerdict::Unknown);
     assert_eq!(found.state.last_run.as_ref().unwrap().outcome.known(), None);
     place.lock().save_state(&found.state).unwrap();
     let kept = place.json("state.json");
@@ -377,8 +377,13 @@ fn the_latest_time_of_a_synchronised_clock_or_a_verified_statement_is_remembered
     assert_eq!(kept(&mut records, clock(shown + days(2))), Some(shown + days(2)));
     assert_eq!(kept(&mut records, clock(shown - days(9))), Some(shown + days(2)));
     let mut stated = |issued| {
-        let verdict =
-            Verdict { word: Word::Fresh, reason: None, message: String::new(), serial: None, not_after: None };
+        let verdict = FreshnessReport {
+            word: FreshnessVerdict::Fresh,
+            reason: None,
+            message: String::new(),
+            serial: None,
+            not_after: None,
+        };
         let seen = Seen { verdict, serials: vec![], issued: Some(issued) };
         records.keep_look(&Clock { synchronised: false, ..clock(shown) }, Some(&seen)).unwrap();
         records.trust.last_seen

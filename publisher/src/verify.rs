@@ -11,12 +11,12 @@ use kubesolo_update::config::Config;
 use kubesolo_update::policy::freshness::{self, FreshnessCheck};
 use kubesolo_update::policy::gate;
 use kubesolo_update::policy::rules;
-use kubesolo_update::policy::standing::{self, Standing};
+use kubesolo_update::policy::trust_policy::{self, TrustPolicy};
 use kubesolo_update::release::release::{Architecture, Image};
 use kubesolo_update::schedule::clock::Clock;
 use kubesolo_update::source::open;
 use kubesolo_update::source::source::{self, Source};
-use kubesolo_update::state::freshness::Verdict;
+use kubesolo_update::state::freshness::FreshnessReport;
 use kubesolo_update::state::trust::Trust;
 use kubesolo_update::trust::signature::KeyId;
 
@@ -32,7 +32,7 @@ pub struct Verified {
     /// The keys that signed it.
     pub keys: Vec<KeyId>,
     /// Whether it is the latest; `None` where there is no statement.
-    pub freshness: Option<Verdict>,
+    pub freshness: Option<FreshnessReport>,
     /// Bytes of both images, which were fetched and are right; `None` where they were not asked for.
     pub bytes: Option<u64>,
 }
@@ -71,9 +71,9 @@ pub fn verify(
 fn one(config: &Config, architecture: Architecture, images: bool, now: DateTime<Utc>) -> Result<Verified> {
     let none = BTreeSet::new();
     let keys =
-        standing::keys(config)?.map(|keys| keys.needing(config.signature_threshold.keys(), &none)).transpose()?;
-    let standing = Standing { keys, epoch: 0, held: BTreeMap::new(), revoked: none };
-    let Some(keys) = standing.required_keys(config)? else {
+        trust_policy::keys(config)?.map(|keys| keys.needing(config.signature_threshold.keys(), &none)).transpose()?;
+    let policy = TrustPolicy { keys, epoch: 0, held: BTreeMap::new(), revoked: none };
+    let Some(keys) = policy.required_keys(config)? else {
         return Err(Error::new(Reason::NoVerificationKey, "no key to verify a release"));
     };
     let mut source = open::open(config)?;
@@ -83,7 +83,7 @@ fn one(config: &Config, architecture: Architecture, images: bool, now: DateTime<
     let check = FreshnessCheck {
         config,
         trust: &Trust::default(),
-        policy: &standing,
+        policy: &policy,
         clock: &clock,
         release: &offer.release,
         changed: true,

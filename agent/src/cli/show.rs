@@ -10,7 +10,7 @@ use crate::policy::gate::Gate;
 use crate::state::history::History;
 use crate::state::state::Outcome;
 use crate::update::check::CheckReport;
-use crate::update::trial::{Judged, Verdict};
+use crate::update::trial::{HealthReport, Verdict};
 use crate::update::update::ApplyReport;
 
 pub(super) fn history(history: &History) -> String {
@@ -78,7 +78,7 @@ pub(super) fn applied(applied: &ApplyReport) -> String {
     }
 }
 
-pub(super) fn health(judged: &Judged, checks: &[Check]) -> String {
+pub(super) fn health(judged: &HealthReport, checks: &[Check]) -> String {
     let mut out = String::new();
     for check in checks {
         let verdict = match (check.passed, check.wanted) {

@@ -7,12 +7,12 @@ use crate::base::error::{Error, Reason, Result};
 use crate::base::text;
 use crate::config::{Config, Freshness};
 use crate::policy::gate::Gate;
-use crate::policy::standing::Standing;
+use crate::policy::trust_policy::TrustPolicy;
 use crate::release::release::{Architecture, Release};
 use crate::release::statement::{Published, Statement};
 use crate::schedule::clock::Clock;
 use crate::source::source::Source;
-use crate::state::freshness::{Verdict, Word, shown};
+use crate::state::freshness::{FreshnessReport, FreshnessVerdict, shown};
 use crate::state::trust::{Serial, Trust};
 use crate::trust::keys::KeySet;
 use crate::trust::signature::Fingerprint;
@@ -24,7 +24,7 @@ const NAME: &str = "freshness";
 #[derive(Clone, Debug)]
 pub struct Seen {
     /// The verdict.
-    pub verdict: Verdict,
+    pub verdict: FreshnessReport,
     /// How far the statements of this channel have come with this one, for each key that signed it.
     pub serials: Vec<Serial>,
     /// When a verified statement was made, unless that is too far ahead of the clock.
@@ -39,7 +39,7 @@ pub struct FreshnessCheck<'a> {
     /// The serials seen before.
     pub trust: &'a Trust,
     /// The keys that count.
-    pub policy: &'a Standing,
+    pub policy: &'a TrustPolicy,
     /// The time.
     pub clock: &'a Clock,
     /// The release on offer.
@@ -67,18 +67,18 @@ impl FreshnessCheck<'_> {
         let seen = match source.freshness() {
             Ok(None) if !expected => return Ok(None),
             Ok(None) => {
-                Seen::without(Verdict::unknown(Reason::NoStatement, "the source has no statement of freshness"))
+                Seen::without(FreshnessReport::unknown(Reason::NoStatement, "the source has no statement of freshness"))
             }
             Err(e) if !expected => {
                 log::info!("no statement of freshness: {e}");
                 return Ok(None);
             }
-            Err(e) => Seen::without(Verdict::unknown(e.reason, format!("no statement of freshness: {e}"))),
+            Err(e) => Seen::without(FreshnessReport::unknown(e.reason, format!("no statement of freshness: {e}"))),
             Ok(Some(published)) => self.judge(&published, keys.as_ref()),
         };
         match seen.verdict.word {
-            Word::Fresh => log::info!("{}", seen.verdict.message),
-            Word::Stale | Word::Unknown => log::warn!("{}", seen.verdict.message),
+            FreshnessVerdict::Fresh => log::info!("{}", seen.verdict.message),
+            FreshnessVerdict::Stale | FreshnessVerdict::Unknown => log::warn!("{}", seen.verdict.message),
         }
         Ok(Some(seen))
     }
@@ -99,17 +99,17 @@ impl FreshnessCheck<'_> {
     fn judge(&self, published: &Published, keys: Option<&KeySet>) -> Seen {
         let Some(keys) = keys else {
             let message = "there is no key to verify a statement of freshness with";
-            return Seen::without(Verdict::unknown(Reason::NoKey, message));
+            return Seen::without(FreshnessReport::unknown(Reason::NoKey, message));
         };
         let (statement, by) = match prove(published, keys) {
             Ok(proven) => proven,
-            Err(e) => return Seen::without(Verdict::unknown(e.reason, e.message)),
+            Err(e) => return Seen::without(FreshnessReport::unknown(e.reason, e.message)),
         };
         let Statement { serial, .. } = statement;
         let known = by.iter().filter_map(|key| self.trust.serial(&statement.channel, key)).max();
         if let Some(known) = known.filter(|known| *known > serial) {
             let message = format!("the statement of freshness has serial {serial}, and {known} was seen before");
-            return Seen::without(Verdict::new(Word::Stale, Reason::SerialWentBack, message));
+            return Seen::without(FreshnessReport::new(FreshnessVerdict::Stale, Reason::SerialWentBack, message));
         }
         let verdict = measure(&statement, self.clock, self.channel(), self.release.architecture, self.release.digest);
         // Statements of other channels leave nothing behind: their serials could displace those of this one.
@@ -123,7 +123,7 @@ impl FreshnessCheck<'_> {
 }
 
 impl Seen {
-    fn without(verdict: Verdict) -> Self {
+    fn without(verdict: FreshnessReport) -> Self {
         Self { verdict, serials: vec![], issued: None }
     }
 
@@ -153,10 +153,10 @@ fn measure(
     channel: Option<&str>,
     architecture: Architecture,
     digest: Digest,
-) -> Verdict {
+) -> FreshnessReport {
     if let Some(channel) = channel.filter(|channel| *channel != statement.channel) {
         let (theirs, ours) = (text::shown(&statement.channel), text::shown(channel));
-        return Verdict::unknown(
+        return FreshnessReport::unknown(
             Reason::OtherChannel,
             format!("the statement of freshness is for {theirs}, not for {ours}"),
         );
@@ -165,21 +165,25 @@ fn measure(
         Some(latest) if latest == digest => {}
         Some(latest) => {
             let message = format!("the latest release is {latest}, and {digest} is on offer");
-            return Verdict::new(Word::Stale, Reason::NotTheLatest, message);
+            return FreshnessReport::new(FreshnessVerdict::Stale, Reason::NotTheLatest, message);
         }
         None => {
             let message = format!("the statement of freshness says nothing about {architecture}");
-            return Verdict::unknown(Reason::OtherArchitecture, message);
+            return FreshnessReport::unknown(Reason::OtherArchitecture, message);
         }
     }
     match clock.for_expiry() {
-        Err(e) => Verdict::unknown(e.reason, format!("whether this is the latest release is unknown: {e}")),
+        Err(e) => FreshnessReport::unknown(e.reason, format!("whether this is the latest release is unknown: {e}")),
         Ok(_) if !clock.may_be_past(statement.issued) => {
             let message = format!("the clock shows {}, before the statement was made", shown(clock.shown));
-            Verdict::unknown(Reason::Clock, message)
+            FreshnessReport::unknown(Reason::Clock, message)
         }
-        Ok(now) if now > statement.not_after => Verdict::expired(statement.not_after),
-        Ok(_) => Verdict::new(Word::Fresh, None, format!("the latest release until {}", shown(statement.not_after))),
+        Ok(now) if now > statement.not_after => FreshnessReport::expired(statement.not_after),
+        Ok(_) => FreshnessReport::new(
+            FreshnessVerdict::Fresh,
+            None,
+            format!("the latest release until {}", shown(statement.not_after)),
+        ),
     }
 }
 
@@ -192,9 +196,11 @@ pub fn gate(config: &Config, seen: Option<&Seen>) -> Gate {
         return Gate::closed(NAME, refusal.reason, refusal.message, refusal.remedy);
     }
     match seen.verdict.word {
-        Word::Fresh => Gate::open(NAME, message),
-        Word::Stale | Word::Unknown if !config.require_fresh => Gate::open(NAME, format!("warning: {message}")),
-        Word::Stale | Word::Unknown => Gate::closed(
+        FreshnessVerdict::Fresh => Gate::open(NAME, message),
+        FreshnessVerdict::Stale | FreshnessVerdict::Unknown if !config.require_fresh => {
+            Gate::open(NAME, format!("warning: {message}"))
+        }
+        FreshnessVerdict::Stale | FreshnessVerdict::Unknown => Gate::closed(
             NAME,
             Reason::NotFresh,
             message,
@@ -220,7 +226,7 @@ mod tests {
         Clock { shown: at(days), synchronised, last_seen: Some(at(50)) }
     }
 
-    fn measured(clock: &Clock, digest: u8) -> (Word, Option<Reason>) {
+    fn measured(clock: &Clock, digest: u8) -> (FreshnessVerdict, Option<Reason>) {
         let digests = BTreeMap::from([(Architecture::current().to_string(), Digest([1; 32]))]);
         let statement = Statement { channel: "stable".into(), serial: 1, issued: at(100), not_after: at(114), digests };
         let verdict = measure(&statement, clock, Some("stable"), Architecture::current(), Digest([digest; 32]));
@@ -229,30 +235,38 @@ mod tests {
 
     #[test]
     fn a_statement_is_measured_only_with_a_clock_that_can_be_right() {
-        assert_eq!(measured(&clock(110, true), 1), (Word::Fresh, None));
-        assert_eq!(measured(&clock(110, false), 1), (Word::Fresh, None), "no NTP, and no doubt");
-        assert_eq!(measured(&clock(114, true), 1), (Word::Fresh, None));
-        assert_eq!(measured(&clock(115, true), 1), (Word::Stale, Some(Reason::Expired)));
+        assert_eq!(measured(&clock(110, true), 1), (FreshnessVerdict::Fresh, None));
+        assert_eq!(measured(&clock(110, false), 1), (FreshnessVerdict::Fresh, None), "no NTP, and no doubt");
+        assert_eq!(measured(&clock(114, true), 1), (FreshnessVerdict::Fresh, None));
+        assert_eq!(measured(&clock(115, true), 1), (FreshnessVerdict::Stale, Some(Reason::Expired)));
         // Of the clock and the latest time known the later one counts.
         let known = |days| Clock { last_seen: Some(at(days)), ..clock(114, true) };
-        assert_eq!(measured(&known(114), 1), (Word::Fresh, None));
-        assert_eq!(measured(&known(115), 1), (Word::Stale, Some(Reason::Expired)), "a clock set back by a day");
-        assert_eq!(measured(&clock(99, true), 1), (Word::Fresh, None), "a publisher's clock is a day ahead");
+        assert_eq!(measured(&known(114), 1), (FreshnessVerdict::Fresh, None));
+        assert_eq!(
+            measured(&known(115), 1),
+            (FreshnessVerdict::Stale, Some(Reason::Expired)),
+            "a clock set back by a day"
+        );
+        assert_eq!(
+            measured(&clock(99, true), 1),
+            (FreshnessVerdict::Fresh, None),
+            "a publisher's clock is a day ahead"
+        );
         for wrong in [clock(-1, true), clock(40, false), clock(40, true), known(116), clock(98, true)] {
-            assert_eq!(measured(&wrong, 1), (Word::Unknown, Some(Reason::Clock)));
+            assert_eq!(measured(&wrong, 1), (FreshnessVerdict::Unknown, Some(Reason::Clock)));
             // Another release is the latest whatever the time is.
-            assert_eq!(measured(&wrong, 2), (Word::Stale, Some(Reason::NotTheLatest)));
+            assert_eq!(measured(&wrong, 2), (FreshnessVerdict::Stale, Some(Reason::NotTheLatest)));
         }
     }
 
     #[test]
     fn what_was_fresh_ends_by_itself() {
-        let verdict = Verdict::new(Word::Fresh, None, "fresh").with(Some(1), Some(at(114)));
+        let verdict = FreshnessReport::new(FreshnessVerdict::Fresh, None, "fresh").with(Some(1), Some(at(114)));
         let by = |clock| verdict.clone().by_now(&clock).word;
-        assert_eq!(by(clock(114, true)), Word::Fresh);
-        assert_eq!(by(clock(115, true)), Word::Stale);
-        assert_eq!(by(clock(40, false)), Word::Unknown);
-        let stale = Verdict::new(Word::Stale, Reason::NotTheLatest, "").with(None, Some(at(114)));
+        assert_eq!(by(clock(114, true)), FreshnessVerdict::Fresh);
+        assert_eq!(by(clock(115, true)), FreshnessVerdict::Stale);
+        assert_eq!(by(clock(40, false)), FreshnessVerdict::Unknown);
+        let stale = FreshnessReport::new(FreshnessVerdict::Stale, Reason::NotTheLatest, "").with(None, Some(at(114)));
         assert_eq!(stale.clone().by_now(&clock(40, false)), stale);
     }
 }

@@ -6,4 +6,4 @@ pub mod hooks;
 pub mod node;
 pub mod preflight;
 pub mod rules;
-pub mod standing;
+pub mod trust_policy;

@@ -17,7 +17,7 @@ use crate::config::{Config, Origin, conf};
 use crate::device::boot::Boot;
 use crate::device::health::WANTED;
 use crate::device::programs;
-use crate::policy::{preflight, standing};
+use crate::policy::{preflight, trust_policy};
 use crate::schedule::clock::Clock;
 use crate::schedule::window::Window;
 use crate::schedule::zone::Zone;
@@ -196,7 +196,7 @@ fn source(all: &mut Findings, config: &Config) {
 }
 
 fn keys(all: &mut Findings, config: &Config) {
-    match all.take("keys", standing::keys(config)) {
+    match all.take("keys", trust_policy::keys(config)) {
         Some(Some(keys)) => {
             let ids: Vec<_> = keys.ids().map(|id| id.to_string()).collect();
             all.add("keys", Verdict::Ok, ids.join(", "));

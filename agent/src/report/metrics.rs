@@ -9,7 +9,7 @@ use chrono::{DateTime, Utc};
 use serde::{Serialize, Serializer};
 
 use crate::report::status::{EnvKind, Status};
-use crate::state::freshness::Word;
+use crate::state::freshness::FreshnessVerdict;
 use crate::state::phase::Phase;
 use crate::state::state::{Outcome, State};
 use crate::state::trust::Trust;
@@ -95,7 +95,7 @@ pub fn series(status: &Status, state: &State, trust: &Trust) -> Vec<Series> {
     if let Some(freshness) = &status.freshness {
         let mut verdicts =
             page.family("freshness", Kind::Gauge, "Whether the last release on offer is known to be the latest.");
-        for word in Word::ALL {
+        for word in FreshnessVerdict::ALL {
             verdicts.is(&[("verdict", word.as_str())], u64::from(freshness.word == word));
         }
         page.time("freshness_ends", "Until when the last statement of freshness holds.", freshness.not_after);

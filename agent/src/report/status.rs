@@ -16,7 +16,7 @@ use crate::config::Config;
 use crate::device::boot::{Boot, Known};
 use crate::device::slot::{Facts, SlotManifest, Slots};
 use crate::policy::preflight::{self, Safety};
-use crate::policy::standing::Standing;
+use crate::policy::trust_policy::TrustPolicy;
 use crate::schedule::clock::Clock;
 use crate::state::freshness;
 use crate::state::phase::Phase;
@@ -62,7 +62,7 @@ pub struct Status {
     /// Keys that count no more, by their ids.
     pub revoked_keys: Vec<String>,
     /// Whether the last release on offer was the latest, as far as that is still so.
-    pub freshness: Option<freshness::Verdict>,
+    pub freshness: Option<freshness::FreshnessReport>,
     /// Releases that failed here: version and digest.
     pub failed: Vec<String>,
     /// What could not be read.
@@ -403,8 +403,8 @@ pub fn verify(config: &Config, boot: &Boot, trust: &Trust) -> Vec<Verified> {
         View::Foreign(foreign) => vec![foreign.active, boot.booted.slot],
         View::Invalid => vec![boot.booted.slot],
     };
-    let standing = Standing::find(config, boot, trust);
-    let floor = Standing::remembered(config, boot, trust).epoch;
+    let policy = TrustPolicy::find(config, boot, trust);
+    let floor = TrustPolicy::remembered(config, boot, trust).epoch;
     // The bootloader may start it all the same.
     let called = |content: &SlotManifest| {
         let below = content.release().is_ok_and(|release| release.security_epoch < floor);
@@ -427,7 +427,7 @@ pub fn verify(config: &Config, boot: &Boot, trust: &Trust) -> Vec<Verified> {
             }
         };
         let called = called(&content);
-        match standing.as_ref().map(|standing| &standing.keys) {
+        match policy.as_ref().map(|policy| &policy.keys) {
             Err(error) => verified(true, None, format!("{called}, signatures not checked: {error}")),
             Ok(None) => verified(true, None, format!("{called}, signatures not checked: no key on this device")),
             Ok(Some(keys)) => match slot.vouched(&content, keys) {

@@ -12,7 +12,7 @@ use crate::state::format::optional_seconds;
 
 words! {
     /// Whether a release is known to be the latest.
-    pub enum Word {
+    pub enum FreshnessVerdict {
         /// A statement that holds today says so.
         Fresh = "fresh",
         /// There is a later one, or the last statement is too old: somebody may be keeping a later one back.
@@ -23,7 +23,7 @@ words! {
 }
 
 /// A word that only another version of the agent knows reads as `unknown`: it makes no file damaged.
-impl<'de> Deserialize<'de> for Word {
+impl<'de> Deserialize<'de> for FreshnessVerdict {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         Ok(String::deserialize(deserializer)?.parse().unwrap_or(Self::Unknown))
     }
@@ -31,10 +31,10 @@ impl<'de> Deserialize<'de> for Word {
 
 /// What was found, as of one look at the source.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Verdict {
+pub struct FreshnessReport {
     /// The verdict.
     #[serde(rename = "verdict")]
-    pub word: Word,
+    pub word: FreshnessVerdict,
     /// Why it is not fresh.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<Recorded<Reason>>,
@@ -48,8 +48,8 @@ pub struct Verdict {
     pub not_after: Option<DateTime<Utc>>,
 }
 
-impl Verdict {
-    pub(crate) fn new(word: Word, reason: impl Into<Option<Reason>>, message: impl Into<String>) -> Self {
+impl FreshnessReport {
+    pub(crate) fn new(word: FreshnessVerdict, reason: impl Into<Option<Reason>>, message: impl Into<String>) -> Self {
         Self {
             word,
             reason: reason.into().map(Recorded::Known),
@@ -60,23 +60,29 @@ impl Verdict {
     }
 
     pub(crate) fn unknown(reason: Reason, message: impl Into<String>) -> Self {
-        Self::new(Word::Unknown, reason, message)
+        Self::new(FreshnessVerdict::Unknown, reason, message)
     }
 
     /// The verdict by now: what was fresh at the last look may be stale.
     #[must_use]
     pub fn by_now(self, clock: &Clock) -> Self {
         match (self.word, self.not_after, clock.for_expiry()) {
-            (Word::Fresh, _, Err(e)) => {
-                Self { word: Word::Unknown, reason: Some(e.reason.into()), message: e.message, ..self }
+            (FreshnessVerdict::Fresh, _, Err(e)) => {
+                Self { word: FreshnessVerdict::Unknown, reason: Some(e.reason.into()), message: e.message, ..self }
             }
-            (Word::Fresh, Some(end), Ok(now)) if now > end => Self::expired(end).with(self.serial, Some(end)),
+            (FreshnessVerdict::Fresh, Some(end), Ok(now)) if now > end => {
+                Self::expired(end).with(self.serial, Some(end))
+            }
             _ => self,
         }
     }
 
     pub(crate) fn expired(end: DateTime<Utc>) -> Self {
-        Self::new(Word::Stale, Reason::Expired, format!("the last statement of freshness ended on {}", shown(end)))
+        Self::new(
+            FreshnessVerdict::Stale,
+            Reason::Expired,
+            format!("the last statement of freshness ended on {}", shown(end)),
+        )
     }
 
     pub(crate) fn with(self, serial: Option<u64>, not_after: Option<DateTime<Utc>>) -> Self {
@@ -84,7 +90,7 @@ impl Verdict {
     }
 }
 
-impl fmt::Display for Verdict {
+impl fmt::Display for FreshnessReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}", self.word.as_str(), self.message)
     }

@@ -85,7 +85,7 @@ pub struct State {
     pub last_offer: Option<LastOffer>,
     /// Whether the last release on offer was the latest.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub freshness: Option<freshness::Verdict>,
+    pub freshness: Option<freshness::FreshnessReport>,
     /// Consecutive failed health runs within one boot.
     pub health_failures: u32,
     /// The boot that they were in, by the kernel's boot id.

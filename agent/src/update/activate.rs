@@ -5,7 +5,7 @@ use bootenv::TrialId;
 use crate::base::error::{Error, Reason, Result};
 use crate::device::slot::SlotManifest;
 use crate::policy::hooks::Step;
-use crate::policy::standing::{self, Standing};
+use crate::policy::trust_policy::{self, TrustPolicy};
 use crate::policy::{gate, node, preflight};
 use crate::release::release::Release;
 use crate::state::phase::Phase;
@@ -33,7 +33,7 @@ impl Update<'_> {
         // A failure that no run has read yet must be known to the gates.
         trial::settle(self.boot, self.records, self.now)?;
         let staged = self.staged()?;
-        let policy = Standing::find(self.config, self.boot, &self.records.trust)?;
+        let policy = TrustPolicy::find(self.config, self.boot, &self.records.trust)?;
         self.records.raise(policy.epoch, &policy.revoked)?;
         let running = self.prove(&staged, &policy)?;
         let Staged { target, release, .. } = &staged;
@@ -63,7 +63,7 @@ impl Update<'_> {
         Ok(Staged { target, content, release })
     }
 
-    fn prove(&self, staged: &Staged, policy: &Standing) -> Result<Running> {
+    fn prove(&self, staged: &Staged, policy: &TrustPolicy) -> Result<Running> {
         let keys = policy.required_keys(self.config)?;
         let session = self.session();
         session.vouched(self.boot.slots.get(staged.target.slot), &staged.content, keys)?;
@@ -81,13 +81,13 @@ impl Update<'_> {
         safety.required()
     }
 
-    fn begin_trial(&mut self, staged: &Staged, policy: &Standing) -> Result<ApplyReport> {
+    fn begin_trial(&mut self, staged: &Staged, policy: &TrustPolicy) -> Result<ApplyReport> {
         let Staged { target, content, release } = staged;
         let id = TrialId(state::random()?.max(1));
         let next = target.env.activate(self.boot.booted, id);
         let next = next.map_err(|e| Error::new(Reason::Trial, e.to_string()))?;
         // Before the store: a trial that is not noted could fail without being remembered.
-        let proof = standing::proof(self.config, release, policy.keys.as_ref());
+        let proof = trust_policy::proof(self.config, release, policy.keys.as_ref());
         self.records.note(Trial { proof, ..trial::note(id, target.slot, content) }, self.now)?;
         self.boot.env.store(&next).or_else(|refusal| self.records.not_stored(refusal))?;
         self.records.enter(Phase::Activated, self.now)?;

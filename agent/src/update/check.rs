@@ -5,7 +5,7 @@ use serde::Serialize;
 use crate::base::error::Reason;
 use crate::policy::gate::Gate;
 use crate::release::release::Release;
-use crate::state::freshness::Verdict;
+use crate::state::freshness::FreshnessReport;
 use crate::state::state::Outcome;
 use crate::update::candidate::Candidate;
 use crate::update::session::Evaluation;
@@ -25,7 +25,7 @@ pub struct CheckReport {
     pub offered: Offered,
     /// Whether this is the latest release; absent: it was not asked.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub freshness: Option<Verdict>,
+    pub freshness: Option<FreshnessReport>,
     /// Every gate.
     pub gates: Vec<Gate>,
 }

@@ -16,7 +16,7 @@ use crate::device::slot::{Slot, SlotManifest};
 use crate::policy::freshness::{self, FreshnessCheck, Seen};
 use crate::policy::gate::{self, Gate, Lifted};
 use crate::policy::preflight::{self, Machine};
-use crate::policy::standing::Standing;
+use crate::policy::trust_policy::TrustPolicy;
 use crate::policy::{hooks, node, rules};
 use crate::release::release::{Blob, Release};
 use crate::schedule::clock::Clock;
@@ -58,7 +58,7 @@ pub struct Evaluation {
     /// The running release.
     pub running: Running,
     /// The keys and the security epoch that count here.
-    pub policy: Standing,
+    pub policy: TrustPolicy,
     /// The release on offer.
     pub candidate: Candidate,
     /// Whether it is the latest release; `None`: not asked.
@@ -155,12 +155,12 @@ impl Session<'_> {
     ///
     /// # Errors
     /// 78 when keys cannot be used, 77 when too many of them are revoked.
-    pub fn policy(&self) -> Result<Standing> {
-        Standing::find(self.config, self.boot, &self.records.trust)
+    pub fn policy(&self) -> Result<TrustPolicy> {
+        TrustPolicy::find(self.config, self.boot, &self.records.trust)
     }
 
     /// The same with a policy that is known already.
-    pub(super) fn evaluate_by(&self, policy: Standing, depth: Depth) -> Result<Evaluation> {
+    pub(super) fn evaluate_by(&self, policy: TrustPolicy, depth: Depth) -> Result<Evaluation> {
         let window = self.window()?;
         let running = Running::find(self.config, self.boot)?;
         if depth == Depth::FirstClosed {
@@ -219,7 +219,7 @@ impl Session<'_> {
     }
 
     /// The manifest of a slot that was filled from the same document, if it is still proven.
-    fn held(&self, document: Digest, running: &Running, policy: &Standing) -> Option<SlotManifest> {
+    fn held(&self, document: Digest, running: &Running, policy: &TrustPolicy) -> Option<SlotManifest> {
         let boot = self.boot;
         let same = |content: &SlotManifest| {
             let led_here = LastOffer { document, release: content.digest };
@@ -233,7 +233,7 @@ impl Session<'_> {
         running.manifest.clone().filter(same).or_else(|| other().filter(same)).filter(good)
     }
 
-    fn freshness(&self, candidate: &mut Candidate, policy: &Standing) -> Result<Option<Seen>> {
+    fn freshness(&self, candidate: &mut Candidate, policy: &TrustPolicy) -> Result<Option<Seen>> {
         let check = FreshnessCheck {
             config: self.config,
             trust: &self.records.trust,
@@ -247,7 +247,7 @@ impl Session<'_> {
 
     /// The gates that look at what a proven release says about itself.
     #[must_use]
-    pub fn release_gates(&self, running: &Running, policy: &Standing, release: &Release) -> Vec<Gate> {
+    pub fn release_gates(&self, running: &Running, policy: &TrustPolicy, release: &Release) -> Vec<Gate> {
         let failed = self.records.trust.failure(&release.identity());
         let device = rules::Device {
             channel: self.config.channel.as_deref(),

@@ -10,15 +10,15 @@ use serde::Serialize;
 use crate::base::digest::Digest;
 use crate::base::error::{Error, Exit, Reason, Result};
 use crate::base::text;
-use crate::config::Config;
 use crate::device::boot::Boot;
 use crate::device::health::Check;
 use crate::device::slot::{Slot, SlotManifest};
-use crate::policy::standing::{self, Standing};
+use crate::policy::trust_policy::{self, TrustPolicy};
 use crate::state::identity::Identity;
 use crate::state::phase::Phase;
 use crate::state::state::{self, Trial};
 use crate::update::records::{self, LockedRecords};
+use crate::update::update::Update;
 
 /// Differs from boot to boot: failed runs count within one.
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
@@ -43,7 +43,7 @@ pub enum Verdict {
 
 /// The outcome of a health run.
 #[derive(Debug)]
-pub struct Judged {
+pub struct HealthReport {
     /// Whether every check passed.
     pub healthy: bool,
     /// What was done.
@@ -119,89 +119,83 @@ fn note_content(id: bootenv::TrialId, slot: &Slot) -> Result<Trial> {
 ///
 /// # Errors
 /// 73 when environment or state cannot be written.
-pub fn judge(
-    config: &Config,
-    boot: &mut Boot,
-    records: &mut LockedRecords,
-    checks: &[Check],
-    now: DateTime<Utc>,
-) -> Result<Judged> {
-    let healthy = passed(checks);
-    let (verdict, message) = if boot.legacy {
-        legacy(boot, healthy)?
+pub fn judge(update: &mut Update<'_>, checks: &[Check]) -> Result<HealthReport> {
+    let (healthy, now) = (passed(checks), update.now);
+    let (verdict, message) = if update.boot.legacy {
+        legacy(update.boot, healthy)?
     } else {
-        match boot.env.view() {
-            View::Ours(env) if env.commit(boot.booted).is_ok() => judge_trial(config, boot, records, env, checks, now)?,
-            View::Ours(_) => settle_boot(boot, records, healthy, now)?,
-            View::Foreign(foreign) => adopt(boot, foreign, healthy)?,
-            View::Invalid => rebuild(boot, records, healthy, now)?,
+        match update.boot.env.view() {
+            View::Ours(env) if env.commit(update.boot.booted).is_ok() => judge_trial(update, env, checks)?,
+            View::Ours(_) => settle_boot(update.boot, update.records, healthy, now)?,
+            View::Foreign(foreign) => reclaim(update.boot, foreign, healthy)?,
+            View::Invalid => rebuild(update.boot, update.records, healthy, now)?,
         }
     };
-    // Well as it is, such a release would be the last one.
+    // Even if healthy, committing it would lock the device out of updates.
     let healthy = healthy && !matches!(verdict, Verdict::Reverted | Verdict::Waiting);
     if healthy {
-        records.state.health_failures = 0;
-        records.save()?;
+        update.records.state.health_failures = 0;
+        update.records.save()?;
     }
-    Ok(Judged { healthy, verdict, message })
+    Ok(HealthReport { healthy, verdict, message })
 }
 
 fn passed(checks: &[Check]) -> bool {
     !checks.iter().any(Check::condemns)
 }
 
-fn judge_trial(
-    config: &Config,
-    boot: &mut Boot,
-    records: &mut LockedRecords,
-    env: EnvState,
-    checks: &[Check],
-    now: DateTime<Utc>,
-) -> Result<(Verdict, String)> {
+fn judge_trial(update: &mut Update<'_>, env: EnvState, checks: &[Check]) -> Result<(Verdict, String)> {
     let slot = env.active;
-    let mut bad: Vec<_> = checks.iter().filter(|check| check.condemns()).map(|check| check.name.clone()).collect();
-    if passed(checks) {
-        let proof = records.state.trial.as_ref().and_then(|trial| trial.proof.as_ref());
-        match standing::locked_out(config, boot, &records.trust, slot, proof) {
-            Ok(None) => {}
-            Ok(Some(why)) => {
-                revert(boot, records, env, &why, now)?;
-                let message = format!("slot {slot} is reverted: {why}; slot {} boots next", env.good);
-                return Ok((Verdict::Reverted, message));
-            }
-            Err(error) => {
-                log::error!("{error}");
-                bad.push("keys".into());
-            }
+    let bad: Vec<_> = checks.iter().filter(|check| check.condemns()).map(|check| check.name.clone()).collect();
+    if !bad.is_empty() {
+        return count_failure(update, env, &bad);
+    }
+    let proof = update.records.state.trial.as_ref().and_then(|trial| trial.proof.as_ref());
+    match trust_policy::locked_out(update.config, update.boot, &update.records.trust, slot, proof) {
+        Ok(None) => commit(update, env),
+        Ok(Some(why)) => {
+            revert(update.boot, update.records, env, &why, update.now)?;
+            Ok((Verdict::Reverted, format!("slot {slot} is reverted: {why}; slot {} boots next", env.good)))
+        }
+        Err(error) => {
+            log::error!("{error}");
+            count_failure(update, env, &["keys".into()])
         }
     }
-    if bad.is_empty() {
-        boot.env.store(&env.commit(boot.booted).map_err(illegal)?)?;
-        if let Some(release) = records.state.trial.as_ref().map(|trial| trial.identity.release) {
-            records.state.not_started.retain(|never_started| *never_started != release);
-        }
-        records.conclude(boot, now)?;
-        return Ok((Verdict::Committed, format!("slot {slot} is committed")));
+}
+
+fn commit(update: &mut Update<'_>, env: EnvState) -> Result<(Verdict, String)> {
+    update.boot.env.store(&env.commit(update.boot.booted).map_err(illegal)?)?;
+    let state = &mut update.records.state;
+    if let Some(trial) = &state.trial {
+        state.not_started.retain(|release| *release != trial.identity.release);
     }
+    update.records.conclude(update.boot, update.now)?;
+    Ok((Verdict::Committed, format!("slot {} is committed", env.active)))
+}
+
+/// Counts a failed run of this boot. The last one that the settings allow reverts the trial.
+fn count_failure(update: &mut Update<'_>, env: EnvState, bad: &[String]) -> Result<(Verdict, String)> {
+    let slot = env.active;
     let boot_id = fs::read_to_string(BOOT_ID).unwrap_or_default();
-    if records.state.health_boot != boot_id.trim() {
-        records.state.health_failures = 0;
-        records.state.health_boot = boot_id.trim().to_owned();
+    let state = &mut update.records.state;
+    if state.health_boot != boot_id.trim() {
+        state.health_failures = 0;
+        state.health_boot = boot_id.trim().to_owned();
     }
-    records.state.health_failures += 1;
-    let (failures, limit) = (records.state.health_failures, config.auto_rollback_after);
+    state.health_failures += 1;
+    let (failures, limit) = (state.health_failures, update.config.auto_rollback_after);
     if limit == 0 || failures < limit {
-        records.save()?;
+        update.records.save()?;
         let rest =
             if limit == 0 { "the deadline ends the trial".into() } else { format!("run {limit} would revert it") };
         return Ok((Verdict::Waiting, format!("slot {slot} is on trial, failed run {failures}; {rest}")));
     }
     // However many checks an image has, the file that remembers this is of bounded size.
-    revert(boot, records, env, &format!("unhealthy: {}", text::shown(&bad.join(", "))), now)?;
-    Ok((
-        Verdict::Reverted,
-        format!("slot {slot} is reverted after failed run {failures}; slot {} boots next", env.good),
-    ))
+    let why = format!("unhealthy: {}", text::shown(&bad.join(", ")));
+    revert(update.boot, update.records, env, &why, update.now)?;
+    let message = format!("slot {slot} is reverted after failed run {failures}; slot {} boots next", env.good);
+    Ok((Verdict::Reverted, message))
 }
 
 /// The store comes first: its mark and the noted trial together say what failed, even if the power goes in between.
@@ -253,7 +247,7 @@ fn settle_boot(
     Ok((Verdict::Nothing, format!("slot {booted} runs in place of the active slot {}", env.active)))
 }
 
-fn adopt(boot: &mut Boot, foreign: Foreign, healthy: bool) -> Result<(Verdict, String)> {
+fn reclaim(boot: &mut Boot, foreign: Foreign, healthy: bool) -> Result<(Verdict, String)> {
     let booted = boot.booted.slot;
     // The bootloader passes over what is marked as failed, and what does not match its hashes.
     let passed_over = || {
@@ -317,7 +311,7 @@ fn illegal(why: bootenv::protocol::Illegal) -> Error {
 /// The step that `rollback` went back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum BackOutcome {
+pub enum RollbackOutcome {
     /// The trial of the booted slot is over.
     Reverted,
     /// An activation was taken back before its first boot.
@@ -328,9 +322,9 @@ pub enum BackOutcome {
 
 /// The outcome of `rollback`.
 #[derive(Debug, Serialize)]
-pub struct Back {
+pub struct RollbackReport {
     /// What was done.
-    pub outcome: BackOutcome,
+    pub outcome: RollbackOutcome,
     /// Whether a reboot completes it.
     pub reboot: bool,
     /// In words, with what to do next.
@@ -342,7 +336,9 @@ pub struct Back {
 ///
 /// # Errors
 /// 75 when there is nothing to go back to, 77 when its security epoch is too low, 65 when the other slot is damaged, 73 when nothing can be written.
-pub fn rollback(config: &Config, boot: &mut Boot, records: &mut LockedRecords, now: DateTime<Utc>) -> Result<Back> {
+pub fn rollback(update: &mut Update<'_>) -> Result<RollbackReport> {
+    let Update { config, boot, records, now, .. } = update;
+    let now = *now;
     settle(boot, records, now)?;
     let env = boot.state()?;
     let booted = boot.booted.slot;
@@ -350,7 +346,7 @@ pub fn rollback(config: &Config, boot: &mut Boot, records: &mut LockedRecords, n
         seen(boot, records, now)?;
         revert(boot, records, env, "reverted by rollback", now)?;
         let message = format!("the trial of slot {booted} is over\nnext: reboot into slot {}", env.good);
-        return Ok(Back { outcome: BackOutcome::Reverted, reboot: true, message });
+        return Ok(RollbackReport { outcome: RollbackOutcome::Reverted, reboot: true, message });
     }
     if let Ok(next) = env.cancel(booted) {
         let left = boot.slots.get(env.active).manifest()?;
@@ -364,16 +360,16 @@ pub fn rollback(config: &Config, boot: &mut Boot, records: &mut LockedRecords, n
             "slot {} is not activated any more; slot {booted} boots next\nnext: kubesolo-update check",
             env.active
         );
-        return Ok(Back { outcome: BackOutcome::Cancelled, reboot: false, message });
+        return Ok(RollbackReport { outcome: RollbackOutcome::Cancelled, reboot: false, message });
     }
     let trial = bootenv::TrialId(state::random()?.max(1));
     let next = env.rollback(boot.booted, trial).map_err(|why| {
         Error::new(Reason::NothingToRollBack, format!("cannot roll back: {why}"))
             .remedy("See `kubesolo-update status`.")
     })?;
-    not_below(boot.slots.get(booted.other()), Standing::remembered(config, boot, &records.trust).epoch)?;
+    not_below(boot.slots.get(booted.other()), TrustPolicy::remembered(config, boot, &records.trust).epoch)?;
     let previous = note_content(trial, boot.slots.get(booted.other()))?;
-    let previous = Trial { proof: Some(standing::known(config)), ..previous };
+    let previous = Trial { proof: Some(trust_policy::known(config)), ..previous };
     let version = previous.version.clone();
     let left = boot.slots.get(booted).manifest()?;
     records.state.turn_back(left.as_ref().map(|left| &left.version), &previous, now);
@@ -382,7 +378,7 @@ pub fn rollback(config: &Config, boot: &mut Boot, records: &mut LockedRecords, n
     boot.env.store(&next).or_else(|refusal| records.not_stored(refusal))?;
     records.enter(Phase::Activated, now)?;
     let message = format!("{version} in slot {} boots next, on trial\nnext: reboot", booted.other());
-    Ok(Back { outcome: BackOutcome::TrialOfPrevious, reboot: true, message })
+    Ok(RollbackReport { outcome: RollbackOutcome::TrialOfPrevious, reboot: true, message })
 }
 
 /// Nobody goes back behind a hole that was closed here, on purpose or not.

@@ -7,8 +7,9 @@ use crate::cli::call::Call;
 use crate::cli::output::print;
 use crate::cli::show;
 use crate::device::{health, reboot};
+use crate::policy::gate::Lifted;
 use crate::update::trial::{self, Verdict};
-use crate::update::update::no_slot_touched;
+use crate::update::update::{Update, no_slot_touched};
 
 /// Exit code of a `healthcheck` that found the system unhealthy.
 const UNHEALTHY: u8 = 1;
@@ -18,7 +19,14 @@ pub(in crate::cli) fn healthcheck(call: &Call<'_>, no_reboot: bool) -> Result<u8
     let mut boot = call.find().map_err(no_slot_touched)?;
     trial::seen(&boot, &mut records, call.now)?;
     let checks = health::run(call.config);
-    let judged = trial::judge(call.config, &mut boot, &mut records, &checks, call.now)?;
+    let mut update = Update {
+        config: call.config,
+        boot: &mut boot,
+        records: &mut records,
+        lifted: Lifted::default(),
+        now: call.now,
+    };
+    let judged = trial::judge(&mut update, &checks)?;
     let report =
         json!({"healthy": judged.healthy, "outcome": judged.verdict, "message": judged.message, "checks": checks});
     print(call.cli, &report, || show::health(&judged, &checks));

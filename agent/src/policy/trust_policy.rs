@@ -26,7 +26,7 @@ pub const IMAGE_KEYS: &str = "/usr/share/kubesolo/keys";
 
 /// What every release is measured against.
 #[derive(Debug)]
-pub struct Standing {
+pub struct TrustPolicy {
     /// The keys that count, and how many of them it takes; `None`: there is no key at all.
     ///
     /// Without `pubkey=` they are the running image's. Nothing is installed while that image is on trial, so the keys of an
@@ -40,16 +40,16 @@ pub struct Standing {
     pub revoked: BTreeSet<Fingerprint>,
 }
 
-impl Standing {
+impl TrustPolicy {
     /// Joins settings, image, `trust.json` and the slots.
     ///
     /// # Errors
     /// 78 when keys cannot be used, 77 when too many of them are revoked.
     pub fn find(config: &Config, boot: &Boot, trust: &Trust) -> Result<Self> {
         let all = keys(config)?;
-        let mut standing = Self::committed(boot, trust, all.as_ref());
-        standing.keys = all.map(|all| all.needing(config.signature_threshold.keys(), &standing.revoked)).transpose()?;
-        Ok(standing)
+        let mut policy = Self::committed(boot, trust, all.as_ref());
+        policy.keys = all.map(|all| all.needing(config.signature_threshold.keys(), &policy.revoked)).transpose()?;
+        Ok(policy)
     }
 
     /// The same without the keys, for what needs none: an error in them is left out.
@@ -62,18 +62,18 @@ impl Standing {
     /// revoked by now was not when such a slot was committed.
     fn committed(boot: &Boot, trust: &Trust, all: Option<&KeySet>) -> Self {
         let (epoch, revoked) = (trust.security_epoch, trust.revoked_keys.clone());
-        let mut standing = Self { keys: None, epoch, held: BTreeMap::new(), revoked };
+        let mut policy = Self { keys: None, epoch, held: BTreeMap::new(), revoked };
         let committed = committed_slots(boot);
         for id in Id::BOTH {
             let Some((content, all)) = boot.slots.get(id).manifest().ok().flatten().zip(all) else { continue };
             let Some(release) = proven(&content, all) else { continue };
-            standing.held.insert(content.digest, release.security_epoch);
+            policy.held.insert(content.digest, release.security_epoch);
             if committed.contains(&id) {
-                standing.epoch = standing.epoch.max(release.security_epoch);
-                standing.revoked.extend(release.revoked_keys);
+                policy.epoch = policy.epoch.max(release.security_epoch);
+                policy.revoked.extend(release.revoked_keys);
             }
         }
-        standing
+        policy
     }
 
     /// The highest security epoch that this device knows, of what was committed and of what the slots hold, without the
@@ -118,7 +118,7 @@ pub fn locked_out(
         // It took the keys of the image before to get here.
         return Ok(proof.is_some_and(|proof| proof.image_keys).then(|| "its image has no keys".into()));
     };
-    let mut revoked = Standing::committed(boot, trust, Some(&all)).revoked;
+    let mut revoked = TrustPolicy::committed(boot, trust, Some(&all)).revoked;
     revoked.extend(proof.iter().flat_map(|proof| &proof.revoked_keys));
     // The note of the trial may have been lost, or be that of a rollback.
     let content = boot.slots.get(slot).manifest().ok().flatten();
