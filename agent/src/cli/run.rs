@@ -70,7 +70,7 @@ fn suggesting_apply(mut error: clap::Error) -> clap::Error {
 /// The first paragraph of what people are told: what is wrong, without the advice on usage.
 fn wrong_command_line(error: &clap::Error) -> Error {
     let told = error.render().to_string();
-    let first = told.lines().take_while(|line| !line.is_empty()).collect::<Vec<_>>().join(" ");
+    let first = told.lines().take_while(|line| !line.is_empty()).map(str::trim).collect::<Vec<_>>().join(" ");
     let message = first.strip_prefix("error: ").unwrap_or(&first);
     Error::new(Reason::Usage, text::shown(message)).remedy("For more information, try '--help'.")
 }

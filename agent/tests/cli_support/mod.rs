@@ -320,7 +320,9 @@ impl Ran {
         );
         for part in ["message", "remedy"] {
             let text = error[part].as_str().unwrap();
-            assert!(!text.is_empty() && ran.stderr.contains(text), "{part} in {ran:#?}");
+            let told = ran.stderr.split_whitespace().collect::<Vec<_>>().join(" ");
+            let same = told.contains(&text.split_whitespace().collect::<Vec<_>>().join(" "));
+            assert!(!text.is_empty() && same, "{part} in {ran:#?}");
         }
         error
     }
