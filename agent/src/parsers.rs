@@ -107,7 +107,7 @@ fn registry(bytes: &[u8]) -> bool {
         Listed::default().add(bytes, "list of referrers"),
         artifact::attached(bytes, Digest([0; 32]), "signature").map(drop),
         signed_by_cosign::layers(bytes, "cosign signatures").map(drop),
-        statement::layers(bytes, "statement of freshness").map(drop),
+        statement::layers(bytes, "freshness statement").map(drop),
     ];
     all.into_iter().filter_map(told).count() > 0
 }

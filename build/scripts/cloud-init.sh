@@ -54,7 +54,7 @@ in_device cloud-init --version
 written=$device/etc/kubesolo/update.conf
 [ "$(stat -c '%a %U' "$written")" = '644 root' ]
 said=$(in_device kubesolo-update status 2>&1 >/dev/null) || true
-if [ -n "$said" ] || in_device kubesolo-update status | grep -q 'settings cannot be used'; then
+if [ -n "$said" ] || in_device kubesolo-update status | grep -q 'settings are not usable'; then
     echo "cloud-init: $example: the agent says: $said" >&2
     exit 1
 fi

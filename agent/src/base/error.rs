@@ -106,13 +106,13 @@ impl Error {
         }
         let advice = match self.exit() {
             Exit::Usage => "See --help.",
-            Exit::Data => "Make it anew, or fetch it again.",
-            Exit::Unavailable => "Check that it is there and can be reached, then try again.",
-            Exit::Internal => "Try again with -vv, and report what it says.",
+            Exit::Data => "Create it again, or fetch it again.",
+            Exit::Unavailable => "Check that it exists and is reachable, then try again.",
+            Exit::Internal => "Try again with -vv, and report the output.",
             Exit::CannotWrite => "See the kernel log (dmesg): the medium may be failing or write-protected.",
             Exit::NotNow => "See `kubesolo-update status`, then try again.",
             Exit::NotAllowed => "See `kubesolo-update check`.",
-            Exit::Config => "Correct it; `kubesolo-update doctor` looks at all that an update depends on.",
+            Exit::Config => "Correct it; `kubesolo-update doctor` checks every condition of an update.",
         };
         self.remedy(advice)
     }

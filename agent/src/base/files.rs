@@ -40,7 +40,7 @@ pub fn not_opened(path: &Path, reason: Reason, e: &io::Error) -> Error {
     match e.raw_os_error() {
         Some(libc::ELOOP) => distrust(path, reason, "it is a symbolic link", "Name the file that it points to."),
         _ => Error::new(reason, format!("cannot read {}: {e}", path.display()))
-            .remedy("Run this as root, or name a file that this user can read."),
+            .remedy("Run the command as root, or name a file that this user can read."),
     }
 }
 
@@ -55,7 +55,7 @@ pub fn check(file: &File, path: &Path, reason: Reason) -> Result<()> {
         return Ok(());
     }
     if !meta.is_file() {
-        return Err(distrust(path, reason, "it is not a regular file", "Put a plain file there."));
+        return Err(distrust(path, reason, "it is not a regular file", "Put a regular file there."));
     }
     check_owner(&meta, path, reason)
 }
@@ -76,20 +76,20 @@ pub fn check_folder(meta: &Metadata, path: &Path, reason: Reason) -> Result<()> 
 pub fn check_owner(meta: &Metadata, path: &Path, reason: Reason) -> Result<()> {
     let shown = path.display();
     if meta.uid() != 0 && meta.uid() != geteuid().as_raw() {
-        let remedy = format!("Give it to the user who runs this: chown {} {shown}", geteuid());
+        let remedy = format!("Change its owner to the user of this command: chown {} {shown}", geteuid());
         return Err(distrust(path, reason, format_args!("it belongs to user {}", meta.uid()), &remedy));
     }
     // A group of one's own is what many systems give every user, with a mask that lets it write.
     let foreign_group = meta.gid() != getegid().as_raw() && meta.mode() & GROUP_WRITES != 0;
     if foreign_group || meta.mode() & OTHERS_WRITE != 0 {
-        let why = format!("others may write it (mode {:04o})", meta.mode() & 0o7777);
-        return Err(distrust(path, reason, why, &format!("Take that from them: chmod go-w {shown}")));
+        let why = format!("writable by others (mode {:04o})", meta.mode() & 0o7777);
+        return Err(distrust(path, reason, why, &format!("Remove that permission: chmod go-w {shown}")));
     }
     Ok(())
 }
 
 fn distrust(path: &Path, reason: Reason, why: impl Display, remedy: &str) -> Error {
-    Error::new(reason, format!("{} cannot be relied on: {why}", path.display())).remedy(remedy)
+    Error::new(reason, format!("{} is not trusted: {why}", path.display())).remedy(remedy)
 }
 
 /// The whole of a small file; `None` if nothing has that name.

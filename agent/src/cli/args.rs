@@ -19,46 +19,46 @@ Exit codes:
    1  healthcheck: the system is not healthy
   64  the command line is wrong
   65  bytes are wrong: digest, size, format
-  69  the source cannot be reached, or what was asked for is not there
+  69  the source is not reachable, or lacks the requested document
   70  internal error
   73  a slot or the boot environment cannot be written
-  75  not now: window, block, trial, clock, rollout, failed before, a hook, another run
+  75  not now: window, node block, trial, clock, rollout, failed before, hook, another run
   77  not allowed: signature, revoked key, channel, architecture, minimum version, downgrade, security epoch
-  78  configuration, key or boot environment not usable";
+  78  settings, key or boot environment not usable";
 
 const EXAMPLES: &str = "\
 Examples:
   kubesolo-update check
-      What is on offer, and what each gate says about it.
+      Show the offer and the state of each gate.
   kubesolo-update apply --activate --reboot
-      The whole update: fetch, verify, write, then boot it on trial.
+      Do the whole update: fetch, verify, write, then boot it on trial.
   kubesolo-update apply --force
-      On a console, outside the maintenance window: stage only.
+      Stage outside the maintenance window.
   kubesolo-update --conf /dev/null --state S/state.json apply \\
       --registry 127.0.0.1:5000/os --tag stable --plain-http 127.0.0.1:5000 \\
       --slot-a A --slot-b B --bootenv grub:FILE --pubkey KEY
-      On folders, without root.";
+      Work on folders, without root.";
 
 const SEE_HELP: &str = "Exit codes and examples: kubesolo-update --help";
 
-/// Updates the kernel and initramfs of this device: the new release goes into the slot that is not in use, is booted on
-/// trial, and stays only if that boot proves healthy.
+/// Update the kernel and initramfs of this device: write a release into the free slot, boot it on trial, and keep it only
+/// if that boot is healthy.
 #[derive(Debug, Parser)]
 #[command(name = "kubesolo-update", version = crate::version(), after_help = EXIT_CODES, after_long_help = format!("{EXAMPLES}\n\n{EXIT_CODES}"))]
 pub struct Cli {
-    /// Settings; FILE.d/*.conf is read after it.
+    /// Settings file; FILE.d/*.conf is read after it.
     #[arg(long, value_name = "FILE", default_value = CONF_FILE, global = true)]
     pub conf: PathBuf,
-    /// State; trust.json and the lock lie beside it.
+    /// State file; trust.json and the lock are beside it.
     #[arg(long, value_name = "FILE", default_value = STATE_FILE, global = true)]
     pub state: PathBuf,
     /// Print JSON on standard output.
     #[arg(long, global = true)]
     pub json: bool,
-    /// Say more; twice: everything.
+    /// Increase verbosity (repeat for debug output).
     #[arg(short, long, action = clap::ArgAction::Count, global = true)]
     pub verbose: u8,
-    /// Say errors only.
+    /// Print only errors.
     #[arg(short, long, conflicts_with = "verbose", global = true)]
     pub quiet: bool,
     #[command(flatten)]
@@ -67,7 +67,7 @@ pub struct Cli {
     pub(crate) command: Command,
 }
 
-/// Where slots and boot environment are.
+/// Places of slots and boot environment.
 #[derive(Args, Debug)]
 pub(crate) struct Places {
     #[arg(long, value_name = "PLACE", global = true, help_heading = "Places", help = help("slot_a"), value_parser = checked("slot_a"))]
@@ -76,25 +76,25 @@ pub(crate) struct Places {
     slot_b: Option<String>,
     #[arg(long, value_name = "KIND:PATH", global = true, help_heading = "Places", help = help("bootenv"), value_parser = checked("bootenv"))]
     bootenv: Option<String>,
-    /// The slot that runs now, when the slots are folders.
+    /// Booted slot, if the slots are folders.
     #[arg(long, value_name = "A|B", global = true, help_heading = "Places", value_parser = PossibleValuesParser::new(["A", "B"]).try_map(|name| slot(&name)))]
     pub(crate) booted: Option<Slot>,
-    /// The kernel command line that names the slot and the trial of this boot [default: /proc/cmdline, unless the slots
-    /// are folders].
+    /// File with the kernel command line of this boot, which names slot and trial [default: /proc/cmdline, unless the
+    /// slots are folders].
     #[arg(long, value_name = "FILE", global = true, conflicts_with = "booted", help_heading = "Places")]
     pub(crate) cmdline: Option<PathBuf>,
     #[arg(long, value_name = "PATH", global = true, help_heading = "Places", help = help("pubkey"), value_parser = checked("pubkey"))]
     pubkey: Option<String>,
 }
 
-/// Where releases come from.
+/// Source of releases.
 #[derive(Args, Debug, Default)]
 pub(crate) struct From {
     #[arg(long, value_name = "URL|REF", conflicts_with = "registry", help_heading = "Source", help = help("server"), value_parser = checked("server"))]
     server: Option<String>,
     #[arg(long, value_name = "REF", help_heading = "Source", help = help("registry"), value_parser = checked("registry"))]
     registry: Option<String>,
-    /// A file with a release (kubesolo-release bundle, oras cp --to-oci-layout): no network is used.
+    /// Bundle with a release (kubesolo-release bundle, oras cp --to-oci-layout); uses no network.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["server", "registry"], help_heading = "Source")]
     bundle: Option<PathBuf>,
     #[arg(long, value_name = "TAG", help_heading = "Source", help = help("tag"), value_parser = checked("tag"))]
@@ -103,7 +103,7 @@ pub(crate) struct From {
     channel: Option<String>,
     #[arg(long, value_name = "FILE", help_heading = "Source", help = help("registry_ca"), value_parser = checked("registry_ca"))]
     registry_ca: Option<String>,
-    /// Unsafe: reach this host without TLS. Can be given several times.
+    /// Unsafe: reach this host without TLS. Repeatable.
     #[arg(long, value_name = "HOST[:PORT]", help_heading = "Source", value_parser = checked("plain_http"))]
     plain_http: Vec<String>,
     /// Times at which an update may start, such as 'Sat,Sun 01:00-05:00; Mon-Fri 03:00-04:00'; empty: always.
@@ -113,7 +113,7 @@ pub(crate) struct From {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Show what is on offer and every gate's verdict. Changes nothing.
+    /// Show the offer and the state of each gate. Changes nothing.
     #[command(after_help = SEE_HELP)]
     Check {
         #[command(flatten)]
@@ -121,42 +121,42 @@ pub(crate) enum Command {
         #[command(flatten)]
         lifted: Lifted,
     },
-    /// Fetch, verify and write the offered release into the free slot.
+    /// Fetch the offer, verify it and write it into the free slot.
     #[command(after_help = SEE_HELP)]
     Apply {
         #[command(flatten)]
         from: From,
         #[command(flatten)]
         lifted: Lifted,
-        /// Say what would be done, and write nothing.
+        /// Print the planned update, and write nothing.
         #[arg(long)]
         dry_run: bool,
-        /// Also make it the release that boots next, on trial.
+        /// Also activate it: it boots next, on trial.
         #[arg(long)]
         activate: bool,
-        /// Then reboot.
+        /// Reboot afterwards.
         #[arg(long, requires = "activate")]
         reboot: bool,
     },
-    /// What the timer calls: check, stage or activate as auto= says, and reboot into what was activated. Lifts no rule.
+    /// Update unattended, for timers: check, stage or activate, as auto= says. Never bypasses a gate.
     ///
-    /// Ends with 75 when now is not the time, which is no failure: outside the window, on trial, failed before, or because
-    /// the server asked to be left alone.
+    /// Exits 75 if a gate is closed for now, which is not a failure: for example outside the maintenance window, during a
+    /// trial, or while a server's Retry-After is in effect.
     #[command(after_help = SEE_HELP)]
     Run {
         #[command(flatten)]
         from: From,
     },
-    /// Make the staged release the one that boots next, on trial.
+    /// Activate the staged release: it boots next, on trial.
     #[command(after_help = SEE_HELP)]
     Activate {
         #[command(flatten)]
         lifted: Lifted,
-        /// Then reboot.
+        /// Reboot afterwards.
         #[arg(long)]
         reboot: bool,
     },
-    /// Judge this boot: commit or revert a trial, and settle what an earlier boot left. Called after each boot.
+    /// Judge this boot: commit or revert a trial, and settle earlier boots. Run this after each boot.
     #[command(after_help = SEE_HELP)]
     Healthcheck {
         #[arg(long, value_name = "N", help = help("auto_rollback_after"), value_parser = checked("auto_rollback_after"))]
@@ -165,49 +165,49 @@ pub(crate) enum Command {
         health_dir: Option<String>,
         #[arg(long, value_name = "DIR", help = help("data_dir"), value_parser = checked("data_dir"))]
         data_dir: Option<String>,
-        /// Leave the reboot after a revert to the caller.
+        /// Do not reboot after a revert.
         #[arg(long)]
         no_reboot: bool,
     },
-    /// Go back: end a trial, take back an activation, or try the release before.
+    /// End a trial, cancel an activation, or return to the previous release.
     #[command(after_help = SEE_HELP)]
     Rollback {
-        /// Reboot afterwards where that is needed.
+        /// Reboot afterwards if necessary.
         #[arg(long)]
         reboot: bool,
     },
-    /// Take over a device that KubeSolo OS's own loader file boots: put the new loader file in place and switch to it. Safe at
-    /// every power cut, and can be called again.
+    /// Switch a KubeSolo OS device to the loader file of this agent. Safe at every power cut, and repeatable.
     #[command(after_help = SEE_HELP)]
     Adopt {
-        /// The kernel arguments of this device [default: those of the running system].
+        /// Kernel arguments of this device [default: those of the running system].
         #[arg(long, value_name = "TEXT")]
         kernel_args: Option<String>,
-        /// Another loader file than the one that this program carries.
+        /// Loader file to use instead of the built-in one.
         #[arg(long, value_name = "FILE")]
         loader_file: Option<PathBuf>,
-        /// Unsafe: also switch a grub.cfg that is not KubeSolo OS's. What it does besides is lost.
+        /// Unsafe: replace a grub.cfg that is not the one of KubeSolo OS. Its other functions are lost.
         #[arg(long)]
         any_grub_cfg: bool,
-        /// Then reboot.
+        /// Reboot afterwards.
         #[arg(long)]
         reboot: bool,
     },
     /// Show slots, boot environment and the last update. Needs neither root nor settings.
     Status,
-    /// Show what became of past attempts.
+    /// Show past attempts and their outcomes.
     History,
-    /// Print what monitoring wants to know, in the text format of Prometheus; with --json as a list of series.
+    /// Print metrics in the text format of Prometheus; with --json as a list of series.
     Metrics {
-        /// Into this file instead, replaced whole, for node_exporter's textfile collector (*.prom).
+        /// Replace this file instead, for node_exporter's textfile collector (*.prom).
         #[arg(long, value_name = "FILE")]
         output: Option<PathBuf>,
     },
-    /// Look whether this device is set up for updates: one line each, and 78 if anything would keep them from working.
-    /// Changes nothing and asks nobody.
+    /// Check that this device is ready for updates. Prints one line per check; exits 78 if any fails.
+    ///
+    /// Changes nothing and sends no requests.
     #[command(after_help = SEE_HELP)]
     Doctor,
-    /// Read both slots from the medium and compare them with their digests and signatures.
+    /// Verify both slots: compare them with their digests and signatures.
     #[command(after_help = SEE_HELP)]
     Verify,
     /// Make the locks of U-Boot's tools, if U-Boot is the bootloader. For units: their sandbox has no access to the folders.
@@ -239,7 +239,7 @@ pub(crate) enum Command {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum TrustCommand {
-    /// Accept the time that the clock shows, although this device knew a later one. Correct the clock first.
+    /// Accept the time of the clock, although this device knew a later one. Correct the clock first.
     ///
     /// A freshness statement that expired between the two times counts as valid again.
     #[command(after_help = SEE_HELP)]

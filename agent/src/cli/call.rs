@@ -28,8 +28,8 @@ impl Call<'_> {
     pub(super) fn find_to_change(&self, reboot: bool) -> Result<Boot> {
         let boot = self.find().map_err(no_slot_touched)?;
         if reboot && boot.folders() {
-            let message = "--reboot is for a device: slots in folders boot nothing here";
-            return Err(Error::new(Reason::RebootWithFolders, message).remedy("Leave it out."));
+            let message = "--reboot needs a device, and these slots are folders";
+            return Err(Error::new(Reason::RebootWithFolders, message).remedy("Omit the option."));
         }
         if boot.known == Known::Assumed {
             let slot = boot.booted.slot;
@@ -50,7 +50,7 @@ impl Call<'_> {
 
     /// Restarts into the active slot after an activation.
     pub(super) fn restart_into_trial(&self) -> Result<()> {
-        restart(&mut self.find()?, "the new release is booted on trial")
+        restart(&mut self.find()?, "the new release starts on trial")
     }
 }
 
@@ -75,7 +75,7 @@ pub(super) fn log_lifted(lifted: Lifted) {
         ("--allow-single-copy", lifted.allow_single_copy),
     ] {
         if set {
-            log::warn!("{name} was given");
+            log::warn!("{name} is in effect");
         }
     }
 }

@@ -63,7 +63,7 @@ pub(super) fn checked(checked: &CheckReport) -> String {
 pub(super) fn applied(applied: &ApplyReport) -> String {
     let ApplyReport { version, slot, .. } = applied;
     match applied.outcome {
-        Outcome::UpToDate => format!("{version} runs already; nothing to do\n"),
+        Outcome::UpToDate => format!("{version} is running; nothing to do\n"),
         Outcome::WouldStage => {
             format!("would write {version} into slot {slot}; nothing was changed\nnext: kubesolo-update apply\n")
         }
@@ -84,7 +84,7 @@ pub(super) fn health(judged: &HealthReport, checks: &[Check]) -> String {
         let verdict = match (check.passed, check.wanted) {
             (true, _) => "passed",
             (false, false) => "failed",
-            (false, true) => "failed, and only wanted",
+            (false, true) => "failed (optional)",
         };
         let _ = writeln!(out, "{verdict}: {}{}{}", check.name, if check.passed { "" } else { ": " }, check.message);
     }

@@ -120,10 +120,9 @@ impl Boot {
     pub fn state(&self) -> Result<State> {
         self.alone()?;
         if self.legacy {
-            let message = "this boot was started by a loader file that does not know the slot protocol";
-            return Err(Error::new(Reason::OldLoader, message).remedy(
-                "Call `kubesolo-update adopt`, then reboot; until then the health hook only confirms each boot.",
-            ));
+            let message = "the loader file that started this boot does not know the slot protocol";
+            return Err(Error::new(Reason::OldLoader, message)
+                .remedy("Run `kubesolo-update adopt`, then reboot; until then health runs only confirm each boot."));
         }
         let booted = self.booted.slot;
         match self.env.usable()? {
@@ -132,9 +131,11 @@ impl Boot {
                 foreign.adopt(booted).map_err(|e| Error::new(Reason::ForeignEnvironment, e.to_string()))
             }
             View::Foreign(_) | View::Invalid => {
-                let message = "the boot environment was last changed by another program";
-                Err(Error::new(Reason::ForeignEnvironment, message)
-                    .remedy("Run `kubesolo-update healthcheck` after a healthy boot: it takes the environment over."))
+                let message = "another program changed the boot environment last";
+                Err(Error::new(Reason::ForeignEnvironment, message).remedy(
+                    "Run `kubesolo-update healthcheck` after a healthy boot: it takes over the boot \
+                        environment.",
+                ))
             }
         }
     }

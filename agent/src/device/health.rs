@@ -86,21 +86,21 @@ fn data_partition(folder: &Path) -> Result<(), String> {
     let _ = fs::remove_file(&file);
     match result {
         Ok(true) => Ok(()),
-        Ok(false) => Err(format!("{} does not keep what is written", folder.display())),
+        Ok(false) => Err(format!("{} does not keep the written bytes", folder.display())),
         Err(cause) => Err(format!("cannot write to {}: {cause}", folder.display())),
     }
 }
 
 fn executable(file: &Path, left: Duration, budget: u64) -> Result<(), String> {
     if left.is_zero() {
-        return Err(format!("not started: no time is left of the {budget} s that all checks have"));
+        return Err(format!("not started: the {budget} s for all checks are over"));
     }
     let ended = programs::run(file, left, [("", ""); 0])?;
     let said = if ended.said.is_empty() { String::new() } else { format!(": {}", ended.said) };
     match ended.status {
         Some(status) if status.success() => Ok(()),
         Some(status) => Err(format!("{status}{said}")),
-        None => Err(format!("not done within the {budget} s that all checks have{said}")),
+        None => Err(format!("not finished within the {budget} s for all checks{said}")),
     }
 }
 
@@ -149,7 +149,7 @@ mod tests {
     fn a_check_that_hangs_is_ended_with_its_children() {
         let folder = tempfile::tempdir().unwrap();
         check(folder.path(), "hang", "sleep 600 & echo waiting; sleep 600");
-        assert_eq!(verdicts(folder.path())[1].2, "not done within the 0 s that all checks have: waiting");
+        assert_eq!(verdicts(folder.path())[1].2, "not finished within the 0 s for all checks: waiting");
     }
 
     #[test]
@@ -161,7 +161,7 @@ mod tests {
         let begin = Instant::now();
         let all = verdicts(folder.path());
         assert!(begin.elapsed() < Duration::from_millis(950), "{:?}", begin.elapsed());
-        assert!(all[1].2.starts_with("not done within"), "{all:?}");
+        assert!(all[1].2.starts_with("not finished within"), "{all:?}");
         assert!(all[2..].iter().all(|(_, passed, why)| !passed && why.starts_with("not started")), "{all:?}");
     }
 
@@ -194,7 +194,7 @@ mod tests {
         assert!(url_check(Duration::from_secs(20)).1);
         // Nobody accepts any more; then nobody listens.
         let server = answering.join().unwrap();
-        assert!(url_check(Duration::from_millis(300)).2.contains("not done after"));
+        assert!(url_check(Duration::from_millis(300)).2.contains("not finished after"));
         drop(server);
         assert!(url_check(Duration::from_secs(20)).2.contains("refused"));
     }

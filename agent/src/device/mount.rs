@@ -144,10 +144,10 @@ fn patiently<T>(mut act: impl FnMut() -> io::Result<T>) -> io::Result<T> {
 
 fn remedy(e: &io::Error) -> &'static str {
     match e.raw_os_error() {
-        Some(libc::EPERM | libc::EACCES) => "Run it as root.",
-        Some(libc::EBUSY) => "Find out who has it mounted (findmnt) and unmount it there.",
-        Some(libc::EROFS) => "Lift the write protection of the medium.",
-        errno if is_damage(errno) => "Check the filesystem (fsck), or make it anew.",
+        Some(libc::EPERM | libc::EACCES) => "Run the command as root.",
+        Some(libc::EBUSY) => "Find the mount with findmnt, and unmount it.",
+        Some(libc::EROFS) => "Remove the write protection of the medium.",
+        errno if is_damage(errno) => "Check the filesystem (fsck), or create it again.",
         Some(libc::ENODEV) => "The kernel does not know this filesystem: load its module.",
         _ => "See the kernel log (dmesg) for the cause.",
     }
@@ -165,9 +165,7 @@ pub fn claim(device: &Path, writable: bool) -> Result<()> {
     };
     patiently(claimed).map_err(|e| {
         let (reason, what) = match e.raw_os_error() {
-            Some(libc::EBUSY) => {
-                (Reason::DeviceBusy, "is mounted elsewhere or in use: what is on it cannot be told".into())
-            }
+            Some(libc::EBUSY) => (Reason::DeviceBusy, "is mounted elsewhere or in use: its content is unknown".into()),
             Some(libc::EROFS) => (Reason::ReadOnly, "is write-protected".into()),
             _ => (Reason::CannotOpenDevice, format!("cannot be opened: {e}")),
         };
@@ -186,7 +184,7 @@ fn enter_private_namespace() -> Result<()> {
         nix::mount::mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_SLAVE, None::<&str>)
     });
     entered.map_err(|e| {
-        let what = format!("cannot make a mount namespace: {}", e.desc());
+        let what = format!("cannot create a mount namespace: {}", e.desc());
         Error::new(Reason::CannotMount, what).remedy(remedy(&e.into()))
     })?;
     ENTERED.set(true);

@@ -68,7 +68,7 @@ pub fn run<K: AsRef<OsStr>, V: AsRef<OsStr>>(
     environment: impl IntoIterator<Item = (K, V)>,
 ) -> Result<Ended, String> {
     ours(file)?;
-    let unheard = |cause: std::io::Error| format!("cannot hear what it says: {cause}");
+    let unheard = |cause: std::io::Error| format!("cannot read its output: {cause}");
     let (reader, writer) = std::io::pipe().map_err(unheard)?;
     let mut output = Output::new(reader).map_err(unheard)?;
     let mut child = Command::new(file)
@@ -91,7 +91,7 @@ pub fn run<K: AsRef<OsStr>, V: AsRef<OsStr>>(
 /// What others can write is not run: it would do what they want, as root.
 fn ours(file: &Path) -> Result<(), String> {
     let folder = replace::folder_of(file);
-    let look = |path: &Path| path.metadata().map_err(|e| format!("cannot look at {}: {e}", path.display()));
+    let look = |path: &Path| path.metadata().map_err(|e| format!("cannot inspect {}: {e}", path.display()));
     let (folder_meta, meta) = (look(folder)?, look(file)?);
     let checked = files::check_folder(&folder_meta, folder, Reason::UnsafeFile)
         .and_then(|()| files::check_owner(&meta, file, Reason::UnsafeFile));

@@ -34,7 +34,7 @@ pub fn with(why: &str, argument: Option<&str>) -> Result<()> {
         }
     }
     nix::unistd::sync();
-    let by_hand = |error: Error| error.remedy("What boots next is stored: reboot the device.");
+    let by_hand = |error: Error| error.remedy("The next boot is stored: reboot the device.");
     if let Some(argument) = argument {
         return sys::reboot_with(argument).context(Reason::Reboot, "reboot").map_err(by_hand);
     }

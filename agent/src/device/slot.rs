@@ -123,7 +123,7 @@ impl Slots {
         let a = Slot::locate(bootenv::Slot::A, config.slot_a.as_deref(), system)?;
         let b = Slot::locate(bootenv::Slot::B, config.slot_b.as_deref(), system)?;
         if a.identity()? == b.identity()? {
-            let message = format!("slots A and B are the same place: {} and {}", a.place, b.place);
+            let message = format!("slots A and B are in the same place: {} and {}", a.place, b.place);
             return Err(Error::new(Reason::SlotUnusable, message).remedy("Name two different places."));
         }
         let checksums = env::compares_checksums(config);
@@ -265,7 +265,7 @@ impl Slot {
         self.read(|dir| {
             let manifest = manifest(dir)?.ok_or_else(|| incomplete(dir, MANIFEST_FILE))?;
             if hashes(dir, self.checksums)? != [manifest.kernel, manifest.initramfs] {
-                let message = format!("{}: the images are not those of {MANIFEST_FILE}", dir.shown());
+                let message = format!("{}: the images do not match {MANIFEST_FILE}", dir.shown());
                 return Err(Error::new(Reason::SlotDamaged, message).remedy(DAMAGED_REMEDY));
             }
             console::log_step(Step::ReadBack(self.id));
@@ -283,7 +283,7 @@ impl Slot {
             let one = |(part, signatures, blob): (Part, &Vec<Signature>, Blob)| {
                 let mut verifier = StreamVerifier::new(keys, signatures)?;
                 if dir.hash(part.file(), |bytes| verifier.update(bytes))? != Some(blob) {
-                    let message = format!("{}: {} is not that of {MANIFEST_FILE}", dir.shown(), part.file());
+                    let message = format!("{}: {} does not match {MANIFEST_FILE}", dir.shown(), part.file());
                     return Err(Error::new(Reason::SlotDamaged, message).remedy(DAMAGED_REMEDY));
                 }
                 verifier.finish().map_err(|e| e.context(part.file()))
@@ -328,7 +328,7 @@ impl Slot {
                 bytes(free)
             );
             return Err(Error::new(Reason::NoSpace, message).remedy(
-                "Nothing was erased. Remove what else is there, publish a smaller release, or use a larger slot.",
+                "Nothing was erased. Remove other files there, publish a smaller release, or use a larger slot.",
             ));
         }
         Ok(())
@@ -420,14 +420,14 @@ fn fits(dir: &Dir, part: Part, blob: &Blob, line: &[u8]) -> Result<()> {
         return Ok(());
     }
     let (file, hash_file) = (part.file(), part.hash_file());
-    let message = format!("{}: {file} has the digest {}, and {hash_file} says otherwise", dir.shown(), blob.digest);
+    let message = format!("{}: {file} has the digest {}, which differs from {hash_file}", dir.shown(), blob.digest);
     Err(Error::new(Reason::SlotDamaged, message).remedy(DAMAGED_REMEDY))
 }
 
-const DAMAGED_REMEDY: &str = "Apply an update to fill the slot anew.";
+const DAMAGED_REMEDY: &str = "Run `kubesolo-update apply` to fill the slot again.";
 
 fn incomplete(dir: &Dir, missing: &str) -> Error {
-    let message = format!("{} holds no complete release: {missing} is not there", dir.shown());
+    let message = format!("{} is incomplete: {missing} is missing", dir.shown());
     Error::new(Reason::SlotIncomplete, message).remedy(DAMAGED_REMEDY)
 }
 

@@ -106,9 +106,9 @@ impl BlobBody {
         }
         let now = entity_tag(response.headers());
         if self.received > 0 && status.is_success() && self.version.is_some() && now.is_some() && now != self.version {
-            let message = format!("{} was replaced while it was downloaded from {}", self.what, origin(url));
+            let message = format!("{} changed during the download from {}", self.what, origin(url));
             return Err(Error::new(Reason::FileReplaced, message)
-                .remedy("Try again: publishing must have been in between.")
+                .remedy("Try again: the publisher replaced it in the meantime.")
                 .into());
         }
         let skip = match status.as_u16() {
@@ -156,7 +156,7 @@ impl BlobBody {
             let (received, size) = (self.received, self.size);
             return Err(error.context(format_args!("gave up after {received} of {size} bytes")));
         }
-        log::warn!("{error}; going on in {pause:.1?}");
+        log::warn!("{error}; continuing in {pause:.1?}");
         std::thread::sleep(pause);
         self.rate.add(pause, 0);
         self.check_rate()
@@ -177,7 +177,7 @@ impl BlobBody {
     }
 
     fn surplus(&self) -> Error {
-        let message = format!("{} has more than the {} bytes that were announced", self.what, self.size);
+        let message = format!("{} has more than the announced {} bytes", self.what, self.size);
         Error::new(Reason::SizeMismatch, message)
     }
 
@@ -230,10 +230,8 @@ impl Body for BlobBody {
                     }
                 }
                 Some(Ok(None)) if stream.framed => {
-                    let message = format!(
-                        "{} ends after {} of the {} bytes that were announced",
-                        self.what, self.received, self.size
-                    );
+                    let message =
+                        format!("{} ends after {} of the announced {} bytes", self.what, self.received, self.size);
                     return Err(Error::new(Reason::SizeMismatch, message));
                 }
                 Some(Ok(None)) => self.failed(self.broken("the connection was closed"), None)?,

@@ -170,7 +170,7 @@ impl Client {
             _ => return Err(refusal(status, url, b"", what).into()),
         };
         said.ok_or_else(|| {
-            let message = format!("{what}: {} does not say how many bytes it has", origin(url));
+            let message = format!("{what}: {} does not report its size", origin(url));
             Error::new(Reason::SizeUnknown, message).remedy("Serve it as a plain file, with Content-Length.").into()
         })
     }
@@ -217,7 +217,7 @@ impl Client {
 
     fn too_late(&self, what: &str) -> Error {
         let time = self.options.patience.documents;
-        Error::new(Reason::Timeout, format!("cannot fetch {what}: not done after {time:.0?}"))
+        Error::new(Reason::Timeout, format!("cannot fetch {what}: not finished after {time:.0?}"))
             .remedy("Try again later, or check the connection to the server.")
     }
 
@@ -253,7 +253,7 @@ impl Client {
             if url.scheme() != "https" && !self.may_be_plain(&url) {
                 let message = format!("cannot fetch {what}: {} has no TLS", shown(&url));
                 return Err(Error::new(Reason::NotHttps, message)
-                    .remedy("Use https, or list this host and port as plain_http if its network can be trusted.")
+                    .remedy("Use https, or list this host and port in plain_http= if its network is trusted.")
                     .into());
             }
             let mut request = self.http(url.scheme())?.request(method.clone(), url.clone()).headers(headers.clone());
@@ -269,14 +269,14 @@ impl Client {
             let Some(next) = next else { return Ok(response) };
             let next = next.to_str().ok().and_then(|next| url.join(next).ok());
             let Some(mut next) = next else {
-                let message = format!("cannot fetch {what}: {} redirects to something that is no URL", shown(&url));
+                let message = format!("cannot fetch {what}: {} redirects to an invalid URL", shown(&url));
                 return Err(Error::new(Reason::BadRedirect, message).into());
             };
             if url.scheme() == "https" && next.scheme() != "https" {
                 let message =
                     format!("cannot fetch {what}: {} redirects to {}, which has no TLS", shown(&url), shown(&next));
                 return Err(Error::new(Reason::InsecureRedirect, message)
-                    .remedy("Repair the server: what it serves over https must not be fetched without.")
+                    .remedy("Fix the server: the agent never leaves https.")
                     .into());
             }
             if !without_login(&mut next) {
@@ -292,12 +292,12 @@ impl Client {
     /// Asks the token server that a 401 names. Nobody's name is given: what is fetched here is public, and signed.
     async fn token(&self, refusal: &Response, what: &str) -> Result<HeaderValue, Failure> {
         let denied = |why: &str| {
-            let message = format!("cannot fetch {what}: {} wants to know who asks, {why}", origin(refusal.url()));
+            let message = format!("cannot fetch {what}: {} requires authentication, {why}", origin(refusal.url()));
             Error::new(Reason::AccessDenied, message)
-                .remedy("Check the name of the repository, and allow it to be pulled without a password.")
+                .remedy("Check the name of the repository, and allow anonymous pulls of it.")
         };
         let Some(Bearer { realm, service, scope }) = challenge::bearer(refusal.headers()) else {
-            return Err(denied("and offers no token to those without a name").into());
+            return Err(denied("and anonymous pull is not allowed").into());
         };
         let mut url = refusal.url().join(&realm).map_err(|_| denied("and names no token server"))?;
         if refusal.url().scheme() == "https" && url.scheme() != "https" {
@@ -319,7 +319,7 @@ impl Client {
         let token: Token = json::parse(&answer.body, &what)?;
         let token = token.token.or(token.access_token).filter(|token| !token.is_empty());
         let value = token.and_then(|token| HeaderValue::try_from(format!("Bearer {token}")).ok());
-        let mut value = value.ok_or_else(|| denied("and its token server gives no token"))?;
+        let mut value = value.ok_or_else(|| denied("and its token server returns no token"))?;
         value.set_sensitive(true);
         Ok(value)
     }
@@ -359,14 +359,14 @@ impl Client {
         let message = format!("cannot fetch {what} from {}: {}", origin(url), cause(e));
         let remedy = if url.scheme() == "https" && e.is_connect() {
             format!(
-                "Check that {host} is up and its certificate is of a trusted authority (registry_ca); list it as \
-                 plain_http={host} only if it has no TLS and its network can be trusted."
+                "Check that {host} is up and that a trusted authority (registry_ca) issued its certificate; list it \
+                 in plain_http= only if it has no TLS and its network is trusted."
             )
         } else {
-            format!("Check that {host} is up and can be reached from here.")
+            format!("Check that {host} is up and reachable from here.")
         };
         let proxy = if self.options.proxies && proxy_named() {
-            " The environment names a proxy (http_proxy, https_proxy, all_proxy): check that it lets this through."
+            " A proxy is set (http_proxy, https_proxy, all_proxy): check that it allows this request."
         } else {
             ""
         };
@@ -408,7 +408,7 @@ pub(super) fn passing(status: StatusCode, url: &Url, headers: &HeaderMap, body: 
     let wish = retry_after(headers);
     let mut error = refusal(status, url, body, what);
     if let Some(wish) = wish {
-        error.message.push_str(&format!("; it asks to wait {} s", wish.as_secs()));
+        error.message.push_str(&format!("; Retry-After is {} s", wish.as_secs()));
         error.retry_after = Some(wish);
     }
     if status == StatusCode::TOO_MANY_REQUESTS {
@@ -428,8 +428,8 @@ pub(super) fn refusal(status: StatusCode, url: &Url, body: &[u8], what: &str) ->
     match status.as_u16() {
         404 | 410 => Error::new(Reason::NotFound, message),
         401 | 403 => Error::new(Reason::AccessDenied, message)
-            .remedy("Check the name of the repository, and allow it to be pulled without a password."),
-        _ => Error::new(Reason::ServerError, message).remedy("Try again later, or ask who runs the server."),
+            .remedy("Check the name of the repository, and allow anonymous pulls of it."),
+        _ => Error::new(Reason::ServerError, message).remedy("Try again later, or ask the operator of the server."),
     }
 }
 
@@ -539,7 +539,7 @@ fn authorities(system: Vec<CertificateDer<'_>>, registry_ca: Option<&Path>) -> R
     let Some(file) = registry_ca else { return Ok(store) };
     let bad = |why: &dyn fmt::Display| {
         let message = format!("registry_ca {}: {}", file.display(), text::shown(&why.to_string()));
-        Error::new(Reason::BadCa, message).remedy("Give a PEM file with the certificate of the authority.")
+        Error::new(Reason::BadCa, message).remedy("Name a PEM file with the certificate of the authority.")
     };
     // Links are how certificate stores are made; what they lead to must be as reliable as other settings.
     let real = file.canonicalize().map_err(|e| bad(&e))?;

@@ -50,7 +50,7 @@ pub(crate) fn ask(credentials: &Credentials, url: Url, accept: &str, limit: usiz
         }
         let mut response = request.send().await.map_err(|e| shown(&e.without_url()))?;
         if !response.status().is_success() {
-            return Err(format!("it answers {}", response.status().as_u16()));
+            return Err(format!("its answer is {}", response.status().as_u16()));
         }
         let mut body = vec![];
         while let Some(chunk) = response.chunk().await.map_err(|e| shown(&e.without_url()))? {

@@ -67,13 +67,13 @@ impl FreshnessCheck<'_> {
         let seen = match source.freshness() {
             Ok(None) if !expected => return Ok(None),
             Ok(None) => {
-                Seen::without(FreshnessReport::unknown(Reason::NoStatement, "the source has no statement of freshness"))
+                Seen::without(FreshnessReport::unknown(Reason::NoStatement, "the source has no freshness statement"))
             }
             Err(e) if !expected => {
-                log::info!("no statement of freshness: {e}");
+                log::info!("no freshness statement: {e}");
                 return Ok(None);
             }
-            Err(e) => Seen::without(FreshnessReport::unknown(e.reason, format!("no statement of freshness: {e}"))),
+            Err(e) => Seen::without(FreshnessReport::unknown(e.reason, format!("no freshness statement: {e}"))),
             Ok(Some(published)) => self.judge(&published, keys.as_ref()),
         };
         match seen.verdict.word {
@@ -98,7 +98,7 @@ impl FreshnessCheck<'_> {
     /// The verdict on a release by a statement, here and now.
     fn judge(&self, published: &Published, keys: Option<&KeySet>) -> Seen {
         let Some(keys) = keys else {
-            let message = "there is no key to verify a statement of freshness with";
+            let message = "no key to verify a freshness statement";
             return Seen::without(FreshnessReport::unknown(Reason::NoKey, message));
         };
         let (statement, by) = match prove(published, keys) {
@@ -108,7 +108,7 @@ impl FreshnessCheck<'_> {
         let Statement { serial, .. } = statement;
         let known = by.iter().filter_map(|key| self.trust.serial(&statement.channel, key)).max();
         if let Some(known) = known.filter(|known| *known > serial) {
-            let message = format!("the statement of freshness has serial {serial}, and {known} was seen before");
+            let message = format!("the freshness statement has serial {serial}, after {known} was seen before");
             return Seen::without(FreshnessReport::new(FreshnessVerdict::Stale, Reason::SerialWentBack, message));
         }
         let verdict = measure(&statement, self.clock, self.channel(), self.release.architecture, self.release.digest);
@@ -132,7 +132,8 @@ impl Seen {
     pub fn refusal(&self) -> Option<Error> {
         (self.verdict.reason == Some(Reason::SerialWentBack.into())).then(|| {
             Error::new(Reason::SerialWentBack, self.verdict.message.clone()).remedy(
-                "Find out who offers an old statement. If its key counts anew, give it a new key, and revoke the old one.",
+                "Find out who offers an old statement. If the publisher lost its count, sign with a new key, and \
+                 revoke the old one.",
             )
         })
     }
@@ -141,9 +142,9 @@ impl Seen {
 fn prove(published: &Published, keys: &KeySet) -> Result<(Statement, Vec<Fingerprint>)> {
     // A signature over something else that names these bytes is not of a statement.
     let plain: Vec<_> = published.signatures.iter().filter(|s| s.payload.is_none()).cloned().collect();
-    let by = keys.vouching(&published.statement, &plain).map_err(|e| {
-        Error::new(Reason::StatementNotProven, format!("the statement of freshness does not count: {e}"))
-    })?;
+    let by = keys
+        .vouching(&published.statement, &plain)
+        .map_err(|e| Error::new(Reason::StatementNotProven, format!("the freshness statement is not valid: {e}")))?;
     Ok((Statement::parse(&published.statement)?, by))
 }
 
@@ -158,24 +159,24 @@ fn measure(
         let (theirs, ours) = (text::shown(&statement.channel), text::shown(channel));
         return FreshnessReport::unknown(
             Reason::OtherChannel,
-            format!("the statement of freshness is for {theirs}, not for {ours}"),
+            format!("the freshness statement is for {theirs}, not for {ours}"),
         );
     }
     match statement.latest(architecture) {
         Some(latest) if latest == digest => {}
         Some(latest) => {
-            let message = format!("the latest release is {latest}, and {digest} is on offer");
+            let message = format!("the latest release is {latest}, and the offer is {digest}");
             return FreshnessReport::new(FreshnessVerdict::Stale, Reason::NotTheLatest, message);
         }
         None => {
-            let message = format!("the statement of freshness says nothing about {architecture}");
+            let message = format!("the freshness statement lacks {architecture}");
             return FreshnessReport::unknown(Reason::OtherArchitecture, message);
         }
     }
     match clock.for_expiry() {
-        Err(e) => FreshnessReport::unknown(e.reason, format!("whether this is the latest release is unknown: {e}")),
+        Err(e) => FreshnessReport::unknown(e.reason, format!("unknown whether this is the latest release: {e}")),
         Ok(_) if !clock.may_be_past(statement.issued) => {
-            let message = format!("the clock shows {}, before the statement was made", shown(clock.shown));
+            let message = format!("the clock shows {}, before the date of the statement", shown(clock.shown));
             FreshnessReport::unknown(Reason::Clock, message)
         }
         Ok(now) if now > statement.not_after => FreshnessReport::expired(statement.not_after),
@@ -200,12 +201,9 @@ pub fn gate(config: &Config, seen: Option<&Seen>) -> Gate {
         FreshnessVerdict::Stale | FreshnessVerdict::Unknown if !config.require_fresh => {
             Gate::open(NAME, format!("warning: {message}"))
         }
-        FreshnessVerdict::Stale | FreshnessVerdict::Unknown => Gate::closed(
-            NAME,
-            Reason::NotFresh,
-            message,
-            "Publish a new statement of freshness, or set require_fresh=no.",
-        ),
+        FreshnessVerdict::Stale | FreshnessVerdict::Unknown => {
+            Gate::closed(NAME, Reason::NotFresh, message, "Publish a new freshness statement, or set require_fresh=no.")
+        }
     }
 }
 

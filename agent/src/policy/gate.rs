@@ -1,4 +1,4 @@
-//! A gate: one question that an update has to pass, its answer, and the rules that a person may lift.
+//! A gate: one condition of an update, its state, and the options that bypass it.
 
 use std::time::Duration;
 
@@ -7,22 +7,22 @@ use serde::{Serialize, Serializer};
 
 use crate::base::error::{Error, Reason, Result};
 
-/// Rules that a person may lift. Each is logged, and none can stand in the settings.
+/// Options that bypass gates. Their use is logged, and none is a setting.
 #[derive(clap::Args, Clone, Copy, Debug, Default)]
 pub struct Lifted {
-    /// Do it outside the maintenance window, and on a node that is labelled as blocked. Lifts nothing else.
+    /// Bypass the maintenance window and the block label of the node, and nothing else.
     #[arg(long)]
     pub force: bool,
-    /// Try a release again that failed on this device.
+    /// Try a release that failed on this device again.
     #[arg(long)]
     pub retry_failed: bool,
     /// Accept an older version, or another release of the running version.
     #[arg(long)]
     pub allow_downgrade: bool,
-    /// Do not wait for this device's wave of a phased rollout.
+    /// Do not wait for the wave of this device.
     #[arg(long)]
     pub ignore_rollout: bool,
-    /// Go on although U-Boot's environment has one copy, which a power cut in a store may damage.
+    /// Unsafe: continue with a single copy of U-Boot's environment, which a power cut may damage.
     #[arg(long)]
     pub allow_single_copy: bool,
 }

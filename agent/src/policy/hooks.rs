@@ -42,8 +42,7 @@ pub struct Question<'a> {
 /// # Errors
 /// 75 when one says "later"; 77 when one says anything else, or nothing in time; 78 when the folder cannot be read.
 pub fn ask(config: &Config, question: &Question<'_>) -> Result<()> {
-    let unreadable =
-        |why| Error::new(Reason::HooksUnreadable, why).remedy("Make pre_update_dir= a folder that can be read.");
+    let unreadable = |why| Error::new(Reason::HooksUnreadable, why).remedy("Set pre_update_dir= to a readable folder.");
     let environment = [
         ("KUBESOLO_UPDATE_STEP", if matches!(question.step, Step::Stage) { "stage" } else { "activate" }.to_owned()),
         ("KUBESOLO_UPDATE_FROM", question.from.map(ToString::to_string).unwrap_or_default()),
@@ -67,27 +66,27 @@ fn verdict(name: &str, status: Option<ExitStatus>, said: &str, budget: u64) -> R
         Some(status) if status.success() => Ok(()),
         Some(status) if status.code() == Some(LATER) => {
             Err(Error::new(Reason::HookLater, format!("{NAME}.d/{name} says \"later\"{said}"))
-                .remedy("The next run asks again."))
+                .remedy("The next run asks the hook again."))
         }
         Some(status) => Err(refused(name, &format!("{status}{said}"))),
-        None => Err(refused(name, &format!("no answer within the {budget} s of all programs{said}"))),
+        None => Err(refused(name, &format!("no answer within the {budget} s for all hooks{said}"))),
     }
 }
 
 fn refused(name: &str, why: &str) -> Error {
     Error::new(Reason::HookRefused, format!("{NAME}.d/{name} refuses the update: {why}"))
-        .remedy("See to what it says, or mend the program: 0 lets the update pass, 75 puts it off.")
+        .remedy("Read its output, or fix the hook: exit code 0 permits the update, 75 postpones it.")
 }
 
 /// What is known without asking: a check must not set anything in motion.
 #[must_use]
 pub fn gate(config: &Config) -> Gate {
     match programs::executables(&config.pre_update_dir) {
-        Ok(files) if files.is_empty() => Gate::open(NAME, "no program has to be asked"),
+        Ok(files) if files.is_empty() => Gate::open(NAME, "no hooks"),
         Ok(files) => {
             let names = files.iter().map(|file| programs::name(file)).collect::<Vec<_>>();
-            Gate::open(NAME, format!("asked when it comes to it: {}", names.join(", ")))
+            Gate::open(NAME, format!("runs before the update: {}", names.join(", ")))
         }
-        Err(why) => Gate::closed(NAME, Reason::HooksUnreadable, why, "Make pre_update_dir= a folder that can be read."),
+        Err(why) => Gate::closed(NAME, Reason::HooksUnreadable, why, "Set pre_update_dir= to a readable folder."),
     }
 }

@@ -39,11 +39,11 @@ pub fn gate(config: &Config, lifted: Lifted) -> Gate {
             NAME,
             Reason::NodeBlocked,
             format!("the node has the label {LABEL}=true"),
-            format!("Remove it (kubectl label node --all {LABEL}-), or call `apply --force`."),
+            format!("Remove it (kubectl label node --all {LABEL}-), or run `kubesolo-update apply --force`."),
         ),
         Err(why) => {
-            log::info!("whether the node is blocked cannot be told: {why}");
-            Gate::open(NAME, format!("not known, which does not hold an update back: {why}"))
+            log::info!("unknown whether the node is blocked: {why}");
+            Gate::open(NAME, format!("unknown, which does not hold the update back: {why}"))
         }
     }
 }
@@ -124,7 +124,7 @@ impl Entries {
     fn add(&mut self, key: &str, value: &str) -> Result<(), String> {
         let Some(key) = ENTRIES.into_iter().find(|known| *known == key) else { return Ok(()) };
         if self.get(key).is_some() {
-            return Err(format!("{key} stands in it twice: only one cluster and one user are understood"));
+            return Err(format!("it has {key} twice: only one cluster and one user are supported"));
         }
         self.0.push((key, value.to_owned()));
         Ok(())
@@ -169,7 +169,7 @@ impl Entries {
 /// The value of a line, without quotes. What is written over several lines, or stands elsewhere, is not understood.
 fn plain(value: &str) -> Result<&str, String> {
     if value.starts_with(['|', '>', '&', '*', '!', '{', '[']) && value != "{}" && value != "[]" {
-        return Err(format!("\"{}\" is more YAML than is understood here: write it as JSON", text::shown(value)));
+        return Err(format!("\"{}\" uses unsupported YAML: write the file as JSON", text::shown(value)));
     }
     let quoted = |quote| value.strip_prefix(quote)?.strip_suffix(quote);
     Ok(quoted('"').or_else(|| quoted('\'')).unwrap_or(value))
@@ -232,8 +232,8 @@ users:
                 YAML.replace("certificate-authority-data: Q0E=", "insecure-skip-tls-verify: true"),
                 "no certificate authority",
             ),
-            (format!("{YAML}- cluster:\n    server: https://other\n"), "server stands in it twice"),
-            (YAML.replace("Q0E=", "|"), "more YAML"),
+            (format!("{YAML}- cluster:\n    server: https://other\n"), "it has server twice"),
+            (YAML.replace("Q0E=", "|"), "unsupported YAML"),
             (YAML.replace("Q0E=", "not base64"), "not base64"),
             (YAML.replace("client-key-data: S0VZ", "client-key: admin.key"), "/nowhere/admin.key"),
             ("x".repeat(limits::KUBECONFIG_BYTES as usize + 1), "more than"),

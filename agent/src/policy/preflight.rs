@@ -57,7 +57,7 @@ fn root_limit(mounts: &str, cmdline: &str, memory: u64) -> u64 {
 #[must_use]
 pub fn memory_gate(release: &Release, boot: &Boot, machine: &Machine) -> Gate {
     if boot.folders() {
-        return Gate::open("memory", "slots in folders boot nothing here");
+        return Gate::open("memory", "slots in folders do not boot");
     }
     fits(release, machine)
 }
@@ -65,10 +65,10 @@ pub fn memory_gate(release: &Release, boot: &Boot, machine: &Machine) -> Gate {
 fn fits(release: &Release, machine: &Machine) -> Gate {
     let name = "memory";
     let Some(unpacked) = release.initramfs_unpacked_size else {
-        return Gate::open(name, "the release does not say how large it is unpacked");
+        return Gate::open(name, "the release does not state its unpacked size");
     };
     let Machine { memory: Some(memory), root_limit: Some(limit) } = *machine else {
-        return Gate::open(name, "the memory of this machine is not known");
+        return Gate::open(name, "the memory of this machine is unknown");
     };
     let packed = [release.kernel.size, release.initramfs.size].into_iter().flatten().sum::<u64>();
     let need = unpacked.saturating_add(packed);
@@ -78,8 +78,8 @@ fn fits(release: &Release, machine: &Machine) -> Gate {
     };
     if unpacked > limit {
         let message = format!(
-            "the initramfs is {} unpacked, and the filesystem that it is unpacked into at boot takes {} on this machine \
-             with {} of memory",
+            "the unpacked initramfs has {}, and its filesystem at boot has room for {} on this machine with {} of \
+             memory",
             size(unpacked),
             size(limit),
             size(memory)
@@ -88,13 +88,13 @@ fn fits(release: &Release, machine: &Machine) -> Gate {
     }
     if need > memory {
         let message = format!(
-            "its start needs {} for kernel, packed and unpacked initramfs, and this machine has {} of memory",
+            "a boot needs {} for kernel, packed and unpacked initramfs, and this machine has {} of memory",
             size(need),
             size(memory)
         );
         return short(message);
     }
-    Gate::open(name, format!("needs {} to start, of {}", size(need), size(memory)))
+    Gate::open(name, format!("a boot needs {} of {}", size(need), size(memory)))
 }
 
 /// What ends a boot that goes wrong before userspace can.
@@ -118,12 +118,12 @@ impl Safety {
     pub fn words(&self) -> String {
         let panic = match self.panic_seconds {
             Some(seconds) => format!("a panic reboots after {seconds} s"),
-            None => "a panic stays until somebody cuts the power".into(),
+            None => "a panic lasts until somebody cuts the power".into(),
         };
         let hang = match &self.watchdog {
-            Some(watchdog) => format!("a hang is ended by the watchdog ({watchdog})"),
+            Some(watchdog) => format!("the watchdog ends a hang ({watchdog})"),
             None => {
-                "a hang before the deadline is armed stays until somebody cuts the power: no hardware watchdog".into()
+                "a hang before the deadline starts lasts until somebody cuts the power: no hardware watchdog".into()
             }
         };
         format!("{panic}; {hang}")
@@ -137,9 +137,9 @@ impl Safety {
         if self.panic_seconds.is_some() {
             return Ok(());
         }
-        let message = "a trial that panics would never end: the kernel command line has no panic= but 0";
+        let message = "a trial that panics would never end: the kernel command line has no panic= above 0";
         Err(Error::new(Reason::NoPanicTimeout, message)
-            .remedy("Let the loader file start kernels with panic=5 (see grub/kernel-args.cfg), and reboot once."))
+            .remedy("Start kernels with panic=5 in the loader file (see grub/kernel-args.cfg), and reboot once."))
     }
 }
 
@@ -214,15 +214,15 @@ mod tests {
     #[test]
     fn what_does_not_fit_into_the_memory_is_refused_with_both_numbers() {
         for (unpacked, memory, limit, open, words) in [
-            (Some(400 * MIB), GIB, GIB / 2, true, "540.0 MiB to start, of 1.0 GiB"),
+            (Some(400 * MIB), GIB, GIB / 2, true, "540.0 MiB of 1.0 GiB"),
             (Some(512 * MIB), GIB, GIB / 2, true, ""),
             // The tmpfs of the initramfs takes half.
-            (Some(513 * MIB), GIB, GIB / 2, false, "513.0 MiB unpacked"),
+            (Some(513 * MIB), GIB, GIB / 2, false, "has 513.0 MiB"),
             (Some(513 * MIB), GIB, GIB, true, ""),
             // Packed and unpacked are there at once.
-            (Some(900 * MIB), GIB, GIB, false, "needs 1.0 GiB"),
+            (Some(900 * MIB), GIB, GIB, false, "a boot needs 1.0 GiB"),
             (Some(u64::MAX), GIB, GIB, false, ""),
-            (None, GIB, GIB / 2, true, "does not say"),
+            (None, GIB, GIB / 2, true, "does not state"),
         ] {
             let machine = Machine { memory: Some(memory), root_limit: Some(limit) };
             let gate = fits(&release(unpacked), &machine);
@@ -280,7 +280,7 @@ mod tests {
             ("sys/class/watchdog/watchdog0/identity", "Software Watchdog\n"),
             ("sys/class/watchdog/watchdog1/identity", "i6300ESB timer\n"),
         ]);
-        assert_eq!(both.words(), "a panic reboots after 5 s; a hang is ended by the watchdog (i6300ESB timer)");
+        assert_eq!(both.words(), "a panic reboots after 5 s; the watchdog ends a hang (i6300ESB timer)");
         assert!(find(&[]).words().contains("until somebody cuts the power: no hardware watchdog"));
     }
 }

@@ -46,8 +46,8 @@ pub fn window(config: &Config, lifted: Lifted, clock: &Clock) -> Result<Gate> {
     let message = format!("it is {clock}, outside the maintenance window {window}");
     let opens_at = window.opens_at(&zone, now);
     let remedy = match opens_at {
-        Some(_) => "Wait for the window, or call `apply --force`.",
-        None => "This window never opens: set another one, or call `apply --force`.",
+        Some(_) => "Wait for the window, or run `kubesolo-update apply --force`.",
+        None => "This window never opens: set another one, or run `kubesolo-update apply --force`.",
     };
     Ok(Gate::closed(name, Reason::Window, message, remedy).opening(opens_at))
 }
@@ -59,11 +59,11 @@ pub fn not_before(until: Option<DateTime<Utc>>, now: DateTime<Utc>) -> Gate {
     // Further ahead than it can be: the clock was wrong then, or is now.
     let longest = TimeDelta::from_std(PAUSE_MAX).unwrap_or_default();
     let Some(until) = until.filter(|until| now < *until && *until - now <= longest) else {
-        return Gate::open(name, "no server asked to be left alone");
+        return Gate::open(name, "no Retry-After in effect");
     };
     let shown = until.to_rfc3339_opts(SecondsFormat::Secs, true);
-    let message = format!("the server asked to be left alone until {shown}");
-    let remedy = "Wait, or call `kubesolo-update apply`, which asks all the same.";
+    let message = format!("the server's Retry-After is in effect until {shown}");
+    let remedy = "Wait, or run `kubesolo-update apply`, which ignores it.";
     Gate::closed(name, Reason::NotBefore, message, remedy).opening(Some(until))
 }
 
@@ -72,7 +72,7 @@ pub fn not_before(until: Option<DateTime<Utc>>, now: DateTime<Utc>) -> Gate {
 pub fn clock(clock: &Clock, release: &Release) -> Gate {
     let name = "clock";
     match clock.believed() {
-        Ok(_) => Gate::open(name, if clock.synchronised { "it is synchronised" } else { "nothing sets it" }),
+        Ok(_) => Gate::open(name, if clock.synchronised { "synchronised" } else { "not synchronised" }),
         Err(error) if release.rollout.is_none() => {
             Gate::open(name, format!("{}; this release does not depend on it", error.message))
         }
@@ -84,14 +84,14 @@ pub fn clock(clock: &Clock, release: &Release) -> Gate {
 #[must_use]
 pub fn rollout(config: &Config, id: Option<&str>, lifted: Lifted, release: &Release, now: DateTime<Utc>) -> Gate {
     let name = ROLLOUT;
-    let Some(rollout) = &release.rollout else { return Gate::open(name, "for all devices at once") };
+    let Some(rollout) = &release.rollout else { return Gate::open(name, "for all devices") };
     let share = rollout.share(now);
     let place = id.map(|id| Place::draw(id, release.digest).shifted(config.wariness));
     if place.map_or(share == 100, |place| place.is_within(share)) {
-        return Gate::open(name, format!("{share} % of the devices may take it by now"));
+        return Gate::open(name, format!("{share} % of the devices may install it by now"));
     }
-    let place = place.map_or("has no id yet to draw a place with".to_owned(), |place| format!("stands at {place}"));
-    let message = format!("{share} % of the devices may take it by now, and this one {place} ({})", rollout.waves);
+    let place = place.map_or("has no id yet, and so no place".to_owned(), |place| format!("is at {place}"));
+    let message = format!("{share} % of the devices may install it by now, and this one {place} ({})", rollout.waves);
     if lifted.ignore_rollout {
         return Gate::open(name, format!("{message}; allowed by --ignore-rollout"));
     }
@@ -103,9 +103,10 @@ pub fn rollout(config: &Config, id: Option<&str>, lifted: Lifted, release: &Rele
 #[must_use]
 pub fn not_this_wave(message: String, opens_at: Option<DateTime<Utc>>) -> Error {
     let remedy = match opens_at {
-        Some(_) => "Wait for the wave, or call `apply --ignore-rollout`.",
+        Some(_) => "Wait for the wave, or run `kubesolo-update apply --ignore-rollout`.",
         None => {
-            "No wave of this release reaches this device: publish it with further waves, or call `apply --ignore-rollout`."
+            "No wave of this release reaches this device: publish it with more waves, or run `kubesolo-update apply \
+             --ignore-rollout`."
         }
     };
     Error::new(Reason::Rollout, message).remedy(remedy)
@@ -163,7 +164,7 @@ pub fn channel(release: &Release, ours: Option<&str>) -> Gate {
             "channel",
             Reason::OtherChannel,
             format!("the release is for channel {}, this device follows {}", text::shown(theirs), text::shown(ours)),
-            "Set channel= in the configuration if this device shall follow the other one.",
+            "Set channel= if this device should follow the other channel.",
         ),
         (Some(theirs), _) => Gate::open("channel", text::shown(theirs)),
         (None, _) => Gate::open("channel", "the release names none"),
@@ -193,11 +194,11 @@ pub fn board(release: &Release, ours: Option<&str>) -> Gate {
         (Some(theirs), Some(ours)) if theirs == ours => Gate::open(name, text::shown(theirs)),
         (Some(theirs), Some(ours)) => closed(
             format!("the release is for board {}, this device is {}", text::shown(theirs), text::shown(ours)),
-            "Publish the release for this board, under a tag of its own.",
+            "Publish a release for this board, under a tag of its own.",
         ),
         (Some(theirs), None) => closed(
-            format!("the release is for board {}, and this device does not say which it is", text::shown(theirs)),
-            "Set board= in the configuration if this device is of that board.",
+            format!("the release is for board {}, and the board of this device is not set", text::shown(theirs)),
+            "Set board= if this device is of that board.",
         ),
     }
 }
@@ -211,15 +212,15 @@ fn minimum(release: &Release, device: &Device<'_>) -> Gate {
         Some(running) if running.cmp_precedence(minimum).is_lt() => Gate::closed(
             name,
             Reason::TooOld,
-            format!("the release needs version {minimum} or later, {running} runs here"),
+            format!("the release needs version {minimum} or later, and {running} is running"),
             format!("Update to a release between {running} and {minimum} first."),
         ),
         Some(_) => Gate::open(name, format!("{minimum} or later")),
         None => Gate::closed(
             name,
             Reason::VersionUnknown,
-            format!("the release needs version {minimum} or later, and what runs here is unknown"),
-            "Name the file with the running version by version_file= in the configuration.",
+            format!("the release needs version {minimum} or later, and the running version is unknown"),
+            "Set version_file= to the file with the running version.",
         ),
     }
 }
@@ -237,15 +238,13 @@ fn security_epoch(release: &Release, device: &Device<'_>) -> Gate {
         );
     }
     if theirs >= floor {
-        return Gate::open(name, format!("{theirs}, and {floor} was committed here"));
+        return Gate::open(name, format!("{theirs}, and this device committed {floor}"));
     }
     Gate::closed(
         name,
         Reason::SecurityEpoch,
-        format!(
-            "the release has security epoch {theirs}, and {floor} was committed here: it has holes that are closed"
-        ),
-        "Publish a release of that epoch or a higher one: nothing lifts this rule.",
+        format!("the release has security epoch {theirs}, and this device committed {floor}: it has known holes"),
+        "Publish a release of that epoch or a higher one: no option bypasses this gate.",
     )
 }
 
@@ -259,25 +258,22 @@ fn version(release: &Release, device: &Device<'_>) -> Gate {
             name,
             Reason::VersionUnknown,
             "the running version is unknown: the booted slot has no manifest",
-            "Set version_file=, or call `apply --allow-downgrade` on the console.",
+            "Set version_file=, or run `kubesolo-update apply --allow-downgrade`.",
         );
     };
     let held = if release.version.cmp_precedence(running).is_lt() {
-        (Reason::Downgrade, format!("{} is older than {running}, which runs here", release.version))
+        (Reason::Downgrade, format!("{} is older than the running version {running}", release.version))
     } else if release.version.cmp_precedence(running).is_eq()
         && device.running_digest.is_some_and(|digest| digest != release.digest)
     {
-        (
-            Reason::SameVersion,
-            format!("{} runs here already, and this is another release of that version", release.version),
-        )
+        (Reason::SameVersion, format!("{} is the running version, and this is another release of it", release.version))
     } else {
         return Gate::open(name, format!("{} after {running}", release.version));
     };
     if device.lifted.allow_downgrade {
         return Gate::open(name, format!("{}; allowed by --allow-downgrade", held.1));
     }
-    Gate::closed(name, held.0, held.1, "Call `apply --allow-downgrade` if that is what you want.")
+    Gate::closed(name, held.0, held.1, "Run `kubesolo-update apply --allow-downgrade` to install it.")
 }
 
 fn failed_before(device: &Device<'_>) -> Gate {
@@ -288,8 +284,8 @@ fn failed_before(device: &Device<'_>) -> Gate {
         Some(when) => Gate::closed(
             name,
             Reason::FailedBefore,
-            format!("this release failed on this device before: {when}"),
-            "Publish a mended release, or call `apply --retry-failed`.",
+            format!("this release failed on this device: {when}"),
+            "Publish a fixed release, or run `kubesolo-update apply --retry-failed`.",
         ),
     }
 }

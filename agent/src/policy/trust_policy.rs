@@ -91,11 +91,11 @@ impl TrustPolicy {
     pub fn required_keys(&self, config: &Config) -> Result<Option<&KeySet>> {
         match &self.keys {
             None if config.allow_unsigned => {
-                log::warn!("allow_unsigned=yes: without a key, whatever the source offers is installed");
+                log::warn!("allow_unsigned=yes: without a key, the agent installs every offer of the source");
                 Ok(None)
             }
             None => Err(Error::new(Reason::NoKey, "this device has no public key to verify a release with")
-                .remedy(format!("Name it by --pubkey or pubkey=, or put it into the image's {IMAGE_KEYS}."))),
+                .remedy(format!("Set pubkey= or --pubkey, or put the key into {IMAGE_KEYS} of the OS image."))),
             set => Ok(set.as_ref()),
         }
     }
@@ -127,7 +127,7 @@ pub fn locked_out(
         return Ok(Some(format!("it would revoke more than {} keys in all", limits::REVOKED_KEYS_KEPT)));
     }
     let (there, left, needed) = (all.ids().count(), all.left_without(&revoked), config.signature_threshold.keys());
-    let why = || format!("it would leave {left} of {there} keys, and a release takes signatures by {needed}");
+    let why = || format!("it would leave {left} of {there} keys, and a release needs signatures by {needed}");
     Ok((left < needed).then(why))
 }
 

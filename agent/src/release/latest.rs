@@ -67,7 +67,7 @@ impl Latest {
     pub fn release(&self) -> Result<Release> {
         let architecture = given(&self.document.architecture).ok_or_else(|| {
             missing("architecture").remedy(
-                "Publish it again with its architecture. If the server is an old one that signs only the image files, set \
+                "Publish it again with its architecture. For an old server that signs only the image files, set \
                  legacy_file_signatures=yes.",
             )
         })?;

@@ -199,7 +199,7 @@ impl Release {
         // A referrer's manifest (a signature, a statement about a release) is signed by the same keys and must never pass
         // for a release.
         if manifest.subject.is_some() || manifest.is_of_type(SIGNATURE_TYPE) {
-            return Err(malformed("it is about another manifest, not a release"));
+            return Err(malformed("it is the manifest of a signature, not of a release"));
         }
         let blob = |media_type: &str, what: &str| {
             let mut found = manifest.layers.iter().filter(|layer| layer.media_type == media_type);
@@ -238,7 +238,7 @@ impl Release {
 pub(super) fn rollout(waves: Option<&str>, date: Option<&str>) -> Result<Option<Rollout>, String> {
     let Some(waves) = waves else { return Ok(None) };
     let start = date.and_then(|date| DateTime::parse_from_rfc3339(date).ok());
-    let start = start.ok_or("there is no release date, as of RFC 3339, from which it counts")?.to_utc();
+    let start = start.ok_or("it needs a release date in the form of RFC 3339")?.to_utc();
     let waves = waves.parse().map_err(|why| format!("\"{}\": {why}", text::shown(waves)))?;
     Ok(Some(Rollout { start, waves }))
 }
@@ -346,7 +346,7 @@ impl Descriptor {
     fn blob(&self, what: &str) -> Result<Blob> {
         let digest = self.digest.parse().map_err(|e: Error| e.context(format_args!("manifest: {what}")))?;
         match self.size {
-            0 => Err(malformed(format_args!("{what} has no bytes"))),
+            0 => Err(malformed(format_args!("{what} is empty"))),
             size if size > limits::IMAGE_BYTES => {
                 Err(limits::exceeded(what, format_args!("{} bytes", limits::IMAGE_BYTES)))
             }

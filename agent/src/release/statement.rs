@@ -68,9 +68,9 @@ impl Statement {
     /// 65 unless they are exactly a statement.
     pub fn parse(raw: &[u8]) -> Result<Self> {
         if raw.len() as u64 > limits::FRESHNESS_BYTES {
-            return Err(limits::exceeded("statement of freshness", format_args!("{} bytes", limits::FRESHNESS_BYTES)));
+            return Err(limits::exceeded("freshness statement", format_args!("{} bytes", limits::FRESHNESS_BYTES)));
         }
-        let document: Document = json::parse(raw, "statement of freshness")?;
+        let document: Document = json::parse(raw, "freshness statement")?;
         if document.r#type != STATEMENT_TYPE {
             return Err(malformed("its type is another one"));
         }
@@ -100,11 +100,11 @@ impl Statement {
             return Err(malformed("its not_after is not after its issued"));
         }
         if self.digests.is_empty() || self.digests.len() > limits::FRESHNESS_DIGESTS {
-            return Err(malformed("its digests are none, or too many"));
+            return Err(malformed("it has no digest, or too many"));
         }
         let name =
             |name: &String| matches!(name.len(), 1..=ARCHITECTURE_BYTES) && name.bytes().all(|b| b.is_ascii_graphic());
-        if self.digests.keys().all(name) { Ok(()) } else { Err(malformed("an architecture in it is no name")) }
+        if self.digests.keys().all(name) { Ok(()) } else { Err(malformed("it has an invalid name of an architecture")) }
     }
 
     /// The bytes to be signed.
@@ -139,7 +139,7 @@ fn time(name: &str, text: &str) -> Result<DateTime<Utc>> {
 }
 
 fn malformed(why: impl std::fmt::Display) -> Error {
-    Error::new(Reason::MalformedFreshness, format!("it is no statement of freshness: {why}"))
+    Error::new(Reason::MalformedFreshness, format!("not a freshness statement: {why}"))
 }
 
 #[cfg(test)]

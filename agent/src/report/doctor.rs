@@ -132,7 +132,7 @@ fn memory(all: &mut Findings, path: &Path) -> Option<Loaded> {
     if memory.warnings.is_empty() {
         let there = existing(folder);
         let writable = access(there, AccessFlags::W_OK).is_ok();
-        let words = (path.display().to_string(), format!("{} cannot be written by who asks here", there.display()));
+        let words = (path.display().to_string(), format!("this user cannot write {}", there.display()));
         all.either("state", writable, Verdict::Warn, (&words.0, &words.1));
     }
     if let Ok(filesystem) = statfs(existing(folder)) {
@@ -161,7 +161,7 @@ fn existing(mut folder: &Path) -> &Path {
 fn clock(all: &mut Findings, memory: Option<&Loaded>) {
     let clock = Clock::system(Utc::now(), memory.and_then(|memory| memory.trust.last_seen));
     if all.take("clock", clock.for_expiry()).is_some() {
-        let words = ("it is synchronised", "nothing synchronises it: windows and waves go by whatever it shows");
+        let words = ("synchronised", "not synchronised: windows and waves depend on it as it is");
         all.either("clock", clock.synchronised, Verdict::Warn, words);
     }
 }
@@ -202,9 +202,14 @@ fn keys(all: &mut Findings, config: &Config) {
             all.add("keys", Verdict::Ok, ids.join(", "));
         }
         Some(None) if config.allow_unsigned => {
-            all.add("keys", Verdict::Warn, "none, and allow_unsigned=yes: whatever the source offers is installed");
+            all.add(
+                "keys",
+                Verdict::Warn,
+                "none, and allow_unsigned=yes: the agent installs every offer of the \
+                source",
+            );
         }
-        Some(None) => all.add("keys", Verdict::Fail, "none: nothing will be installed. Set pubkey="),
+        Some(None) => all.add("keys", Verdict::Fail, "none: the agent installs nothing. Set pubkey="),
         None => {}
     }
 }
@@ -236,7 +241,7 @@ fn health(all: &mut Findings, config: &Config) {
             all.add(
                 name,
                 Verdict::Warn,
-                format!("no executable in {folder}: a boot is healthy that only writes its data"),
+                format!("no executable in {folder}: a boot is healthy as soon as it can write its data"),
             );
         }
         Ok(files) => {
@@ -248,7 +253,7 @@ fn health(all: &mut Findings, config: &Config) {
         }
     }
     let data = &config.data_dir;
-    let (yes, no) = (format!("{} can be written", data.display()), format!("{} cannot be written", data.display()));
+    let (yes, no) = (format!("{} is writable", data.display()), format!("{} is not writable", data.display()));
     all.either("data", access(data, AccessFlags::W_OK).is_ok(), Verdict::Fail, (&yes, &no));
 }
 
@@ -261,9 +266,9 @@ fn device_id(all: &mut Findings, config: &Config, memory: Option<&Loaded>) {
     let file = config.machine_id_file.display();
     let known = memory.map(|memory| memory.state.clone()).unwrap_or_default();
     let message = match known.device_id(&config.machine_id_file) {
-        Some(id) if known.device_id == id => format!("its own, since {file} has none"),
+        Some(id) if known.device_id == id => format!("created by the agent, because {file} has none"),
         Some(_) => file.to_string(),
-        None => format!("{file} has none: the first run draws one"),
+        None => format!("{file} has none: the first run creates one"),
     };
     all.add("device id", Verdict::Ok, message);
 }
@@ -273,10 +278,10 @@ fn device(all: &mut Findings, config: &Config, boot: &Boot, memory: Option<&Load
     match (boot.slots.get(running).manifest(), &config.version_file) {
         (Ok(Some(content)), _) => all.add("running", Verdict::Ok, format!("{} in slot {running}", content.version)),
         (Ok(None), Some(file)) => {
-            all.add("running", Verdict::Ok, format!("slot {running}, version by {}", file.display()));
+            all.add("running", Verdict::Ok, format!("slot {running}, version from {}", file.display()));
         }
         (Ok(None), None) => {
-            let words = "has no manifest, as a factory fills it, and version_file= is not set: unattended runs wait";
+            let words = "has no manifest (filled by a factory), and version_file= is not set: unattended runs wait";
             let verdict = if boot.folders() { Verdict::Ok } else { Verdict::Warn };
             all.add("running", verdict, format!("slot {running} {words}"));
         }
@@ -294,22 +299,20 @@ fn device(all: &mut Findings, config: &Config, boot: &Boot, memory: Option<&Load
     }
     let mounted = statfs(existing(replace::folder_of(state))).map(|filesystem| filesystem.filesystem_type());
     let lost = mounted.is_ok_and(|kind| [TMPFS_MAGIC, RAMFS_MAGIC, OVERLAYFS_SUPER_MAGIC].contains(&kind));
-    let words = (
-        "the state is on a medium",
-        "the state is in memory and is forgotten at every reboot: mount the data partition",
-    );
+    let words =
+        ("the state survives a reboot", "the state is in memory and lost at every reboot: mount the data partition");
     all.either("data mount", !lost, Verdict::Fail, words);
     if let Some(safety) = preflight::safety(boot) {
         all.either(
             "panic",
             safety.panic_seconds.is_some(),
             Verdict::Fail,
-            ("reboots", "stays: add panic=5 in the loader file"),
+            ("reboots", "does not reboot: add panic=5 to the loader file"),
         );
         match safety.watchdog {
             Some(name) => all.add("watchdog", Verdict::Ok, name),
             None => {
-                all.add("watchdog", Verdict::Warn, "none of the hardware: a hang stays until somebody cuts the power");
+                all.add("watchdog", Verdict::Warn, "no hardware watchdog: a hang lasts until somebody cuts the power");
             }
         }
     }
@@ -318,7 +321,7 @@ fn device(all: &mut Findings, config: &Config, boot: &Boot, memory: Option<&Load
         None => all.add(
             "env link",
             Verdict::Warn,
-            "not shown yet that the bootloader reads this environment: the first trial does",
+            "unknown whether the bootloader reads this boot environment: the first trial shows it",
         ),
     }
 }
@@ -328,7 +331,7 @@ fn loader(all: &mut Findings, config: &Config, boot: &Boot) {
     let name = "loader";
     let next = adopt::next_loader(config, boot);
     let next = next.unwrap_or_else(|error| {
-        all.add(name, Verdict::Warn, format!("what starts the next boot cannot be told: {}", error.message));
+        all.add(name, Verdict::Warn, format!("the loader file of the next boot is unknown: {}", error.message));
         None
     });
     let outdated = next == Some(Kind::Switched) && adopt::has_outdated_switch(config, boot).unwrap_or_default();
@@ -337,21 +340,20 @@ fn loader(all: &mut Findings, config: &Config, boot: &Boot) {
         (true, Some(Kind::Ours | Kind::Switched)) => {
             (Verdict::Warn, "the old one started this boot, and the new one is in place: reboot")
         }
-        (true, _) => (Verdict::Fail, "the old one, which cannot try a release: call `kubesolo-update adopt`"),
+        (true, _) => (Verdict::Fail, "the old one, which cannot run a trial: run `kubesolo-update adopt`"),
         (false, _) if outdated => {
-            let words = "grub.cfg was switched by version 0.1, and another disk can hide the slots from it: call \
+            let words = "grub.cfg was switched by version 0.1, and another disk can hide the slots from it: run \
                          `kubesolo-update adopt`";
             (Verdict::Warn, words)
         }
-        (false, _) if ours => (Verdict::Ok, "speaks the slot protocol, version 1"),
+        (false, _) if ours => (Verdict::Ok, "uses the slot protocol, version 1"),
         (false, Some(Kind::KubeSoloOs)) => {
-            let words = "one of the slot protocol started this boot, but grub.cfg leads to the old one now: reboot, then call \
-                         `kubesolo-update adopt`";
+            let words = "one with the slot protocol started this boot, but grub.cfg leads to the old one now: \
+                reboot, then run `kubesolo-update adopt`";
             (Verdict::Fail, words)
         }
         (false, _) => {
-            let words =
-                "one of the slot protocol started this boot, and grub.cfg is a file that is not known here: look at it";
+            let words = "one with the slot protocol started this boot, and grub.cfg is an unknown file: read it";
             (Verdict::Warn, words)
         }
     };
@@ -367,7 +369,7 @@ fn environment(all: &mut Findings, boot: &Boot) {
             all.add(name, Verdict::Warn, format!("{place}: another program wrote last; a healthy boot takes it over"));
         }
         (None, _) if boot.env.is_single() => {
-            all.add(name, Verdict::Warn, format!("{place}: one copy only, so that nothing is updated unattended"));
+            all.add(name, Verdict::Warn, format!("{place}: a single copy, so there are no unattended updates"));
         }
         (None, _) => all.add(name, Verdict::Ok, place),
     }
@@ -383,11 +385,11 @@ fn room(all: &mut Findings, boot: &Boot) {
     let running = boot.slots.get(boot.booted.slot).facts().ok();
     let need = running.map_or(0, |facts| facts.kernel.unwrap_or(0).saturating_add(facts.initramfs.unwrap_or(0)));
     if all.take("free slot", boot.slots.get(free).check_room(need)).is_some() {
-        let another = if need > 0 { format!("takes another {}", size(need)) } else { "can be written".into() };
+        let another = if need > 0 { format!("has room for {}", size(need)) } else { "is writable".into() };
         all.add("free slot", Verdict::Ok, format!("slot {free} {another}"));
     }
     if let Err(error) = boot.slots.get(free).can_be_made_anew() {
-        let what = format!("a power cut in a write may leave slot {free} unusable, and {}", error.message);
+        let what = format!("a power cut during a write may leave slot {free} unusable, and {}", error.message);
         all.add("free slot", Verdict::Warn, what);
     }
 }

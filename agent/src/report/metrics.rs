@@ -57,50 +57,54 @@ pub fn series(status: &Status, state: &State, trust: &Trust) -> Vec<Series> {
     let booted = status.booted.as_ref();
     let version = booted.and_then(|booted| booted.version.as_deref()).unwrap_or_default();
     let slot = booted.map_or("", |booted| &booted.slot);
-    page.family("info", Kind::Gauge, "Version of the agent, running slot and what it holds.")
+    page.family("info", Kind::Gauge, "Version of the agent, booted slot and running version.")
         .is(&[("agent", status.agent), ("slot", slot), ("version", version)], 1);
-    let mut phases = page.family("phase", Kind::Gauge, "Where the last update stands; one of these is 1.");
+    let mut phases = page.family("phase", Kind::Gauge, "Phase of the last update; one of these is 1.");
     for phase in Phase::ALL {
         phases.is(&[("phase", phase.as_str())], u64::from(phase == state.phase()));
     }
-    page.family("attempts_total", Kind::Counter, "Attempts to install a release on this device.")
+    page.family("attempts_total", Kind::Counter, "Number of attempts to install a release on this device.")
         .is(&[], state.attempts_total);
-    page.family("attempts_for_release", Kind::Gauge, "Attempts for the last release that was tried.")
+    page.family("attempts_for_release", Kind::Gauge, "Number of attempts for the last tried release.")
         .is(&[], state.attempt_count.into());
-    page.time("last_attempt", "When the last attempt began.", state.started_at);
+    page.time("last_attempt", "Start of the last attempt.", state.started_at);
     page.time(
         "last_run",
-        "When the last run ended, whether or not it was an attempt.",
+        "End of the last run, with or without an attempt.",
         status.last_run.as_ref().map(|run| run.at),
     );
     if let Some(run) = &status.last_run {
         let reason = run.reason.as_ref().map(ToString::to_string).unwrap_or_default();
-        page.family("last_run_info", Kind::Gauge, "How the last run ended, and which gate or error was the reason.")
+        page.family("last_run_info", Kind::Gauge, "Outcome of the last run, and the reason.")
             .is(&[("outcome", &run.outcome.to_string()), ("reason", &reason)], 1);
-        page.family("held", Kind::Gauge, "Whether a gate held the last run back: not now, or not allowed.")
+        page.family("held", Kind::Gauge, "Whether a gate stopped the last run: not now, or not allowed.")
             .is(&[], u64::from(matches!(run.outcome.known(), Some(Outcome::Held | Outcome::Refused))));
     }
-    page.time("not_before", "The server asked to be left alone until then.", state.not_before);
-    page.family("failed_releases", Kind::Gauge, "Releases that failed on this device and are not tried again.")
-        .is(&[], trust.failed.len() as u64);
-    page.family("security_epoch", Kind::Gauge, "Highest security epoch that was committed.")
-        .is(&[], trust.security_epoch);
+    page.time("not_before", "End of the server's Retry-After.", state.not_before);
+    page.family(
+        "failed_releases",
+        Kind::Gauge,
+        "Number of releases that failed on this device and are not tried \
+        again.",
+    )
+    .is(&[], trust.failed.len() as u64);
+    page.family("security_epoch", Kind::Gauge, "Highest committed security epoch.").is(&[], trust.security_epoch);
     page.family(
         "below_security_epoch",
         Kind::Gauge,
-        "Whether what runs is below that: the bootloader fell back to it.",
+        "Whether the running release is below the committed epoch, after a fallback.",
     )
     .is(&[], status.below_security_epoch.into());
-    page.family("revoked_keys", Kind::Gauge, "Keys that count no more.").is(&[], trust.revoked_keys.len() as u64);
+    page.family("revoked_keys", Kind::Gauge, "Number of revoked keys.").is(&[], trust.revoked_keys.len() as u64);
     if let Some(freshness) = &status.freshness {
         let mut verdicts =
-            page.family("freshness", Kind::Gauge, "Whether the last release on offer is known to be the latest.");
+            page.family("freshness", Kind::Gauge, "Whether the last offer is known to be the latest release.");
         for word in FreshnessVerdict::ALL {
             verdicts.is(&[("verdict", word.as_str())], u64::from(freshness.word == word));
         }
-        page.time("freshness_ends", "Until when the last statement of freshness holds.", freshness.not_after);
+        page.time("freshness_ends", "End of the last freshness statement.", freshness.not_after);
     }
-    page.family("health_failures", Kind::Gauge, "Failed health runs in a row within this boot of a trial.")
+    page.family("health_failures", Kind::Gauge, "Number of failed health runs in a row within this boot of a trial.")
         .is(&[], state.health_failures.into());
     if !status.slots.is_empty() {
         let mut states = page.family("slot_state", Kind::Gauge, "State of each slot in the boot environment.");
@@ -109,7 +113,7 @@ pub fn series(status: &Status, state: &State, trust: &Trust) -> Vec<Series> {
                 states.is(&[("slot", &slot.slot), ("state", known.as_str())], u64::from(slot.state == Some(known)));
             }
         }
-        let mut contents = page.family("slot_info", Kind::Gauge, "What each slot holds.");
+        let mut contents = page.family("slot_info", Kind::Gauge, "Version and digest of the release in each slot.");
         for slot in &status.slots {
             let told = |text: &'_ Option<String>| text.clone().unwrap_or_default();
             let (version, digest) = (told(&slot.version), told(&slot.digest));
@@ -117,14 +121,19 @@ pub fn series(status: &Status, state: &State, trust: &Trust) -> Vec<Series> {
         }
     }
     if let Some(env) = &status.environment {
-        page.family("trial_tries_left", Kind::Gauge, "Tries that a trial has left; 0 when there is none.")
+        page.family("trial_tries_left", Kind::Gauge, "Number of tries left in a trial; 0 without a trial.")
             .is(&[], env.tries_left.unwrap_or_default().into());
-        page.family("environment_ok", Kind::Gauge, "Whether the boot environment is valid and ours.")
-            .is(&[], u64::from(env.kind == EnvKind::Ours && env.damage.is_none()));
+        page.family(
+            "environment_ok",
+            Kind::Gauge,
+            "Whether the boot environment is valid and not changed by another \
+            program.",
+        )
+        .is(&[], u64::from(env.kind == EnvKind::Ours && env.damage.is_none()));
     }
     page.time(
         "env_link_shown",
-        "When a trial last showed that agent and bootloader use one environment.",
+        "Time of the last trial that showed that agent and bootloader use the same boot environment.",
         state.link_shown,
     );
     if let Some(safety) = &status.safety {
@@ -133,7 +142,8 @@ pub fn series(status: &Status, state: &State, trust: &Trust) -> Vec<Series> {
         ends.is(&[("boot", "panic")], u64::from(safety.panic_seconds.is_some()));
         ends.is(&[("boot", "hang")], u64::from(safety.watchdog.is_some()));
     }
-    page.family("problems", Kind::Gauge, "Things that status cannot read.").is(&[], status.problems.len() as u64);
+    page.family("problems", Kind::Gauge, "Number of items that status cannot read.")
+        .is(&[], status.problems.len() as u64);
     page.0
 }
 

@@ -234,7 +234,7 @@ impl Status {
             // Until adopt has written the whole environment it is the old one that boots next, too.
             View::Foreign(foreign) if boot.legacy => NextBoot {
                 slot: Some(foreign.next_of_old_loader().to_string()),
-                reason: "KubeSolo OS's own loader file",
+                reason: "the loader file of KubeSolo OS",
             },
             _ => {
                 let decision = decide(&PowerOn { main: view, second: boot.env.second(), files, can_save: true });
@@ -307,13 +307,13 @@ impl fmt::Display for Status {
                     or_unknown(&b.version)
                 )?;
                 if b.old_loader {
-                    writeln!(f, "loader:       KubeSolo OS's own; updates wait for `kubesolo-update adopt`")?;
+                    writeln!(f, "loader:       of KubeSolo OS; updates wait for `kubesolo-update adopt`")?;
                 }
             }
             None => writeln!(f, "running:      unknown")?,
         }
         for slot in &self.slots {
-            let complete = if slot.complete { "complete" } else { "not complete" };
+            let complete = if slot.complete { "complete" } else { "incomplete" };
             let state = slot.state.map_or("unknown", SlotState::as_str);
             writeln!(
                 f,
@@ -348,14 +348,11 @@ impl fmt::Display for Status {
             writeln!(f, "last skip:    {}", skip.message)?;
         }
         if let Some(until) = &self.not_before {
-            writeln!(f, "not before:   {until}, as the server asked")?;
+            writeln!(f, "not before:   {until}, Retry-After of the server")?;
         }
         if self.below_security_epoch {
             let floor = self.security_epoch;
-            writeln!(
-                f,
-                "warning:      what runs is below security epoch {floor}, which was committed here: update it"
-            )?;
+            writeln!(f, "warning:      the running release is below the committed security epoch {floor}: update it")?;
         }
         if !self.revoked_keys.is_empty() {
             writeln!(f, "revoked keys: {}", self.revoked_keys.join(", "))?;
@@ -390,7 +387,7 @@ pub struct Verified {
 
 impl fmt::Display for Verified {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let holds = if self.holds { "holds" } else { "does not hold" };
+        let holds = if self.holds { "holds" } else { "damaged or incomplete" };
         write!(f, "slot {} {holds}: {}", self.slot, self.message)
     }
 }

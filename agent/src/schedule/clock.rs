@@ -75,8 +75,13 @@ impl Clock {
             return Ok(self.shown);
         }
         let shown = self.shown.format("%Y-%m-%dT%H:%M:%SZ");
-        let why = if self.shown < build_date() { "this program was built" } else { "this device last knew the time" };
-        Err(Error::new(Reason::Clock, format!("the clock cannot be right: it shows {shown}, before {why}"))
+        let why = if self.shown < build_date() {
+            "the build date of this program"
+        } else {
+            "the last known time of \
+            this device"
+        };
+        Err(Error::new(Reason::Clock, format!("the clock must be wrong: it shows {shown}, before {why}"))
             .remedy("Set the clock, or let NTP do it."))
     }
 
@@ -90,7 +95,7 @@ impl Clock {
             let (shown, known) = (at(self.shown), at(last_seen));
             let message = format!("the clock was set back: it shows {shown}, and this device knew {known} before");
             return Err(Error::new(Reason::Clock, message)
-                .remedy("Correct the clock. If it is right now, call `kubesolo-update trust reset-time`."));
+                .remedy("Correct the clock. If it is right now, run `kubesolo-update trust reset-time`."));
         }
         Ok(self.believed()?.max(self.last_seen.unwrap_or_default()))
     }

@@ -44,7 +44,7 @@ impl FromStr for Waves {
             return Err("shares and hours must grow from wave to wave");
         }
         if waves.iter().any(|wave| wave.percent > 100 || wave.hours > limits::ROLLOUT_HOURS) {
-            return Err("no share is more than 100%, and no wave later than a year");
+            return Err("no share is above 100%, and no wave starts after more than a year");
         }
         Ok(Self(waves))
     }

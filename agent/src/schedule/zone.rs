@@ -49,7 +49,7 @@ impl Zone {
             Ok(rules) => Ok(Self { name: shown, rules: Some(rules) }),
             Err(_) => Err(unusable(
                 &shown,
-                &format!("there is no such zone in {}, and it is not a POSIX TZ string", folder.display()),
+                &format!("{} has no such zone, and it is not a POSIX TZ string", folder.display()),
             )),
         }
     }
@@ -102,8 +102,8 @@ fn file(folder: &Path, name: &str) -> Option<Vec<u8>> {
 
 fn unusable(name: &str, why: &str) -> Error {
     Error::new(Reason::BadZone, format!("maintenance_zone=\"{name}\": {why}")).remedy(
-        "Put the zone's file into the image (package tzdata), or write its rules as a POSIX TZ string: it is the last \
-         line of the file.",
+        "Put the file of the zone into the OS image (package tzdata), or write its rules as a POSIX TZ string: the \
+         last line of that file.",
     )
 }
 

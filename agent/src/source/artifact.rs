@@ -93,7 +93,7 @@ fn document_type(document: &Document, what: &str) -> Result<String> {
         | release::OCI_MANIFEST_TYPE
         | release::DOCKER_MANIFEST_TYPE => Ok(found),
         other => {
-            let message = format!("{what} is neither manifest nor index, but \"{}\"", text::shown(other));
+            let message = format!("{what} is neither a manifest nor an index, but \"{}\"", text::shown(other));
             Err(Error::new(Reason::MalformedManifest, message))
         }
     }
@@ -186,7 +186,7 @@ impl Listed {
         }
         if self.signatures.len() > limits::SIGNATURES {
             return Err(limits::exceeded(what, format_args!("{} signatures", limits::SIGNATURES))
-                .remedy("Remove signatures of this manifest from the registry that nobody needs."));
+                .remedy("Remove unneeded signatures of this manifest from the registry."));
         }
         Ok(())
     }
@@ -204,10 +204,10 @@ pub fn attached(raw: &[u8], subject: Digest, what: &str) -> Result<Vec<(Digest, 
     let manifest: Manifest = json::parse(raw, what)?;
     manifest.check()?;
     if !manifest.is_of_type(SIGNATURE_TYPE) {
-        return Err(malformed_signature(what, "it is something else"));
+        return Err(malformed_signature(what, "it has another type"));
     }
     if manifest.subject.as_ref().is_some_and(|s| s.digest != subject.to_string()) {
-        return Err(malformed_signature(what, "it is of another manifest"));
+        return Err(malformed_signature(what, "it signs another manifest"));
     }
     let layers = manifest.layers.iter().filter(|layer| layer.media_type == SIGNATURE_TYPE);
     layers
@@ -226,7 +226,7 @@ pub(crate) fn key_id(annotations: &BTreeMap<String, String>) -> Option<String> {
 
 /// The signature whose 64 bytes are in a layer.
 pub(crate) fn signature(bytes: Vec<u8>, key_id: Option<String>, what: &str) -> Result<Signature> {
-    let bytes = bytes.try_into().map_err(|_| malformed_signature(what, "it has not 64 bytes"))?;
+    let bytes = bytes.try_into().map_err(|_| malformed_signature(what, "it does not have 64 bytes"))?;
     Ok(Signature { key_id, bytes, payload: None })
 }
 
@@ -241,7 +241,10 @@ pub(crate) fn signatures(
     for entry in entries {
         match read(entry) {
             Ok(more) => signatures.extend(more),
-            Err(e) if e.exit() == Exit::Data || e.reason == Reason::NotFound => log::debug!("signature left out: {e}"),
+            Err(e) if e.exit() == Exit::Data || e.reason == Reason::NotFound => log::debug!(
+                "ignoring a signature: \
+                {e}"
+            ),
             Err(e) => return Err(e),
         }
     }
@@ -262,7 +265,7 @@ pub(crate) fn check_digest(bytes: &[u8], expected: Digest, what: &str) -> Result
     }
     let message = format!("{what}: the digest is {found}, not {expected}");
     Err(Error::new(Reason::DigestMismatch, message)
-        .remedy("The registry, or something on the way, changed the bytes; publish again or find out who did."))
+        .remedy("The registry or the network changed the bytes: publish again, or find out who changed them."))
 }
 
 pub(crate) fn check_size(bytes: &[u8], expected: u64, what: &str) -> Result<()> {

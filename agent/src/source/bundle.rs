@@ -71,7 +71,7 @@ fn layout(mut archive: impl Read + Seek, size: u64) -> Result<Layout> {
         }
     }
     let (Some(index), true) = (index, marked) else {
-        return Err(malformed("it is no OCI image layout: oci-layout or index.json is missing"));
+        return Err(malformed("not an OCI image layout: oci-layout or index.json is missing"));
     };
     if index.size > limits::INDEX_BYTES {
         return Err(limits::exceeded("index.json of the bundle", format_args!("{} bytes", limits::INDEX_BYTES)));
@@ -116,7 +116,7 @@ impl Layout {
                 let names = self.index.manifests.iter().filter_map(name).filter(|n| is_release_name(Some(n)));
                 let names = text::shown(&names.collect::<Vec<_>>().join(", "));
                 let message = format!("the bundle has no release \"{}\"; it has: {names}", shown_tag(tag, default_tag));
-                Err(Error::new(Reason::TagNotFound, message).remedy("Name one of them by --tag."))
+                Err(Error::new(Reason::TagNotFound, message).remedy("Name one of them with --tag."))
             }
         }
     }
@@ -156,7 +156,7 @@ impl BundleSource {
         let origin = format!("bundle {}", text::shown(&path.display().to_string()));
         let unreadable = |why: String| {
             Error::new(Reason::BundleUnreadable, format!("cannot read {origin}: {why}"))
-                .remedy("Name a file made by `kubesolo-release bundle`, on a medium that is mounted.")
+                .remedy("Name a file from `kubesolo-release bundle`, on a mounted medium.")
         };
         // A FIFO or a device must not hold the agent up.
         let flags = nix::fcntl::OFlag::O_NONBLOCK | nix::fcntl::OFlag::O_NOCTTY;
@@ -184,7 +184,7 @@ impl BundleSource {
     fn extent(&self, digest: Digest, what: &str) -> Result<tar::Extent> {
         self.layout.blobs.get(&digest).copied().ok_or_else(|| {
             let message = format!("{} lacks {what} ({digest})", self.origin);
-            Error::new(Reason::NotFound, message).remedy("Make the bundle again, complete.")
+            Error::new(Reason::NotFound, message).remedy("Make the complete bundle again.")
         })
     }
 
@@ -261,7 +261,7 @@ impl Source for BundleSource {
             self.layout.release(self.tag.as_deref(), &self.default_tag).map_err(|e| e.context(&self.origin))?;
         let tag = name(release).map(|tag| format!("{tag}{TAG_SUFFIX}"));
         let Some(entry) = tag.and_then(|tag| self.layout.named(&tag)) else { return Ok(None) };
-        let what = "statement of freshness";
+        let what = "freshness statement";
         let (statement, signatures) = statement::layers(&self.document(entry, what)?.raw, what)?;
         let one = |(digest, key_id)| {
             let bytes = self.blob(digest, SIGNATURE_BYTES, what)?;
@@ -272,7 +272,7 @@ impl Source for BundleSource {
     }
 
     fn locate(&mut self, image: Image) -> Result<Blob> {
-        image.blob().ok_or_else(|| Error::new(Reason::Internal, "a manifest without sizes was accepted"))
+        image.blob().ok_or_else(|| Error::new(Reason::Internal, "accepted a manifest without sizes"))
     }
 
     fn origin(&self) -> String {
@@ -312,6 +312,6 @@ impl Body for BundleBody {
 }
 
 fn malformed(why: impl fmt::Display) -> Error {
-    Error::new(Reason::MalformedBundle, format!("it is no bundle: {why}"))
-        .remedy("Make the bundle again with `kubesolo-release bundle`, and compare the copy with it.")
+    Error::new(Reason::MalformedBundle, format!("not a bundle: {why}"))
+        .remedy("Make the bundle again with `kubesolo-release bundle`, and compare the copy with the original.")
 }

@@ -47,17 +47,17 @@ pub fn signatures(
                 None => fetch(blob, &what)?,
             };
             if Digest::of(&payload) != blob.digest {
-                return Err(malformed(&what, "a payload was changed"));
+                return Err(malformed(&what, "the digest of a payload does not match"));
             }
             payloads.insert(blob.digest, payload.clone());
             match cosign::subject(&payload)? {
                 named if named == subject => Ok(Signature { key_id: None, bytes, payload: Some(payload) }),
-                _ => Err(malformed(&what, "a payload is of another manifest")),
+                _ => Err(malformed(&what, "a payload is for another manifest")),
             }
         };
         match read() {
             Ok(signature) => signatures.push(signature),
-            Err(e) if e.exit() == Exit::Data || e.reason == Reason::NotFound => log::warn!("signature left out: {e}"),
+            Err(e) if e.exit() == Exit::Data || e.reason == Reason::NotFound => log::warn!("ignoring a signature: {e}"),
             Err(e) => return Err(e),
         }
     }
@@ -73,11 +73,11 @@ pub(crate) fn layers(raw: &[u8], what: &str) -> Result<Vec<(Blob, [u8; 64])>> {
         let bytes = layer.annotations.get(SIGNATURE).and_then(|text| BASE64.decode(text).ok()?.try_into().ok());
         match bytes {
             Some(_) if layer.size > limits::COSIGN_PAYLOAD_BYTES => log::warn!(
-                "signature left out: {what}: a payload has more than the limit of {} bytes",
+                "ignoring a signature: {what}: a payload has more than the limit of {} bytes",
                 limits::COSIGN_PAYLOAD_BYTES
             ),
             Some(bytes) => found.push((Blob { digest: layer.digest.parse()?, size: layer.size }, bytes)),
-            None => log::warn!("signature left out: {what}: it is not of 64 bytes, as Ed25519's are"),
+            None => log::warn!("ignoring a signature: {what}: it does not have the 64 bytes of Ed25519"),
         }
     }
     Ok(found)

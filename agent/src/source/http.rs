@@ -50,14 +50,14 @@ impl HttpSource {
     pub fn new(options: &FetchOptions, server: &str, legacy: bool) -> Result<Self> {
         let bad = |why: &str| {
             Error::new(Reason::BadServer, format!("server {}: {why}", without_secrets(server)))
-                .remedy("Write it as https://host.name/folder, the folder with latest.json.")
+                .remedy("Write it as https://host.name/folder, the URL of the folder with latest.json.")
         };
         let mut folder = Url::parse(server).map_err(|e| bad(&e.to_string()))?;
         if !matches!(folder.scheme(), "http" | "https") || folder.host_str().is_none_or(str::is_empty) {
-            return Err(bad("it is no http(s) URL"));
+            return Err(bad("it is not an http(s) URL"));
         }
         if !folder.username().is_empty() || folder.password().is_some() {
-            return Err(bad("a user name or password in it would be sent to whoever the server redirects to"));
+            return Err(bad("it has a user name or password, which a redirect would send to another server"));
         }
         if folder.query().is_some() || folder.fragment().is_some() {
             return Err(bad("it has a query or a fragment"));
@@ -96,8 +96,8 @@ impl HttpSource {
         let url = self.document.join(named).ok().filter(|url| matches!(url.scheme(), "http" | "https"));
         let url = url.and_then(|mut url| client::without_login(&mut url).then_some(url));
         url.ok_or_else(|| {
-            let message = format!("{}: \"{}\" is no http(s) URL", self.origin, text::shown(named));
-            Error::new(Reason::BadUrl, message).remedy("Publish it again with URLs that are right.")
+            let message = format!("{}: \"{}\" is not an http(s) URL", self.origin, text::shown(named));
+            Error::new(Reason::BadUrl, message).remedy("Publish it again with correct URLs.")
         })
     }
 
@@ -119,7 +119,7 @@ impl HttpSource {
             Some(url) if url.origin() == self.document.origin() => url,
             Some(foreign) => {
                 log::warn!(
-                    "{}: metadata_sig_url names another server and is left out: {}",
+                    "{}: ignoring metadata_sig_url, which names another server: {}",
                     self.origin,
                     client::shown(&foreign)
                 );
@@ -146,7 +146,8 @@ impl HttpSource {
         let release = latest.claimed(Architecture::current())?;
         let urls = latest.image_urls()?.map(str::to_owned);
         let found = [release.kernel, release.initramfs].iter().position(|image| image.digest == digest);
-        let found = found.ok_or_else(|| Error::new(Reason::NoSuchImage, format!("{digest} is not on offer")))?;
+        let found =
+            found.ok_or_else(|| Error::new(Reason::NoSuchImage, format!("the offer does not have {digest}")))?;
         let url = self.resolve(&urls[found])?;
         let what = client::shown(&url);
         Ok((url, what))
@@ -190,7 +191,7 @@ impl Source for HttpSource {
     fn freshness(&mut self) -> Result<Option<Published>> {
         let deadline = self.looked()?.deadline;
         let url = self.resolve(statement::FILE)?;
-        let what = format!("statement of freshness {}", client::shown(&url));
+        let what = format!("freshness statement {}", client::shown(&url));
         let answer = self.client.document(&url, "application/json", limits::FRESHNESS_BYTES, &what, deadline)?;
         if matches!(answer.status.as_u16(), 404 | 410) {
             return Ok(None);
@@ -207,7 +208,7 @@ impl Source for HttpSource {
         let (url, what) = self.image(image.digest)?;
         let size = self.client.size(&url, &what, self.client.deadline())?;
         match size {
-            0 => Err(Error::new(Reason::SizeMismatch, format!("{what} has no bytes"))),
+            0 => Err(Error::new(Reason::SizeMismatch, format!("{what} is empty"))),
             size if size > limits::IMAGE_BYTES => {
                 Err(limits::exceeded(what, format_args!("{} bytes", limits::IMAGE_BYTES)))
             }

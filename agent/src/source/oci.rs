@@ -66,12 +66,12 @@ impl OciSource {
         };
         let parts = reference::parse(text).map_err(bad)?;
         let wanted = match (parts.digest, tag) {
-            (Some(_), Some(_)) => return Err(bad("it has a digest, so there can be no tag")),
+            (Some(_), Some(_)) => return Err(bad("it has a digest, so it cannot have a tag")),
             (Some(digest), None) => Wanted::Digest(digest.parse().map_err(|e: Error| bad(&e.message))?),
             (None, tag) => {
                 let tag = tag.or(parts.tag).unwrap_or(default_tag).to_owned();
                 if !reference::is_tag(&tag) {
-                    let message = format!("\"{}\" cannot be a tag", text::shown(&tag));
+                    let message = format!("\"{}\" is not a valid tag", text::shown(&tag));
                     return Err(Error::new(Reason::BadTag, message)
                         .remedy("Name the tag: up to 128 letters, digits, dots, dashes and underscores."));
                 }
@@ -262,7 +262,7 @@ impl Source for OciSource {
             return Ok(None);
         }
         let deadline = self.offered.map_or_else(|| self.client.deadline(), |(_, deadline)| deadline);
-        let what = format!("statement of freshness at tag {tag}");
+        let what = format!("freshness statement at tag {tag}");
         let url = self.url("manifests", &tag);
         let answer = self.client.document(&url, MANIFESTS, limits::MANIFEST_BYTES, &what, deadline)?;
         if answer.status == 404 {
@@ -284,7 +284,7 @@ impl Source for OciSource {
     }
 
     fn locate(&mut self, image: Image) -> Result<Blob> {
-        image.blob().ok_or_else(|| Error::new(Reason::Internal, "a manifest without sizes was accepted"))
+        image.blob().ok_or_else(|| Error::new(Reason::Internal, "accepted a manifest without sizes"))
     }
 
     fn origin(&self) -> String {

@@ -28,7 +28,7 @@ pub fn open(config: &Config) -> Result<Box<dyn Source>> {
             let default_tag = config.channel.as_deref().unwrap_or(DEFAULT_TAG);
             Ok(Box::new(bundle::BundleSource::open(file, config.tag.as_deref(), default_tag)?))
         }
-        None => Err(Error::new(Reason::NoSource, "no source of releases is named")
-            .remedy("Give --registry host/path, --server URL or --bundle FILE, or set registry= or server= in the configuration.")),
+        None => Err(Error::new(Reason::NoSource, "no source of releases is set")
+            .remedy("Use --registry host/path, --server URL or --bundle FILE, or set registry= or server=.")),
     }
 }

@@ -36,7 +36,7 @@ pub fn parse(reference: &str) -> Result<Parts<'_>, &'static str> {
         return Err("its path is not the name of a repository: lower-case letters, digits and single separators");
     }
     if tag.is_some_and(|tag| !is_tag(tag)) {
-        return Err("its tag is not one");
+        return Err("its tag is not valid");
     }
     Ok(Parts { host, repository, tag, digest })
 }

@@ -16,11 +16,11 @@ pub(crate) fn layers(raw: &[u8], what: &str) -> Result<Layers> {
     let manifest: Manifest = json::parse(raw, what)?;
     manifest.check()?;
     if !manifest.is_of_type(STATEMENT_TYPE) {
-        return Err(malformed("it is something else"));
+        return Err(malformed("it has another type"));
     }
     let mut statements = manifest.layers.iter().filter(|layer| layer.media_type == STATEMENT_TYPE);
     let (Some(statement), None) = (statements.next(), statements.next()) else {
-        return Err(malformed("it has not exactly one statement"));
+        return Err(malformed("it must have exactly one statement"));
     };
     let signatures = manifest.layers.iter().filter(|layer| layer.media_type == SIGNATURE_TYPE);
     let signatures =

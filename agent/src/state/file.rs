@@ -68,9 +68,9 @@ pub(super) fn parse<T: DeserializeOwned>(bytes: &[u8], name: &str, known: u32) -
     }
     match json::parse::<Schema>(bytes, name) {
         Ok(Schema { schema }) if schema > known => {
-            let message = format!("{name} has schema {schema}, and only schemas up to {known} are known");
+            let message = format!("{name} has schema {schema}, and this agent supports up to {known}");
             return Err(Error::new(Reason::NewerSchema, message).remedy(
-                "It was written by a newer version of this agent and was left as it is: use that version, or move the file away.",
+                "A newer version of the agent wrote it, and it is unchanged: use that version, or move the file away.",
             ));
         }
         Ok(_) => {}
@@ -148,7 +148,7 @@ fn open_unfollowed(path: &Path) -> Result<Option<File>> {
 
 fn locked(file: &File) -> Error {
     let pid = holder(file).map(|pid| format!(" (pid {pid})")).unwrap_or_default();
-    Error::new(Reason::Locked, format!("another kubesolo-update is running{pid}")).remedy("Try again when it is done.")
+    Error::new(Reason::Locked, format!("another kubesolo-update is running{pid}")).remedy("Try again when it ends.")
 }
 
 /// The process id that the last holder wrote.
@@ -182,7 +182,7 @@ pub(super) fn make_private(path: &Path) -> Result<()> {
 
 fn symlink(path: &Path) -> Error {
     Error::new(UNUSABLE, format!("{} is a symbolic link", path.display()))
-        .remedy("Put a plain file there, or name the place that it points to with --state.")
+        .remedy("Put a regular file there, or name the target of the link with --state.")
 }
 
 pub(super) fn write_error(what: &str, e: &io::Error) -> Error {
@@ -194,7 +194,7 @@ pub(super) fn write_error(what: &str, e: &io::Error) -> Error {
         ),
         Some(libc::EIO) => (Reason::StateIoError, "See the kernel log (dmesg): the medium may be failing."),
         Some(libc::EACCES | libc::EPERM) => {
-            (Reason::StateNotPermitted, "Run it as root, or name a place that you may write with --state.")
+            (Reason::StateNotPermitted, "Run the command as root, or name a writable place with --state.")
         }
         _ => (Reason::StateNotWritable, ""),
     };

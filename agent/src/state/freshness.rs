@@ -81,7 +81,7 @@ impl FreshnessReport {
         Self::new(
             FreshnessVerdict::Stale,
             Reason::Expired,
-            format!("the last statement of freshness ended on {}", shown(end)),
+            format!("the last freshness statement ended on {}", shown(end)),
         )
     }
 

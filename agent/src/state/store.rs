@@ -61,7 +61,7 @@ impl Store {
             Found::Damaged(why) => {
                 let message = format!("{} is damaged: {why}", self.history().display());
                 Err(Error::new(Reason::HistoryDamaged, message)
-                    .remedy("The next attempt sets it aside and begins a new one."))
+                    .remedy("The next attempt sets it aside and starts a new one."))
             }
         }
     }
@@ -141,7 +141,7 @@ impl Lock {
     pub fn load(&self) -> Result<Loaded> {
         self.store.load(|path, why| {
             let aside = file::set_aside(path)?;
-            Ok(format!("{} was damaged ({why}); it is kept as {}", path.display(), aside.display()))
+            Ok(format!("{} is damaged ({why}); kept as {}", path.display(), aside.display()))
         })
     }
 
@@ -161,7 +161,7 @@ impl Lock {
             Found::Nothing => History::default(),
             Found::Damaged(why) => {
                 let aside = file::set_aside(&path)?;
-                log::warn!("{} was damaged ({why}); it is kept as {}", path.display(), aside.display());
+                log::warn!("{} is damaged ({why}); kept as {}", path.display(), aside.display());
                 History::default()
             }
         };

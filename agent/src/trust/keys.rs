@@ -51,7 +51,7 @@ impl KeySet {
         for file in files {
             let config = |e: Error| Error { reason: BAD, ..e };
             let read = files::read(&file, limits::KEY_FILE_BYTES, BAD).map_err(config)?;
-            let bytes = read.ok_or_else(|| key_error(&file, "it is not there any more"))?;
+            let bytes = read.ok_or_else(|| key_error(&file, "it no longer exists"))?;
             let key = parse(&bytes).map_err(|why| key_error(&file, why))?;
             if !keys.iter().any(|(_, known)| *known == key) {
                 keys.push((Fingerprint::of(key.as_bytes()), key));
@@ -70,9 +70,9 @@ impl KeySet {
     pub fn needing(self, threshold: usize, revoked: &BTreeSet<Fingerprint>) -> Result<Self> {
         let all = self.keys.len() + self.revoked.len();
         if threshold > all {
-            let message = format!("signature_threshold={threshold}, and {} has only {all} keys", self.place.display());
+            let message = format!("signature_threshold={threshold}, but {} has only {all} keys", self.place.display());
             return Err(Error::new(Reason::TooFewKeys, message)
-                .remedy("Lower signature_threshold, or add the public keys that are missing."));
+                .remedy("Lower signature_threshold=, or add the missing public keys."));
         }
         let all = self.keys.into_iter().chain(self.revoked);
         let (revoked, keys): (Vec<_>, Vec<_>) = all.partition(|(key, _)| revoked.contains(key));
@@ -84,7 +84,7 @@ impl KeySet {
                 self.place.display()
             );
             return Err(Error::new(Reason::KeysRevoked, message)
-                .remedy("Install the public keys that came after the revoked ones."));
+                .remedy("Install the public keys that replaced the revoked ones."));
         }
         Ok(Self { keys, revoked, threshold, place: self.place })
     }
@@ -136,8 +136,7 @@ impl KeySet {
 
     pub(super) fn too_few(&self, vouching: &[Fingerprint]) -> Error {
         let by = names(vouching);
-        let message =
-            format!("{} of the {} signatures that it takes are there: by {by}", vouching.len(), self.threshold);
+        let message = format!("only {} of the {} required signatures: by {by}", vouching.len(), self.threshold);
         Error::new(Reason::SignaturesTooFew, message)
             .remedy("Add signatures by other keys of this device to the release; each key counts once.")
     }
@@ -160,13 +159,13 @@ impl KeySet {
         }
         if signatures.is_empty() {
             return Error::new(Reason::SignatureMissing, "the release is not signed")
-                .remedy("Publish a signature of it, made with a key of this device; nothing unsigned is installed.");
+                .remedy("Sign it with a key of this device; the agent installs no unsigned release.");
         }
         let hints: Vec<&str> = signatures.iter().filter_map(|s| s.key_id.as_deref()).collect();
         if let Some(hint) = hints.iter().find(|hint| known.iter().any(|id| id == *hint)) {
-            let message = format!("the signature by key {hint} is not of this release: one of them was changed");
+            let message = format!("the signature by key {hint} does not match the release: one of them was changed");
             return Error::new(Reason::SignatureInvalid, message)
-                .remedy("Publish the release and its signature again; if you did not change it, find out who did.");
+                .remedy("Publish the release and its signature again. If you did not change them, find out who did.");
         }
         let by =
             if hints.is_empty() { "by unnamed keys".into() } else { format!("by {}", text::shown(&hints.join(", "))) };
@@ -182,7 +181,7 @@ impl KeySet {
 
 fn key_error(place: &Path, why: impl fmt::Display) -> Error {
     Error::new(BAD, format!("public key {}: {why}", place.display()))
-        .remedy("Give a file of 64 hex digits or a PEM public key (Ed25519), or a folder of such files.")
+        .remedy("Name a file with 64 hex digits or a PEM public key (Ed25519), or a folder of such files.")
 }
 
 fn names(keys: &[Fingerprint]) -> String {
@@ -194,13 +193,13 @@ fn names(keys: &[Fingerprint]) -> String {
 pub fn parse(bytes: &[u8]) -> Result<VerifyingKey, String> {
     let text = std::str::from_utf8(bytes).map_err(|_| "it is not text")?.trim();
     let key = if text.contains("PRIVATE KEY") {
-        return Err("it is a private key, which must never be on a device; give its public key".into());
+        return Err("it is a private key, which must never be on a device; use its public key".into());
     } else if text.starts_with("-----BEGIN") {
         VerifyingKey::from_public_key_pem(text).map_err(|_| "it is not an Ed25519 public key in PEM")?
     } else {
         let mut raw = [0; 32];
         hex::decode_to_slice(text, &mut raw).map_err(|_| "it is neither 64 hex digits nor PEM")?;
-        VerifyingKey::from_bytes(&raw).map_err(|_| "it is not a point of the curve")?
+        VerifyingKey::from_bytes(&raw).map_err(|_| "it is not a point on the curve")?
     };
     // Anybody can make signatures that fit a key of small order.
     if key.is_weak() {

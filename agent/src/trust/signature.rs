@@ -107,7 +107,7 @@ impl Signature {
 
     /// Reads a `.sig` file: 64 raw bytes, or lines of 128 hex digits, each a signature.
     pub fn parse_file(bytes: &[u8]) -> Result<Vec<Self>> {
-        let malformed = |why: &str| Error::new(Reason::MalformedSignature, format!("it is no signature: {why}"));
+        let malformed = |why: &str| Error::new(Reason::MalformedSignature, format!("not a signature: {why}"));
         if bytes.len() as u64 > limits::SIGNATURE_FILE_BYTES {
             return Err(limits::exceeded("signature file", format_args!("{} bytes", limits::SIGNATURE_FILE_BYTES)));
         }
@@ -117,7 +117,7 @@ impl Signature {
         let lines = std::str::from_utf8(bytes).map_err(|_| malformed("neither 64 bytes nor text"))?.lines();
         let one = |line: &str| {
             let mut bytes = [0; 64];
-            hex::decode_to_slice(line, &mut bytes).map_err(|_| malformed("a line has not 128 hex digits"))?;
+            hex::decode_to_slice(line, &mut bytes).map_err(|_| malformed("a line does not have 128 hex digits"))?;
             Ok(Self { key_id: None, bytes, payload: None })
         };
         let signatures = lines.map(str::trim).filter(|line| !line.is_empty()).map(one).collect::<Result<Vec<_>>>()?;

@@ -56,7 +56,7 @@ impl Update<'_> {
         let place = self.boot.slots.get(target.slot);
         if place.manifest()?.is_none() {
             let message = format!("slot {} holds no complete release", target.slot);
-            return Err(Error::new(Reason::NothingStaged, message).remedy("Call `kubesolo-update apply` first."));
+            return Err(Error::new(Reason::NothingStaged, message).remedy("Run `kubesolo-update apply` first."));
         }
         let content = place.verify()?;
         let release = content.release()?;

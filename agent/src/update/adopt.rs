@@ -82,15 +82,15 @@ pub fn adopt(mut folder: Folder, boot: &mut Boot, options: &Options) -> Result<A
     folder.shared = boot.holds_esp();
     boot.alone()?;
     if boot.folders() && boot.known != crate::device::boot::Known::CommandLine {
-        return Err(Error::new(Reason::AdoptWithFolders, "adopt is for a device: slots in folders boot nothing")
-            .remedy("Name the kernel command line with --cmdline to try it out."));
+        return Err(Error::new(Reason::AdoptWithFolders, "adopt needs a device, and these slots are folders")
+            .remedy("Give a kernel command line with --cmdline to try adopt on folders."));
     }
     if !boot.legacy {
         return renew_switch(&folder);
     }
     let new = new_loader(options)?;
     let before = folder.reading(|dir| read(&dir.join(loader::ENTRY), SCRIPT_BYTES))?.ok_or_else(|| {
-        let message = format!("{} is not there", folder.shown(loader::ENTRY));
+        let message = format!("{} is missing", folder.shown(loader::ENTRY));
         Error::new(Reason::NoGrubCfg, message)
             .remedy("Name the folder that GRUB reads with --bootenv grub:FOLDER/grubenv.")
     })?;
@@ -121,10 +121,11 @@ pub fn adopt(mut folder: Folder, boot: &mut Boot, options: &Options) -> Result<A
         folder.switch(&before)?;
     }
     let how = if switched {
-        "the new loader file was in place already, and the old one started this boot: if that stays so after a reboot, \
-         this device's GRUB lacks commands that the new file needs (hashsum, regexp): install GRUB anew"
+        "the new loader file is already in place, but the old one started this boot. If a reboot does not change \
+         that, the GRUB of this device lacks commands of the new file (hashsum, regexp): install GRUB again"
     } else {
-        "the new loader file is in place; the old one is kept as ksbefore.cfg and goes on if this GRUB cannot run the new one"
+        "the new loader file is in place; the old one is kept as ksbefore.cfg, and boots the device if this GRUB \
+         cannot run the new one"
     };
     Ok(Adopted {
         outcome: if switched { AdoptOutcome::Placed } else { AdoptOutcome::Adopted },
@@ -207,23 +208,24 @@ fn new_loader(options: &Options) -> Result<Vec<u8>> {
     if loader::kind(&bytes) == Kind::Ours {
         return Ok(bytes);
     }
-    let message =
-        format!("{} is no loader file of the slot protocol: it does not pass ks.proto=1 to the kernel", path.display());
-    Err(Error::new(Reason::BadLoaderFile, message).remedy("Leave --loader-file out: the agent carries one."))
+    let message = format!(
+        "{} is not a loader file of the slot protocol: it does not pass ks.proto=1 to the kernel",
+        path.display()
+    );
+    Err(Error::new(Reason::BadLoaderFile, message).remedy("Omit --loader-file: the agent contains a loader file."))
 }
 
 /// The environment that the new loader file begins with: the running system committed, for this boot was confirmed.
 fn adopted_state(boot: &Boot) -> Result<State> {
     let booted = boot.booted.slot;
     let not_now = |why: String| {
-        Error::new(Reason::NotConfirmed, why).remedy(
-            "Run `kubesolo-update healthcheck`; if another slot is active, reboot first. Then call adopt again.",
-        )
+        Error::new(Reason::NotConfirmed, why)
+            .remedy("Run `kubesolo-update healthcheck`; if another slot is active, reboot first. Then run adopt again.")
     };
     match boot.env.view() {
         View::Ours(state) if state.success && state.active == booted && state.good == booted => Ok(state),
         View::Ours(state) if state.success && state.active == booted => Ok(State::committed(booted)),
-        View::Ours(state) => Err(not_now(format!("slot {} is active, not confirmed yet or not running", state.active))),
+        View::Ours(state) => Err(not_now(format!("slot {} is active, but not confirmed or not booted", state.active))),
         View::Foreign(foreign) if foreign.success => foreign.adopt(booted).map_err(|e| not_now(e.to_string())),
         View::Foreign(_) => Err(not_now(format!("this boot of slot {booted} is not confirmed as healthy"))),
         // Nothing is known that the running system could contradict.
@@ -235,21 +237,30 @@ fn admit(folder: &Folder, kind: Kind, script: &[u8], options: &Options) -> Resul
     let shown = folder.shown(loader::ENTRY);
     match kind {
         Kind::Switched | Kind::KubeSoloOs => {}
-        Kind::Unknown if options.any_grub_cfg => log::warn!("--any-grub-cfg was given: {shown} is not KubeSolo OS's"),
+        Kind::Unknown if options.any_grub_cfg => log::warn!(
+            "--any-grub-cfg is in effect: {shown} is not the loader \
+            file of KubeSolo OS"
+        ),
         Kind::Unknown => {
-            let message = format!("{shown} is not KubeSolo OS's loader file: what else it does here is not known");
+            let message = format!(
+                "{shown} is not the loader file of KubeSolo OS, so its other effects on this \
+                device are unknown"
+            );
             return Err(Error::new(Reason::UnknownGrubCfg, message).remedy(
-                "Look at it. If the slots boot without it, call adopt --any-grub-cfg: the file is kept as ksbefore.cfg.",
+                "Read it. If the slots boot without it, run `kubesolo-update adopt --any-grub-cfg`, which keeps the \
+                 file as ksbefore.cfg.",
             ));
         }
         Kind::Ours => {
             let message = format!("{shown} is a loader file of the slot protocol, but another one started this boot");
-            return Err(Error::new(Reason::LoaderNotInUse, message)
-                .remedy("Reboot. If that does not change it, GRUB reads another folder: name it with --bootenv grub:FOLDER/grubenv."));
+            return Err(Error::new(Reason::LoaderNotInUse, message).remedy(
+                "Reboot. If the error remains, GRUB reads another folder: name it with --bootenv \
+                    grub:FOLDER/grubenv.",
+            ));
         }
     }
     if script.len() < SECTOR {
-        let message = format!("{shown} has {} bytes: it cannot be switched by one sector", script.len());
+        let message = format!("{shown} has only {} bytes, less than the one sector that adopt replaces", script.len());
         return Err(Error::new(Reason::UnknownGrubCfg, message)
             .remedy(format!("Append comment lines to it until it has {SECTOR} bytes.")));
     }
@@ -274,8 +285,8 @@ fn without_those_of_the_loader(line: &str) -> String {
 
 fn line_of(arguments: &str) -> Result<Vec<u8>> {
     loader::arguments(arguments).map(String::into_bytes).map_err(|word| {
-        let message = format!("the kernel argument \"{}\" cannot be passed on by the loader file", text::shown(&word));
-        Error::new(Reason::KernelArgs, message).remedy("Name all arguments with --kernel-args, without quotes.")
+        let message = format!("the loader file cannot pass the kernel argument \"{}\"", text::shown(&word));
+        Error::new(Reason::KernelArgs, message).remedy("Give all arguments with --kernel-args, without quotes.")
     })
 }
 
@@ -396,15 +407,15 @@ impl Folder {
             wrong.iter().try_for_each(|at| {
                 let gone = fs::remove_file(dir.join(files[*at].0));
                 let gone = gone.or_else(|e| if e.kind() == ErrorKind::NotFound { Ok(()) } else { Err(e) });
-                gone.context(Reason::ReadBackFailed, "remove what was written")
+                gone.context(Reason::ReadBackFailed, "remove the written files")
             })
         });
         if let Err(left) = removed {
             log::warn!("{left}");
         }
-        let message = format!("{} cannot be read back as it was written", self.shown(files[*first].0));
+        let message = format!("the bytes read back from {} differ from the written ones", self.shown(files[*first].0));
         Err(Error::new(Reason::ReadBackFailed, message)
-            .remedy("The old loader file is as it was. See the kernel log (dmesg): the medium may be failing."))
+            .remedy("The old loader file is unchanged. See the kernel log (dmesg): the medium may be failing."))
     }
 
     /// The one sector.
@@ -414,7 +425,7 @@ impl Folder {
         let store = |medium: &Medium| {
             medium.store_sector(&current, &loader::switch()).map_err(|e| {
                 let message = format!("cannot store the first sector of {}: {e}", self.shown(loader::ENTRY));
-                Error::new(Reason::LoaderWrite, message).remedy("Call adopt again.")
+                Error::new(Reason::LoaderWrite, message).remedy("Run `kubesolo-update adopt` again.")
             })
         };
         let FolderPlace::Partition(partition) = &self.place else {

@@ -212,6 +212,6 @@ fn untouched(error: Error) -> Error {
 fn only_staged(error: Error, report: &ApplyReport) -> Error {
     let ApplyReport { slot, version, .. } = report;
     let error = error.advised();
-    let remedy = format!("{} Slot {slot} holds {version}, complete and not activated.", error.remedy);
+    let remedy = format!("{} Slot {slot} has {version}, complete and not activated.", error.remedy);
     error.remedy(remedy)
 }

@@ -69,12 +69,15 @@ impl Candidate {
 /// The keys that signed the metadata: as many as the policy needs, unless there is no key here, or the offer is a claim.
 fn signed_by(offer: &Offer, keys: Option<&KeySet>) -> Result<Vec<KeyId>> {
     if offer.file_signatures.is_some() {
-        log::warn!("legacy_file_signatures=yes: what {} says is a claim; only the images must be signed", offer.origin);
+        log::warn!(
+            "legacy_file_signatures=yes: the metadata of {} is a claim; only the images must be signed",
+            offer.origin
+        );
         return Ok(vec![]);
     }
     let Some(keys) = keys else { return Ok(vec![]) };
     let by = keys.verify(&offer.signed, &offer.signatures)?;
     let names: Vec<_> = by.iter().map(ToString::to_string).collect();
-    log::info!("{} of {} is signed by {}", offer.release.version, offer.origin, names.join(", "));
+    log::info!("{} of {}: signed by {}", offer.release.version, offer.origin, names.join(", "));
     Ok(by)
 }

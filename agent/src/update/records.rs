@@ -112,7 +112,7 @@ impl LockedRecords {
     /// # Errors
     /// 73 when it cannot be written.
     pub fn remember(&mut self, failed: FailedRelease) -> Result<()> {
-        log::warn!("{} is remembered as failed: {}", failed.version, failed.reason);
+        log::warn!("{} is recorded as failed: {}", failed.version, failed.reason);
         self.trust.remember(failed);
         self.lock.save_trust(&self.records.trust)
     }
@@ -194,11 +194,11 @@ impl LockedRecords {
                     return self.failed(&trial, "its trial never started, twice", now);
                 }
                 Ending::NotStarted => {
-                    log::warn!("the trial of {} was never seen to start; it can be tried once more", trial.version);
+                    log::warn!("the trial of {} never started; one more attempt is possible", trial.version);
                     // Not only the last one: two releases in turn would be tried for ever.
                     self.state.not_started.insert(0, trial.identity.release);
                     self.state.not_started.truncate(NOT_STARTED_KEPT);
-                    self.state.last_error = format!("the trial of {} was never seen to start", trial.version);
+                    self.state.last_error = format!("the trial of {} never started", trial.version);
                     self.state.enter(Phase::RolledBack, now)?;
                 }
             }

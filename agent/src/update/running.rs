@@ -57,14 +57,14 @@ impl Running {
 pub fn version_by_file(config: &Config) -> Result<Option<Version>> {
     let Some(file) = &config.version_file else { return Ok(None) };
     let bytes = files::read(file, limits::VERSION_FILE_BYTES, Reason::VersionFile)?.ok_or_else(|| {
-        let message = format!("version_file={}: there is no such file", file.display());
+        let message = format!("version_file={}: the file is missing", file.display());
         Error::new(Reason::VersionFile, message).remedy("Name the file with the running version.")
     })?;
     let text = String::from_utf8_lossy(&bytes);
     let first = text.trim().lines().next().unwrap_or_default();
     let unusable = |e: Error| {
         Error::new(Reason::VersionFile, format!("version_file={}: {}", file.display(), e.message))
-            .remedy("Let its first line be the running version, such as 1.2.3.")
+            .remedy("Write the running version into its first line, such as 1.2.3.")
     };
     release::version(first.trim()).map(Some).map_err(unusable)
 }

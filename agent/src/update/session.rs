@@ -270,15 +270,15 @@ impl Session<'_> {
         let env = &self.boot.env;
         match (env.is_single(), self.lifted.allow_single_copy) {
             (false, _) => Gate::open(name, "a store survives a power cut"),
-            (true, true) => Gate::open(name, "it has one copy; allowed by --allow-single-copy"),
+            (true, true) => Gate::open(name, "single copy; allowed by --allow-single-copy"),
             (true, false) => Gate::closed(
                 name,
                 Reason::SingleCopy,
                 format!(
-                    "the boot environment {} has one copy only: a power cut in a store may leave none",
+                    "the boot environment {} has a single copy, which a power cut during a store may damage",
                     env.place()
                 ),
-                "Give it a second copy in fw_env.config and in U-Boot, or call the command with --allow-single-copy.",
+                "Add a second copy in fw_env.config and in U-Boot, or use --allow-single-copy.",
             ),
         }
     }
@@ -293,9 +293,9 @@ impl Session<'_> {
             let error = Error::new(Reason::NoFreeSlot, illegal.to_string());
             match env.on_trial() {
                 Some(slot) => {
-                    error.remedy(format!("Slot {slot} is on trial: the health hook commits or reverts it first."))
+                    error.remedy(format!("Slot {slot} is on trial: a health run must commit or revert it first."))
                 }
-                None => error.remedy("The bootloader fell back. Call `kubesolo-update healthcheck`, then try again."),
+                None => error.remedy("The bootloader fell back. Run `kubesolo-update healthcheck`, then try again."),
             }
         })?;
         Ok(Target { slot, env, images: None })
@@ -304,7 +304,7 @@ impl Session<'_> {
     /// Whether the free slot holds the release already, or has room for its images. Their sizes are known afterwards.
     fn space(&self, found: &mut Evaluation, depth: Depth) -> Gate {
         let name = "space";
-        let Some(target) = &mut found.target else { return Gate::open(name, "no slot is free to be looked at") };
+        let Some(target) = &mut found.target else { return Gate::open(name, "no slot is free") };
         let place = self.boot.slots.get(target.slot);
         let keys = found.policy.keys.as_ref();
         if self.holds(place, found.candidate.release().digest, keys, depth) {
@@ -362,10 +362,11 @@ impl Session<'_> {
 pub(super) fn advised(error: Error) -> Error {
     match error.exit() {
         _ if !error.remedy.is_empty() => error,
-        Exit::Data => {
-            error.remedy("Publish the release again if the server has it wrong; try again if the network does.")
-        }
-        Exit::Unavailable => error.remedy("Check what was published there, then try again."),
+        Exit::Data => error.remedy(
+            "If the server has wrong bytes, publish the release again; if the network changed them, try \
+                again.",
+        ),
+        Exit::Unavailable => error.remedy("Compare it with the published release, then try again."),
         _ => error,
     }
 }

@@ -229,7 +229,7 @@ fn settle_boot(
     now: DateTime<Utc>,
 ) -> Result<(Verdict, String)> {
     if settle(boot, records, now)? {
-        return Ok((Verdict::Settled, "the trial of the other slot had ended; it is marked as failed".into()));
+        return Ok((Verdict::Settled, "the trial of the other slot ended; the slot is marked as failed".into()));
     }
     let View::Ours(env) = boot.env.view() else { return Ok((Verdict::Nothing, String::new())) };
     let booted = boot.booted.slot;
@@ -258,12 +258,15 @@ fn reclaim(boot: &mut Boot, foreign: Foreign, healthy: bool) -> Result<(Verdict,
         Err(_) if healthy && passed_over() => foreign.take_over(booted).map_err(illegal)?,
         Ok(next) if healthy => next,
         Ok(_) => {
-            return Ok((Verdict::Nothing, "another program changed the boot environment; unhealthy: left so".into()));
+            return Ok((
+                Verdict::Nothing,
+                "another program changed the boot environment; unhealthy: not taken over".into(),
+            ));
         }
         Err(why) => return Ok((Verdict::Nothing, format!("another program changed the boot environment: {why}"))),
     };
     boot.env.store(&next)?;
-    Ok((Verdict::TakenOver, format!("the boot environment is ours again, slot {} committed", next.active)))
+    Ok((Verdict::TakenOver, format!("took over the boot environment, slot {} committed", next.active)))
 }
 
 fn rebuild(
@@ -274,13 +277,10 @@ fn rebuild(
 ) -> Result<(Verdict, String)> {
     let damage = boot.env.damage().unwrap_or_default();
     if !healthy {
-        return Ok((Verdict::Nothing, format!("the boot environment is damaged ({damage}); unhealthy: left so")));
+        return Ok((Verdict::Nothing, format!("the boot environment is damaged ({damage}); unhealthy: not rebuilt")));
     }
     if !boot.env.can_be_rebuilt() {
-        return Ok((
-            Verdict::Nothing,
-            format!("the boot environment is damaged ({damage}); nothing is written over it"),
-        ));
+        return Ok((Verdict::Nothing, format!("the boot environment is damaged ({damage}); not overwritten")));
     }
     let next = Second::rebuild(boot.env.second(), boot.booted.slot);
     boot.env.store(&next)?;
@@ -289,10 +289,7 @@ fn rebuild(
         trial.started = true;
     }
     records.conclude(boot, now)?;
-    Ok((
-        Verdict::TakenOver,
-        format!("the boot environment was damaged ({damage}) and is rebuilt, slot {} committed", next.active),
-    ))
+    Ok((Verdict::TakenOver, format!("rebuilt the damaged boot environment ({damage}), slot {} committed", next.active)))
 }
 
 /// KubeSolo OS's old grub.cfg: every boot counts down and has to be confirmed.
@@ -301,7 +298,7 @@ fn legacy(boot: &mut Boot, healthy: bool) -> Result<(Verdict, String)> {
         return Ok((Verdict::Nothing, "the old loader file counts this boot as failed".into()));
     }
     boot.env.confirm_legacy()?;
-    Ok((Verdict::Nothing, "this boot is confirmed for the old loader file".into()))
+    Ok((Verdict::Nothing, "confirmed this boot for the old loader file".into()))
 }
 
 fn illegal(why: bootenv::protocol::Illegal) -> Error {
@@ -350,14 +347,14 @@ pub fn rollback(update: &mut Update<'_>) -> Result<RollbackReport> {
     }
     if let Ok(next) = env.cancel(booted) {
         let left = boot.slots.get(env.active).manifest()?;
-        leave(records, left, "its activation was taken back by rollback", now)?;
+        leave(records, left, "rollback cancelled its activation", now)?;
         boot.env.store(&next)?;
         if let Some(trial) = records.state.trial.take() {
             records.state.follow(&trial);
         }
         records.enter(Phase::RolledBack, now)?;
         let message = format!(
-            "slot {} is not activated any more; slot {booted} boots next\nnext: kubesolo-update check",
+            "cancelled the activation of slot {}; slot {booted} boots next\nnext: kubesolo-update check",
             env.active
         );
         return Ok(RollbackReport { outcome: RollbackOutcome::Cancelled, reboot: false, message });
@@ -373,7 +370,7 @@ pub fn rollback(update: &mut Update<'_>) -> Result<RollbackReport> {
     let version = previous.version.clone();
     let left = boot.slots.get(booted).manifest()?;
     records.state.turn_back(left.as_ref().map(|left| &left.version), &previous, now);
-    leave(records, left, "it was left by rollback", now)?;
+    leave(records, left, "rollback left it", now)?;
     records.note(previous, now)?;
     boot.env.store(&next).or_else(|refusal| records.not_stored(refusal))?;
     records.enter(Phase::Activated, now)?;
@@ -389,8 +386,11 @@ fn not_below(slot: &Slot, floor: u64) -> Result<()> {
         return Ok(());
     }
     let message =
-        format!("cannot roll back: slot {} has security epoch {epoch}, and {floor} was committed here", slot.id);
-    Err(Error::new(Reason::SecurityEpoch, message).remedy("Apply a later release instead: nothing lifts this rule."))
+        format!("cannot roll back: slot {} has security epoch {epoch}, and this device committed {floor}", slot.id);
+    Err(Error::new(Reason::SecurityEpoch, message).remedy(
+        "Apply a later release instead: no option bypasses this \
+        gate.",
+    ))
 }
 
 fn leave(records: &mut LockedRecords, content: Option<SlotManifest>, why: &str, now: DateTime<Utc>) -> Result<()> {

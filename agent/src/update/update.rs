@@ -78,7 +78,7 @@ impl Update<'_> {
 /// Adds that the device still boots as before, which is the first question about any failure.
 #[must_use]
 pub fn no_slot_touched(error: Error) -> Error {
-    const SAID: &str = "No slot was touched.";
+    const SAID: &str = "No slot was changed.";
     if error.remedy.ends_with(SAID) {
         return error;
     }

@@ -1,4 +1,4 @@
-//! A slot whose filesystem cannot be relied on is made anew before it is written, and what its medium does not keep is found:
+//! The agent recreates an untrusted filesystem of a slot before it writes, and finds bytes that the medium does not keep:
 //! on loop devices, with the real `mke2fs`. Without root, or where there are no loop devices, these tests say that they were
 //! skipped.
 
@@ -50,7 +50,7 @@ impl Bench {
         kubesolo_update::device::mount::claim(&self.slot_b, false).unwrap();
     }
 
-    /// Differs once the filesystem was made anew.
+    /// Differs once the filesystem was recreated.
     fn identity(&self) -> Vec<u8> {
         let mut superblock = vec![0; 1024];
         File::open(&self.image).unwrap().read_exact_at(&mut superblock, 1024).unwrap();
@@ -128,7 +128,7 @@ fn a_filesystem_that_cannot_be_mounted_or_was_cut_off_is_made_anew() {
         bench.damage(damage);
         let before = bench.identity();
         let ran = bench.apply_with_mke2fs().code(0);
-        assert!(ran.stderr.contains("is made anew"), "{damage}: {ran:?}");
+        assert!(ran.stderr.contains("recreated"), "{damage}: {ran:?}");
         assert_ne!(bench.identity(), before, "{damage}");
         assert_eq!(
             kubesolo_update::device::blocks::filesystem_label(&mut File::open(&bench.slot_b).unwrap())
@@ -148,7 +148,7 @@ fn a_file_that_cannot_be_looked_at_ends_in_a_new_filesystem() {
     publish(&bench.registry, "1.1.0", 2);
     bench.damage("sif vmlinuz block[0] 0");
     let ran = bench.apply_with_mke2fs().code(0);
-    assert!(ran.stderr.contains("is made anew"), "{ran:?}");
+    assert!(ran.stderr.contains("recreated"), "{ran:?}");
     let manifest = run(Command::new("debugfs").args(["-R", "cat manifest.json"]).arg(&bench.slot_b));
     assert!(manifest.contains("1.1.0"), "{manifest}");
     run(Command::new("e2fsck").args(["-f", "-n"]).arg(&bench.slot_b));
@@ -174,7 +174,7 @@ fn without_mke2fs_a_damaged_slot_is_refused_and_one_that_was_cut_off_is_written_
     let (files, env) = (bench.files(), bench.device.env_bytes());
     let error = bench.apply(Path::new("/nowhere")).refused(73, "damaged-filesystem");
     assert!(error["message"].as_str().unwrap().contains("mke2fs"), "{error:#}");
-    assert!(error["remedy"].as_str().unwrap().contains("No slot was touched."), "{error:#}");
+    assert!(error["remedy"].as_str().unwrap().contains("No slot was changed."), "{error:#}");
     assert!(files == bench.files());
     assert_eq!(bench.device.env_bytes(), env);
 
@@ -205,7 +205,7 @@ fn a_device_that_does_not_say_that_it_is_a_slot_is_never_made_anew() {
         bench.damage("clri <2>");
         let (files, env) = (bench.files(), bench.device.env_bytes());
         let error = bench.apply_with_mke2fs().refused(73, "damaged-filesystem");
-        assert!(error["message"].as_str().unwrap().contains("labelled"), "{error:#}");
+        assert!(error["message"].as_str().unwrap().contains("has the label of a slot"), "{error:#}");
         assert!(files == bench.files(), "{label}");
         assert_eq!(bench.device.env_bytes(), env);
     }
@@ -227,7 +227,7 @@ fn a_filesystem_is_not_made_anew_because_its_medium_fails() {
     let (files, env) = (bench.files(), bench.device.env_bytes());
     // The first mount makes the namespace private.
     let ran = Ran::from(bench.traced(&["-e", "inject=mount:error=EIO:when=2+"]).output().unwrap());
-    assert!(!ran.stderr.contains("made anew"), "{ran:?}");
+    assert!(!ran.stderr.contains("recreate"), "{ran:?}");
     ran.refused(73, "cannot-mount");
     let trace = fs::read_to_string(bench.device.path("trace")).unwrap();
     assert!(trace.contains("\"ext4\"") && trace.contains("EIO"), "{trace}");

@@ -35,7 +35,7 @@ impl Before {
     pub fn holds(self, device: &Device, ran: Ran, (code, reason): (i32, &str), words: &[&str], left: Left) {
         let error = ran.refused(code, reason);
         let (message, remedy) = (error["message"].as_str().unwrap(), error["remedy"].as_str().unwrap());
-        let advice = ["No slot was touched.", "Slot B is void, slot A is untouched and boots."]
+        let advice = ["No slot was changed.", "Slot B is void; slot A is unchanged and boots."]
             .into_iter()
             .fold(remedy.to_owned(), |rest, known| rest.replace(known, ""));
         assert!(!advice.trim().is_empty(), "what to do next: {error:#}");
@@ -45,13 +45,13 @@ impl Before {
         assert_eq!(device.tree("A"), self.active, "the active slot: {error:#}");
         match left {
             Left::Untouched => {
-                assert!(remedy.contains("No slot was touched."), "{error:#}");
+                assert!(remedy.contains("No slot was changed."), "{error:#}");
                 assert_eq!(fs::read(device.path("grubenv")).ok(), self.env, "the environment: {error:#}");
                 assert_eq!(device.path("B").exists().then(|| device.tree("B")), self.free, "the free slot: {error:#}");
             }
             Left::Void => {
-                assert!(remedy.contains("Slot B is void, slot A is untouched and boots."), "{error:#}");
-                assert!(!remedy.contains("No slot was touched."), "{error:#}");
+                assert!(remedy.contains("Slot B is void; slot A is unchanged and boots."), "{error:#}");
+                assert!(!remedy.contains("No slot was changed."), "{error:#}");
                 let env = device.env();
                 assert_eq!((env.active, env.success, env.good, env.b), (Slot::A, true, Slot::A, SlotState::Void));
                 let names = device.names("B");

@@ -54,17 +54,17 @@ fn an_old_device_is_switched_by_one_sector_and_updates_itself_then() {
     device
         .here(&["status"])
         .code(0)
-        .says(&["loader:       KubeSolo OS's own", "next boot:    slot A (KubeSolo OS's own"]);
+        .says(&["loader:       of KubeSolo OS", "next boot:    slot A (the loader file of KubeSolo OS"]);
     device.set_env("active_slot=A\nboot_success=1\nboot_counter=0\n");
-    device.here(&["status"]).code(0).says(&["next boot:    slot A (KubeSolo OS's own"]);
+    device.here(&["status"]).code(0).says(&["next boot:    slot A (the loader file of KubeSolo OS"]);
     device.set_env("active_slot=A\nboot_success=0\nboot_counter=0\n");
-    device.here(&["status"]).code(0).says(&["next boot:    slot B (KubeSolo OS's own"]);
+    device.here(&["status"]).code(0).says(&["next boot:    slot B (the loader file of KubeSolo OS"]);
     let before = device.env_bytes();
     device.make_unhealthy();
     device.here(&["healthcheck"]).code(1).says(&["the old loader file counts this boot as failed"]);
     assert_eq!(device.env_bytes(), before);
     device.make_healthy();
-    device.here(&["healthcheck"]).code(0).says(&["confirmed for the old loader file"]);
+    device.here(&["healthcheck"]).code(0).says(&["for the old loader file"]);
     assert_ne!(device.env_bytes(), before);
 
     let adopted = adopt(&device, &[]).code(0).json();
@@ -113,7 +113,7 @@ fn the_first_sector_of_version_0_1_is_renewed_on_a_device_that_was_adopted_befor
     grub_cfg[..SECTOR].fill(b'#');
     grub_cfg[..before_0_2.len()].copy_from_slice(before_0_2);
     device.write("grub.cfg", &grub_cfg);
-    device.here(&["doctor"]).says(&["warn  loader", "call `kubesolo-update adopt`"]);
+    device.here(&["doctor"]).says(&["warn  loader", "run `kubesolo-update adopt`"]);
     let before = tree(&device);
     let renewed = adopt(&device, &[]).code(0).json();
     assert_eq!((renewed["outcome"].as_str(), renewed["reboot"].as_bool()), (Some("renewed"), Some(false)));
@@ -135,11 +135,11 @@ fn the_doctor_looks_at_the_file_that_starts_the_next_boot_too() {
     adopt(&device, &[]).code(0);
     assert!(loader().starts_with("warn") && loader().ends_with("reboot"), "{}", loader());
     device.power_on();
-    assert_eq!(loader(), "ok: speaks the slot protocol, version 1");
+    assert_eq!(loader(), "ok: uses the slot protocol, version 1");
     // The switch turns to the old file where the new one does not fit its hash.
     let [switched, new] = ["grub.cfg", "ksloader.cfg"].map(|name| read(&device, name));
     device.write("ksloader.cfg", &new[1..]);
-    assert!(loader().starts_with("fail: one of the slot protocol started this boot"), "{}", loader());
+    assert!(loader().starts_with("fail: one with the slot protocol started this boot"), "{}", loader());
     device.write("ksloader.cfg", &new);
     device.write("grub.cfg", OLD);
     assert!(loader().starts_with("fail"), "{}", loader());

@@ -29,9 +29,9 @@ fn a_damaged_environment_is_rebuilt_after_a_healthy_boot_and_its_trial_has_faile
     device.from(&registry, &["apply", "--json"]).refused(78, "env-invalid");
     assert_eq!(device.env_bytes(), before);
     device.make_unhealthy();
-    left_so(&device, &["the boot environment is damaged", "unhealthy: left so"]);
+    left_so(&device, &["the boot environment is damaged", "unhealthy: not rebuilt"]);
     device.make_healthy();
-    device.here(&["healthcheck"]).code(0).says(&["is rebuilt, slot A committed"]);
+    device.here(&["healthcheck"]).code(0).says(&["rebuilt the damaged boot environment"]);
     assert_eq!((device.env().active, device.env().success, device.env().good), (Slot::A, true, Slot::A));
     // How that trial would have ended, nobody knows.
     let error = device.from(&registry, &["apply", "--json"]).refused(75, "failed-before");
@@ -62,7 +62,7 @@ fn an_active_slot_of_another_program_is_given_up_only_if_the_bootloader_passed_i
         device.make_unhealthy();
         left_so(device, &["unhealthy: another program changed the boot environment"]);
         device.make_healthy();
-        device.here(&["healthcheck"]).code(0).says(&["the boot environment is ours again, slot B committed"]);
+        device.here(&["healthcheck"]).code(0).says(&["took over the boot environment, slot B committed"]);
         device.env()
     };
     // What it wrote is damaged since.

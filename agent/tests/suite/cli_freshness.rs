@@ -97,7 +97,7 @@ fn a_device_that_was_off_for_a_year_still_updates_and_require_fresh_waits() {
     assert!(device.tree("B") == before);
     set(&device, "");
     let ran = device.from(&registry, &["apply"]).code(0);
-    assert!(ran.stderr.contains("the last statement of freshness ended on"), "{ran:?}");
+    assert!(ran.stderr.contains("the last freshness statement ended on"), "{ran:?}");
     state(&registry, &statement(6, digest, days(1)), 1);
     set(&device, "require_fresh=yes");
     device.from(&registry, &["apply"]).code(0);

@@ -39,7 +39,7 @@ fn a_device_waits_for_its_wave_and_says_when_it_comes() {
     device.write("conf", b"wariness=100\n");
     let before = (device.tree("A"), device.tree("B"), device.env_bytes());
     let error = device.from(&registry, &["run", "--json"]).refused(75, "rollout");
-    assert!(error["message"].as_str().unwrap().contains("5 % of the devices may take it by now"), "{error}");
+    assert!(error["message"].as_str().unwrap().contains("5 % of the devices may install it by now"), "{error}");
     assert_eq!((device.tree("A"), device.tree("B"), device.env_bytes()), before);
     let check = device.from(&registry, &["check", "--json"]).code(0).json();
     let last = (date + TimeDelta::hours(72)).to_rfc3339_opts(SecondsFormat::Secs, true);
@@ -48,7 +48,7 @@ fn a_device_waits_for_its_wave_and_says_when_it_comes() {
 
     // A person need not wait.
     let lifted = device.from(&registry, &["apply", "--ignore-rollout"]).code(0);
-    assert!(lifted.stderr.contains("--ignore-rollout was given"), "{lifted:?}");
+    assert!(lifted.stderr.contains("--ignore-rollout is in effect"), "{lifted:?}");
     // What was fetched may be activated: that is no question of waves any more.
     device.here(&["activate"]).code(0);
 
@@ -102,7 +102,7 @@ fn a_device_keeps_its_place_from_run_to_run() {
         // A run that waits does not read the same release again; a check does.
         let check = device.from(&registry, &["check", "--json"]).code(0).json();
         let message = gate(&check, "rollout")["message"].as_str().unwrap().to_owned();
-        message.split("stands at ").nth(1).unwrap().to_owned()
+        message.split("is at ").nth(1).unwrap().to_owned()
     };
     device.write("id", b"0123456789abcdef0123456789abcdef\n");
     device.write("other-id", b"0123456789abcdef0123456789abcde0\n");
@@ -169,7 +169,7 @@ fn programs_can_put_an_update_off_or_refuse_it_before_anything_is_erased() {
         let error = device.from(&registry, &["apply", "--json"]).refused(code, reason);
         let message = error["message"].as_str().unwrap();
         assert!(message.contains(words) && message.len() < 600, "{script}: {message}");
-        assert!(error["remedy"].as_str().unwrap().contains("No slot was touched."), "{error}");
+        assert!(error["remedy"].as_str().unwrap().contains("No slot was changed."), "{error}");
         assert_eq!((device.tree("A"), device.tree("B"), device.env_bytes()), before, "{script}");
         assert_eq!(device.phase() == "failed", code == 77, "{script}");
     }
@@ -185,7 +185,7 @@ fn programs_can_put_an_update_off_or_refuse_it_before_anything_is_erased() {
     // A slot that was written before it came to that is told.
     publish(&registry, "3.0.0", 3);
     let error = device.from(&registry, &["apply", "--activate", "--json"]).refused(75, "hook-later");
-    assert!(error["remedy"].as_str().unwrap().ends_with("Slot B holds 3.0.0, complete and not activated."), "{error}");
+    assert!(error["remedy"].as_str().unwrap().ends_with("Slot B has 3.0.0, complete and not activated."), "{error}");
     assert_eq!((device.phase().as_str(), device.version_in(Slot::B).as_deref()), ("staged", Some("3.0.0")));
 }
 
@@ -227,7 +227,7 @@ fn no_trial_begins_that_a_panic_would_never_end() {
         let error = device.here(&["activate", "--json"]).refused(78, "no-panic-timeout");
         assert!(error["remedy"].as_str().unwrap().contains("panic=5"), "{error}");
         assert_eq!((device.tree("A"), device.tree("B"), device.env_bytes()), before, "{line}");
-        device.here(&["status"]).code(0).says(&["a panic stays until somebody cuts the power"]);
+        device.here(&["status"]).code(0).says(&["a panic lasts until somebody cuts the power"]);
     }
     device.write("cmdline", b"panic=5 kubesolo.slot=A ks.trial=00000000 ks.proto=1\n");
     device.here(&["status"]).code(0).says(&["a panic reboots after 5 s"]);
@@ -329,9 +329,9 @@ fn a_node_that_is_not_blocked_or_cannot_be_asked_is_updated() {
     let stranger = other.kubeconfig("admin").replace(&other.port.to_string(), &server.port.to_string());
     for (name, kubeconfig, words) in [
         ("no label", good.clone(), "no such label"),
-        ("nobody there", good.replace(&server.port.to_string(), "1"), "not known"),
-        ("somebody else's authority", stranger, "not known"),
-        ("no certificate", other.kubeconfig("abc"), "it answers 401"),
+        ("nobody there", good.replace(&server.port.to_string(), "1"), "unknown"),
+        ("somebody else's authority", stranger, "unknown"),
+        ("no certificate", other.kubeconfig("abc"), "its answer is 401"),
         ("not a kubeconfig", "nonsense".to_owned(), "no server"),
     ] {
         let device = Device::new();

@@ -50,8 +50,15 @@ fn wrong_bytes_of_an_image_are_refused() {
         ("short initramfs", initramfs, short, (65, "size-mismatch"), &["299999 bytes", "300000"], Void),
         ("initramfs that ends early", initramfs, short_late, (65, "size-mismatch"), &["299999", "300000"], Void),
         ("absent initramfs", initramfs, absent, (69, "not-found"), &["answers 404"], Void),
-        ("endless kernel", kernel, endless, (65, "size-mismatch"), &["more than the 6 bytes"], Void),
-        ("endless initramfs", initramfs, endless, (65, "size-mismatch"), &["more than the 300000 bytes"], Void),
+        ("endless kernel", kernel, endless, (65, "size-mismatch"), &["more than the announced 6 bytes"], Void),
+        (
+            "endless initramfs",
+            initramfs,
+            endless,
+            (65, "size-mismatch"),
+            &["more than the announced 300000 bytes"],
+            Void,
+        ),
     ] {
         println!("{name}");
         let (served, path, blob) = (world.clone(), World::path(blob), blob.to_vec());
@@ -144,7 +151,7 @@ fn what_is_not_signed_by_a_known_key_is_refused() {
     for (name, signatures, reason, words) in [
         ("none", vec![], "signature-missing", &["not signed"][..]),
         // As one that is moved to a release it was not made for.
-        ("of another manifest", vec![(of_another.clone(), id(&ours), &raw[..])], "signature-invalid", &[&id(&ours)]),
+        ("another manifest", vec![(of_another.clone(), id(&ours), &raw[..])], "signature-invalid", &[&id(&ours)]),
         ("attached to another manifest", vec![(of_another, id(&ours), &another)], "signature-missing", &["not signed"]),
         (
             "by another key",
@@ -405,7 +412,7 @@ fn a_second_agent_is_sent_away() {
     }
     for command in ["activate", "rollback", "healthcheck"] {
         let error = device.here(&[command, "--json"]).refused(75, "locked");
-        assert!(error["remedy"].as_str().unwrap().ends_with("No slot was touched."), "{error}");
+        assert!(error["remedy"].as_str().unwrap().ends_with("No slot was changed."), "{error}");
     }
     assert_eq!(device.tree(""), before, "not even the state: it is the other one's");
     // A look is free.

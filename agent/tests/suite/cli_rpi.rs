@@ -70,7 +70,7 @@ fn a_try_that_came_back_is_over_and_remembered() {
     // What the agent notes before it asks the firmware for a try.
     device.write("autoboot.txt", &render(&State { counter: 0, ..state(&device) }));
     boot(&device, Slot::A);
-    device.here(&["healthcheck"]).code(0).says(&["the trial of the other slot had ended"]);
+    device.here(&["healthcheck"]).code(0).says(&["the trial of the other slot ended"]);
     assert_eq!((boots(&device), state(&device).b), ([2, 3], SlotState::Fail));
     device.from(&registry, &["apply", "--json"]).refused(75, "failed-before");
 }
@@ -80,7 +80,7 @@ fn a_file_as_a_person_writes_it_is_taken_over_after_a_healthy_boot() {
     let (registry, device) = bench();
     device.write("autoboot.txt", b"[all]\ntryboot_a_b=1\nboot_partition=2\n[tryboot]\nboot_partition=3\n");
     boot_plain(&device);
-    device.here(&["healthcheck"]).code(0).says(&["the boot environment is ours again, slot A committed"]);
+    device.here(&["healthcheck"]).code(0).says(&["took over the boot environment, slot A committed"]);
     assert_eq!((boots(&device), state(&device)), ([2, 3], State::committed(Slot::A)));
     assert!(!device.path("autoboot.txt.new").exists());
     device.from(&registry, &["apply"]).code(0);

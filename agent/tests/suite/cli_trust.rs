@@ -176,7 +176,7 @@ fn no_command_goes_below_a_committed_epoch() {
         for _ in 0..2 {
             refused(&device, || apply(&device, &registry, &all), 77, "security-epoch");
             let error = refused(&device, || device.run(&device.local(&["rollback", "--json"])), 77, "security-epoch");
-            assert!(error["message"].as_str().unwrap().contains("epoch 2, and 3"));
+            assert!(error["message"].as_str().unwrap().contains("epoch 2, and this device committed 3"));
             assert_eq!(gate(), false);
             if lost {
                 fs::remove_file(device.path("S/trust.json")).unwrap();
@@ -252,7 +252,7 @@ fn an_epoch_counts_once_its_release_is_committed_and_the_fallback_below_it_is_to
     device.write(&format!("{running}/vmlinuz"), b"rotten");
     assert_ne!(device.power_on().start.unwrap().slot, running);
     assert_eq!((&status()["security_epoch"], &status()["below_security_epoch"]), (&9.into(), &true.into()));
-    device.run(&device.local(&["status"])).code(0).says(&["below security epoch 9"]);
+    device.run(&device.local(&["status"])).code(0).says(&["below the committed security epoch 9"]);
     device.run(&device.local(&["verify"])).says(&["1.0.0, below security epoch 9, signed by"]);
 }
 
@@ -415,7 +415,7 @@ fn programs_that_others_may_write_are_not_run() {
     let error = apply(&device, &registry, &[]).refused(77, "hook-refused");
     assert!(error["message"].as_str().unwrap().contains("chmod go-w"), "{error}");
     let checked = healthcheck(&device).code(1).json();
-    assert!(checked["checks"][1]["message"].as_str().unwrap().contains("others may write it"), "{checked}");
+    assert!(checked["checks"][1]["message"].as_str().unwrap().contains("writable by others"), "{checked}");
     assert!(!device.path("ran").exists());
 }
 

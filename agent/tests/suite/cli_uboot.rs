@@ -111,7 +111,7 @@ fn bench() -> (Registry, Device) {
 /// `apply` is refused with these words, and says that no slot was touched.
 fn refused(device: &Device, registry: &Registry, (code, reason): (i32, &str), words: &[&str]) {
     let error = device.from(registry, &["apply", "--json"]).refused(code, reason).to_string();
-    for word in words.iter().chain(&["No slot was touched"]) {
+    for word in words.iter().chain(&["No slot was changed"]) {
         assert!(error.contains(word), "{word}: {error}");
     }
 }
@@ -190,8 +190,8 @@ fn over_two_damaged_copies_nothing_is_written() {
     };
     let decision = power_on(&device);
     assert_eq!(decision.start.unwrap().fallback, Some(Fallback::Env));
-    refused(&device, &registry, (78, "env-invalid"), &["checksum", "Nothing is written over it"]);
-    device.here(&["healthcheck"]).code(0).says(&["nothing is written over it"]);
+    refused(&device, &registry, (78, "env-invalid"), &["checksum", "The agent does not overwrite it"]);
+    device.here(&["healthcheck"]).code(0).says(&["not overwritten"]);
     device.here(&["status"]).code(0).says(&["environment:  invalid: no copy can be read"]);
     untouched(&device);
 }

@@ -265,7 +265,7 @@ fn a_server_that_wants_to_be_left_alone_is_left_alone_until_then() {
     let before = (device.tree("A"), device.tree("B"), device.env_bytes());
     for setting in ["", "auto=check", "auto=activate"] {
         let held = run(&device, &server, setting).refused(75, "not-before");
-        assert!(held["message"].as_str().unwrap().contains("left alone until"), "{held}");
+        assert!(held["message"].as_str().unwrap().contains("in effect until"), "{held}");
     }
     assert_eq!(server.requests().len(), 1, "not one request more");
     assert_eq!((device.tree("A"), device.tree("B"), device.env_bytes()), before);
@@ -340,7 +340,7 @@ fn damaged_files_of_the_state_are_set_aside_and_the_run_goes_on() {
         publish(&registry, "1.0.0", 1);
         device.write(&format!("S/{name}"), b"{\"schema\": 1, \"phase\"");
         let ran = run(&device, &registry, "auto=activate").code(0);
-        assert!(ran.stderr.contains(&format!("{name} was damaged")), "{ran:#?}");
+        assert!(ran.stderr.contains(&format!("{name} is damaged")), "{ran:#?}");
         assert!(device.path(&format!("S/{name}.damaged-1")).exists());
         let_it_prove_itself(&device);
     }

@@ -198,7 +198,7 @@ fn releases_for_other_devices_or_of_another_time_are_refused() {
             &["beta", "stable"][..],
         ),
         ("board", "board=rpi5\n", annotated(release::BOARD, "rpi4"), (77, "other-board"), &["rpi4", "rpi5"]),
-        ("no board", "", annotated(release::BOARD, "rpi4"), (77, "other-board"), &["rpi4", "does not say"]),
+        ("no board", "", annotated(release::BOARD, "rpi4"), (77, "other-board"), &["rpi4", "is not set"]),
         ("architecture", "", annotated(release::ARCHITECTURE, other), (77, "wrong-architecture"), &[other]),
         ("minimum", "", annotated(release::MIN_COMPATIBLE_VERSION, "0.9.0"), (77, "too-old"), &["0.9.0", "0.5.0"]),
         ("older", "", annotated(release::VERSION, "0.4.9"), (77, "downgrade"), &["0.4.9", "0.5.0"]),
@@ -375,7 +375,7 @@ fn answers_without_end_or_measure_are_refused() {
     refused_offer(&hidden(5000), exceeded, &[]);
     refused_offer(&long(release::VERSION, limits::VERSION_BYTES + 1), exceeded, &["version", "128 bytes"]);
     refused_offer(&of_size(limits::IMAGE_BYTES + 1), exceeded, &["initramfs"]);
-    refused_offer(&of_size(0), (65, "malformed-manifest"), &["no bytes"]);
+    refused_offer(&of_size(0), (65, "malformed-manifest"), &["is empty"]);
     let device = with_staged();
     device.from(&served(&nested(limits::JSON_DEPTH), "nothing", |_, _| ()), &["apply"]).code(0);
     refused_offer(&nested(limits::JSON_DEPTH + 1), (65, "malformed-json"), &["nested"]);
@@ -401,7 +401,7 @@ fn redirects_lead_nowhere_else() {
         ("a circle", "/v2/os/manifests/stable".to_owned(), (65, "limit-exceeded"), &["5 redirects"][..]),
         ("a server without TLS", format!("http://{}/x", elsewhere.address), (69, "not-https"), &["has no TLS"]),
         ("a file", "file:///etc/passwd".to_owned(), (65, "bad-redirect"), &["without host"]),
-        ("nothing", "http://".to_owned(), (65, "bad-redirect"), &["no URL"]),
+        ("nothing", "http://".to_owned(), (65, "bad-redirect"), &["an invalid URL"]),
         ("another protocol", "ftp://127.0.0.1/x".to_owned(), (69, "not-https"), &["has no TLS"]),
         ("a terminal", "http://\x1b[2J/".to_owned(), (69, "unreachable"), &["invalid HTTP header"]),
     ] {

@@ -13,7 +13,7 @@ use qemu_tests::Result;
 use serde::{Deserialize, Serialize};
 
 /// The agent's debug message between writing and reading back.
-pub const READ_BACK: &str = "reading it back";
+pub const READ_BACK: &str = "reading back";
 
 /// The cost of one run, with all its child processes.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Serialize)]

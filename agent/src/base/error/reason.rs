@@ -238,7 +238,7 @@ reasons! {
         Expired = "expired":
             "The last freshness statement is over. Publish a new one.",
         FailedBefore = "failed-before":
-            "This release failed on this device before. Publish a fixed release, or call `apply --retry-failed`.",
+            "This release failed on this device before. Publish a fixed release, or run `apply --retry-failed`.",
         ForeignEnvironment = "foreign-environment":
             "Another program changed the boot environment. Run `kubesolo-update healthcheck` after a healthy boot: it repairs this.",
         HookLater = "hook-later":
@@ -250,9 +250,9 @@ reasons! {
         NoStatement = "no-statement":
             "The source has no freshness statement. Publish one, or set freshness=no.",
         NodeBlocked = "node-blocked":
-            "The node has the label updates.kubesolo.io/block=true. Remove the label, or call `apply --force`.",
+            "The node has the label updates.kubesolo.io/block=true. Remove the label, or run `apply --force`.",
         NotBefore = "not-before":
-            "The server asked to wait. Wait until that time, or call `kubesolo-update apply`, which does not wait.",
+            "The server asked to wait. Wait until that time, or run `kubesolo-update apply`, which does not wait.",
         NotConfirmed = "not-confirmed":
             "This boot is not confirmed as healthy. Run `kubesolo-update healthcheck` first.",
         NotFresh = "not-fresh":
@@ -266,17 +266,17 @@ reasons! {
         OtherArchitecture = "other-architecture":
             "The freshness statement does not name this architecture. Publish a statement for all architectures.",
         Rollout = "rollout":
-            "The wave of this device has not come. Wait for it, or call `apply --ignore-rollout`.",
+            "The wave of this device has not come. Wait for it, or run `apply --ignore-rollout`.",
         SingleCopy = "single-copy":
-            "U-Boot's environment has only one copy, and a power cut could destroy it. Add a second copy, or call with --allow-single-copy.",
+            "U-Boot's environment has only one copy, and a power cut could destroy it. Add a second copy, or use --allow-single-copy.",
         StatementNotProven = "statement-not-proven":
             "The signatures of the freshness statement do not hold. Sign it with the key of freshness_pubkey= or of releases.",
         Trial = "trial":
             "The trial in the boot environment does not allow this step. See `kubesolo-update status`.",
         VersionUnknown = "version-unknown":
-            "The running version is not known: the booted slot has no manifest. Set version_file=, or call `apply --allow-downgrade`.",
+            "The running version is not known: the booted slot has no manifest. Set version_file=, or run `apply --allow-downgrade`.",
         Window = "window":
-            "The maintenance window is closed. Wait until it opens, or call `apply --force`.",
+            "The maintenance window is closed. Wait until it opens, or run `apply --force`.",
     }
     NotAllowed {
         Downgrade = "downgrade":
@@ -300,7 +300,7 @@ reasons! {
         OtherChannel = "other-channel":
             "The release or the freshness statement is for another channel. Set channel= if this device should follow that channel.",
         SameVersion = "same-version":
-            "This is another release of the running version. Publish it with a new version, or call `apply --allow-downgrade`.",
+            "This is another release of the running version. Publish it with a new version, or run `apply --allow-downgrade`.",
         SecurityEpoch = "security-epoch":
             "The security epoch is lower than one that this device committed. Publish a release of that epoch: no option bypasses this rule.",
         SerialWentBack = "serial-went-back":

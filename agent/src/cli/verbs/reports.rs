@@ -28,7 +28,7 @@ pub(in crate::cli) fn status(call: &Call<'_>) -> Result<u8> {
 
 /// The same with settings that cannot be used: what else is known.
 pub(in crate::cli) fn status_without_settings(cli: &Cli, error: Error) -> Result<u8> {
-    let unknown = || Err(Error::new(Reason::BadConfig, "the settings cannot be used"));
+    let unknown = || Err(Error::new(Reason::BadConfig, "the settings are not usable"));
     print_status(cli, &status::find(Err(error), unknown, &cli.state))
 }
 
@@ -46,7 +46,7 @@ fn print_status(cli: &Cli, status: &Status) -> Result<u8> {
         None => print(cli, &series, || page),
         Some(file) => replace::replace(file, page.as_bytes(), 0o644)
             .context(Reason::Output, format_args!("write {}", file.display()))
-            .map_err(|error| error.remedy("Name a file in a folder that can be written."))?,
+            .map_err(|error| error.remedy("Name a file in a writable folder."))?,
     }
     Ok(0)
 }

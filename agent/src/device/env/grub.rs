@@ -103,7 +103,7 @@ impl Grub {
         self.main.store(current, &block).map_err(|e| match e {
             MediumError::Changed => {
                 Error::new(Reason::EnvBusy, format!("cannot store the boot environment {}: {e}", self.main))
-                    .remedy("It is as the other program left it. Try again.")
+                    .remedy("The change of the other program stays. Try again.")
             }
             _ => self.cannot_store(&e),
         })?;
@@ -112,7 +112,7 @@ impl Grub {
 
     fn cannot_store(&self, cause: &dyn std::fmt::Display) -> Error {
         Error::new(Reason::EnvWrite, format!("cannot store the boot environment {}: {cause}", self.main))
-            .remedy("The environment is as it was. See `kubesolo-update status`.")
+            .remedy("The boot environment is unchanged. See `kubesolo-update status`.")
     }
 }
 
@@ -164,7 +164,8 @@ impl Bootloader for Grub {
     }
 
     fn remedy(&self) -> &'static str {
-        "On a device, `kubesolo-update healthcheck` rebuilds it after a healthy boot; otherwise make it anew: grub-editenv FILE create."
+        "On a device, `kubesolo-update healthcheck` rebuilds it after a healthy boot; otherwise create it again: \
+         grub-editenv FILE create."
     }
 }
 

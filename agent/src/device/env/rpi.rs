@@ -57,7 +57,7 @@ impl Bootloader for Rpi {
                 super::grub::create(&self.file, &bytes)?;
             }
             if read(&self.file)? != bytes {
-                let message = format!("cannot {}: what was read back is not what was written", what());
+                let message = format!("cannot {}: the bytes read back differ from the written ones", what());
                 return Err(Error::new(Reason::EnvWrite, message));
             }
             self.bytes = bytes;

@@ -21,9 +21,9 @@ use crate::base::text;
 use crate::device::blocks::System;
 
 /// What a person can do about copies that nobody can read.
-const REMEDY: &str = "Nothing is written over it. Check the geometry in fw_env.config against that of the bootloader; \
-     if it is right, write the environment anew, as the image's builder does (mkenvimage).";
-const LABEL_REMEDY: &str = "Give the partition that label, or name its device.";
+const REMEDY: &str = "The agent does not overwrite it. Compare the geometry in fw_env.config with that of the \
+    bootloader; if it is right, write the environment again, as the image builder does (mkenvimage).";
+const LABEL_REMEDY: &str = "Give the partition this label, or name its device.";
 /// Where udev shows partitions by their names.
 const BY_LABEL: [&str; 2] = ["/dev/disk/by-partlabel/", "/dev/disk/by-label/"];
 
@@ -42,11 +42,11 @@ impl UBoot {
         let limit = config::MAX_BYTES as u64 + 1;
         let read = File::open(file).and_then(|f| f.take(limit).read_to_end(&mut bytes));
         read.context(Reason::FwEnvConfig, format_args!("read {name}")).map_err(|e| {
-            e.remedy("bootenv=uboot:FILE names the fw_env.config that says where U-Boot's environment lies.")
+            e.remedy("bootenv=uboot:FILE must name the fw_env.config with the place of U-Boot's environment.")
         })?;
         let mut places = config::parse(&bytes).map_err(|e| {
             Error::new(Reason::FwEnvConfig, format!("{name}: {e}")).remedy(
-                "Each line names a device, an offset, a size, and on demand a sector size and a number of sectors.",
+                "Each line has a device, an offset, a size, and optionally a sector size and a number of sectors.",
             )
         })?;
         for place in &mut places {
@@ -55,7 +55,7 @@ impl UBoot {
         let shown: Vec<String> = places.iter().map(|place| text::shown(&place.to_string())).collect();
         let (store, place) = (Store::new(places), shown.join(" and "));
         if store.is_single() {
-            log::warn!("boot environment {place}: it has one copy only, so that a power cut in a store may leave none");
+            log::warn!("boot environment {place}: a single copy, which a power cut during a store may damage");
         }
         let loaded = match store.load() {
             Ok(loaded) => {
@@ -66,7 +66,7 @@ impl UBoot {
             Err(why) => return Err(unreadable(&name, &place, &why)),
         };
         if let Ok(Loaded { damaged: Some(why), .. }) = &loaded {
-            log::warn!("boot environment {place}: one copy is damaged ({why}), the other one counts");
+            log::warn!("boot environment {place}: one copy is damaged ({why}), the other one is in use");
         }
         Ok(Self { store, place, loaded })
     }
@@ -87,7 +87,7 @@ impl UBoot {
         let stored = self.store.store(current, &next).map_err(|why| match why {
             StoreError::Changed | StoreError::Locked(_) => {
                 Error::new(Reason::EnvBusy, format!("cannot store the boot environment {}: {why}", self.place))
-                    .remedy("It is as the other program left it. Try again.")
+                    .remedy("The change of the other program stays. Try again.")
             }
             _ => self.cannot_store(&why),
         })?;
@@ -101,7 +101,7 @@ impl UBoot {
 
     fn cannot_store(&self, cause: &dyn std::fmt::Display) -> Error {
         Error::new(Reason::EnvWrite, format!("cannot store the boot environment {}: {cause}", self.place))
-            .remedy("The environment is as it was, or in the new state. See `kubesolo-update status`.")
+            .remedy("The boot environment has the old or the new state. See `kubesolo-update status`.")
     }
 }
 
@@ -156,7 +156,7 @@ impl Bootloader for UBoot {
 pub(super) fn make_locks() -> Result<()> {
     let replaced = bootenv::uboot::store::make_locks().map_err(|why| match why {
         StoreError::Locked(_) => Error::new(Reason::EnvBusy, why.to_string()).remedy("Try again."),
-        _ => Error::new(Reason::EnvWrite, format!("cannot make the locks of U-Boot's tools: {why}")),
+        _ => Error::new(Reason::EnvWrite, format!("cannot create the locks of U-Boot's tools: {why}")),
     })?;
     log_locks(&replaced);
     Ok(())
@@ -174,9 +174,8 @@ fn unreadable(config: &str, place: &str, why: &StoreError) -> Error {
     let message = format!("boot environment {place}: {why}");
     match why {
         StoreError::Locked(_) => Error::new(Reason::EnvBusy, message).remedy("Try again."),
-        _ => Error::new(Reason::EnvUnreadable, message).remedy(format!(
-            "{config}, which bootenv= names, says so: check it against the disk and against U-Boot's own settings."
-        )),
+        _ => Error::new(Reason::EnvUnreadable, message)
+            .remedy(format!("Compare {config}, which bootenv= names, with the disk and with U-Boot's own settings.")),
     }
 }
 

@@ -60,7 +60,7 @@ impl Dir {
         let file = opened.map_err(|e| unusable(format!("cannot open the slot folder {shown}: {e}")))?;
         // A filesystem of one's own is mounted where nobody else can look, whoever its maker gave the files to.
         if !own_filesystem {
-            let meta = file.metadata().map_err(|e| unusable(format!("cannot look at the slot folder {shown}: {e}")))?;
+            let meta = file.metadata().map_err(|e| unusable(format!("cannot inspect the slot folder {shown}: {e}")))?;
             files::check_folder(&meta, path, UNUSABLE)?;
         }
         Ok(Self { file, shown, own_filesystem })
@@ -87,7 +87,7 @@ impl Dir {
     }
 
     pub(super) fn free(&self) -> Result<nix::sys::statvfs::Statvfs> {
-        nix::sys::statvfs::fstatvfs(&self.file).map_err(|e| self.cannot("ask for the free space of", ".", e))
+        nix::sys::statvfs::fstatvfs(&self.file).map_err(|e| self.cannot("read the free space of", ".", e))
     }
 
     /// Opens a regular file; `None` if there is nothing of that name.
@@ -190,10 +190,10 @@ pub(super) fn write_error(what: &str, e: &io::Error) -> Error {
             (Reason::ReadOnly, "See the kernel log (dmesg): a filesystem turns read-only when its medium fails.")
         }
         Some(libc::EUCLEAN | libc::EBADMSG) => {
-            (Reason::DamagedFilesystem, "Check the filesystem (fsck), or make it anew.")
+            (Reason::DamagedFilesystem, "Check the filesystem (fsck), or create it again.")
         }
         Some(libc::EIO) => (Reason::IoError, "See the kernel log (dmesg): the medium may be failing."),
-        Some(libc::EACCES | libc::EPERM) => (Reason::NotPermitted, "Run it as a user who may write there."),
+        Some(libc::EACCES | libc::EPERM) => (Reason::NotPermitted, "Run the command as a user who can write there."),
         _ => (Reason::CannotWrite, ""),
     };
     Error::new(reason, format!("cannot {what}: {e}")).remedy(remedy)

@@ -45,7 +45,7 @@ pub(super) fn condition(device: &Path) -> Result<Condition> {
     match looked {
         Err(e) if e.reason == Reason::DamagedFilesystem => return Ok(Condition::Damaged(e)),
         Ok(Err(e)) => {
-            let message = format!("cannot read what is on {}: {e}", device.display());
+            let message = format!("cannot read the filesystem on {}: {e}", device.display());
             return Ok(Condition::Damaged(Error::new(Reason::DamagedFilesystem, message)));
         }
         looked => _ = looked?,
@@ -60,12 +60,12 @@ pub(super) fn condition(device: &Path) -> Result<Condition> {
 /// bytes that will be free.
 pub(super) fn can_be_made(device: &Path) -> Result<u64> {
     let cannot = |why: String| {
-        let message = format!("the filesystem on {} cannot be made anew: {why}", device.display());
+        let message = format!("cannot recreate the filesystem on {}: {why}", device.display());
         Error::new(Reason::DamagedFilesystem, message)
-            .remedy(format!("Make it by hand, if this is the right device: mke2fs -L LABEL {}", device.display()))
+            .remedy(format!("Create it by hand if this is the right device: mke2fs -L LABEL {}", device.display()))
     };
     // A mistake in the settings must not cost somebody's data.
-    label(device).ok_or_else(|| cannot("neither filesystem nor partition is labelled as a slot".into()))?;
+    label(device).ok_or_else(|| cannot("neither filesystem nor partition has the label of a slot".into()))?;
     let found = Command::new(MKE2FS).arg("-V").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
     match found.and_then(|mut child| child.wait()) {
         Ok(_) => {}
@@ -81,10 +81,10 @@ pub(super) fn can_be_made(device: &Path) -> Result<u64> {
 pub(super) fn make(device: &Path) -> Result<()> {
     can_be_made(device)?;
     let label = label(device).unwrap_or_default();
-    log::warn!("the filesystem on {} is made anew", device.display());
+    log::warn!("recreated the filesystem on {}", device.display());
     let output = Command::new(MKE2FS).args(OPTIONS).args(["-L", &label]).arg(device).stdin(Stdio::null()).output();
     let failed = |why: String| {
-        let message = format!("cannot make a filesystem on {}: {MKE2FS}: {}", device.display(), text::shown(&why));
+        let message = format!("cannot create a filesystem on {}: {MKE2FS}: {}", device.display(), text::shown(&why));
         Error::new(Reason::DamagedFilesystem, message).remedy("See the kernel log (dmesg): the medium may be failing.")
     };
     match output {

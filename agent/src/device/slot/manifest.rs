@@ -125,7 +125,7 @@ impl SlotManifest {
                     ..release
                 })
             }
-            other => Err(malformed(format_args!("signed_type \"{}\" is not known", text::shown(other)))),
+            other => Err(malformed(format_args!("unknown signed_type \"{}\"", text::shown(other)))),
         }
     }
 
@@ -162,7 +162,7 @@ impl SlotManifest {
     /// Reads `manifest.json`, and checks that it agrees with the signed bytes in it.
     pub fn parse(bytes: &[u8]) -> Result<Self> {
         Self::read(bytes).map_err(|error| match error.remedy.as_str() {
-            "" => error.remedy("Call `kubesolo-update apply`, which fills the slot anew unless it is the running one."),
+            "" => error.remedy("Run `kubesolo-update apply`, which fills the slot again unless it is the booted one."),
             _ => error,
         })
     }
@@ -173,9 +173,11 @@ impl SlotManifest {
         }
         let Schema { schema } = json::parse(bytes, "manifest.json")?;
         if schema != SCHEMA {
-            let message = format!("manifest.json has schema {schema}, and only {SCHEMA} is known");
-            return Err(Error::new(Reason::SlotNewerSchema, message)
-                .remedy("It was written by another version of this agent: use that one, or apply again."));
+            let message = format!("manifest.json has schema {schema}, and this agent supports only {SCHEMA}");
+            return Err(Error::new(Reason::SlotNewerSchema, message).remedy(
+                "Another version of the agent wrote it: use that version, or run `kubesolo-update apply` \
+                    again.",
+            ));
         }
         let document: Document = json::parse(bytes, "manifest.json")?;
         let manifest = Self {
@@ -191,7 +193,7 @@ impl SlotManifest {
             kernel: document.kernel,
             initramfs: document.initramfs,
             written_at: DateTime::parse_from_rfc3339(&document.written_at)
-                .map_err(|_| malformed("written_at is not a time as of RFC 3339"))?
+                .map_err(|_| malformed("written_at is not a time in the form of RFC 3339"))?
                 .to_utc(),
         };
         let release = manifest.release()?;

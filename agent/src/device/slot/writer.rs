@@ -113,10 +113,7 @@ impl Writer {
         while let Some(chunk) = body.chunk()? {
             size += chunk.len() as u64;
             if size > blob.size {
-                return wrong(
-                    Reason::SizeMismatch,
-                    format!("more bytes arrived than the {} that were announced", blob.size),
-                );
+                return wrong(Reason::SizeMismatch, format!("more bytes arrived than the announced {}", blob.size));
             }
             file.write_all(&chunk).map_err(|e| self.dir.write_error(name, e))?;
             hasher.update(&chunk);
@@ -144,7 +141,7 @@ impl Writer {
     /// Completes the slot: hash files, the manifest last, all of it read back from the medium and compared.
     pub fn finish(self, manifest: &SlotManifest) -> Result<()> {
         if self.written != [Some(manifest.kernel), Some(manifest.initramfs)] {
-            return Err(Error::new(Reason::Internal, "a slot was finished without its images"));
+            return Err(Error::new(Reason::Internal, "the slot lacks an image at the end of the write"));
         }
         let slot = self.slot.clone();
         let finished = self.complete(manifest);
@@ -152,7 +149,7 @@ impl Writer {
             log::debug!("slot {}: {e}; emptying it", slot.id);
             // Complete or not, it must not look like a slot that holds.
             if let Err(left) = Self::new(&slot) {
-                log::warn!("slot {} could not be emptied: {left}", slot.id);
+                log::warn!("cannot empty slot {}: {left}", slot.id);
             }
         }
         finished.map_err(|e| e.context(format_args!("slot {}", slot.id)))
@@ -173,7 +170,7 @@ impl Writer {
         if let Some(mounted) = mounted {
             mounted.unmount()?;
         }
-        log::debug!("slot {}: written; reading it back", slot.id);
+        log::debug!("slot {}: written, reading back", slot.id);
         let found = slot.verify().map_err(|e| match e.exit() {
             Exit::Data => failed_read_back(&e.message),
             _ => e,
@@ -214,10 +211,10 @@ fn in_place(slot: &Slot, change: impl FnOnce(&Dir) -> Result<()>) -> Result<()> 
     }
 }
 
-const WRONG_BYTES_REMEDY: &str =
-    "Nothing of it was kept. Publish the release again if the server has it wrong; try again if the network does.";
+const WRONG_BYTES_REMEDY: &str = "Nothing was kept. If the server has wrong bytes, publish the release again; if the network changed them, try \
+     again.";
 
 pub(super) fn failed_read_back(why: &str) -> Error {
-    Error::new(Reason::ReadBackFailed, format!("what was written cannot be read back: {why}"))
+    Error::new(Reason::ReadBackFailed, format!("the written bytes cannot be read back: {why}"))
         .remedy("See the kernel log (dmesg): the medium may be failing.")
 }

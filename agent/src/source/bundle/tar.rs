@@ -56,7 +56,7 @@ pub(super) fn entries(archive: &mut (impl Read + Seek), size: u64) -> Result<Vec
 
 /// The bytes of a file, which the caller knows to be few.
 pub(super) fn read(archive: &mut (impl Read + Seek), extent: Extent) -> Result<Vec<u8>> {
-    let mut bytes = vec![0; usize::try_from(extent.size).map_err(|_| malformed("a size is impossible"))?];
+    let mut bytes = vec![0; usize::try_from(extent.size).map_err(|_| malformed("it has an impossible size"))?];
     let read = archive.seek(SeekFrom::Start(extent.offset)).and_then(|_| archive.read_exact(&mut bytes));
     read.map_err(|e| failed(&e))?;
     Ok(bytes)
@@ -65,7 +65,7 @@ pub(super) fn read(archive: &mut (impl Read + Seek), extent: Extent) -> Result<V
 /// What cannot be read, and whether it is the file or the medium.
 pub(super) fn failed(e: &std::io::Error) -> Error {
     match e.kind() {
-        ErrorKind::UnexpectedEof => malformed("it was cut off while it was read"),
+        ErrorKind::UnexpectedEof => malformed("it became shorter during the read"),
         _ => Error::new(Reason::BundleUnreadable, format!("cannot read it: {e}"))
             .remedy("Check the medium, or copy the bundle again."),
     }
@@ -82,7 +82,7 @@ fn header(archive: &mut (impl Read + Seek), offset: u64, size: u64) -> Result<[u
     let read = archive.seek(SeekFrom::Start(offset)).and_then(|_| archive.read_exact(&mut header));
     read.map_err(|e| failed(&e))?;
     if offset == 0 && header.starts_with(&[0x1f, 0x8b]) {
-        return Err(malformed("it is compressed").remedy("Unpack it with gunzip, and give the tar archive."));
+        return Err(malformed("it is compressed").remedy("Unpack it with gunzip, and name the tar archive."));
     }
     Ok(header)
 }
@@ -94,7 +94,7 @@ fn check_sum(header: &[u8; BLOCK as usize], offset: u64) -> Result<()> {
     if octal(&header[148..156]).is_ok_and(|told| told == found) {
         return Ok(());
     }
-    Err(malformed(format_args!("there is no header of a tar archive at byte {offset}")))
+    Err(malformed(format_args!("no header of a tar archive at byte {offset}")))
 }
 
 /// Octal digits, with blanks before and blanks or NUL behind them.
@@ -119,7 +119,7 @@ fn name(header: &[u8; BLOCK as usize]) -> Result<String> {
         name = format!("{}/{name}", text(prefix)?);
     }
     if name.starts_with('/') || name.split('/').any(|part| part == "..") {
-        return Err(malformed(format_args!("the name {} leads elsewhere", text::shown(&name))));
+        return Err(malformed(format_args!("the name {} leaves the archive", text::shown(&name))));
     }
     let parts: Vec<&str> = name.split('/').filter(|part| !matches!(*part, "." | "")).collect();
     Ok(parts.join("/"))
@@ -133,7 +133,7 @@ fn check_records(archive: &mut (impl Read + Seek), extent: Extent) -> Result<()>
     let bytes = read(archive, extent)?;
     for keyword in [&b"path="[..], b"linkpath=", b"size=", b"GNU.sparse", b"hdrcharset="] {
         if bytes.windows(keyword.len()).any(|window| window == keyword) {
-            return Err(malformed("it has records for long names or sizes, which a bundle does not need"));
+            return Err(malformed("it has records for long names or sizes, which a bundle must not have"));
         }
     }
     Ok(())

@@ -40,7 +40,7 @@ fn it_is_updated_from_when_the_settings_say_so_and_every_step_tells() {
     device.power_on();
     device.here(&["healthcheck"]).code(0).says(&["committed"]);
     let before = server.requests().len();
-    device.over_http(&server, &["apply"]).code(0).says(&["1.0.0 runs already"]);
+    device.over_http(&server, &["apply"]).code(0).says(&["1.0.0 is running"]);
     assert_eq!(paths(&server)[before..], ["/os/latest.json"]);
 }
 

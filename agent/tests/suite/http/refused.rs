@@ -27,7 +27,7 @@ fn untouched(server: &Fault, code: i32, reason: &str) {
     let device = with_staged();
     let before = things(&device);
     let error = device.over_http(server, &["apply", "--json"]).refused(code, reason);
-    assert!(error["remedy"].as_str().unwrap().contains("No slot was touched."), "{error}");
+    assert!(error["remedy"].as_str().unwrap().contains("No slot was changed."), "{error}");
     assert!(things(&device) == before, "{error}");
     assert_eq!(device.phase(), "failed");
 }
@@ -38,7 +38,7 @@ fn void(server: &Fault, code: i32, reason: &str) {
     let device = with_staged();
     let active = device.tree("A");
     let error = device.over_http(server, &["apply", "--json"]).refused(code, reason);
-    assert!(error["remedy"].as_str().unwrap().contains("Slot B is void, slot A is untouched"), "{error}");
+    assert!(error["remedy"].as_str().unwrap().contains("Slot B is void; slot A is unchanged"), "{error}");
     assert!(device.tree("A") == active && device.env().b == SlotState::Void, "{error}");
     assert!(device.names("B").iter().all(|name| name == "vmlinuz"), "{:?}", device.names("B"));
     assert_eq!(device.power_on().start.unwrap().slot, Slot::A);

@@ -110,7 +110,7 @@ fn what_does_not_vouch_for_the_manifest_is_left_out() {
     let ecdsa = (payload.clone(), vec![0x30; 71]);
     let swapped = (payload.clone(), of_another.1.clone());
     for (name, one, reason) in [
-        ("of another manifest", &of_another, Reason::SignatureMissing),
+        ("another manifest", &of_another, Reason::SignatureMissing),
         ("of another type", &of_another_type, Reason::SignatureMissing),
         ("over the manifest and not the payload", &raw, Reason::SignatureUnknownKey),
         ("the manifest as payload", &itself, Reason::SignatureMissing),

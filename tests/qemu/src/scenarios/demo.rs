@@ -68,7 +68,7 @@ pub fn tell(run: &Run) -> Result<()> {
         "The hook of 3.0.0 itself found that it is unhealthy and reverted: the device is back in 2.0.0, without help.\n\
          It remembers: the agent is offered 3.0.0 again, and declines.",
     );
-    machine.wait_for("failed on this device before")?;
+    machine.wait_for("failed on this device")?;
     machine.wait_for("demo: the end")?;
     pause();
     machine.power_cut()?;

@@ -546,7 +546,7 @@ pub(super) fn env_damaged(run: &Run) -> Result<()> {
         let mut machine = bench.power_on(&[("1.0.0", "kubesolo-update status")])?;
         machine.wait_for(&format!("ks: boot slot=A {says}"))?;
         if names.contains(&"grubenv") {
-            machine.wait_for("is rebuilt, slot A committed")?;
+            machine.wait_for("rebuilt the damaged boot environment")?;
         }
         machine.wait_for(HEALTHY)?;
         succeeded(&mut machine)?;
@@ -571,7 +571,7 @@ pub(super) fn mounted_elsewhere(run: &Run) -> Result<()> {
     let before = bench.disk.env()?;
     let mut machine = bench.power_on(&[("1.0.0", HELD)])?;
     machine.wait_for("is mounted elsewhere or in use")?;
-    machine.wait_for("No slot was touched.")?;
+    machine.wait_for("No slot was changed.")?;
     machine.wait_for(&format!("{SCRIPT_ENDED}73"))?;
     machine.power_cut()?;
     expect("the environment afterwards", &bench.disk.env()?, &before)?;
@@ -591,10 +591,10 @@ pub(super) fn blank_slot(run: &Run) -> Result<()> {
     fs::File::options().write(true).open(&bench.disk.path)?.write_all_at(&vec![0; usize::try_from(size)?], at)?;
     let before = bench.disk.env()?;
     let mut machine = bench.power_on(&[("1.0.0", APPLY), ("2.0.0", "kubesolo-update verify")])?;
-    machine.wait_for("No slot was touched.")?;
+    machine.wait_for("No slot was changed.")?;
     machine.wait_for("without mke2fs: 73")?;
     expect("the environment after the refusal", &bench.disk.env()?, &before)?;
-    machine.wait_for("is made anew")?;
+    machine.wait_for("recreated")?;
     machine.wait_for("ks: boot slot=B try counter=2")?;
     machine.wait_for(HEALTHY)?;
     succeeded(&mut machine)?;

@@ -27,7 +27,7 @@ pub(super) fn rotation(run: &Run) -> Result<()> {
     let update = "until kubesolo-update apply --activate --reboot; do sleep 1; done";
     let script = format!("kubesolo-update apply; echo \"test: one signer: $?\"; {update}");
     let mut machine = bench.power_on(&[("1.0.0", &script), ("2.0.0", "true")])?;
-    machine.wait_for("1 of the 2 signatures that it takes are there")?;
+    machine.wait_for("only 1 of the 2 required signatures")?;
     machine.wait_for("test: one signer: 77")?;
     bench.sign(&second_private)?;
     machine.wait_for("ks: boot slot=B try")?;
@@ -61,7 +61,7 @@ pub(super) fn rotation(run: &Run) -> Result<()> {
     ])?;
     machine.wait_for("ks: boot slot=B try")?;
     machine.wait_for(HEALTHY)?;
-    machine.wait_for("1 of the 2 signatures that it takes are there")?;
+    machine.wait_for("only 1 of the 2 required signatures")?;
     machine.wait_for("test: with a revoked key: 77")?;
     bench.sign(&third_private)?;
     machine.wait_for("4.0.0 is written into slot A and verified")?;

@@ -65,7 +65,7 @@ pub(super) fn adopt(run: &Run) -> Result<()> {
         kubesolo-update adopt --reboot; fi";
     let mut machine = bench.power_on(&[("1.0.0", script), ("2.0.0", "cat /proc/cmdline; kubesolo-update status")])?;
     machine.wait_for("old loader: slot A counter 2")?;
-    machine.wait_for("this boot is confirmed for the old loader file")?;
+    machine.wait_for("confirmed this boot for the old loader file")?;
     machine.wait_for(HEALTHY)?;
     machine.wait_for("refused: 78")?;
     machine.wait_for("is mounted elsewhere or in use")?;
@@ -195,7 +195,7 @@ pub(super) fn env(run: &Run) -> Result<()> {
     bench.disk.set_env(&theirs(Slot::A, 0, 3)?)?;
     let mut machine = bench.power_on(&[])?;
     machine.wait_for("ks: boot slot=A foreign, try counter=2")?;
-    machine.wait_for("the boot environment is ours again, slot A committed")?;
+    machine.wait_for("took over the boot environment, slot A committed")?;
     machine.wait_for(HEALTHY)?;
     machine.power_cut()?;
     expect("the environment afterwards", &state(&bench.disk)?, &State::committed(Slot::A))?;

@@ -53,7 +53,7 @@ pub(super) fn env_damaged(run: &Run) -> Result<()> {
     let mut machine = bench.power_on(&[("1.0.0", "kubesolo-update apply")])?;
     machine.wait_for("ks: no copy of the environment is valid")?;
     machine.wait_for("ks: boot slot=A fallback=env: it is good and holds")?;
-    machine.wait_for("nothing is written over it")?;
+    machine.wait_for("not overwritten")?;
     machine.wait_for(HEALTHY)?;
     machine.wait_for(&format!("{SCRIPT_ENDED}78"))?;
     machine.power_cut()?;
