@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 
 use bootenv::loader::{self, Kind};
 use bootenv::protocol::{SlotState, State as EnvState};
+use bootenv::uboot::config;
+use bootenv::uboot::store::Store as UBootStore;
 use bootenv::{Slot, TrialId};
 use cli_support::{Device, Ran};
 use kubesolo_update::device::slot::SlotManifest;
@@ -245,10 +247,20 @@ fn a_release_that_failed_under_0_1_is_not_installed_again() {
     }
 }
 
+/// U-Boot stores that it tries the slot before it loads the kernel.
+fn count_try_of_u_boot(device: &Device) {
+    let mut places = config::parse(&fs::read(device.path("fw_env.config")).unwrap()).unwrap();
+    places.iter_mut().for_each(|place| place.device = device.path("env"));
+    let environment = UBootStore::new(places).with_system(&[], &device.path("sys"));
+    let loaded = environment.load().unwrap();
+    environment.store(&loaded, &loaded.environment.with(&[("boot_counter", "2".to_owned())])).unwrap();
+}
+
 #[test]
 fn a_trial_that_0_1_began_under_u_boot_is_committed() {
     let device = device(UBOOT);
     let trial = device.state()["trial"]["id"].as_str().unwrap().to_owned();
+    count_try_of_u_boot(&device);
     device.write("cmdline", format!("panic=5 kubesolo.slot=B ks.trial={trial} ks.proto=1\n").as_bytes());
     device.here(&["healthcheck"]).code(0).says(&["slot B is committed"]);
     let environment = &status(&device)["environment"];
