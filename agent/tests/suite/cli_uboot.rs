@@ -53,7 +53,7 @@ fn copies(device: &Device) -> [Option<Environment>; 2] {
 }
 
 fn store(device: &Device) -> Store {
-    let mut places = config::parse(CONFIG.as_bytes()).unwrap();
+    let mut places = config::parse(&fs::read(device.path("fw_env.config")).unwrap()).unwrap();
     places.iter_mut().for_each(|place| place.device = device.path("env"));
     Store::new(places).with_system(&[], &device.path("sys"))
 }

@@ -1,15 +1,13 @@
 //! Agent 0.1 may be in the other slot of a device: each agent reads what the other one writes, and means the same.
 //! `tests/fixtures/0.1` has what 0.1 writes. The same with 0.1 itself takes its binary, so `make test-all` runs that.
 
-use crate::cli_support;
+use crate::{cli_support, cli_uboot};
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use bootenv::loader::{self, Kind};
 use bootenv::protocol::{SlotState, State as EnvState};
-use bootenv::uboot::config;
-use bootenv::uboot::store::Store as UBootStore;
 use bootenv::{Slot, TrialId};
 use cli_support::{Device, Ran};
 use kubesolo_update::device::slot::SlotManifest;
@@ -247,21 +245,10 @@ fn a_release_that_failed_under_0_1_is_not_installed_again() {
     }
 }
 
-/// U-Boot stores that it tries the slot before it loads the kernel.
-fn count_try_of_u_boot(device: &Device) {
-    let mut places = config::parse(&fs::read(device.path("fw_env.config")).unwrap()).unwrap();
-    places.iter_mut().for_each(|place| place.device = device.path("env"));
-    let environment = UBootStore::new(places).with_system(&[], &device.path("sys"));
-    let loaded = environment.load().unwrap();
-    environment.store(&loaded, &loaded.environment.with(&[("boot_counter", "2".to_owned())])).unwrap();
-}
-
 #[test]
 fn a_trial_that_0_1_began_under_u_boot_is_committed() {
     let device = device(UBOOT);
-    let trial = device.state()["trial"]["id"].as_str().unwrap().to_owned();
-    count_try_of_u_boot(&device);
-    device.write("cmdline", format!("panic=5 kubesolo.slot=B ks.trial={trial} ks.proto=1\n").as_bytes());
+    assert_eq!(cli_uboot::power_on(&device).start.unwrap().slot, Slot::B);
     device.here(&["healthcheck"]).code(0).says(&["slot B is committed"]);
     let environment = &status(&device)["environment"];
     assert_eq!((&environment["kind"], &environment["good"]), (&json!("ours"), &json!("B")));
