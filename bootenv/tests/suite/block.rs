@@ -1,7 +1,7 @@
 //! Properties of the block's bytes: nothing that is in a block is lost or moved by a change, and what is no block is
 //! refused for its own reason.
 
-mod common;
+use crate::common;
 
 use bootenv::grub::{Block, Error, SECTOR, SIGNATURE, SIZE};
 use bootenv::protocol::{Booted, Second, State, View};

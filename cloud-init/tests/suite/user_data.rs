@@ -1,12 +1,11 @@
 //! User-data of any content: what is taken says the same in update.conf, what is refused is told in one line.
-#![allow(clippy::unwrap_used)]
 
 use kubesolo_cloudinit::user_data::{UserData, unpack};
 use kubesolo_update::config::{Conf, Config, Overrides, rows};
 use proptest::prelude::*;
 use proptest::sample::Index;
 
-const EXAMPLE: &str = include_str!("../examples/updates.yaml");
+const EXAMPLE: &str = include_str!("../../examples/updates.yaml");
 
 /// What holds of every document; true if it is taken.
 fn holds(bytes: &[u8]) -> bool {

@@ -1,7 +1,7 @@
 //! U-Boot's environment beside the tools of U-Boot and of libubootenv: each reads what the others write, in every
 //! geometry, and so they do with what is left of a store that was cut off anywhere.
 
-mod common;
+use crate::common;
 
 use std::fs;
 use std::process::Command;

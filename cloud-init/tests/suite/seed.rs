@@ -1,5 +1,4 @@
 //! The command on seed folders: what a device gets, and that bad input costs nothing.
-#![allow(clippy::unwrap_used)]
 
 use std::fs;
 use std::io::Write;

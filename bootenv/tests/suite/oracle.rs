@@ -1,6 +1,6 @@
 //! GRUB's own tools read what this crate writes, and the other way round.
 
-mod common;
+use crate::common;
 
 use std::collections::BTreeMap;
 use std::fs;

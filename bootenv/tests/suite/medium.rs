@@ -1,6 +1,6 @@
 //! A block on real files: what cannot be stored is left alone.
 
-mod common;
+use crate::common;
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};

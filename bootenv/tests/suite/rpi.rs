@@ -1,6 +1,6 @@
 //! `autoboot.txt`, held against the documentation of the firmware.
 
-mod common;
+use crate::common;
 
 use bootenv::protocol::{Booted, SlotState, State, View};
 use bootenv::rpi::{SIZE, render, view};

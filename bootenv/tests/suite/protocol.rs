@@ -1,6 +1,6 @@
 //! Each transition alone: from any state, sensible or not, it is the right one or refused for its own reason.
 
-mod common;
+use crate::common;
 
 use bootenv::protocol::{Booted, Foreign, Illegal, Second, SlotState, State, TRIES};
 use bootenv::{Fallback, Slot, TrialId};
