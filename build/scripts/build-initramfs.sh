@@ -17,7 +17,7 @@
 set -eu
 cd "$(dirname "$0")/../.."
 umask 022
-PATH=$PATH:/usr/sbin:/sbin
+PATH=$PATH:/usr/sbin:/sbin:$PWD/target/tools/sbin
 
 usage() { sed -n '2,16s/^# \{0,1\}//p' "$0" >&2; exit 64; }
 
@@ -82,6 +82,11 @@ else
     if [ -n "$tests" ]; then
         echo tests/qemu/guest/inittab:/etc/inittab >>"$added"
         echo tests/qemu/guest/health-then-script:/usr/lib/guest/health-then-script >>"$added"
+    fi
+    # It repairs a data partition whose superblock a power cut tore. For the machine's own architecture only.
+    if e2fsck=$(command -v e2fsck.static) && [ "$(readlink -f "$busybox")" = "$(readlink -f "$(command -v busybox)")" ]; then
+        mkdir -p "$root/sbin"
+        cp "$e2fsck" "$root/sbin/e2fsck"
     fi
     into_modules=lib/modules
 fi

@@ -112,7 +112,7 @@ need_unpacked() {
     for tool in "$@"; do
         package=${tool#*=} tool=${tool%%=*}
         command -v "$tool" >/dev/null && continue
-        for place in bin usr/bin usr/sbin; do
+        for place in bin sbin usr/bin usr/sbin; do
             [ ! -x "target/tools/$place/$tool" ] || continue 2
         done
         say "unpacking $package into target/tools, without installing it"
@@ -197,6 +197,8 @@ need_initramfs() {
     need depmod kmod 'kernel modules of that initramfs'
     # Both packages own /bin/busybox; only a static one runs in the initramfs.
     busybox_is_static || want busybox-static 'shell and tools of that initramfs'
+    # Static, as busybox: the initramfs has no libraries.
+    need_unpacked e2fsck.static=e2fsck-static
 }
 
 busybox_is_static() {

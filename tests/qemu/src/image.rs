@@ -156,6 +156,12 @@ impl Disk {
         ((1 + self.size.esp + before) * MIB, self.size.slot * MIB)
     }
 
+    /// Offset of the data partition in bytes.
+    #[must_use]
+    pub fn data(&self) -> u64 {
+        (1 + self.size.esp + 2 * self.size.slot) * MIB
+    }
+
     /// Identity of a slot's partition, as `ks.part=` has it: its GUID in the partition table (UEFI 2.10, 5.3.3).
     ///
     /// # Errors

@@ -479,6 +479,24 @@ pub(super) fn cut_before_commit(run: &Run) -> Result<()> {
     bench.stays_in("2.0.0", Slot::B)
 }
 
+/// Half of the superblock's sector is of another time: the kernel does not mount such a filesystem, and its copies do not help
+/// without e2fsck.
+pub(super) fn torn_data(run: &Run) -> Result<()> {
+    let bench = Bench::build(run)?;
+    let mut machine =
+        bench.power_on(&[("1.0.0", "echo kept >/var/lib/kubesolo/kept; sync; kubesolo-update history")])?;
+    machine.wait_for(HEALTHY)?;
+    succeeded(&mut machine)?;
+    machine.power_cut()?;
+    let disk = fs::File::options().write(true).open(&bench.disk.path)?;
+    disk.write_all_at(&[0xa5; 512], bench.disk.data() + 1024)?;
+    let mut machine = bench.power_on(&[("1.0.0", "echo \"test: $(cat /var/lib/kubesolo/kept)\"")])?;
+    machine.wait_for("(KSOLODATA): repairing it")?;
+    machine.wait_for(HEALTHY)?;
+    machine.wait_for("test: kept")?;
+    machine.power_cut()
+}
+
 /// The device goes through an update with another disk in front of its own and behind it. That disk has all labels and a
 /// data partition with settings that would break the device.
 pub(super) fn second_disk(run: &Run) -> Result<()> {

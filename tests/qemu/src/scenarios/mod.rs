@@ -86,6 +86,12 @@ pub const ALL: &[Scenario] = &[
         "another disk with all labels changes nothing, whichever is found first; beside a copy the device keeps its hands off",
         device::second_disk,
     ),
+    quick(
+        "torn-data",
+        Bios,
+        "a data partition whose superblock a power cut tore is repaired, keeps its files, and the boot is healthy",
+        device::torn_data,
+    ),
     long(
         "env-damaged",
         Uefi,
