@@ -33,7 +33,7 @@ impl Call<'_> {
         }
         if boot.known == Known::Assumed {
             let slot = boot.booted.slot;
-            log::info!("slot {slot} is assumed to be the running one, since it is active; --booted says otherwise");
+            log::info!("slot {slot} counts as booted, because it is active; --booted names another one");
         }
         Ok(boot)
     }

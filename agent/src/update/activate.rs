@@ -55,7 +55,7 @@ impl Update<'_> {
         gate::pass(&[session.copies()])?;
         let place = self.boot.slots.get(target.slot);
         if place.manifest()?.is_none() {
-            let message = format!("slot {} holds no complete release", target.slot);
+            let message = format!("slot {} has no complete release", target.slot);
             return Err(Error::new(Reason::NothingStaged, message).remedy("Run `kubesolo-update apply` first."));
         }
         let content = place.verify()?;

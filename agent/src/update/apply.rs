@@ -138,7 +138,7 @@ impl Update<'_> {
         let (booted, written) = (self.boot.booted.slot, target.slot);
         transfer.write(self.boot.slots.get(written), &manifest).map_err(|error| {
             let error = advised(error).advised();
-            let remedy = format!("Slot {written} is void, slot {booted} is untouched and boots. {}", error.remedy);
+            let remedy = format!("Slot {written} is void; slot {booted} is unchanged and boots. {}", error.remedy);
             error.remedy(remedy.trim_end().to_owned())
         })
     }

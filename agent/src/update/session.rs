@@ -308,7 +308,7 @@ impl Session<'_> {
         let place = self.boot.slots.get(target.slot);
         let keys = found.policy.keys.as_ref();
         if self.holds(place, found.candidate.release().digest, keys, depth) {
-            return Gate::open(name, format!("slot {} holds it already", target.slot));
+            return Gate::open(name, format!("slot {} already has this release", target.slot));
         }
         let source = &mut found.candidate.source;
         let release = &found.candidate.offer.release;
@@ -320,7 +320,7 @@ impl Session<'_> {
         let located = locate();
         target.images = located.as_ref().ok().copied();
         let need = |images: [Blob; 2]| progress::size(images[0].size.saturating_add(images[1].size));
-        Gate::unless(name, located.map(|images| format!("slot {} takes {}", target.slot, need(images))))
+        Gate::unless(name, located.map(|images| format!("slot {} has room for {}", target.slot, need(images))))
     }
 
     /// By the slot's manifest; an update also hashes the images, and proves them by the signatures in the slot, since better
