@@ -18,6 +18,9 @@ const GPT_HEADER: usize = 92;
 /// Type of the entry of an MBR that stands for a GPT.
 const PROTECTIVE: u8 = 0xee;
 
+/// The entries of a GPT that are in use, each with its GUID as it stands in the table.
+type GptEntries = Vec<([u8; 16], Entry)>;
+
 /// The identity of a partition, `PARTUUID` for the kernel: the GUID of a GPT's entry in lower case, or for an MBR the
 /// disk's signature and the number of the partition, `xxxxxxxx-nn`, both hexadecimal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,7 +95,7 @@ pub struct Entry {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Table {
     /// Identities and places of all entries that are in use.
-    Gpt(Vec<([u8; 16], Entry)>),
+    Gpt(GptEntries),
     /// The disk's signature, and the four primary partitions.
     Mbr(u32, [Option<Extent>; 4]),
 }
@@ -140,7 +143,7 @@ impl Table {
 }
 
 /// The entries of a GPT that are in use; `None` unless both checksums are right.
-fn gpt(disk: &mut (impl Read + Seek), block: u64) -> io::Result<Option<Vec<([u8; 16], Entry)>>> {
+fn gpt(disk: &mut (impl Read + Seek), block: u64) -> io::Result<Option<GptEntries>> {
     let mut header = vec![0; block as usize];
     if read_at(disk, block, &mut header)? < header.len() || !header.starts_with(b"EFI PART") {
         return Ok(None);

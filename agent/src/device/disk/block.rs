@@ -58,7 +58,7 @@ impl Block {
     /// 78 without sysfs.
     pub(super) fn all(system: &System) -> Result<Vec<Self>> {
         let class = system.sys.join("class/block");
-        let entries = fs::read_dir(&class).and_then(|entries| entries.collect::<io::Result<Vec<_>>>());
+        let entries = fs::read_dir(&class).and_then(Iterator::collect::<io::Result<Vec<_>>>);
         let reading = format_args!("list block devices in {}", class.display());
         let mut folders: Vec<_> = entries.context(Reason::NoSysfs, reading)?;
         folders.sort_by_key(fs::DirEntry::file_name);
