@@ -10,7 +10,7 @@ use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
-use nix::libc::{O_DIRECT, O_NOFOLLOW};
+use nix::libc::{O_DIRECT, O_NOFOLLOW, O_NONBLOCK};
 
 use crate::grub::{Block, Error as BlockError, SECTOR, SIZE};
 use crate::sys;
@@ -108,7 +108,8 @@ impl Medium {
     }
 
     fn map_start(file: &Path, device: &Path, size: usize) -> Result<Self, Error> {
-        let handle = OpenOptions::new().read(true).custom_flags(O_NOFOLLOW).open(file).map_err(io("open"))?;
+        let handle =
+            OpenOptions::new().read(true).custom_flags(O_NOFOLLOW | O_NONBLOCK).open(file).map_err(io("open"))?;
         let unit = sys::block_size(&handle).map_err(io("ask for the block size"))?;
         let mut first = None;
         for index in 0..(size as u64).div_ceil(unit) {
@@ -213,7 +214,8 @@ impl Medium {
         let mut options = OpenOptions::new();
         options.read(true).write(write);
         let (file, offset) = match self {
-            Medium::File(path) => (options.custom_flags(O_NOFOLLOW).open(path), 0),
+            // A pipe of that name must not hold this program up.
+            Medium::File(path) => (options.custom_flags(O_NOFOLLOW | O_NONBLOCK).open(path), 0),
             Medium::Device { device, offset, .. } => (options.custom_flags(O_DIRECT).open(device), *offset),
         };
         let file = file.map_err(io("open"))?;

@@ -4,6 +4,8 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
+use kubesolo_update::base::error::{Reason, Result};
+use kubesolo_update::base::files;
 use kubesolo_update::base::replace::{folder_of, replace};
 use kubesolo_update::device::disk::INSTANCE_RECORD;
 use sha2::{Digest, Sha256};
@@ -12,6 +14,9 @@ use crate::seed::Seed;
 
 /// The record, on the data partition.
 pub const RECORD: &str = INSTANCE_RECORD;
+
+/// Longest record, in bytes: a digest and an instance-id.
+const RECORD_BYTES: u64 = 1024;
 
 /// What a record says about a seed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,13 +37,9 @@ fn line(seed: &Seed) -> String {
 /// Looks a seed up.
 ///
 /// # Errors
-/// The record is there and cannot be read.
-pub fn known(record: &Path, seed: &Seed) -> io::Result<Known> {
-    let noted = match fs::read(record) {
-        Ok(noted) => noted,
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Known::No),
-        Err(e) => return Err(e),
-    };
+/// 78 when the record is there and is not trusted.
+pub fn known(record: &Path, seed: &Seed) -> Result<Known> {
+    let Some(noted) = files::read(record, RECORD_BYTES, Reason::BadRecord)? else { return Ok(Known::No) };
     if noted == line(seed).as_bytes() {
         return Ok(Known::Same);
     }

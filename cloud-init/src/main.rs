@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use kubesolo_cloudinit::run::{Done, Options, USAGE, run};
+use kubesolo_cloudinit::run::{Done, Options, USAGE, place, run};
 use kubesolo_update::base::console;
 use kubesolo_update::base::error::{Error, Reason};
 use kubesolo_update::device::blocks::System;
@@ -13,7 +13,12 @@ fn main() -> ExitCode {
     console::log_to_stderr(SimpleLogger::new().with_level(LevelFilter::Info));
     let done = match asked(std::env::args_os().skip(1)) {
         Ok(Asked::Text(text)) => Ok(Done::Checked(text)),
-        Ok(Asked::Run(options)) => run(&options, &System::default()),
+        Ok(Asked::Run(options)) => {
+            let done = run(&options, &System::default());
+            // Settings from before count also where this seed does not.
+            let placed = options.place.as_deref().map_or(Ok(()), |to| place(&options.conf, to));
+            done.and_then(|done| placed.map(|()| done))
+        }
         Err(error) => Err(error),
     };
     match done {
@@ -46,6 +51,7 @@ fn asked(mut arguments: impl Iterator<Item = std::ffi::OsString>) -> Result<Aske
             "--seed" => options.seed = Some(value()?.into()),
             "--conf" => options.conf = value()?.into(),
             "--record" => options.record = value()?.into(),
+            "--place" => options.place = Some(value()?.into()),
             "--check" => options.check = true,
             "-h" | "--help" => return Ok(Asked::Text(USAGE.to_owned())),
             "-V" | "--version" => {

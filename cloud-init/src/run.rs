@@ -7,23 +7,30 @@ use std::path::{Path, PathBuf};
 use kubesolo_update::base::error::{Context, Error, Reason, Result};
 use kubesolo_update::base::replace::{folder_of, replace};
 use kubesolo_update::base::text::shown;
+use kubesolo_update::base::{files, limits};
 use kubesolo_update::config::CONF_FILE;
 use kubesolo_update::device::blocks::System;
 use kubesolo_update::device::disk::DATA_FOLDER;
 
 use crate::instance::{self, Known, RECORD};
-use crate::seed::{self, Seed, open_to_others};
+use crate::seed::{self, Seed};
 use crate::user_data::UserData;
+
+/// Reason of an error in a place that is written.
+const UNSAFE: Reason = Reason::UnsafePlace;
+/// The settings as they were placed last, beside them.
+const PLACED: &str = ".update.conf.first-boot";
 
 /// `--help`.
 pub const USAGE: &str = "\
 Takes the settings of kubesolo-update from the NoCloud user-data of this device, once per instance-id.
 
-Usage: kubesolo-cloudinit [--seed DIR] [--conf FILE] [--record FILE] [--check]
+Usage: kubesolo-cloudinit [--seed DIR] [--conf FILE] [--record FILE] [--place FILE] [--check]
 
   --seed DIR     user-data and meta-data are here [default: /var/lib/cloud/seed/nocloud, else the volume CIDATA]
   --conf FILE    what the `updates:` block becomes [default: /etc/kubesolo/update.conf]
   --record FILE  which instance was set up here [default: /var/lib/kubesolo/cloud-init/instance]
+  --place FILE   then copy the settings there, unless that was done before
   --check        print what FILE would become, and write nothing
   --help, --version
 
@@ -42,13 +49,15 @@ pub struct Options {
     pub conf: PathBuf,
     /// `--record`
     pub record: PathBuf,
+    /// `--place`
+    pub place: Option<PathBuf>,
     /// `--check`
     pub check: bool,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { seed: None, conf: CONF_FILE.into(), record: RECORD.into(), check: false }
+        Self { seed: None, conf: CONF_FILE.into(), record: RECORD.into(), place: None, check: false }
     }
 }
 
@@ -94,7 +103,7 @@ pub fn run(options: &Options, system: &System) -> Result<Done> {
         log::info!("{} has no settings under updates: {} stays as it is", seed.origin, options.conf.display());
         Done::NoBlock
     } else {
-        write(&options.conf, &conf)?;
+        write(&options.conf, conf.as_bytes())?;
         log::info!("{} is written from {}, instance {}", options.conf.display(), seed.origin, shown(&seed.instance));
         Done::Written
     };
@@ -105,9 +114,8 @@ pub fn run(options: &Options, system: &System) -> Result<Done> {
 }
 
 fn is_done(options: &Options, seed: &Seed) -> Result<bool> {
-    let known = instance::known(&options.record, seed);
     let instance = shown(&seed.instance);
-    match known.context(Reason::BadRecord, format_args!("read {}", options.record.display()))? {
+    match instance::known(&options.record, seed)? {
         Known::No => return Ok(false),
         Known::Same => log::debug!("instance {instance} was set up before"),
         Known::Changed => log::warn!(
@@ -118,26 +126,33 @@ fn is_done(options: &Options, seed: &Seed) -> Result<bool> {
     Ok(true)
 }
 
-/// Replaces `file`, unless somebody could lead the write astray.
-fn write(file: &Path, text: &str) -> Result<()> {
-    let refused = |place: &Path, why: String| {
-        Error::new(Reason::UnsafePlace, format!("cannot write {}: {}: {why}", file.display(), place.display()))
-            .remedy("Nothing was changed. Correct the place, or name another one with --conf.")
-    };
+/// Replaces `file`, unless others could have made it or its folder lead elsewhere.
+fn write(file: &Path, text: &[u8]) -> Result<()> {
+    let stays = |e: Error| e.remedy("Nothing was changed. Correct the place, or name another one.");
     let folder = folder_of(file);
     let made = fs::DirBuilder::new().recursive(true).mode(0o755).create(folder);
     made.context(Reason::CannotWrite, format_args!("make the folder {}", folder.display()))?;
-    for place in [folder, file] {
-        let Ok(meta) = place.symlink_metadata() else { continue };
-        if meta.is_symlink() {
-            return Err(refused(place, "it is a symbolic link".into()));
-        }
-        if place == file && !meta.is_file() {
-            return Err(refused(place, "it is not a regular file".into()));
-        }
-        if let Some(why) = open_to_others(&meta) {
-            return Err(refused(place, why));
-        }
+    let what = format_args!("write {}", file.display()).to_string();
+    let meta = folder.symlink_metadata().context(Reason::CannotWrite, &what)?;
+    if meta.is_symlink() {
+        let message = format!("cannot {what}: {} is a symbolic link", folder.display());
+        return Err(stays(Error::new(UNSAFE, message)));
     }
-    replace(file, text.as_bytes(), 0o644).context(Reason::CannotWrite, format_args!("write {}", file.display()))
+    files::check_folder(&meta, folder, UNSAFE).and_then(|()| files::open(file, UNSAFE)).map_err(stays)?;
+    replace(file, text, 0o644).context(Reason::CannotWrite, what)
+}
+
+/// Copies the settings to where the agent looks for them, once for each root filesystem: a change there stays.
+///
+/// # Errors
+/// 78 when the settings or their place are not trusted, 73 when they cannot be written.
+pub fn place(conf: &Path, place: &Path) -> Result<()> {
+    let Some(settings) = files::read(conf, limits::CONF_BYTES, Reason::BadConfig)? else { return Ok(()) };
+    let placed = place.with_file_name(PLACED);
+    if files::read(&placed, limits::CONF_BYTES, UNSAFE)?.as_ref() == Some(&settings) {
+        return Ok(());
+    }
+    write(place, &settings)?;
+    log::info!("{} is placed from {}", place.display(), conf.display());
+    write(&placed, &settings)
 }

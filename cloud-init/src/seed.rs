@@ -1,16 +1,12 @@
 //! Where user-data comes from: a folder of the image, or a volume with the label CIDATA.
 
-use std::fs::{File, OpenOptions};
-use std::io::Read;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
 use kubesolo_update::base::error::{Context, Error, Reason, Result};
-use kubesolo_update::base::{limits, text};
+use kubesolo_update::base::{files, limits, text};
 use kubesolo_update::device::blocks::{System, iso_label};
 use kubesolo_update::device::disk::Seed as Volume;
 use kubesolo_update::device::mount::{Filesystem, Mounted};
-use nix::libc;
 use serde::Deserialize;
 
 use crate::{user_data, yaml};
@@ -21,8 +17,19 @@ pub const SEED_FOLDER: &str = "/var/lib/cloud/seed/nocloud";
 const NO_INSTANCE: &str = "nocloud";
 /// Longest instance-id, in bytes.
 const INSTANCE_BYTES: usize = 256;
+/// Reason of an error in a seed.
+const BAD: Reason = Reason::BadSeed;
 /// `meta-data`, in bytes.
 const META_DATA_BYTES: u64 = 64 * 1024;
+
+/// Where a seed lies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A folder of the image: only root and this user may have written its files.
+    Folder,
+    /// A volume, mounted read-only where nobody else looks: its maker chose owners and modes.
+    Volume,
+}
 
 /// What was found.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,7 +58,7 @@ pub fn find(system: &System, folder: Option<&Path>, configured: bool) -> Result<
         if let Ok(Volume::Found(volume)) = system.seed(configured) {
             log::warn!("{} is ignored, since there is the seed folder {}", volume.display(), folder.display());
         }
-        return read(folder, &folder.display().to_string()).map(Some);
+        return read(folder, &folder.display().to_string(), Kind::Folder).map(Some);
     }
     let device = match system.seed(configured)? {
         Volume::Found(device) => device,
@@ -61,14 +68,14 @@ pub fn find(system: &System, folder: Option<&Path>, configured: bool) -> Result<
         }
     };
     let mounted = Mounted::read_only(&device, filesystem(&device)?)?;
-    let seed = read(mounted.path(), &device.display().to_string());
+    let seed = read(mounted.path(), &device.display().to_string(), Kind::Volume);
     mounted.unmount()?;
     seed.map(Some)
 }
 
 /// FAT unless it is ISO 9660.
 fn filesystem(device: &Path) -> Result<Filesystem> {
-    let label = File::open(device).and_then(|mut file| iso_label(&mut file));
+    let label = files::open_data(device).and_then(|mut file| iso_label(&mut file));
     let label = label.context(Reason::BadSeed, format_args!("read {}", device.display()))?;
     Ok(if label.is_some() { Filesystem::Iso9660 } else { Filesystem::Vfat })
 }
@@ -77,51 +84,24 @@ fn filesystem(device: &Path) -> Result<Filesystem> {
 ///
 /// # Errors
 /// As [`find`].
-pub fn read(folder: &Path, origin: &str) -> Result<Seed> {
-    let meta_data = file(folder, "meta-data", origin, META_DATA_BYTES)?;
-    let packed = file(folder, "user-data", origin, limits::USER_DATA_BYTES)?;
+pub fn read(folder: &Path, origin: &str, kind: Kind) -> Result<Seed> {
+    let meta_data = file(folder, "meta-data", kind, META_DATA_BYTES)?;
+    let packed = file(folder, "user-data", kind, limits::USER_DATA_BYTES)?;
     let user_data = user_data::unpack(&packed, &format!("{origin}/user-data"))?;
     Ok(Seed { origin: origin.to_owned(), instance: instance(&meta_data, &format!("{origin}/meta-data"))?, user_data })
 }
 
-/// A file that only root, or who runs this, can have written.
-fn file(folder: &Path, name: &str, origin: &str, limit: u64) -> Result<Vec<u8>> {
-    let bad = |why: &dyn std::fmt::Display| {
-        Error::new(Reason::BadSeed, format!("cannot read {origin}/{name}: {why}"))
-            .remedy("A seed has the files user-data and meta-data. Nothing was changed.")
+fn file(folder: &Path, name: &str, kind: Kind, limit: u64) -> Result<Vec<u8>> {
+    let path = folder.join(name);
+    let read = match kind {
+        Kind::Folder => files::read(&path, limit, BAD),
+        Kind::Volume => files::read_on_volume(&path, limit, BAD),
     };
-    // O_NONBLOCK: a FIFO of that name must not hold the boot up.
-    let options =
-        OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(folder.join(name));
-    let file = options.map_err(|e| match e.raw_os_error() {
-        Some(libc::ELOOP) => bad(&"it is a symbolic link"),
-        _ => bad(&e),
-    })?;
-    let meta = file.metadata().map_err(|e| bad(&e))?;
-    if !meta.is_file() {
-        return Err(bad(&"it is not a regular file"));
-    }
-    if let Some(why) = open_to_others(&meta) {
-        return Err(bad(&why));
-    }
-    let mut bytes = vec![];
-    file.take(limit + 1).read_to_end(&mut bytes).map_err(|e| bad(&e))?;
-    if bytes.len() as u64 > limit {
-        return Err(Error::new(
-            Reason::LimitExceeded,
-            format!("{origin}/{name}: more than the limit of {limit} bytes"),
-        ));
-    }
-    Ok(bytes)
-}
-
-/// Why somebody other than root, or who runs this, may have written it.
-pub(crate) fn open_to_others(meta: &std::fs::Metadata) -> Option<String> {
-    let ours = [0, nix::unistd::geteuid().as_raw()];
-    if !ours.contains(&meta.uid()) {
-        return Some(format!("it belongs to user {}", meta.uid()));
-    }
-    (meta.mode() & 0o002 != 0).then(|| format!("everybody may write it (mode {:o})", meta.mode() & 0o7777))
+    let missing = || Error::new(BAD, format!("{} is not there", path.display()));
+    read.and_then(|bytes| bytes.ok_or_else(missing)).map_err(|e| {
+        let remedy = format!("A seed has the files user-data and meta-data. Nothing was changed. {}", e.remedy);
+        e.remedy(remedy.trim_end())
+    })
 }
 
 #[derive(Default, Deserialize)]

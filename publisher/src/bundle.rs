@@ -1,7 +1,7 @@
 //! A published release in one file, for devices without a network: an OCI image layout in a tar archive.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::Write as _;
 use std::path::Path;
 
@@ -12,6 +12,7 @@ use super::registry::{Access, Registry};
 use super::{document, read};
 use kubesolo_update::base::digest::Digest;
 use kubesolo_update::base::error::{Error, Reason, Result};
+use kubesolo_update::base::replace::Replacement;
 use kubesolo_update::base::{json as strict, limits};
 use kubesolo_update::release::release::{self, Architecture, Blob, Manifest};
 use kubesolo_update::release::statement;
@@ -136,15 +137,11 @@ impl<'a> Layout<'a> {
 
     /// Writes the archive beside its place, and then puts it there.
     fn write(&self, target: &Path) -> Result<()> {
-        let mut new = target.as_os_str().to_owned();
-        new.push(".new");
         let failed =
             |e: std::io::Error| Error::new(Reason::NotWritten, format!("cannot write {}: {e}", target.display()));
-        let mut file = File::create(&new).map_err(failed)?;
-        let written = self
-            .fill(&mut file, &failed)
-            .and_then(|()| file.sync_all().and_then(|()| fs::rename(&new, target)).map_err(failed));
-        written.inspect_err(|_| drop(fs::remove_file(&new)))
+        let mut replacement = Replacement::begin(target, 0o644).map_err(failed)?;
+        self.fill(replacement.file(), &failed)?;
+        replacement.finish().map_err(failed)
     }
 
     fn fill(&self, file: &mut File, failed: &dyn Fn(std::io::Error) -> Error) -> Result<()> {

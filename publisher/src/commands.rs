@@ -91,6 +91,7 @@ pub fn main() -> ExitCode {
     }
 }
 
+#[expect(clippy::disallowed_methods, reason = "this program itself")]
 /// Where the system has no certificate authorities, starts this program again with built-in ones.
 fn with_authorities(command: &Command) -> Result<()> {
     if matches!(command, Command::Keygen(_) | Command::Verify(_) | Command::Repack(_) | Command::Explain(_)) {

@@ -12,7 +12,10 @@ use oci_client::secrets::RegistryAuth;
 use serde::Deserialize;
 
 use kubesolo_update::base::error::{Context as _, Error, Reason, Result};
-use kubesolo_update::base::text;
+use kubesolo_update::base::{files, text};
+
+/// Docker's configuration, in bytes.
+const DOCKER_CONFIG_BYTES: u64 = 1 << 20;
 
 /// User name; with [`PASSWORD`] it comes before docker's configuration.
 pub const USER: &str = "KUBESOLO_RELEASE_USER";
@@ -46,7 +49,7 @@ pub fn find(registry: &str) -> Result<RegistryAuth> {
         _ => return Err(config(format!("set {USER} and {PASSWORD} together, as text"))),
     }
     let Some(path) = docker_config() else { return Ok(RegistryAuth::Anonymous) };
-    let text = match std::fs::read(&path) {
+    let text = match files::read_data(&path, DOCKER_CONFIG_BYTES) {
         Ok(text) => text,
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(RegistryAuth::Anonymous),
         Err(e) => return Err(e).context(Reason::BadCredentials, format!("read {}", path.display())),

@@ -1,8 +1,6 @@
 //! Statements of freshness: made for what is published now, signed, and put where devices look for them.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
-use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use chrono::{DateTime, SubsecRound as _, TimeDelta, Utc};
@@ -14,7 +12,7 @@ use super::registry::{Access, Registry};
 use super::{EMPTY, descriptor, document, empty_config, http, read, sign};
 use kubesolo_update::base::digest::Digest;
 use kubesolo_update::base::error::{Context as _, Error, Reason, Result};
-use kubesolo_update::base::{json as strict, limits};
+use kubesolo_update::base::{files, json as strict, limits};
 use kubesolo_update::release::release::{self, Architecture, Manifest, Release};
 use kubesolo_update::release::statement::{FILE, STATEMENT_TYPE, Statement, TAG_SUFFIX};
 use kubesolo_update::trust::keys::KeySet;
@@ -158,7 +156,7 @@ impl Place {
 
 /// Writes a statement into a file, to be signed elsewhere.
 pub fn write(statement: &Statement, file: &Path) -> Result<()> {
-    fs::write(file, statement.encode()).context(Reason::NotWritten, format!("write {}", file.display()))
+    http::put(file, &statement.encode())
 }
 
 fn tag(registry: &Registry) -> Result<String> {
@@ -169,8 +167,6 @@ fn tag(registry: &Registry) -> Result<String> {
 }
 
 fn read_file(file: &Path) -> Result<Vec<u8>> {
-    let mut raw = vec![];
-    let read = File::open(file).and_then(|f| f.take(limits::FRESHNESS_BYTES + 1).read_to_end(&mut raw));
-    read.context(Reason::NotReadable, format!("read {}", file.display()))?;
-    Ok(raw)
+    let read = files::read_data(file, limits::FRESHNESS_BYTES + 1);
+    read.context(Reason::NotReadable, format!("read {}", file.display()))
 }

@@ -1,7 +1,6 @@
 //! A release as a tree of files for any HTTP server.
 
-use std::fs::{self, File};
-use std::io::{Read as _, Write as _};
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use reqwest::Url;
@@ -12,7 +11,8 @@ use super::sign::{Attached, Payload, fitting};
 use super::{Images, Metadata, blob, check_set, initramfs, kernel, repack};
 use kubesolo_update::base::digest::Digest;
 use kubesolo_update::base::error::{Context as _, Error, Reason, Result};
-use kubesolo_update::base::{limits, text};
+use kubesolo_update::base::replace::{Replacement, replace};
+use kubesolo_update::base::{files, limits, text};
 use kubesolo_update::release::latest::Latest;
 use kubesolo_update::release::release::{Architecture, Blob, Release};
 use kubesolo_update::trust::keys::KeySet;
@@ -167,7 +167,8 @@ impl<'a> Tree<'a> {
                 }
             }
             if let Some(key) = keys.first() {
-                let bytes = fs::read(&target).context(Reason::ImageUnreadable, format!("read {}", target.display()))?;
+                let bytes = files::read_data(&target, image.blob.size)
+                    .context(Reason::ImageUnreadable, format!("read {}", target.display()))?;
                 put(&self.folder.join(signature_of(&image.name)), &key.sign(&bytes))?;
             }
         }
@@ -205,8 +206,7 @@ pub(super) fn published(folder: &Path) -> Result<Vec<(Release, Vec<u8>)>> {
     let mut found = vec![];
     for architecture in [Architecture::Amd64, Architecture::Arm64] {
         let file = folder.join(architecture.to_string()).join(LATEST_JSON);
-        let mut raw = vec![];
-        match File::open(&file).and_then(|f| f.take(limits::LATEST_JSON_BYTES + 1).read_to_end(&mut raw)) {
+        let raw = match files::read_data(&file, limits::LATEST_JSON_BYTES + 1) {
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => continue,
             read => read.context(Reason::NotReadable, format!("read {}", file.display()))?,
         };
@@ -244,7 +244,7 @@ pub fn attach_files(folder: &Path, files: &[PathBuf], keys: &KeySet) -> Result<V
         }
         let folder = folder.join(architecture.to_string());
         let beside = folder.join(format!("{LATEST_JSON}.sig"));
-        let mut all: Vec<[u8; 64]> = match fs::read(&beside) {
+        let mut all: Vec<[u8; 64]> = match files::read_data(&beside, limits::SIGNATURE_FILE_BYTES + 1) {
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => vec![],
             read => {
                 let read = read.context(Reason::NotReadable, format!("read {}", beside.display()))?;
@@ -264,25 +264,17 @@ pub fn attach_files(folder: &Path, files: &[PathBuf], keys: &KeySet) -> Result<V
     Ok(fitting.into_iter().map(|(at, _, id)| (messages[at].0, Digest::of(&messages[at].1), id)).collect())
 }
 
-/// A file under its name is whole, whenever it is read.
-fn replace(target: &Path, fill: impl FnOnce(&mut File) -> std::io::Result<()>) -> Result<()> {
-    let mut new = target.as_os_str().to_owned();
-    new.push(".new");
-    let write = || {
-        let mut file = File::create(&new)?;
-        fill(&mut file)?;
-        file.sync_all()?;
-        fs::rename(&new, target)?;
-        File::open(target.parent().unwrap_or(Path::new(".")))?.sync_all()
-    };
-    write().context(Reason::NotWritten, format!("write {}", target.display()))
-}
-
+/// Replaces a file that anybody may read.
 pub(super) fn put(target: &Path, bytes: &[u8]) -> Result<()> {
-    replace(target, |file| file.write_all(bytes))
+    replace(target, bytes, 0o644).context(Reason::NotWritten, format!("write {}", target.display()))
 }
 
 fn copy(from: &Path, target: &Path) -> Result<()> {
-    let mut from_file = File::open(from).context(Reason::ImageUnreadable, format!("read {}", from.display()))?;
-    replace(target, |file| std::io::copy(&mut from_file, file).map(drop))
+    let mut from_file = files::open_data(from).context(Reason::ImageUnreadable, format!("read {}", from.display()))?;
+    let mut write = || {
+        let mut replacement = Replacement::begin(target, 0o644)?;
+        std::io::copy(&mut from_file, replacement.file())?;
+        replacement.finish()
+    };
+    write().context(Reason::NotWritten, format!("write {}", target.display()))
 }

@@ -5,13 +5,13 @@
 //! with zeros between them. An archive may not run on into the next gzip member. Stricter than the kernel in one
 //! thing: every archive must end with its trailer, or a file cut between two entries would pass.
 
-use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
 use std::path::Path;
 
 use flate2::bufread::GzDecoder;
 
 use kubesolo_update::base::error::{Error, Reason, Result};
+use kubesolo_update::base::files;
 
 /// The largest unpacked size accepted, in bytes. All of it is memory of the device, so more is a mistake or a
 /// decompression bomb.
@@ -30,7 +30,7 @@ pub fn unpacked_size(path: &Path) -> Result<u64> {
         Error::new(reason, format!("the initramfs {} does not unpack: {e}", path.display()))
             .remedy("Nothing was published. Build the initramfs again: newc cpio, compressed with gzip.")
     };
-    let file = File::open(path).map_err(refused)?;
+    let file = files::open_data(path).map_err(refused)?;
     unpack(BufReader::with_capacity(BUFFER_BYTES, file), UNPACKED_BYTES, &mut ()).map_err(refused)
 }
 

@@ -1,10 +1,10 @@
 //! Is a file a Linux kernel that the boot loader of this architecture can load? Asked before it is published.
 
-use std::fs::File;
 use std::io::{self, Read as _};
 use std::path::Path;
 
 use kubesolo_update::base::error::{Error, Reason, Result};
+use kubesolo_update::base::files;
 use kubesolo_update::release::release::Architecture;
 
 /// How much of the file is looked at: the boot header of x86 ends at 0x268, a PE header starts within the first page.
@@ -28,7 +28,7 @@ pub fn check(path: &Path, architecture: Architecture) -> Result<()> {
     };
     let read = || -> io::Result<(Vec<u8>, u64)> {
         let mut head = Vec::new();
-        let file = File::open(path)?;
+        let file = files::open_data(path)?;
         let size = file.metadata()?.len();
         file.take(HEAD_BYTES).read_to_end(&mut head)?;
         Ok((head, size))

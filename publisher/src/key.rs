@@ -1,9 +1,9 @@
 //! The private half of a release key: made, kept in a file, used to sign.
 
 use std::fmt;
-use std::fs::{self, OpenOptions};
-use std::io::{Read as _, Write as _};
-use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+use std::fs;
+use std::io::Read as _;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
 use ed25519_dalek::pkcs8::spki::der::pem::LineEnding;
@@ -12,6 +12,7 @@ use ed25519_dalek::{Signer as _, SigningKey, VerifyingKey};
 
 use kubesolo_update::base::error::{Context as _, Error, Reason, Result};
 use kubesolo_update::base::limits::KEY_FILE_BYTES;
+use kubesolo_update::base::{files, replace};
 use kubesolo_update::trust::keys;
 use kubesolo_update::trust::signature::{Fingerprint, KeyId};
 
@@ -48,7 +49,7 @@ impl PrivateKey {
     /// that others can read is refused: its key may be known already.
     pub fn load(path: &Path) -> Result<Self> {
         let place = path.display();
-        let file = fs::File::open(path).context(Reason::KeyUnreadable, format!("read the key {place}"))?;
+        let file = files::open_data(path).context(Reason::KeyUnreadable, format!("read the key {place}"))?;
         let meta = file.metadata().context(Reason::KeyUnreadable, format!("read the key {place}"))?;
         let mut text = String::new();
         file.take(KEY_FILE_BYTES + 1)
@@ -121,9 +122,8 @@ impl PrivateKey {
 /// The name of a key that is to be revoked: of the public key in a file, or as it is written, 64 hex digits.
 pub fn fingerprint(given: &Path) -> Result<Fingerprint> {
     let place = given.display();
-    let mut bytes = vec![];
-    match fs::File::open(given).and_then(|file| file.take(KEY_FILE_BYTES + 1).read_to_end(&mut bytes)) {
-        Ok(_) => {
+    match files::read_data(given, KEY_FILE_BYTES + 1) {
+        Ok(bytes) => {
             let key = keys::parse(&bytes).map_err(|why| {
                 Error::new(Reason::BadKey, format!("{place}: {why}")).remedy("Name the public key to revoke.")
             })?;
@@ -139,12 +139,7 @@ pub fn fingerprint(given: &Path) -> Result<Fingerprint> {
 /// Writes a new file; refuses one that exists, also as a dangling link.
 fn create(path: &Path, content: &[u8], mode: u32) -> Result<()> {
     let place = path.display();
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(mode)
-        .open(path)
-        .context(Reason::KeyNotWritten, format!("create {place}"))
-        .map_err(|e| e.remedy("Nothing was overwritten. Choose another file for the new key."))?;
-    file.write_all(content).and_then(|()| file.sync_all()).context(Reason::KeyNotWritten, format!("write {place}"))
+    replace::create(path, content, mode)
+        .context(Reason::KeyNotWritten, format!("write {place}"))
+        .map_err(|e| e.remedy("Nothing was overwritten. Choose another file for the new key."))
 }

@@ -3,6 +3,8 @@
 #![warn(unreachable_pub)]
 // Standard output is data, and standard error is written in one place: `console`.
 #![warn(clippy::print_stdout, clippy::print_stderr)]
+// Files are opened by `base::files`, written by `base::replace`, and programs run by `device::programs`.
+#![cfg_attr(not(test), warn(clippy::disallowed_methods))]
 
 pub mod authorities;
 pub mod bundle;
@@ -36,7 +38,7 @@ use sha2::{Digest as _, Sha256};
 use key::PrivateKey;
 use kubesolo_update::base::digest::Digest;
 use kubesolo_update::base::error::{Context as _, Error, Reason, Result};
-use kubesolo_update::base::limits;
+use kubesolo_update::base::{files, limits};
 use kubesolo_update::release::release::{self, Architecture, Blob, Release};
 use kubesolo_update::schedule::rollout::Waves;
 use kubesolo_update::trust::keys::KeySet;
@@ -306,7 +308,7 @@ fn descriptor(media_type: &str, blob: &Blob, title: &str) -> Value {
 /// Digest and size of a file, read once with bounded memory.
 fn blob(path: &Path) -> Result<Blob> {
     let read = || -> std::io::Result<Blob> {
-        let mut file = std::fs::File::open(path)?;
+        let mut file = files::open_data(path)?;
         let mut hash = Sha256::new();
         let mut buffer = vec![0; 256 << 10];
         let mut size = 0;
@@ -324,6 +326,7 @@ fn blob(path: &Path) -> Result<Blob> {
 }
 
 /// Release notes as given on a command line: the text, or `@FILE`.
+#[expect(clippy::disallowed_methods, reason = "a person may name a pipe, and waits for it")]
 pub fn notes(given: String) -> Result<String> {
     let Some(path) = given.strip_prefix('@') else { return Ok(given) };
     let mut text = String::new();

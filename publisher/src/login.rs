@@ -107,7 +107,7 @@ fn http(access: &Access) -> std::result::Result<reqwest::Client, OciDistribution
     });
     let mut builder = reqwest::Client::builder().redirect(same_origin).connect_timeout(crate::registry::CONNECT_TIME);
     if let Some(path) = &access.registry_ca {
-        builder = builder.tls_certs_merge(reqwest::Certificate::from_pem_bundle(&std::fs::read(path)?)?);
+        builder = builder.tls_certs_merge(reqwest::Certificate::from_pem_bundle(&crate::registry::authorities(path)?)?);
     }
     Ok(builder.user_agent(crate::registry::USER_AGENT).build()?)
 }

@@ -21,7 +21,7 @@ use crate::failure::{describe, is_absent, is_connect, may_pass, status};
 use crate::login::Login;
 use kubesolo_update::base::digest::Digest;
 use kubesolo_update::base::error::{Context as _, Error, Reason, Result};
-use kubesolo_update::base::text;
+use kubesolo_update::base::{files, limits, text};
 use kubesolo_update::fetch::client::use_ring;
 use kubesolo_update::release::release::{
     Blob, DOCKER_INDEX_TYPE, DOCKER_MANIFEST_TYPE, OCI_INDEX_TYPE, OCI_MANIFEST_TYPE,
@@ -366,11 +366,16 @@ impl Registry {
     }
 }
 
+/// The file of `--registry-ca`.
+pub(crate) fn authorities(path: &Path) -> std::io::Result<Vec<u8>> {
+    files::read_data(path, limits::AUTHORITIES_BYTES)
+}
+
 fn client(access: &Access) -> Result<Client> {
     use_ring();
     let mut extra_root_certificates = vec![];
     if let Some(path) = &access.registry_ca {
-        let data = std::fs::read(path).context(Reason::BadCa, format!("read {}", path.display()))?;
+        let data = authorities(path).context(Reason::BadCa, format!("read {}", path.display()))?;
         extra_root_certificates.push(Certificate { encoding: CertificateEncoding::Pem, data });
     }
     Client::try_from(ClientConfig {
@@ -397,7 +402,7 @@ struct Chunks {
 impl Chunks {
     fn open(what: &str, path: &Path, size: u64) -> std::io::Result<Self> {
         log::info!("{what}: uploading {size} bytes");
-        Ok(Self { what: what.to_owned(), file: File::open(path)?, size, sent: 0, told: Instant::now() })
+        Ok(Self { what: what.to_owned(), file: files::open_data(path)?, size, sent: 0, told: Instant::now() })
     }
 }
 

@@ -4,12 +4,12 @@
 //! pieces at the borders of files, and each piece is compressed alone: a file that did not change is the same bytes in the
 //! next release. The same input gives the same bytes on every machine ([`deflate`](crate::deflate)).
 
-use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufReader, BufWriter, Read as _, Write};
-use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use kubesolo_update::base::error::{Context as _, Error, Reason, Result};
+use kubesolo_update::base::files;
+use kubesolo_update::base::replace::Replacement;
 
 use crate::deflate::{Deflate1, MARK};
 use crate::initramfs::{self, HEADER_BYTES, Sink, UNPACKED_BYTES, field};
@@ -46,25 +46,10 @@ pub struct Repacked {
 /// # Errors
 /// 65 when `input` does not unpack, 69 when it cannot be read, 73 when `output` cannot be written.
 pub fn repack(input: &Path, output: &Path) -> Result<Repacked> {
-    let file = File::open(input).context(Reason::ImageUnreadable, format_args!("open {}", input.display()))?;
-    let mut new = output.as_os_str().to_owned();
-    new.push(".new");
-    let new = PathBuf::from(new);
-    let done = into_new(file, input, output, &new);
-    if done.is_err() {
-        let _ = fs::remove_file(&new); // the first error is the one that counts
-    }
-    done
-}
-
-fn into_new(file: File, input: &Path, output: &Path, new: &Path) -> Result<Repacked> {
+    let file = files::open_data(input).context(Reason::ImageUnreadable, format_args!("open {}", input.display()))?;
     let not_written = |e: io::Error| Error::new(Reason::NotWritten, format!("cannot write {}: {e}", output.display()));
-    match fs::remove_file(new) {
-        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(not_written(e)),
-        _ => {}
-    }
-    let out = OpenOptions::new().write(true).create_new(true).mode(0o644).open(new).map_err(not_written)?;
-    let mut packer = Packer::new(BufWriter::new(out));
+    let mut replacement = Replacement::begin(output, 0o644).map_err(not_written)?;
+    let mut packer = Packer::new(BufWriter::new(replacement.file()));
     let unpacked = initramfs::unpack(BufReader::new(file), UNPACKED_BYTES, &mut packer);
     if let Some(e) = packer.failed.take() {
         return Err(not_written(e));
@@ -75,8 +60,8 @@ fn into_new(file: File, input: &Path, output: &Path, new: &Path) -> Result<Repac
         Error::new(reason, format!("{} does not unpack: {e}", input.display()))
             .remedy("Nothing was written. Build the initramfs again: newc cpio, compressed with gzip.")
     })?;
-    let (out, size, pieces) = packer.finish().map_err(not_written)?;
-    out.sync_all().and_then(|()| fs::rename(new, output)).map_err(not_written)?;
+    let (_, size, pieces) = packer.finish().map_err(not_written)?;
+    replacement.finish().map_err(not_written)?;
     Ok(Repacked { size, pieces })
 }
 
@@ -86,7 +71,7 @@ fn into_new(file: File, input: &Path, output: &Path, new: &Path) -> Result<Repac
 /// 69 when the file cannot be read.
 pub fn restart_points(path: &Path) -> Result<u64> {
     let failed = || format!("read {}", path.display());
-    let mut file = File::open(path).context(Reason::ImageUnreadable, failed())?;
+    let mut file = files::open_data(path).context(Reason::ImageUnreadable, failed())?;
     let (mut buffer, mut kept, mut points) = (vec![0; 256 << 10], 0, 0);
     loop {
         let read = file.read(&mut buffer[kept..]).context(Reason::ImageUnreadable, failed())?;

@@ -1,7 +1,5 @@
 //! Signatures: made over the exact bytes of a manifest, and attached to it as OCI 1.1 referrers.
 
-use std::fs::File;
-use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use oci_client::RegistryOperation;
@@ -12,7 +10,8 @@ use super::registry::{Access, Registry};
 use super::{EMPTY, descriptor, document, empty_config, read};
 use kubesolo_update::base::digest::Digest;
 use kubesolo_update::base::error::{Context as _, Error, Reason, Result};
-use kubesolo_update::base::limits;
+use kubesolo_update::base::replace::replace;
+use kubesolo_update::base::{files, limits};
 use kubesolo_update::release::release::{self, Architecture, Release};
 use kubesolo_update::trust::keys::KeySet;
 use kubesolo_update::trust::signature::{KeyId, Signature};
@@ -52,15 +51,14 @@ pub type Attached = (Architecture, Digest, KeyId);
 
 /// Finds for each signature in `files` the message that it is over, and the key that made it.
 pub(super) fn fitting(
-    files: &[PathBuf],
+    signatures: &[PathBuf],
     messages: &[(Architecture, Vec<u8>)],
     keys: &KeySet,
 ) -> Result<Vec<(usize, [u8; 64], KeyId)>> {
     let mut fitting = vec![];
-    for file in files {
-        let mut bytes = vec![];
-        let read = File::open(file).and_then(|f| f.take(limits::SIGNATURE_FILE_BYTES + 1).read_to_end(&mut bytes));
-        read.context(Reason::SignatureUnreadable, format!("read {}", file.display()))?;
+    for file in signatures {
+        let read = files::read_data(file, limits::SIGNATURE_FILE_BYTES + 1);
+        let bytes = read.context(Reason::SignatureUnreadable, format!("read {}", file.display()))?;
         for signature in Signature::parse_file(&bytes).map_err(|e| e.context(file.display()))? {
             let mut refusal = None;
             let fits = messages.iter().position(|(_, message)| {
@@ -101,7 +99,7 @@ impl Payload {
     pub(super) fn write(folder: &Path, release: Release, raw: Vec<u8>) -> Result<Self> {
         let file = folder.join(format!("{}.json", release.architecture));
         std::fs::create_dir_all(folder)
-            .and_then(|()| std::fs::write(&file, &raw))
+            .and_then(|()| replace(&file, &raw, 0o644))
             .context(Reason::NotWritten, format!("write {}", file.display()))?;
         Ok(Self { release, digest: Digest::of(&raw), file })
     }

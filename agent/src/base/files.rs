@@ -1,11 +1,22 @@
-//! Files that decide what this program does: settings, keys, state. They are opened without following links, and count only
-//! if nobody could have written them but root and the user who runs this.
+//! The one way to open a file. The functions differ in what makes its content count:
+//!
+//! | function | for | owner and mode | links |
+//! |---|---|---|---|
+//! | [`open`], [`read`] | settings, keys, state: files that decide what this program does | root or this user; writable by nobody else | none |
+//! | [`read_linked`] | authorities and credentials, which tools install as links | the same, for each folder up to `/`, too | of root or this user |
+//! | [`read_on_volume`] | a seed on a volume that is mounted read-only: its maker chose them | any | none |
+//! | [`open_data`], [`read_data`] | a release, an image, a disk: something else proves or judges the content | any | followed |
+//! | [`read_kernel`] | `/proc` and `/sys` | the kernel's | followed |
+//!
+//! None of them waits for another process, and all but the kernel's files and `open_data` must be regular files.
 
+use std::collections::VecDeque;
+use std::ffi::OsString;
 use std::fmt::Display;
 use std::fs::{File, Metadata, OpenOptions};
 use std::io::{self, Read};
-use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
-use std::path::Path;
+use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt};
+use std::path::{Component, Path, PathBuf};
 
 use nix::libc;
 use nix::unistd::{getegid, geteuid};
@@ -18,21 +29,41 @@ const NULL: (u32, u32) = (1, 3);
 const GROUP_WRITES: u32 = 0o020;
 const OTHERS_WRITE: u32 = 0o002;
 const STICKY: u32 = 0o1000;
+/// Links that are followed in one path, as in the kernel (path_resolution(7)).
+const LINKS: usize = 40;
+/// Longest file of the kernel that is read, in bytes.
+const KERNEL_BYTES: u64 = 64 * 1024;
 
-/// Opens a regular file for reading; `None` if nothing has that name. `reason` is the error's, if it cannot be relied on.
+/// Opens a regular file for reading; `None` if nothing has that name. `reason` is that of the error if it is not trusted.
 ///
 /// # Errors
 /// 78 for a link, anything that is no regular file, and a file that others own or may write.
 pub fn open(path: &Path, reason: Reason) -> Result<Option<File>> {
-    // O_NONBLOCK: a FIFO of that name must not hold the agent up.
-    let opened = OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(path);
-    let file = match opened {
-        Ok(file) => file,
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(e) => return Err(not_opened(path, reason, &e)),
-    };
+    let Some(file) = open_unchecked(path, reason)? else { return Ok(None) };
     check(&file, path, reason)?;
     Ok(Some(file))
+}
+
+fn open_unchecked(path: &Path, reason: Reason) -> Result<Option<File>> {
+    match open_unfollowed(path) {
+        Ok(file) => Ok(Some(file)),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(not_opened(path, reason, &e)),
+    }
+}
+
+/// Opens whatever has this name for reading, if it is no link. Its content counts only after [`check`].
+///
+/// # Errors
+/// Errors of the filesystem; `ELOOP` for a link.
+pub fn open_unfollowed(path: &Path) -> io::Result<File> {
+    open_with(path, libc::O_NOFOLLOW)
+}
+
+/// O_NONBLOCK: a pipe of that name must not hold this program up. O_NOCTTY: nor may a terminal take it over.
+#[expect(clippy::disallowed_methods, reason = "this is the one way to open a file")]
+fn open_with(path: &Path, flags: libc::c_int) -> io::Result<File> {
+    OpenOptions::new().read(true).custom_flags(flags | libc::O_NONBLOCK | libc::O_NOCTTY).open(path)
 }
 
 /// The error of an `open` with `O_NOFOLLOW`.
@@ -55,9 +86,13 @@ pub fn check(file: &File, path: &Path, reason: Reason) -> Result<()> {
         return Ok(());
     }
     if !meta.is_file() {
-        return Err(distrust(path, reason, "it is not a regular file", "Put a regular file there."));
+        return Err(irregular(path, reason));
     }
     check_owner(&meta, path, reason)
+}
+
+fn irregular(path: &Path, reason: Reason) -> Error {
+    distrust(path, reason, "it is not a regular file", "Put a regular file there.")
 }
 
 /// Whether the files in a folder can be relied on to be those that were put there.
@@ -75,10 +110,7 @@ pub fn check_folder(meta: &Metadata, path: &Path, reason: Reason) -> Result<()> 
 /// 78 if not.
 pub fn check_owner(meta: &Metadata, path: &Path, reason: Reason) -> Result<()> {
     let shown = path.display();
-    if meta.uid() != 0 && meta.uid() != geteuid().as_raw() {
-        let remedy = format!("Change its owner to the user of this command: chown {} {shown}", geteuid());
-        return Err(distrust(path, reason, format_args!("it belongs to user {}", meta.uid()), &remedy));
-    }
+    check_user(meta, path, reason)?;
     // A group of one's own is what many systems give every user, with a mask that lets it write.
     let foreign_group = meta.gid() != getegid().as_raw() && meta.mode() & GROUP_WRITES != 0;
     if foreign_group || meta.mode() & OTHERS_WRITE != 0 {
@@ -86,6 +118,14 @@ pub fn check_owner(meta: &Metadata, path: &Path, reason: Reason) -> Result<()> {
         return Err(distrust(path, reason, why, &format!("Remove that permission: chmod go-w {shown}")));
     }
     Ok(())
+}
+
+fn check_user(meta: &Metadata, path: &Path, reason: Reason) -> Result<()> {
+    if meta.uid() == 0 || meta.uid() == geteuid().as_raw() {
+        return Ok(());
+    }
+    let remedy = format!("Change its owner to the user of this command: chown -h {} {}", geteuid(), path.display());
+    Err(distrust(path, reason, format_args!("it belongs to user {}", meta.uid()), &remedy))
 }
 
 fn distrust(path: &Path, reason: Reason, why: impl Display, remedy: &str) -> Error {
@@ -97,20 +137,135 @@ fn distrust(path: &Path, reason: Reason, why: impl Display, remedy: &str) -> Err
 /// # Errors
 /// As for [`open`]; 65 when it is longer than `limit` bytes.
 pub fn read(path: &Path, limit: u64, reason: Reason) -> Result<Option<Vec<u8>>> {
-    let Some(file) = open(path, reason)? else { return Ok(None) };
+    open(path, reason)?.map(|file| whole(&file, path, limit, reason)).transpose()
+}
+
+/// As [`read`], through links; see [`resolve`].
+///
+/// # Errors
+/// As for [`read`] and [`resolve`].
+pub fn read_linked(path: &Path, limit: u64, reason: Reason) -> Result<Option<Vec<u8>>> {
+    match resolve(path, reason)? {
+        Some(real) => read(&real, limit, reason),
+        None => Ok(None),
+    }
+}
+
+/// As [`read`], whoever owns the file or may write it.
+///
+/// # Errors
+/// 78 for a link and anything that is no regular file; 65 when it is longer than `limit` bytes.
+pub fn read_on_volume(path: &Path, limit: u64, reason: Reason) -> Result<Option<Vec<u8>>> {
+    let Some(file) = open_unchecked(path, reason)? else { return Ok(None) };
+    let meta = file.metadata().map_err(|e| not_opened(path, reason, &e))?;
+    if !meta.is_file() {
+        return Err(irregular(path, reason));
+    }
+    whole(&file, path, limit, reason).map(Some)
+}
+
+fn whole(file: &File, path: &Path, limit: u64, reason: Reason) -> Result<Vec<u8>> {
     let mut bytes = vec![];
     file.take(limit + 1).read_to_end(&mut bytes).map_err(|e| not_opened(path, reason, &e))?;
     if bytes.len() as u64 > limit {
         let error = limits::exceeded(path.display(), format_args!("{limit} bytes"));
         return Err(error.remedy("Make it shorter, or name another file."));
     }
-    Ok(Some(bytes))
+    Ok(bytes)
+}
+
+/// Opens a regular file or a block device whose content something else proves or judges.
+///
+/// # Errors
+/// Errors of the filesystem; [`io::ErrorKind::InvalidInput`] for anything else.
+pub fn open_data(path: &Path) -> io::Result<File> {
+    let file = open_with(path, 0)?;
+    let kind = file.metadata()?.file_type();
+    if kind.is_file() || kind.is_block_device() {
+        return Ok(file);
+    }
+    Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file"))
+}
+
+/// The first `most` bytes of such a file.
+///
+/// # Errors
+/// As for [`open_data`].
+pub fn read_data(path: &Path, most: u64) -> io::Result<Vec<u8>> {
+    let mut bytes = vec![];
+    open_data(path)?.take(most).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+/// Writes over the beginning of a regular file, which keeps its blocks, and syncs it. Follows no link.
+///
+/// # Errors
+/// Errors of the filesystem; [`io::ErrorKind::InvalidInput`] for anything but a regular file.
+#[expect(clippy::disallowed_methods, reason = "the one way to write in place")]
+pub fn write_in_place(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
+    let file = OpenOptions::new().write(true).custom_flags(flags).open(path)?;
+    if !file.metadata()?.is_file() {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file"));
+    }
+    file.write_all_at(bytes, 0)?;
+    file.sync_data()
+}
+
+/// The text of a file in `/proc` or `/sys`, at most 64 KiB of it.
+///
+/// # Errors
+/// Errors of the kernel.
+pub fn read_kernel(path: &Path) -> io::Result<String> {
+    let mut bytes = vec![];
+    open_with(path, 0)?.take(KERNEL_BYTES).read_to_end(&mut bytes)?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+/// The path without links; `None` if nothing has that name. Nobody but root and this user can have made it lead elsewhere, or
+/// can do so later: each folder up to `/` and each link on the way is theirs, and nobody else can write these folders.
+///
+/// # Errors
+/// 78 when that is not so.
+pub fn resolve(path: &Path, reason: Reason) -> Result<Option<PathBuf>> {
+    let failed = |e: &io::Error| not_opened(path, reason, e);
+    let parts = |path: &Path| path.components().map(|part| part.as_os_str().to_owned()).collect::<VecDeque<OsString>>();
+    let mut left = parts(&std::path::absolute(path).map_err(|e| failed(&e))?);
+    let (mut real, mut links) = (PathBuf::from("/"), 0);
+    while let Some(part) = left.pop_front() {
+        match Path::new(&part).components().next() {
+            Some(Component::CurDir) => continue,
+            Some(Component::ParentDir) => _ = real.pop(),
+            Some(Component::RootDir) => real = PathBuf::from("/"),
+            _ => real.push(&part),
+        }
+        let meta = match real.symlink_metadata() {
+            Ok(meta) => meta,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(e) => return Err(failed(&e)),
+        };
+        if meta.is_symlink() {
+            links += 1;
+            if links > LINKS {
+                return Err(failed(&io::Error::from_raw_os_error(libc::ELOOP)));
+            }
+            check_user(&meta, &real, reason)?;
+            let target = real.read_link().map_err(|e| failed(&e))?;
+            real.pop();
+            let mut ahead = parts(&target);
+            ahead.append(&mut left);
+            left = ahead;
+        } else if meta.is_dir() {
+            check_folder(&meta, &real, reason)?;
+        }
+    }
+    Ok(Some(real))
 }
 
 #[cfg(test)]
 mod tests {
     use std::fs;
-    use std::os::unix::fs::{PermissionsExt, chown, symlink};
+    use std::os::unix::fs::{PermissionsExt, chown, lchown, symlink};
     use std::path::PathBuf;
 
     use tempfile::TempDir;
@@ -179,5 +334,58 @@ mod tests {
             chown(&file, Some(65534), Some(65534)).unwrap();
             assert!(refused(&file).contains("belongs to user 65534"));
         }
+    }
+
+    #[test]
+    fn a_credential_may_be_a_link_through_folders_of_root() {
+        let (folder, file) = folder();
+        let path = |name: &str| folder.path().join(name);
+        let read = |path: &Path| read_linked(path, 100, REASON).map(|read| read.map(|_| ()));
+        fs::create_dir(path("store")).unwrap();
+        symlink("../file", path("store/link")).unwrap();
+        symlink("store", path("alias")).unwrap();
+        assert_eq!(resolve(&path("alias/./link"), REASON).unwrap(), Some(file.canonicalize().unwrap()));
+        assert_eq!(read(&path("alias/link")).unwrap(), Some(()));
+        for absent in ["none", "none/none", "store/none"] {
+            assert_eq!(read(&path(absent)).unwrap(), None, "{absent}");
+        }
+        symlink("circle", path("circle")).unwrap();
+        read(&path("circle")).unwrap_err();
+        // A folder that others can write on the way to the link, and one on the way from it to the file.
+        for (spoilt, name) in [("store", "alias/link"), ("", "file"), ("", "store/link")] {
+            fs::set_permissions(path(spoilt), fs::Permissions::from_mode(0o777)).unwrap();
+            let error = read(&path(name)).unwrap_err();
+            assert!(error.message.contains("writable by others"), "{spoilt} {name}: {error}");
+            fs::set_permissions(path(spoilt), fs::Permissions::from_mode(0o755)).unwrap();
+        }
+        if geteuid().is_root() {
+            lchown(path("alias"), Some(65534), None).unwrap();
+            assert!(read(&path("alias/link")).unwrap_err().message.contains("belongs to user 65534"));
+            fs::remove_file(path("alias")).unwrap();
+            chown(path("store"), Some(65534), None).unwrap();
+            assert!(read(&path("store/link")).unwrap_err().message.contains("belongs to user 65534"));
+        }
+    }
+
+    #[test]
+    fn on_a_volume_owner_and_mode_do_not_count_and_the_rest_does() {
+        let (folder, file) = folder();
+        let read = |path: &Path, limit| read_on_volume(path, limit, REASON);
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o666)).unwrap();
+        if geteuid().is_root() {
+            chown(&file, Some(65534), Some(65534)).unwrap();
+        }
+        assert_eq!(read(&file, 7).unwrap().unwrap(), b"content");
+        assert_eq!(read(&folder.path().join("none"), 7).unwrap(), None);
+        read(&file, 6).unwrap_err();
+        symlink(&file, folder.path().join("link")).unwrap();
+        nix::unistd::mkfifo(&folder.path().join("pipe"), nix::sys::stat::Mode::S_IRUSR).unwrap();
+        for odd in ["link", "pipe"] {
+            read(&folder.path().join(odd), 7).unwrap_err();
+        }
+        let data = |name: &str| read_data(&folder.path().join(name), 4);
+        assert_eq!(data("link").unwrap(), b"cont");
+        assert_eq!(data("pipe").unwrap_err().kind(), io::ErrorKind::InvalidInput);
+        assert_eq!(write_in_place(&folder.path().join("link"), b"x").unwrap_err().raw_os_error(), Some(libc::ELOOP));
     }
 }

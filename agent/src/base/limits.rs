@@ -62,6 +62,8 @@ pub const AUTHORITIES_BYTES: u64 = 1024 * KIB;
 pub const VERSION_FILE_BYTES: u64 = 4 * KIB;
 /// Keys in a set.
 pub const KEYS: usize = 16;
+/// `/etc/machine-id`, in bytes: 32 hexadecimal digits and a line feed, see machine-id(5).
+pub const MACHINE_ID_BYTES: u64 = 256;
 /// `update.conf` or one of its drop-ins, in bytes.
 pub const CONF_BYTES: u64 = 64 * KIB;
 /// Files in `update.conf.d`.

@@ -1,13 +1,12 @@
 //! Labels of filesystems, and what the bootloader said on the kernel command line. Without udev: a bare initramfs has none.
 
-use std::fs::{self, File};
 use std::io::{self, Read, Seek};
 use std::path::{Path, PathBuf};
 
 use bootenv::{Fallback, Slot, TrialId};
 
 use crate::base::error::{Context, Error, Reason, Result};
-use crate::base::text;
+use crate::base::{files, text};
 use crate::device::table::{PartId, read_at};
 
 /// Label of the EFI system partition, with GRUB and its environment block.
@@ -47,11 +46,8 @@ impl System {
     /// What the bootloader said.
     pub fn command_line(&self) -> Result<String> {
         let path = self.proc.join("cmdline");
-        let mut bytes = vec![];
-        File::open(&path)
-            .and_then(|file| file.take(COMMAND_LINE_BYTES).read_to_end(&mut bytes))
-            .context(Reason::NoCommandLine, format_args!("read {}", path.display()))?;
-        Ok(String::from_utf8_lossy(&bytes).into_owned())
+        let what = format_args!("read {}", path.display());
+        files::read_kernel(&path).context(Reason::NoCommandLine, what)
     }
 }
 
@@ -114,7 +110,9 @@ fn named(label: &[u8]) -> Option<String> {
 /// What the bootloader said: to this system, or in a file that stands for `/proc/cmdline`.
 pub fn command_line(file: Option<&Path>) -> Result<String> {
     let Some(file) = file else { return System::default().command_line() };
-    fs::read_to_string(file).context(Reason::NoCommandLine, format!("read {}", file.display()))
+    let missing = || Error::new(Reason::NoCommandLine, format!("cannot read {}: it is not there", file.display()));
+    let bytes = files::read(file, COMMAND_LINE_BYTES, Reason::NoCommandLine)?.ok_or_else(missing)?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
 /// What a bootloader with our loader file puts on the kernel command line.

@@ -49,11 +49,19 @@ impl Filesystem {
         }
     }
 
-    /// A journal is never replayed by a read-only mount: that would write, and the bootloader does not do it either.
+    /// Options of a mount for writing. FAT has no owners and modes: they come from these options, else from the umask.
+    fn options(self) -> &'static str {
+        match self {
+            Self::Ext4 | Self::Iso9660 => "",
+            Self::Vfat => "uid=0,gid=0,umask=0077",
+        }
+    }
+
+    /// Options of a read-only mount. It never replays a journal: that would write, and the bootloader does not do it either.
     fn read_only_options(self) -> &'static str {
         match self {
             Self::Ext4 => "noload",
-            Self::Vfat | Self::Iso9660 => "",
+            Self::Vfat | Self::Iso9660 => self.options(),
         }
     }
 }
@@ -75,7 +83,7 @@ impl Mounted {
 
     /// Mounts for writing.
     pub fn read_write(device: &Path, filesystem: Filesystem) -> Result<Self> {
-        Self::new(device, filesystem, MountFlags::NOATIME, "")
+        Self::new(device, filesystem, MountFlags::NOATIME, filesystem.options())
     }
 
     fn new(device: &Path, filesystem: Filesystem, flags: MountFlags, options: &str) -> Result<Self> {
@@ -155,6 +163,7 @@ fn remedy(e: &io::Error) -> &'static str {
 
 /// Shows that nobody has the device mounted or in use, and makes the next read come from the medium.
 pub fn claim(device: &Path, writable: bool) -> Result<()> {
+    #[expect(clippy::disallowed_methods, reason = "exclusive, which is a property of block devices alone")]
     let claimed = || {
         let file = OpenOptions::new().read(true).write(writable).custom_flags(libc::O_EXCL).open(device)?;
         // The kernel lets root open a write-protected device for writing.

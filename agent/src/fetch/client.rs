@@ -541,9 +541,9 @@ fn authorities(system: Vec<CertificateDer<'_>>, registry_ca: Option<&Path>) -> R
         let message = format!("registry_ca {}: {}", file.display(), text::shown(&why.to_string()));
         Error::new(Reason::BadCa, message).remedy("Name a PEM file with the certificate of the authority.")
     };
-    // Links are how certificate stores are made; what they lead to must be as reliable as other settings.
-    let real = file.canonicalize().map_err(|e| bad(&e))?;
-    let pem = files::read(&real, limits::AUTHORITIES_BYTES, Reason::BadCa)?.unwrap_or_default();
+    // Certificate stores consist of links.
+    let pem =
+        files::read_linked(file, limits::AUTHORITIES_BYTES, Reason::BadCa)?.ok_or_else(|| bad(&"it is not there"))?;
     let mut added = false;
     for certificate in CertificateDer::pem_slice_iter(&pem) {
         store.add(certificate.map_err(|e| bad(&e))?).map_err(|e| bad(&e))?;

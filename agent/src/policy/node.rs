@@ -4,7 +4,6 @@
 //! answer is no reason to stay: the update may be what mends it.
 
 use std::fs;
-use std::io::Read as _;
 use std::path::Path;
 
 use base64::Engine as _;
@@ -15,7 +14,7 @@ use serde::de::IgnoredAny;
 use serde_json::Value;
 
 use crate::base::error::Reason;
-use crate::base::{json, limits, text};
+use crate::base::{files, json, limits, text};
 use crate::config::Config;
 use crate::fetch::cluster::{self, Credentials};
 use crate::policy::gate::{Gate, Lifted};
@@ -49,7 +48,7 @@ pub fn gate(config: &Config, lifted: Lifted) -> Gate {
 }
 
 fn is_blocked(file: &Path, node: Option<&str>) -> Result<bool, String> {
-    let credentials = read(file).map_err(|why| format!("{}: {why}", file.display()))?;
+    let credentials = read(file)?;
     let mut url = credentials.server.join("api/v1/nodes").map_err(|e| e.to_string())?;
     url.query_pairs_mut().append_pair("labelSelector", &format!("{LABEL}=true")).append_pair("limit", "1");
     if let Some(node) = node {
@@ -67,10 +66,13 @@ fn is_blocked(file: &Path, node: Option<&str>) -> Result<bool, String> {
 }
 
 fn read(file: &Path) -> Result<Credentials, String> {
-    let mut bytes = vec![];
-    let opened = fs::File::open(file).map_err(|e| e.to_string())?;
-    opened.take(limits::KUBECONFIG_BYTES + 1).read_to_end(&mut bytes).map_err(|e| e.to_string())?;
-    Entries::parse(&bytes)?.credentials(file)
+    Entries::parse(&credential(file)?)?.credentials(file)
+}
+
+/// A file with credentials, or named in one.
+fn credential(file: &Path) -> Result<Vec<u8>, String> {
+    let bytes = files::read_linked(file, limits::KUBECONFIG_BYTES, Reason::UnsafeFile).map_err(|e| e.message)?;
+    bytes.ok_or_else(|| format!("{} is not there", file.display()))
 }
 
 /// What a kubeconfig of one cluster and one user says. Of several nobody can tell here which one is meant.
@@ -142,11 +144,7 @@ impl Entries {
             }
             let Some(name) = self.get(key) else { return Ok(None) };
             let place = crate::base::replace::folder_of(file).join(name);
-            let mut bytes = vec![];
-            fs::File::open(&place)
-                .and_then(|file| file.take(limits::KUBECONFIG_BYTES).read_to_end(&mut bytes))
-                .map_err(|e| format!("{}: {e}", place.display()))?;
-            Ok(Some(bytes))
+            credential(&place).map(Some)
         };
         let server = self.get("server").ok_or("it names no server")?;
         let bad = || format!("server \"{}\" is not an https URL", text::shown(server));

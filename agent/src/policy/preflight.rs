@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use crate::base::error::{Error, Reason, Result};
 use crate::base::progress::size;
-use crate::base::text;
+use crate::base::{files, text};
 use crate::device::blocks::System;
 use crate::device::boot::Boot;
 use crate::policy::gate::Gate;
@@ -26,7 +26,7 @@ impl Machine {
     /// Reads `/proc`.
     #[must_use]
     pub fn find(system: &System) -> Self {
-        let read = |name: &str| fs::read_to_string(system.proc.join(name)).unwrap_or_default();
+        let read = |name: &str| files::read_kernel(&system.proc.join(name)).unwrap_or_default();
         let memory = memory(&read("meminfo"));
         Self { memory, root_limit: memory.map(|memory| root_limit(&read("mounts"), &read("cmdline"), memory)) }
     }
@@ -164,7 +164,7 @@ fn watchdog(sys: &Path) -> Option<String> {
     let mut found: Vec<_> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
     found.sort();
     found.iter().find_map(|path| {
-        let identity = fs::read_to_string(path.join("identity")).unwrap_or_default();
+        let identity = files::read_kernel(&path.join("identity")).unwrap_or_default();
         let name = path.file_name()?.to_str()?;
         let identity = text::shown(identity.trim());
         (identity != "Software Watchdog").then(|| if identity.is_empty() { name.to_owned() } else { identity })

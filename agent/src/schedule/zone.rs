@@ -1,7 +1,5 @@
 //! The time zone of the maintenance window.
 
-use std::fs::File;
-use std::io::Read as _;
 use std::path::Path;
 
 use chrono::{DateTime, Datelike as _, TimeDelta, Timelike as _, Utc, Weekday};
@@ -9,10 +7,12 @@ use tz::TimeZone;
 use tz::timezone::TimeZoneSettings;
 
 use crate::base::error::{Error, Reason, Result};
-use crate::base::{limits, text};
+use crate::base::{files, limits, text};
 
 /// Where an image has the zones, if it has them (package `tzdata`).
 const ZONES: &str = "/usr/share/zoneinfo";
+/// Reason of an error in a zone.
+const BAD: Reason = Reason::BadZone;
 
 /// A time zone: what a clock on the wall shows.
 #[derive(Clone, Debug)]
@@ -41,7 +41,7 @@ impl Zone {
     fn open_in(name: Option<&str>, folder: &Path) -> Result<Self> {
         let Some(name) = name.filter(|name| *name != "UTC") else { return Ok(Self::utc()) };
         let shown = text::shown(name);
-        if let Some(bytes) = file(folder, name) {
+        if let Some(bytes) = file(folder, name)? {
             return Self::parse(&shown, &bytes);
         }
         let no_files = TimeZoneSettings::new(&[], |_| Err("not a TZ string".into()));
@@ -89,19 +89,16 @@ impl Zone {
 }
 
 /// The bytes of a zone's file, if there is one. The name cannot lead out of the folder.
-fn file(folder: &Path, name: &str) -> Option<Vec<u8>> {
+fn file(folder: &Path, name: &str) -> Result<Option<Vec<u8>>> {
     let plain = |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_alphanumeric() || b"+-_".contains(&b));
     if !name.split('/').all(plain) {
-        return None;
+        return Ok(None);
     }
-    let mut bytes = vec![];
-    let file = File::open(folder.join(name)).ok()?;
-    file.take(limits::ZONE_BYTES).read_to_end(&mut bytes).ok()?;
-    Some(bytes)
+    files::read_linked(&folder.join(name), limits::ZONE_BYTES, BAD)
 }
 
 fn unusable(name: &str, why: &str) -> Error {
-    Error::new(Reason::BadZone, format!("maintenance_zone=\"{name}\": {why}")).remedy(
+    Error::new(BAD, format!("maintenance_zone=\"{name}\": {why}")).remedy(
         "Put the file of the zone into the OS image (package tzdata), or write its rules as a POSIX TZ string: the \
          last line of that file.",
     )

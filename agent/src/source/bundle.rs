@@ -6,9 +6,9 @@ mod tar;
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::{Read, Seek};
-use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 use std::rc::Rc;
 
@@ -16,7 +16,7 @@ use bytes::Bytes;
 
 use crate::base::digest::Digest;
 use crate::base::error::{Error, Reason, Result};
-use crate::base::{limits, text};
+use crate::base::{files, limits, text};
 use crate::fetch::body::Body;
 use crate::release::offer::Offer;
 use crate::release::release::{self, Architecture, Blob, Descriptor, Image};
@@ -158,13 +158,10 @@ impl BundleSource {
             Error::new(Reason::BundleUnreadable, format!("cannot read {origin}: {why}"))
                 .remedy("Name a file from `kubesolo-release bundle`, on a mounted medium.")
         };
-        // A FIFO or a device must not hold the agent up.
-        let flags = nix::fcntl::OFlag::O_NONBLOCK | nix::fcntl::OFlag::O_NOCTTY;
-        let file = OpenOptions::new().read(true).custom_flags(flags.bits()).open(path);
-        let file = file.map_err(|e| unreadable(e.to_string()))?;
+        let file = files::open_data(path).map_err(|e| unreadable(e.to_string()))?;
         let meta = file.metadata().map_err(|e| unreadable(e.to_string()))?;
         if !meta.is_file() {
-            return Err(unreadable("it is not a file".into()));
+            return Err(unreadable("it is not a regular file".into()));
         }
         let layout = layout(&file, meta.len()).map_err(|e| e.context(&origin))?;
         let (tag, default_tag) = (tag.map(str::to_owned), default_tag.to_owned());

@@ -1,8 +1,8 @@
 //! Small files that are replaced whole: the old content or the new one is there, wherever the power goes.
 
-use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
+use std::fs::{self, DirBuilder, File, TryLockError};
 use std::io::{self, Read, Seek};
-use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -137,8 +137,7 @@ pub(super) fn take_lock(path: &Path) -> Result<File> {
 }
 
 fn open_unfollowed(path: &Path) -> Result<Option<File>> {
-    let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
-    match OpenOptions::new().read(true).custom_flags(flags).open(path) {
+    match files::open_unfollowed(path) {
         Ok(file) => Ok(Some(file)),
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(e) if e.raw_os_error() == Some(libc::ELOOP) => Err(symlink(path)),
@@ -163,7 +162,7 @@ fn holder(mut file: &File) -> Option<u32> {
 fn is_agent(pid: u32) -> bool {
     let process = Path::new("/proc").join(pid.to_string());
     let owner = process.metadata().map(|meta| meta.uid());
-    let name = fs::read_to_string(process.join("comm")).unwrap_or_default();
+    let name = files::read_kernel(&process.join("comm")).unwrap_or_default();
     pid != std::process::id()
         && owner.is_ok_and(|uid| uid == 0 || uid == geteuid().as_raw())
         && name.trim_end() == "kubesolo-update"

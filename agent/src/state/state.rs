@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::base::digest::Digest;
 use crate::base::error::{Context, Error, Exit, Reason, Result};
 use crate::base::words::{Recorded, words};
+use crate::base::{files, limits};
 use crate::schedule::rollout::Wariness;
 use crate::state::file::{self, SCHEMA};
 use crate::state::format::{as_text, optional_seconds, seconds};
@@ -312,7 +313,11 @@ impl State {
     /// first run.
     #[must_use]
     pub fn device_id(&self, file: &Path) -> Option<String> {
-        let text = std::fs::read_to_string(file).unwrap_or_default();
+        let read = files::read_linked(file, limits::MACHINE_ID_BYTES, Reason::UnsafeFile).unwrap_or_else(|why| {
+            log::warn!("machine id ignored: {why}");
+            None
+        });
+        let text = String::from_utf8(read.unwrap_or_default()).unwrap_or_default();
         let id = text.trim();
         let is_id = id.len() == 32 && id.bytes().all(|b| b.is_ascii_hexdigit()) && id.bytes().any(|b| b != b'0');
         let own = Some(self.device_id.clone()).filter(|id| !id.is_empty());

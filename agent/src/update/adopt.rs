@@ -4,11 +4,11 @@
 //! one. Then one store of the environment, and one sector of `grub.cfg` is the switch: `bootenv::loader`. Wherever the power
 //! goes, the device boots as before, or as wanted; called again, it goes on.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
 
-use bootenv::grub::{Block, SECTOR};
+use bootenv::grub::{Block, SECTOR, SIZE};
 use bootenv::loader::{self, Kind};
 use bootenv::medium::{Medium, drop_cache};
 use bootenv::protocol::{Second, State, View};
@@ -17,7 +17,7 @@ use serde::Serialize;
 use crate::base::digest::Digest;
 use crate::base::error::{Context, Error, Reason, Result};
 use crate::base::replace::folder_of;
-use crate::base::text;
+use crate::base::{files, text};
 use crate::config::Config;
 use crate::device::blocks::{self, CommandLine, System};
 use crate::device::boot::Boot;
@@ -291,7 +291,8 @@ fn line_of(arguments: &str) -> Result<Vec<u8>> {
 }
 
 fn valid_second(path: &Path) -> Option<Second> {
-    Block::parse(&fs::read(path).ok()?).ok()?.as_second()
+    let bytes = files::read(path, SIZE as u64, Reason::LoaderUnreadable).ok()??;
+    Block::parse(&bytes).ok()?.as_second()
 }
 
 /// GRUB's folder.
@@ -448,11 +449,7 @@ fn in_partition(root: &Path) -> PathBuf {
 
 /// A whole file; `None` if it is not there.
 fn read(path: &Path, limit: u64) -> Result<Option<Vec<u8>>> {
-    let file = match File::open(path) {
-        Ok(file) => file,
-        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
-        opened => opened.context(Reason::LoaderUnreadable, format_args!("open {}", path.display()))?,
-    };
+    let Some(file) = files::open(path, Reason::LoaderUnreadable)? else { return Ok(None) };
     let mut bytes = vec![];
     let what = || format!("read {}", path.display());
     file.take(limit + 1).read_to_end(&mut bytes).context(Reason::LoaderUnreadable, what())?;
@@ -465,7 +462,7 @@ fn read(path: &Path, limit: u64) -> Result<Option<Vec<u8>>> {
 
 /// The same past the cache. What is not of a size that is expected here differs.
 fn read_from_medium(path: &Path) -> Result<Option<Vec<u8>>> {
-    if let Ok(file) = File::open(path) {
+    if let Some(file) = files::open(path, Reason::LoaderUnreadable)? {
         let what = format_args!("drop the page cache of {}", path.display());
         drop_cache(&file).context(Reason::ReadBackFailed, what)?;
     }

@@ -1,6 +1,6 @@
 //! The end of a trial: commit, revert, and what an earlier boot left to settle.
 
-use std::fs;
+use std::path::Path;
 
 use bootenv::Slot as Id;
 use bootenv::protocol::{Foreign, Second, State as EnvState, TRIES, View};
@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use crate::base::digest::Digest;
 use crate::base::error::{Error, Exit, Reason, Result};
-use crate::base::text;
+use crate::base::{files, text};
 use crate::device::boot::Boot;
 use crate::device::health::Check;
 use crate::device::slot::{Slot, SlotManifest};
@@ -177,7 +177,7 @@ fn commit(update: &mut Update<'_>, env: EnvState) -> Result<(Verdict, String)> {
 /// Counts a failed run of this boot. The last one that the settings allow reverts the trial.
 fn count_failure(update: &mut Update<'_>, env: EnvState, bad: &[String]) -> Result<(Verdict, String)> {
     let slot = env.active;
-    let boot_id = fs::read_to_string(BOOT_ID).unwrap_or_default();
+    let boot_id = files::read_kernel(Path::new(BOOT_ID)).unwrap_or_default();
     let state = &mut update.records.state;
     if state.health_boot != boot_id.trim() {
         state.health_failures = 0;

@@ -377,10 +377,10 @@ fn what_is_no_file_does_not_hold_the_agent_up() {
     };
     refused(&["bundle.tar", "No such file"]);
     fs::create_dir(device.path("bundle.tar")).unwrap();
-    refused(&["bundle.tar", "not a file"]);
+    refused(&["bundle.tar", "not a regular file"]);
     fs::remove_dir(device.path("bundle.tar")).unwrap();
     assert!(Command::new("mkfifo").arg(device.path("bundle.tar")).status().unwrap().success());
-    refused(&["bundle.tar", "not a file"]);
+    refused(&["bundle.tar", "not a regular file"]);
     from_bundle(&device, &["apply", "--json", "--registry", "a.example/os"]).code(64);
 }
 

@@ -6,9 +6,11 @@
 use std::fmt;
 use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::unix::fs::{FileExt, FileTypeExt};
+use std::os::unix::fs::{FileExt, FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+
+use nix::libc::O_NONBLOCK;
 
 use super::config::Place;
 use super::{Environment, Error as FormatError, Format, flags, newest};
@@ -245,7 +247,8 @@ fn cannot_be_there(error: &io::Error) -> bool {
 /// Opens what a place names, and finds its first byte.
 fn open(place: &Place, write: bool) -> Result<(File, u64), Error> {
     let device = &place.device;
-    let file = OpenOptions::new().read(true).write(write).open(device).map_err(io("open", device))?;
+    let file =
+        OpenOptions::new().read(true).write(write).custom_flags(O_NONBLOCK).open(device).map_err(io("open", device))?;
     let meta = file.metadata().map_err(io("open", device))?;
     let have = if meta.is_file() {
         meta.len()

@@ -357,7 +357,7 @@ fn the_limit_counts_unpacked_bytes_and_one_more_is_too_many() {
 fn a_seed_that_others_can_write_or_that_leads_elsewhere_is_refused() {
     let device = Device::new(SEED).configured();
     fs::set_permissions(device.at("seed/user-data"), fs::Permissions::from_mode(0o666)).unwrap();
-    assert!(device.refuses(78).contains("everybody may write it"));
+    assert!(device.refuses(78).contains("writable by others"));
 
     let device = Device::new(SEED).configured();
     fs::rename(device.at("seed/user-data"), device.at("elsewhere")).unwrap();
@@ -397,7 +397,7 @@ fn a_place_that_leads_elsewhere_or_belongs_to_others_is_not_written() {
 
     let device = Device::new(SEED).configured();
     fs::set_permissions(device.at("etc/kubesolo"), fs::Permissions::from_mode(0o777)).unwrap();
-    assert!(device.refuses(78).contains("everybody may write it"));
+    assert!(device.refuses(78).contains("writable by others"));
 
     let device = Device::new(SEED);
     fs::create_dir_all(device.conf()).unwrap();
@@ -412,6 +412,40 @@ fn a_place_that_leads_elsewhere_or_belongs_to_others_is_not_written() {
         chown(device.conf(), Some(65534), None).unwrap();
         assert!(device.refuses(78).contains("belongs to user 65534"));
     }
+}
+
+#[test]
+fn settings_are_placed_once_for_each_root_and_a_change_there_stays() {
+    let device = Device::new(SEED);
+    let place = device.at("root/update.conf");
+    let boot = || device.run(&["--place", place.to_str().unwrap()]);
+    assert_eq!(boot().code, 0);
+    let settings = fs::read(device.conf()).unwrap();
+    assert_eq!(fs::read(&place).unwrap(), settings);
+    fs::write(&place, "channel=mine\n").unwrap();
+    assert_eq!(boot().code, 0);
+    assert_eq!(fs::read(&place).unwrap(), b"channel=mine\n");
+    // A root that is new at each boot, and a seed that is gone.
+    fs::remove_dir_all(device.at("root")).unwrap();
+    fs::remove_file(device.at("seed/user-data")).unwrap();
+    assert_eq!(boot().code, 78);
+    assert_eq!(fs::read(&place).unwrap(), settings);
+}
+
+#[test]
+fn settings_that_others_could_have_written_are_not_placed() {
+    let device = Device::new(SEED);
+    let place = device.at("root/update.conf");
+    let boot = || device.run(&["--place", place.to_str().unwrap()]);
+    assert_eq!(device.boot().code, 0);
+    fs::set_permissions(device.conf(), fs::Permissions::from_mode(0o666)).unwrap();
+    let ran = boot();
+    assert!(ran.code == 78 && ran.said.contains("writable by others"), "{}", ran.said);
+    fs::rename(device.conf(), device.at("elsewhere")).unwrap();
+    symlink(device.at("elsewhere"), device.conf()).unwrap();
+    let ran = boot();
+    assert!(ran.code == 78 && ran.said.contains("symbolic link"), "{}", ran.said);
+    assert!(!place.exists());
 }
 
 #[test]

@@ -13,6 +13,7 @@ use bootenv::step::Step;
 use super::Bootloader;
 use crate::base::console;
 use crate::base::error::{Context, Error, Reason, Result};
+use crate::base::files;
 use crate::base::replace::{folder_of, replace};
 
 /// Name of the main block beside GRUB's other files.
@@ -38,6 +39,9 @@ impl Grub {
     /// 78 when the file is not there or cannot be read.
     pub(super) fn file(path: &Path) -> Result<Self> {
         let second = folder_of(path).join(SECOND);
+        for file in [path, &second] {
+            files::open(file, Reason::EnvUnreadable)?;
+        }
         Self::open(Medium::File(path.to_owned()), Some(Medium::File(second)))
     }
 

@@ -2,8 +2,6 @@
 //!
 //! Never booted by this project: it follows the documentation of the firmware, and is tested on files.
 
-use std::fs;
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use bootenv::medium::read_past_cache;
@@ -14,6 +12,7 @@ use bootenv::{Slot, TrialId, rpi};
 use super::Bootloader;
 use crate::base::console;
 use crate::base::error::{Context, Error, Reason, Result};
+use crate::base::files;
 
 /// The file in the first partition.
 const FILE: &str = "autoboot.txt";
@@ -49,9 +48,7 @@ impl Bootloader for Rpi {
         if bytes != self.bytes {
             let what = || format!("store the boot environment {}", self.place());
             if self.bytes.len() == bytes.len() {
-                let file = fs::OpenOptions::new().write(true).open(&self.file);
-                file.and_then(|file| file.write_all_at(&bytes, 0).and_then(|()| file.sync_data()))
-                    .context(Reason::EnvWrite, what())?;
+                files::write_in_place(&self.file, &bytes).context(Reason::EnvWrite, what())?;
             } else {
                 // Of another size: as a person or the image's builder wrote it. Never in two halves.
                 super::grub::create(&self.file, &bytes)?;
@@ -84,7 +81,8 @@ impl Bootloader for Rpi {
 
 /// A boot of the other partition that was asked for is the trial that is noted.
 fn booted(firmware: &Path, view: View) -> Option<Booted> {
-    let number = |name: &str| Some(u32::from_be_bytes(fs::read(firmware.join(name)).ok()?.try_into().ok()?));
+    let number =
+        |name: &str| Some(u32::from_be_bytes(files::read_data(&firmware.join(name), 5).ok()?.try_into().ok()?));
     let slot: Slot = rpi::slot(number("partition")?)?;
     let trial = match view {
         View::Ours(state) if number("tryboot") == Some(1) && state.on_trial() == Some(slot) => state.trial,
@@ -95,7 +93,8 @@ fn booted(firmware: &Path, view: View) -> Option<Booted> {
 
 fn read(file: &Path) -> Result<Vec<u8>> {
     let what = || format!("boot environment: read {}", file.display());
-    let opened = fs::File::open(file).context(Reason::EnvUnreadable, what())?;
+    let missing = || Error::new(Reason::EnvUnreadable, format!("cannot {}: it is not there", what()));
+    let opened = files::open(file, Reason::EnvUnreadable)?.ok_or_else(missing)?;
     let size = opened.metadata().context(Reason::EnvUnreadable, what())?.len();
     if size > rpi::SIZE as u64 {
         let message = format!("boot environment {}: it has {size} bytes, and the firmware reads 512", file.display());
@@ -108,6 +107,8 @@ fn read(file: &Path) -> Result<Vec<u8>> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]

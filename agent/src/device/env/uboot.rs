@@ -3,8 +3,6 @@
 //! Every state is stored twice, so that both copies say the same before anything is done that depends on it: the copy
 //! from before could promise a slot that is void by now. The model in `bootenv/tests/model` shows what one store breaks.
 
-use std::fs::File;
-use std::io::Read;
 use std::path::Path;
 
 use bootenv::lock::Replaced;
@@ -16,8 +14,8 @@ use bootenv::uboot::store::{Error as StoreError, Loaded, Store};
 
 use super::Bootloader;
 use crate::base::console;
-use crate::base::error::{Context, Error, Reason, Result};
-use crate::base::text;
+use crate::base::error::{Error, Reason, Result};
+use crate::base::{files, text};
 use crate::device::blocks::System;
 
 /// What a person can do about copies that nobody can read.
@@ -38,12 +36,11 @@ pub(super) struct UBoot {
 impl UBoot {
     pub(super) fn open(file: &Path, devices: &System) -> Result<Self> {
         let name = text::shown(&file.to_string_lossy());
-        let mut bytes = vec![];
-        let limit = config::MAX_BYTES as u64 + 1;
-        let read = File::open(file).and_then(|f| f.take(limit).read_to_end(&mut bytes));
-        read.context(Reason::FwEnvConfig, format_args!("read {name}")).map_err(|e| {
-            e.remedy("bootenv=uboot:FILE must name the fw_env.config with the place of U-Boot's environment.")
-        })?;
+        let missing = || {
+            Error::new(Reason::FwEnvConfig, format!("cannot read {name}: it is not there"))
+                .remedy("bootenv=uboot:FILE must name the fw_env.config with the place of U-Boot's environment.")
+        };
+        let bytes = files::read_linked(file, config::MAX_BYTES as u64 + 1, Reason::FwEnvConfig)?.ok_or_else(missing)?;
         let mut places = config::parse(&bytes).map_err(|e| {
             Error::new(Reason::FwEnvConfig, format!("{name}: {e}")).remedy(
                 "Each line has a device, an offset, a size, and optionally a sector size and a number of sectors.",

@@ -55,6 +55,7 @@ impl Dir {
         Self::open(path, device.display().to_string(), true)
     }
 
+    #[expect(clippy::disallowed_methods, reason = "a folder, which is held open so that its files are opened in it")]
     fn open(path: &Path, shown: String, own_filesystem: bool) -> Result<Self> {
         let opened = OpenOptions::new().read(true).custom_flags(libc::O_DIRECTORY | libc::O_NOFOLLOW).open(path);
         let file = opened.map_err(|e| unusable(format!("cannot open the slot folder {shown}: {e}")))?;
