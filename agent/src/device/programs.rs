@@ -13,9 +13,13 @@ use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 
-use crate::base::error::Reason;
-use crate::base::{files, replace, text};
+use crate::base::error::{Error, Reason};
+use crate::base::{files, text};
 
+/// Where tools are if the environment has no `PATH`.
+const PATH: &str = "/usr/sbin:/usr/bin:/sbin:/bin";
+/// Reason of an error in a program.
+const UNSAFE: Reason = Reason::UnsafeFile;
 /// Bytes of a program's output that are kept for the message; the rest is read and forgotten.
 const OUTPUT: usize = 4096;
 /// How often a running program is looked at.
@@ -67,11 +71,11 @@ pub fn run<K: AsRef<OsStr>, V: AsRef<OsStr>>(
     budget: Duration,
     environment: impl IntoIterator<Item = (K, V)>,
 ) -> Result<Ended, String> {
-    ours(file)?;
+    let mut command = command(file)?;
     let unheard = |cause: std::io::Error| format!("cannot read its output: {cause}");
     let (reader, writer) = std::io::pipe().map_err(unheard)?;
     let mut output = Output::new(reader).map_err(unheard)?;
-    let mut child = Command::new(file)
+    let mut child = command
         .stdin(Stdio::null())
         .stderr(writer.try_clone().map_err(unheard)?)
         .stdout(writer)
@@ -88,14 +92,44 @@ pub fn run<K: AsRef<OsStr>, V: AsRef<OsStr>>(
     Ok(Ended { status, said: output.said() })
 }
 
-/// What others can write is not run: it would do what they want, as root.
-fn ours(file: &Path) -> Result<(), String> {
-    let folder = replace::folder_of(file);
-    let look = |path: &Path| path.metadata().map_err(|e| format!("cannot inspect {}: {e}", path.display()));
-    let (folder_meta, meta) = (look(folder)?, look(file)?);
-    let checked = files::check_folder(&folder_meta, folder, Reason::UnsafeFile)
-        .and_then(|()| files::check_owner(&meta, file, Reason::UnsafeFile));
-    checked.map_err(|e| format!("{}. {}", e.message, e.remedy))
+/// A program that nobody but root and this user can have written. Its path is resolved once, and what was checked is run: no
+/// link on the way can change in between.
+///
+/// # Errors
+/// Why it is not run.
+#[expect(clippy::disallowed_methods, reason = "this is the one way to run a program")]
+pub fn command(file: &Path) -> Result<Command, String> {
+    let untrusted = |e: Error| format!("{}. {}", e.message, e.remedy);
+    let missing = || format!("{} is not there", file.display());
+    let real = files::resolve(file, UNSAFE).map_err(untrusted)?.ok_or_else(missing)?;
+    let meta = real.symlink_metadata().map_err(|e| format!("cannot inspect {}: {e}", real.display()))?;
+    if !meta.is_file() {
+        return Err(format!("{} is not a regular file", real.display()));
+    }
+    files::check_owner(&meta, &real, UNSAFE).map_err(untrusted)?;
+    let mut command = Command::new(&real);
+    // Some programs, such as those of busybox, go by the name that they were called by.
+    command.arg0(file);
+    Ok(command)
+}
+
+/// A tool of the system, from the first folder of `PATH` that has one that can be run.
+///
+/// # Errors
+/// Why there is none.
+pub fn tool(name: &str) -> Result<Command, String> {
+    let path = std::env::var_os("PATH").unwrap_or_else(|| PATH.into());
+    let mut why = format!("{name} is not there");
+    for folder in std::env::split_paths(&path).filter(|folder| folder.is_absolute()) {
+        let file = folder.join(name);
+        if file.symlink_metadata().is_ok() {
+            match command(&file) {
+                Ok(command) => return Ok(command),
+                Err(untrusted) => why = untrusted,
+            }
+        }
+    }
+    Err(why)
 }
 
 fn wait(child: &mut Child, budget: Duration, output: &mut Output) -> Option<ExitStatus> {
@@ -138,5 +172,52 @@ impl Output {
 
     fn said(&self) -> String {
         text::shown(String::from_utf8_lossy(&self.kept).trim())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    /// A program `bin/PROGRAM` that says which file it is.
+    fn folder() -> tempfile::TempDir {
+        let folder = tempfile::tempdir().unwrap();
+        let bin = folder.path().join("bin");
+        fs::create_dir(&bin).unwrap();
+        fs::write(bin.join("program"), "#!/bin/sh\necho $0\n").unwrap();
+        fs::set_permissions(bin.join("program"), fs::Permissions::from_mode(0o755)).unwrap();
+        folder
+    }
+
+    #[test]
+    fn the_program_that_was_checked_is_the_one_that_runs() {
+        let folder = folder();
+        let path = |name: &str| folder.path().join(name);
+        symlink("bin", path("alias")).unwrap();
+        symlink("../bin/program", path("bin/10-check")).unwrap();
+        let ended = run(&path("alias/10-check"), Duration::from_secs(20), [("", ""); 0]).unwrap();
+        let real = path("bin/program").canonicalize().unwrap();
+        assert_eq!(ended.said, text::shown(real.to_str().unwrap()), "no link is followed again");
+        assert!(run(&path("bin/none"), Duration::from_secs(20), [("", ""); 0]).unwrap_err().contains("not there"));
+    }
+
+    #[test]
+    fn no_program_runs_below_a_folder_that_others_can_write() {
+        let folder = folder();
+        let path = |name: &str| folder.path().join(name);
+        fs::create_dir(path("checks")).unwrap();
+        symlink("../bin/program", path("checks/10-check")).unwrap();
+        // The folder of the link, that of the program, and one above both.
+        for spoilt in ["checks", "bin", ""] {
+            fs::set_permissions(path(spoilt), fs::Permissions::from_mode(0o777)).unwrap();
+            let why = run(&path("checks/10-check"), Duration::from_secs(20), [("", ""); 0]).unwrap_err();
+            assert!(why.contains("writable by others"), "{spoilt}: {why}");
+            fs::set_permissions(path(spoilt), fs::Permissions::from_mode(0o755)).unwrap();
+        }
+        command(&path("checks/10-check")).unwrap();
+        fs::set_permissions(path("bin/program"), fs::Permissions::from_mode(0o777)).unwrap();
+        assert!(command(&path("checks/10-check")).unwrap_err().contains("writable by others"));
     }
 }

@@ -2,12 +2,12 @@
 
 use std::convert::Infallible;
 use std::path::Path;
-use std::process::Command;
 
 use nix::sys::reboot::{RebootMode, reboot};
 
 use crate::base::error::{Context, Error, Reason, Result};
 use crate::base::sys;
+use crate::device::programs;
 
 /// There when systemd is process 1: it then stops the services in order.
 const SYSTEMD: &str = "/run/systemd/system";
@@ -28,9 +28,10 @@ pub fn with(why: &str, argument: Option<&str>) -> Result<()> {
     log::warn!("rebooting: {why}");
     if Path::new(SYSTEMD).exists() {
         let argument = argument.map(|argument| format!("--reboot-argument={argument}"));
-        let asked = Command::new("systemctl").arg("reboot").args(argument).status();
-        if asked.is_ok_and(|status| status.success()) {
-            return Ok(());
+        match programs::tool("systemctl").map(|mut command| command.arg("reboot").args(argument).status()) {
+            Ok(Ok(status)) if status.success() => return Ok(()),
+            Ok(_) => {}
+            Err(why) => log::warn!("systemd is not asked: {why}"),
         }
     }
     nix::unistd::sync();

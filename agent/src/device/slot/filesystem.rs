@@ -3,16 +3,17 @@
 //! A slot has no journal, since a bootloader would not replay it. What a power cut during a write left may hold blocks that
 //! belong to two files, so it is not written again as it is.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io::{Seek, SeekFrom};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 
 use crate::base::error::{Context, Error, Reason, Result};
-use crate::base::text;
+use crate::base::{files, text};
 use crate::device::blocks::{SLOT_A_LABEL, SLOT_B_LABEL, filesystem_label};
 use crate::device::mount::{Filesystem, Mounted};
+use crate::device::programs;
 
 /// The one external program of the agent: of e2fsprogs, or of busybox.
 const MKE2FS: &str = "mke2fs";
@@ -51,7 +52,7 @@ pub(super) fn condition(device: &Path) -> Result<Condition> {
         looked => _ = looked?,
     }
     let mut state = [0; 2];
-    let read = File::open(device).and_then(|file| file.read_exact_at(&mut state, STATE_AT));
+    let read = files::open_data(device).and_then(|file| file.read_exact_at(&mut state, STATE_AT));
     read.context(Reason::CannotOpenDevice, format_args!("read {}", device.display()))?;
     Ok(if u16::from_le_bytes(state) == UNMOUNTED { Condition::Sound } else { Condition::Unclean })
 }
@@ -66,13 +67,9 @@ pub(super) fn can_be_made(device: &Path) -> Result<u64> {
     };
     // A mistake in the settings must not cost somebody's data.
     label(device).ok_or_else(|| cannot("neither filesystem nor partition has the label of a slot".into()))?;
-    let found = Command::new(MKE2FS).arg("-V").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
-    match found.and_then(|mut child| child.wait()) {
-        Ok(_) => {}
-        Err(e) => return Err(cannot(format!("{MKE2FS}: {e}"))),
-    }
+    programs::tool(MKE2FS).map_err(cannot)?;
     let size =
-        File::open(device).and_then(|mut file| file.seek(SeekFrom::End(0))).map_err(|e| cannot(e.to_string()))?;
+        files::open_data(device).and_then(|mut file| file.seek(SeekFrom::End(0))).map_err(|e| cannot(e.to_string()))?;
     // Half of this is what ext4 keeps for itself, and most of the rest the inodes and bitmaps of each group.
     Ok(size - size / 24)
 }
@@ -82,12 +79,12 @@ pub(super) fn make(device: &Path) -> Result<()> {
     can_be_made(device)?;
     let label = label(device).unwrap_or_default();
     log::warn!("recreated the filesystem on {}", device.display());
-    let output = Command::new(MKE2FS).args(OPTIONS).args(["-L", &label]).arg(device).stdin(Stdio::null()).output();
     let failed = |why: String| {
         let message = format!("cannot create a filesystem on {}: {MKE2FS}: {}", device.display(), text::shown(&why));
         Error::new(Reason::DamagedFilesystem, message).remedy("See the kernel log (dmesg): the medium may be failing.")
     };
-    match output {
+    let mut command = programs::tool(MKE2FS).map_err(failed)?;
+    match command.args(OPTIONS).args(["-L", &label]).arg(device).stdin(Stdio::null()).output() {
         Ok(output) if output.status.success() => Ok(()),
         Ok(output) => Err(failed(format!("{}: {}", output.status, String::from_utf8_lossy(&output.stderr).trim()))),
         Err(e) => Err(failed(e.to_string())),
@@ -96,11 +93,11 @@ pub(super) fn make(device: &Path) -> Result<()> {
 
 /// The label that tells that this is a slot, of the filesystem or of the partition.
 fn label(device: &Path) -> Option<String> {
-    let of_filesystem = File::open(device).and_then(|mut file| filesystem_label(&mut file)).ok().flatten();
+    let of_filesystem = files::open_data(device).and_then(|mut file| filesystem_label(&mut file)).ok().flatten();
     let of_partition = || {
         let number = fs::metadata(device).ok()?.rdev();
         let (major, minor) = (nix::sys::stat::major(number), nix::sys::stat::minor(number));
-        let uevent = fs::read_to_string(format!("/sys/dev/block/{major}:{minor}/uevent")).ok()?;
+        let uevent = files::read_kernel(Path::new(&format!("/sys/dev/block/{major}:{minor}/uevent"))).ok()?;
         uevent.lines().find_map(|line| line.strip_prefix("PARTNAME=").map(str::to_owned))
     };
     of_filesystem.or_else(of_partition).filter(|label| [SLOT_A_LABEL, SLOT_B_LABEL].contains(&label.as_str()))
