@@ -1,22 +1,29 @@
 //! Is this boot healthy? The data partition takes a write, `healthcheck_url` answers, and every executable in `health.d` ends
 //! with 0. Those in `health.d/wanted` are run too, and only told of: a device is not given up for what would merely be nice.
 
-use std::fs::{self, OpenOptions};
-use std::io::Write;
-use std::os::unix::fs::OpenOptionsExt;
+use std::fs::{self, File};
+use std::io::{self, ErrorKind};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use bootenv::medium::read_past_cache;
 use serde::Serialize;
 
+use crate::base::error::{Error, Reason};
+use crate::base::{files, replace};
 use crate::config::Config;
 use crate::device::programs;
 use crate::fetch::probe;
 
 /// The longest that `healthcheck_url` is waited for: it is on this device, or near.
 const URL_TIME: Duration = Duration::from_secs(10);
-/// Bytes written, synced and read back on the data partition, as KubeSolo OS's agent does.
-const PROBE: usize = 1024;
+/// The file that is written, synced and read back on the data partition. It stays there.
+const PROBE_FILE: &str = ".health-probe";
+/// Its size in bytes: one block of most filesystems.
+const PROBE: usize = 4096;
+/// Reason of an error in that file.
+const UNSAFE: Reason = Reason::UnsafeFile;
 
 /// The folder in `health.d` with checks that may fail.
 pub const WANTED: &str = "wanted";
@@ -73,22 +80,36 @@ fn verdict(name: &str, result: Result<(), String>) -> Check {
 }
 
 fn data_partition(folder: &Path) -> Result<(), String> {
-    let file = folder.join(".health-probe");
-    let probe = || -> std::io::Result<bool> {
-        let _ = fs::remove_file(&file);
-        let written = [0x5a; PROBE];
-        let mut handle = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&file)?;
-        handle.write_all(&written)?;
-        handle.sync_all()?;
-        Ok(fs::read(&file)? == written)
-    };
-    let result = probe();
-    let _ = fs::remove_file(&file);
-    match result {
+    match probe(&folder.join(PROBE_FILE)) {
         Ok(true) => Ok(()),
         Ok(false) => Err(format!("{} does not keep the written bytes", folder.display())),
         Err(cause) => Err(format!("cannot write to {}: {cause}", folder.display())),
     }
+}
+
+/// Writes the probe over itself, so that it needs no new block when the partition is full, and reads it from the medium.
+fn probe(path: &Path) -> io::Result<bool> {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let written = now.as_nanos().to_le_bytes().repeat(PROBE / size_of::<u128>());
+    let untrusted = |e: Error| io::Error::other(e.message);
+    let kept = files::open(path, UNSAFE).is_ok_and(|file| file.is_some_and(|file| is_whole(&file)));
+    if kept {
+        files::write_in_place(path, &written)?;
+    } else {
+        // Not there yet, cut off, or something else of that name.
+        match fs::remove_file(path) {
+            Err(e) if e.kind() != ErrorKind::NotFound => return Err(e),
+            _ => replace::replace(path, &written, 0o600)?,
+        }
+    }
+    let file = files::open(path, UNSAFE).map_err(untrusted)?.ok_or(ErrorKind::NotFound)?;
+    let mut read = vec![0; PROBE];
+    read_past_cache(&file, 0, &mut read)?;
+    Ok(read == written)
+}
+
+fn is_whole(probe: &File) -> bool {
+    probe.metadata().is_ok_and(|meta| meta.len() == PROBE as u64 && meta.blocks() > 0)
 }
 
 fn executable(file: &Path, left: Duration, budget: u64) -> Result<(), String> {
@@ -106,7 +127,7 @@ fn executable(file: &Path, left: Duration, budget: u64) -> Result<(), String> {
 
 #[cfg(test)]
 mod tests {
-    use std::io::Read;
+    use std::io::{Read, Write};
     use std::net::TcpListener;
     use std::os::unix::fs::PermissionsExt;
 
@@ -214,6 +235,28 @@ mod tests {
         let begin = Instant::now();
         assert!(verdicts(folder.path())[1].1);
         assert!(begin.elapsed() < Duration::from_secs(2));
+    }
+
+    #[test]
+    fn the_probe_is_kept_and_written_over() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join(PROBE_FILE);
+        let look = || (fs::read(&file).unwrap(), file.metadata().unwrap().ino());
+        assert!(data_partition(folder.path()).is_ok());
+        let first = look();
+        assert!(data_partition(folder.path()).is_ok());
+        let second = look();
+        assert_eq!((first.0.len(), first.1), (PROBE, second.1), "the file stays, and its blocks");
+        assert_ne!(first.0, second.0, "a medium that keeps the last probe is found");
+        // One that was cut off, and one that was put there.
+        let precious = folder.path().join("precious");
+        fs::write(&precious, "kept").unwrap();
+        for spoil in ["truncate -s 10 \"$0\"", "ln -sf precious \"$0\"", "rm \"$0\"; mkfifo \"$0\""] {
+            assert!(std::process::Command::new("sh").args(["-c", spoil]).arg(&file).status().unwrap().success());
+            assert_eq!(data_partition(folder.path()), Ok(()), "{spoil}");
+            assert_eq!(look().0.len(), PROBE, "{spoil}");
+        }
+        assert_eq!(fs::read(&precious).unwrap(), b"kept");
     }
 
     #[test]
