@@ -4,6 +4,8 @@
 #![warn(unreachable_pub)]
 // Standard output is data, and standard error is written in one place: `console`.
 #![warn(clippy::print_stdout, clippy::print_stderr)]
+// Files are opened by `base::files`, written by `base::replace`, and programs run by `device::programs`.
+#![cfg_attr(not(test), warn(clippy::disallowed_methods))]
 
 pub mod base;
 pub mod cli;

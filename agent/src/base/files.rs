@@ -31,8 +31,8 @@ const OTHERS_WRITE: u32 = 0o002;
 const STICKY: u32 = 0o1000;
 /// Links that are followed in one path, as in the kernel (path_resolution(7)).
 const LINKS: usize = 40;
-/// Longest file of the kernel that is read, in bytes.
-const KERNEL_BYTES: u64 = 64 * 1024;
+/// Longest file of the kernel that is read, in bytes. The list of mounts is the longest; others have one page.
+const KERNEL_BYTES: u64 = 1024 * 1024;
 
 /// Opens a regular file for reading; `None` if nothing has that name. `reason` is that of the error if it is not trusted.
 ///
@@ -212,7 +212,7 @@ pub fn write_in_place(path: &Path, bytes: &[u8]) -> io::Result<()> {
     file.sync_data()
 }
 
-/// The text of a file in `/proc` or `/sys`, at most 64 KiB of it.
+/// The text of a file in `/proc` or `/sys`, at most 1 MiB of it.
 ///
 /// # Errors
 /// Errors of the kernel.

@@ -1,11 +1,11 @@
 //! Block devices as the kernel shows them in sysfs.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::base::error::{Context, Reason, Result};
-use crate::base::text;
+use crate::base::{files, text};
 use crate::device::blocks::{System, filesystem_label};
 use crate::device::table::{Entry, Extent, PartId, Table};
 
@@ -33,7 +33,7 @@ impl Block {
     /// The device that has this folder in sysfs; `None` if it has none of a block device.
     fn new(system: &System, folder: &Path) -> Option<Self> {
         let sysfs = fs::canonicalize(folder).ok()?;
-        let uevent = fs::read_to_string(sysfs.join("uevent")).ok()?;
+        let uevent = files::read_kernel(&sysfs.join("uevent")).ok()?;
         let value = |key: &str| uevent.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix('='));
         let number = format!("{}:{}", value("MAJOR")?, value("MINOR")?);
         let node = system.dev.join(value("DEVNAME")?);
@@ -67,7 +67,7 @@ impl Block {
 
     /// A file of its folder, without line feed; empty if it is not there.
     fn says(&self, file: &str) -> String {
-        fs::read_to_string(self.sysfs.join(file)).unwrap_or_default().trim().to_owned()
+        files::read_kernel(&self.sysfs.join(file)).unwrap_or_default().trim().to_owned()
     }
 
     /// The same as a number.
@@ -89,7 +89,7 @@ impl Block {
         let uuid = self.says("dm/uuid");
         // The partitions of a multipath device are mappings too.
         let is_own_part = |holder: &PathBuf| {
-            let of = fs::read_to_string(holder.join("dm/uuid")).unwrap_or_default();
+            let of = files::read_kernel(&holder.join("dm/uuid")).unwrap_or_default();
             !uuid.is_empty() && of.trim().strip_prefix("part").is_some_and(|of| of.ends_with(&format!("-{uuid}")))
         };
         !self.entries("holders").iter().all(is_own_part)
@@ -137,7 +137,7 @@ impl Block {
         let session = |part: &str| part.strip_prefix("session").is_some_and(|n| n.parse::<u32>().is_ok());
         let controllers = self.entries("device").into_iter().filter(|path| path.join("transport").exists());
         let local = |folder: &Path| {
-            let transport = fs::read_to_string(folder.join("transport")).unwrap_or_default();
+            let transport = files::read_kernel(&folder.join("transport")).unwrap_or_default();
             matches!(transport.trim(), "" | "pcie" | "apple-nvme")
         };
         self.sysfs.components().any(|part| part.as_os_str().to_str().is_some_and(session))
@@ -213,7 +213,7 @@ impl Block {
         if wanted(self.part_name.as_deref()) {
             return Ok(true);
         }
-        let label = filesystem_label(&mut File::open(&self.node)?)?;
+        let label = filesystem_label(&mut files::open_data(&self.node)?)?;
         Ok(wanted(label.as_deref()))
     }
 
@@ -224,7 +224,7 @@ impl Block {
     pub(super) fn partitions(&self, system: &System, id: &PartId) -> io::Result<Vec<Self>> {
         let block = self.counts("queue/logical_block_size");
         let block = block.filter(|bytes| BLOCK_BYTES.contains(bytes) && bytes.is_power_of_two()).unwrap_or(512);
-        let Some(table) = Table::read(&mut File::open(&self.node)?, block)? else { return Ok(vec![]) };
+        let Some(table) = Table::read(&mut files::open_data(&self.node)?, block)? else { return Ok(vec![]) };
         let named = table.named(id);
         if named.is_empty() {
             return Ok(vec![]);
@@ -254,7 +254,7 @@ impl Block {
     pub(super) fn is_removable(&self) -> bool {
         const OPTICAL: &str = "5"; // SCSI peripheral type
         let says = |folder: &Path, word: &str| {
-            fs::read_to_string(folder.join("removable")).is_ok_and(|said| said.trim() == word)
+            files::read_kernel(&folder.join("removable")).is_ok_and(|said| said.trim() == word)
         };
         let on_usb = self.sysfs.components().any(|part| part.as_os_str().to_string_lossy().starts_with("usb"));
         let told = self.says("removable");

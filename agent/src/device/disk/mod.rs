@@ -18,7 +18,7 @@ use block::Block;
 use pin::{Pin, Pinned};
 
 use crate::base::error::{Context, Error, Reason, Result};
-use crate::base::text;
+use crate::base::{files, text};
 use crate::device::blocks::{CommandLine, DATA_LABEL, ESP_LABEL, SLOT_A_LABEL, SLOT_B_LABEL, System};
 
 /// Where the data partition is mounted.
@@ -431,7 +431,7 @@ impl System {
 
     /// Seconds since the start of the kernel.
     fn uptime(&self) -> Option<f64> {
-        fs::read_to_string(self.proc.join("uptime")).ok()?.split(' ').next()?.parse().ok()
+        files::read_kernel(&self.proc.join("uptime")).ok()?.split(' ').next()?.parse().ok()
     }
 }
 
@@ -448,7 +448,7 @@ fn mounted_device(folder: &Path) -> Option<String> {
         return Some(number(device));
     }
     // A filesystem with a number of its own, such as btrfs, still names its device.
-    let mounts = fs::read_to_string("/proc/self/mountinfo").ok()?;
+    let mounts = files::read_kernel(Path::new("/proc/self/mountinfo")).ok()?;
     let source = fs::metadata(source_of(&mounts, &folder)?).ok()?;
     (source.mode() & nix::libc::S_IFMT == nix::libc::S_IFBLK).then(|| number(source.rdev()))
 }
