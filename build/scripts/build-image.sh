@@ -202,7 +202,8 @@ fill "$work/a" "$KERNEL" "$INITRAMFS" "${MANIFEST:-}"
 # No features that older GRUBs cannot read.
 ext4 KSOLOA "$first_a" "$slot" "$work/a" -O '^has_journal,^metadata_csum_seed'
 ext4 KSOLOB "$first_b" "$slot" "$work/b" -O '^has_journal,^metadata_csum_seed'
-ext4 KSOLODATA "$first_data" "$data" "${DATA:-$work/data}"
+# Blocks that only root can use, so that another account cannot keep the agent from writing. The last -m counts.
+ext4 KSOLODATA "$first_data" "$data" "${DATA:-$work/data}" -m 5
 
 # Whole or not at all, and as sparse as it was made.
 case $boot-$arch in grub-amd64) how="BIOS and UEFI" ;; grub-arm64) how=UEFI ;; *) how=U-Boot ;; esac
