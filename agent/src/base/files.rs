@@ -75,7 +75,7 @@ pub fn not_opened(path: &Path, reason: Reason, e: &io::Error) -> Error {
     }
 }
 
-/// Whether an open file can be relied on.
+/// Checks that an open file is trusted.
 ///
 /// # Errors
 /// As for [`open`].
@@ -95,7 +95,7 @@ fn irregular(path: &Path, reason: Reason) -> Error {
     distrust(path, reason, "it is not a regular file", "Put a regular file there.")
 }
 
-/// Whether the files in a folder can be relied on to be those that were put there.
+/// Checks that no other account can replace the files in a folder.
 ///
 /// # Errors
 /// 78 when others own it, or may write it without owning what is in it.
@@ -104,7 +104,7 @@ pub fn check_folder(meta: &Metadata, path: &Path, reason: Reason) -> Result<()> 
     if meta.mode() & STICKY != 0 && meta.uid() == 0 { Ok(()) } else { check_owner(meta, path, reason) }
 }
 
-/// Whether root or the user who runs this owns it, and nobody else may write it.
+/// Checks that root or the user of the agent owns it, and that no other account may write it.
 ///
 /// # Errors
 /// 78 if not.
@@ -151,7 +151,7 @@ pub fn read_linked(path: &Path, limit: u64, reason: Reason) -> Result<Option<Vec
     }
 }
 
-/// As [`read`], whoever owns the file or may write it.
+/// As [`read`], for any owner and mode.
 ///
 /// # Errors
 /// 78 for a link and anything that is no regular file; 65 when it is longer than `limit` bytes.

@@ -20,7 +20,7 @@ pub struct Explained {
     pub help: &'static str,
 }
 
-/// What can be explained: every reason, and every exit code of a failure.
+/// The reasons and exit codes that `explain` knows: all of them.
 pub fn words() -> impl Iterator<Item = &'static str> {
     Reason::ALL.into_iter().map(Reason::as_str).chain(CODES)
 }

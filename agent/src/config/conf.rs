@@ -48,9 +48,9 @@ pub struct Problem {
     /// Where it is.
     #[serde(flatten)]
     pub place: Place,
-    /// What is wrong. It never shows a value that may contain a password.
+    /// The fault. It never shows a value that may contain a password.
     pub message: String,
-    /// What to do, as a sentence.
+    /// The next step, as a sentence.
     pub remedy: &'static str,
 }
 

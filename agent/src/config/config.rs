@@ -78,6 +78,6 @@ pub struct Config {
     pub health_timeout: Duration,
     /// `data_dir=`: must be writable on a healthy device.
     pub data_dir: PathBuf,
-    /// What was ignored in the file, with file and line. To be logged.
+    /// Lines of the files that were ignored, with file and line, for the log.
     pub warnings: Vec<String>,
 }

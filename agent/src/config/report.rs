@@ -1,4 +1,4 @@
-//! What `config show` and `config check` print.
+//! The output of `config show` and `config check`.
 
 use std::path::Path;
 

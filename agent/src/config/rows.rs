@@ -377,7 +377,7 @@ const LOCATIONS: &[Setting] = &[
         form: "PLACE",
         unset: "LABEL=KSOLOA",
         example: "LABEL=KSOLOA",
-        help: "Slot A: a folder, a block device, or LABEL=name.",
+        help: "Slot A: a folder, a block device, LABEL=NAME on the booted disk, or PARTUUID=ID.",
         read: |c, v| put(&mut c.slot_a, word(v)),
         ..ROW
     },
@@ -386,7 +386,7 @@ const LOCATIONS: &[Setting] = &[
         form: "PLACE",
         unset: "LABEL=KSOLOB",
         example: "LABEL=KSOLOB",
-        help: "Slot B: a folder, a block device, or LABEL=name.",
+        help: "Slot B: a folder, a block device, LABEL=NAME on the booted disk, or PARTUUID=ID.",
         read: |c, v| put(&mut c.slot_b, word(v)),
         ..ROW
     },

@@ -38,7 +38,7 @@ fn print_status(cli: &Cli, status: &Status) -> Result<u8> {
         print(cli, status, || status.to_string());
         return Ok(0);
     };
-    // What cannot be read is counted as a problem on the page; monitoring hears of it there.
+    // The page counts unreadable sources as problems, where monitoring sees them.
     let (records, _) = Store::new(&cli.state).read_each();
     let series = metrics::series(status, &records.state, &records.trust);
     let page = metrics::page(&series);
@@ -78,7 +78,7 @@ pub(in crate::cli) fn verify(call: &Call<'_>) -> Result<u8> {
     let slots = status::verify(call.config, &call.find()?, &call.read()?.trust);
     let damaged = slots.iter().find(|slot| slot.needed && !slot.holds).map(|slot| {
         Error::new(Reason::SlotDamaged, format!("slot {} does not hold: {}", slot.slot, slot.message))
-            .remedy("If it is not the running slot, `kubesolo-update apply` fills it anew.")
+            .remedy("If it is not the running slot, `kubesolo-update apply` fills it again.")
     });
     let mut findings = json!({"slots": slots});
     if let Some(error) = &damaged {
