@@ -11,6 +11,8 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
+use std::thread::sleep;
+use std::time::Duration;
 
 use bootenv::TrialId;
 use chrono::{DateTime, TimeDelta, Utc};
@@ -54,8 +56,15 @@ impl Place {
         Store::new(&self.path("state.json"))
     }
 
+    /// A program that another test starts holds every open file between its fork and its exec, this lock too: ask again.
     fn lock(&self) -> Lock {
-        self.store().lock().unwrap()
+        for _ in 0..500 {
+            match self.store().lock() {
+                Err(error) if error.reason == Reason::Locked => sleep(Duration::from_millis(10)),
+                result => return result.unwrap(),
+            }
+        }
+        panic!("the lock is held")
     }
 
     fn names(&self) -> Vec<String> {
