@@ -452,7 +452,7 @@ fn hold(place: &Place, program: &str) -> Child {
         fs::write(&lock, pid).unwrap();
         let name = format!("/proc/{}/comm", child.id());
         while fs::read_to_string(&name).unwrap() == "sh\n" {
-            std::thread::sleep(std::time::Duration::from_millis(5));
+            sleep(Duration::from_millis(5));
         }
     }
     child
