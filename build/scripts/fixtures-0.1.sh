@@ -7,6 +7,7 @@
 set -eu
 umask 022
 cd "$(dirname "$0")/../.."
+scripts=$PWD/build/scripts
 PATH=$PATH:/usr/sbin:/sbin:$PWD/target/tools/usr/bin:$PWD/target/tools/bin
 
 [ $# = 1 ] || { sed -n '2,6s/^# \{0,1\}//p' "$0"; exit 64; }
@@ -36,21 +37,8 @@ key F 002
 key revoked 003
 key stranger 004
 
-cat >registry.yml <<'YML'
-version: 0.1
-storage: {filesystem: {rootdirectory: registry}}
-http: {addr: "127.0.0.1:0"}
-YML
-docker-registry serve registry.yml >registry.log 2>&1 &
-registry_pid=$!
-port=''
-for _ in $(seq 50); do
-    port=$(sed -n 's/.*listening on 127\.0\.0\.1:\([0-9]*\).*/\1/p' registry.log | head -n 1)
-    [ -z "$port" ] || break
-    sleep 0.1
-done
-[ -n "$port" ] || { cat registry.log >&2; exit 1; }
-registry=127.0.0.1:$port
+# shellcheck source=SCRIPTDIR/registry.sh
+. "$scripts/registry.sh"
 release="$bin/kubesolo-release --quiet"
 
 # bundle VERSION KEY [OPTION...]: publishes a release with a statement of freshness, and writes it to VERSION.tar.

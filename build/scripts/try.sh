@@ -3,6 +3,7 @@
 # Everything it makes is under target/try, from scratch each time. With ARCH=arm64 the device's agent is the one for arm64.
 set -eu
 cd "$(dirname "$0")/../.."
+scripts=$PWD/build/scripts
 PATH=$PATH:/usr/sbin:/sbin:$PWD/target/tools/usr/bin:$PWD/target/tools/bin
 
 bin=${CARGO_TARGET_DIR:-$PWD/target}/${CARGO_BUILD_TARGET:+$CARGO_BUILD_TARGET/}debug
@@ -39,21 +40,8 @@ stop() {
 trap stop EXIT INT TERM
 
 say 'A registry on loopback, and a key for the releases'
-cat >registry.yml <<'YML'
-version: 0.1
-storage: {filesystem: {rootdirectory: registry}}
-http: {addr: "127.0.0.1:0"}
-YML
-docker-registry serve registry.yml >registry.log 2>&1 &
-registry_pid=$!
-port=''
-for _ in $(seq 50); do
-    port=$(sed -n 's/.*listening on 127\.0\.0\.1:\([0-9]*\).*/\1/p' registry.log | head -n 1)
-    [ -z "$port" ] || break
-    sleep 0.1
-done
-[ -n "$port" ] || { cat registry.log >&2; exit 1; }
-registry=127.0.0.1:$port
+# shellcheck source=SCRIPTDIR/registry.sh
+. "$scripts/registry.sh"
 show "$bin/kubesolo-release" --quiet keygen keys
 
 say 'Three releases: 1.0.0, 2.0.0, and 3.0.0, which will turn out to be bad'
