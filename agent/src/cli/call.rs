@@ -9,7 +9,7 @@ use crate::device::boot::{Boot, Known};
 use crate::device::reboot;
 use crate::policy::gate::Lifted;
 use crate::update::records::{LockedRecords, Records};
-use crate::update::update::no_slot_touched;
+use crate::update::update::{Update, no_slot_touched};
 
 /// A command line, its settings and the time.
 pub(super) struct Call<'a> {
@@ -46,6 +46,16 @@ impl Call<'_> {
     /// Locks the records, for a command that changes something.
     pub(super) fn lock(&self) -> Result<LockedRecords> {
         lock(self.cli)
+    }
+
+    /// An update of this device, with the gates that a person bypasses.
+    pub(super) fn update<'b>(
+        &'b self,
+        boot: &'b mut Boot,
+        records: &'b mut LockedRecords,
+        lifted: Lifted,
+    ) -> Update<'b> {
+        Update { config: self.config, boot, records, lifted, now: self.now }
     }
 
     /// Restarts into the active slot after an activation.

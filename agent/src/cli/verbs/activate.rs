@@ -6,14 +6,14 @@ use crate::cli::output::print;
 use crate::cli::show;
 use crate::policy::gate::Lifted;
 use crate::update::attempt::{Called, recorded};
-use crate::update::update::{Update, no_slot_touched};
+use crate::update::update::no_slot_touched;
 
 pub(in crate::cli) fn activate(call: &Call<'_>, lifted: Lifted, reboot: bool) -> Result<u8> {
     log_lifted(lifted);
     let mut records = call.lock()?;
     let applied = recorded(&mut records, Called::Activation, |records| {
         let boot = &mut call.find_to_change(reboot)?;
-        Update { config: call.config, boot, records, lifted, now: call.now }.activate().map_err(no_slot_touched)
+        call.update(boot, records, lifted).activate().map_err(no_slot_touched)
     })?;
     print(call.cli, &applied, || show::applied(&applied));
     if reboot {

@@ -9,7 +9,6 @@ use crate::state::state::Outcome;
 use crate::update::apply;
 use crate::update::attempt::{Called, recorded};
 use crate::update::session::Session;
-use crate::update::update::Update;
 
 /// `apply --dry-run`.
 pub(in crate::cli) fn dry_run(call: &Call<'_>, lifted: Lifted) -> Result<u8> {
@@ -26,7 +25,7 @@ pub(in crate::cli) fn apply(call: &Call<'_>, lifted: Lifted, activate: bool, reb
     let mut records = call.lock()?;
     let applied = recorded(&mut records, Called::Attempt, |records| {
         let boot = &mut call.find_to_change(reboot)?;
-        Update { config: call.config, boot, records, lifted, now: call.now }.apply(activate)
+        call.update(boot, records, lifted).apply(activate)
     })?;
     print(call.cli, &applied, || show::applied(&applied));
     if reboot && applied.outcome == Outcome::Activated {

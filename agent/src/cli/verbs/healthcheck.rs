@@ -9,7 +9,7 @@ use crate::cli::show;
 use crate::device::{health, reboot};
 use crate::policy::gate::Lifted;
 use crate::update::trial::{self, Verdict};
-use crate::update::update::{Update, no_slot_touched};
+use crate::update::update::no_slot_touched;
 
 /// Exit code of a `healthcheck` that found the system unhealthy.
 const UNHEALTHY: u8 = 1;
@@ -19,13 +19,7 @@ pub(in crate::cli) fn healthcheck(call: &Call<'_>, no_reboot: bool) -> Result<u8
     let mut boot = call.find().map_err(no_slot_touched)?;
     trial::seen(&boot, &mut records, call.now)?;
     let checks = health::run(call.config);
-    let mut update = Update {
-        config: call.config,
-        boot: &mut boot,
-        records: &mut records,
-        lifted: Lifted::default(),
-        now: call.now,
-    };
+    let mut update = call.update(&mut boot, &mut records, Lifted::default());
     let judged = trial::judge(&mut update, &checks)?;
     let report =
         json!({"healthy": judged.healthy, "outcome": judged.verdict, "message": judged.message, "checks": checks});
