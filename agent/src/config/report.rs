@@ -58,7 +58,7 @@ fn one(conf: &Conf, setting: &'static Setting) -> Effective {
 }
 
 impl Effective {
-    /// Whether a file or the command line sets it.
+    /// A file or the command line sets it.
     #[must_use]
     pub fn is_set(&self) -> bool {
         self.place != Place::Default

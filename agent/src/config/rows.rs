@@ -22,13 +22,13 @@ pub struct Setting {
     pub unset: &'static str,
     /// A typical value; empty where the default is one.
     pub example: &'static str,
-    /// What it is for, in one sentence: also the help of its option.
+    /// Its purpose, in one sentence: also the help of its option.
     pub help: &'static str,
     /// Further sentences for the documentation; empty if the first one says all.
     pub more: &'static str,
     /// Each word that it takes, with its meaning; empty where the form says all.
     pub choices: &'static [(&'static str, &'static str)],
-    /// Whether the value may contain a password. Such a value is masked wherever it is shown.
+    /// The value may contain a password, and is masked wherever it is shown.
     pub secret: bool,
     /// Reads the text of a value, which is never empty in a file, into its field.
     pub(super) read: fn(&mut Config, &str) -> Result<(), String>,
@@ -53,7 +53,7 @@ pub const SECTIONS: &[Section] = &[
     Section { title: "Locations", settings: LOCATIONS },
 ];
 
-/// What most rows have in common.
+/// The members that most rows share.
 const ROW: Setting = Setting {
     key: "",
     form: "",
@@ -450,7 +450,7 @@ pub fn checked(key: &'static str) -> impl Fn(&str) -> Result<String, String> + C
 }
 
 impl Setting {
-    /// Whether the value can be used.
+    /// Checks the value.
     ///
     /// # Errors
     /// The form that was expected.

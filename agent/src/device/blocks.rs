@@ -43,7 +43,7 @@ impl Default for System {
 }
 
 impl System {
-    /// What the bootloader said.
+    /// The bootloader's words.
     pub fn command_line(&self) -> Result<String> {
         let path = self.proc.join("cmdline");
         let what = format_args!("read {}", path.display());
@@ -107,7 +107,7 @@ fn named(label: &[u8]) -> Option<String> {
     Some(String::from_utf8_lossy(label).trim_end().to_owned()).filter(|label| !label.is_empty())
 }
 
-/// What the bootloader said: to this system, or in a file that stands for `/proc/cmdline`.
+/// The bootloader's words to this system, or in a file that stands for `/proc/cmdline`.
 pub fn command_line(file: Option<&Path>) -> Result<String> {
     let Some(file) = file else { return System::default().command_line() };
     let missing = || Error::new(Reason::NoCommandLine, format!("cannot read {}: it is not there", file.display()));
@@ -115,7 +115,7 @@ pub fn command_line(file: Option<&Path>) -> Result<String> {
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
-/// What a bootloader with our loader file puts on the kernel command line.
+/// The kernel command line that a bootloader with our loader file passes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CommandLine {
     /// `kubesolo.slot=`: the booted slot.
