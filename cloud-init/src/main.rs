@@ -57,7 +57,7 @@ fn asked(mut arguments: impl Iterator<Item = std::ffi::OsString>) -> Result<Aske
             "-V" | "--version" => {
                 return Ok(Asked::Text(format!("kubesolo-cloudinit {}\n", kubesolo_update::version())));
             }
-            _ => return Err(wrong(format!("unknown argument: {}", kubesolo_update::base::text::shown(&name)))),
+            _ => return Err(wrong(format!("unknown argument: {}", kubesolo_update::base::text::escape(&name)))),
         }
     }
     Ok(Asked::Run(options))

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use kubesolo_update::base::error::{Context, Error, Reason, Result};
 use kubesolo_update::base::replace::{folder_of, replace};
-use kubesolo_update::base::text::shown;
+use kubesolo_update::base::text::escape;
 use kubesolo_update::base::{files, limits};
 use kubesolo_update::config::CONF_FILE;
 use kubesolo_update::device::blocks::System;
@@ -93,7 +93,7 @@ pub fn run(options: &Options, system: &System) -> Result<Done> {
     }
     let user_data = UserData::parse(&seed.user_data, &format!("{}/user-data", seed.origin))?;
     if !user_data.others.is_empty() {
-        log::info!("{}/user-data: left to others: {}", seed.origin, shown(&user_data.others.join(", ")));
+        log::info!("{}/user-data: left to others: {}", seed.origin, escape(&user_data.others.join(", ")));
     }
     let conf = user_data.conf(&format!("{}, instance {}", seed.origin, seed.instance));
     if options.check {
@@ -104,7 +104,7 @@ pub fn run(options: &Options, system: &System) -> Result<Done> {
         Done::NoBlock
     } else {
         write(&options.conf, conf.as_bytes())?;
-        log::info!("{} is written from {}, instance {}", options.conf.display(), seed.origin, shown(&seed.instance));
+        log::info!("{} is written from {}, instance {}", options.conf.display(), seed.origin, escape(&seed.instance));
         Done::Written
     };
     // Last: after a power cut before this, the same is done again.
@@ -114,7 +114,7 @@ pub fn run(options: &Options, system: &System) -> Result<Done> {
 }
 
 fn is_done(options: &Options, seed: &Seed) -> Result<bool> {
-    let instance = shown(&seed.instance);
+    let instance = escape(&seed.instance);
     match instance::known(&options.record, seed)? {
         Known::No => return Ok(false),
         Known::Same => log::debug!("instance {instance} was set up before"),

@@ -115,7 +115,7 @@ fn instance(meta_data: &[u8], what: &str) -> Result<String> {
     let found: Option<MetaData> = yaml::parse(all, what)?;
     let instance = found.unwrap_or_default().instance.unwrap_or_else(|| NO_INSTANCE.to_owned());
     if instance.is_empty() || instance.len() > INSTANCE_BYTES || instance.contains(char::is_control) {
-        return Err(yaml::bad(format!("{what}: \"{}\" is not an instance-id", text::shown(&instance))));
+        return Err(yaml::bad(format!("{what}: \"{}\" is not an instance-id", text::escape(&instance))));
     }
     Ok(instance)
 }

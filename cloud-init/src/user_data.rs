@@ -80,7 +80,7 @@ impl UserData {
                 // The value is not shown: it may contain a password.
                 let message = format!(
                     "{what}:{line}: updates.{}: expected a value in one line without blanks around it",
-                    text::shown(key)
+                    text::escape(key)
                 );
                 return Err(bad(message));
             }
@@ -97,7 +97,7 @@ impl UserData {
     /// The bytes of `update.conf`. `from` says where they come from.
     #[must_use]
     pub fn conf(&self, from: &str) -> String {
-        let mut conf = format!("# Written at first boot from {}.\n", text::shown(from));
+        let mut conf = format!("# Written at first boot from {}.\n", text::escape(from));
         for Setting { key, value, .. } in &self.updates {
             let _ = writeln!(conf, "{key}={value}");
         }
@@ -122,7 +122,7 @@ fn is_cloud_config(all: &str, what: &str) -> Result<()> {
     } else {
         ("not cloud-config", "Its first line must be #cloud-config.")
     };
-    Err(bad(format!("{what}:1: it begins with \"{}\": it is {is}", text::shown(first))).remedy(remedy))
+    Err(bad(format!("{what}:1: it begins with \"{}\": it is {is}", text::escape(first))).remedy(remedy))
 }
 
 /// The top level: `updates` is read, other keys are for others.

@@ -1,7 +1,7 @@
 //! YAML from outside: bounded, without repeated keys, and with the line in every message.
 
 use kubesolo_update::base::error::{Error, Reason, Result};
-use kubesolo_update::base::text::shown;
+use kubesolo_update::base::text::escape;
 use serde::de::DeserializeOwned;
 use serde_saphyr::options::{DuplicateKeyPolicy, MergeKeyPolicy, Options};
 use serde_saphyr::{Budget, MessageFormatter, UserMessageFormatter};
@@ -23,7 +23,7 @@ pub(crate) fn text<'a>(bytes: &'a [u8], what: &str) -> Result<&'a str> {
 /// One document.
 pub(crate) fn parse<T: DeserializeOwned>(all: &str, what: &str) -> Result<T> {
     serde_saphyr::from_str_with_options(all, options()).map_err(|e| {
-        let message = shown(&UserMessageFormatter.format_message(e.without_snippet()));
+        let message = escape(&UserMessageFormatter.format_message(e.without_snippet()));
         bad(match e.location() {
             Some(at) if at.line() > 0 => format!("{what}:{}: {message}", at.line()),
             _ => format!("{what}: {message}"),

@@ -269,7 +269,7 @@ fn freshness(args: Freshness) -> Result<()> {
             (statement, keys.iter().map(PrivateKey::id).collect())
         }
     };
-    say!("channel    {}", kubesolo_update::base::text::shown(&statement.channel));
+    say!("channel    {}", kubesolo_update::base::text::escape(&statement.channel));
     say!("serial     {}", statement.serial);
     say!("not after  {}", statement.not_after.to_rfc3339_opts(chrono::SecondsFormat::Secs, true));
     for (architecture, digest) in &statement.digests {

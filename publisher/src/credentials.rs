@@ -43,7 +43,7 @@ pub fn find(registry: &str) -> Result<RegistryAuth> {
             if host(&owner) == host(registry) {
                 return Ok(RegistryAuth::Basic(user, password));
             }
-            log::info!("{USER} and {PASSWORD} are for {}, not for {registry}", text::shown(&owner));
+            log::info!("{USER} and {PASSWORD} are for {}, not for {registry}", text::escape(&owner));
         }
         (Err(_), Err(_)) => {}
         _ => return Err(config(format!("set {USER} and {PASSWORD} together, as text"))),

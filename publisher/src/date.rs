@@ -12,7 +12,7 @@ pub fn release_date(given: Option<&str>) -> Result<String> {
 
 fn choose(given: Option<&str>, epoch: Option<&str>, now: DateTime<Utc>) -> Result<String> {
     let usage = |what: &str, value: &str, form: &str| {
-        let message = format!("{what} is \"{}\", not {form}", text::shown(value));
+        let message = format!("{what} is \"{}\", not {form}", text::escape(value));
         Error::new(Reason::MalformedDate, message)
     };
     if let Some(date) = given {

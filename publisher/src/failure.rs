@@ -47,5 +47,5 @@ pub(super) fn describe(e: &OciDistributionError) -> String {
         }
         cause = e.source();
     }
-    text::shown(&line)
+    text::escape(&line)
 }

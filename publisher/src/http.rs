@@ -58,7 +58,7 @@ pub fn publish(
 
 fn base(url: &str) -> Result<Url> {
     let bad = |why: &str| {
-        Error::new(Reason::Usage, format!("\"{}\" cannot be the URL of the tree: {why}", text::shown(url)))
+        Error::new(Reason::Usage, format!("\"{}\" cannot be the URL of the tree: {why}", text::escape(url)))
             .remedy("Name the URL of the folder, as https://host.name/folder.")
     };
     let mut base = Url::parse(url).map_err(|e| bad(&e.to_string()))?;

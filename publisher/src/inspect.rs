@@ -125,7 +125,7 @@ impl Inspection {
 
 impl fmt::Display for Inspection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "{}", text::shown(&self.reference))?;
+        writeln!(f, "{}", text::escape(&self.reference))?;
         match &self.index {
             Some(digest) => writeln!(f, "index {digest}")?,
             None => writeln!(f, "single manifest, no index")?,
@@ -139,7 +139,7 @@ impl fmt::Display for Inspection {
 
 impl fmt::Display for Inspected {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let or = |value: &Option<String>, none: &str| value.as_deref().map_or(none.into(), text::shown);
+        let or = |value: &Option<String>, none: &str| value.as_deref().map_or(none.into(), text::escape);
         writeln!(f, "{}", self.architecture)?;
         writeln!(f, "  manifest    {}", self.digest)?;
         writeln!(f, "  version     {}", self.version)?;

@@ -62,7 +62,7 @@ impl Login<'_> {
 
     /// The URL to fetch a token from, if the password may go there.
     fn realm(&self, bearer: &Bearer, root: &Url) -> Result<Url> {
-        let shown = text::shown(&bearer.realm);
+        let shown = text::escape(&bearer.realm);
         let refuse = |why: &str| {
             let message = format!("{} names the token server {shown}, {why}: the password was not sent", self.registry);
             Error::new(Reason::ForeignTokenServer, message)

@@ -49,7 +49,7 @@ pub(super) fn read(registry: &Registry) -> Result<Found> {
         Error::new(Reason::Usage, message).remedy("Write HOST[:PORT]/PATH:TAG or …/PATH@sha256:DIGEST.")
     })?;
     let raw = needed(registry, name)?;
-    let origin = format!("{} of {}", text::shown(name), registry.name());
+    let origin = format!("{} of {}", text::escape(name), registry.name());
     let digest = Digest::of(&raw);
     let kind: Kind = json::parse(&raw, &origin)?;
     // What is not said here is OCI's; anything else is refused by the parsers below.
@@ -98,7 +98,7 @@ pub(super) fn signatures(registry: &Registry, subject: Digest) -> Result<Vec<Sig
     let mut signatures = vec![];
     for digest in attachments(registry, subject)? {
         let mut add = || -> Result<()> {
-            let what = format!("signature {}", text::shown(&digest));
+            let what = format!("signature {}", text::escape(&digest));
             for (blob, key_id) in attached(&needed(registry, &digest)?, subject, &what)? {
                 let bytes = registry.blob(&blob, SIGNATURE_BYTES)?;
                 let bytes = bytes
@@ -144,7 +144,7 @@ pub(super) fn fallback_tag(subject: &Digest) -> String {
 
 pub(super) fn needed(registry: &Registry, name: &str) -> Result<Bytes> {
     registry.manifest(name)?.ok_or_else(|| {
-        let message = format!("{} has no {}", registry.name(), text::shown(name));
+        let message = format!("{} has no {}", registry.name(), text::escape(name));
         Error::new(Reason::NotFound, message)
             .remedy("Compare the reference with the published one; if it is right, log in to the registry.")
     })

@@ -78,7 +78,7 @@ impl Registry {
     /// Parses `HOST[:PORT]/PATH[:TAG|@DIGEST]`, finds the credentials and logs in.
     pub fn open(reference: &str, access: &Access, operation: RegistryOperation) -> Result<Self> {
         let bad = |why: &str| {
-            Error::new(Reason::Usage, format!("\"{}\": {why}", text::shown(reference)))
+            Error::new(Reason::Usage, format!("\"{}\": {why}", text::escape(reference)))
                 .remedy("Write HOST[:PORT]/PATH[:TAG|@sha256:DIGEST].")
         };
         let parts = reference::parse(reference).map_err(bad)?;
@@ -153,7 +153,7 @@ impl Registry {
         if reference::is_tag(tag) {
             return Ok(());
         }
-        Err(Error::new(Reason::Usage, format!("\"{}\" is not a valid tag", text::shown(tag))).remedy(
+        Err(Error::new(Reason::Usage, format!("\"{}\" is not a valid tag", text::escape(tag))).remedy(
             "Use up to 128 letters, digits, dots, dashes and underscores; a tag begins with a letter or digit.",
         ))
     }
@@ -231,7 +231,7 @@ impl Registry {
         let types = [OCI_INDEX_TYPE, OCI_MANIFEST_TYPE, DOCKER_INDEX_TYPE, DOCKER_MANIFEST_TYPE];
         let target = self.at(tag_or_digest);
         let login = RegistryAuth::Anonymous; // not used: `open` stored the real one
-        let shown = text::shown(tag_or_digest);
+        let shown = text::escape(tag_or_digest);
         let found = self.timed(REQUEST_TIME, &format!("read {shown} of"), async |client| {
             match client.pull_manifest_raw(&target, &login, &types).await {
                 Ok((raw, _)) => Ok(Some(raw)),

@@ -44,7 +44,7 @@ impl FromStr for Digest {
 
     fn from_str(digest: &str) -> Result<Self> {
         digest.strip_prefix("sha256:").and_then(sha256).map(Self).ok_or_else(|| {
-            let message = format!("digest \"{}\" is not sha256: and 64 hex digits", text::shown(digest));
+            let message = format!("digest \"{}\" is not sha256: and 64 hex digits", text::escape(digest));
             Error::new(Reason::MalformedDigest, message)
         })
     }

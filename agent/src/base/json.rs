@@ -20,7 +20,7 @@ use crate::base::{limits, text};
 /// `what` names the document in the message.
 pub fn parse<T: DeserializeOwned>(bytes: &[u8], what: &str) -> Result<T> {
     let wrong = |e: serde_json::Error| {
-        Error::new(Reason::MalformedJson, format!("{what} is not valid: {}", text::shown(&e.to_string())))
+        Error::new(Reason::MalformedJson, format!("{what} is not valid: {}", text::escape(&e.to_string())))
     };
     let mut de = serde_json::Deserializer::from_slice(bytes);
     Unambiguous { depth: 0 }.deserialize(&mut de).and_then(|()| de.end()).map_err(wrong)?;

@@ -6,7 +6,7 @@ use crate::base::limits;
 ///
 /// A registry's answer must not be able to move the cursor, forge a log line or fill the disk with one message.
 #[must_use]
-pub fn shown(text: &str) -> String {
+pub fn escape(text: &str) -> String {
     let mut out = String::new();
     for c in text.chars().take(limits::SHOWN_CHARS) {
         match c {
@@ -74,8 +74,8 @@ mod tests {
 
     #[test]
     fn control_characters_are_escaped() {
-        assert_eq!(shown("a\x1b[2J\n\u{202e}b\\"), "a\\u{1b}[2J\\n\\u{202e}b\\\\");
-        assert_eq!(shown("it's \"fine\" {[~]}"), "it's \"fine\" {[~]}");
+        assert_eq!(escape("a\x1b[2J\n\u{202e}b\\"), "a\\u{1b}[2J\\n\\u{202e}b\\\\");
+        assert_eq!(escape("it's \"fine\" {[~]}"), "it's \"fine\" {[~]}");
     }
 
     #[test]
@@ -121,7 +121,7 @@ mod tests {
 
     #[test]
     fn long_text_is_cut() {
-        assert_eq!(shown(&"x".repeat(limits::SHOWN_CHARS)).len(), limits::SHOWN_CHARS);
-        assert_eq!(shown(&"x".repeat(limits::SHOWN_CHARS + 1)).len(), limits::SHOWN_CHARS + 3);
+        assert_eq!(escape(&"x".repeat(limits::SHOWN_CHARS)).len(), limits::SHOWN_CHARS);
+        assert_eq!(escape(&"x".repeat(limits::SHOWN_CHARS + 1)).len(), limits::SHOWN_CHARS + 3);
     }
 }

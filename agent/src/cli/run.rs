@@ -72,7 +72,7 @@ fn wrong_command_line(error: &clap::Error) -> Error {
     let told = error.render().to_string();
     let first = told.lines().take_while(|line| !line.is_empty()).map(str::trim).collect::<Vec<_>>().join(" ");
     let message = first.strip_prefix("error: ").unwrap_or(&first);
-    Error::new(Reason::Usage, text::shown(message)).remedy("For more information, try '--help'.")
+    Error::new(Reason::Usage, text::escape(message)).remedy("For more information, try '--help'.")
 }
 
 fn levels(cli: &Cli) -> SimpleLogger {

@@ -17,9 +17,10 @@ pub(super) fn history(history: &History) -> String {
     let mut out = String::new();
     for attempt in &history.attempts {
         let at = attempt.updated_at.map_or("unknown time".into(), |at| at.format("%Y-%m-%d %H:%M:%S UTC").to_string());
-        let known = |version: &str| if version.is_empty() { "unknown".to_owned() } else { text::shown(version) };
+        let known = |version: &str| if version.is_empty() { "unknown".to_owned() } else { text::escape(version) };
         let times = if attempt.times > 1 { format!(", {} times", attempt.times) } else { String::new() };
-        let error = if attempt.error.is_empty() { String::new() } else { format!(": {}", text::shown(&attempt.error)) };
+        let error =
+            if attempt.error.is_empty() { String::new() } else { format!(": {}", text::escape(&attempt.error)) };
         let (from, to) = (known(&attempt.from_version), known(&attempt.to_version));
         let _ = writeln!(out, "{at}  {:<11} {from} to {to}{times}{error}", attempt.phase.as_str());
     }
@@ -44,7 +45,7 @@ pub(super) fn checked(checked: &CheckReport) -> String {
         let _ = writeln!(out, "latest:   {freshness}");
     }
     if let Some(notes) = &offered.release_notes {
-        let _ = writeln!(out, "notes:    {}", text::shown(notes));
+        let _ = writeln!(out, "notes:    {}", text::escape(notes));
     }
     for gate in &checked.gates {
         let verdict = if gate.open { "open  " } else { "closed" };

@@ -119,7 +119,7 @@ impl Entry {
 
     /// The problem of a value that its reader refused.
     pub(super) fn refused(&self, why: &str) -> Problem {
-        let value = if self.setting.secret { "***".into() } else { text::shown(&text::without_login(&self.value)) };
+        let value = if self.setting.secret { "***".into() } else { text::escape(&text::without_login(&self.value)) };
         Problem {
             place: self.place.clone(),
             message: format!("{}=\"{value}\": {why}", self.setting.key),
@@ -203,7 +203,7 @@ impl Conf {
     fn insert(&mut self, key: &str, value: &str, line: usize) -> Result<(), Problem> {
         let Some(setting) = rows::named(key) else {
             let meant = rows::nearest(key).map_or(String::new(), |key| format!(". Did you mean {key}?"));
-            let message = format!("unknown key \"{}\" has no effect{meant}", text::shown(key));
+            let message = format!("unknown key \"{}\" has no effect{meant}", text::escape(key));
             self.warnings.push(self.problem(line, message, "Correct the name of the key, or remove the line."));
             return Ok(());
         };

@@ -173,7 +173,7 @@ impl CommandLine {
             let why = match odd {
                 Odd::Absent => "kubesolo.slot= is not on the kernel command line".to_owned(),
                 Odd::Repeated => "kubesolo.slot= is on the kernel command line more than once".to_owned(),
-                Odd::Value(value) => format!("kubesolo.slot=\"{}\" is neither A nor B", text::shown(&value)),
+                Odd::Value(value) => format!("kubesolo.slot=\"{}\" is neither A nor B", text::escape(&value)),
             };
             Error::new(Reason::BootedSlotUnknown, format!("the booted slot is not known: {why}"))
                 .remedy("Install the loader file of this agent; for slots in folders, name the slot with --booted.")

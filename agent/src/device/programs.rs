@@ -59,7 +59,7 @@ pub fn executables(folder: &Path) -> Result<Vec<PathBuf>, String> {
 /// The name of a program, as it is shown.
 #[must_use]
 pub fn name(file: &Path) -> String {
-    text::shown(&file.file_name().unwrap_or_default().to_string_lossy())
+    text::escape(&file.file_name().unwrap_or_default().to_string_lossy())
 }
 
 /// Runs a program to its end, or for as long as the budget lasts.
@@ -171,7 +171,7 @@ impl Output {
     }
 
     fn said(&self) -> String {
-        text::shown(String::from_utf8_lossy(&self.kept).trim())
+        text::escape(String::from_utf8_lossy(&self.kept).trim())
     }
 }
 
@@ -199,7 +199,7 @@ mod tests {
         symlink("../bin/program", path("bin/10-check")).unwrap();
         let ended = run(&path("alias/10-check"), Duration::from_secs(20), [("", ""); 0]).unwrap();
         let real = path("bin/program").canonicalize().unwrap();
-        assert_eq!(ended.said, text::shown(real.to_str().unwrap()), "no link is followed again");
+        assert_eq!(ended.said, text::escape(real.to_str().unwrap()), "no link is followed again");
         assert!(run(&path("bin/none"), Duration::from_secs(20), [("", ""); 0]).unwrap_err().contains("not there"));
     }
 

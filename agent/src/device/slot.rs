@@ -383,7 +383,7 @@ fn place(path: &str) -> Result<Place> {
 }
 
 fn unusable(path: &Path, why: impl std::fmt::Display) -> Error {
-    let message = format!("cannot use \"{}\": {why}", text::shown(&path.to_string_lossy()));
+    let message = format!("cannot use \"{}\": {why}", text::escape(&path.to_string_lossy()));
     Error::new(Reason::SlotUnusable, message).remedy("Name a folder or a block device that exists.")
 }
 

@@ -121,7 +121,7 @@ impl BlobBody {
                     let message = format!(
                         "{} sends {} of {}, not {wanted}{}",
                         origin(url),
-                        text::shown(range),
+                        text::escape(range),
                         self.what,
                         self.size
                     );

@@ -105,7 +105,7 @@ impl Client {
 
     /// The root URL of `host` or `host:port`: `https`, unless it is listed as plain.
     pub(crate) fn root(&self, host: &str) -> Result<Url> {
-        let bad = |e| Error::new(Reason::BadHost, format!("\"{}\" is not a host: {e}", text::shown(host)));
+        let bad = |e| Error::new(Reason::BadHost, format!("\"{}\" is not a host: {e}", text::escape(host)));
         let plain = Url::parse(&format!("http://{host}/")).map_err(bad)?;
         if self.may_be_plain(&plain) { Ok(plain) } else { Url::parse(&format!("https://{host}/")).map_err(bad) }
     }
@@ -423,7 +423,7 @@ pub(super) fn refusal(status: StatusCode, url: &Url, body: &[u8], what: &str) ->
     let mut message = format!("cannot fetch {what}: {} answers {}", origin(url), status.as_u16());
     let said = String::from_utf8_lossy(body);
     if !said.trim().is_empty() {
-        message.push_str(&format!(": {}", text::shown(said.trim())));
+        message.push_str(&format!(": {}", text::escape(said.trim())));
     }
     match status.as_u16() {
         404 | 410 => Error::new(Reason::NotFound, message),
@@ -461,7 +461,7 @@ pub(crate) fn without_login(url: &mut Url) -> bool {
 
 /// A URL without what may be secret in it: user, password and the query, which can be a signature that gives access.
 pub(crate) fn shown(url: &Url) -> String {
-    text::shown(&format!("{}://{}{}", url.scheme(), host(url), url.path()))
+    text::escape(&format!("{}://{}{}", url.scheme(), host(url), url.path()))
 }
 
 pub(super) fn host(url: &Url) -> String {
@@ -482,7 +482,7 @@ pub(super) fn cause(e: &reqwest::Error) -> String {
     }
     // Only the outermost one would print the URL, with its query.
     let cause = if e.source().is_none() { "the request failed".to_owned() } else { inner.to_string() };
-    text::shown(&cause)
+    text::escape(&cause)
 }
 
 fn proxy_named() -> bool {
@@ -515,7 +515,7 @@ fn plain_host(entry: &str) -> Result<(String, u16)> {
     let url = url.filter(|url| url.path() == "/" && url.username().is_empty() && url.password().is_none());
     let url = url.filter(|url| url.query().is_none() && url.fragment().is_none());
     url.as_ref().and_then(|url| Some((url.host_str()?.to_owned(), url.port_or_known_default()?))).ok_or_else(|| {
-        let message = format!("plain_http: \"{}\" is neither a host nor host:port", text::shown(entry));
+        let message = format!("plain_http: \"{}\" is neither a host nor host:port", text::escape(entry));
         Error::new(Reason::BadHost, message)
     })
 }
@@ -523,7 +523,7 @@ fn plain_host(entry: &str) -> Result<(String, u16)> {
 fn system_authorities() -> Vec<CertificateDer<'static>> {
     let found = rustls_native_certs::load_native_certs();
     for e in found.errors {
-        log::debug!("certificate store: {}", text::shown(&e.to_string()));
+        log::debug!("certificate store: {}", text::escape(&e.to_string()));
     }
     found.certs
 }
@@ -538,7 +538,7 @@ fn authorities(system: Vec<CertificateDer<'_>>, registry_ca: Option<&Path>) -> R
     }
     let Some(file) = registry_ca else { return Ok(store) };
     let bad = |why: &dyn fmt::Display| {
-        let message = format!("registry_ca {}: {}", file.display(), text::shown(&why.to_string()));
+        let message = format!("registry_ca {}: {}", file.display(), text::escape(&why.to_string()));
         Error::new(Reason::BadCa, message).remedy("Name a PEM file with the certificate of the authority.")
     };
     // Certificate stores consist of links.

@@ -31,7 +31,7 @@ pub(crate) struct Credentials {
 pub(crate) fn ask(credentials: &Credentials, url: Url, accept: &str, limit: usize) -> Result<Vec<u8>, String> {
     let shown = |e: &dyn std::error::Error| {
         let causes = std::iter::successors(Some(e), |e| e.source()).map(ToString::to_string).collect::<Vec<_>>();
-        text::shown(&causes.join(": "))
+        text::escape(&causes.join(": "))
     };
     let tls = tls(credentials)?;
     let client = reqwest::Client::builder()
@@ -67,7 +67,7 @@ fn tls(credentials: &Credentials) -> Result<rustls::ClientConfig, String> {
     use_ring();
     let certificates = |pem: &[u8], what: &str| {
         let all = CertificateDer::pem_slice_iter(pem).collect::<Result<Vec<_>, _>>();
-        let all = all.map_err(|e| format!("{what}: {}", text::shown(&e.to_string())))?;
+        let all = all.map_err(|e| format!("{what}: {}", text::escape(&e.to_string())))?;
         if all.is_empty() { Err(format!("{what}: no certificate in it")) } else { Ok(all) }
     };
     let mut authorities = RootCertStore::empty();
@@ -80,8 +80,9 @@ fn tls(credentials: &Credentials) -> Result<rustls::ClientConfig, String> {
         .with_root_certificates(authorities);
     let Some((certificate, key)) = &credentials.client else { return Ok(builder.with_no_client_auth()) };
     let chain = certificates(certificate, "client certificate")?;
-    let key = PrivateKeyDer::from_pem_slice(key).map_err(|e| format!("client key: {}", text::shown(&e.to_string())))?;
+    let key =
+        PrivateKeyDer::from_pem_slice(key).map_err(|e| format!("client key: {}", text::escape(&e.to_string())))?;
     builder
         .with_client_auth_cert(chain, key)
-        .map_err(|e| format!("client certificate: {}", text::shown(&e.to_string())))
+        .map_err(|e| format!("client certificate: {}", text::escape(&e.to_string())))
 }

@@ -156,7 +156,7 @@ fn measure(
     digest: Digest,
 ) -> FreshnessReport {
     if let Some(channel) = channel.filter(|channel| *channel != statement.channel) {
-        let (theirs, ours) = (text::shown(&statement.channel), text::shown(channel));
+        let (theirs, ours) = (text::escape(&statement.channel), text::escape(channel));
         return FreshnessReport::unknown(
             Reason::OtherChannel,
             format!("the freshness statement is for {theirs}, not for {ours}"),

@@ -55,7 +55,7 @@ fn is_blocked(file: &Path, node: Option<&str>) -> Result<bool, String> {
         url.query_pairs_mut().append_pair("fieldSelector", &format!("metadata.name={node}"));
     }
     let answer = cluster::ask(&credentials, url, METADATA_ONLY, limits::NODES_BYTES);
-    let server = text::shown(credentials.server.as_str());
+    let server = text::escape(credentials.server.as_str());
     let answer = answer.map_err(|why| format!("{server}: {why}"))?;
     #[derive(Deserialize)]
     struct Nodes {
@@ -147,7 +147,7 @@ impl Entries {
             credential(&place).map(Some)
         };
         let server = self.get("server").ok_or("it names no server")?;
-        let bad = || format!("server \"{}\" is not an https URL", text::shown(server));
+        let bad = || format!("server \"{}\" is not an https URL", text::escape(server));
         let mut server = Url::parse(server).map_err(|_| bad())?;
         if server.scheme() != "https" {
             return Err(bad());
@@ -167,7 +167,7 @@ impl Entries {
 /// The value of a line, without quotes. What is written over several lines, or stands elsewhere, is not understood.
 fn plain(value: &str) -> Result<&str, String> {
     if value.starts_with(['|', '>', '&', '*', '!', '{', '[']) && value != "{}" && value != "[]" {
-        return Err(format!("\"{}\" uses unsupported YAML: write the file as JSON", text::shown(value)));
+        return Err(format!("\"{}\" uses unsupported YAML: write the file as JSON", text::escape(value)));
     }
     let quoted = |quote| value.strip_prefix(quote)?.strip_suffix(quote);
     Ok(quoted('"').or_else(|| quoted('\'')).unwrap_or(value))

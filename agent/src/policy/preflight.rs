@@ -166,7 +166,7 @@ fn watchdog(sys: &Path) -> Option<String> {
     found.iter().find_map(|path| {
         let identity = files::read_kernel(&path.join("identity")).unwrap_or_default();
         let name = path.file_name()?.to_str()?;
-        let identity = text::shown(identity.trim());
+        let identity = text::escape(identity.trim());
         (identity != "Software Watchdog").then(|| if identity.is_empty() { name.to_owned() } else { identity })
     })
 }

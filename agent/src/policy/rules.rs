@@ -163,10 +163,10 @@ pub fn channel(release: &Release, ours: Option<&str>) -> Gate {
         (Some(theirs), Some(ours)) if theirs != ours => Gate::closed(
             "channel",
             Reason::OtherChannel,
-            format!("the release is for channel {}, this device follows {}", text::shown(theirs), text::shown(ours)),
+            format!("the release is for channel {}, this device follows {}", text::escape(theirs), text::escape(ours)),
             "Set channel= if this device should follow the other channel.",
         ),
-        (Some(theirs), _) => Gate::open("channel", text::shown(theirs)),
+        (Some(theirs), _) => Gate::open("channel", text::escape(theirs)),
         (None, _) => Gate::open("channel", "the release names none"),
     }
 }
@@ -191,13 +191,13 @@ pub fn board(release: &Release, ours: Option<&str>) -> Gate {
     let closed = |message: String, remedy: &str| Gate::closed(name, Reason::OtherBoard, message, remedy);
     match (&release.board, ours) {
         (None, _) => Gate::open(name, "the release names none"),
-        (Some(theirs), Some(ours)) if theirs == ours => Gate::open(name, text::shown(theirs)),
+        (Some(theirs), Some(ours)) if theirs == ours => Gate::open(name, text::escape(theirs)),
         (Some(theirs), Some(ours)) => closed(
-            format!("the release is for board {}, this device is {}", text::shown(theirs), text::shown(ours)),
+            format!("the release is for board {}, this device is {}", text::escape(theirs), text::escape(ours)),
             "Publish a release for this board, under a tag of its own.",
         ),
         (Some(theirs), None) => closed(
-            format!("the release is for board {}, and the board of this device is not set", text::shown(theirs)),
+            format!("the release is for board {}, and the board of this device is not set", text::escape(theirs)),
             "Set board= if this device is of that board.",
         ),
     }

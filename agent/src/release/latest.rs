@@ -169,7 +169,7 @@ fn image(name: &str, member: &Option<String>) -> Result<Image> {
     let hex = needed(name, member)?;
     let digest: Digest = format!("sha256:{hex}")
         .parse()
-        .map_err(|_| malformed(format_args!("{name} is \"{}\", not 64 hex digits in lower case", text::shown(hex))))?;
+        .map_err(|_| malformed(format_args!("{name} is \"{}\", not 64 hex digits in lower case", text::escape(hex))))?;
     Ok(Image { digest, size: None })
 }
 

@@ -103,7 +103,7 @@ impl FromStr for Architecture {
             "arm64" => Ok(Self::Arm64),
             _ => Err(Error::new(
                 Reason::WrongArchitecture,
-                format!("architecture \"{}\" is neither amd64 nor arm64", text::shown(name)),
+                format!("architecture \"{}\" is neither amd64 nor arm64", text::escape(name)),
             )
             .remedy("Publish the release again for one of the two.")),
         }
@@ -239,7 +239,7 @@ pub(super) fn rollout(waves: Option<&str>, date: Option<&str>) -> Result<Option<
     let Some(waves) = waves else { return Ok(None) };
     let start = date.and_then(|date| DateTime::parse_from_rfc3339(date).ok());
     let start = start.ok_or("it needs a release date in the form of RFC 3339")?.to_utc();
-    let waves = waves.parse().map_err(|why| format!("\"{}\": {why}", text::shown(waves)))?;
+    let waves = waves.parse().map_err(|why| format!("\"{}\": {why}", text::escape(waves)))?;
     Ok(Some(Rollout { start, waves }))
 }
 
@@ -250,7 +250,7 @@ pub fn version(text: &str) -> Result<semver::Version> {
     }
     semver::Version::parse(text.strip_prefix('v').unwrap_or(text)).map_err(|e| {
         let message =
-            format!("version \"{}\" is not a semantic version: {}", text::shown(text), text::shown(&e.to_string()));
+            format!("version \"{}\" is not a semantic version: {}", text::escape(text), text::escape(&e.to_string()));
         Error::new(Reason::MalformedVersion, message)
     })
 }
@@ -294,7 +294,7 @@ impl Manifest {
         }
         match self.media_type.as_deref() {
             None | Some(OCI_MANIFEST_TYPE | DOCKER_MANIFEST_TYPE) => {}
-            Some(other) => return Err(malformed(format_args!("mediaType is \"{}\"", text::shown(other)))),
+            Some(other) => return Err(malformed(format_args!("mediaType is \"{}\"", text::escape(other)))),
         }
         // One document that can be read as manifest and as index is two documents.
         if self.manifests.is_some() {
@@ -309,7 +309,7 @@ impl Manifest {
         for (key, value) in &self.annotations {
             let limit = if key == RELEASE_NOTES { limits::RELEASE_NOTES_BYTES } else { limits::ANNOTATION_BYTES };
             if key.len() > limits::ANNOTATION_BYTES || value.len() > limit {
-                let what = format!("annotation \"{}\" of the manifest", text::shown(key));
+                let what = format!("annotation \"{}\" of the manifest", text::escape(key));
                 return Err(limits::exceeded(what, format_args!("{limit} bytes")));
             }
         }
@@ -379,7 +379,7 @@ fn decimal(key: &str, value: &str) -> Result<u64> {
     Some(value)
         .filter(|value| value.bytes().all(|b| b.is_ascii_digit()))
         .and_then(|value| value.parse().ok())
-        .ok_or_else(|| malformed(format_args!("annotation {key} is \"{}\", not a decimal number", text::shown(value))))
+        .ok_or_else(|| malformed(format_args!("annotation {key} is \"{}\", not a decimal number", text::escape(value))))
 }
 
 #[cfg(test)]

@@ -180,7 +180,7 @@ fn settings(all: &mut Findings, file: &Path, config: &Config) {
 }
 
 fn shown(place: &str) -> String {
-    text::shown(&text::without_login(place))
+    text::escape(&text::without_login(place))
 }
 
 fn source(all: &mut Findings, config: &Config) {
@@ -191,7 +191,7 @@ fn source(all: &mut Findings, config: &Config) {
         None => all.add("source", Verdict::Fail, "none: set registry= or server="),
     }
     if !config.plain_http.is_empty() {
-        all.add("source", Verdict::Warn, format!("without TLS: {}", text::shown(&config.plain_http.join(", "))));
+        all.add("source", Verdict::Warn, format!("without TLS: {}", text::escape(&config.plain_http.join(", "))));
     }
 }
 

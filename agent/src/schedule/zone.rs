@@ -40,7 +40,7 @@ impl Zone {
 
     fn open_in(name: Option<&str>, folder: &Path) -> Result<Self> {
         let Some(name) = name.filter(|name| *name != "UTC") else { return Ok(Self::utc()) };
-        let shown = text::shown(name);
+        let shown = text::escape(name);
         if let Some(bytes) = file(folder, name)? {
             return Self::parse(&shown, &bytes);
         }
@@ -61,7 +61,7 @@ impl Zone {
     pub fn parse(name: &str, bytes: &[u8]) -> Result<Self> {
         match TimeZone::from_tz_data(bytes) {
             Ok(rules) => Ok(Self { name: name.to_owned(), rules: Some(rules) }),
-            Err(why) => Err(unusable(name, &format!("its file is damaged: {}", text::shown(&why.to_string())))),
+            Err(why) => Err(unusable(name, &format!("its file is damaged: {}", text::escape(&why.to_string())))),
         }
     }
 

@@ -93,7 +93,7 @@ fn document_type(document: &Document, what: &str) -> Result<String> {
         | release::OCI_MANIFEST_TYPE
         | release::DOCKER_MANIFEST_TYPE => Ok(found),
         other => {
-            let message = format!("{what} is neither a manifest nor an index, but \"{}\"", text::shown(other));
+            let message = format!("{what} is neither a manifest nor an index, but \"{}\"", text::escape(other));
             Err(Error::new(Reason::MalformedManifest, message))
         }
     }
@@ -156,7 +156,7 @@ impl Index {
             format!("{}/{}{}", p.os, p.architecture, variant(p.variant.as_deref().unwrap_or_default()))
         };
         let names: Vec<String> = platforms.map(name).collect();
-        if names.is_empty() { "no platform at all".into() } else { text::shown(&names.join(", ")) }
+        if names.is_empty() { "no platform at all".into() } else { text::escape(&names.join(", ")) }
     }
 }
 

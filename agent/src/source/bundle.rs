@@ -67,7 +67,7 @@ fn layout(mut archive: impl Read + Seek, size: u64) -> Result<Layout> {
             },
         };
         if !first {
-            return Err(malformed(format_args!("it has two files {}", text::shown(&entry.name))));
+            return Err(malformed(format_args!("it has two files {}", text::escape(&entry.name))));
         }
     }
     let (Some(index), true) = (index, marked) else {
@@ -114,7 +114,7 @@ impl Layout {
             Some(_) => Err(malformed("it has two releases of one name")),
             None => {
                 let names = self.index.manifests.iter().filter_map(name).filter(|n| is_release_name(Some(n)));
-                let names = text::shown(&names.collect::<Vec<_>>().join(", "));
+                let names = text::escape(&names.collect::<Vec<_>>().join(", "));
                 let message = format!("the bundle has no release \"{}\"; it has: {names}", shown_tag(tag, default_tag));
                 Err(Error::new(Reason::TagNotFound, message).remedy("Name one of them with --tag."))
             }
@@ -127,7 +127,7 @@ impl Layout {
 }
 
 fn shown_tag(tag: Option<&str>, default_tag: &str) -> String {
-    text::shown(tag.unwrap_or(default_tag))
+    text::escape(tag.unwrap_or(default_tag))
 }
 
 /// skopeo and oras write the tag alone, others the whole reference.
@@ -153,7 +153,7 @@ impl BundleSource {
     /// # Errors
     /// 69 when it cannot be read, 65 when it is no bundle.
     pub fn open(path: &Path, tag: Option<&str>, default_tag: &str) -> Result<Self> {
-        let origin = format!("bundle {}", text::shown(&path.display().to_string()));
+        let origin = format!("bundle {}", text::escape(&path.display().to_string()));
         let unreadable = |why: String| {
             Error::new(Reason::BundleUnreadable, format!("cannot read {origin}: {why}"))
                 .remedy("Name a file from `kubesolo-release bundle`, on a mounted medium.")
@@ -207,7 +207,7 @@ impl BundleSource {
     }
 
     fn signature(&self, entry: &Descriptor, subject: Digest) -> Result<Vec<Signature>> {
-        let what = format!("signature {}", text::shown(&entry.digest));
+        let what = format!("signature {}", text::escape(&entry.digest));
         let layers = attached(&self.document(entry, &what)?.raw, subject, &what)?;
         let read = |(digest, key_id)| {
             let bytes = self.blob(digest, SIGNATURE_BYTES, &what)?;

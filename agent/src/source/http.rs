@@ -96,7 +96,7 @@ impl HttpSource {
         let url = self.document.join(named).ok().filter(|url| matches!(url.scheme(), "http" | "https"));
         let url = url.and_then(|mut url| client::without_login(&mut url).then_some(url));
         url.ok_or_else(|| {
-            let message = format!("{}: \"{}\" is not an http(s) URL", self.origin, text::shown(named));
+            let message = format!("{}: \"{}\" is not an http(s) URL", self.origin, text::escape(named));
             Error::new(Reason::BadUrl, message).remedy("Publish it again with correct URLs.")
         })
     }

@@ -59,7 +59,7 @@ impl OciSource {
             _ => text,
         };
         let bad = |why: &str| {
-            let message = format!("registry \"{}\": {why}", text::shown(safe));
+            let message = format!("registry \"{}\": {why}", text::escape(safe));
             Error::new(Reason::BadReference, message).remedy(
                 "Write it as host.name/path, host:port/path:tag or host.name/path@sha256:...; a host has a dot or a port.",
             )
@@ -71,7 +71,7 @@ impl OciSource {
             (None, tag) => {
                 let tag = tag.or(parts.tag).unwrap_or(default_tag).to_owned();
                 if !reference::is_tag(&tag) {
-                    let message = format!("\"{}\" is not a valid tag", text::shown(&tag));
+                    let message = format!("\"{}\" is not a valid tag", text::escape(&tag));
                     return Err(Error::new(Reason::BadTag, message)
                         .remedy("Name the tag: up to 128 letters, digits, dots, dashes and underscores."));
                 }
@@ -187,7 +187,7 @@ impl OciSource {
     }
 
     fn signature(&self, entry: &Descriptor, subject: Digest, deadline: Deadline) -> Result<Vec<Signature>> {
-        let what = format!("signature {}", text::shown(&entry.digest));
+        let what = format!("signature {}", text::escape(&entry.digest));
         let answer = self.manifest(entry, &what, deadline)?;
         let mut signatures = vec![];
         for (digest, key_id) in attached(&answer.body, subject, &what)? {

@@ -56,7 +56,7 @@ pub fn subject(payload: &[u8]) -> Result<Digest> {
     }
     let Payload { critical, .. } = json::parse(payload, "cosign payload")?;
     if critical.kind != TYPE {
-        return Err(malformed(format!("its type is \"{}\", not \"{TYPE}\"", text::shown(&critical.kind))));
+        return Err(malformed(format!("its type is \"{}\", not \"{TYPE}\"", text::escape(&critical.kind))));
     }
     Ok(critical.image.docker_manifest_digest)
 }

@@ -168,7 +168,7 @@ impl KeySet {
                 .remedy("Publish the release and its signature again. If you did not change them, find out who did.");
         }
         let by =
-            if hints.is_empty() { "by unnamed keys".into() } else { format!("by {}", text::shown(&hints.join(", "))) };
+            if hints.is_empty() { "by unnamed keys".into() } else { format!("by {}", text::escape(&hints.join(", "))) };
         let message = format!(
             "no known key signed the release: it is signed {by}; known in {}: {}",
             self.place.display(),

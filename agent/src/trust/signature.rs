@@ -66,7 +66,7 @@ impl FromStr for Fingerprint {
     fn from_str(digits: &str) -> Result<Self> {
         digest::sha256(digits).map(Self).ok_or_else(|| {
             let message =
-                format!("\"{}\" is not the SHA-256 of a public key: 64 hex digits in lower case", text::shown(digits));
+                format!("\"{}\" is not the SHA-256 of a public key: 64 hex digits in lower case", text::escape(digits));
             Error::new(Reason::MalformedFingerprint, message)
         })
     }

@@ -285,7 +285,7 @@ fn without_those_of_the_loader(line: &str) -> String {
 
 fn line_of(arguments: &str) -> Result<Vec<u8>> {
     loader::arguments(arguments).map(String::into_bytes).map_err(|word| {
-        let message = format!("the loader file cannot pass the kernel argument \"{}\"", text::shown(&word));
+        let message = format!("the loader file cannot pass the kernel argument \"{}\"", text::escape(&word));
         Error::new(Reason::KernelArgs, message).remedy("Give all arguments with --kernel-args, without quotes.")
     })
 }

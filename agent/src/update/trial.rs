@@ -192,7 +192,7 @@ fn count_failure(update: &mut Update<'_>, env: EnvState, bad: &[String]) -> Resu
         return Ok((Verdict::Waiting, format!("slot {slot} is on trial, failed run {failures}; {rest}")));
     }
     // However many checks an image has, the file that remembers this is of bounded size.
-    let why = format!("unhealthy: {}", text::shown(&bad.join(", ")));
+    let why = format!("unhealthy: {}", text::escape(&bad.join(", ")));
     revert(update.boot, update.records, env, &why, update.now)?;
     let message = format!("slot {slot} is reverted after failed run {failures}; slot {} boots next", env.good);
     Ok((Verdict::Reverted, message))

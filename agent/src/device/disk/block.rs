@@ -276,8 +276,8 @@ impl std::fmt::Display for Block {
         let bus = bus.strip_suffix(&format!("/block/{}", self.name())).unwrap_or(bus);
         write!(f, "{} (", self.node.display())?;
         if let Some(serial) = serial {
-            write!(f, "serial {}, ", text::shown(&serial))?;
+            write!(f, "serial {}, ", text::escape(&serial))?;
         }
-        write!(f, "at {})", text::shown(bus))
+        write!(f, "at {})", text::escape(bus))
     }
 }

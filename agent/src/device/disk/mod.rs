@@ -301,7 +301,7 @@ impl System {
             _ => Err("it is none of PARTUUID=…, LABEL=… and a device".to_owned()),
         };
         place.map(Some).map_err(|why| {
-            let message = format!("cannot use kubesolo.data={}: {why}", text::shown(&word));
+            let message = format!("cannot use kubesolo.data={}: {why}", text::escape(&word));
             Error::new(Reason::DeviceNotFound, message)
         })
     }

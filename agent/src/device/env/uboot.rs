@@ -35,7 +35,7 @@ pub(super) struct UBoot {
 
 impl UBoot {
     pub(super) fn open(file: &Path, devices: &System) -> Result<Self> {
-        let name = text::shown(&file.to_string_lossy());
+        let name = text::escape(&file.to_string_lossy());
         let missing = || {
             Error::new(Reason::FwEnvConfig, format!("cannot read {name}: it is not there"))
                 .remedy("bootenv=uboot:FILE must name the fw_env.config with the place of U-Boot's environment.")
@@ -49,7 +49,7 @@ impl UBoot {
         for place in &mut places {
             find(place, devices).map_err(|e| e.context(&name).remedy(LABEL_REMEDY))?;
         }
-        let shown: Vec<String> = places.iter().map(|place| text::shown(&place.to_string())).collect();
+        let shown: Vec<String> = places.iter().map(|place| text::escape(&place.to_string())).collect();
         let (store, place) = (Store::new(places), shown.join(" and "));
         if store.is_single() {
             log::warn!("boot environment {place}: a single copy, which a power cut during a store may damage");

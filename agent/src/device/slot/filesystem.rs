@@ -80,7 +80,7 @@ pub(super) fn make(device: &Path) -> Result<()> {
     let label = label(device).unwrap_or_default();
     log::warn!("recreated the filesystem on {}", device.display());
     let failed = |why: String| {
-        let message = format!("cannot create a filesystem on {}: {MKE2FS}: {}", device.display(), text::shown(&why));
+        let message = format!("cannot create a filesystem on {}: {MKE2FS}: {}", device.display(), text::escape(&why));
         Error::new(Reason::DamagedFilesystem, message).remedy("See the kernel log (dmesg): the medium may be failing.")
     };
     let mut command = programs::tool(MKE2FS).map_err(failed)?;

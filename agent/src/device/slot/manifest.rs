@@ -125,7 +125,7 @@ impl SlotManifest {
                     ..release
                 })
             }
-            other => Err(malformed(format_args!("unknown signed_type \"{}\"", text::shown(other)))),
+            other => Err(malformed(format_args!("unknown signed_type \"{}\"", text::escape(other)))),
         }
     }
 

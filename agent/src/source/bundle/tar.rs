@@ -45,7 +45,7 @@ pub(super) fn entries(archive: &mut (impl Read + Seek), size: u64) -> Result<Vec
             // Records about the next file, such as its time in fractions of a second.
             b'x' | b'g' => check_records(archive, extent)?,
             kind => {
-                let (kind, name) = (text::shown(&char::from(kind).to_string()), text::shown(&name));
+                let (kind, name) = (text::escape(&char::from(kind).to_string()), text::escape(&name));
                 return Err(malformed(format_args!("{name} is neither file nor folder, but of type \"{kind}\"")));
             }
         }
@@ -119,7 +119,7 @@ fn name(header: &[u8; BLOCK as usize]) -> Result<String> {
         name = format!("{}/{name}", text(prefix)?);
     }
     if name.starts_with('/') || name.split('/').any(|part| part == "..") {
-        return Err(malformed(format_args!("the name {} leaves the archive", text::shown(&name))));
+        return Err(malformed(format_args!("the name {} leaves the archive", text::escape(&name))));
     }
     let parts: Vec<&str> = name.split('/').filter(|part| !matches!(*part, "." | "")).collect();
     Ok(parts.join("/"))
