@@ -12,11 +12,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::os::unix::process::ExitStatusExt;
 
-use bootenv::Slot;
+use bootenv::SlotId;
 use bootenv::boot::{Files, PowerOn, decide};
 use bootenv::grub::Block;
 use bootenv::loader::{self, Kind};
-use bootenv::protocol::{SlotState, State, View};
+use bootenv::protocol::{BootState, SlotState, View};
 use cli_support::trace::{can_trace, traced};
 use cli_support::{Device, publish};
 use common::registry::Registry;
@@ -112,12 +112,12 @@ fn steps(device: &Device, arguments: &[&str]) -> Vec<Step> {
 }
 
 /// What holds whenever the power may go or a run ends, and what the bootloader would start.
-fn holds(device: &Device, case: &str) -> Slot {
+fn holds(device: &Device, case: &str) -> SlotId {
     let block = Block::parse(&device.env_bytes()).unwrap_or_else(|e| panic!("{case}: {e}"));
     let View::Ours(state) = block.view() else { panic!("{case}: {:?}", block.view()) };
     let second = fs::read(device.path("ksenv2")).ok().and_then(|bytes| Block::parse(&bytes).ok()?.as_second());
-    let files = Slot::BOTH.map(|slot| if held(device, slot) { Files::Hold } else { Files::Broken });
-    for slot in Slot::BOTH {
+    let files = SlotId::BOTH.map(|slot| if held(device, slot) { Files::Hold } else { Files::Broken });
+    for slot in SlotId::BOTH {
         if state.slot(slot) == SlotState::Good || second.is_some_and(|second| second.slot(slot) == SlotState::Good) {
             assert_eq!(files[slot as usize], Files::Hold, "{case}: slot {slot} is marked good: {state:?}, {second:?}");
         }
@@ -127,7 +127,7 @@ fn holds(device: &Device, case: &str) -> Slot {
     start.slot
 }
 
-fn held(device: &Device, slot: Slot) -> bool {
+fn held(device: &Device, slot: SlotId) -> bool {
     SlotPlace { id: slot, place: Place::Folder(device.path(slot.as_str())), checksums: false }.hashes().is_ok()
 }
 
@@ -228,13 +228,13 @@ fn next_apply(bench: &Bench, case: &str) {
     let device = &bench.device;
     let ran = device.from(&bench.registry, &["apply", "--activate"]);
     assert_eq!(ran.code, Some(0), "{case}: {ran:#?}");
-    assert_eq!(device.version_in(Slot::A).as_deref(), Some("2.0.0"), "{case}");
-    assert_eq!(holds(device, case), Slot::A, "{case}");
+    assert_eq!(device.version_in(SlotId::A).as_deref(), Some("2.0.0"), "{case}");
+    assert_eq!(holds(device, case), SlotId::A, "{case}");
     device.power_on();
     let ran = device.here(&["healthcheck"]);
     assert_eq!(ran.code, Some(0), "{case}: {ran:#?}");
-    let State { good, success, .. } = device.env();
-    assert_eq!((good, success), (Slot::A, true), "{case}");
+    let BootState { good, success, .. } = device.env();
+    assert_eq!((good, success), (SlotId::A, true), "{case}");
     assert_eq!(device.phase(), "success", "{case}");
 }
 
@@ -254,8 +254,8 @@ fn commit(every: usize) {
     cross(&["healthcheck"], every, on_trial, |bench, case| {
         let ran = bench.device.here(&["healthcheck"]);
         assert_eq!(ran.code, Some(0), "{case}: {ran:#?}");
-        let State { good, success, .. } = bench.device.env();
-        assert_eq!((good, success), (Slot::A, true), "{case}");
+        let BootState { good, success, .. } = bench.device.env();
+        assert_eq!((good, success), (SlotId::A, true), "{case}");
         // A lost write of state.json loses what it said, and nothing else.
         assert!(bench.device.phase() == "success" || case.starts_with("retval"), "{case}: {}", bench.device.phase());
     });
@@ -269,7 +269,7 @@ fn revert(every: usize) {
     cross(&["healthcheck", "--auto-rollback-after", "1"], every, unhealthy, |bench, case| {
         let device = &bench.device;
         // Until the trial is over: what was cut off is tried again, as the init stage does.
-        while device.power_on().start.unwrap().slot == Slot::A {
+        while device.power_on().start.unwrap().slot == SlotId::A {
             device.here(&["healthcheck", "--auto-rollback-after", "1"]);
         }
         device.make_healthy();
@@ -277,7 +277,7 @@ fn revert(every: usize) {
         let ran = device.from(&bench.registry, &["apply", "--json"]);
         assert_eq!(ran.code, Some(75), "{case}: {ran:#?}");
         device.make_unhealthy();
-        assert_eq!(holds(device, case), Slot::B, "{case}");
+        assert_eq!(holds(device, case), SlotId::B, "{case}");
     });
 }
 
@@ -307,7 +307,7 @@ fn boots_by_either_loader(device: &Device, case: &str) {
             let sum = format!("{}  ksloader.cfg\n", Digest::of(&read("ksloader.cfg")).hex());
             assert_eq!(read("ksloader.sum"), sum.as_bytes(), "{case}");
             assert_eq!(read("kernel-args.cfg"), b"set ks_args=\"quiet\"\n", "{case}");
-            assert_eq!(holds(device, case), Slot::B, "{case}");
+            assert_eq!(holds(device, case), SlotId::B, "{case}");
         }
         _ => {
             assert!(read("grub.cfg") == OLD_LOADER, "{case}: grub.cfg is neither the old nor the new one");
@@ -325,7 +325,7 @@ fn adoption(every: usize) {
         assert_eq!(ran.code, Some(0), "{case}: {ran:#?}");
         boots_by_either_loader(device, case);
         assert_eq!(loader::kind(&fs::read(device.path("grub.cfg")).unwrap()), Kind::Switched, "{case}");
-        assert_eq!(device.power_on().start.unwrap().slot, Slot::B, "{case}");
+        assert_eq!(device.power_on().start.unwrap().slot, SlotId::B, "{case}");
         let ran = device.here(&["healthcheck"]);
         assert_eq!(ran.code, Some(0), "{case}: {ran:#?}");
     });

@@ -106,7 +106,7 @@ fn busy() -> State {
     state.trial = Some(Trial {
         attempt: None,
         id: TrialId(0x00c0_ffee),
-        slot: bootenv::Slot::B,
+        slot: bootenv::SlotId::B,
         version: "2.0.0".into(),
         identity: identity(2, 20, 21),
         started: false,

@@ -6,7 +6,7 @@
 use std::path::Path;
 use std::process::{Command, ExitCode};
 
-use bootenv::Slot;
+use bootenv::SlotId;
 use bootenv::boot::{Files, PowerOn, decide};
 use bootenv::medium::Medium;
 use bootenv::protocol::View;
@@ -27,7 +27,7 @@ fn main() -> ExitCode {
     let main = block.as_ref().map_or(View::Invalid, bootenv::grub::Block::view);
     let second = second.and_then(|path| Medium::File(path.into()).load().ok()?.as_second());
     let files = [files(Path::new(a)), files(Path::new(b))];
-    for (slot, files) in Slot::BOTH.into_iter().zip(files) {
+    for (slot, files) in SlotId::BOTH.into_iter().zip(files) {
         println!("slot {slot}: {}", describe(files));
     }
     let decision = decide(&PowerOn { main, second, files, can_save: true });

@@ -3,8 +3,8 @@
 //! `loader/grub.cfg` implements this in GRUB's language. Tests replay both against each other, so a change here is
 //! a change there.
 
-use crate::protocol::{FOREIGN_SEAL, Foreign, Second, SlotState, State, View};
-use crate::{Fallback, Slot, TrialId};
+use crate::protocol::{BootState, FOREIGN_SEAL, FallbackBlock, Foreign, SlotState, View};
+use crate::{Fallback, SlotId, TrialId};
 
 /// What the bootloader finds in a slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -23,7 +23,7 @@ pub struct PowerOn {
     /// The main block.
     pub main: View,
     /// The second file, if it is valid.
-    pub second: Option<Second>,
+    pub second: Option<FallbackBlock>,
     /// The files of slot A, slot B.
     pub files: [Files; 2],
     /// Whether the bootloader can write the main block.
@@ -34,7 +34,7 @@ pub struct PowerOn {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Start {
     /// `kubesolo.slot=`.
-    pub slot: Slot,
+    pub slot: SlotId,
     /// `ks.trial=`.
     pub trial: TrialId,
     /// `ks.fallback=`, if any.
@@ -62,19 +62,19 @@ pub fn decide(on: &PowerOn) -> Decision {
             Some(second) => {
                 fall(on, Fallback::Env, second.good, [second.a, second.b], "main block invalid, second file")
             }
-            None => fall(on, Fallback::Env, Slot::A, [SlotState::Good; 2], "both files of the environment invalid"),
+            None => fall(on, Fallback::Env, SlotId::A, [SlotState::Good; 2], "both files of the environment invalid"),
         },
     }
 }
 
-fn ours(on: &PowerOn, state: State) -> Decision {
+fn ours(on: &PowerOn, state: BootState) -> Decision {
     let states = [state.a, state.b];
     if state.success {
         return boot(on, vec![], state.active, TrialId::NONE, states, "committed");
     }
     let (next, trial, reason) = match state.counter {
         0 => (state.back_to_good(), TrialId::NONE, "no tries left: back to the last good slot"),
-        left => (State { counter: left - 1, ..state }, state.trial, "trial: one more try"),
+        left => (BootState { counter: left - 1, ..state }, state.trial, "trial: one more try"),
     };
     if !on.can_save {
         return fall(on, Fallback::Save, state.good, states, "the environment cannot be saved");
@@ -111,7 +111,7 @@ fn decide_foreign(on: &PowerOn, env: Foreign) -> Decision {
 fn boot(
     on: &PowerOn,
     stored: Vec<(&'static str, String)>,
-    slot: Slot,
+    slot: SlotId,
     trial: TrialId,
     states: [SlotState; 2],
     reason: &'static str,
@@ -124,10 +124,10 @@ fn boot(
 
 /// Looks for anything to start, `first` before the other slot: a good slot that holds, a void one that holds, a failed
 /// one that holds, one that merely loads. Such a boot is never a trial, and stores nothing.
-fn fall(on: &PowerOn, fallback: Fallback, first: Slot, states: [SlotState; 2], reason: &'static str) -> Decision {
+fn fall(on: &PowerOn, fallback: Fallback, first: SlotId, states: [SlotState; 2], reason: &'static str) -> Decision {
     let order = [first, first.other()];
-    let holds = |slot: Slot, state| states[slot as usize] == state && on.files[slot as usize] == Files::Hold;
-    let find = |test: &dyn Fn(Slot) -> bool| order.into_iter().find(|slot| test(*slot));
+    let holds = |slot: SlotId, state| states[slot as usize] == state && on.files[slot as usize] == Files::Hold;
+    let find = |test: &dyn Fn(SlotId) -> bool| order.into_iter().find(|slot| test(*slot));
     let slot = find(&|slot| holds(slot, SlotState::Good))
         .or_else(|| find(&|slot| holds(slot, SlotState::Void)))
         .or_else(|| find(&|slot| holds(slot, SlotState::Fail)))
@@ -139,7 +139,7 @@ fn fall(on: &PowerOn, fallback: Fallback, first: Slot, states: [SlotState; 2], r
     }
 }
 
-fn difference(before: &State, after: &State) -> Vec<(&'static str, String)> {
+fn difference(before: &BootState, after: &BootState) -> Vec<(&'static str, String)> {
     let before = before.variables();
     after.variables().into_iter().zip(before).filter(|(new, old)| new != old).map(|(new, _)| new).collect()
 }

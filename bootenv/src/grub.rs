@@ -6,7 +6,7 @@
 
 use std::fmt;
 
-use crate::protocol::{Second, State, View};
+use crate::protocol::{BootState, FallbackBlock, View};
 
 /// Size of the block in bytes: what GRUB's `save_env` and `grub-editenv` expect.
 pub const SIZE: usize = 1024;
@@ -108,13 +108,13 @@ impl Block {
 
     /// A new main block for `state`.
     #[must_use]
-    pub fn main(state: &State) -> Self {
+    pub fn main(state: &BootState) -> Self {
         Self::fixed(&state.variables())
     }
 
     /// A new second file for `second`.
     #[must_use]
-    pub fn second(second: &Second) -> Self {
+    pub fn second(second: &FallbackBlock) -> Self {
         Self::fixed(&second.variables())
     }
 
@@ -146,8 +146,8 @@ impl Block {
 
     /// The second file's meaning; `None` unless complete and within the alphabets.
     #[must_use]
-    pub fn as_second(&self) -> Option<Second> {
-        Second::read(|name| self.get(name))
+    pub fn as_second(&self) -> Option<FallbackBlock> {
+        FallbackBlock::read(|name| self.get(name))
     }
 
     /// The block with `variables` set: in place where widths allow it, else laid out anew with these variables first

@@ -32,23 +32,23 @@ use std::str::FromStr;
 
 /// One of the two places that hold a kernel and an initramfs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Slot {
+pub enum SlotId {
     /// The first slot, partition `KSOLOA`.
     A,
     /// The second slot, partition `KSOLOB`.
     B,
 }
 
-impl Slot {
+impl SlotId {
     /// Both, in the order in which a bootloader without any knowledge tries them.
-    pub const BOTH: [Slot; 2] = [Slot::A, Slot::B];
+    pub const BOTH: [SlotId; 2] = [SlotId::A, SlotId::B];
 
     /// The slot that is not this one.
     #[must_use]
-    pub fn other(self) -> Slot {
+    pub fn other(self) -> SlotId {
         match self {
-            Slot::A => Slot::B,
-            Slot::B => Slot::A,
+            SlotId::A => SlotId::B,
+            SlotId::B => SlotId::A,
         }
     }
 
@@ -56,25 +56,25 @@ impl Slot {
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
-            Slot::A => "A",
-            Slot::B => "B",
+            SlotId::A => "A",
+            SlotId::B => "B",
         }
     }
 }
 
-impl fmt::Display for Slot {
+impl fmt::Display for SlotId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
     }
 }
 
-impl FromStr for Slot {
+impl FromStr for SlotId {
     type Err = OutsideAlphabet;
 
     fn from_str(s: &str) -> Result<Self, OutsideAlphabet> {
         match s {
-            "A" => Ok(Slot::A),
-            "B" => Ok(Slot::B),
+            "A" => Ok(SlotId::A),
+            "B" => Ok(SlotId::B),
             _ => Err(OutsideAlphabet),
         }
     }

@@ -5,7 +5,7 @@
 
 use std::fmt;
 
-use crate::{Fallback, OutsideAlphabet, Slot, TrialId};
+use crate::{Fallback, OutsideAlphabet, SlotId, TrialId};
 
 /// The layout version that this crate writes, the value of `ks_v`.
 pub const LAYOUT: &str = "1";
@@ -58,15 +58,15 @@ impl fmt::Display for SlotState {
 
 /// The complete state of a sealed main block. The seal is derived, so a `State` is always ours.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct State {
+pub struct BootState {
     /// `active_slot`: what the bootloader boots next.
-    pub active: Slot,
+    pub active: SlotId,
     /// `boot_success`: false while a trial of `active` runs.
     pub success: bool,
     /// `boot_counter`: tries left, 3 to 0; without meaning while `success`.
     pub counter: u8,
     /// `ks_good`: the slot that was committed last.
-    pub good: Slot,
+    pub good: SlotId,
     /// `ks_a`.
     pub a: SlotState,
     /// `ks_b`.
@@ -77,9 +77,9 @@ pub struct State {
 
 /// The second file `ksenv2`: what is known when the main block is unreadable. Never promises more than the main block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Second {
+pub struct FallbackBlock {
     /// The slot that was committed last.
-    pub good: Slot,
+    pub good: SlotId,
     /// State of slot A.
     pub a: SlotState,
     /// State of slot B.
@@ -90,7 +90,7 @@ pub struct Second {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Foreign {
     /// `active_slot`.
-    pub active: Slot,
+    pub active: SlotId,
     /// `boot_success`.
     pub success: bool,
     /// `boot_counter`.
@@ -105,7 +105,7 @@ pub struct Foreign {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum View {
     /// Complete, every value in its alphabet, sealed.
-    Ours(State),
+    Ours(BootState),
     /// Readable, but the seal is missing or does not fit: the Go agent or a person wrote last.
     Foreign(Foreign),
     /// Not usable: damaged, incomplete, or a value outside its alphabet.
@@ -116,7 +116,7 @@ pub enum View {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Booted {
     /// `kubesolo.slot=`: where the running system came from.
-    pub slot: Slot,
+    pub slot: SlotId,
     /// `ks.trial=`: the trial that this boot was started for.
     pub trial: TrialId,
     /// `ks.fallback=`.
@@ -126,7 +126,7 @@ pub struct Booted {
 impl Booted {
     /// A boot of `slot` that is no trial and no fallback.
     #[must_use]
-    pub fn ordinary(slot: Slot) -> Self {
+    pub fn ordinary(slot: SlotId) -> Self {
         Self { slot, trial: TrialId::NONE, fallback: None }
     }
 }
@@ -137,24 +137,24 @@ pub enum Illegal {
     /// The slot is the last good one or the booted one: it is never written.
     NoFreeSlot {
         /// The booted slot.
-        booted: Slot,
+        booted: SlotId,
         /// The last good slot.
-        good: Slot,
+        good: SlotId,
     },
     /// A trial of this slot is pending or running.
-    TrialPending(Slot),
+    TrialPending(SlotId),
     /// No trial of the booted slot runs, or this boot was not started for it.
     NotThisTrial,
     /// There is nothing that could be cancelled: no activation is waiting for a reboot.
     NothingPending,
     /// The slot is not known to be good.
-    NotGood(Slot, SlotState),
+    NotGood(SlotId, SlotState),
     /// The running system did not come from the active slot.
     NotActive {
         /// The booted slot.
-        booted: Slot,
+        booted: SlotId,
         /// The active slot.
-        active: Slot,
+        active: SlotId,
     },
     /// A trial needs an id that is not zero.
     ZeroTrial,
@@ -183,10 +183,10 @@ impl fmt::Display for Illegal {
 
 impl std::error::Error for Illegal {}
 
-impl State {
+impl BootState {
     /// A device whose `slot` is committed and whose other slot was never filled.
     #[must_use]
-    pub fn committed(slot: Slot) -> Self {
+    pub fn committed(slot: SlotId) -> Self {
         let state = Self {
             active: slot,
             success: true,
@@ -201,24 +201,24 @@ impl State {
 
     /// What is known of `slot`.
     #[must_use]
-    pub fn slot(&self, slot: Slot) -> SlotState {
+    pub fn slot(&self, slot: SlotId) -> SlotState {
         match slot {
-            Slot::A => self.a,
-            Slot::B => self.b,
+            SlotId::A => self.a,
+            SlotId::B => self.b,
         }
     }
 
-    fn with(mut self, slot: Slot, state: SlotState) -> Self {
+    fn with(mut self, slot: SlotId, state: SlotState) -> Self {
         match slot {
-            Slot::A => self.a = state,
-            Slot::B => self.b = state,
+            SlotId::A => self.a = state,
+            SlotId::B => self.b = state,
         }
         self
     }
 
     /// The slot whose trial is pending or running.
     #[must_use]
-    pub fn on_trial(&self) -> Option<Slot> {
+    pub fn on_trial(&self) -> Option<SlotId> {
         (!self.success).then_some(self.active)
     }
 
@@ -226,7 +226,7 @@ impl State {
     ///
     /// # Errors
     /// [`Illegal::NoFreeSlot`] when those are two.
-    pub fn target(&self, booted: Slot) -> Result<Slot, Illegal> {
+    pub fn target(&self, booted: SlotId) -> Result<SlotId, Illegal> {
         if booted == self.good { Ok(self.good.other()) } else { Err(Illegal::NoFreeSlot { booted, good: self.good }) }
     }
 
@@ -235,7 +235,7 @@ impl State {
     ///
     /// # Errors
     /// [`Illegal`] when no slot is free, or a try of the target was already counted: that trial has to be settled.
-    pub fn invalidate(self, booted: Slot) -> Result<State, Illegal> {
+    pub fn invalidate(self, booted: SlotId) -> Result<BootState, Illegal> {
         let target = self.target(booted)?;
         let mut next = self.with(target, SlotState::Void);
         if self.active == target {
@@ -254,8 +254,8 @@ impl State {
     ///
     /// # Errors
     /// [`Illegal`] when no slot is free, the id is zero, or the bootloader could not save at this boot: the trial
-    /// could not be counted, and [`State::settle`] could not tell it from the one that this boot fell back from.
-    pub fn activate(self, booted: Booted, trial: TrialId) -> Result<State, Illegal> {
+    /// could not be counted, and [`BootState::settle`] could not tell it from the one that this boot fell back from.
+    pub fn activate(self, booted: Booted, trial: TrialId) -> Result<BootState, Illegal> {
         let target = self.target(booted.slot)?;
         if self.on_trial() == Some(target) {
             return Ok(self);
@@ -269,7 +269,7 @@ impl State {
         if booted.fallback == Some(Fallback::Save) {
             return Err(Illegal::CannotCount);
         }
-        Ok(State { active: target, success: false, counter: TRIES, trial, ..self.with(target, SlotState::Good) })
+        Ok(BootState { active: target, success: false, counter: TRIES, trial, ..self.with(target, SlotState::Good) })
     }
 
     fn this_trial(&self, booted: Booted) -> Result<(), Illegal> {
@@ -281,9 +281,9 @@ impl State {
     ///
     /// # Errors
     /// [`Illegal::NotThisTrial`] unless this very boot was started for the trial.
-    pub fn commit(self, booted: Booted) -> Result<State, Illegal> {
+    pub fn commit(self, booted: Booted) -> Result<BootState, Illegal> {
         self.this_trial(booted)?;
-        Ok(State { success: true, good: self.active, trial: TrialId::NONE, ..self })
+        Ok(BootState { success: true, good: self.active, trial: TrialId::NONE, ..self })
     }
 
     /// Ends the running trial: back to the last good slot, the booted one failed. The id stays, so that userspace can
@@ -291,35 +291,35 @@ impl State {
     ///
     /// # Errors
     /// [`Illegal::NotThisTrial`] unless this very boot was started for the trial.
-    pub fn revert(self, booted: Booted) -> Result<State, Illegal> {
+    pub fn revert(self, booted: Booted) -> Result<BootState, Illegal> {
         self.this_trial(booted)?;
         Ok(self.back_to_good())
     }
 
-    /// What the bootloader does when the tries are used up, and what [`State::settle`] does when it fell back.
+    /// What the bootloader does when the tries are used up, and what [`BootState::settle`] does when it fell back.
     #[must_use]
-    pub fn back_to_good(self) -> State {
-        State { active: self.good, success: true, ..self.with(self.good.other(), SlotState::Fail) }
+    pub fn back_to_good(self) -> BootState {
+        BootState { active: self.good, success: true, ..self.with(self.good.other(), SlotState::Fail) }
     }
 
     /// Takes back an activation that has not been tried yet. The slot stays staged.
     ///
     /// # Errors
     /// [`Illegal::NothingPending`] when there is none, or a try of it was counted.
-    pub fn cancel(self, booted: Slot) -> Result<State, Illegal> {
+    pub fn cancel(self, booted: SlotId) -> Result<BootState, Illegal> {
         if self.success || booted != self.good || self.active == self.good || self.counter != TRIES {
             return Err(Illegal::NothingPending);
         }
         let tried = self.active;
-        Ok(State { active: self.good, success: true, trial: TrialId::NONE, ..self.with(tried, SlotState::Void) })
+        Ok(BootState { active: self.good, success: true, trial: TrialId::NONE, ..self.with(tried, SlotState::Void) })
     }
 
     /// Back to the release before: a trial of the other slot, which was good when it was left. `ks_good` stays.
     ///
     /// # Errors
     /// [`Illegal`] when a trial is pending, the active slot is not the booted one, or the other slot is not good, and
-    /// as for [`State::activate`].
-    pub fn rollback(self, booted: Booted, trial: TrialId) -> Result<State, Illegal> {
+    /// as for [`BootState::activate`].
+    pub fn rollback(self, booted: Booted, trial: TrialId) -> Result<BootState, Illegal> {
         if let Some(slot) = self.on_trial() {
             return Err(Illegal::TrialPending(slot));
         }
@@ -337,7 +337,7 @@ impl State {
     /// do. A pending activation (counter still full) is left alone, also in a boot that fell back before it was made:
     /// a slot that could not be loaded has used up a try.
     #[must_use]
-    pub fn settle(self, booted: Booted) -> Option<State> {
+    pub fn settle(self, booted: Booted) -> Option<BootState> {
         let tried = self.counter < TRIES || booted.fallback == Some(Fallback::Save);
         let over = booted.slot == self.good && !self.success && self.active != self.good && tried;
         over.then(|| self.back_to_good())
@@ -348,14 +348,14 @@ impl State {
     ///
     /// # Errors
     /// [`Illegal`] when the booted slot is the active one or a trial is pending.
-    pub fn take_over(self, booted: Slot) -> Result<State, Illegal> {
+    pub fn take_over(self, booted: SlotId) -> Result<BootState, Illegal> {
         if let Some(slot) = self.on_trial() {
             return Err(Illegal::TrialPending(slot));
         }
         if booted == self.active {
             return Err(Illegal::NothingPending);
         }
-        Ok(State { counter: self.counter, ..State::committed(booted) })
+        Ok(BootState { counter: self.counter, ..BootState::committed(booted) })
     }
 
     /// `ks_seal`: `active_slot` followed by `boot_success`.
@@ -386,7 +386,7 @@ impl State {
 impl Foreign {
     /// What KubeSolo OS's own loader file boots next: three boots in a row that nobody confirmed swap the slots.
     #[must_use]
-    pub fn next_of_old_loader(&self) -> Slot {
+    pub fn next_of_old_loader(&self) -> SlotId {
         if !self.success && self.counter == 0 { self.active.other() } else { self.active }
     }
 
@@ -394,7 +394,7 @@ impl Foreign {
     ///
     /// # Errors
     /// [`Illegal::NotActive`] when the running system came from the other slot.
-    pub fn adopt(self, booted: Slot) -> Result<State, Illegal> {
+    pub fn adopt(self, booted: SlotId) -> Result<BootState, Illegal> {
         if booted != self.active {
             return Err(Illegal::NotActive { booted, active: self.active });
         }
@@ -407,21 +407,21 @@ impl Foreign {
     ///
     /// # Errors
     /// [`Illegal::NothingPending`] when the running system came from the active slot.
-    pub fn take_over(self, booted: Slot) -> Result<State, Illegal> {
+    pub fn take_over(self, booted: SlotId) -> Result<BootState, Illegal> {
         if booted == self.active { Err(Illegal::NothingPending) } else { Ok(self.committed(booted)) }
     }
 
-    fn committed(self, booted: Slot) -> State {
+    fn committed(self, booted: SlotId) -> BootState {
         let other = booted.other();
         let failed = self.fail[other as usize];
-        State::committed(booted).with(other, if failed { SlotState::Fail } else { SlotState::Void })
+        BootState::committed(booted).with(other, if failed { SlotState::Fail } else { SlotState::Void })
     }
 }
 
-impl Second {
+impl FallbackBlock {
     /// What the second file says beside `state`: a slot on trial is void here.
     #[must_use]
-    pub fn of(state: &State) -> Self {
+    pub fn of(state: &BootState) -> Self {
         let shown = match state.on_trial() {
             Some(slot) if slot != state.good => state.with(slot, SlotState::Void),
             _ => *state,
@@ -432,31 +432,31 @@ impl Second {
     /// What must be in the second file before the main block becomes `next`: good is only what is good in both. The
     /// last good slot changes afterwards. A second file that is not valid promises nothing, and needs no such store.
     #[must_use]
-    pub fn before(self, next: &State) -> Self {
-        let next = Second::of(next);
+    pub fn before(self, next: &BootState) -> Self {
+        let next = FallbackBlock::of(next);
         let meet = |slot| match (self.slot(slot), next.slot(slot)) {
             (SlotState::Good, state) => state,
             (state, SlotState::Good) => state,
             (_, state) => state,
         };
-        Self { good: self.good, a: meet(Slot::A), b: meet(Slot::B) }
+        Self { good: self.good, a: meet(SlotId::A), b: meet(SlotId::B) }
     }
 
     /// What is known of `slot`.
     #[must_use]
-    pub fn slot(&self, slot: Slot) -> SlotState {
+    pub fn slot(&self, slot: SlotId) -> SlotState {
         match slot {
-            Slot::A => self.a,
-            Slot::B => self.b,
+            SlotId::A => self.a,
+            SlotId::B => self.b,
         }
     }
 
     /// The main block, made anew after it was found invalid, on a healthy boot of `booted`.
     #[must_use]
-    pub fn rebuild(second: Option<Second>, booted: Slot) -> State {
+    pub fn rebuild(second: Option<FallbackBlock>, booted: SlotId) -> BootState {
         let other = booted.other();
         let known = second.map_or(SlotState::Void, |s| s.slot(other));
-        State::committed(booted).with(other, known)
+        BootState::committed(booted).with(other, known)
     }
 
     /// The variables of the second file in their order.
@@ -494,7 +494,7 @@ impl View {
     }
 
     fn try_read<'a>(get: impl Fn(&str) -> Option<&'a str>) -> Option<Self> {
-        let active: Slot = get("active_slot")?.parse().ok()?;
+        let active: SlotId = get("active_slot")?.parse().ok()?;
         let success = flag(get("boot_success")?)?;
         let counter = counter(get("boot_counter")?)?;
         let seal = get("ks_seal");
@@ -505,7 +505,7 @@ impl View {
                 Some(foreign([failed("ks_a"), failed("ks_b")]))
             }
             (Some(LAYOUT), Some(LAYOUT)) => {
-                let state = State {
+                let state = BootState {
                     active,
                     success,
                     counter,

@@ -7,8 +7,8 @@
 
 use std::fmt::Write as _;
 
-use crate::Slot;
-use crate::protocol::{Foreign, NAMES, SlotState, State, TRIES, View};
+use crate::SlotId;
+use crate::protocol::{BootState, Foreign, NAMES, SlotState, TRIES, View};
 
 /// Size of the file as this crate writes it, in bytes: what the firmware reads at most, and one sector.
 pub const SIZE: usize = 512;
@@ -17,22 +17,22 @@ pub const TRYBOOT: &str = "0 tryboot";
 
 /// The boot partition of a slot: 2 and 3, after the one with `autoboot.txt`.
 #[must_use]
-pub fn partition(slot: Slot) -> u32 {
+pub fn partition(slot: SlotId) -> u32 {
     match slot {
-        Slot::A => 2,
-        Slot::B => 3,
+        SlotId::A => 2,
+        SlotId::B => 3,
     }
 }
 
 /// The slot of a boot partition.
 #[must_use]
-pub fn slot(partition: u32) -> Option<Slot> {
-    Slot::BOTH.into_iter().find(|slot| self::partition(*slot) == partition)
+pub fn slot(partition: u32) -> Option<SlotId> {
+    SlotId::BOTH.into_iter().find(|slot| self::partition(*slot) == partition)
 }
 
 /// The file for `state`: the last good slot for every boot, the other one for a try.
 #[must_use]
-pub fn render(state: &State) -> Vec<u8> {
+pub fn render(state: &BootState) -> Vec<u8> {
     let mut text = String::new();
     let _ = writeln!(text, "[all]\ntryboot_a_b=1\nboot_partition={}", partition(state.good));
     let _ = writeln!(text, "[tryboot]\nboot_partition={}", partition(state.good.other()));

@@ -5,8 +5,8 @@
 
 use std::fmt;
 
-use crate::protocol::{Second, State};
-use crate::{Slot, TrialId};
+use crate::protocol::{BootState, FallbackBlock};
+use crate::{SlotId, TrialId};
 
 /// Target of the agent's log records of steps, at level debug.
 pub const TARGET: &str = "bootenv::step";
@@ -16,9 +16,9 @@ pub const TARGET: &str = "bootenv::step";
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
     /// GRUB's second file is stored.
-    Second(Second),
+    Second(FallbackBlock),
     /// The main block is stored; with U-Boot, one of the two copies.
-    Main(State),
+    Main(BootState),
     /// `state.json` is replaced.
     Notes(Notes),
     /// `history.json` is replaced. Nothing depends on it.
@@ -26,19 +26,19 @@ pub enum Step {
     /// `trust.json` is replaced, with so many failed releases.
     Trust(usize),
     /// Hash files and manifest of the slot are gone from the medium.
-    Unhash(Slot),
+    Unhash(SlotId),
     /// The images of the slot are gone from the medium.
-    Erase(Slot),
+    Erase(SlotId),
     /// The first image of the slot is created, under a temporary name.
-    Begin(Slot),
+    Begin(SlotId),
     /// Both images of the slot are on the medium and have their names.
-    Images(Slot),
+    Images(SlotId),
     /// The hash files of the slot are on the medium.
-    Hashes(Slot),
+    Hashes(SlotId),
     /// The manifest of the slot is on the medium.
-    Manifest(Slot),
+    Manifest(SlotId),
     /// The slot was read from the medium and holds what its manifest names.
-    ReadBack(Slot),
+    ReadBack(SlotId),
 }
 
 /// The part of `state.json` that says how trials end.
@@ -56,7 +56,7 @@ pub struct Noted {
     /// As in the boot environment.
     pub id: TrialId,
     /// The slot on trial.
-    pub slot: Slot,
+    pub slot: SlotId,
     /// Whether a boot of it reached userspace.
     pub started: bool,
 }

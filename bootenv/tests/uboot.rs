@@ -9,18 +9,18 @@ use std::os::unix::fs::{OpenOptionsExt, symlink};
 use std::path::Path;
 use std::process::Command;
 
-use bootenv::protocol::{Booted, State, View};
+use bootenv::protocol::{BootState, Booted, View};
 use bootenv::uboot::bootcount;
 use bootenv::uboot::config::{self, Place};
 use bootenv::uboot::store::{Error, Store};
 use bootenv::uboot::{Environment, Error as FormatError, Format};
-use bootenv::{Slot, TrialId};
+use bootenv::{SlotId, TrialId};
 use common::uboot::{Bench, Geometry, SECTOR, Tools, environment};
 use proptest::prelude::*;
 
 #[test]
 fn a_store_that_is_cut_off_at_any_sector_leaves_the_old_state_or_the_new_one() {
-    let (old, new) = (State::committed(Slot::A), State::committed(Slot::B));
+    let (old, new) = (BootState::committed(SlotId::A), BootState::committed(SlotId::B));
     let filler = [("x_filler", "y".repeat(3000))];
     let before = Environment::default().with(&filler).with(&old.variables());
     let geometry =
@@ -70,7 +70,7 @@ fn unknown_variables_and_their_order_survive_and_ours_follow() {
     let (read, _) = Environment::parse(&bytes, Format::Single).expect("an environment");
     assert_eq!(read.get("active_slot").as_deref(), Some("B"), "as `env import` with names reads it");
     assert_eq!(read.encode(0x400, Format::Single, 0).expect("it fits"), bytes, "as it was");
-    let state = State::committed(Slot::B);
+    let state = BootState::committed(SlotId::B);
     let next = read.with(&state.variables());
     let stored = next.encode(0x400, Format::Single, 0).expect("it fits");
     let names = ["bootcmd=run a; run b", "alpha=\\\\ ", "noequals", "# comment", "active_slot=B", "zz=2", "ks_v=1"];
@@ -132,7 +132,7 @@ fn boot(environment: &mut Environment) -> bool {
 
 #[test]
 fn a_board_that_counts_boots_itself_shows_the_tries_that_are_left() {
-    let store = |environment: &Environment, next: &State| {
+    let store = |environment: &Environment, next: &BootState| {
         environment.with(&[next.variables(), bootcount::variables(environment, next)].concat())
     };
     let ours = |environment: &Environment| match environment.view() {
@@ -142,22 +142,22 @@ fn a_board_that_counts_boots_itself_shows_the_tries_that_are_left() {
     let mut environment = counting();
     assert!(boot(&mut environment), "an ordinary boot");
     assert_eq!(environment, counting(), "and it counts nothing");
-    let staged = ours(&environment).invalidate(Slot::A).expect("B is free");
-    let activated = staged.activate(Booted::ordinary(Slot::A), TrialId(7)).expect("B is free");
+    let staged = ours(&environment).invalidate(SlotId::A).expect("B is free");
+    let activated = staged.activate(Booted::ordinary(SlotId::A), TrialId(7)).expect("B is free");
     environment = store(&environment, &activated);
     assert_eq!(ours(&environment), activated);
     for left in [2, 1, 0] {
         assert!(boot(&mut environment));
-        assert_eq!(ours(&environment), State { counter: left, ..activated });
+        assert_eq!(ours(&environment), BootState { counter: left, ..activated });
     }
     // Committed in the last try: nothing is counted any more.
-    let trial = Booted { slot: Slot::B, trial: TrialId(7), fallback: None };
+    let trial = Booted { slot: SlotId::B, trial: TrialId(7), fallback: None };
     let mut committed = store(&environment, &ours(&environment).commit(trial).expect("the trial runs"));
     assert!(boot(&mut committed) && boot(&mut committed));
-    assert_eq!((ours(&committed).good, committed.get("bootcount").as_deref()), (Slot::B, Some("0")));
+    assert_eq!((ours(&committed).good, committed.get("bootcount").as_deref()), (SlotId::B, Some("0")));
     // Or not: the fourth boot goes back, as the protocol's own step does.
     assert!(!boot(&mut environment));
-    let back = State { counter: 3, ..activated }.back_to_good();
+    let back = BootState { counter: 3, ..activated }.back_to_good();
     assert_eq!(ours(&environment), back);
     assert!(boot(&mut environment), "and that is the end of it");
 }

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use bootenv::Slot;
+use bootenv::SlotId;
 use clap::builder::{PossibleValuesParser, TypedValueParser as _};
 use clap::{Args, Parser, Subcommand};
 
@@ -78,7 +78,7 @@ pub(crate) struct Places {
     bootenv: Option<String>,
     /// Booted slot, if the slots are folders.
     #[arg(long, value_name = "A|B", global = true, help_heading = "Places", value_parser = PossibleValuesParser::new(["A", "B"]).try_map(|name| slot(&name)))]
-    pub(crate) booted: Option<Slot>,
+    pub(crate) booted: Option<SlotId>,
     /// File with the kernel command line of this boot, which names slot and trial [default: /proc/cmdline, unless the
     /// slots are folders].
     #[arg(long, value_name = "FILE", global = true, conflicts_with = "booted", help_heading = "Places")]
@@ -272,7 +272,7 @@ pub(crate) enum ConfigCommand {
     },
 }
 
-fn slot(name: &str) -> Result<Slot, &'static str> {
+fn slot(name: &str) -> Result<SlotId, &'static str> {
     name.parse().map_err(|_| "it is neither A nor B")
 }
 

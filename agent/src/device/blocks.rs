@@ -3,7 +3,7 @@
 use std::io::{self, Read, Seek};
 use std::path::{Path, PathBuf};
 
-use bootenv::{Fallback, Slot, TrialId};
+use bootenv::{Fallback, SlotId, TrialId};
 
 use crate::base::error::{Context, Error, Reason, Result};
 use crate::base::{files, text};
@@ -119,7 +119,7 @@ pub fn command_line(file: Option<&Path>) -> Result<String> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CommandLine {
     /// `kubesolo.slot=`: the booted slot.
-    pub slot: Result<Slot, Odd>,
+    pub slot: Result<SlotId, Odd>,
     /// `ks.trial=`: [`TrialId::NONE`] when this boot is no trial. Absent or odd is never a trial of ours.
     pub trial: Result<TrialId, Odd>,
     /// `ks.fallback=`: why the bootloader did not boot what it was asked to; [`Odd::Absent`] is the ordinary case.
@@ -168,7 +168,7 @@ impl CommandLine {
     }
 
     /// The booted slot, or the error for who cannot do without it.
-    pub fn booted(&self) -> Result<Slot> {
+    pub fn booted(&self) -> Result<SlotId> {
         self.slot.clone().map_err(|odd| {
             let why = match odd {
                 Odd::Absent => "kubesolo.slot= is not on the kernel command line".to_owned(),

@@ -3,8 +3,8 @@
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use bootenv::protocol::{Booted, State, TRIES, View};
-use bootenv::{Slot as Id, TrialId};
+use bootenv::protocol::{BootState, Booted, TRIES, View};
+use bootenv::{SlotId, TrialId};
 
 use crate::base::error::{Error, Reason, Result};
 use crate::base::words::words;
@@ -54,7 +54,7 @@ impl Boot {
     ///
     /// # Errors
     /// 78 when a place is not there or the booted slot cannot be told.
-    pub fn find(config: &Config, told: Option<Id>, cmdline: Option<&Path>) -> Result<Self> {
+    pub fn find(config: &Config, told: Option<SlotId>, cmdline: Option<&Path>) -> Result<Self> {
         let devices = blocks::System::default();
         let slots = Slots::locate(config, &devices)?;
         let folders = are_folders(&slots);
@@ -117,7 +117,7 @@ impl Boot {
     /// # Errors
     /// 78 for an old loader or a damaged environment, or while another disk can be the booted one, 75 where the health hook
     /// has to run first.
-    pub fn state(&self) -> Result<State> {
+    pub fn state(&self) -> Result<BootState> {
         self.alone()?;
         if self.legacy {
             let message = "the loader file that started this boot does not know the slot protocol";
@@ -183,7 +183,7 @@ fn legacy(line: &CommandLine) -> bool {
 
 /// Folders boot nothing, so the active slot is taken for the running one; but a trial without a counted try has
 /// certainly not been booted.
-fn assumed(env: &BootEnv) -> Result<Id> {
+fn assumed(env: &BootEnv) -> Result<SlotId> {
     match env.usable()? {
         View::Ours(state) if !state.success && state.counter == TRIES => Ok(state.good),
         View::Ours(state) => Ok(state.active),

@@ -9,7 +9,7 @@ use std::fmt::Debug;
 use std::path::Path;
 
 use bootenv::medium::Medium;
-use bootenv::protocol::{Booted, Second, State, View};
+use bootenv::protocol::{BootState, Booted, FallbackBlock, View};
 
 use crate::base::error::{Error, Reason, Result};
 use crate::config::{BootEnv as Place, Config};
@@ -28,7 +28,7 @@ trait Bootloader: Debug {
     fn place(&self) -> String;
 
     /// Makes `next` the state, in the order that survives a power cut after any step.
-    fn store(&mut self, next: &State) -> Result<()>;
+    fn store(&mut self, next: &BootState) -> Result<()>;
 
     /// Why nothing can be read, if so.
     fn damage(&self) -> Option<String> {
@@ -51,12 +51,12 @@ trait Bootloader: Debug {
     }
 
     /// What a second file says that promises less than the first; `None` when it is missing or damaged.
-    fn second(&self) -> Option<Second> {
+    fn second(&self) -> Option<FallbackBlock> {
         None
     }
 
     /// Brings the fallback in step with the state.
-    fn raise_second(&mut self, _state: &State) -> Result<()> {
+    fn raise_second(&mut self, _state: &BootState) -> Result<()> {
         Ok(())
     }
 
@@ -180,7 +180,7 @@ impl BootEnv {
     /// What a second file says that promises less than the first; `None` when it is missing or damaged, or the bootloader
     /// has none.
     #[must_use]
-    pub fn second(&self) -> Option<Second> {
+    pub fn second(&self) -> Option<FallbackBlock> {
         self.0.second()
     }
 
@@ -225,7 +225,7 @@ impl BootEnv {
     /// # Errors
     /// 73 when a store fails or reads back differently. Old or new state then, never a mixture. 75 when another program
     /// holds or changes it.
-    pub fn store(&mut self, next: &State) -> Result<()> {
+    pub fn store(&mut self, next: &BootState) -> Result<()> {
         self.0.store(next)
     }
 
@@ -233,7 +233,7 @@ impl BootEnv {
     ///
     /// # Errors
     /// 73 when it cannot be written.
-    pub fn raise_second(&mut self, state: &State) -> Result<()> {
+    pub fn raise_second(&mut self, state: &BootState) -> Result<()> {
         self.0.raise_second(state)
     }
 
@@ -246,6 +246,6 @@ impl BootEnv {
     }
 }
 
-fn describe(state: &State) -> String {
+fn describe(state: &BootState) -> String {
     state.variables().iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join(" ")
 }

@@ -101,7 +101,7 @@ impl std::fmt::Display for Place {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Slot {
     /// Which of the two.
-    pub id: bootenv::Slot,
+    pub id: bootenv::SlotId,
     /// Where it is.
     pub place: Place,
     /// Whether its bootloader compares CRC-32, because it cannot hash: U-Boot.
@@ -120,8 +120,8 @@ pub struct Slots {
 impl Slots {
     /// Finds both slots where the settings say, else by label. One place for both is refused.
     pub fn locate(config: &Config, system: &System) -> Result<Self> {
-        let a = Slot::locate(bootenv::Slot::A, config.slot_a.as_deref(), system)?;
-        let b = Slot::locate(bootenv::Slot::B, config.slot_b.as_deref(), system)?;
+        let a = Slot::locate(bootenv::SlotId::A, config.slot_a.as_deref(), system)?;
+        let b = Slot::locate(bootenv::SlotId::B, config.slot_b.as_deref(), system)?;
         if a.identity()? == b.identity()? {
             let message = format!("slots A and B are in the same place: {} and {}", a.place, b.place);
             return Err(Error::new(Reason::SlotUnusable, message).remedy("Name two different places."));
@@ -132,10 +132,10 @@ impl Slots {
 
     /// The slot of that name.
     #[must_use]
-    pub fn get(&self, id: bootenv::Slot) -> &Slot {
+    pub fn get(&self, id: bootenv::SlotId) -> &Slot {
         match id {
-            bootenv::Slot::A => &self.a,
-            bootenv::Slot::B => &self.b,
+            bootenv::SlotId::A => &self.a,
+            bootenv::SlotId::B => &self.b,
         }
     }
 }
@@ -165,10 +165,10 @@ impl Facts {
 impl Slot {
     /// The slot at a place that is named as in `slot_a=`: a folder, a block device, `PARTUUID=` with the identity of a
     /// partition on any disk, `LABEL=` with a label on the disk that was booted, or `None` for its own label there.
-    pub fn locate(id: bootenv::Slot, named: Option<&str>, system: &System) -> Result<Self> {
+    pub fn locate(id: bootenv::SlotId, named: Option<&str>, system: &System) -> Result<Self> {
         let default_label = match id {
-            bootenv::Slot::A => blocks::SLOT_A_LABEL,
-            bootenv::Slot::B => blocks::SLOT_B_LABEL,
+            bootenv::SlotId::A => blocks::SLOT_A_LABEL,
+            bootenv::SlotId::B => blocks::SLOT_B_LABEL,
         };
         let found = match named {
             None => system.find(default_label).map(Place::Device),

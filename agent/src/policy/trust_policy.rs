@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use bootenv::Slot as Id;
+use bootenv::SlotId;
 use bootenv::protocol::{SlotState, View};
 
 use crate::base::digest::Digest;
@@ -64,7 +64,7 @@ impl TrustPolicy {
         let (epoch, revoked) = (trust.security_epoch, trust.revoked_keys.clone());
         let mut policy = Self { keys: None, epoch, held: BTreeMap::new(), revoked };
         let committed = committed_slots(boot);
-        for id in Id::BOTH {
+        for id in SlotId::BOTH {
             let Some((content, all)) = boot.slots.get(id).manifest().ok().flatten().zip(all) else { continue };
             let Some(release) = proven(&content, all) else { continue };
             policy.held.insert(content.digest, release.security_epoch);
@@ -111,7 +111,7 @@ pub fn locked_out(
     config: &Config,
     boot: &Boot,
     trust: &Trust,
-    slot: Id,
+    slot: SlotId,
     proof: Option<&Proof>,
 ) -> Result<Option<String>> {
     let Some(all) = keys(config)? else {
@@ -150,11 +150,11 @@ pub fn known(config: &Config) -> Proof {
 }
 
 /// Slots whose release was committed: what is on trial counts for nothing yet.
-fn committed_slots(boot: &Boot) -> Vec<Id> {
+fn committed_slots(boot: &Boot) -> Vec<SlotId> {
     match boot.env.view() {
         View::Ours(env) => {
-            let committed = |id: &Id| env.slot(*id) == SlotState::Good && env.on_trial() != Some(*id);
-            Id::BOTH.into_iter().filter(committed).collect()
+            let committed = |id: &SlotId| env.slot(*id) == SlotState::Good && env.on_trial() != Some(*id);
+            SlotId::BOTH.into_iter().filter(committed).collect()
         }
         View::Foreign(foreign) if foreign.success => vec![foreign.active],
         View::Foreign(_) | View::Invalid => vec![],

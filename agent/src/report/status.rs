@@ -5,7 +5,7 @@ use std::path::Path;
 
 use bootenv::boot::{Files, PowerOn, decide};
 use bootenv::protocol::{SlotState, View};
-use bootenv::{Fallback, Slot as Id};
+use bootenv::{Fallback, SlotId};
 use chrono::{DateTime, SecondsFormat, Utc};
 use semver::Version;
 use serde::{Serialize, Serializer};
@@ -194,7 +194,7 @@ impl Status {
     }
 
     fn describe_slots(&mut self, slots: &Slots, view: View) -> [Files; 2] {
-        Id::BOTH.map(|id| {
+        SlotId::BOTH.map(|id| {
             let slot = slots.get(id);
             let facts = slot.facts().inspect_err(|e| self.problems.push(e.message.clone())).ok();
             let manifest = facts.as_ref().and_then(|f| f.manifest.as_ref()?.as_ref().ok());
@@ -408,7 +408,7 @@ pub fn verify(config: &Config, boot: &Boot, trust: &Trust) -> Vec<Verified> {
         let below = if below { format!(", below security epoch {floor}") } else { String::new() };
         format!("{}{below}", content.version)
     };
-    let one = |id: Id| {
+    let one = |id: SlotId| {
         let slot = boot.slots.get(id);
         let (slot_id, needed) = (id.to_string(), needed.contains(&id));
         let verified = |holds, signed_by, message| Verified { slot: slot_id, needed, holds, signed_by, message };
@@ -437,5 +437,5 @@ pub fn verify(config: &Config, boot: &Boot, trust: &Trust) -> Vec<Verified> {
             },
         }
     };
-    Id::BOTH.into_iter().map(one).collect()
+    SlotId::BOTH.into_iter().map(one).collect()
 }

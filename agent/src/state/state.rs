@@ -180,7 +180,7 @@ pub struct Trial {
     pub id: TrialId,
     /// The slot on trial.
     #[serde(with = "as_text")]
-    pub slot: bootenv::Slot,
+    pub slot: bootenv::SlotId,
     /// Of the release.
     pub version: String,
     /// Of the release.

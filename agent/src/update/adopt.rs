@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use bootenv::grub::{Block, SECTOR, SIZE};
 use bootenv::loader::{self, Kind};
 use bootenv::medium::{Medium, drop_cache};
-use bootenv::protocol::{Second, State, View};
+use bootenv::protocol::{BootState, FallbackBlock, View};
 use serde::Serialize;
 
 use crate::base::digest::Digest;
@@ -110,7 +110,7 @@ pub fn adopt(mut folder: Folder, boot: &mut Boot, options: &Options) -> Result<A
         files.push((loader::ARGUMENTS, line_of(line)?));
     }
     if folder.reading(|dir| Ok(valid_second(&dir.join(env::SECOND)).is_none()))? {
-        files.push((env::SECOND, Block::second(&Second::of(&state)).bytes().to_vec()));
+        files.push((env::SECOND, Block::second(&FallbackBlock::of(&state)).bytes().to_vec()));
     }
     // The bootloader will ask for the hashes of what it boots; KubeSolo OS wrote none.
     boot.slots.get(boot.booted.slot).complete_hashes()?;
@@ -216,7 +216,7 @@ fn new_loader(options: &Options) -> Result<Vec<u8>> {
 }
 
 /// The environment that the new loader file begins with: the running system committed, for this boot was confirmed.
-fn adopted_state(boot: &Boot) -> Result<State> {
+fn adopted_state(boot: &Boot) -> Result<BootState> {
     let booted = boot.booted.slot;
     let not_now = |why: String| {
         Error::new(Reason::NotConfirmed, why)
@@ -224,12 +224,12 @@ fn adopted_state(boot: &Boot) -> Result<State> {
     };
     match boot.env.view() {
         View::Ours(state) if state.success && state.active == booted && state.good == booted => Ok(state),
-        View::Ours(state) if state.success && state.active == booted => Ok(State::committed(booted)),
+        View::Ours(state) if state.success && state.active == booted => Ok(BootState::committed(booted)),
         View::Ours(state) => Err(not_now(format!("slot {} is active, but not confirmed or not booted", state.active))),
         View::Foreign(foreign) if foreign.success => foreign.adopt(booted).map_err(|e| not_now(e.to_string())),
         View::Foreign(_) => Err(not_now(format!("this boot of slot {booted} is not confirmed as healthy"))),
         // Nothing is known that the running system could contradict.
-        View::Invalid => Ok(Second::rebuild(boot.env.second(), booted)),
+        View::Invalid => Ok(FallbackBlock::rebuild(boot.env.second(), booted)),
     }
 }
 
@@ -290,7 +290,7 @@ fn line_of(arguments: &str) -> Result<Vec<u8>> {
     })
 }
 
-fn valid_second(path: &Path) -> Option<Second> {
+fn valid_second(path: &Path) -> Option<FallbackBlock> {
     let bytes = files::read(path, SIZE as u64, Reason::LoaderUnreadable).ok()??;
     Block::parse(&bytes).ok()?.as_second()
 }
@@ -351,7 +351,7 @@ impl Folder {
             return Ok(());
         }
         let booted = CommandLine::parse(&blocks::command_line(cmdline)?).booted()?;
-        self.put(&[(&self.environment, Block::main(&State::committed(booted)).bytes().to_vec())])
+        self.put(&[(&self.environment, Block::main(&BootState::committed(booted)).bytes().to_vec())])
     }
 
     fn shown(&self, name: &str) -> String {

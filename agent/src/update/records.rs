@@ -7,8 +7,8 @@ use std::collections::BTreeSet;
 use std::ops::{Deref, DerefMut};
 use std::path::Path;
 
-use bootenv::Slot as Id;
-use bootenv::protocol::{SlotState, State as EnvState, View};
+use bootenv::SlotId;
+use bootenv::protocol::{BootState, SlotState, View};
 use chrono::{DateTime, Utc};
 
 use crate::base::error::{Error, Exit, Result};
@@ -222,7 +222,7 @@ impl LockedRecords {
     ///
     /// # Errors
     /// 73 when it cannot be written.
-    pub fn remember_content(&mut self, boot: &Boot, slot: Id, now: DateTime<Utc>) -> Result<()> {
+    pub fn remember_content(&mut self, boot: &Boot, slot: SlotId, now: DateTime<Utc>) -> Result<()> {
         let Ok(Some(content)) = boot.slots.get(slot).manifest() else { return Ok(()) };
         if self.trust.failure(&content.identity()).is_some() {
             return Ok(());
@@ -271,7 +271,7 @@ enum Ending {
     NotStarted,
 }
 
-fn ending(env: &EnvState, trial: &Trial) -> Ending {
+fn ending(env: &BootState, trial: &Trial) -> Ending {
     let marked = env.slot(trial.slot) == SlotState::Fail && env.trial == trial.id;
     if env.success && env.good == trial.slot {
         Ending::Committed

@@ -1,8 +1,8 @@
 //! One evaluation for `check`, `apply`, `apply --dry-run` and `run`: what is on offer, and whether it may be installed here
 //! and now.
 
-use bootenv::Slot as SlotId;
-use bootenv::protocol::State as BootState;
+use bootenv::SlotId;
+use bootenv::protocol::BootState;
 
 use chrono::{DateTime, Utc};
 

@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
-use bootenv::Slot as Id;
-use bootenv::protocol::{Foreign, Second, State as EnvState, TRIES, View};
+use bootenv::SlotId;
+use bootenv::protocol::{BootState, FallbackBlock, Foreign, TRIES, View};
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 
@@ -91,7 +91,7 @@ pub fn seen(boot: &Boot, records: &mut LockedRecords, now: DateTime<Utc>) -> Res
 
 /// A trial of what a slot holds, to be noted before the environment is told of it.
 #[must_use]
-pub fn note(id: bootenv::TrialId, slot: Id, content: &SlotManifest) -> Trial {
+pub fn note(id: bootenv::TrialId, slot: SlotId, content: &SlotManifest) -> Trial {
     Trial {
         id,
         slot,
@@ -144,7 +144,7 @@ fn passed(checks: &[Check]) -> bool {
     !checks.iter().any(Check::condemns)
 }
 
-fn judge_trial(update: &mut Update<'_>, env: EnvState, checks: &[Check]) -> Result<(Verdict, String)> {
+fn judge_trial(update: &mut Update<'_>, env: BootState, checks: &[Check]) -> Result<(Verdict, String)> {
     let slot = env.active;
     let bad: Vec<_> = checks.iter().filter(|check| check.condemns()).map(|check| check.name.clone()).collect();
     if !bad.is_empty() {
@@ -164,7 +164,7 @@ fn judge_trial(update: &mut Update<'_>, env: EnvState, checks: &[Check]) -> Resu
     }
 }
 
-fn commit(update: &mut Update<'_>, env: EnvState) -> Result<(Verdict, String)> {
+fn commit(update: &mut Update<'_>, env: BootState) -> Result<(Verdict, String)> {
     update.boot.env.store(&env.commit(update.boot.booted).map_err(illegal)?)?;
     let state = &mut update.records.state;
     if let Some(trial) = &state.trial {
@@ -175,7 +175,7 @@ fn commit(update: &mut Update<'_>, env: EnvState) -> Result<(Verdict, String)> {
 }
 
 /// Counts a failed run of this boot. The last one that the settings allow reverts the trial.
-fn count_failure(update: &mut Update<'_>, env: EnvState, bad: &[String]) -> Result<(Verdict, String)> {
+fn count_failure(update: &mut Update<'_>, env: BootState, bad: &[String]) -> Result<(Verdict, String)> {
     let slot = env.active;
     let boot_id = files::read_kernel(Path::new(BOOT_ID)).unwrap_or_default();
     let state = &mut update.records.state;
@@ -199,7 +199,7 @@ fn count_failure(update: &mut Update<'_>, env: EnvState, bad: &[String]) -> Resu
 }
 
 /// The store comes first: its mark and the noted trial together say what failed, even if the power goes in between.
-fn revert(boot: &mut Boot, records: &mut LockedRecords, env: EnvState, why: &str, now: DateTime<Utc>) -> Result<()> {
+fn revert(boot: &mut Boot, records: &mut LockedRecords, env: BootState, why: &str, now: DateTime<Utc>) -> Result<()> {
     boot.env.store(&env.revert(boot.booted).map_err(illegal)?)?;
     match records.state.trial.take() {
         Some(trial) => records.failed(&trial, why, now),
@@ -282,7 +282,7 @@ fn rebuild(
     if !boot.env.can_be_rebuilt() {
         return Ok((Verdict::Nothing, format!("the boot environment is damaged ({damage}); not overwritten")));
     }
-    let next = Second::rebuild(boot.env.second(), boot.booted.slot);
+    let next = FallbackBlock::rebuild(boot.env.second(), boot.booted.slot);
     boot.env.store(&next)?;
     // Whether that trial would have ended well cannot be told any more.
     if let Some(trial) = records.state.trial.as_mut() {

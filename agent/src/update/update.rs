@@ -1,6 +1,6 @@
 //! An update under way, and what it reports.
 
-use bootenv::Slot as SlotId;
+use bootenv::SlotId;
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 

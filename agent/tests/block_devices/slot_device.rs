@@ -38,7 +38,7 @@ impl Disk {
             return None;
         };
         let device = PathBuf::from(String::from_utf8(output.stdout).unwrap().trim());
-        let slot = Slot { id: bootenv::Slot::B, place: Place::Device(device.clone()), checksums: false };
+        let slot = Slot { id: bootenv::SlotId::B, place: Place::Device(device.clone()), checksums: false };
         Some(Self { _dir: dir, image, device, slot })
     }
 
@@ -361,10 +361,10 @@ fn a_device_that_was_not_booted_is_found_by_its_path_and_never_by_its_label() {
     run(Command::new("tune2fs").args(["-L", &label]).arg(&disk.image));
     claim(&disk.device, false).unwrap();
     assert_eq!(filesystem_label(&mut File::open(&disk.device).unwrap()).unwrap().as_ref(), Some(&label));
-    let by_label = Slot::locate(bootenv::Slot::A, Some(&format!("LABEL={label}")), &System::default());
+    let by_label = Slot::locate(bootenv::SlotId::A, Some(&format!("LABEL={label}")), &System::default());
     // In the first 10 s after the first search the disk may still show up.
     let reason = by_label.unwrap_err().reason;
     assert!(matches!(reason, Reason::DeviceNotFound | Reason::DiskNotReady), "{reason:?}");
-    let by_path = Slot::locate(bootenv::Slot::A, disk.device.to_str(), &System::default()).unwrap();
+    let by_path = Slot::locate(bootenv::SlotId::A, disk.device.to_str(), &System::default()).unwrap();
     assert_eq!(by_path.place, Place::Device(disk.device.clone()));
 }

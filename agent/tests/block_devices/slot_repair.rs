@@ -10,9 +10,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use bootenv::Slot;
+use bootenv::SlotId;
 use bootenv::grub::Block;
-use bootenv::protocol::State;
+use bootenv::protocol::BootState;
 use cli_support::{Device, Ran, publish};
 use common::registry::Registry;
 
@@ -38,7 +38,7 @@ impl Bench {
         };
         let slot_b = PathBuf::from(String::from_utf8(output.stdout).unwrap().trim());
         device.write("cmdline", b"panic=5 kubesolo.slot=A ks.trial=00000000 ks.proto=1\n");
-        device.write("grubenv", Block::main(&State::committed(Slot::A)).bytes());
+        device.write("grubenv", Block::main(&BootState::committed(SlotId::A)).bytes());
         let registry = Registry::start();
         publish(&registry, "1.0.0", 1);
         Some(Self { device, image, slot_b, registry })
@@ -252,7 +252,7 @@ fn bytes_that_change_between_write_and_read_back_are_found() {
     let number = until.filter(|line| line.starts_with("umount2(")).count() + 1;
     fs::write(&bench.image, &before).unwrap();
     kubesolo_update::device::mount::claim(&bench.slot_b, false).unwrap();
-    bench.device.write("grubenv", Block::main(&State::committed(Slot::A)).bytes());
+    bench.device.write("grubenv", Block::main(&BootState::committed(SlotId::A)).bytes());
 
     let delay = format!("inject=umount2:delay_exit=4000000:when={number}");
     let child = traced(&["-e", &delay]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();

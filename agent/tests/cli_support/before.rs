@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use bootenv::Slot;
+use bootenv::SlotId;
 use bootenv::protocol::SlotState;
 
 use super::{Device, Ran, Tree, publish};
@@ -53,10 +53,10 @@ impl Before {
                 assert!(remedy.contains("Slot B is void; slot A is unchanged and boots."), "{error:#}");
                 assert!(!remedy.contains("No slot was changed."), "{error:#}");
                 let env = device.env();
-                assert_eq!((env.active, env.success, env.good, env.b), (Slot::A, true, Slot::A, SlotState::Void));
+                assert_eq!((env.active, env.success, env.good, env.b), (SlotId::A, true, SlotId::A, SlotState::Void));
                 let names = device.names("B");
                 assert!(names.iter().all(|name| name == "vmlinuz"), "left in the free slot: {names:?}");
-                assert_eq!(device.power_on().start.unwrap().slot, Slot::A);
+                assert_eq!(device.power_on().start.unwrap().slot, SlotId::A);
                 fs::remove_file(device.path("cmdline")).unwrap();
             }
         }

@@ -11,10 +11,10 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
-use bootenv::Slot;
+use bootenv::SlotId;
 use bootenv::boot::{Decision, Files, PowerOn, decide};
 use bootenv::grub::{Block, SIGNATURE, SIZE};
-use bootenv::protocol::{State, View};
+use bootenv::protocol::{BootState, View};
 use kubesolo_release::key::{PrivateKey, PublicFormat};
 use kubesolo_release::registry::Access;
 use kubesolo_release::{self as publisher, Images, Metadata, Options};
@@ -196,7 +196,7 @@ impl Device {
     }
 
     /// The environment, which must be ours by now.
-    pub fn env(&self) -> State {
+    pub fn env(&self) -> BootState {
         match Block::parse(&self.env_bytes()).unwrap().view() {
             View::Ours(state) => state,
             other => panic!("{other:?}"),
@@ -211,7 +211,7 @@ impl Device {
         self.state()["phase"].as_str().unwrap().to_owned()
     }
 
-    pub fn version_in(&self, slot: Slot) -> Option<String> {
+    pub fn version_in(&self, slot: SlotId) -> Option<String> {
         let manifest: Value =
             serde_json::from_slice(&fs::read(self.path(&format!("{slot}/manifest.json"))).ok()?).unwrap();
         Some(manifest["version"].as_str().unwrap().to_owned())

@@ -4,10 +4,10 @@ use crate::{cli_support, common};
 
 use std::fs;
 
-use bootenv::Slot;
+use bootenv::SlotId;
 use bootenv::grub::{Block, SECTOR};
 use bootenv::loader::{self, Kind, kind};
-use bootenv::protocol::{Second, State, View};
+use bootenv::protocol::{BootState, FallbackBlock, View};
 use cli_support::{Device, Ran, publish};
 use common::registry::Registry;
 use kubesolo_update::base::digest::Digest;
@@ -75,17 +75,17 @@ fn an_old_device_is_switched_by_one_sector_and_updates_itself_then() {
     let grub_cfg = read(&device, "grub.cfg");
     assert_eq!((grub_cfg.len(), &grub_cfg[SECTOR..]), (OLD.len(), &OLD[SECTOR..]), "one sector and nothing else");
     assert_eq!(read(&device, "kernel-args.cfg"), b"set ks_args=\"console=ttyS0,115200n8 quiet\"\n");
-    assert_eq!(device.env(), State::committed(Slot::A));
+    assert_eq!(device.env(), BootState::committed(SlotId::A));
     let second = Block::parse(&read(&device, "ksenv2")).unwrap().as_second();
-    assert_eq!(second, Some(Second::of(&State::committed(Slot::A))));
+    assert_eq!(second, Some(FallbackBlock::of(&BootState::committed(SlotId::A))));
     assert!(!device.names("").iter().any(|name| name.ends_with(".new")));
 
     // The bootloader asks for hash files now.
     let start = device.power_on().start.unwrap();
-    assert_eq!((start.slot, start.fallback), (Slot::A, None));
+    assert_eq!((start.slot, start.fallback), (SlotId::A, None));
     device.here(&["healthcheck"]).code(0);
     device.from(&registry, &["apply", "--activate"]).code(0);
-    assert_eq!(device.power_on().start.unwrap().slot, Slot::B);
+    assert_eq!(device.power_on().start.unwrap().slot, SlotId::B);
     device.here(&["healthcheck"]).code(0).says(&["slot B is committed"]);
 }
 
@@ -228,7 +228,7 @@ fn an_environment_that_is_missing_or_damaged_is_made_anew() {
             device.write("grubenv", bytes);
         }
         adopt(&device, &[]).code(0);
-        assert_eq!(device.env(), State::committed(Slot::A));
+        assert_eq!(device.env(), BootState::committed(SlotId::A));
         assert!(starts_the_new_loader(&device));
     }
 }

@@ -6,7 +6,7 @@ use std::fs;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use bootenv::Slot;
+use bootenv::SlotId;
 use bootenv::protocol::SlotState;
 use chrono::{Timelike, Utc};
 use cli_support::{Device, Ran, key, publish, publish_as};
@@ -89,7 +89,7 @@ fn an_ordinary_user_updates_folders_twice_and_gets_rid_of_a_bad_release() {
     assert_eq!(staged.stdout, "1.0.0 is written into slot B and verified\nnext: kubesolo-update activate --reboot\n");
     assert_eq!(staged.stderr, "");
     assert_eq!(device.phase(), "staged");
-    assert_eq!((device.env().active, device.env().b), (Slot::A, SlotState::Void), "staged is not activated");
+    assert_eq!((device.env().active, device.env().b), (SlotId::A, SlotState::Void), "staged is not activated");
     assert_eq!(
         device.names("B"),
         ["kubesolo-os.gz", "kubesolo-os.gz.sha256", "manifest.json", "vmlinuz", "vmlinuz.sha256"]
@@ -100,18 +100,21 @@ fn an_ordinary_user_updates_folders_twice_and_gets_rid_of_a_bad_release() {
     assert_eq!(device.tree("A"), factory, "the active slot is not touched");
     device.power_on();
     device.here(&["healthcheck"]).code(0).says(&["slot B is committed", "next:"]);
-    assert_eq!((device.env().good, device.env().success), (Slot::B, true));
+    assert_eq!((device.env().good, device.env().success), (SlotId::B, true));
     assert_eq!(device.phase(), "success");
 
     publish(&registry, "2.0.0", 2);
     install(&device, &registry);
-    assert_eq!(device.env().good, Slot::A);
-    assert_eq!(device.version_in(Slot::A).unwrap(), "2.0.0");
+    assert_eq!(device.env().good, SlotId::A);
+    assert_eq!(device.version_in(SlotId::A).unwrap(), "2.0.0");
 
     // A bad one is reverted, remembered, and not installed again.
     publish(&registry, "3.0.0", 3);
     install_bad(&device, &registry);
-    assert_eq!((device.env().good, device.env().b, device.phase().as_str()), (Slot::A, SlotState::Fail, "rolled_back"));
+    assert_eq!(
+        (device.env().good, device.env().b, device.phase().as_str()),
+        (SlotId::A, SlotState::Fail, "rolled_back")
+    );
     let before = (device.tree("A"), device.tree("B"), device.env_bytes());
     let error = device.from(&registry, &["apply", "--json"]).refused(75, "failed-before");
     assert!(error["message"].as_str().unwrap().contains("10-node"), "{error}");
@@ -238,7 +241,7 @@ fn rollback_ends_a_trial_takes_back_an_activation_or_tries_the_release_before() 
     device.here(&["rollback"]).code(0).says(&["next: reboot into slot A"]);
     assert_eq!(
         (device.env().active, device.env().b, device.phase().as_str()),
-        (Slot::A, SlotState::Fail, "rolled_back")
+        (SlotId::A, SlotState::Fail, "rolled_back")
     );
     device.power_on();
     device.from(&registry, &["apply"]).code(75);
@@ -247,7 +250,7 @@ fn rollback_ends_a_trial_takes_back_an_activation_or_tries_the_release_before() 
     publish(&registry, "1.1.0", 2);
     device.from(&registry, &["apply", "--activate"]).code(0);
     device.here(&["rollback"]).code(0).says(&["cancelled the activation of slot B", "next:"]);
-    assert_eq!((device.env().active, device.env().success, device.env().b), (Slot::A, true, SlotState::Void));
+    assert_eq!((device.env().active, device.env().success, device.env().b), (SlotId::A, true, SlotState::Void));
     assert_eq!(device.phase(), "rolled_back");
     device.power_on();
     device.from(&registry, &["apply", "--json"]).refused(75, "failed-before");
@@ -259,7 +262,7 @@ fn rollback_ends_a_trial_takes_back_an_activation_or_tries_the_release_before() 
     install(&device, &registry);
     let back = device.here(&["rollback", "--json"]).code(0).json();
     assert_eq!((&back["outcome"], &back["reboot"]), (&json!("trial-of-previous"), &json!(true)));
-    assert_eq!(device.env().good, Slot::A, "a trial: the release that is left stays the good one");
+    assert_eq!(device.env().good, SlotId::A, "a trial: the release that is left stays the good one");
     assert_eq!(device.phase(), "activated");
     device.power_on();
     device.here(&["healthcheck"]).code(0).says(&["slot B is committed"]);
@@ -326,7 +329,7 @@ fn activating_twice_is_the_same_as_once() {
 
     // A try was counted, and the system of the other slot runs: whether the trial may go on is the hook's to say.
     let before = device.power_on();
-    assert_eq!(before.start.unwrap().slot, Slot::B);
+    assert_eq!(before.start.unwrap().slot, SlotId::B);
     device.here(&["activate"]).code(75);
     assert_eq!(device.env().counter, 2, "the tries are not filled up again");
 }
@@ -370,8 +373,8 @@ fn a_newer_release_replaces_one_that_was_activated_and_not_booted() {
     publish(&registry, "2.0.0", 2);
     device.from(&registry, &["apply"]).code(0).says(&["2.0.0 is written into slot B"]);
     let env = device.env();
-    assert_eq!((env.active, env.success, env.b, env.trial.is_none()), (Slot::A, true, SlotState::Void, true));
-    assert_eq!(device.power_on().start.unwrap().slot, Slot::A);
+    assert_eq!((env.active, env.success, env.b, env.trial.is_none()), (SlotId::A, true, SlotState::Void, true));
+    assert_eq!(device.power_on().start.unwrap().slot, SlotId::A);
     device.here(&["healthcheck"]).code(0);
     // The first one did not fail: it was never tried, and nothing waits for its end.
     assert_eq!(device.here(&["status", "--json"]).code(0).json()["failed"], json!([]));
@@ -379,7 +382,7 @@ fn a_newer_release_replaces_one_that_was_activated_and_not_booted() {
     device.here(&["activate"]).code(0);
     device.power_on();
     device.here(&["healthcheck"]).code(0).says(&["committed"]);
-    assert_eq!(device.version_in(Slot::B).unwrap(), "2.0.0");
+    assert_eq!(device.version_in(SlotId::B).unwrap(), "2.0.0");
 }
 
 #[test]
@@ -440,7 +443,7 @@ fn a_run_killed_while_it_downloads_leaves_nothing_that_disturbs_the_next() {
 
     assert_eq!((device.tree("A"), device.env().b), (factory.clone(), SlotState::Void));
     assert!(!device.path("B/manifest.json").exists());
-    assert_eq!(device.power_on().start.unwrap().slot, Slot::A);
+    assert_eq!(device.power_on().start.unwrap().slot, SlotId::A);
     device.from(&server, &["apply"]).code(0).says(&["1.0.0 is written into slot B"]);
     assert_eq!((device.tree("A"), device.phase().as_str()), (factory, "staged"));
     assert_eq!(

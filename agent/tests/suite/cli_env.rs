@@ -4,9 +4,9 @@ use crate::{cli_support, common};
 
 use std::fs;
 
-use bootenv::Slot;
+use bootenv::SlotId;
 use bootenv::grub::SIZE;
-use bootenv::protocol::{SlotState, State};
+use bootenv::protocol::{BootState, SlotState};
 use cli_support::{Device, publish};
 use common::registry::Registry;
 
@@ -32,11 +32,11 @@ fn a_damaged_environment_is_rebuilt_after_a_healthy_boot_and_its_trial_has_faile
     left_so(&device, &["the boot environment is damaged", "unhealthy: not rebuilt"]);
     device.make_healthy();
     device.here(&["healthcheck"]).code(0).says(&["rebuilt the damaged boot environment"]);
-    assert_eq!((device.env().active, device.env().success, device.env().good), (Slot::A, true, Slot::A));
+    assert_eq!((device.env().active, device.env().success, device.env().good), (SlotId::A, true, SlotId::A));
     // How that trial would have ended, nobody knows.
     let error = device.from(&registry, &["apply", "--json"]).refused(75, "failed-before");
     assert!(error["message"].as_str().unwrap().contains("lost before a verdict"), "{error}");
-    assert_eq!(device.power_on().start.unwrap().slot, Slot::A);
+    assert_eq!(device.power_on().start.unwrap().slot, SlotId::A);
 }
 
 /// A device that runs 1.0.0 from slot B.
@@ -68,12 +68,12 @@ fn an_active_slot_of_another_program_is_given_up_only_if_the_bootloader_passed_i
     // What it wrote is damaged since.
     let device = changed_by_another("");
     device.write("A/vmlinuz", b"something else");
-    assert_eq!(device.power_on().start.unwrap().slot, Slot::B);
-    assert_eq!(ours(&device), State { a: SlotState::Void, ..State::committed(Slot::B) });
+    assert_eq!(device.power_on().start.unwrap().slot, SlotId::B);
+    assert_eq!(ours(&device), BootState { a: SlotState::Void, ..BootState::committed(SlotId::B) });
     // It failed its trial before.
     let device =
         changed_by_another("ks_v=1\nks_a=fail\nks_b=good\nks_good=B\nks_trial=00000000\nks_seal=--\nks_end=1\n");
-    assert_eq!(device.power_on().start.unwrap().slot, Slot::B);
+    assert_eq!(device.power_on().start.unwrap().slot, SlotId::B);
     assert_eq!(ours(&device).a, SlotState::Fail);
     // Nothing is wrong with it: why the other slot was booted, a person may know.
     let device = changed_by_another("");
@@ -93,11 +93,11 @@ fn a_committed_slot_is_given_up_only_if_it_is_damaged_and_the_other_one_healthy(
     assert_eq!(complete(), false);
     device.write("B/vmlinuz.sha256", &hash_file);
     device.write("B/vmlinuz", b"rotten");
-    assert_eq!(device.power_on().start.unwrap().slot, Slot::A);
+    assert_eq!(device.power_on().start.unwrap().slot, SlotId::A);
     device.make_unhealthy();
     left_so(&device, &["slot A runs in place of the active slot B"]);
     device.make_healthy();
     device.here(&["healthcheck"]).code(0).says(&["slot B is damaged; slot A is active now"]);
     let env = device.env();
-    assert_eq!((env.active, env.success, env.good, env.b), (Slot::A, true, Slot::A, SlotState::Void));
+    assert_eq!((env.active, env.success, env.good, env.b), (SlotId::A, true, SlotId::A, SlotState::Void));
 }

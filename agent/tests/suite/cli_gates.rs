@@ -6,9 +6,9 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
 use bootenv::grub::Block;
-use bootenv::protocol::{Booted, State};
+use bootenv::protocol::{BootState, Booted};
 use bootenv::uboot::{Environment, Format};
-use bootenv::{Slot, TrialId};
+use bootenv::{SlotId, TrialId};
 use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
 use cli_support::{Device, Ran, publish, publish_as};
 use common::nginx::Nginx;
@@ -186,7 +186,7 @@ fn programs_can_put_an_update_off_or_refuse_it_before_anything_is_erased() {
     publish(&registry, "3.0.0", 3);
     let error = device.from(&registry, &["apply", "--activate", "--json"]).refused(75, "hook-later");
     assert!(error["remedy"].as_str().unwrap().ends_with("Slot B has 3.0.0, complete and not activated."), "{error}");
-    assert_eq!((device.phase().as_str(), device.version_in(Slot::B).as_deref()), ("staged", Some("3.0.0")));
+    assert_eq!((device.phase().as_str(), device.version_in(SlotId::B).as_deref()), ("staged", Some("3.0.0")));
 }
 
 #[test]
@@ -232,7 +232,7 @@ fn no_trial_begins_that_a_panic_would_never_end() {
     device.write("cmdline", b"panic=5 kubesolo.slot=A ks.trial=00000000 ks.proto=1\n");
     device.here(&["status"]).code(0).says(&["a panic reboots after 5 s"]);
     device.here(&["activate"]).code(0);
-    assert_eq!(device.env().active, Slot::B);
+    assert_eq!(device.env().active, SlotId::B);
 }
 
 /// A server that answers like an API server whose node has the label or not, and knows whoever has a certificate.
@@ -402,10 +402,10 @@ fn held_by(closed: &[&str], digests: [Digest; 2], kubeconfig: &str) -> (Device, 
         "failed": if is("failed-before") { failed.to_vec() } else { vec![] },
     });
     device.write("S/trust.json", trust.to_string().as_bytes());
-    let mut state = State::committed(Slot::A);
+    let mut state = BootState::committed(SlotId::A);
     if is("trial") {
-        let activated = state.activate(Booted::ordinary(Slot::A), TrialId(42)).unwrap();
-        state = State { counter: 2, ..activated };
+        let activated = state.activate(Booted::ordinary(SlotId::A), TrialId(42)).unwrap();
+        state = BootState { counter: 2, ..activated };
         device.write("cmdline", b"panic=5 kubesolo.slot=B ks.trial=0000002a ks.proto=1\n");
     }
     if is("boot-environment") {

@@ -4,8 +4,8 @@ use crate::{cli_support, common};
 
 use std::fs;
 
-use bootenv::Slot;
-use bootenv::protocol::{SlotState, State, View};
+use bootenv::SlotId;
+use bootenv::protocol::{BootState, SlotState, View};
 use bootenv::rpi::{render, view};
 use cli_support::{Device, publish};
 use common::registry::Registry;
@@ -14,13 +14,13 @@ fn bench() -> (Registry, Device) {
     let mut device = Device::new();
     device.bootenv = "rpi:.";
     fs::remove_file(device.path("grubenv")).unwrap();
-    device.write("autoboot.txt", &render(&State::committed(Slot::A)));
+    device.write("autoboot.txt", &render(&BootState::committed(SlotId::A)));
     let registry = Registry::start();
     publish(&registry, "1.0.0", 1);
     (registry, device)
 }
 
-fn state(device: &Device) -> State {
+fn state(device: &Device) -> BootState {
     match view(&fs::read(device.path("autoboot.txt")).unwrap()) {
         View::Ours(state) => state,
         other => panic!("{other:?}"),
@@ -35,7 +35,7 @@ fn boots(device: &Device) -> [u32; 2] {
     numbers.try_into().unwrap()
 }
 
-fn boot(device: &Device, slot: Slot) {
+fn boot(device: &Device, slot: SlotId) {
     let state = state(device);
     let trial = if state.on_trial() == Some(slot) { state.trial } else { bootenv::TrialId::NONE };
     device.write("cmdline", format!("panic=5 kubesolo.slot={slot} ks.trial={trial} ks.proto=1\n").as_bytes());
@@ -44,16 +44,16 @@ fn boot(device: &Device, slot: Slot) {
 #[test]
 fn a_try_that_is_healthy_changes_the_partition_of_every_boot() {
     let (registry, device) = bench();
-    boot(&device, Slot::A);
+    boot(&device, SlotId::A);
     device.from(&registry, &["apply", "--activate"]).code(0);
-    assert_eq!((boots(&device), state(&device).on_trial()), ([2, 3], Some(Slot::B)));
+    assert_eq!((boots(&device), state(&device).on_trial()), ([2, 3], Some(SlotId::B)));
     // What the agent notes before it asks the firmware for a try.
-    device.write("autoboot.txt", &render(&State { counter: 0, ..state(&device) }));
-    boot(&device, Slot::B);
+    device.write("autoboot.txt", &render(&BootState { counter: 0, ..state(&device) }));
+    boot(&device, SlotId::B);
     device.here(&["healthcheck"]).code(0).says(&["slot B is committed"]);
-    assert_eq!((boots(&device), state(&device).good), ([3, 2], Slot::B));
+    assert_eq!((boots(&device), state(&device).good), ([3, 2], SlotId::B));
     let before = fs::read(device.path("autoboot.txt")).unwrap();
-    boot(&device, Slot::B);
+    boot(&device, SlotId::B);
     device.here(&["healthcheck"]).code(0);
     device.here(&["status"]).code(0).says(&["environment:  ours (./autoboot.txt)"]);
     assert_eq!(fs::read(device.path("autoboot.txt")).unwrap(), before);
@@ -62,14 +62,14 @@ fn a_try_that_is_healthy_changes_the_partition_of_every_boot() {
 #[test]
 fn a_try_that_came_back_is_over_and_remembered() {
     let (registry, device) = bench();
-    boot(&device, Slot::A);
+    boot(&device, SlotId::A);
     device.from(&registry, &["apply", "--activate"]).code(0);
     // An ordinary reboot is no try: the activation waits.
-    boot(&device, Slot::A);
+    boot(&device, SlotId::A);
     device.here(&["healthcheck"]).code(0).says(&["slot B will be tried"]);
     // What the agent notes before it asks the firmware for a try.
-    device.write("autoboot.txt", &render(&State { counter: 0, ..state(&device) }));
-    boot(&device, Slot::A);
+    device.write("autoboot.txt", &render(&BootState { counter: 0, ..state(&device) }));
+    boot(&device, SlotId::A);
     device.here(&["healthcheck"]).code(0).says(&["the trial of the other slot ended"]);
     assert_eq!((boots(&device), state(&device).b), ([2, 3], SlotState::Fail));
     device.from(&registry, &["apply", "--json"]).refused(75, "failed-before");
@@ -81,7 +81,7 @@ fn a_file_as_a_person_writes_it_is_taken_over_after_a_healthy_boot() {
     device.write("autoboot.txt", b"[all]\ntryboot_a_b=1\nboot_partition=2\n[tryboot]\nboot_partition=3\n");
     boot_plain(&device);
     device.here(&["healthcheck"]).code(0).says(&["took over the boot environment, slot A committed"]);
-    assert_eq!((boots(&device), state(&device)), ([2, 3], State::committed(Slot::A)));
+    assert_eq!((boots(&device), state(&device)), ([2, 3], BootState::committed(SlotId::A)));
     assert!(!device.path("autoboot.txt.new").exists());
     device.from(&registry, &["apply"]).code(0);
 }

@@ -5,7 +5,7 @@ use crate::{cli_support, common};
 use std::fs;
 use std::process::Command;
 
-use bootenv::Slot;
+use bootenv::SlotId;
 use bootenv::grub::Block;
 use bootenv::protocol::{Booted, SlotState};
 use cli_support::{Device, Ran, key};
@@ -492,7 +492,7 @@ fn keys_are_rotated_through_the_images() {
     assert_eq!(device.version_in(device.env().active).as_deref(), Some("2.1.0"));
     assert_eq!(
         device.env().good,
-        if device.version_in(Slot::A).as_deref() == Some("2.1.0") { Slot::A } else { Slot::B }
+        if device.version_in(SlotId::A).as_deref() == Some("2.1.0") { SlotId::A } else { SlotId::B }
     );
 }
 

@@ -7,10 +7,10 @@ use std::os::unix::fs::FileExt;
 use std::process::Command;
 
 use bootenv::boot::{Decision, Files, PowerOn, decide};
-use bootenv::protocol::{SlotState, State, View};
+use bootenv::protocol::{BootState, SlotState, View};
 use bootenv::uboot::store::Store;
 use bootenv::uboot::{Environment, Format, config};
-use bootenv::{Fallback, Slot};
+use bootenv::{Fallback, SlotId};
 use cli_support::{Device, FACTORY, publish};
 use common::registry::Registry;
 
@@ -34,7 +34,7 @@ pub(crate) fn device() -> Device {
     device.write("fw_env.config", CONFIG.as_bytes());
     device.write("env", &[0xff; 0x10000]);
     let variables = [(BOARD.0, BOARD.1.to_owned())];
-    let environment = Environment::default().with(&variables).with(&State::committed(Slot::A).variables());
+    let environment = Environment::default().with(&variables).with(&BootState::committed(SlotId::A).variables());
     put(&device, 0, &environment.encode(SIZE, Format::Redundant, 1).unwrap());
     device
 }
@@ -59,7 +59,7 @@ fn store(device: &Device) -> Store {
 }
 
 /// The state that U-Boot reads.
-pub(crate) fn state(device: &Device) -> State {
+pub(crate) fn state(device: &Device) -> BootState {
     match store(device).load().unwrap().environment.view() {
         View::Ours(state) => state,
         other => panic!("{other:?}"),
@@ -67,7 +67,7 @@ pub(crate) fn state(device: &Device) -> State {
 }
 
 /// Both copies say the same, and whatever happens to one of them the other one does.
-fn agree(device: &Device) -> State {
+fn agree(device: &Device) -> BootState {
     let [first, second] = copies(device);
     assert_eq!(first, second);
     assert_eq!(first.unwrap().get(BOARD.0).as_deref(), Some(BOARD.1));
@@ -121,19 +121,19 @@ fn an_update_is_committed_and_both_copies_say_so() {
     let (registry, device) = bench();
     device.from(&registry, &["apply"]).code(0);
     let staged = agree(&device);
-    assert_eq!((staged.active, staged.b), (Slot::A, SlotState::Void));
+    assert_eq!((staged.active, staged.b), (SlotId::A, SlotState::Void));
     let read = |file: &str| fs::read(device.path(&format!("B/{file}"))).unwrap();
     let wanted = checksums(&read("vmlinuz"), &read("kubesolo-os.gz"));
     assert_eq!(String::from_utf8(read("crc32.txt")).unwrap(), wanted);
 
     device.here(&["activate"]).code(0);
     let activated = agree(&device);
-    assert_eq!((activated.on_trial(), activated.counter), (Some(Slot::B), 3));
-    assert_eq!(power_on(&device).start.unwrap().slot, Slot::B);
+    assert_eq!((activated.on_trial(), activated.counter), (Some(SlotId::B), 3));
+    assert_eq!(power_on(&device).start.unwrap().slot, SlotId::B);
     assert_eq!(state(&device).counter, 2, "U-Boot stored one copy");
     device.here(&["healthcheck"]).code(0).says(&["slot B is committed"]);
     let committed = agree(&device);
-    assert_eq!((committed.good, committed.success), (Slot::B, true));
+    assert_eq!((committed.good, committed.success), (SlotId::B, true));
     let before = fs::read(device.path("env")).unwrap();
     power_on(&device);
     device.here(&["healthcheck"]).code(0);
@@ -149,9 +149,9 @@ fn an_unhealthy_release_is_reverted_and_remembered() {
     device.make_unhealthy();
     device.here(&["healthcheck", "--auto-rollback-after", "1"]).code(1);
     let reverted = agree(&device);
-    assert_eq!((reverted.active, reverted.b), (Slot::A, SlotState::Fail));
+    assert_eq!((reverted.active, reverted.b), (SlotId::A, SlotState::Fail));
     device.make_healthy();
-    assert_eq!(power_on(&device).start.unwrap().slot, Slot::A);
+    assert_eq!(power_on(&device).start.unwrap().slot, SlotId::A);
     device.from(&registry, &["apply", "--json"]).refused(75, "failed-before");
 }
 
@@ -167,7 +167,7 @@ fn the_other_copy_takes_over_whichever_is_damaged() {
         device.write("env", &whole);
         put(&device, copy, &[0x5a; 512]);
         let decision = power_on(&device);
-        assert_eq!((decision.start.unwrap().slot, decision.start.unwrap().fallback), (Slot::B, None));
+        assert_eq!((decision.start.unwrap().slot, decision.start.unwrap().fallback), (SlotId::B, None));
         let status = device.here(&["status"]).code(0).says(&["environment:  ours"]);
         assert!(status.stderr.contains("one copy is damaged"), "{status:?}");
         // The next run mends it.
@@ -200,7 +200,7 @@ fn over_two_damaged_copies_nothing_is_written() {
 fn one_copy_is_nothing_for_a_timer() {
     let (registry, device) = bench();
     device.write("fw_env.config", b"env 0x0 0x1000\n");
-    let variables = State::committed(Slot::A).variables();
+    let variables = BootState::committed(SlotId::A).variables();
     put(&device, 0, &Environment::default().with(&variables).encode(SIZE, Format::Single, 0).unwrap());
     let before = fs::read(device.path("env")).unwrap();
     device.from(&registry, &["check"]).code(0).says(&["closed boot-environment", "held"]);
@@ -212,7 +212,7 @@ fn one_copy_is_nothing_for_a_timer() {
     device.here(&["activate", "--allow-single-copy"]).code(0);
     let bytes = fs::read(device.path("env")).unwrap();
     let (stored, _) = Environment::parse(&bytes[..SIZE], Format::Single).unwrap();
-    assert!(matches!(stored.view(), View::Ours(state) if state.on_trial() == Some(Slot::B)));
+    assert!(matches!(stored.view(), View::Ours(state) if state.on_trial() == Some(SlotId::B)));
 }
 
 #[test]
@@ -298,7 +298,7 @@ fn a_slot_without_right_checksums_is_none() {
     fs::remove_file(device.path("B/crc32.txt")).unwrap();
     assert_eq!(power_on(&device).start.unwrap().fallback, Some(Fallback::Load));
     device.here(&["healthcheck"]).code(0).says(&["slot B is damaged; slot A is active now"]);
-    assert_eq!((agree(&device).good, agree(&device).b), (Slot::A, SlotState::Void));
+    assert_eq!((agree(&device).good, agree(&device).b), (SlotId::A, SlotState::Void));
 }
 
 /// `env-lock` with a `/run` of its own, in which this script was run first; what the script after it says.

@@ -5,7 +5,7 @@ use crate::{cli_support, common};
 use std::fs;
 use std::time::Duration;
 
-use bootenv::Slot;
+use bootenv::SlotId;
 use chrono::TimeDelta;
 use cli_support::{Device, Ran, publish};
 use common::fault::{self, Fault, World};
@@ -55,11 +55,11 @@ fn it_goes_as_far_as_the_settings_say_and_no_further() {
     // Without a word, and with it.
     for setting in ["", "auto=stage"] {
         assert_eq!(run(&device, &registry, setting).code(0).json()["outcome"], "staged");
-        assert_eq!((device.env().active, device.phase().as_str()), (Slot::A, "staged"), "{setting}");
+        assert_eq!((device.env().active, device.phase().as_str()), (SlotId::A, "staged"), "{setting}");
     }
     let activated = run(&device, &registry, "auto=activate").code(0).json();
     assert_eq!((&activated["outcome"], &activated["written"]), (&json!("activated"), &json!(false)));
-    assert_eq!((device.env().active, device.phase().as_str()), (Slot::B, "activated"));
+    assert_eq!((device.env().active, device.phase().as_str()), (SlotId::B, "activated"));
     let trial = device.env().trial;
 
     // Until the reboot, nothing more happens.
@@ -144,7 +144,7 @@ fn what_was_fetched_for_too_long_is_not_activated_outside_the_window() {
     let run = |hours: &[i64]| {
         let hours = std::cell::RefCell::new(hours.iter());
         let clock = || build_date() + TimeDelta::minutes(60 * hours.borrow_mut().next().unwrap() + 30);
-        let mut boot = Boot::find(&config, Some(Slot::A), None).unwrap();
+        let mut boot = Boot::find(&config, Some(SlotId::A), None).unwrap();
         device.wait_for_lock();
         let mut records = LockedRecords::lock(&device.path("S/state.json")).unwrap();
         unattended::run(&config, &mut boot, &mut records, &clock)
@@ -154,9 +154,9 @@ fn what_was_fetched_for_too_long_is_not_activated_outside_the_window() {
     assert_eq!(early.reason, Reason::Window);
     let late = run(&[3, 3, 4]).unwrap_err();
     assert_eq!(late.reason, Reason::Window);
-    assert_eq!((device.phase().as_str(), device.env().active), ("staged", Slot::A));
+    assert_eq!((device.phase().as_str(), device.env().active), ("staged", SlotId::A));
     let Done::Applied(applied) = run(&[26, 26, 27]).unwrap() else { panic!("it only asked") };
-    assert_eq!((applied.outcome, applied.written, device.env().active), (Outcome::Activated, false, Slot::B));
+    assert_eq!((applied.outcome, applied.written, device.env().active), (Outcome::Activated, false, SlotId::B));
 }
 
 /// A medium without room for the state: nothing is changed before that is known, and the next run goes on.
@@ -208,7 +208,7 @@ fn a_run_that_is_ended_by_a_signal_leaves_nothing_that_disturbs_the_next() {
         }
         std::process::Command::new("kill").args(["-s", signal, &child.id().to_string()]).status().unwrap();
         assert!(!child.wait().unwrap().success());
-        assert_eq!((device.env().active, device.env().success), (Slot::A, true), "{signal}");
+        assert_eq!((device.env().active, device.env().success), (SlotId::A, true), "{signal}");
         device.from(&server, &["run"]).code(0).says(&["boots next"]);
         let_it_prove_itself(&device);
         assert_eq!(device.here(&["history", "--json"]).code(0).json().as_array().unwrap().len(), 2, "{signal}");
@@ -328,7 +328,7 @@ fn two_at_once_do_not_disturb_each_other() {
     assert_eq!(codes, [0, 75], "{both:#?}");
     let sent_away = both.iter().find(|ran| ran.code == Some(75)).unwrap();
     assert_eq!(sent_away.json()["error"]["reason"], "locked");
-    assert_eq!((device.phase().as_str(), device.env().active), ("activated", Slot::B));
+    assert_eq!((device.phase().as_str(), device.env().active), ("activated", SlotId::B));
     let_it_prove_itself(&device);
 }
 

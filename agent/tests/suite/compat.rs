@@ -7,8 +7,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use bootenv::loader::{self, Kind};
-use bootenv::protocol::{SlotState, State as EnvState};
-use bootenv::{Slot, TrialId};
+use bootenv::protocol::{BootState, SlotState};
+use bootenv::{SlotId, TrialId};
 use cli_support::{Device, Ran};
 use kubesolo_update::device::slot::SlotManifest;
 use kubesolo_update::state::store::Store;
@@ -200,7 +200,8 @@ fn what_0_1_committed_and_heard_still_counts() {
 
 #[test]
 fn a_trial_that_0_1_began_is_committed_with_what_0_1_noted() {
-    for (moment, slot, version, epoch) in [("activated", Slot::B, "1.0.0", 2), ("activated-again", Slot::A, "2.0.0", 3)]
+    for (moment, slot, version, epoch) in
+        [("activated", SlotId::B, "1.0.0", 2), ("activated-again", SlotId::A, "2.0.0", 3)]
     {
         let device = device(moment);
         assert_eq!(device.power_on().start.unwrap().slot, slot);
@@ -217,7 +218,7 @@ fn a_trial_that_0_1_began_is_reverted_and_remembered() {
     device.power_on();
     device.make_unhealthy();
     device.here(&["healthcheck", "--auto-rollback-after", "1"]).code(1);
-    assert_eq!(device.power_on().start.unwrap().slot, Slot::B);
+    assert_eq!(device.power_on().start.unwrap().slot, SlotId::B);
     assert_eq!((device.phase().as_str(), device.env().a), ("rolled_back", SlotState::Fail));
     assert!(status(&device)["failed"][0].as_str().unwrap().starts_with("2.0.0 "));
 }
@@ -232,8 +233,8 @@ fn apply(device: &Device, more: &[&str]) -> Ran {
 fn a_bundle_of_0_1_is_applied() {
     let device = device("success");
     apply(&device, &["--activate"]).code(0);
-    assert_eq!(device.version_in(Slot::A).as_deref(), Some("3.0.0"));
-    assert_eq!(device.env().on_trial(), Some(Slot::A));
+    assert_eq!(device.version_in(SlotId::A).as_deref(), Some("3.0.0"));
+    assert_eq!(device.env().on_trial(), Some(SlotId::A));
 }
 
 #[test]
@@ -248,7 +249,7 @@ fn a_release_that_failed_under_0_1_is_not_installed_again() {
 #[test]
 fn a_trial_that_0_1_began_under_u_boot_is_committed() {
     let device = device(UBOOT);
-    assert_eq!(cli_uboot::power_on(&device).start.unwrap().slot, Slot::B);
+    assert_eq!(cli_uboot::power_on(&device).start.unwrap().slot, SlotId::B);
     device.here(&["healthcheck"]).code(0).says(&["slot B is committed"]);
     let environment = &status(&device)["environment"];
     assert_eq!((&environment["kind"], &environment["good"]), (&json!("ours"), &json!("B")));
@@ -271,12 +272,12 @@ fn a_device_that_0_1_adopted_goes_on() {
     let files = ["grub.cfg", "ksloader.sum", "ksbefore.cfg", "kernel-args.cfg", "grubenv", "ksenv2"];
     copy(&fixtures().join("adopted"), &files, &device, "");
     device.write("ksloader.cfg", &fs::read(fixtures().join("loader/grub.cfg")).unwrap());
-    assert_eq!(device.env(), EnvState::committed(Slot::A));
+    assert_eq!(device.env(), BootState::committed(SlotId::A));
     device.power_on();
     device.here(&["healthcheck"]).code(0);
     device.here(&["adopt"]).code(0);
     assert_eq!(loader::kind(&fs::read(device.path("grub.cfg")).unwrap()), Kind::Switched);
-    assert_eq!(device.power_on().start.unwrap().slot, Slot::A);
+    assert_eq!(device.power_on().start.unwrap().slot, SlotId::A);
 }
 
 /// Which agent makes a step.
@@ -321,7 +322,7 @@ fn update([stage, activate, judge]: [By; 3], healthy: bool) {
     device.here(&["healthcheck", "--auto-rollback-after", "1"]).code(i32::from(!healthy));
     both_mean_the_same(&mut device, &programs, &case);
     let start = device.power_on().start.unwrap();
-    assert_eq!((start.slot, start.fallback), (if healthy { Slot::A } else { Slot::B }, None), "{case}");
+    assert_eq!((start.slot, start.fallback), (if healthy { SlotId::A } else { SlotId::B }, None), "{case}");
 
     // The agent in the other slot, and the one that comes after it.
     for agent in [By::Old, By::New, By::Old] {

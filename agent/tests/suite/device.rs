@@ -4,7 +4,7 @@ use std::fs;
 use std::io::Cursor;
 use std::process::Command;
 
-use bootenv::{Fallback, Slot, TrialId};
+use bootenv::{Fallback, SlotId, TrialId};
 use kubesolo_update::base::error::Exit;
 use kubesolo_update::device::blocks::{CommandLine, Odd, System, filesystem_label};
 use proptest::prelude::*;
@@ -87,10 +87,10 @@ fn the_command_line_tells_slot_trial_fallback_and_protocol() {
     fs::write(dir.path().join("cmdline"), line).unwrap();
     let system = System { proc: dir.path().into(), ..System::default() };
     let line = CommandLine::parse(&system.command_line().unwrap());
-    assert_eq!(line.booted().unwrap(), Slot::B);
+    assert_eq!(line.booted().unwrap(), SlotId::B);
     assert_eq!((line.trial, line.fallback, line.proto), (Ok(TrialId(0x00c0_ffee)), Ok(Fallback::Load), Ok(1)));
     let line = CommandLine::parse("kubesolo.slot=A ks.trial=00000000 ks.proto=1");
-    assert_eq!((line.booted().unwrap(), line.trial, line.fallback), (Slot::A, Ok(TrialId::NONE), Err(Odd::Absent)));
+    assert_eq!((line.booted().unwrap(), line.trial, line.fallback), (SlotId::A, Ok(TrialId::NONE), Err(Odd::Absent)));
 }
 
 #[test]

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Arc, Mutex};
 
-use bootenv::Slot;
+use bootenv::SlotId;
 use cli_support::before::{Before, Left, Left::Untouched, Left::Void};
 use cli_support::{Device, Ran};
 use common::fault::{self, Fault, Request, World};
@@ -506,7 +506,7 @@ fn texts_from_outside_act_on_nothing() {
         printable(&device.here(&[command, "--json"]).code(0));
     }
     let env = device.env();
-    assert_eq!((env.active, env.good), (Slot::B, Slot::A), "as the activation set it");
+    assert_eq!((env.active, env.good), (SlotId::B, SlotId::A), "as the activation set it");
     let lines = device.env_bytes().split(|b| *b == b'\n').filter(|l| l.starts_with(b"active_slot")).count();
     assert_eq!(lines, 1);
     assert_eq!(fs::read_dir(device.path("B")).unwrap().count(), 5, "no file of a name from outside");

@@ -45,7 +45,7 @@ impl Folder {
 }
 
 fn slot_in(folder: &Path) -> Slot {
-    Slot { id: bootenv::Slot::B, place: Place::Folder(folder.to_owned()), checksums: false }
+    Slot { id: bootenv::SlotId::B, place: Place::Folder(folder.to_owned()), checksums: false }
 }
 
 fn names(folder: &Path) -> Vec<String> {

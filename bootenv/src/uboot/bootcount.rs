@@ -5,7 +5,7 @@
 //! store, so that they and the protocol's change at once. `loader/bootcount.env` is the other side.
 
 use super::Environment;
-use crate::protocol::{State, TRIES, View};
+use crate::protocol::{BootState, TRIES, View};
 
 /// 1 while U-Boot counts. A board that counts has it set, also when nothing is counted.
 const UPGRADE: &str = "upgrade_available";
@@ -26,7 +26,7 @@ pub fn counted(environment: &Environment, view: View) -> View {
         {
             // Hexadecimal or decimal is all the same for so few; what is no number has used up all tries.
             let count = environment.get(COUNT).map_or(Ok(0), |count| count.parse::<u8>()).unwrap_or(TRIES);
-            View::Ours(State { counter: TRIES.saturating_sub(count), ..state })
+            View::Ours(BootState { counter: TRIES.saturating_sub(count), ..state })
         }
         other => other,
     }
@@ -34,7 +34,7 @@ pub fn counted(environment: &Environment, view: View) -> View {
 
 /// What a store of `next` sets beside the protocol's variables; nothing on a board that does not count.
 #[must_use]
-pub fn variables(environment: &Environment, next: &State) -> Vec<(&'static str, String)> {
+pub fn variables(environment: &Environment, next: &BootState) -> Vec<(&'static str, String)> {
     if !counts(environment) {
         return vec![];
     }

@@ -3,13 +3,13 @@
 
 pub mod uboot;
 
-use bootenv::protocol::{SlotState, State};
-use bootenv::{Slot, TrialId};
+use bootenv::protocol::{BootState, SlotState};
+use bootenv::{SlotId, TrialId};
 use proptest::prelude::*;
 
 /// Either slot.
-pub fn slot() -> impl Strategy<Value = Slot> {
-    prop_oneof![Just(Slot::A), Just(Slot::B)]
+pub fn slot() -> impl Strategy<Value = SlotId> {
+    prop_oneof![Just(SlotId::A), Just(SlotId::B)]
 }
 
 /// Any knowledge of a slot.
@@ -23,9 +23,10 @@ pub fn trial() -> impl Strategy<Value = TrialId> {
 }
 
 /// Any state that the alphabets allow, sensible or not.
-pub fn state() -> impl Strategy<Value = State> {
-    (slot(), any::<bool>(), 0..=3u8, slot(), slot_state(), slot_state(), trial())
-        .prop_map(|(active, success, counter, good, a, b, trial)| State { active, success, counter, good, a, b, trial })
+pub fn state() -> impl Strategy<Value = BootState> {
+    (slot(), any::<bool>(), 0..=3u8, slot(), slot_state(), slot_state(), trial()).prop_map(
+        |(active, success, counter, good, a, b, trial)| BootState { active, success, counter, good, a, b, trial },
+    )
 }
 
 /// A line that is not ours: its bytes as they stand in a block, without the line feed.
@@ -61,6 +62,6 @@ pub fn block(lines: &[Vec<u8>]) -> Vec<u8> {
 }
 
 /// The lines of a complete main block.
-pub fn main_lines(state: &State) -> Vec<Vec<u8>> {
+pub fn main_lines(state: &BootState) -> Vec<Vec<u8>> {
     state.variables().into_iter().map(|(name, value)| format!("{name}={value}").into_bytes()).collect()
 }

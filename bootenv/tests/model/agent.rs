@@ -3,8 +3,8 @@
 //! transitions.
 
 use bootenv::boot::Files;
-use bootenv::protocol::{Booted, Second, SlotState, State, View};
-use bootenv::{Fallback, Slot, TrialId};
+use bootenv::protocol::{BootState, Booted, FallbackBlock, SlotState, View};
+use bootenv::{Fallback, SlotId, TrialId};
 
 use super::mutations::Mutation;
 use super::world::{Content, Kind, Main, Note, Notes, Release, Step, World};
@@ -64,7 +64,7 @@ impl Plan {
         self.steps.push(step);
     }
 
-    fn ours(&self) -> Option<State> {
+    fn ours(&self) -> Option<BootState> {
         match self.world.main.view() {
             View::Ours(state) => Some(state),
             View::Foreign(foreign) if self.is(Mutation::ForeignTakenForOurs) => foreign.adopt(foreign.active).ok(),
@@ -79,23 +79,23 @@ impl Plan {
     }
 
     /// What the fallback says: GRUB's second file, or U-Boot's other copy.
-    fn raise(&mut self, state: State) {
+    fn raise(&mut self, state: BootState) {
         match self.world.kind {
-            Kind::Grub => self.second(Second::of(&state)),
+            Kind::Grub => self.second(FallbackBlock::of(&state)),
             Kind::UBoot if self.is(Mutation::StoresOneCopy) => {}
             Kind::UBoot if self.world.older != Some(self.world.main) => self.step(Step::Main(state)),
             Kind::UBoot => {}
         }
     }
 
-    fn second(&mut self, second: Second) {
+    fn second(&mut self, second: FallbackBlock) {
         if self.world.second != Some(second) {
             self.step(Step::Second(second));
         }
     }
 
     /// `BootEnv::store`: the second file is lowered before and raised after.
-    fn store(&mut self, next: State) {
+    fn store(&mut self, next: BootState) {
         if let Some(second) = self.world.second.filter(|_| !self.is(Mutation::SecondFileAfterMain)) {
             self.second(second.before(&next));
         }
@@ -114,7 +114,7 @@ impl Plan {
         (1..).map(TrialId).find(|id| !used.contains(&Some(*id))).unwrap_or(TrialId::NONE)
     }
 
-    fn note(&self, id: TrialId, slot: Slot, started: bool) -> Option<Note> {
+    fn note(&self, id: TrialId, slot: SlotId, started: bool) -> Option<Note> {
         Some(Note { id, slot, release: self.world.slot(slot).manifest()?, started })
     }
 
@@ -124,7 +124,7 @@ impl Plan {
         }
     }
 
-    fn commit(&self, state: State) -> Option<State> {
+    fn commit(&self, state: BootState) -> Option<BootState> {
         let booted = match self.mutation {
             Some(Mutation::CommitWithoutTrialId) => Booted { trial: state.trial, ..self.booted },
             _ => self.booted,
@@ -156,7 +156,7 @@ impl Plan {
                 let damaged = self.world.slot(state.active).files() != Files::Hold;
                 let takes_over = healthy && damaged && !pending && !self.is(Mutation::NeverTakesOver);
                 if takes_over && self.booted.slot != state.active {
-                    let next = State { success: true, ..state }.take_over(self.booted.slot).ok()?;
+                    let next = BootState { success: true, ..state }.take_over(self.booted.slot).ok()?;
                     self.store(next);
                 }
             }
@@ -179,7 +179,7 @@ impl Plan {
                     && !self.is(Mutation::DefaultsOverDamage) => {}
             View::Invalid => {
                 if (healthy || self.is(Mutation::RebuildUnhealthy)) && !self.is(Mutation::NeverRebuilds) {
-                    self.store(Second::rebuild(self.world.second, self.booted.slot));
+                    self.store(FallbackBlock::rebuild(self.world.second, self.booted.slot));
                     let trial = self.world.notes.trial.map(|note| Note { started: true, ..note });
                     self.notes(Notes { trial, ..self.world.notes });
                     self.conclude();
@@ -190,7 +190,7 @@ impl Plan {
     }
 
     /// A boot of the trial reached userspace.
-    fn seen(&mut self, state: State) {
+    fn seen(&mut self, state: BootState) {
         let noted = self.world.notes.trial.filter(|note| note.id == state.trial);
         let trial = match noted {
             Some(note) => Some(Note { started: true, ..note }),
@@ -199,7 +199,7 @@ impl Plan {
         self.notes(Notes { trial, ..self.world.notes });
     }
 
-    fn revert(&mut self, state: State) -> Option<()> {
+    fn revert(&mut self, state: BootState) -> Option<()> {
         let next = state.revert(self.booted).ok()?;
         self.store(match self.mutation {
             Some(Mutation::RevertLeavesNoMark) => with(next, state.active, SlotState::Good),
@@ -261,7 +261,7 @@ impl Plan {
         self.world.failed & release.bit() != 0
     }
 
-    fn target(&self, state: State) -> Option<Slot> {
+    fn target(&self, state: BootState) -> Option<SlotId> {
         match self.mutation {
             Some(Mutation::WritesTheLastGoodSlot) => Some(self.booted.slot.other()),
             Some(Mutation::WritesTheBootedSlot) => Some(state.good.other()),
@@ -310,7 +310,7 @@ impl Plan {
         }
         let state = self.ours()?;
         if self.is(Mutation::ActivationRefillsTheCounter) && state.on_trial() == Some(self.booted.slot) {
-            self.store(State { counter: bootenv::protocol::TRIES, ..state });
+            self.store(BootState { counter: bootenv::protocol::TRIES, ..state });
         }
         let target = self.target(state)?;
         let content = self.world.slot(target);
@@ -327,7 +327,7 @@ impl Plan {
         let next = match self.mutation {
             _ if state.on_trial() == Some(target) => return None,
             Some(Mutation::ActivationChangesTheLastGood) => {
-                State { good: target, ..state.activate(self.booted, trial).ok()? }
+                BootState { good: target, ..state.activate(self.booted, trial).ok()? }
             }
             Some(Mutation::ActivatesWhereNothingIsCounted) => {
                 state.activate(Booted { fallback: None, ..self.booted }, trial).ok()?
@@ -382,9 +382,9 @@ impl Plan {
 }
 
 /// The state with another knowledge of `slot`.
-fn with(state: State, slot: Slot, known: SlotState) -> State {
+fn with(state: BootState, slot: SlotId, known: SlotState) -> BootState {
     match slot {
-        Slot::A => State { a: known, ..state },
-        Slot::B => State { b: known, ..state },
+        SlotId::A => BootState { a: known, ..state },
+        SlotId::B => BootState { b: known, ..state },
     }
 }

@@ -1,8 +1,8 @@
 //! The system of bootloader, agent, power and faults, as `stateright` explores it.
 
-use bootenv::Slot;
+use bootenv::SlotId;
 use bootenv::boot::{Decision, Files, PowerOn, Start, decide};
-use bootenv::protocol::{Booted, SlotState, State, TRIES, View};
+use bootenv::protocol::{BootState, Booted, SlotState, TRIES, View};
 use stateright::{Model, Property};
 
 use super::agent::{self, Command};
@@ -38,14 +38,14 @@ pub enum Action {
     TearMain,
     TearSecond,
     /// An image in this slot changes.
-    Rot(Slot),
+    Rot(SlotId),
     /// A health check fails although the release is a good one.
     FailHealth,
     /// state.json is gone.
     LoseNotes,
     /// The Go agent, or a person, sets KubeSolo OS's three variables. `keeps`: the others stay.
     Foreign {
-        active: Slot,
+        active: SlotId,
         success: bool,
         keeps: bool,
     },
@@ -82,7 +82,7 @@ impl Model for Device {
                     actions.push(Action::Step);
                 }
                 if world.faults > 0 {
-                    for (active, success) in Slot::BOTH.into_iter().flat_map(|slot| [(slot, false), (slot, true)]) {
+                    for (active, success) in SlotId::BOTH.into_iter().flat_map(|slot| [(slot, false), (slot, true)]) {
                         actions.extend([true, false].map(|keeps| Action::Foreign { active, success, keeps }));
                     }
                 }
@@ -90,7 +90,7 @@ impl Model for Device {
         }
         if world.faults > 0 {
             actions.extend([Action::TearMain, Action::TearSecond, Action::LoseNotes]);
-            actions.extend(Slot::BOTH.map(Action::Rot));
+            actions.extend(SlotId::BOTH.map(Action::Rot));
         }
     }
 
@@ -195,7 +195,7 @@ fn trial_vanishes(world: &mut World, before: View, keeps_marks: bool) {
 }
 
 /// The copy that counted is damaged, and the one before counts again: what only the damaged one knew has not happened.
-fn counts_again(world: &mut World, before: View, older: State) {
+fn counts_again(world: &mut World, before: View, older: BootState) {
     world.ghost.last_good = older.good;
     if let Some(slot) = older.on_trial() {
         // Whatever ended it but a cancel came after a try.
@@ -205,12 +205,12 @@ fn counts_again(world: &mut World, before: View, older: State) {
     }
     if let View::Ours(newer) = before {
         // A mark that no run of the agent has read. Where the trial is still on, the bootloader makes it again.
-        let lost = |slot: &Slot| newer.slot(*slot) == SlotState::Fail && older.slot(*slot) != SlotState::Fail;
-        let lost = Slot::BOTH.into_iter().filter(lost).filter_map(|slot| world.slot(slot).manifest());
+        let lost = |slot: &SlotId| newer.slot(*slot) == SlotState::Fail && older.slot(*slot) != SlotState::Fail;
+        let lost = SlotId::BOTH.into_iter().filter(lost).filter_map(|slot| world.slot(slot).manifest());
         let lost = lost.fold(0, |all, release| all | release.bit());
         world.ghost.owed &= !(lost & !world.failed);
     }
-    let known = |state: State| (state.on_trial(), state.trial);
+    let known = |state: BootState| (state.on_trial(), state.trial);
     if let View::Ours(newer) = before
         && known(newer) != known(older)
         && older.on_trial().is_none()
@@ -259,8 +259,8 @@ fn mistaken(on: &PowerOn, mutation: Option<Mutation>) -> Decision {
             Decision { stored: vec![("boot_counter", state.counter.saturating_sub(1).to_string())], ..right }
         }
         (Mutation::BootsVoidWhileGoodHolds, Some(state)) => {
-            let holds = |slot: Slot| state.slot(slot) == SlotState::Void && on.files[slot as usize] == Files::Hold;
-            let void = Slot::BOTH.into_iter().find(|slot| holds(*slot));
+            let holds = |slot: SlotId| state.slot(slot) == SlotState::Void && on.files[slot as usize] == Files::Hold;
+            let void = SlotId::BOTH.into_iter().find(|slot| holds(*slot));
             let start = right.start.map(|start| Start { slot: void.unwrap_or(start.slot), ..start });
             Decision { start, ..right }
         }

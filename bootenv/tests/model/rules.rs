@@ -4,9 +4,9 @@
 use std::cell::RefCell;
 use std::collections::HashMap;
 
-use bootenv::Slot;
+use bootenv::SlotId;
 use bootenv::boot::{Decision, Files, PowerOn};
-use bootenv::protocol::{Second, SlotState, State, TRIES, View};
+use bootenv::protocol::{BootState, FallbackBlock, SlotState, TRIES, View};
 use stateright::Property;
 
 use super::agent::{self, Command};
@@ -96,9 +96,9 @@ pub fn of_state(world: &World) -> u32 {
         return broken.0;
     };
     if let Some(second) = world.second {
-        let allowed = Second::of(&state);
+        let allowed = FallbackBlock::of(&state);
         let promised = |slot| second.slot(slot) == SlotState::Good && allowed.slot(slot) != SlotState::Good;
-        broken.unless(!Slot::BOTH.into_iter().any(promised), Rule::SecondPromisesNoMore);
+        broken.unless(!SlotId::BOTH.into_iter().any(promised), Rule::SecondPromisesNoMore);
     }
     broken.0
 }
@@ -194,18 +194,18 @@ pub fn of_plan(world: &World, command: Command, steps: &[Step]) -> u32 {
 /// A boot after which nothing is left to write.
 fn is_settled(world: &World) -> bool {
     let (Some((booted, _)), View::Ours(state)) = (world.booted(), world.main.view()) else { return false };
-    let marked = Slot::BOTH.into_iter().any(|slot| state.slot(slot) == SlotState::Fail);
+    let marked = SlotId::BOTH.into_iter().any(|slot| state.slot(slot) == SlotState::Fail);
     state.success
         && booted.slot == state.active
         && match world.kind {
-            Kind::Grub => world.second == Some(Second::of(&state)),
+            Kind::Grub => world.second == Some(FallbackBlock::of(&state)),
             Kind::UBoot => world.older == Some(world.main),
         }
         && world.notes.trial.is_none()
         && !marked
 }
 
-fn ends_properly(world: &World, command: Command, slot: Slot, state: &State, next: &State) -> bool {
+fn ends_properly(world: &World, command: Command, slot: SlotId, state: &BootState, next: &BootState) -> bool {
     let Some((booted, release)) = world.booted() else { return false };
     let of_this_boot = booted.slot == slot && booted.trial == state.trial && !state.trial.is_none();
     let committed = next.good == slot && of_this_boot && release.healthy();
@@ -227,7 +227,7 @@ pub fn of_boot(world: &World, after: &World, on: &PowerOn, decision: &Decision) 
         return broken.0;
     };
     let other = start.slot.other();
-    let holds = |slot: Slot| on.files[slot as usize] == Files::Hold;
+    let holds = |slot: SlotId| on.files[slot as usize] == Files::Hold;
     broken.unless(holds(start.slot) || !holds(other), Rule::OrderOfFallback);
 
     // Declared limits: a foreign writer is obeyed; with both files invalid an untried slot may come first.
@@ -240,7 +240,7 @@ pub fn of_boot(world: &World, after: &World, on: &PowerOn, decision: &Decision) 
         (View::Foreign(_), _) | (View::Invalid, None) => None,
     };
     if let Some(states) = known {
-        let good = |slot: Slot| states[slot as usize] == SlotState::Good && holds(slot);
+        let good = |slot: SlotId| states[slot as usize] == SlotState::Good && holds(slot);
         broken.unless(good(start.slot) || !good(other), Rule::OrderOfFallback);
         let proven = world.slot(start.slot).is_verified() || world.ghost.proven[start.slot as usize];
         broken.unless(proven || !world.slot(other).is_verified(), Rule::VerifiedOnly);
@@ -271,7 +271,7 @@ pub fn of_boot(world: &World, after: &World, on: &PowerOn, decision: &Decision) 
 /// Boots after which everything has come to rest: three tries, the way back, and as many of a foreign environment.
 const BOOTS: usize = 12;
 
-type Memo = HashMap<(Option<Mutation>, Kind, Main, Option<Second>, Option<Main>, [Content; 2]), u32>;
+type Memo = HashMap<(Option<Mutation>, Kind, Main, Option<FallbackBlock>, Option<Main>, [Content; 2]), u32>;
 
 thread_local! {
     static REST: RefCell<Memo> = RefCell::new(HashMap::new());
@@ -322,10 +322,10 @@ fn rest(world: &World, mutation: Option<Mutation>, bad_survives: bool) -> u32 {
 /// Declared limits: a foreign `boot_success=1` on a slot that panics is obeyed, and so is the first slot that holds when
 /// both files are invalid.
 fn is_declared(world: &World) -> bool {
-    let bad = |slot: Slot| world.slot(slot).runs() == Some(Release::Bad) && world.slot(slot).files() == Files::Hold;
+    let bad = |slot: SlotId| world.slot(slot).runs() == Some(Release::Bad) && world.slot(slot).files() == Files::Hold;
     match world.main.view() {
         View::Foreign(env) => env.success && bad(env.active),
-        View::Invalid => world.second.is_none() && bad(Slot::A),
+        View::Invalid => world.second.is_none() && bad(SlotId::A),
         View::Ours(_) => false,
     }
 }

@@ -1,8 +1,8 @@
 //! The device as the model sees it: what is on its disk, what runs, and what the rules need to remember.
 
 use bootenv::boot::Files;
-use bootenv::protocol::{Booted, NAMES, Second, SlotState, State, View};
-use bootenv::{Slot, TrialId};
+use bootenv::protocol::{BootState, Booted, FallbackBlock, NAMES, SlotState, View};
+use bootenv::{SlotId, TrialId};
 
 /// A release of the OS. Its behaviour is part of its name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -96,7 +96,7 @@ impl Main {
     /// A block that is none any more.
     pub const TORN: Self = Self([0; NAMES.len()]);
 
-    pub fn of(state: &State) -> Self {
+    pub fn of(state: &BootState) -> Self {
         let mut main = Self::TORN;
         main.set_all(&state.variables());
         main
@@ -138,7 +138,7 @@ impl std::fmt::Debug for Main {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Note {
     pub id: TrialId,
-    pub slot: Slot,
+    pub slot: SlotId,
     pub release: Release,
     /// A boot of it reached userspace.
     pub started: bool,
@@ -163,35 +163,35 @@ pub enum Power {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Step {
     /// The second file.
-    Second(Second),
+    Second(FallbackBlock),
     /// The main block.
-    Main(State),
+    Main(BootState),
     /// The first three variables of the main block; only a broken agent does that.
-    HalfMain(State),
+    HalfMain(BootState),
     /// state.json.
     Notes(Notes),
     /// trust.json: this release failed.
     Remember(Release),
     /// Hash files and manifest are unlinked.
-    Unhash(Slot),
+    Unhash(SlotId),
     /// The old images are unlinked.
-    Erase(Slot),
+    Erase(SlotId),
     /// The first bytes of an image.
-    Begin(Slot),
+    Begin(SlotId),
     /// Both images, synced.
-    Images(Slot, Release),
+    Images(SlotId, Release),
     /// The hash files.
-    Hashes(Slot),
+    Hashes(SlotId),
     /// The manifest.
-    Manifest(Slot),
+    Manifest(SlotId),
     /// The medium is read and compared; the job ends here if it differs.
-    ReadBack(Slot),
+    ReadBack(SlotId),
     Reboot,
 }
 
 impl Step {
     /// The slot that it writes.
-    pub fn writes(self) -> Option<Slot> {
+    pub fn writes(self) -> Option<SlotId> {
         match self {
             Step::Unhash(slot) | Step::Erase(slot) | Step::Begin(slot) => Some(slot),
             Step::Images(slot, _) | Step::Hashes(slot) | Step::Manifest(slot) => Some(slot),
@@ -204,7 +204,7 @@ impl Step {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Ghost {
     /// The slot that was committed last.
-    pub last_good: Slot,
+    pub last_good: SlotId,
     /// Slots whose content was committed once: a healthy boot proves them, whoever wrote them.
     pub proven: [bool; 2],
     /// The bootloader has counted, or tried to count, a try of the trial that runs.
@@ -235,7 +235,7 @@ pub struct World {
     /// What the bootloader reads first. With U-Boot the copy that counts.
     pub main: Main,
     /// GRUB's second file.
-    pub second: Option<Second>,
+    pub second: Option<FallbackBlock>,
     /// U-Boot's other copy, if its checksum is right.
     pub older: Option<Main>,
     pub slots: [Content; 2],
@@ -255,11 +255,11 @@ pub struct World {
 impl World {
     /// A device as it leaves the factory, switched off.
     pub fn new(kind: Kind, faults: u8) -> Self {
-        let state = State::committed(Slot::A);
+        let state = BootState::committed(SlotId::A);
         Self {
             kind,
             main: Main::of(&state),
-            second: (kind == Kind::Grub).then_some(Second::of(&state)),
+            second: (kind == Kind::Grub).then_some(FallbackBlock::of(&state)),
             older: (kind == Kind::UBoot).then_some(Main::of(&state)),
             slots: [Content::Complete { release: Release::Home, verified: true }, Content::Nothing],
             notes: Notes::default(),
@@ -268,7 +268,7 @@ impl World {
             todo: vec![],
             faults,
             ghost: Ghost {
-                last_good: Slot::A,
+                last_good: SlotId::A,
                 proven: [true, false],
                 tried: false,
                 owed: 0,
@@ -280,7 +280,7 @@ impl World {
         }
     }
 
-    pub fn slot(&self, slot: Slot) -> Content {
+    pub fn slot(&self, slot: SlotId) -> Content {
         self.slots[slot as usize]
     }
 
@@ -369,7 +369,7 @@ impl World {
             self.ghost.last_good = now.good;
             self.ghost.proven[now.good as usize] = true;
         }
-        for slot in Slot::BOTH {
+        for slot in SlotId::BOTH {
             let new_mark = now.slot(slot) == SlotState::Fail && was.is_some_and(|w| w.slot(slot) != SlotState::Fail);
             if let (true, Some(release)) = (new_mark, self.slot(slot).manifest()) {
                 self.ghost.owed |= release.bit();

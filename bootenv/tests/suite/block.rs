@@ -4,13 +4,13 @@
 use crate::common;
 
 use bootenv::grub::{Block, Error, SECTOR, SIGNATURE, SIZE};
-use bootenv::protocol::{Booted, Second, State, View};
-use bootenv::{Fallback, Slot, TrialId};
+use bootenv::protocol::{BootState, Booted, FallbackBlock, View};
+use bootenv::{Fallback, SlotId, TrialId};
 use common::{block, escape, main_lines, slot, state, stranger, trial, value};
 use proptest::prelude::*;
 
 /// Every transition from `state` that the protocol allows.
-fn successors(state: State, booted: Booted, id: TrialId) -> Vec<State> {
+fn successors(state: BootState, booted: Booted, id: TrialId) -> Vec<BootState> {
     let results = [
         state.invalidate(booted.slot).ok(),
         state.activate(booted, id).ok(),
@@ -31,7 +31,7 @@ fn booted() -> impl Strategy<Value = Booted> {
 }
 
 /// Our lines among strangers, as a Go agent, a person or an earlier layout may have left them.
-fn main_among_strangers() -> impl Strategy<Value = (State, Vec<Vec<u8>>)> {
+fn main_among_strangers() -> impl Strategy<Value = (BootState, Vec<Vec<u8>>)> {
     let strangers = || proptest::collection::vec(stranger(), 0..4);
     (state(), strangers(), strangers(), any::<bool>(), any::<bool>()).prop_map(
         |(state, before, after, foreign, shuffled)| {
@@ -50,7 +50,10 @@ fn main_among_strangers() -> impl Strategy<Value = (State, Vec<Vec<u8>>)> {
 /// All lines of a block that are not ours, in order.
 fn strangers(bytes: &[u8]) -> Vec<Vec<u8>> {
     let ours = |line: &[u8]| {
-        State::committed(Slot::A).variables().iter().any(|(name, _)| line.starts_with(format!("{name}=").as_bytes()))
+        BootState::committed(SlotId::A)
+            .variables()
+            .iter()
+            .any(|(name, _)| line.starts_with(format!("{name}=").as_bytes()))
     };
     let mut lines = vec![vec![]];
     let mut escaped = false;
@@ -82,7 +85,7 @@ proptest! {
         if let Ok(read) = Block::parse(&bytes) {
             prop_assert_eq!(read.bytes(), &bytes[..]);
             let _ = (read.view(), read.as_second());
-            let _ = read.with(&State::committed(Slot::A).variables());
+            let _ = read.with(&BootState::committed(SlotId::A).variables());
         }
     }
 
@@ -106,7 +109,7 @@ proptest! {
     #[test]
     fn a_sealed_state_is_read_as_it_was_stored(state in state()) {
         prop_assert_eq!(Block::main(&state).view(), View::Ours(state));
-        prop_assert_eq!(Block::second(&Second::of(&state)).as_second(), Some(Second::of(&state)));
+        prop_assert_eq!(Block::second(&FallbackBlock::of(&state)).as_second(), Some(FallbackBlock::of(&state)));
     }
 
     #[test]
@@ -165,7 +168,7 @@ proptest! {
 
 #[test]
 fn what_is_no_block_is_refused_for_its_own_reason() {
-    let good = Block::main(&State::committed(Slot::A)).bytes().to_vec();
+    let good = Block::main(&BootState::committed(SlotId::A)).bytes().to_vec();
     let changed = |change: &dyn Fn(&mut Vec<u8>)| {
         let mut bytes = good.clone();
         change(&mut bytes);
@@ -196,7 +199,7 @@ fn a_block_without_padding_is_refused() {
 
 #[test]
 fn a_variable_set_twice_is_read_as_grub_reads_it_and_never_written() {
-    let state = State::committed(Slot::A);
+    let state = BootState::committed(SlotId::A);
     let twice = |line: &[u8]| {
         let lines = [main_lines(&state), vec![line.to_vec()]].concat();
         Block::parse(&block(&lines)).expect("GRUB reads it too")
@@ -211,7 +214,7 @@ fn a_variable_set_twice_is_read_as_grub_reads_it_and_never_written() {
 
 #[test]
 fn what_shows_completeness_comes_first_and_last_whatever_the_order_was() {
-    let state = State::committed(Slot::A);
+    let state = BootState::committed(SlotId::A);
     let reversed: Vec<Vec<u8>> = main_lines(&state).into_iter().rev().collect();
     let stored = Block::parse(&block(&reversed)).expect("a valid block").with(&state.variables()).expect("room");
     assert_eq!(stored.bytes(), block(&main_lines(&state)));
@@ -219,7 +222,7 @@ fn what_shows_completeness_comes_first_and_last_whatever_the_order_was() {
 
 #[test]
 fn a_second_file_of_another_layout_promises_nothing() {
-    let second = Second::of(&State::committed(Slot::A));
+    let second = FallbackBlock::of(&BootState::committed(SlotId::A));
     assert_eq!(Block::second(&second).as_second(), Some(second));
     for name in ["ks_v", "ks_end"] {
         let other = Block::second(&second).with(&[(name, "2".to_owned())]).expect("room");
@@ -231,18 +234,19 @@ fn a_second_file_of_another_layout_promises_nothing() {
 fn a_change_that_reaches_the_second_sector_is_refused() {
     let long = [b"x=".to_vec(), vec![b'y'; 600]].concat();
     let foreign = Block::parse(&block(&[b"active_slot=A".to_vec(), long])).expect("a valid block");
-    assert_eq!(foreign.with(&State::committed(Slot::A).variables()), Err(Error::SecondSector));
-    let lines = [vec![[b"x=".to_vec(), vec![b'y'; 500]].concat()], main_lines(&State::committed(Slot::A))].concat();
+    assert_eq!(foreign.with(&BootState::committed(SlotId::A).variables()), Err(Error::SecondSector));
+    let lines =
+        [vec![[b"x=".to_vec(), vec![b'y'; 500]].concat()], main_lines(&BootState::committed(SlotId::A))].concat();
     let beyond = Block::parse(&block(&lines)).expect("a valid block");
-    let next = State::committed(Slot::B);
+    let next = BootState::committed(SlotId::B);
     assert_eq!(beyond.with(&next.variables()), Err(Error::SecondSector));
     assert_eq!(beyond.with(&[("x", "z".repeat(1000))]), Err(Error::Full));
 }
 
 #[test]
 fn a_value_outside_its_alphabet_makes_the_block_invalid() {
-    let lines = main_lines(&State::committed(Slot::A));
-    for (name, _) in State::committed(Slot::A).variables() {
+    let lines = main_lines(&BootState::committed(SlotId::A));
+    for (name, _) in BootState::committed(SlotId::A).variables() {
         for value in ["", "x", "C", "4", "goof", "0000000g", "0000000A", "000000000", "a", " 1", "1 "] {
             let mut lines = lines.clone();
             for line in &mut lines {

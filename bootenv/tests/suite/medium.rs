@@ -6,10 +6,10 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::PathBuf;
 
-use bootenv::Slot;
+use bootenv::SlotId;
 use bootenv::grub::{Block, Error as BlockError, SECTOR};
 use bootenv::medium::{Error, Medium};
-use bootenv::protocol::State;
+use bootenv::protocol::BootState;
 use proptest::prelude::*;
 
 struct Place {
@@ -35,7 +35,7 @@ impl Place {
 }
 
 fn blocks() -> (Block, Block) {
-    (Block::main(&State::committed(Slot::A)), Block::main(&State::committed(Slot::B)))
+    (Block::main(&BootState::committed(SlotId::A)), Block::main(&BootState::committed(SlotId::B)))
 }
 
 proptest! {
@@ -142,7 +142,7 @@ fn what_another_program_stored_meanwhile_is_left_alone() {
 fn a_change_of_the_second_sector_is_never_stored() {
     let (old, _) = blocks();
     let place = Place::with(old.bytes());
-    let mut lines = common::main_lines(&State::committed(Slot::A));
+    let mut lines = common::main_lines(&BootState::committed(SlotId::A));
     lines.push([b"x=".to_vec(), vec![b'y'; 500]].concat());
     let far = Block::parse(&common::block(&lines)).expect("a valid block");
     assert!(matches!(place.medium().store(&old, &far), Err(Error::Block(BlockError::SecondSector))));

@@ -8,10 +8,10 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::process::{Command, Output};
 
-use bootenv::Slot;
+use bootenv::SlotId;
 use bootenv::grub::{Block, SECTOR, SIZE};
 use bootenv::medium::Medium;
-use bootenv::protocol::{Booted, NAMES, State};
+use bootenv::protocol::{BootState, Booted, NAMES};
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::TestRunner;
@@ -44,7 +44,7 @@ fn load(file: &Path) -> Block {
 enum Edit {
     Set(String, String),
     Unset(String),
-    Ours(State),
+    Ours(BootState),
 }
 
 fn edit() -> impl Strategy<Value = Edit> {
@@ -154,17 +154,17 @@ fn grub_reads(image: &Path) -> Vec<u8> {
 fn grub_reads_from_a_fat_filesystem_what_was_written_around_it() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let image = folder.path().join("esp.img");
-    let mut state = State::committed(Slot::A);
+    let mut state = BootState::committed(SlotId::A);
     let mut block = Block::main(&state);
     let offset = esp(&image, &block);
     assert_eq!(grub_reads(&image), block.bytes());
     let device = fs::OpenOptions::new().write(true).open(&image).expect("the image");
     let id = bootenv::TrialId(0x0123_abcd);
-    let trial = Booted { slot: Slot::B, trial: id, fallback: None };
-    type Step<'a> = &'a dyn Fn(State) -> State;
+    let trial = Booted { slot: SlotId::B, trial: id, fallback: None };
+    type Step<'a> = &'a dyn Fn(BootState) -> BootState;
     let cycle: [Step; 3] = [
-        &|state| state.invalidate(Slot::A).expect("B is free"),
-        &|state| state.activate(Booted::ordinary(Slot::A), id).expect("B is free"),
+        &|state| state.invalidate(SlotId::A).expect("B is free"),
+        &|state| state.activate(Booted::ordinary(SlotId::A), id).expect("B is free"),
         &|state| state.commit(trial).expect("the trial runs"),
     ];
     for step in cycle {

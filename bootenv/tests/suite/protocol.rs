@@ -2,16 +2,16 @@
 
 use crate::common;
 
-use bootenv::protocol::{Booted, Foreign, Illegal, Second, SlotState, State, TRIES};
-use bootenv::{Fallback, Slot, TrialId};
+use bootenv::protocol::{BootState, Booted, FallbackBlock, Foreign, Illegal, SlotState, TRIES};
+use bootenv::{Fallback, SlotId, TrialId};
 use common::{slot, state, trial};
 use proptest::prelude::*;
 
 const ID: TrialId = TrialId(7);
 
-fn on_trial() -> State {
-    let staged = State::committed(Slot::A).invalidate(Slot::A).expect("B is free");
-    staged.activate(Booted::ordinary(Slot::A), ID).expect("B is free")
+fn on_trial() -> BootState {
+    let staged = BootState::committed(SlotId::A).invalidate(SlotId::A).expect("B is free");
+    staged.activate(Booted::ordinary(SlotId::A), ID).expect("B is free")
 }
 
 proptest! {
@@ -46,10 +46,10 @@ proptest! {
 
     #[test]
     fn a_second_file_is_lowered_before_and_raised_after(state in state(), next in state()) {
-        let (old, new) = (Second::of(&state), Second::of(&next));
+        let (old, new) = (FallbackBlock::of(&state), FallbackBlock::of(&next));
         let between = old.before(&next);
-        for slot in Slot::BOTH {
-            let good = |second: Second| second.slot(slot) == SlotState::Good;
+        for slot in SlotId::BOTH {
+            let good = |second: FallbackBlock| second.slot(slot) == SlotState::Good;
             prop_assert!(!good(between) || (good(old) && good(new)));
         }
         prop_assert_eq!(between.before(&next), between, "once is enough");
@@ -58,50 +58,50 @@ proptest! {
 
 #[test]
 fn an_activation_fills_the_counter_once() {
-    let used = State { counter: 1, ..on_trial() };
+    let used = BootState { counter: 1, ..on_trial() };
     assert_eq!(on_trial().counter, TRIES);
-    assert_eq!(used.activate(Booted::ordinary(Slot::A), TrialId(8)), Ok(used));
+    assert_eq!(used.activate(Booted::ordinary(SlotId::A), TrialId(8)), Ok(used));
 }
 
 #[test]
 fn what_is_illegal_says_why() {
-    let (a, b) = (Booted::ordinary(Slot::A), Booted::ordinary(Slot::B));
-    let committed = State::committed(Slot::A);
+    let (a, b) = (Booted::ordinary(SlotId::A), Booted::ordinary(SlotId::B));
+    let committed = BootState::committed(SlotId::A);
     let cannot_save = Booted { fallback: Some(Fallback::Save), ..a };
-    let tried = State { counter: 2, ..on_trial() };
-    let both = State { b: SlotState::Good, ..committed };
-    let no_slot = Illegal::NoFreeSlot { booted: Slot::B, good: Slot::A };
+    let tried = BootState { counter: 2, ..on_trial() };
+    let both = BootState { b: SlotState::Good, ..committed };
+    let no_slot = Illegal::NoFreeSlot { booted: SlotId::B, good: SlotId::A };
     assert_eq!(committed.activate(b, ID), Err(no_slot));
-    assert_eq!(committed.invalidate(Slot::B), Err(no_slot));
+    assert_eq!(committed.invalidate(SlotId::B), Err(no_slot));
     assert_eq!(committed.activate(a, TrialId::NONE), Err(Illegal::ZeroTrial));
     assert_eq!(committed.activate(cannot_save, ID), Err(Illegal::CannotCount));
     // States that no store of ours makes: the last good slot itself is to be tried.
-    let itself = State { success: false, ..committed };
-    assert_eq!(itself.activate(a, ID), Err(Illegal::TrialPending(Slot::A)));
-    assert_eq!(itself.cancel(Slot::A), Err(Illegal::NothingPending));
+    let itself = BootState { success: false, ..committed };
+    assert_eq!(itself.activate(a, ID), Err(Illegal::TrialPending(SlotId::A)));
+    assert_eq!(itself.cancel(SlotId::A), Err(Illegal::NothingPending));
     assert_eq!(both.rollback(cannot_save, ID), Err(Illegal::CannotCount));
     assert_eq!(committed.commit(a), Err(Illegal::NotThisTrial));
-    assert_eq!(tried.invalidate(Slot::A), Err(Illegal::TrialPending(Slot::B)));
-    assert_eq!(tried.cancel(Slot::A), Err(Illegal::NothingPending));
-    assert_eq!(tried.take_over(Slot::A), Err(Illegal::TrialPending(Slot::B)));
-    assert_eq!(tried.rollback(b, ID), Err(Illegal::TrialPending(Slot::B)));
-    assert_eq!(committed.take_over(Slot::A), Err(Illegal::NothingPending));
-    assert_eq!(committed.rollback(a, ID), Err(Illegal::NotGood(Slot::B, SlotState::Void)));
-    assert_eq!(both.rollback(b, ID), Err(Illegal::NotActive { booted: Slot::B, active: Slot::A }));
-    let foreign = Foreign { active: Slot::A, success: true, counter: 3, fail: [false; 2], has_seal: true };
-    assert_eq!(foreign.adopt(Slot::B), Err(Illegal::NotActive { booted: Slot::B, active: Slot::A }));
-    assert_eq!(foreign.take_over(Slot::A), Err(Illegal::NothingPending));
+    assert_eq!(tried.invalidate(SlotId::A), Err(Illegal::TrialPending(SlotId::B)));
+    assert_eq!(tried.cancel(SlotId::A), Err(Illegal::NothingPending));
+    assert_eq!(tried.take_over(SlotId::A), Err(Illegal::TrialPending(SlotId::B)));
+    assert_eq!(tried.rollback(b, ID), Err(Illegal::TrialPending(SlotId::B)));
+    assert_eq!(committed.take_over(SlotId::A), Err(Illegal::NothingPending));
+    assert_eq!(committed.rollback(a, ID), Err(Illegal::NotGood(SlotId::B, SlotState::Void)));
+    assert_eq!(both.rollback(b, ID), Err(Illegal::NotActive { booted: SlotId::B, active: SlotId::A }));
+    let foreign = Foreign { active: SlotId::A, success: true, counter: 3, fail: [false; 2], has_seal: true };
+    assert_eq!(foreign.adopt(SlotId::B), Err(Illegal::NotActive { booted: SlotId::B, active: SlotId::A }));
+    assert_eq!(foreign.take_over(SlotId::A), Err(Illegal::NothingPending));
 }
 
 #[test]
 fn a_trial_is_settled_only_after_a_try() {
     let pending = on_trial();
-    let boot = |fallback| Booted { fallback, ..Booted::ordinary(Slot::A) };
+    let boot = |fallback| Booted { fallback, ..Booted::ordinary(SlotId::A) };
     let over = Some(pending.back_to_good());
     assert_eq!(pending.settle(boot(None)), None);
     assert_eq!(pending.settle(boot(Some(Fallback::Load))), None, "that was another one: loading uses up a try");
     assert_eq!(pending.settle(boot(Some(Fallback::Save))), over, "a try that could not be counted");
-    assert_eq!(State { counter: 2, ..pending }.settle(boot(None)).map(|s| s.active), Some(Slot::A));
-    assert_eq!(pending.settle(Booted { slot: Slot::B, ..boot(Some(Fallback::Save)) }), None);
-    assert_eq!(State::committed(Slot::A).settle(boot(Some(Fallback::Load))), None);
+    assert_eq!(BootState { counter: 2, ..pending }.settle(boot(None)).map(|s| s.active), Some(SlotId::A));
+    assert_eq!(pending.settle(Booted { slot: SlotId::B, ..boot(Some(Fallback::Save)) }), None);
+    assert_eq!(BootState::committed(SlotId::A).settle(boot(Some(Fallback::Load))), None);
 }

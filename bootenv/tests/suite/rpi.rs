@@ -2,9 +2,9 @@
 
 use crate::common;
 
-use bootenv::protocol::{Booted, SlotState, State, View};
+use bootenv::protocol::{BootState, Booted, SlotState, View};
 use bootenv::rpi::{SIZE, render, view};
-use bootenv::{Slot, TrialId};
+use bootenv::{SlotId, TrialId};
 use proptest::prelude::*;
 
 /// What the firmware boots, read from the file as its documentation says.
@@ -24,8 +24,8 @@ fn firmware(bytes: &[u8], tryboot: bool) -> Option<u32> {
     partition.filter(|_| a_b || !tryboot)
 }
 
-fn partition(slot: Slot) -> u32 {
-    if slot == Slot::A { 2 } else { 3 }
+fn partition(slot: SlotId) -> u32 {
+    if slot == SlotId::A { 2 } else { 3 }
 }
 
 proptest! {
@@ -46,12 +46,12 @@ proptest! {
 
 #[test]
 fn a_cycle_changes_what_is_booted_at_its_end_only() {
-    let trial = Booted { slot: Slot::B, trial: TrialId(9), fallback: None };
-    let staged = State::committed(Slot::A).invalidate(Slot::A).expect("B is free");
-    let activated = staged.activate(Booted::ordinary(Slot::A), TrialId(9)).expect("B is free");
+    let trial = Booted { slot: SlotId::B, trial: TrialId(9), fallback: None };
+    let staged = BootState::committed(SlotId::A).invalidate(SlotId::A).expect("B is free");
+    let activated = staged.activate(Booted::ordinary(SlotId::A), TrialId(9)).expect("B is free");
     let committed = activated.commit(trial).expect("the trial runs");
     let reverted = activated.revert(trial).expect("the trial runs");
-    let boots = |state: &State| firmware(&render(state), false).expect("a partition");
+    let boots = |state: &BootState| firmware(&render(state), false).expect("a partition");
     assert_eq!([staged, activated, committed, reverted].map(|state| boots(&state)), [2, 2, 3, 2]);
 }
 
@@ -59,17 +59,17 @@ fn a_cycle_changes_what_is_booted_at_its_end_only() {
 fn what_somebody_else_wrote_is_foreign_and_confirmed() {
     let plain = b"[all]\ntryboot_a_b=1\nboot_partition=3\n[tryboot]\nboot_partition=2\n";
     let View::Foreign(foreign) = view(plain) else { panic!("{:?}", view(plain)) };
-    assert_eq!((foreign.active, foreign.success, foreign.has_seal), (Slot::B, true, false));
+    assert_eq!((foreign.active, foreign.success, foreign.has_seal), (SlotId::B, true, false));
     // A person changed the partition and left our comments.
-    let state = State { b: SlotState::Fail, ..State::committed(Slot::A) };
+    let state = BootState { b: SlotState::Fail, ..BootState::committed(SlotId::A) };
     let text = String::from_utf8(render(&state)).expect("ASCII");
     let changed = text.replacen("boot_partition=2", "boot_partition=3", 1);
     let View::Foreign(foreign) = view(changed.as_bytes()) else { panic!("{:?}", view(changed.as_bytes())) };
-    assert_eq!((foreign.active, foreign.fail), (Slot::B, [false, true]));
+    assert_eq!((foreign.active, foreign.fail), (SlotId::B, [false, true]));
     // Or what makes the firmware look at the other partition, so that no try would ever be one.
     let changed = text.replacen("tryboot_a_b=1", "tryboot_a_b=0", 1);
     let View::Foreign(foreign) = view(changed.as_bytes()) else { panic!("{:?}", view(changed.as_bytes())) };
-    assert_eq!((foreign.active, foreign.has_seal), (Slot::A, true));
+    assert_eq!((foreign.active, foreign.has_seal), (SlotId::A, true));
     for odd in [
         &b""[..],
         b"[all]\nboot_partition=1\n",

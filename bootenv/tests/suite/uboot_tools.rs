@@ -6,9 +6,9 @@ use crate::common;
 use std::fs;
 use std::process::Command;
 
-use bootenv::protocol::State;
+use bootenv::protocol::BootState;
 use bootenv::uboot::{Environment, Format, newest};
-use bootenv::{Slot, TrialId};
+use bootenv::{SlotId, TrialId};
 use common::uboot::{Bench, Geometry, SECTOR, Tools, Variables, environment, ours, value, variables};
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
@@ -157,9 +157,9 @@ fn tear(bench: &Bench, copy: usize, [before, after]: [&[u8]; 2], [old, new]: [&V
 
 #[test]
 fn whatever_is_left_of_a_torn_store_is_the_old_state_or_the_new_one_for_all_tools() {
-    let text = |state: State| state.variables().into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
-    let committed = State::committed(Slot::A);
-    let trial = State { active: Slot::B, success: false, trial: TrialId(7), ..committed };
+    let text = |state: BootState| state.variables().into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+    let committed = BootState::committed(SlotId::A);
+    let trial = BootState { active: SlotId::B, success: false, trial: TrialId(7), ..committed };
     let [old, new]: [Variables; 2] = [text(committed), text(trial)];
     // How sectors are written down in fw_env.config makes no difference to a write.
     for (number, geometry) in Geometry::all().into_iter().filter(|g| g.sectors.is_empty()).enumerate() {

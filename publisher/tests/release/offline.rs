@@ -1,6 +1,6 @@
 //! Signing where the key is: what is to be signed goes there, and signatures come back. openssl signs.
 
-use bootenv::Slot;
+use bootenv::SlotId;
 
 use super::*;
 use crate::cli_support::Device;
@@ -117,7 +117,7 @@ fn several_sign_a_tree_of_files_one_after_the_other() {
     assert_eq!(lines.lines().count(), 2);
     assert_eq!(std::fs::read(www.join(&here).join("latest.json")).unwrap(), document);
     device.over_http(&server, &["apply"]).code(0);
-    assert_eq!(device.version_in(Slot::B).as_deref(), Some("1.0.0"));
+    assert_eq!(device.version_in(SlotId::B).as_deref(), Some("1.0.0"));
 }
 
 #[test]

@@ -219,7 +219,7 @@ fn a_release_made_with_oras_and_openssl_alone_is_valid() {
     let device = Device::new();
     device.write("K", &std::fs::read(dir.join("key.pub")).unwrap());
     device.from(&registry, &["apply"]).code(0);
-    assert_eq!(device.version_in(bootenv::Slot::B).as_deref(), Some("1.0.0"));
+    assert_eq!(device.version_in(bootenv::SlotId::B).as_deref(), Some("1.0.0"));
 
     // A second signature beside the one that oras attached.
     let ours = PrivateKey::generate().unwrap();
@@ -235,7 +235,7 @@ fn a_release_made_with_oras_and_openssl_alone_is_valid() {
     let device = Device::new();
     device.write("K", &std::fs::read(dir.join("key.pub")).unwrap());
     device.from(&registry, &["apply"]).code(0);
-    assert_eq!(device.version_in(bootenv::Slot::B).as_deref(), Some("1.0.0"));
+    assert_eq!(device.version_in(bootenv::SlotId::B).as_deref(), Some("1.0.0"));
 }
 
 /// With a key of openssl, which cosign keeps in a form of its own.

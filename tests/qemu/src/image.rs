@@ -5,7 +5,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use bootenv::Slot;
+use bootenv::SlotId;
 use bootenv::grub::{Block, SIZE};
 use bootenv::protocol::View;
 use bootenv::uboot::{Environment, Format, flags, newest};
@@ -151,8 +151,8 @@ impl Disk {
 
     /// Offset and size of a slot's partition in bytes.
     #[must_use]
-    pub fn slot(&self, slot: Slot) -> (u64, u64) {
-        let before = if slot == Slot::A { 0 } else { self.size.slot };
+    pub fn slot(&self, slot: SlotId) -> (u64, u64) {
+        let before = if slot == SlotId::A { 0 } else { self.size.slot };
         ((1 + self.size.esp + before) * MIB, self.size.slot * MIB)
     }
 
@@ -166,10 +166,10 @@ impl Disk {
     ///
     /// # Errors
     /// The disk cannot be read.
-    pub fn part_id(&self, slot: Slot) -> Result<String> {
+    pub fn part_id(&self, slot: SlotId) -> Result<String> {
         const ENTRIES: u64 = 2 * 512;
         const ENTRY: u64 = 128;
-        let index = if slot == Slot::A { 1 } else { 2 };
+        let index = if slot == SlotId::A { 1 } else { 2 };
         let mut guid = [0; 16];
         File::open(&self.path)?.read_exact_at(&mut guid, ENTRIES + index * ENTRY + 16)?;
         // The first three fields are little-endian.
@@ -313,7 +313,7 @@ impl Disk {
     ///
     /// # Errors
     /// It is not there.
-    pub fn slot_file(&self, slot: Slot, name: &str) -> Result<Vec<u8>> {
+    pub fn slot_file(&self, slot: SlotId, name: &str) -> Result<Vec<u8>> {
         let to = self.path.with_extension("tmp");
         // debugfs always exits 0; what it wrote tells.
         let _ = fs::remove_file(&to);
@@ -327,7 +327,7 @@ impl Disk {
     ///
     /// # Errors
     /// The slot cannot be changed.
-    pub fn remove_slot_file(&self, slot: Slot, name: &str) -> Result<()> {
+    pub fn remove_slot_file(&self, slot: SlotId, name: &str) -> Result<()> {
         self.debugfs(slot, true, &format!("rm /{name}"))
     }
 
@@ -335,7 +335,7 @@ impl Disk {
     ///
     /// # Errors
     /// It cannot be written.
-    pub fn put_slot_file(&self, slot: Slot, name: &str, bytes: &[u8]) -> Result<()> {
+    pub fn put_slot_file(&self, slot: SlotId, name: &str, bytes: &[u8]) -> Result<()> {
         let from = self.path.with_extension("put");
         fs::write(&from, bytes)?;
         self.remove_slot_file(slot, name)?;
@@ -351,12 +351,12 @@ impl Disk {
     ///
     /// # Errors
     /// It cannot be written.
-    pub fn put_slot_file_and_hash(&self, slot: Slot, name: &str, bytes: &[u8]) -> Result<()> {
+    pub fn put_slot_file_and_hash(&self, slot: SlotId, name: &str, bytes: &[u8]) -> Result<()> {
         self.put_slot_file(slot, name, bytes)?;
         self.put_slot_file(slot, &format!("{name}.sha256"), hash_line(name, bytes).as_bytes())
     }
 
-    fn debugfs(&self, slot: Slot, write: bool, request: &str) -> Result<()> {
+    fn debugfs(&self, slot: SlotId, write: bool, request: &str) -> Result<()> {
         let mut command = Command::new(tool("debugfs")?);
         if write {
             command.arg("-w");

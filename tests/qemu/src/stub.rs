@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use bootenv::Slot;
+use bootenv::SlotId;
 
 use crate::image::{Content, Plan, Size};
 use crate::runner::Run;
@@ -101,14 +101,14 @@ fn arm64(dir: &Path) -> Result<Vec<u8>> {
 /// There is no compiler for arm64, or a file cannot be written.
 pub fn arm64_plan(run: &Run) -> Result<Plan> {
     let stub = arm64(&run.dir)?;
-    let content = |slot: Slot| -> Result<Content> {
+    let content = |slot: SlotId| -> Result<Content> {
         let kernel = arm64_kernel(&stub, &format!("\nks-stub: kernel {slot}: "));
         let kernel = run.write(&format!("kernel-{slot}"), &kernel)?;
         let initramfs = run.write(&format!("initramfs-{slot}"), format!(" initramfs {slot}\n\0").as_bytes())?;
         Ok(Content::new(&kernel, &initramfs))
     };
-    let mut plan = Plan::new(content(Slot::A)?);
-    plan.b = Some(content(Slot::B)?);
+    let mut plan = Plan::new(content(SlotId::A)?);
+    plan.b = Some(content(SlotId::B)?);
     plan.size = Size { esp: 34, slot: 2, data: 2 };
     plan.firmware = run.firmware;
     Ok(plan)

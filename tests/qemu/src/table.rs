@@ -13,8 +13,8 @@ use std::thread;
 
 use bootenv::boot::{Decision, Files, PowerOn, decide};
 use bootenv::grub::{Block, SIZE};
-use bootenv::protocol::{FOREIGN_SEAL, Second, SlotState, State, View};
-use bootenv::{Slot, TrialId};
+use bootenv::protocol::{BootState, FOREIGN_SEAL, FallbackBlock, SlotState, View};
+use bootenv::{SlotId, TrialId};
 
 use crate::cells::{Seeded, covering};
 use crate::image::{Content, Disk, INITRAMFS, KERNEL, Plan, Size};
@@ -22,7 +22,7 @@ use crate::machine::{Device, Firmware, Machine};
 use crate::runner::Run;
 use crate::{Result, stub};
 
-const SLOTS: [Slot; 2] = Slot::BOTH;
+const SLOTS: [SlotId; 2] = SlotId::BOTH;
 const STATES: [SlotState; 3] = [SlotState::Good, SlotState::Void, SlotState::Fail];
 const CLASSES: [Files; 3] = [Files::Hold, Files::Load, Files::Broken];
 const TRIAL: TrialId = TrialId(0xbeef_0001);
@@ -33,7 +33,7 @@ const SETTINGS: &str = "set ks_args=\"table\"\nset ks_delay=0\n";
 pub(crate) struct Variant {
     pub(crate) name: &'static str,
     pub(crate) class: Files,
-    pub(crate) spoil: fn(&Disk, Slot) -> Result<()>,
+    pub(crate) spoil: fn(&Disk, SlotId) -> Result<()>,
 }
 
 const VARIANTS: &[Variant] = &[
@@ -170,8 +170,8 @@ pub fn all(run: &Run) -> Result<()> {
 /// # Errors
 /// As [`all`].
 pub fn changed(run: &Run) -> Result<()> {
-    let state = State::committed(Slot::A);
-    let [main, second] = [Block::main(&state), Block::second(&Second::of(&state))]
+    let state = BootState::committed(SlotId::A);
+    let [main, second] = [Block::main(&state), Block::second(&FallbackBlock::of(&state))]
         .map(|block| Content1024::Bytes(block.bytes().to_vec()));
     let changed = ["kernel changed", "initramfs changed"];
     let cells = (0..VARIANTS.len()).filter(|v| changed.contains(&VARIANTS[*v].name));
@@ -190,12 +190,12 @@ pub(crate) fn table(strength: usize, variants: &[Variant]) -> Vec<Cell> {
         of_class[turn[class] % of_class.len()]
     };
     let mut cells = Vec::new();
-    let second = |good: usize, a: usize, b: usize| Second { good: SLOTS[good], a: STATES[a], b: STATES[b] };
+    let second = |good: usize, a: usize, b: usize| FallbackBlock { good: SLOTS[good], a: STATES[a], b: STATES[b] };
     let good = Content1024::Bytes(Block::second(&second(0, 0, 1)).bytes().to_vec());
 
     // Ours.
     for r in covering(&[2, 2, 4, 2, 3, 3, 2, 3, 3, 2], strength, random) {
-        let state = State {
+        let state = BootState {
             active: SLOTS[r[0]],
             success: r[1] == 1,
             counter: r[2] as u8,
@@ -209,14 +209,14 @@ pub(crate) fn table(strength: usize, variants: &[Variant]) -> Vec<Cell> {
     }
     // Foreign: without our variables; with a seal that is not right, or `--`, or without one.
     for r in covering(&[2, 2, 4, 4, 3, 3, 3, 3, 2], strength, random) {
-        let state = State {
+        let state = BootState {
             active: SLOTS[r[0]],
             success: r[1] == 1,
             counter: r[2] as u8,
             a: STATES[r[4]],
             b: STATES[r[5]],
             trial: TRIAL,
-            ..State::committed(Slot::B)
+            ..BootState::committed(SlotId::B)
         };
         let stale = format!("{}{}", state.active.other(), u8::from(state.success));
         let keep = |name: &str| match r[3] {
@@ -231,7 +231,7 @@ pub(crate) fn table(strength: usize, variants: &[Variant]) -> Vec<Cell> {
         cells.push(Cell { main, second: good.clone(), files: [files(r[6]), files(r[7])], can_save: r[8] == 1 });
     }
     // Main block invalid, second file valid.
-    let invalid = invalid_contents(&State::committed(Slot::A).variables());
+    let invalid = invalid_contents(&BootState::committed(SlotId::A).variables());
     let mut kind = 0;
     for r in covering(&[2, 3, 3, 3, 3], strength, random) {
         kind += 1;
@@ -240,7 +240,8 @@ pub(crate) fn table(strength: usize, variants: &[Variant]) -> Vec<Cell> {
         cells.push(Cell { main, second, files: [files(r[3]), files(r[4])], can_save: kind % 2 == 0 });
     }
     // Both invalid.
-    let seconds = invalid_contents(&Second { good: Slot::B, a: SlotState::Void, b: SlotState::Good }.variables());
+    let seconds =
+        invalid_contents(&FallbackBlock { good: SlotId::B, a: SlotState::Void, b: SlotState::Good }.variables());
     for r in covering(&[seconds.len(), 3, 3], strength - 1, random) {
         kind += 1;
         let main = invalid[kind % invalid.len()].clone();
@@ -256,8 +257,13 @@ pub(crate) fn table(strength: usize, variants: &[Variant]) -> Vec<Cell> {
     }
     // Each single damage of the slot that is wanted, beside a whole one.
     if strength > 2 {
-        let trial =
-            State { active: Slot::B, success: false, b: SlotState::Good, trial: TRIAL, ..State::committed(Slot::A) };
+        let trial = BootState {
+            active: SlotId::B,
+            success: false,
+            b: SlotState::Good,
+            trial: TRIAL,
+            ..BootState::committed(SlotId::A)
+        };
         let main = Content1024::Bytes(Block::main(&trial).bytes().to_vec());
         let damaged =
             |variant| Cell { main: main.clone(), second: good.clone(), files: [whole, variant], can_save: true };
@@ -340,18 +346,18 @@ struct Parts {
 impl Parts {
     fn build(run: &Run) -> Result<Self> {
         let file = |name: &str, bytes: &[u8]| run.write(name, bytes);
-        let content = |slot: Slot| -> Result<Content> {
+        let content = |slot: SlotId| -> Result<Content> {
             let kernel = file(&format!("kernel-{slot}"), &stub::kernel(&format!("\nks-stub: kernel {slot}: ")))?;
             let initramfs = file(&format!("initramfs-{slot}"), format!(" initramfs {slot}\n\0").as_bytes())?;
             Ok(Content::new(&kernel, &initramfs))
         };
-        let mut plan = Plan::new(content(Slot::A)?);
-        plan.b = Some(content(Slot::B)?);
+        let mut plan = Plan::new(content(SlotId::A)?);
+        plan.b = Some(content(SlotId::B)?);
         plan.size = Size { esp: 34, slot: 2, data: 2 };
         let disk = plan.build(&run.file("template.img"))?;
         disk.put_esp_file("grub/kernel-args.cfg", SETTINGS.as_bytes())?;
         let bytes = fs::read(&disk.path)?;
-        let esp = &bytes[..usize::try_from(disk.slot(Slot::A).0)?];
+        let esp = &bytes[..usize::try_from(disk.slot(SlotId::A).0)?];
         let blocks = [disk.env()?, disk.second()?].map(|block| position(esp, block.bytes(), 512));
         let entries = [b"GRUBENV    ", b"KSENV2     "].map(|name| position(esp, name, 32));
         let mut slots = [vec![], vec![]];
@@ -368,7 +374,7 @@ impl Parts {
         }
         let [Some(b0), Some(b1)] = blocks else { return Err("the environment is not where it can be found".into()) };
         let [Some(e0), Some(e1)] = entries else { return Err("the directory is not where it can be found".into()) };
-        let part_ids = [disk.part_id(Slot::A)?, disk.part_id(Slot::B)?];
+        let part_ids = [disk.part_id(SlotId::A)?, disk.part_id(SlotId::B)?];
         Ok(Self { size: disk.size, disk: bytes, blocks: [b0, b1], entries: [e0, e1], slots, part_ids })
     }
 
@@ -490,7 +496,7 @@ fn wanted(cell: &Cell, decision: &Decision, part_ids: &[String; 2]) -> Option<St
         _ => (format!("kernel {slot}"), format!("initramfs {slot}")),
     };
     let fallback = start.fallback.map_or(String::new(), |f| format!(" ks.fallback={}", f.as_str()));
-    let partition = if slot == Slot::A { 2 } else { 3 };
+    let partition = if slot == SlotId::A { 2 } else { 3 };
     Some(format!(
         "{kernel}: BOOT_IMAGE=(hd0,gpt{partition})/vmlinuz panic=5 table kubesolo.slot={slot} ks.trial={} ks.proto=1 ks.part={}{fallback} {initramfs}",
         start.trial, part_ids[slot as usize]

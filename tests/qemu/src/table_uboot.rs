@@ -6,10 +6,10 @@ use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-use bootenv::Slot;
+use bootenv::SlotId;
 use bootenv::boot::{Decision, Files, PowerOn, decide};
 use bootenv::grub::Block;
-use bootenv::protocol::{NAMES, State, View};
+use bootenv::protocol::{BootState, NAMES, View};
 use bootenv::uboot::{Environment, Format};
 
 use crate::image::{Disk, INITRAMFS, KERNEL, UBOOT_SIZE};
@@ -20,12 +20,12 @@ use crate::{Result, stub};
 
 const CHECKSUMS: &str = "crc32.txt";
 
-fn put(disk: &Disk, slot: Slot, name: &str, bytes: &[u8]) -> Result<()> {
+fn put(disk: &Disk, slot: SlotId, name: &str, bytes: &[u8]) -> Result<()> {
     disk.put_slot_file(slot, name, bytes)
 }
 
 /// Puts a file into a slot, and checksums that fit it.
-fn put_fitting(disk: &Disk, slot: Slot, name: &str, bytes: &[u8]) -> Result<()> {
+fn put_fitting(disk: &Disk, slot: SlotId, name: &str, bytes: &[u8]) -> Result<()> {
     put(disk, slot, name, bytes)?;
     let line = |variable: &str, file: &str| -> Result<String> {
         let mut checksum = flate2::Crc::new();
@@ -36,7 +36,7 @@ fn put_fitting(disk: &Disk, slot: Slot, name: &str, bytes: &[u8]) -> Result<()> 
     put(disk, slot, CHECKSUMS, text.as_bytes())
 }
 
-fn first_line(disk: &Disk, slot: Slot) -> Result<String> {
+fn first_line(disk: &Disk, slot: SlotId) -> Result<String> {
     let text = String::from_utf8(disk.slot_file(slot, CHECKSUMS)?)?;
     Ok(text.lines().next().unwrap_or_default().to_owned() + "\n")
 }
@@ -118,7 +118,7 @@ fn copies(number: usize, cell: &Cell) -> ([Vec<u8>; 2], usize) {
         let environment = Environment::default().with(variables);
         environment.encode(UBOOT_SIZE, Format::Redundant, flags).expect("a few variables fit")
     };
-    let older = State { counter: 1, ..State::committed(Slot::B) }.variables();
+    let older = BootState { counter: 1, ..BootState::committed(SlotId::B) }.variables();
     let flags = [7_u8, 255, 0][number % 3];
     let mut other = match (number / 2) % 4 {
         0 => vec![0xff; UBOOT_SIZE],
@@ -182,7 +182,7 @@ impl Bench {
         let disk = stub::arm64_plan(run)?.build(&run.file("template.img"))?;
         disk.put_esp_file("kernel-args.txt", b"ks_args=table\nks_delay=0\n")?;
         let mut slots = [vec![], vec![]];
-        for slot in Slot::BOTH {
+        for slot in SlotId::BOTH {
             for variant in VARIANTS {
                 let spoiled = Disk { path: run.file("spoiled.img"), ..disk.clone() };
                 fs::copy(&disk.path, &spoiled.path)?;
@@ -193,14 +193,14 @@ impl Bench {
                 slots[slot as usize].push(partition);
             }
         }
-        let part_ids = [disk.part_id(Slot::A)?, disk.part_id(Slot::B)?];
+        let part_ids = [disk.part_id(SlotId::A)?, disk.part_id(SlotId::B)?];
         Ok(Self { disk: fs::read(&disk.path)?, layout: disk, slots, part_ids })
     }
 
     fn disk(&self, cell: &Cell, copies: &[Vec<u8>; 2]) -> Vec<u8> {
         let mut disk = self.disk.clone();
         let mut put = |at: u64, bytes: &[u8]| disk[at as usize..][..bytes.len()].copy_from_slice(bytes);
-        for slot in Slot::BOTH {
+        for slot in SlotId::BOTH {
             put(self.layout.slot(slot).0, &self.slots[slot as usize][cell.files[slot as usize]]);
         }
         for (number, copy) in copies.iter().enumerate() {

@@ -115,7 +115,7 @@ pub fn agree(run: &Run) -> Result<()> {
     let disk = plan.build(&run.file("disk.img"))?;
     let mut random = Seeded::new(7);
     let cases = (0..COUNT).map(|number| case(number, &mut random)).collect::<Vec<_>>();
-    let first = disk.slot(bootenv::Slot::B).0 as usize / 512 + 4096;
+    let first = disk.slot(bootenv::SlotId::B).0 as usize / 512 + 4096;
     let mut text = "virtio dev 0\n".to_owned();
     let file = File::options().read(true).write(true).open(&disk.path)?;
     for (number, case) in cases.iter().enumerate() {

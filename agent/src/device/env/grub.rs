@@ -7,7 +7,7 @@ use std::path::Path;
 
 use bootenv::grub::{Block, Error as BlockError};
 use bootenv::medium::{Error as MediumError, Medium};
-use bootenv::protocol::{Second, State, View};
+use bootenv::protocol::{BootState, FallbackBlock, View};
 use bootenv::step::Step;
 
 use super::Bootloader;
@@ -74,12 +74,12 @@ impl Grub {
     }
 
     /// Before the main block changes: no slot may look better in the second file than it will be.
-    fn lower_second(&mut self, next: &State) -> Result<()> {
+    fn lower_second(&mut self, next: &BootState) -> Result<()> {
         // A file that is not valid promises nothing yet.
         self.second().map_or(Ok(()), |current| self.put_second(current.before(next)))
     }
 
-    fn put_second(&mut self, second: Second) -> Result<()> {
+    fn put_second(&mut self, second: FallbackBlock) -> Result<()> {
         if self.second() == Some(second) {
             return Ok(());
         }
@@ -125,7 +125,7 @@ impl Bootloader for Grub {
         self.block.as_ref().map_or(View::Invalid, Block::view)
     }
 
-    fn second(&self) -> Option<Second> {
+    fn second(&self) -> Option<FallbackBlock> {
         self.second_block.as_ref().and_then(Block::as_second)
     }
 
@@ -137,7 +137,7 @@ impl Bootloader for Grub {
         self.damage.clone()
     }
 
-    fn store(&mut self, next: &State) -> Result<()> {
+    fn store(&mut self, next: &BootState) -> Result<()> {
         self.lower_second(next)?;
         let before = self.view();
         match &self.block {
@@ -156,8 +156,8 @@ impl Bootloader for Grub {
         self.raise_second(next)
     }
 
-    fn raise_second(&mut self, state: &State) -> Result<()> {
-        self.put_second(Second::of(state))
+    fn raise_second(&mut self, state: &BootState) -> Result<()> {
+        self.put_second(FallbackBlock::of(state))
     }
 
     fn confirm_legacy(&mut self) -> Result<()> {

@@ -5,9 +5,9 @@
 use std::path::{Path, PathBuf};
 
 use bootenv::medium::read_past_cache;
-use bootenv::protocol::{Booted, State, TRIES, View};
+use bootenv::protocol::{BootState, Booted, TRIES, View};
 use bootenv::step::Step;
-use bootenv::{Slot, TrialId, rpi};
+use bootenv::{SlotId, TrialId, rpi};
 
 use super::Bootloader;
 use crate::base::console;
@@ -43,7 +43,7 @@ impl Bootloader for Rpi {
         self.file.display().to_string()
     }
 
-    fn store(&mut self, next: &State) -> Result<()> {
+    fn store(&mut self, next: &BootState) -> Result<()> {
         let bytes = rpi::render(next);
         if bytes != self.bytes {
             let what = || format!("store the boot environment {}", self.place());
@@ -67,7 +67,7 @@ impl Bootloader for Rpi {
     fn arm(&mut self) -> Result<Option<&'static str>> {
         match self.view() {
             View::Ours(state) if !state.success && state.counter == TRIES && state.active != state.good => {
-                self.store(&State { counter: 0, ..state })?;
+                self.store(&BootState { counter: 0, ..state })?;
                 Ok(Some(rpi::TRYBOOT))
             }
             _ => Ok(None),
@@ -83,7 +83,7 @@ impl Bootloader for Rpi {
 fn booted(firmware: &Path, view: View) -> Option<Booted> {
     let number =
         |name: &str| Some(u32::from_be_bytes(files::read_data(&firmware.join(name), 5).ok()?.try_into().ok()?));
-    let slot: Slot = rpi::slot(number("partition")?)?;
+    let slot: SlotId = rpi::slot(number("partition")?)?;
     let trial = match view {
         View::Ours(state) if number("tryboot") == Some(1) && state.on_trial() == Some(slot) => state.trial,
         _ => TrialId::NONE,
@@ -116,17 +116,18 @@ mod tests {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let put = |name: &str, number: u32| fs::write(folder.path().join(name), number.to_be_bytes()).expect("a file");
         let trial = TrialId(7);
-        let state = State { active: Slot::B, success: false, counter: 0, trial, ..State::committed(Slot::A) };
+        let state =
+            BootState { active: SlotId::B, success: false, counter: 0, trial, ..BootState::committed(SlotId::A) };
         let booted = |view| booted(folder.path(), view);
         assert_eq!(booted(View::Ours(state)), None, "another firmware");
         put("partition", 3);
         put("tryboot", 1);
-        assert_eq!(booted(View::Ours(state)), Some(Booted { slot: Slot::B, trial, fallback: None }));
+        assert_eq!(booted(View::Ours(state)), Some(Booted { slot: SlotId::B, trial, fallback: None }));
         put("tryboot", 0);
-        assert_eq!(booted(View::Ours(state)), Some(Booted::ordinary(Slot::B)), "nobody asked for a try");
+        assert_eq!(booted(View::Ours(state)), Some(Booted::ordinary(SlotId::B)), "nobody asked for a try");
         put("partition", 2);
         put("tryboot", 1);
-        assert_eq!(booted(View::Ours(state)), Some(Booted::ordinary(Slot::A)));
+        assert_eq!(booted(View::Ours(state)), Some(Booted::ordinary(SlotId::A)));
         put("partition", 1);
         assert_eq!(booted(View::Ours(state)), None, "no slot of ours");
     }

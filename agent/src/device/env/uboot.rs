@@ -6,7 +6,7 @@
 use std::path::Path;
 
 use bootenv::lock::Replaced;
-use bootenv::protocol::{State, View};
+use bootenv::protocol::{BootState, View};
 use bootenv::step::Step;
 use bootenv::uboot::bootcount;
 use bootenv::uboot::config::{self, Place};
@@ -119,7 +119,7 @@ impl Bootloader for UBoot {
         self.store.is_single()
     }
 
-    fn store(&mut self, next: &State) -> Result<()> {
+    fn store(&mut self, next: &BootState) -> Result<()> {
         if self.view() != View::Ours(*next) {
             let counted = self.loaded.as_ref().map(|loaded| bootcount::variables(&loaded.environment, next));
             self.set(&[next.variables(), counted.unwrap_or_default()].concat())?;
@@ -141,7 +141,7 @@ impl Bootloader for UBoot {
         self.damage().is_none()
     }
 
-    fn raise_second(&mut self, _state: &State) -> Result<()> {
+    fn raise_second(&mut self, _state: &BootState) -> Result<()> {
         self.raise()
     }
 

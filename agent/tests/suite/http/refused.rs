@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use bootenv::Slot;
+use bootenv::SlotId;
 use bootenv::protocol::SlotState;
 
 use super::*;
@@ -41,7 +41,7 @@ fn void(server: &Fault, code: i32, reason: &str) {
     assert!(error["remedy"].as_str().unwrap().contains("Slot B is void; slot A is unchanged"), "{error}");
     assert!(device.tree("A") == active && device.env().b == SlotState::Void, "{error}");
     assert!(device.names("B").iter().all(|name| name == "vmlinuz"), "{:?}", device.names("B"));
-    assert_eq!(device.power_on().start.unwrap().slot, Slot::A);
+    assert_eq!(device.power_on().start.unwrap().slot, SlotId::A);
 }
 
 #[test]

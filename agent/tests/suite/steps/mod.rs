@@ -20,9 +20,9 @@ use std::fs;
 
 use agent::{Command, plan};
 use bootenv::boot::{PowerOn, decide};
-use bootenv::protocol::{Booted, State, View};
+use bootenv::protocol::{BootState, Booted, View};
 use bootenv::step::{self, Noted, Notes, Step};
-use bootenv::{Fallback, Slot, TrialId};
+use bootenv::{Fallback, SlotId, TrialId};
 use cli_support::trace::{Call, calls, can_trace, traced};
 use cli_support::{Device, publish};
 use common::registry::Registry;
@@ -75,7 +75,7 @@ impl Pair {
     }
 
     /// A boot of the last good slot whose bootloader could not save that it counted a try.
-    fn boot_without_saving(&mut self, slot: Slot) {
+    fn boot_without_saving(&mut self, slot: SlotId) {
         let line = format!("panic=5 kubesolo.slot={slot} ks.trial=00000000 ks.fallback=save ks.proto=1\n");
         self.device.write("cmdline", line.as_bytes());
         let booted = Booted { fallback: Some(Fallback::Save), ..Booted::ordinary(slot) };
@@ -120,14 +120,14 @@ impl Pair {
         assert_eq!(without_trial(self.state()), without_trial(of_model), "{command:?}");
     }
 
-    fn state(&self) -> State {
+    fn state(&self) -> BootState {
         if self.world.kind == Kind::Grub { self.device.env() } else { cli_uboot::state(&self.device) }
     }
 }
 
 /// The ids of the model are not those that the agent draws.
-fn without_trial(state: State) -> State {
-    State { trial: TrialId::NONE, ..state }
+fn without_trial(state: BootState) -> BootState {
+    BootState { trial: TrialId::NONE, ..state }
 }
 
 /// A step of the model as the agent logs it. A reboot is none of a device in folders.
@@ -302,7 +302,7 @@ fn the_agent_makes_the_steps_of_the_model_at_apply_activate_and_commit() {
         let Some(mut pair) = Pair::new(kind) else { return };
         tried(&mut pair, Release::New, "1.0.0");
         pair.run(Command::Healthcheck, true);
-        assert_eq!(pair.state().good, Slot::B);
+        assert_eq!(pair.state().good, SlotId::B);
         pair.boot();
         pair.run(Command::Healthcheck, true);
         // Over a slot that is good.
@@ -337,7 +337,7 @@ fn the_agent_makes_the_steps_of_the_model_when_it_settles_a_trial() {
 
         let mut pair = Pair::new(kind).unwrap();
         tried(&mut pair, Release::Bad, "1.0.0");
-        pair.boot_without_saving(Slot::A);
+        pair.boot_without_saving(SlotId::A);
         pair.run(Command::Healthcheck, true);
     }
 }
@@ -364,6 +364,6 @@ fn the_agent_makes_the_steps_of_the_model_at_a_rollback() {
         pair.run(Command::Rollback, true);
         pair.boot();
         pair.run(Command::Healthcheck, true);
-        assert_eq!(pair.state().good, Slot::A);
+        assert_eq!(pair.state().good, SlotId::A);
     }
 }

@@ -5,7 +5,7 @@ use std::fs;
 use std::thread;
 use std::time::Duration;
 
-use bootenv::Slot;
+use bootenv::SlotId;
 
 use super::judge::{Judge, release};
 use crate::Result;
@@ -55,7 +55,7 @@ pub fn cut(run: &Run, seed: u64, cuts: usize) -> Result<Cuts> {
     let bench = Bench::build(run)?;
     let mut random = Seeded::new(seed);
     let kernel = fs::read(bench.kernel())?;
-    let first = bench.disk.slot_file(Slot::A, crate::image::INITRAMFS)?;
+    let first = bench.disk.slot_file(SlotId::A, crate::image::INITRAMFS)?;
     let mut published = vec![release(&kernel, &first)];
     let mut seen = Cuts::default();
     let mut newest = 1;

@@ -2,9 +2,9 @@
 
 use std::fs;
 
-use bootenv::Slot;
+use bootenv::SlotId;
 use bootenv::grub::Block;
-use bootenv::protocol::{Second, SlotState, State};
+use bootenv::protocol::{BootState, FallbackBlock, SlotState};
 use bootenv::uboot::{Environment, Format};
 
 use super::log::Log;
@@ -70,25 +70,25 @@ pub struct Recording<'a> {
 pub fn record(run: &Run, cycle: Cycle) -> Result<Recording<'_>> {
     let bench = Bench::build(run)?;
     for name in [KERNEL, INITRAMFS, "manifest.json"] {
-        let bytes = bench.disk.slot_file(Slot::A, name)?;
+        let bytes = bench.disk.slot_file(SlotId::A, name)?;
         if name == "manifest.json" {
-            bench.disk.put_slot_file(Slot::B, name, &bytes)?;
+            bench.disk.put_slot_file(SlotId::B, name, &bytes)?;
         } else {
-            bench.disk.put_slot_file_and_hash(Slot::B, name, &bytes)?;
+            bench.disk.put_slot_file_and_hash(SlotId::B, name, &bytes)?;
         }
     }
-    let both_good = State { b: SlotState::Good, ..State::committed(Slot::A) };
+    let both_good = BootState { b: SlotState::Good, ..BootState::committed(SlotId::A) };
     if run.firmware == Firmware::UBoot {
-        bench.disk.put_slot_file(Slot::B, "crc32.txt", &bench.disk.slot_file(Slot::A, "crc32.txt")?)?;
+        bench.disk.put_slot_file(SlotId::B, "crc32.txt", &bench.disk.slot_file(SlotId::A, "crc32.txt")?)?;
         let both = Environment::default().with(&both_good.variables());
         let both = both.encode(UBOOT_SIZE, Format::Redundant, 1).map_err(|e| e.to_string())?;
         [0, 1].into_iter().try_for_each(|copy| bench.disk.put_copy(copy, &both))?;
     } else {
         bench.disk.set_env(&Block::main(&both_good))?;
-        bench.disk.set_second(&Block::second(&Second::of(&both_good)))?;
+        bench.disk.set_second(&Block::second(&FallbackBlock::of(&both_good)))?;
     }
     let before = fs::read(&bench.disk.path)?;
-    let old = bench.disk.slot_file(Slot::A, INITRAMFS)?;
+    let old = bench.disk.slot_file(SlotId::A, INITRAMFS)?;
     let new = fs::read(bench.publish("2.0.0", cycle.flaw())?)?;
     let kernel = fs::read(bench.kernel())?;
 

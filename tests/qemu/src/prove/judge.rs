@@ -2,10 +2,10 @@
 
 use std::collections::HashMap;
 
-use bootenv::Slot;
+use bootenv::SlotId;
 use bootenv::boot::{Decision, Files, PowerOn, decide};
 use bootenv::grub::Block;
-use bootenv::protocol::{Second, SlotState, View};
+use bootenv::protocol::{FallbackBlock, SlotState, View};
 use bootenv::uboot::{Environment, Format};
 use sha2::{Digest, Sha256};
 
@@ -42,7 +42,7 @@ pub struct Seen {
 /// The environment of a disk.
 struct Found {
     view: View,
-    second: Option<Second>,
+    second: Option<FallbackBlock>,
     /// What each part of it promises of slot A, slot B: any of them may be all that is left.
     promises: Vec<[SlotState; 2]>,
     block: Option<Block>,
@@ -56,7 +56,7 @@ pub struct Judge {
     layout: Disk,
     /// Releases that were published: both files hashed together, as in [`Content::hash`].
     published: Vec<Hash>,
-    known: HashMap<(Slot, usize), Content>,
+    known: HashMap<(SlotId, usize), Content>,
 }
 
 /// Both files of a release, hashed together.
@@ -87,19 +87,19 @@ impl Judge {
 
     /// A file of a slot.
     #[must_use]
-    pub fn slot_file(&self, disk: &[u8], slot: Slot, name: &str) -> Option<Vec<u8>> {
+    pub fn slot_file(&self, disk: &[u8], slot: SlotId, name: &str) -> Option<Vec<u8>> {
         let (at, size) = self.place(slot);
         Ext4::open(disk.get(at..at + size)?)?.file(name)
     }
 
     /// Where a slot lies.
     #[must_use]
-    pub fn place(&self, slot: Slot) -> (usize, usize) {
+    pub fn place(&self, slot: SlotId) -> (usize, usize) {
         let (at, size) = self.layout.slot(slot);
         (usize::try_from(at).expect("a small disk"), usize::try_from(size).expect("a small disk"))
     }
 
-    fn content(&mut self, disk: &[u8], slot: Slot, version: Option<usize>) -> Content {
+    fn content(&mut self, disk: &[u8], slot: SlotId, version: Option<usize>) -> Content {
         if let Some(content) = version.and_then(|version| self.known.get(&(slot, version))) {
             return *content;
         }
@@ -141,7 +141,7 @@ impl Judge {
     ///
     /// # Errors
     /// The device would not boot a published release, or something is promised that does not hold; in words.
-    pub fn look(&mut self, disk: &[u8], version: impl Fn(Slot) -> Option<usize>) -> Result<Seen, String> {
+    pub fn look(&mut self, disk: &[u8], version: impl Fn(SlotId) -> Option<usize>) -> Result<Seen, String> {
         let found = if self.layout.firmware == Firmware::UBoot { self.uboot(disk) } else { self.grub(disk) }?;
         let View::Ours(state) = found.view else {
             return Err(format!("the environment is not ours: {:?}", found.view));

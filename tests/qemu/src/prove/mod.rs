@@ -17,7 +17,7 @@ use std::collections::HashMap;
 use std::fs;
 use std::path::PathBuf;
 
-use bootenv::Slot;
+use bootenv::SlotId;
 
 use self::cycle::{Cycle, Recording};
 use self::judge::{Judge, Seen};
@@ -89,8 +89,8 @@ fn try_cuts(run: &Run, recording: &Recording, effort: Effort) -> Result<Report> 
     let mut decisions: HashMap<String, usize> = HashMap::new();
     let mut failures = vec![];
     for cut in &cuts {
-        let places = Slot::BOTH.map(|slot| judge.place(slot));
-        let version = |slot: Slot| {
+        let places = SlotId::BOTH.map(|slot| judge.place(slot));
+        let version = |slot: SlotId| {
             let (at, size) = places[slot as usize];
             Replay::version(log, *cut, at, at + size)
         };

@@ -5,7 +5,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use bootenv::Slot;
+use bootenv::SlotId;
 use bootenv::protocol::View;
 use bootenv::uboot::config::Place;
 use bootenv::uboot::store::Store;
@@ -53,7 +53,7 @@ pub fn tools_read_the_same(run: &Run, judge: &Judge, disk: &[u8], image: &Path, 
     };
     same("(loop0,gpt1)/grub/grubenv".into(), judge.esp_file(disk, "GRUBENV"))?;
     same("(loop0,gpt1)/grub/ksenv2".into(), judge.esp_file(disk, "KSENV2"))?;
-    for slot in Slot::BOTH.into_iter().filter(|slot| seen.contents[*slot as usize].is_some()) {
+    for slot in SlotId::BOTH.into_iter().filter(|slot| seen.contents[*slot as usize].is_some()) {
         for name in [KERNEL, INITRAMFS, "vmlinuz.sha256", "kubesolo-os.gz.sha256"] {
             same(format!("(loop0,gpt{})/{name}", 2 + slot as u8), judge.slot_file(disk, slot, name))?;
         }
@@ -126,8 +126,8 @@ pub fn agent_goes_on(run: &Run, recording: &Recording, image: &Path, seen: &Seen
         ),
     )?;
     let data = Disk::ESP + (disk.size.esp + 2 * disk.size.slot) * 1024 * 1024;
-    let (a, size) = disk.slot(Slot::A);
-    let (b, _) = disk.slot(Slot::B);
+    let (a, size) = disk.slot(SlotId::A);
+    let (b, _) = disk.slot(SlotId::B);
     let mut script = Command::new("unshare");
     script.args(["--mount", "--propagation", "private", "sh", "-c", AGENT_RUNS, "agent-runs"]).arg(&work).arg(image);
     script.args([a, b, size, data].map(|n| n.to_string()));

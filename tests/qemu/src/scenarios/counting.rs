@@ -7,11 +7,11 @@
 use std::fs;
 use std::path::PathBuf;
 
-use bootenv::protocol::{Booted, State, View};
+use bootenv::protocol::{BootState, Booted, View};
 use bootenv::uboot::config::Place;
 use bootenv::uboot::store::Store;
 use bootenv::uboot::{Environment, Format, bootcount};
-use bootenv::{Slot, TrialId};
+use bootenv::{SlotId, TrialId};
 
 use super::expect;
 use crate::image::Disk;
@@ -70,7 +70,7 @@ impl<'a> Board<'a> {
         Ok(self.store()?.load().map_err(|e| e.to_string())?.environment)
     }
 
-    fn state(&self) -> Result<State> {
+    fn state(&self) -> Result<BootState> {
         match self.environment()?.view() {
             View::Ours(state) => Ok(state),
             other => Err(format!("the environment is not ours: {other:?}").into()),
@@ -78,7 +78,7 @@ impl<'a> Board<'a> {
     }
 
     /// What the agent does to go from one state to the next.
-    fn set(&self, next: &State) -> Result<()> {
+    fn set(&self, next: &BootState) -> Result<()> {
         let store = self.store()?;
         let current = store.load().map_err(|e| e.to_string())?;
         let variables = [next.variables(), bootcount::variables(&current.environment, next)].concat();
@@ -87,7 +87,7 @@ impl<'a> Board<'a> {
     }
 
     /// One power-on: the slot whose kernel is started must be told this.
-    fn boots(&self, slot: Slot, trial: TrialId) -> Result<()> {
+    fn boots(&self, slot: SlotId, trial: TrialId) -> Result<()> {
         let before = self.disk.copies()?;
         let mut device = Device::new(self.run.firmware, &self.disk.path);
         device.end_on_reset = true;
@@ -108,42 +108,42 @@ impl<'a> Board<'a> {
 pub(super) fn counting(run: &Run) -> Result<()> {
     let board = Board::build(run)?;
     let factory = board.environment()?;
-    board.boots(Slot::A, TrialId::NONE)?;
+    board.boots(SlotId::A, TrialId::NONE)?;
     expect("an ordinary boot stores nothing", &(board.environment()? == factory), &true)?;
 
     // Three tries, then U-Boot runs altbootcmd.
     let [first, second] = [TrialId(0x0bad_0001), TrialId(0x600d_0002)];
-    let invalid = |state: State| state.invalidate(Slot::A).map_err(|e| e.to_string());
-    let activate = |id| -> Result<State> {
-        let booted = Booted::ordinary(Slot::A);
+    let invalid = |state: BootState| state.invalidate(SlotId::A).map_err(|e| e.to_string());
+    let activate = |id| -> Result<BootState> {
+        let booted = Booted::ordinary(SlotId::A);
         let activated = invalid(board.state()?)?.activate(booted, id).map_err(|e| e.to_string())?;
         board.set(&activated)?;
         Ok(activated)
     };
     let activated = activate(first)?;
     for left in [2, 1, 0] {
-        board.boots(Slot::B, first)?;
-        expect("tries left", &board.state()?, &State { counter: left, ..activated })?;
+        board.boots(SlotId::B, first)?;
+        expect("tries left", &board.state()?, &BootState { counter: left, ..activated })?;
     }
-    board.boots(Slot::A, TrialId::NONE)?;
+    board.boots(SlotId::A, TrialId::NONE)?;
     let back = board.state()?;
-    expect("after the last try", &back, &State { counter: back.counter, ..activated.back_to_good() })?;
+    expect("after the last try", &back, &BootState { counter: back.counter, ..activated.back_to_good() })?;
     let stored = board.environment()?;
-    board.boots(Slot::A, TrialId::NONE)?;
+    board.boots(SlotId::A, TrialId::NONE)?;
     expect("and that is the end of it", &(board.environment()? == stored), &true)?;
 
     // Once more, and the second try commits.
     let activated = activate(second)?;
     for left in [2, 1] {
-        board.boots(Slot::B, second)?;
-        expect("tries left", &board.state()?, &State { counter: left, ..activated })?;
+        board.boots(SlotId::B, second)?;
+        expect("tries left", &board.state()?, &BootState { counter: left, ..activated })?;
     }
-    let trial = Booted { slot: Slot::B, trial: second, fallback: None };
+    let trial = Booted { slot: SlotId::B, trial: second, fallback: None };
     board.set(&board.state()?.commit(trial).map_err(|e| e.to_string())?)?;
     let committed = board.environment()?;
     for _ in 0..4 {
-        board.boots(Slot::B, TrialId::NONE)?;
+        board.boots(SlotId::B, TrialId::NONE)?;
     }
-    expect("the last good slot", &board.state()?.good, &Slot::B)?;
+    expect("the last good slot", &board.state()?.good, &SlotId::B)?;
     expect("ordinary boots store nothing", &(board.environment()? == committed), &true)
 }

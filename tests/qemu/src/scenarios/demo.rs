@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use bootenv::Slot;
+use bootenv::SlotId;
 use bootenv::protocol::SlotState;
 
 use super::device::{Bench, Flaw};
@@ -75,8 +75,8 @@ pub fn tell(run: &Run) -> Result<()> {
     screen.end();
 
     let environment = state(&bench.disk)?;
-    expect("the active slot", &environment.active, &Slot::B)?;
-    expect("the last good slot", &environment.good, &Slot::B)?;
+    expect("the active slot", &environment.active, &SlotId::B)?;
+    expect("the last good slot", &environment.good, &SlotId::B)?;
     expect("slot A", &environment.a, &SlotState::Fail)?;
     say(&format!(
         "Done: the device is in 2.0.0, and 3.0.0 is remembered as failed. Everything that the device said is in\n{}",

@@ -8,9 +8,9 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use bootenv::Slot;
+use bootenv::SlotId;
 use bootenv::grub::{Block, SIZE};
-use bootenv::protocol::{SlotState, State};
+use bootenv::protocol::{BootState, SlotState};
 
 use super::{expect, state};
 use crate::image::{Content, Disk, INITRAMFS, KERNEL, Plan};
@@ -284,7 +284,7 @@ impl<'a> Bench<'a> {
         for slot in ["A", "B"] {
             fs::create_dir_all(dir.join(slot))?;
         }
-        fs::write(dir.join("grubenv"), Block::main(&State::committed(Slot::A)).bytes())?;
+        fs::write(dir.join("grubenv"), Block::main(&BootState::committed(SlotId::A)).bytes())?;
         let at = |name: &str| dir.join(name).display().to_string();
         let mut agent = self.run.firmware.architecture().agent_here()?;
         agent.args(["--conf", "/dev/null", "--state", &at("state.json"), "apply"]);
@@ -316,36 +316,36 @@ impl<'a> Bench<'a> {
     }
 
     /// Publishes 2.0.0, has the device stage and activate it, and pulls the plug.
-    pub(super) fn activate(&self, flaw: Flaw) -> Result<State> {
+    pub(super) fn activate(&self, flaw: Flaw) -> Result<BootState> {
         self.publish("2.0.0", flaw)?;
         let mut machine = self.power_on(&[("1.0.0", "kubesolo-update apply --activate")])?;
         succeeded(&mut machine)?;
         machine.power_cut()?;
         let activated = state(&self.disk)?;
-        let on_trial = State {
-            active: Slot::B,
+        let on_trial = BootState {
+            active: SlotId::B,
             success: false,
             b: SlotState::Good,
             trial: activated.trial,
-            ..State::committed(Slot::A)
+            ..BootState::committed(SlotId::A)
         };
         expect("the environment after activation", &activated, &on_trial)?;
         Ok(activated)
     }
 
     /// The device is in 1.0.0, and will not install 2.0.0 again by itself.
-    pub(super) fn is_back_and_remembers(&self, mut machine: Machine, activated: State) -> Result<()> {
+    pub(super) fn is_back_and_remembers(&self, mut machine: Machine, activated: BootState) -> Result<()> {
         machine.wait_for("ks: boot slot=A")?;
         machine.wait_for(HEALTHY)?;
         machine.wait_for(&format!("{SCRIPT_ENDED}75"))?;
         machine.power_cut()?;
         let seen = state(&self.disk)?;
-        expect("the environment afterwards", &seen, &State { counter: seen.counter, ..activated.back_to_good() })?;
-        self.stays_in("1.0.0", Slot::A)
+        expect("the environment afterwards", &seen, &BootState { counter: seen.counter, ..activated.back_to_good() })?;
+        self.stays_in("1.0.0", SlotId::A)
     }
 
     /// Ordinary boots of a committed release, which write nothing to the environment.
-    pub(super) fn stays_in(&self, version: &str, slot: Slot) -> Result<()> {
+    pub(super) fn stays_in(&self, version: &str, slot: SlotId) -> Result<()> {
         let before = self.disk.env_bytes()?;
         let mut machine = self.power_on(&[(version, "echo \"up: $(cat /etc/kubesolo/version)\"")])?;
         machine.wait_for(&format!("ks: boot slot={slot} committed"))?;
@@ -373,9 +373,9 @@ pub(super) fn commit(run: &Run) -> Result<()> {
     machine.wait_for(HEALTHY)?;
     succeeded(&mut machine)?;
     machine.power_cut()?;
-    let committed = State { a: SlotState::Good, counter: 2, ..State::committed(Slot::B) };
+    let committed = BootState { a: SlotState::Good, counter: 2, ..BootState::committed(SlotId::B) };
     expect("the environment after the commit", &state(&bench.disk)?, &committed)?;
-    bench.stays_in("2.0.0", Slot::B)
+    bench.stays_in("2.0.0", SlotId::B)
 }
 
 pub(super) fn panic(run: &Run) -> Result<()> {
@@ -401,10 +401,10 @@ pub(super) fn unhealthy(run: &Run) -> Result<()> {
 pub(super) fn corrupt_kernel(run: &Run) -> Result<()> {
     let bench = Bench::build(run)?;
     let activated = bench.activate(Flaw::None)?;
-    let mut kernel = bench.disk.slot_file(Slot::B, KERNEL)?;
+    let mut kernel = bench.disk.slot_file(SlotId::B, KERNEL)?;
     let middle = kernel.len() / 2;
     kernel[middle] ^= 1;
-    bench.disk.put_slot_file(Slot::B, KERNEL, &kernel)?;
+    bench.disk.put_slot_file(SlotId::B, KERNEL, &kernel)?;
     let mut machine = bench.power_on(&[("1.0.0", "kubesolo-update apply")])?;
     machine.wait_for("ks: slot B does not hold")?;
     bench.is_back_and_remembers(machine, activated)
@@ -413,8 +413,8 @@ pub(super) fn corrupt_kernel(run: &Run) -> Result<()> {
 pub(super) fn truncated_initramfs(run: &Run) -> Result<()> {
     let bench = Bench::build(run)?;
     let activated = bench.activate(Flaw::None)?;
-    let whole = bench.disk.slot_file(Slot::B, INITRAMFS)?;
-    bench.disk.put_slot_file_and_hash(Slot::B, INITRAMFS, &whole[..whole.len() / 2])?;
+    let whole = bench.disk.slot_file(SlotId::B, INITRAMFS)?;
+    bench.disk.put_slot_file_and_hash(SlotId::B, INITRAMFS, &whole[..whole.len() / 2])?;
     let mut machine = bench.power_on(&[("1.0.0", "kubesolo-update apply")])?;
     for _ in 0..3 {
         machine.wait_for("ks: boot slot=B try")?;
@@ -437,7 +437,7 @@ pub(super) fn cut_in_apply(run: &Run) -> Result<()> {
         // So that what arrived is on its way to the disk.
         thread::sleep(Duration::from_secs(1));
         machine.power_cut()?;
-        expect("the environment after the cut", &state(&bench.disk)?, &State::committed(Slot::A))?;
+        expect("the environment after the cut", &state(&bench.disk)?, &BootState::committed(SlotId::A))?;
     }
     bench.line.allow(u64::MAX)?;
     let mut machine = bench
@@ -447,7 +447,7 @@ pub(super) fn cut_in_apply(run: &Run) -> Result<()> {
     machine.wait_for(HEALTHY)?;
     succeeded(&mut machine)?;
     machine.power_cut()?;
-    bench.stays_in("2.0.0", Slot::B)
+    bench.stays_in("2.0.0", SlotId::B)
 }
 
 pub(super) fn cut_after_activation(run: &Run) -> Result<()> {
@@ -457,7 +457,7 @@ pub(super) fn cut_after_activation(run: &Run) -> Result<()> {
     machine.wait_for(&format!("ks: boot slot=B try counter=2 trial={}", activated.trial))?;
     machine.wait_for(HEALTHY)?;
     machine.power_cut()?;
-    bench.stays_in("2.0.0", Slot::B)
+    bench.stays_in("2.0.0", SlotId::B)
 }
 
 /// The power goes in the trial, each time after the kernel has started and before its health check. No try is left then, and
@@ -470,13 +470,13 @@ pub(super) fn cut_before_commit(run: &Run) -> Result<()> {
         machine.wait_for(&format!("ks: boot slot=B try counter={counter}"))?;
         machine.wait_for("restarts unless decided within")?;
         machine.power_cut()?;
-        expect("the environment in the trial", &state(&bench.disk)?, &State { counter, ..activated })?;
+        expect("the environment in the trial", &state(&bench.disk)?, &BootState { counter, ..activated })?;
     }
     let mut machine = bench.power_on(&[])?;
     machine.wait_for("ks: boot slot=B try counter=0")?;
     machine.wait_for(HEALTHY)?;
     machine.power_cut()?;
-    bench.stays_in("2.0.0", Slot::B)
+    bench.stays_in("2.0.0", SlotId::B)
 }
 
 /// Half of the superblock's sector is of another time: the kernel does not mount such a filesystem, and its copies do not help
@@ -521,7 +521,7 @@ pub(super) fn second_disk(run: &Run) -> Result<()> {
     machine.wait_for("test: data on /dev/vdb")?;
     succeeded(&mut machine)?;
     machine.power_cut()?;
-    let committed = State { a: SlotState::Good, counter: 2, ..State::committed(Slot::B) };
+    let committed = BootState { a: SlotState::Good, counter: 2, ..BootState::committed(SlotId::B) };
     expect("the environment after the commit", &state(&bench.disk)?, &committed)?;
 
     // Behind.
@@ -578,7 +578,7 @@ pub(super) fn env_damaged(run: &Run) -> Result<()> {
     succeeded(&mut machine)?;
     machine.power_cut()?;
     expect("the second file that was gone", &bench.disk.second()?.as_second(), &second.as_second())?;
-    bench.stays_in("1.0.0", Slot::A)
+    bench.stays_in("1.0.0", SlotId::A)
 }
 
 pub(super) fn mounted_elsewhere(run: &Run) -> Result<()> {
@@ -605,7 +605,7 @@ pub(super) fn blank_slot(run: &Run) -> Result<()> {
         kubesolo-update apply --activate --reboot";
     let bench = Bench::build(run)?;
     bench.publish("2.0.0", Flaw::None)?;
-    let (at, size) = bench.disk.slot(Slot::B);
+    let (at, size) = bench.disk.slot(SlotId::B);
     fs::File::options().write(true).open(&bench.disk.path)?.write_all_at(&vec![0; usize::try_from(size)?], at)?;
     let before = bench.disk.env()?;
     let mut machine = bench.power_on(&[("1.0.0", APPLY), ("2.0.0", "kubesolo-update verify")])?;
@@ -617,5 +617,5 @@ pub(super) fn blank_slot(run: &Run) -> Result<()> {
     machine.wait_for(HEALTHY)?;
     succeeded(&mut machine)?;
     machine.power_cut()?;
-    bench.stays_in("2.0.0", Slot::B)
+    bench.stays_in("2.0.0", SlotId::B)
 }

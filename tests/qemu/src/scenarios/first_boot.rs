@@ -4,8 +4,8 @@ use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
 
-use bootenv::Slot;
-use bootenv::protocol::{SlotState, State};
+use bootenv::SlotId;
+use bootenv::protocol::{BootState, SlotState};
 
 use super::device::{Bench, Flaw, HEALTHY, succeeded};
 use super::{expect, state};
@@ -40,7 +40,7 @@ fn is_updated(run: &Run, bench: &Bench) -> Result<()> {
 }
 
 fn is_committed(bench: &Bench) -> Result<()> {
-    let committed = State { a: SlotState::Good, counter: 2, ..State::committed(Slot::B) };
+    let committed = BootState { a: SlotState::Good, counter: 2, ..BootState::committed(SlotId::B) };
     expect("the environment after the commit", &state(&bench.disk)?, &committed)
 }
 

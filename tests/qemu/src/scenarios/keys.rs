@@ -1,6 +1,6 @@
 //! Keys in the field: m of n, rotation through the images, revocation, and a rollback that brings an old image back.
 
-use bootenv::Slot;
+use bootenv::SlotId;
 
 use super::device::{Bench, Flaw, HEALTHY, succeeded};
 use super::{expect, state};
@@ -34,7 +34,7 @@ pub(super) fn rotation(run: &Run) -> Result<()> {
     machine.wait_for(HEALTHY)?;
     succeeded(&mut machine)?;
     machine.power_cut()?;
-    expect("the good slot with 2.0.0", &state(&bench.disk)?.good, &Slot::B)?;
+    expect("the good slot with 2.0.0", &state(&bench.disk)?.good, &SlotId::B)?;
 
     bench.trusted = vec![second, third];
     bench.signers = vec![second_private.clone(), third_private.clone()];
@@ -45,7 +45,7 @@ pub(super) fn rotation(run: &Run) -> Result<()> {
     machine.wait_for(HEALTHY)?;
     succeeded(&mut machine)?;
     machine.power_cut()?;
-    expect("the good slot with 3.0.0", &state(&bench.disk)?.good, &Slot::A)?;
+    expect("the good slot with 3.0.0", &state(&bench.disk)?.good, &SlotId::A)?;
 
     // By two keys that 2.0.0 has in its image.
     bench.signers = vec![first_private, second_private];
@@ -67,5 +67,5 @@ pub(super) fn rotation(run: &Run) -> Result<()> {
     machine.wait_for("4.0.0 is written into slot A and verified")?;
     succeeded(&mut machine)?;
     machine.power_cut()?;
-    expect("the good slot after the rollback", &state(&bench.disk)?.good, &Slot::B)
+    expect("the good slot after the rollback", &state(&bench.disk)?.good, &SlotId::B)
 }

@@ -5,8 +5,8 @@ use std::process::Command;
 use std::str::FromStr;
 
 use bootenv::grub::Block;
-use bootenv::protocol::{Booted, Foreign, Second, SlotState, State, View};
-use bootenv::{Fallback, Slot, TrialId};
+use bootenv::protocol::{BootState, Booted, FallbackBlock, Foreign, SlotState, View};
+use bootenv::{Fallback, SlotId, TrialId};
 
 use super::expect;
 use crate::image::{Content, Disk, INITRAMFS, KERNEL, Plan};
@@ -80,20 +80,20 @@ impl Pair {
         Machine::power_on(&self.device, &run.dir)
     }
 
-    fn state(&self) -> Result<State> {
+    fn state(&self) -> Result<BootState> {
         super::state(&self.disk)
     }
 
     /// Stores what the agent would store.
-    fn store(&self, next: &State) -> Result<()> {
+    fn store(&self, next: &BootState) -> Result<()> {
         let block = self.disk.env()?.with(&next.variables()).map_err(|e| e.to_string())?;
         self.disk.set_env(&block)?;
-        self.disk.set_second(&Block::second(&Second::of(next)))
+        self.disk.set_second(&Block::second(&FallbackBlock::of(next)))
     }
 
     /// Makes the filled slot B the active one, on trial.
-    fn activate(&self) -> Result<State> {
-        let next = self.state()?.activate(Booted::ordinary(Slot::A), TRIAL).map_err(|e| e.to_string())?;
+    fn activate(&self) -> Result<BootState> {
+        let next = self.state()?.activate(Booted::ordinary(SlotId::A), TRIAL).map_err(|e| e.to_string())?;
         self.store(&next)?;
         Ok(next)
     }
@@ -109,25 +109,25 @@ pub(super) fn commit(run: &Run) -> Result<()> {
     let pair = Pair::build(run, Then::Idle)?;
     let before = pair.disk.env()?;
     let mut machine = pair.power_on(run)?;
-    expect_up(&mut machine, "v1", Booted::ordinary(Slot::A))?;
+    expect_up(&mut machine, "v1", Booted::ordinary(SlotId::A))?;
     machine.power_cut()?;
     expect("the environment after an ordinary boot", &pair.disk.env()?, &before)?;
 
     let activated = pair.activate()?;
-    let trial = Booted { trial: TRIAL, ..Booted::ordinary(Slot::B) };
+    let trial = Booted { trial: TRIAL, ..Booted::ordinary(SlotId::B) };
     let mut machine = pair.power_on(run)?;
     machine.wait_for("ks: boot slot=B try counter=2 trial=1234abcd")?;
     expect_up(&mut machine, "v2", trial)?;
     machine.power_cut()?;
-    expect("the environment in the trial", &pair.state()?, &State { counter: 2, ..activated })?;
+    expect("the environment in the trial", &pair.state()?, &BootState { counter: 2, ..activated })?;
 
     pair.store(&pair.state()?.commit(trial).map_err(|e| e.to_string())?)?;
     let committed = pair.disk.env()?;
     let mut machine = pair.power_on(run)?;
-    expect_up(&mut machine, "v2", Booted::ordinary(Slot::B))?;
+    expect_up(&mut machine, "v2", Booted::ordinary(SlotId::B))?;
     // A reset is no power cut, and no try either.
     machine.reset()?;
-    expect_up(&mut machine, "v2", Booted::ordinary(Slot::B))?;
+    expect_up(&mut machine, "v2", Booted::ordinary(SlotId::B))?;
     machine.power_cut()?;
     expect("the environment after committed boots", &pair.disk.env()?, &committed)
 }
@@ -141,9 +141,9 @@ fn tries_run_out(run: &Run, pair: &Pair, sign: &str) -> Result<()> {
         machine.wait_for(sign)?;
     }
     machine.wait_for("ks: no tries left for slot B: back to slot A")?;
-    expect_up(&mut machine, "v1", Booted::ordinary(Slot::A))?;
+    expect_up(&mut machine, "v1", Booted::ordinary(SlotId::A))?;
     machine.power_cut()?;
-    let back = State { counter: 0, ..activated }.back_to_good();
+    let back = BootState { counter: 0, ..activated }.back_to_good();
     expect("the environment after the last try", &pair.state()?, &back)
 }
 
@@ -153,59 +153,59 @@ pub(super) fn panic(run: &Run) -> Result<()> {
 
 pub(super) fn truncated_initramfs(run: &Run) -> Result<()> {
     let pair = Pair::build(run, Then::Idle)?;
-    let whole = pair.disk.slot_file(Slot::B, INITRAMFS)?;
-    pair.disk.put_slot_file_and_hash(Slot::B, INITRAMFS, &whole[..whole.len() / 2])?;
+    let whole = pair.disk.slot_file(SlotId::B, INITRAMFS)?;
+    pair.disk.put_slot_file_and_hash(SlotId::B, INITRAMFS, &whole[..whole.len() / 2])?;
     tries_run_out(run, &pair, "Kernel panic")
 }
 
 pub(super) fn corrupt_kernel(run: &Run) -> Result<()> {
     let pair = Pair::build(run, Then::Idle)?;
-    let mut kernel = pair.disk.slot_file(Slot::B, KERNEL)?;
+    let mut kernel = pair.disk.slot_file(SlotId::B, KERNEL)?;
     let middle = kernel.len() / 2;
     kernel[middle] ^= 1;
-    pair.disk.put_slot_file(Slot::B, KERNEL, &kernel)?;
+    pair.disk.put_slot_file(SlotId::B, KERNEL, &kernel)?;
     let activated = pair.activate()?;
     let mut machine = pair.power_on(run)?;
     machine.wait_for("ks: slot B does not hold")?;
     machine.wait_for("ks: boot slot=A fallback=load")?;
-    let fell = Booted { fallback: Some(Fallback::Load), ..Booted::ordinary(Slot::A) };
+    let fell = Booted { fallback: Some(Fallback::Load), ..Booted::ordinary(SlotId::A) };
     expect_up(&mut machine, "v1", fell)?;
     machine.power_cut()?;
     // The bootloader counted the try before it looked at the kernel, and stored nothing else.
-    let counted = State { counter: 2, ..activated };
+    let counted = BootState { counter: 2, ..activated };
     expect("the environment after the fallback", &pair.state()?, &counted)?;
 
     let settled = counted.settle(fell).ok_or("userspace would not end this trial")?;
     pair.store(&settled)?;
     let mut machine = pair.power_on(run)?;
-    expect_up(&mut machine, "v1", Booted::ordinary(Slot::A))
+    expect_up(&mut machine, "v1", Booted::ordinary(SlotId::A))
 }
 
 pub(super) fn empty_kernel(run: &Run) -> Result<()> {
     let pair = Pair::build(run, Then::Idle)?;
-    pair.disk.put_slot_file_and_hash(Slot::B, KERNEL, b"")?;
+    pair.disk.put_slot_file_and_hash(SlotId::B, KERNEL, b"")?;
     let activated = pair.activate()?;
     let mut machine = pair.power_on(run)?;
     machine.wait_for("ks: slot B does not hold")?;
-    expect_up(&mut machine, "v1", Booted { fallback: Some(Fallback::Load), ..Booted::ordinary(Slot::A) })?;
+    expect_up(&mut machine, "v1", Booted { fallback: Some(Fallback::Load), ..Booted::ordinary(SlotId::A) })?;
     machine.power_cut()?;
-    expect("the environment afterwards", &pair.state()?, &State { counter: 2, ..activated })
+    expect("the environment afterwards", &pair.state()?, &BootState { counter: 2, ..activated })
 }
 
 /// Nothing is good: what holds boots, the active slot first, and nothing is stored.
 pub(super) fn both_void(run: &Run) -> Result<()> {
     let pair = Pair::build(run, Then::Idle)?;
-    let void = State { a: SlotState::Void, b: SlotState::Void, ..State::committed(Slot::A) };
+    let void = BootState { a: SlotState::Void, b: SlotState::Void, ..BootState::committed(SlotId::A) };
     pair.store(&void)?;
     let fell = |slot| Booted { fallback: Some(Fallback::Load), ..Booted::ordinary(slot) };
     let mut machine = pair.power_on(run)?;
-    expect_up(&mut machine, "v1", fell(Slot::A))?;
+    expect_up(&mut machine, "v1", fell(SlotId::A))?;
     machine.power_cut()?;
-    let mut initramfs = pair.disk.slot_file(Slot::A, INITRAMFS)?;
+    let mut initramfs = pair.disk.slot_file(SlotId::A, INITRAMFS)?;
     initramfs[1000] ^= 1;
-    pair.disk.put_slot_file(Slot::A, INITRAMFS, &initramfs)?;
+    pair.disk.put_slot_file(SlotId::A, INITRAMFS, &initramfs)?;
     let mut machine = pair.power_on(run)?;
-    expect_up(&mut machine, "v2", fell(Slot::B))?;
+    expect_up(&mut machine, "v2", fell(SlotId::B))?;
     machine.power_cut()?;
     expect("the environment afterwards", &pair.state()?, &void)
 }
@@ -227,7 +227,7 @@ pub(super) fn second_disk(run: &Run) -> Result<()> {
         expect("release v1", &line.contains("release=v1"), &true)?;
         expect("ks.part", &said, &part)
     };
-    boots(&pair, Some(&pair.disk.part_id(Slot::A)?))?;
+    boots(&pair, Some(&pair.disk.part_id(SlotId::A)?))?;
 
     let script = fs::read_to_string(root().join("build/scripts/build-loader.sh"))?;
     let script = run.write("build-loader", script.replacen(" probe", "", 1).as_bytes())?;
@@ -257,11 +257,13 @@ pub(super) fn cut_in_save(run: &Run) -> Result<()> {
             let block = Block::parse(&bytes).map_err(|e| format!("cut {cut}: {e}"))?;
             match block.view() {
                 View::Ours(state) if state == activated => old = Some((cut, disk.to_vec())),
-                View::Ours(state) if state == (State { counter: 2, ..activated }) => new = Some((cut, disk.to_vec())),
+                View::Ours(state) if state == (BootState { counter: 2, ..activated }) => {
+                    new = Some((cut, disk.to_vec()))
+                }
                 other => return Err(format!("cut {cut}: {other:?}").into()),
             }
             let second = judge.esp_file(disk, "KSENV2").and_then(|bytes| Block::parse(&bytes).ok()?.as_second());
-            expect("the second file", &second, &Some(Second::of(&activated)))
+            expect("the second file", &second, &Some(FallbackBlock::of(&activated)))
         })??;
     }
     for (left, counter) in [(old, 2), (new, 1)] {
@@ -269,7 +271,7 @@ pub(super) fn cut_in_save(run: &Run) -> Result<()> {
         prove::next::save(&disk, &pair.disk.path)?;
         let mut machine = pair.power_on(run)?;
         machine.wait_for(&format!("ks: boot slot=B try counter={counter}")).map_err(|e| format!("cut {cut}: {e}"))?;
-        expect_up(&mut machine, "v2", Booted { trial: TRIAL, ..Booted::ordinary(Slot::B) })?;
+        expect_up(&mut machine, "v2", Booted { trial: TRIAL, ..Booted::ordinary(SlotId::B) })?;
         machine.power_cut()?;
     }
     Ok(())
@@ -281,17 +283,17 @@ pub(super) fn power_cuts(run: &Run) -> Result<()> {
     let mut machine = pair.power_on(run)?;
     machine.wait_for("ks: hashing slot=B")?;
     machine.power_cut()?;
-    expect("the environment in the first try", &pair.state()?, &State { counter: 2, ..activated })?;
+    expect("the environment in the first try", &pair.state()?, &BootState { counter: 2, ..activated })?;
     for counter in [1, 0] {
         let mut machine = pair.power_on(run)?;
-        expect_up(&mut machine, "v2", Booted { trial: TRIAL, ..Booted::ordinary(Slot::B) })?;
+        expect_up(&mut machine, "v2", Booted { trial: TRIAL, ..Booted::ordinary(SlotId::B) })?;
         machine.power_cut()?;
-        expect("the environment in the trial", &pair.state()?, &State { counter, ..activated })?;
+        expect("the environment in the trial", &pair.state()?, &BootState { counter, ..activated })?;
     }
-    let back = State { counter: 0, ..activated }.back_to_good();
+    let back = BootState { counter: 0, ..activated }.back_to_good();
     for _ in 0..2 {
         let mut machine = pair.power_on(run)?;
-        expect_up(&mut machine, "v1", Booted::ordinary(Slot::A))?;
+        expect_up(&mut machine, "v1", Booted::ordinary(SlotId::A))?;
         machine.power_cut()?;
         expect("the environment afterwards", &pair.state()?, &back)?;
     }
@@ -303,9 +305,9 @@ pub(super) fn foreign_env(run: &Run) -> Result<()> {
     let theirs = [("boot_success", "0".to_owned()), ("boot_counter", "0".to_owned())];
     pair.disk.set_env(&pair.disk.env()?.with(&theirs).map_err(|e| e.to_string())?)?;
     let mut machine = pair.power_on(run)?;
-    expect_up(&mut machine, "v2", Booted::ordinary(Slot::B))?;
+    expect_up(&mut machine, "v2", Booted::ordinary(SlotId::B))?;
     machine.power_cut()?;
-    let foreign = Foreign { active: Slot::B, success: false, counter: 2, fail: [false; 2], has_seal: true };
+    let foreign = Foreign { active: SlotId::B, success: false, counter: 2, fail: [false; 2], has_seal: true };
     expect("the environment afterwards", &pair.disk.env()?.view(), &View::Foreign(foreign))
 }
 
@@ -318,5 +320,5 @@ pub(super) fn variable_twice(run: &Run) -> Result<()> {
     pair.disk.set_env(&Block::create(&variables).map_err(|e| e.to_string())?)?;
     let mut machine = pair.power_on(run)?;
     machine.wait_for("ks: the environment cannot be saved")?;
-    expect_up(&mut machine, "v1", Booted { fallback: Some(Fallback::Save), ..Booted::ordinary(Slot::A) })
+    expect_up(&mut machine, "v1", Booted { fallback: Some(Fallback::Save), ..Booted::ordinary(SlotId::A) })
 }

@@ -12,7 +12,7 @@ mod uboot;
 
 use std::fmt::Debug;
 
-use bootenv::protocol::{State, View};
+use bootenv::protocol::{BootState, View};
 
 use crate::Result;
 use crate::image::Disk;
@@ -310,7 +310,7 @@ fn expect<T: PartialEq + Debug>(what: &str, seen: &T, wanted: &T) -> Result<()> 
     Err(format!("{what}: {seen:?} instead of {wanted:?}").into())
 }
 
-fn state(disk: &Disk) -> Result<State> {
+fn state(disk: &Disk) -> Result<BootState> {
     match disk.view()? {
         View::Ours(state) => Ok(state),
         other => Err(format!("the environment is not ours: {other:?}").into()),

@@ -5,10 +5,10 @@ use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
 
-use bootenv::Slot;
+use bootenv::SlotId;
 use bootenv::grub::{Block, SECTOR};
 use bootenv::loader;
-use bootenv::protocol::{Second, SlotState, State, View};
+use bootenv::protocol::{BootState, FallbackBlock, SlotState, View};
 
 use super::device::{Bench, Flaw, HEALTHY, SCRIPT_ENDED, succeeded};
 use super::{expect, state};
@@ -29,7 +29,7 @@ fn old_loader() -> PathBuf {
 }
 
 /// An environment as KubeSolo OS's agent writes it.
-fn theirs(active: Slot, success: u8, counter: u8) -> Result<Block> {
+fn theirs(active: SlotId, success: u8, counter: u8) -> Result<Block> {
     let variables = [
         ("active_slot", active.to_string()),
         ("boot_success", success.to_string()),
@@ -40,10 +40,10 @@ fn theirs(active: Slot, success: u8, counter: u8) -> Result<Block> {
 
 /// A disk without anything that KubeSolo OS does not write.
 fn make_old(disk: &Disk) -> Result<()> {
-    disk.set_env(&theirs(Slot::A, 1, 3)?)?;
+    disk.set_env(&theirs(SlotId::A, 1, 3)?)?;
     disk.remove_esp_file("grub/ksenv2")?;
     for name in [KERNEL, INITRAMFS] {
-        disk.remove_slot_file(Slot::A, &format!("{name}.sha256"))?;
+        disk.remove_slot_file(SlotId::A, &format!("{name}.sha256"))?;
     }
     Ok(())
 }
@@ -51,7 +51,7 @@ fn make_old(disk: &Disk) -> Result<()> {
 fn old_device(run: &Run) -> Result<Bench<'_>> {
     let bench = Bench::build_as(run, Some(old_loader()))?;
     make_old(&bench.disk)?;
-    bench.disk.remove_slot_file(Slot::A, "manifest.json")?;
+    bench.disk.remove_slot_file(SlotId::A, "manifest.json")?;
     Ok(bench)
 }
 
@@ -78,7 +78,7 @@ pub(super) fn adopt(run: &Run) -> Result<()> {
     machine.wait_for(OWN_ARGUMENT)?;
     succeeded(&mut machine)?;
     machine.power_cut()?;
-    let committed = State { a: SlotState::Good, counter: 2, ..State::committed(Slot::B) };
+    let committed = BootState { a: SlotState::Good, counter: 2, ..BootState::committed(SlotId::B) };
     expect("the environment after the commit", &state(&bench.disk)?, &committed)?;
     let script = fs::read(old_loader())?;
     let now = bench.disk.esp_file("grub/grub.cfg")?;
@@ -100,9 +100,9 @@ pub(super) fn cut_points(run: &Run) -> Result<()> {
     let old = Old {
         judge: Judge::new(bench.disk.clone(), vec![]),
         loader: fs::read(old_loader())?,
-        images: [KERNEL, INITRAMFS].map(|name| bench.disk.slot_file(Slot::A, name).unwrap_or_default()),
+        images: [KERNEL, INITRAMFS].map(|name| bench.disk.slot_file(SlotId::A, name).unwrap_or_default()),
     };
-    let (place, size) = old.judge.place(Slot::A);
+    let (place, size) = old.judge.place(SlotId::A);
     let (mut seen, mut slots) = (HashMap::<&str, usize>::new(), HashMap::new());
     let mut replay = Replay::new(&log, before);
     let cuts = Replay::cuts(&log, 1, 8);
@@ -142,7 +142,7 @@ struct Old {
 
 impl Old {
     fn slot(&self, disk: &[u8]) -> Files {
-        let file = |name: &str| self.judge.slot_file(disk, Slot::A, name);
+        let file = |name: &str| self.judge.slot_file(disk, SlotId::A, name);
         let names = [KERNEL, INITRAMFS];
         if names.iter().zip(&self.images).any(|(name, image)| file(name).as_ref() != Some(image)) {
             return Files::Broken;
@@ -167,7 +167,7 @@ impl Old {
             View::Foreign(foreign) => foreign.active,
             View::Invalid => return Err("the environment is not valid".into()),
         };
-        if active != Slot::A || slot == Files::Broken {
+        if active != SlotId::A || slot == Files::Broken {
             return Err("slot A would not boot as it was".into());
         }
         if grub_cfg == self.loader {
@@ -180,9 +180,10 @@ impl Old {
         is("KSLOADERSUM", hash_line(loader::FILE, loader::TEXT.as_bytes()).as_bytes())?;
         let arguments = loader::arguments(&format!("console=ttyS0,115200n8 quiet {OWN_ARGUMENT}"))?;
         is("KERNEL~1CFG", arguments.as_bytes())?;
-        let committed = State::committed(Slot::A);
+        let committed = BootState::committed(SlotId::A);
         let second = file("KSENV2").and_then(|bytes| Block::parse(&bytes).ok()?.as_second());
-        if main.view() != View::Ours(committed) || second != Some(Second::of(&committed)) || slot != Files::Hold {
+        if main.view() != View::Ours(committed) || second != Some(FallbackBlock::of(&committed)) || slot != Files::Hold
+        {
             return Err("the new loader file would not find what it needs".into());
         }
         Ok("the new loader file")
@@ -192,14 +193,14 @@ impl Old {
 /// KubeSolo OS's agent has activated slot A under our loader file, which counts its tries; our agent takes over.
 pub(super) fn env(run: &Run) -> Result<()> {
     let bench = Bench::build(run)?;
-    bench.disk.set_env(&theirs(Slot::A, 0, 3)?)?;
+    bench.disk.set_env(&theirs(SlotId::A, 0, 3)?)?;
     let mut machine = bench.power_on(&[])?;
     machine.wait_for("ks: boot slot=A foreign, try counter=2")?;
     machine.wait_for("took over the boot environment, slot A committed")?;
     machine.wait_for(HEALTHY)?;
     machine.power_cut()?;
-    expect("the environment afterwards", &state(&bench.disk)?, &State::committed(Slot::A))?;
-    bench.stays_in("1.0.0", Slot::A)
+    expect("the environment afterwards", &state(&bench.disk)?, &BootState::committed(SlotId::A))?;
+    bench.stays_in("1.0.0", SlotId::A)
 }
 
 /// The bootloader alone, switched by hand as the agent does it.
@@ -230,7 +231,7 @@ pub(super) fn switch(run: &Run) -> Result<()> {
         expect("ks.proto=1", &line.contains("ks.proto=1"), &false)?;
         machine.power_cut()?;
         // As the health hook confirms it.
-        disk.set_env(&Block::main(&State::committed(Slot::A)))
+        disk.set_env(&Block::main(&BootState::committed(SlotId::A)))
     };
     // The new file rots.
     let mut rotten = loader::TEXT.as_bytes().to_vec();

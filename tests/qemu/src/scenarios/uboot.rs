@@ -2,8 +2,8 @@
 
 use std::fs;
 
-use bootenv::Slot;
-use bootenv::protocol::{State, View};
+use bootenv::SlotId;
+use bootenv::protocol::{BootState, View};
 
 use super::device::{Bench, Flaw, HEALTHY, SCRIPT_ENDED, succeeded};
 use super::{expect, stage, state};
@@ -15,7 +15,7 @@ use crate::{Architecture, Result};
 pub(super) fn missing_kernel(run: &Run) -> Result<()> {
     let bench = Bench::build(run)?;
     let activated = bench.activate(Flaw::None)?;
-    bench.disk.remove_slot_file(Slot::B, KERNEL)?;
+    bench.disk.remove_slot_file(SlotId::B, KERNEL)?;
     let mut machine = bench.power_on(&[("1.0.0", "kubesolo-update apply")])?;
     machine.wait_for("ks: slot B does not hold")?;
     bench.is_back_and_remembers(machine, activated)
@@ -31,7 +31,7 @@ pub(super) fn env_damaged(run: &Run) -> Result<()> {
     succeeded(&mut machine)?;
     machine.power_cut()?;
     let committed = state(&bench.disk)?;
-    expect("the last good slot", &committed.good, &Slot::B)?;
+    expect("the last good slot", &committed.good, &SlotId::B)?;
     let whole = bench.disk.copies()?;
 
     for damaged in [0, 1] {
@@ -43,7 +43,7 @@ pub(super) fn env_damaged(run: &Run) -> Result<()> {
         machine.power_cut()?;
         expect("the environment afterwards", &state(&bench.disk)?, &committed)?;
         // The hook brought the damaged copy in step: the other one may be damaged next.
-        bench.stays_in("2.0.0", Slot::B)?;
+        bench.stays_in("2.0.0", SlotId::B)?;
     }
 
     for copy in [0, 1] {
@@ -70,7 +70,7 @@ pub(super) fn env_damaged(run: &Run) -> Result<()> {
 pub(super) fn cut_in_save(run: &Run) -> Result<()> {
     let bench = Bench::build(run)?;
     let activated = bench.activate(Flaw::None)?;
-    let counted = State { counter: 2, ..activated };
+    let counted = BootState { counter: 2, ..activated };
     let old = bench.disk.copies()?;
     let mut machine = bench.power_on(&[])?;
     machine.wait_for("virtio write:")?;
@@ -107,7 +107,7 @@ pub(super) fn cut_in_save(run: &Run) -> Result<()> {
     machine.wait_for(&format!("ks: boot slot=B try counter=2 trial={}", activated.trial))?;
     machine.wait_for(HEALTHY)?;
     machine.power_cut()?;
-    bench.stays_in("2.0.0", Slot::B)
+    bench.stays_in("2.0.0", SlotId::B)
 }
 
 /// Debian's kernel for clouds drives no watchdog that QEMU's `virt` board can have; its full one does. What hangs is the
@@ -121,7 +121,7 @@ pub(super) fn watchdog(run: &Run) -> Result<()> {
     machine.wait_for("end Kernel panic - not syncing")?;
     machine.wait_for("ks: boot slot=B try counter=1")?;
     machine.power_cut()?;
-    expect("the environment in the trial", &state(&bench.disk)?, &State { counter: 1, ..activated })
+    expect("the environment in the trial", &state(&bench.disk)?, &BootState { counter: 1, ..activated })
 }
 
 pub(super) fn one_tag(run: &Run) -> Result<()> {
@@ -145,8 +145,8 @@ pub(super) fn one_tag(run: &Run) -> Result<()> {
     }
     machines.into_iter().try_for_each(|(device, _)| device.power_cut())?;
     for bench in [&bench, &other] {
-        expect("the last good slot", &state(&bench.disk)?.good, &Slot::B)?;
-        bench.stays_in("2.0.0", Slot::B)?;
+        expect("the last good slot", &state(&bench.disk)?.good, &SlotId::B)?;
+        bench.stays_in("2.0.0", SlotId::B)?;
     }
     Ok(())
 }
