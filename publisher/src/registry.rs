@@ -22,7 +22,7 @@ use crate::login::Login;
 use kubesolo_update::base::digest::Digest;
 use kubesolo_update::base::error::{Context as _, Error, Reason, Result};
 use kubesolo_update::base::{files, limits, text};
-use kubesolo_update::fetch::client::use_ring;
+use kubesolo_update::fetch::tls::use_ring;
 use kubesolo_update::release::release::{
     Blob, DOCKER_INDEX_TYPE, DOCKER_MANIFEST_TYPE, OCI_INDEX_TYPE, OCI_MANIFEST_TYPE,
 };

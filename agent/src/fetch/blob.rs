@@ -9,8 +9,10 @@ use reqwest::{Method, Response, Url};
 
 use crate::base::error::{Error, Reason, Result};
 use crate::base::text;
+use crate::fetch::answer::{Failure, cause, passing, refusal};
 use crate::fetch::body::Body;
-use crate::fetch::client::{Client, Failure, cause, origin, passing, refusal};
+use crate::fetch::client::Client;
+use crate::fetch::url::origin;
 
 /// So much progress makes up for all failed attempts before it.
 const PROGRESS_BYTES: u64 = 64 * 1024;

@@ -1,26 +1,22 @@
 //! Requests: redirects, tokens, retries and limits, the same for every document and image.
 
 use std::cell::{OnceCell, RefCell};
-use std::collections::{HashMap, HashSet};
-use std::error::Error as _;
-use std::fmt;
+use std::collections::HashMap;
 use std::future::Future;
 use std::hash::{BuildHasher, RandomState};
-use std::path::Path;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use reqwest::header::{self, HeaderMap, HeaderValue};
 use reqwest::{Method, Response, StatusCode, Url};
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject;
 use tokio::runtime::Runtime;
 
-use crate::base::digest::Digest;
 use crate::base::error::{Context, Error, Reason, Result};
-use crate::base::{files, json, limits, text};
+use crate::base::{json, limits, text};
+use crate::fetch::answer::{Answer, Failure, number, passing, refusal, unreachable};
 use crate::fetch::challenge::{self, Bearer};
 use crate::fetch::options::FetchOptions;
+use crate::fetch::tls;
+use crate::fetch::url::{PlainHosts, origin, shown, without_login};
 
 /// One HTTP client with one set of authorities, proxies and times, for everything that one command fetches.
 pub(crate) struct Client {
@@ -29,42 +25,26 @@ pub(crate) struct Client {
     /// Knows no authority: reading a certificate store costs more than all the rest of a check.
     clear: OnceCell<reqwest::Client>,
     pub(super) options: FetchOptions,
-    plain: HashSet<(String, u16)>,
+    plain: PlainHosts,
     /// By origin; a token is never sent anywhere else.
     tokens: RefCell<HashMap<String, HeaderValue>>,
+}
+
+/// A document to fetch.
+#[derive(Clone, Copy)]
+pub(crate) struct Request<'a> {
+    pub(crate) url: &'a Url,
+    /// The media types that are understood, as in `Accept`.
+    pub(crate) accept: &'a str,
+    /// In bytes; a longer document is an error.
+    pub(crate) limit: u64,
+    /// Names the document in messages.
+    pub(crate) what: &'a str,
 }
 
 /// When the documents of one check must be complete.
 #[derive(Clone, Copy)]
 pub(crate) struct Deadline(Instant);
-
-/// An answer with its body, whatever its status.
-pub(crate) struct Answer {
-    pub(crate) url: Url,
-    pub(crate) status: StatusCode,
-    pub(crate) headers: HeaderMap,
-    /// As far as [`limits::ERROR_BODY_BYTES`] if the status is an error.
-    pub(crate) body: Vec<u8>,
-}
-
-/// Why an attempt failed, and whether another one can help.
-pub(super) enum Failure {
-    Final(Error),
-    /// The pause is the server's wish, if it has one.
-    Passing(Error, Option<Duration>),
-}
-
-impl From<Error> for Failure {
-    fn from(e: Error) -> Self {
-        Self::Final(e)
-    }
-}
-
-/// Makes `ring` the cryptography of every TLS connection of this process.
-pub fn use_ring() {
-    // An error means that it is chosen already.
-    let _ = rustls::crypto::ring::default_provider().install_default();
-}
 
 impl Client {
     pub(crate) fn new(options: &FetchOptions) -> Result<Self> {
@@ -76,7 +56,7 @@ impl Client {
             runtime,
             tls: OnceCell::new(),
             clear: OnceCell::new(),
-            plain: options.plain_http.iter().map(|host| plain_host(host)).collect::<Result<_>>()?,
+            plain: PlainHosts::new(&options.plain_http)?,
             options: options.clone(),
             tokens: RefCell::default(),
         };
@@ -94,12 +74,7 @@ impl Client {
         if let Some(http) = cell.get() {
             return Ok(http);
         }
-        let authorities = if secure {
-            authorities(system_authorities(), self.options.registry_ca.as_deref())?
-        } else {
-            rustls::RootCertStore::empty()
-        };
-        let http = http(&self.options, authorities)?;
+        let http = tls::http(&self.options, secure)?;
         Ok(cell.get_or_init(|| http))
     }
 
@@ -107,22 +82,16 @@ impl Client {
     pub(crate) fn root(&self, host: &str) -> Result<Url> {
         let bad = |e| Error::new(Reason::BadHost, format!("\"{}\" is not a host: {e}", text::escape(host)));
         let plain = Url::parse(&format!("http://{host}/")).map_err(bad)?;
-        if self.may_be_plain(&plain) { Ok(plain) } else { Url::parse(&format!("https://{host}/")).map_err(bad) }
+        if self.plain.contain(&plain) { Ok(plain) } else { Url::parse(&format!("https://{host}/")).map_err(bad) }
     }
 
     pub(crate) fn deadline(&self) -> Deadline {
         Deadline(Instant::now() + self.options.patience.documents)
     }
 
-    /// Fetches a document of at most `limit` bytes, with retries, before the deadline. `what` names it in messages.
-    pub(crate) fn document(
-        &self,
-        url: &Url,
-        accept: &str,
-        limit: u64,
-        what: &str,
-        deadline: Deadline,
-    ) -> Result<Answer> {
+    /// Fetches a document, with retries, before the deadline.
+    pub(crate) fn document(&self, wanted: &Request<'_>, deadline: Deadline) -> Result<Answer> {
+        let Request { url, accept, limit, what } = *wanted;
         let mut headers = HeaderMap::new();
         headers.insert(header::ACCEPT, HeaderValue::from_str(accept).context(Reason::Header, "ask")?);
         self.retried(what, deadline, async || {
@@ -250,7 +219,7 @@ impl Client {
     ) -> Result<Response, Failure> {
         let mut url = url.clone();
         for _ in 0..=limits::REDIRECTS {
-            if url.scheme() != "https" && !self.may_be_plain(&url) {
+            if url.scheme() != "https" && !self.plain.contain(&url) {
                 let message = format!("cannot fetch {what}: {} has no TLS", shown(&url));
                 return Err(Error::new(Reason::NotHttps, message)
                     .remedy("Use https, or list this host and port in plain_http= if its network is trusted.")
@@ -260,7 +229,7 @@ impl Client {
             if let Some(token) = self.tokens.borrow().get(&origin(&url)) {
                 request = request.header(header::AUTHORIZATION, token.clone());
             }
-            let response = request.send().await.map_err(|e| self.unreachable(&e, &url, what))?;
+            let response = request.send().await.map_err(|e| unreachable(&self.options, &e, &url, what))?;
             log::debug!("{method} {} {}", shown(&url), response.status().as_u16());
             let next = match response.status().as_u16() {
                 301 | 302 | 303 | 307 | 308 => response.headers().get(header::LOCATION),
@@ -337,7 +306,7 @@ impl Client {
             match response.chunk().await {
                 Ok(Some(chunk)) if body.len() as u64 + chunk.len() as u64 <= limit => body.extend_from_slice(&chunk),
                 Ok(Some(_)) if !refused => return Err(limits::exceeded(what, format_args!("{limit} bytes")).into()),
-                Err(e) if !refused => return Err(self.unreachable(&e, &url, what)),
+                Err(e) if !refused => return Err(unreachable(&self.options, &e, &url, what)),
                 // What a refusal says matters less than that it is one.
                 Ok(Some(chunk)) => {
                     let room = limits::ERROR_BODY_BYTES as usize - body.len();
@@ -353,219 +322,11 @@ impl Client {
             None => Ok(answer),
         }
     }
-
-    pub(super) fn unreachable(&self, e: &reqwest::Error, url: &Url, what: &str) -> Failure {
-        let host = host(url);
-        let message = format!("cannot fetch {what} from {}: {}", origin(url), cause(e));
-        let remedy = if url.scheme() == "https" && e.is_connect() {
-            format!(
-                "Check that {host} is up and that a trusted authority (registry_ca) issued its certificate; list it \
-                 in plain_http= only if it has no TLS and its network is trusted."
-            )
-        } else {
-            format!("Check that {host} is up and reachable from here.")
-        };
-        let proxy = if self.options.proxies && proxy_named() {
-            " A proxy is set (http_proxy, https_proxy, all_proxy): check that it allows this request."
-        } else {
-            ""
-        };
-        let error = Error::new(Reason::Unreachable, message).remedy(remedy + proxy);
-        Failure::Passing(error, None)
-    }
-
-    fn may_be_plain(&self, url: &Url) -> bool {
-        let port = url.port_or_known_default();
-        url.scheme() == "http" && url.host_str().zip(port).is_some_and(|(h, p)| self.plain.contains(&(h.to_owned(), p)))
-    }
-}
-
-impl Answer {
-    /// The media type, without parameters.
-    pub(crate) fn media_type(&self) -> Option<&str> {
-        let value = self.headers.get(header::CONTENT_TYPE)?.to_str().ok()?;
-        value.split(';').next().map(str::trim)
-    }
-
-    /// Refuses every status but 200.
-    pub(crate) fn good(self, what: &str) -> Result<Self> {
-        match self.status.as_u16() {
-            200 => Ok(self),
-            _ => Err(refusal(self.status, &self.url, &self.body, what)),
-        }
-    }
-
-    fn passing(&self, what: &str) -> Option<Failure> {
-        passing(self.status, &self.url, &self.headers, &self.body, what)
-    }
-}
-
-/// The failure, if the status says that the same request may succeed later.
-pub(super) fn passing(status: StatusCode, url: &Url, headers: &HeaderMap, body: &[u8], what: &str) -> Option<Failure> {
-    if !matches!(status.as_u16(), 408 | 429 | 500 | 502 | 503 | 504) {
-        return None;
-    }
-    let wish = retry_after(headers);
-    let mut error = refusal(status, url, body, what);
-    if let Some(wish) = wish {
-        error.message.push_str(&format!("; Retry-After is {} s", wish.as_secs()));
-        error.retry_after = Some(wish);
-    }
-    if status == StatusCode::TOO_MANY_REQUESTS {
-        error.reason = Reason::RateLimited;
-        error.remedy = "Try again after that time, and less often.".into();
-    }
-    Some(Failure::Passing(error, wish))
-}
-
-/// The error of an answer that is not what was asked for.
-pub(super) fn refusal(status: StatusCode, url: &Url, body: &[u8], what: &str) -> Error {
-    let mut message = format!("cannot fetch {what}: {} answers {}", origin(url), status.as_u16());
-    let said = String::from_utf8_lossy(body);
-    if !said.trim().is_empty() {
-        message.push_str(&format!(": {}", text::escape(said.trim())));
-    }
-    match status.as_u16() {
-        404 | 410 => Error::new(Reason::NotFound, message),
-        401 | 403 => Error::new(Reason::AccessDenied, message)
-            .remedy("Check the name of the repository, and allow anonymous pulls of it."),
-        _ => Error::new(Reason::ServerError, message).remedy("Try again later, or ask the operator of the server."),
-    }
-}
-
-/// `Retry-After`: seconds, or a date. A date counts from the server's own `Date`, since the clock here may be wrong.
-fn retry_after(headers: &HeaderMap) -> Option<Duration> {
-    let value = headers.get(header::RETRY_AFTER)?.to_str().ok()?;
-    if let Ok(seconds) = value.parse::<u32>() {
-        return Some(Duration::from_secs(seconds.into()));
-    }
-    let date = |text: &str| chrono::DateTime::parse_from_rfc2822(text).ok();
-    let now = date(headers.get(header::DATE)?.to_str().ok()?)?;
-    Some((date(value)? - now).to_std().unwrap_or_default())
-}
-
-fn number(headers: &HeaderMap, name: header::HeaderName) -> Option<u64> {
-    headers.get(name)?.to_str().ok()?.parse().ok()
-}
-
-/// The digest in a `Docker-Content-Digest` header, if it is one of ours.
-pub(crate) fn digest_of(headers: &HeaderMap) -> Option<Digest> {
-    headers.get("docker-content-digest")?.to_str().ok()?.parse().ok()
-}
-
-/// Takes user name and password out of a URL that came from outside: they would become an Authorization header. False for
-/// a URL without host.
-pub(crate) fn without_login(url: &mut Url) -> bool {
-    url.set_username("").and_then(|()| url.set_password(None)).is_ok()
-}
-
-/// A URL without what may be secret in it: user, password and the query, which can be a signature that gives access.
-pub(crate) fn shown(url: &Url) -> String {
-    text::escape(&format!("{}://{}{}", url.scheme(), host(url), url.path()))
-}
-
-pub(super) fn host(url: &Url) -> String {
-    let host = url.host_str().unwrap_or_default();
-    url.port().map_or(host.to_owned(), |port| format!("{host}:{port}"))
-}
-
-/// Scheme, host and port.
-pub(super) fn origin(url: &Url) -> String {
-    url.origin().ascii_serialization()
-}
-
-/// The innermost cause: "Connection refused" says more than "error sending request".
-pub(super) fn cause(e: &reqwest::Error) -> String {
-    let mut inner: &dyn std::error::Error = e;
-    while let Some(source) = inner.source() {
-        inner = source;
-    }
-    // Only the outermost one would print the URL, with its query.
-    let cause = if e.source().is_none() { "the request failed".to_owned() } else { inner.to_string() };
-    text::escape(&cause)
-}
-
-fn proxy_named() -> bool {
-    let names = ["http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"];
-    names.iter().any(|name| std::env::var_os(name).is_some_and(|value| !value.is_empty()))
-}
-
-fn http(options: &FetchOptions, authorities: rustls::RootCertStore) -> Result<reqwest::Client> {
-    use_ring();
-    let tls = rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-        .with_safe_default_protocol_versions()
-        .context(Reason::Tls, "set up TLS")?
-        .with_root_certificates(authorities)
-        .with_no_client_auth();
-    let mut http = reqwest::Client::builder()
-        .tls_backend_preconfigured(tls)
-        .user_agent(concat!(env!("CARGO_PKG_NAME"), "/", env!("CARGO_PKG_VERSION")))
-        // Followed in `answer`, which knows what may be sent where.
-        .redirect(reqwest::redirect::Policy::none())
-        .retry(reqwest::retry::never())
-        .connect_timeout(options.patience.connect);
-    if !options.proxies {
-        http = http.no_proxy();
-    }
-    http.build().map_err(|e| Error::new(Reason::HttpClient, format!("cannot use the network: {}", cause(&e))))
-}
-
-fn plain_host(entry: &str) -> Result<(String, u16)> {
-    let url = Url::parse(&format!("http://{entry}/")).ok();
-    let url = url.filter(|url| url.path() == "/" && url.username().is_empty() && url.password().is_none());
-    let url = url.filter(|url| url.query().is_none() && url.fragment().is_none());
-    url.as_ref().and_then(|url| Some((url.host_str()?.to_owned(), url.port_or_known_default()?))).ok_or_else(|| {
-        let message = format!("plain_http: \"{}\" is neither a host nor host:port", text::escape(entry));
-        Error::new(Reason::BadHost, message)
-    })
-}
-
-fn system_authorities() -> Vec<CertificateDer<'static>> {
-    let found = rustls_native_certs::load_native_certs();
-    for e in found.errors {
-        log::debug!("certificate store: {}", text::escape(&e.to_string()));
-    }
-    found.certs
-}
-
-/// The system's certificate authorities, or those known to browsers where the system has none, and the given ones.
-fn authorities(system: Vec<CertificateDer<'_>>, registry_ca: Option<&Path>) -> Result<rustls::RootCertStore> {
-    let mut store = rustls::RootCertStore::empty();
-    store.add_parsable_certificates(system);
-    if store.is_empty() {
-        log::debug!("no certificate store in this system: using the built-in one");
-        store.add_parsable_certificates(webpki_root_certs::TLS_SERVER_ROOT_CERTS.iter().cloned());
-    }
-    let Some(file) = registry_ca else { return Ok(store) };
-    let bad = |why: &dyn fmt::Display| {
-        let message = format!("registry_ca {}: {}", file.display(), text::escape(&why.to_string()));
-        Error::new(Reason::BadCa, message).remedy("Name a PEM file with the certificate of the authority.")
-    };
-    // Certificate stores consist of links.
-    let pem =
-        files::read_linked(file, limits::AUTHORITIES_BYTES, Reason::BadCa)?.ok_or_else(|| bad(&"it is not there"))?;
-    let mut added = false;
-    for certificate in CertificateDer::pem_slice_iter(&pem) {
-        store.add(certificate.map_err(|e| bad(&e))?).map_err(|e| bad(&e))?;
-        added = true;
-    }
-    if added { Ok(store) } else { Err(bad(&"no certificate in it")) }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::base::error::Exit;
-    use proptest::prelude::*;
-
-    /// A minimal initramfs has no /etc/ssl.
-    #[test]
-    fn a_system_without_certificates_has_the_built_in_ones() {
-        let built_in = webpki_root_certs::TLS_SERVER_ROOT_CERTS;
-        assert_eq!(authorities(vec![], None).unwrap().len(), built_in.len());
-        assert_eq!(authorities(vec![CertificateDer::from(vec![0])], None).unwrap().len(), built_in.len());
-        assert_eq!(authorities(vec![built_in[0].clone()], None).unwrap().len(), 1);
-    }
 
     fn client(plain_http: &[&str]) -> Client {
         let plain_http = plain_http.iter().map(|&host| host.to_owned()).collect();
@@ -594,30 +355,5 @@ mod tests {
             assert!(client.pause(attempt, None) <= cap);
         }
         assert!(client.pause(1, Some(cap)) == cap && client.pause(1, Some(cap + Duration::from_secs(1))) > cap);
-    }
-
-    #[test]
-    fn what_is_secret_in_a_url_is_not_shown() {
-        let url = Url::parse("https://user:password@host:8443/path?X-Amz-Signature=secret#part").unwrap();
-        assert_eq!(shown(&url), "https://host:8443/path");
-    }
-
-    proptest! {
-        #[test]
-        fn any_retry_after_is_a_time_or_nothing(value in "\\PC{0,40}|[0-9]{0,30}|[A-Z][a-z]{2}, [0-9]{2} Oct [0-9]{1,9} 00:00:00 GMT") {
-            let mut headers = HeaderMap::new();
-            headers.insert(header::DATE, HeaderValue::from_static("Wed, 21 Oct 2015 07:28:00 GMT"));
-            if let Ok(value) = HeaderValue::try_from(value) {
-                headers.insert(header::RETRY_AFTER, value);
-                let _ = retry_after(&headers);
-            }
-        }
-
-        #[test]
-        fn any_list_entry_is_a_host_or_refused(entry in "\\PC{0,30}") {
-            if let Err(e) = plain_host(&entry) {
-                prop_assert_eq!(e.exit(), Exit::Config);
-            }
-        }
     }
 }

@@ -9,7 +9,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 use crate::base::text;
-use crate::fetch::client::use_ring;
+use crate::fetch::tls::use_ring;
 
 /// How long the whole question may take: the server is on this device, or near.
 const PATIENCE: Duration = Duration::from_secs(5);

@@ -1,5 +1,6 @@
 //! HTTP, with a limit on everything.
 
+pub mod answer;
 pub mod blob;
 pub mod body;
 pub mod challenge;
@@ -7,3 +8,6 @@ pub mod client;
 pub mod cluster;
 pub mod options;
 pub mod probe;
+pub mod proxy;
+pub mod tls;
+pub mod url;

@@ -6,8 +6,9 @@ use std::time::Duration;
 use reqwest::Url;
 
 use crate::base::error::{Context, Reason, Result};
-use crate::fetch::client::{Client, host, shown};
+use crate::fetch::client::Client;
 use crate::fetch::options::{FetchOptions, Patience};
+use crate::fetch::url::{host, shown};
 
 /// Whether it answers 200, asked directly and not through a proxy. Where it is http, its host is asked without TLS.
 ///

@@ -10,8 +10,9 @@ use crate::base::error::{Error, Reason, Result};
 use crate::base::{limits, text};
 use crate::fetch::blob::BlobBody;
 use crate::fetch::body::Body;
-use crate::fetch::client::{self, Client, Deadline};
+use crate::fetch::client::{Client, Deadline, Request};
 use crate::fetch::options::FetchOptions;
+use crate::fetch::url;
 use crate::release::latest::Latest;
 use crate::release::offer::{Offer, made_for};
 use crate::release::release::{Architecture, Blob, Image, LATEST_JSON_TYPE};
@@ -73,7 +74,7 @@ impl HttpSource {
             options.plain_http.push(format!("{host}:{port}"));
         }
         let client = Rc::new(Client::new(&options)?);
-        Ok(Self { client, origin: client::shown(&document), document, legacy, looked: None })
+        Ok(Self { client, origin: url::shown(&document), document, legacy, looked: None })
     }
 
     fn looked(&mut self) -> Result<Rc<Looked>> {
@@ -82,7 +83,8 @@ impl HttpSource {
         }
         let deadline = self.client.deadline();
         let limit = limits::LATEST_JSON_BYTES;
-        let answer = self.client.document(&self.document, "application/json", limit, &self.origin, deadline)?;
+        let request = Request { url: &self.document, accept: "application/json", limit, what: &self.origin };
+        let answer = self.client.document(&request, deadline)?;
         let raw = answer.good(&self.origin).map_err(|e| match e.reason {
             Reason::NotFound => e.remedy("Check the server in the settings: latest.json must be in that folder."),
             _ => e,
@@ -94,7 +96,7 @@ impl HttpSource {
     /// A URL of the document, absolute.
     fn resolve(&self, named: &str) -> Result<Url> {
         let url = self.document.join(named).ok().filter(|url| matches!(url.scheme(), "http" | "https"));
-        let url = url.and_then(|mut url| client::without_login(&mut url).then_some(url));
+        let url = url.and_then(|mut url| url::without_login(&mut url).then_some(url));
         url.ok_or_else(|| {
             let message = format!("{}: \"{}\" is not an http(s) URL", self.origin, text::escape(named));
             Error::new(Reason::BadUrl, message).remedy("Publish it again with correct URLs.")
@@ -103,8 +105,9 @@ impl HttpSource {
 
     /// What a `.sig` file has; nothing if it is not there.
     fn signature_file(&self, url: &Url, deadline: Deadline) -> Result<Vec<Signature>> {
-        let what = format!("signature {}", client::shown(url));
-        let answer = self.client.document(url, "*/*", limits::SIGNATURE_FILE_BYTES, &what, deadline)?;
+        let what = format!("signature {}", url::shown(url));
+        let request = Request { url, accept: "*/*", limit: limits::SIGNATURE_FILE_BYTES, what: &what };
+        let answer = self.client.document(&request, deadline)?;
         if matches!(answer.status.as_u16(), 404 | 410) {
             return Ok(vec![]);
         }
@@ -121,7 +124,7 @@ impl HttpSource {
                 log::warn!(
                     "{}: ignoring metadata_sig_url, which names another server: {}",
                     self.origin,
-                    client::shown(&foreign)
+                    url::shown(&foreign)
                 );
                 beside()?
             }
@@ -149,7 +152,7 @@ impl HttpSource {
         let found =
             found.ok_or_else(|| Error::new(Reason::NoSuchImage, format!("the offer does not have {digest}")))?;
         let url = self.resolve(&urls[found])?;
-        let what = client::shown(&url);
+        let what = url::shown(&url);
         Ok((url, what))
     }
 }
@@ -157,7 +160,7 @@ impl HttpSource {
 /// What is written in the settings may hold a password.
 fn without_secrets(server: &str) -> String {
     match Url::parse(server) {
-        Ok(url) => format!("\"{}\"", client::shown(&url)),
+        Ok(url) => format!("\"{}\"", url::shown(&url)),
         Err(_) => "setting".into(),
     }
 }
@@ -191,8 +194,9 @@ impl Source for HttpSource {
     fn freshness(&mut self) -> Result<Option<Published>> {
         let deadline = self.looked()?.deadline;
         let url = self.resolve(statement::FILE)?;
-        let what = format!("freshness statement {}", client::shown(&url));
-        let answer = self.client.document(&url, "application/json", limits::FRESHNESS_BYTES, &what, deadline)?;
+        let what = format!("freshness statement {}", url::shown(&url));
+        let request = Request { url: &url, accept: "application/json", limit: limits::FRESHNESS_BYTES, what: &what };
+        let answer = self.client.document(&request, deadline)?;
         if matches!(answer.status.as_u16(), 404 | 410) {
             return Ok(None);
         }

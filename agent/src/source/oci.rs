@@ -8,9 +8,10 @@ use reqwest::Url;
 use crate::base::digest::Digest;
 use crate::base::error::{Error, Reason, Result};
 use crate::base::{limits, text};
+use crate::fetch::answer::{self, Answer};
 use crate::fetch::blob::BlobBody;
 use crate::fetch::body::Body;
-use crate::fetch::client::{self, Answer, Client, Deadline};
+use crate::fetch::client::{Client, Deadline, Request};
 use crate::fetch::options::FetchOptions;
 use crate::release::offer::Offer;
 use crate::release::release::{self, Architecture, Blob, Descriptor, Image, SIGNATURE_TYPE};
@@ -109,8 +110,8 @@ impl OciSource {
             Wanted::Digest(digest) => digest.to_string(),
         };
         let limit = limits::INDEX_BYTES.max(limits::MANIFEST_BYTES);
-        let answer =
-            self.client.document(&self.url("manifests", &reference), MANIFESTS, limit, &self.origin, deadline)?;
+        let request = Request { url: &self.url("manifests", &reference), accept: MANIFESTS, limit, what: &self.origin };
+        let answer = self.client.document(&request, deadline)?;
         if answer.status == 404 {
             let what = if matches!(self.wanted, Wanted::Tag(_)) { "tag" } else { "digest" };
             let message = format!("{}: the registry has no such {what}", self.origin);
@@ -120,7 +121,7 @@ impl OciSource {
         let answer = answer.good(&self.origin)?;
         let expected = match &self.wanted {
             Wanted::Digest(digest) => Some(*digest),
-            Wanted::Tag(_) => client::digest_of(&answer.headers),
+            Wanted::Tag(_) => answer::digest_of(&answer.headers),
         };
         if let Some(expected) = expected {
             check_digest(&answer.body, expected, &self.origin)?;
@@ -135,7 +136,8 @@ impl OciSource {
             return Err(limits::exceeded(what, format_args!("{} bytes", limits::MANIFEST_BYTES)));
         }
         let url = self.url("manifests", &digest.to_string());
-        let answer = self.client.document(&url, MANIFESTS, limits::MANIFEST_BYTES, what, deadline)?.good(what)?;
+        let request = Request { url: &url, accept: MANIFESTS, limit: limits::MANIFEST_BYTES, what };
+        let answer = self.client.document(&request, deadline)?.good(what)?;
         check_size(&answer.body, entry.size, what)?;
         check_digest(&answer.body, digest, what)?;
         Ok(answer)
@@ -160,7 +162,8 @@ impl OciSource {
         }
         let (mut list, mut room) = (Listed::default(), limits::REFERRERS_BYTES);
         while let Some(url) = next {
-            let answer = self.client.document(&url, release::OCI_INDEX_TYPE, room, &what, deadline)?;
+            let request = Request { url: &url, accept: release::OCI_INDEX_TYPE, limit: room, what: &what };
+            let answer = self.client.document(&request, deadline)?;
             if answer.status.is_client_error() || answer.media_type() != Some(release::OCI_INDEX_TYPE) {
                 log::debug!("no referrers interface: {} {:?}", answer.status.as_u16(), answer.media_type());
                 break;
@@ -178,7 +181,9 @@ impl OciSource {
         let tag = format!("sha256-{}", subject.hex());
         let what = format!("list of referrers at tag {tag}");
         let url = self.url("manifests", &tag);
-        let answer = self.client.document(&url, release::OCI_INDEX_TYPE, limits::REFERRERS_BYTES, &what, deadline)?;
+        let request =
+            Request { url: &url, accept: release::OCI_INDEX_TYPE, limit: limits::REFERRERS_BYTES, what: &what };
+        let answer = self.client.document(&request, deadline)?;
         let mut list = Listed::default();
         if answer.status != 404 {
             list.add(&answer.good(&what)?.body, &what)?;
@@ -186,13 +191,19 @@ impl OciSource {
         Ok(list.signatures)
     }
 
+    /// A blob that is a document; the caller checks its digest.
+    fn small_blob(&self, digest: Digest, limit: u64, what: &str, deadline: Deadline) -> Result<Vec<u8>> {
+        let url = self.url("blobs", &digest.to_string());
+        let request = Request { url: &url, accept: "*/*", limit, what };
+        Ok(self.client.document(&request, deadline)?.good(what)?.body)
+    }
+
     fn signature(&self, entry: &Descriptor, subject: Digest, deadline: Deadline) -> Result<Vec<Signature>> {
         let what = format!("signature {}", text::escape(&entry.digest));
         let answer = self.manifest(entry, &what, deadline)?;
         let mut signatures = vec![];
         for (digest, key_id) in attached(&answer.body, subject, &what)? {
-            let url = self.url("blobs", &digest.to_string());
-            let raw = self.client.document(&url, "*/*", SIGNATURE_BYTES, &what, deadline)?.good(&what)?.body;
+            let raw = self.small_blob(digest, SIGNATURE_BYTES, &what, deadline)?;
             check_digest(&raw, digest, &what)?;
             signatures.push(artifact::signature(raw, key_id, &what)?);
         }
@@ -204,7 +215,8 @@ impl OciSource {
         let tag = cosign::tag(subject);
         let what = format!("cosign signatures at tag {tag}");
         let url = self.url("manifests", &tag);
-        let answer = self.client.document(&url, MANIFESTS, limits::MANIFEST_BYTES, &what, deadline)?;
+        let request = Request { url: &url, accept: MANIFESTS, limit: limits::MANIFEST_BYTES, what: &what };
+        let answer = self.client.document(&request, deadline)?;
         if answer.status == 404 { Ok(None) } else { Ok(Some(answer.good(&what)?.body)) }
     }
 }
@@ -240,8 +252,7 @@ impl Source for OciSource {
         let mut found = vec![];
         if let Some(raw) = self.cosign(offer.release.digest, deadline)? {
             found = cosign::signatures(&raw, offer.release.digest, |blob, what| {
-                let url = self.url("blobs", &blob.digest.to_string());
-                Ok(self.client.document(&url, "*/*", limits::COSIGN_PAYLOAD_BYTES, what, deadline)?.good(what)?.body)
+                self.small_blob(blob.digest, limits::COSIGN_PAYLOAD_BYTES, what, deadline)
             })?;
         }
         if found.is_empty()
@@ -264,14 +275,14 @@ impl Source for OciSource {
         let deadline = self.offered.map_or_else(|| self.client.deadline(), |(_, deadline)| deadline);
         let what = format!("freshness statement at tag {tag}");
         let url = self.url("manifests", &tag);
-        let answer = self.client.document(&url, MANIFESTS, limits::MANIFEST_BYTES, &what, deadline)?;
+        let request = Request { url: &url, accept: MANIFESTS, limit: limits::MANIFEST_BYTES, what: &what };
+        let answer = self.client.document(&request, deadline)?;
         if answer.status == 404 {
             return Ok(None);
         }
         let (statement, signatures) = statement::layers(&answer.good(&what)?.body, &what)?;
         let fetch = |digest: Digest, limit| {
-            let url = self.url("blobs", &digest.to_string());
-            let bytes = self.client.document(&url, "*/*", limit, &what, deadline)?.good(&what)?.body;
+            let bytes = self.small_blob(digest, limit, &what, deadline)?;
             check_digest(&bytes, digest, &what)?;
             Ok::<_, Error>(bytes)
         };

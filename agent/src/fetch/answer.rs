@@ -1,0 +1,160 @@
+//! Answers of servers, and what went wrong when there is none: the error, the party at fault, and whether to try again.
+
+use std::error::Error as _;
+use std::time::Duration;
+
+use reqwest::header::{self, HeaderMap};
+use reqwest::{StatusCode, Url};
+
+use crate::base::digest::Digest;
+use crate::base::error::{Error, Reason, Result};
+use crate::base::text;
+use crate::fetch::options::FetchOptions;
+use crate::fetch::proxy;
+use crate::fetch::url::{host, origin};
+
+/// An answer with its body, whatever its status.
+pub(crate) struct Answer {
+    pub(crate) url: Url,
+    pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
+    /// As far as [`crate::base::limits::ERROR_BODY_BYTES`] if the status is an error.
+    pub(crate) body: Vec<u8>,
+}
+
+/// Why an attempt failed, and whether another one can help.
+pub(super) enum Failure {
+    Final(Error),
+    /// The pause is the server's wish, if it has one.
+    Passing(Error, Option<Duration>),
+}
+
+impl From<Error> for Failure {
+    fn from(e: Error) -> Self {
+        Self::Final(e)
+    }
+}
+
+impl Answer {
+    /// The media type, without parameters.
+    pub(crate) fn media_type(&self) -> Option<&str> {
+        let value = self.headers.get(header::CONTENT_TYPE)?.to_str().ok()?;
+        value.split(';').next().map(str::trim)
+    }
+
+    /// Refuses every status but 200.
+    pub(crate) fn good(self, what: &str) -> Result<Self> {
+        match self.status.as_u16() {
+            200 => Ok(self),
+            _ => Err(refusal(self.status, &self.url, &self.body, what)),
+        }
+    }
+
+    /// The failure, if the same request may succeed later.
+    pub(super) fn passing(&self, what: &str) -> Option<Failure> {
+        passing(self.status, &self.url, &self.headers, &self.body, what)
+    }
+}
+
+/// The failure, if the status says that the same request may succeed later.
+pub(super) fn passing(status: StatusCode, url: &Url, headers: &HeaderMap, body: &[u8], what: &str) -> Option<Failure> {
+    if !matches!(status.as_u16(), 408 | 429 | 500 | 502 | 503 | 504) {
+        return None;
+    }
+    let wish = retry_after(headers);
+    let mut error = refusal(status, url, body, what);
+    if let Some(wish) = wish {
+        error.message.push_str(&format!("; Retry-After is {} s", wish.as_secs()));
+        error.retry_after = Some(wish);
+    }
+    if status == StatusCode::TOO_MANY_REQUESTS {
+        error.reason = Reason::RateLimited;
+        error.remedy = "Try again after that time, and less often.".into();
+    }
+    Some(Failure::Passing(error, wish))
+}
+
+/// The error of an answer that is not what was asked for.
+pub(super) fn refusal(status: StatusCode, url: &Url, body: &[u8], what: &str) -> Error {
+    let mut message = format!("cannot fetch {what}: {} answers {}", origin(url), status.as_u16());
+    let said = String::from_utf8_lossy(body);
+    if !said.trim().is_empty() {
+        message.push_str(&format!(": {}", text::escape(said.trim())));
+    }
+    match status.as_u16() {
+        404 | 410 => Error::new(Reason::NotFound, message),
+        401 | 403 => Error::new(Reason::AccessDenied, message)
+            .remedy("Check the name of the repository, and allow anonymous pulls of it."),
+        _ => Error::new(Reason::ServerError, message).remedy("Try again later, or ask the operator of the server."),
+    }
+}
+
+/// `Retry-After`: seconds, or a date. A date counts from the server's own `Date`, since the clock here may be wrong.
+fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    let value = headers.get(header::RETRY_AFTER)?.to_str().ok()?;
+    if let Ok(seconds) = value.parse::<u32>() {
+        return Some(Duration::from_secs(seconds.into()));
+    }
+    let date = |text: &str| chrono::DateTime::parse_from_rfc2822(text).ok();
+    let now = date(headers.get(header::DATE)?.to_str().ok()?)?;
+    Some((date(value)? - now).to_std().unwrap_or_default())
+}
+
+pub(super) fn unreachable(options: &FetchOptions, e: &reqwest::Error, url: &Url, what: &str) -> Failure {
+    let host = host(url);
+    let message = format!("cannot fetch {what} from {}: {}", origin(url), cause(e));
+    let remedy = if url.scheme() == "https" && e.is_connect() {
+        format!(
+            "Check that {host} is up and that a trusted authority (registry_ca) issued its certificate; list it \
+             in plain_http= only if it has no TLS and its network is trusted."
+        )
+    } else {
+        format!("Check that {host} is up and reachable from here.")
+    };
+    let proxy = if options.proxies && proxy::named() {
+        " A proxy is set (http_proxy, https_proxy, all_proxy): check that it allows this request."
+    } else {
+        ""
+    };
+    let error = Error::new(Reason::Unreachable, message).remedy(remedy + proxy);
+    Failure::Passing(error, None)
+}
+
+pub(super) fn number(headers: &HeaderMap, name: header::HeaderName) -> Option<u64> {
+    headers.get(name)?.to_str().ok()?.parse().ok()
+}
+
+/// The digest in a `Docker-Content-Digest` header, if it is one of ours.
+pub(crate) fn digest_of(headers: &HeaderMap) -> Option<Digest> {
+    headers.get("docker-content-digest")?.to_str().ok()?.parse().ok()
+}
+
+/// The innermost cause: "Connection refused" says more than "error sending request".
+pub(super) fn cause(e: &reqwest::Error) -> String {
+    let mut inner: &dyn std::error::Error = e;
+    while let Some(source) = inner.source() {
+        inner = source;
+    }
+    // Only the outermost one would print the URL, with its query.
+    let cause = if e.source().is_none() { "the request failed".to_owned() } else { inner.to_string() };
+    text::escape(&cause)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use reqwest::header::HeaderValue;
+
+    proptest! {
+        #[test]
+        fn any_retry_after_is_a_time_or_nothing(value in "\\PC{0,40}|[0-9]{0,30}|[A-Z][a-z]{2}, [0-9]{2} Oct [0-9]{1,9} 00:00:00 GMT") {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::DATE, HeaderValue::from_static("Wed, 21 Oct 2015 07:28:00 GMT"));
+            if let Ok(value) = HeaderValue::try_from(value) {
+                headers.insert(header::RETRY_AFTER, value);
+                let _ = retry_after(&headers);
+            }
+        }
+    }
+}
