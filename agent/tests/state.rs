@@ -18,7 +18,7 @@ use bootenv::TrialId;
 use chrono::{DateTime, TimeDelta, Utc};
 use kubesolo_update::base::digest::Digest;
 use kubesolo_update::base::error::{Error, Exit, Reason};
-use kubesolo_update::policy::freshness::Seen;
+use kubesolo_update::policy::freshness::FreshnessFinding;
 use kubesolo_update::schedule::clock::{Clock, build_date};
 use kubesolo_update::state::freshness::{FreshnessReport, FreshnessVerdict};
 use kubesolo_update::state::identity::Identity;
@@ -393,7 +393,7 @@ fn the_latest_time_of_a_synchronised_clock_or_a_verified_statement_is_remembered
             serial: None,
             not_after: None,
         };
-        let seen = Seen { verdict, serials: vec![], issued: Some(issued) };
+        let seen = FreshnessFinding { verdict, serials: vec![], issued: Some(issued) };
         records.keep_look(&Clock { synchronised: false, ..clock(shown) }, Some(&seen)).unwrap();
         records.trust.last_seen
     };

@@ -20,9 +20,9 @@ const RECORD_BYTES: u64 = 1024;
 
 /// What a record says about a seed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Known {
+pub enum Comparison {
     /// Another instance, or none.
-    No,
+    New,
     /// This instance with this user-data.
     Same,
     /// This instance, with other user-data.
@@ -38,13 +38,13 @@ fn line(seed: &Seed) -> String {
 ///
 /// # Errors
 /// 78 when the record is there and is not trusted.
-pub fn known(record: &Path, seed: &Seed) -> Result<Known> {
-    let Some(noted) = files::read(record, RECORD_BYTES, Reason::BadRecord)? else { return Ok(Known::No) };
+pub fn compare(record: &Path, seed: &Seed) -> Result<Comparison> {
+    let Some(noted) = files::read(record, RECORD_BYTES, Reason::BadRecord)? else { return Ok(Comparison::New) };
     if noted == line(seed).as_bytes() {
-        return Ok(Known::Same);
+        return Ok(Comparison::Same);
     }
     let instance = noted.strip_suffix(b"\n").and_then(|noted| noted.get(65..));
-    Ok(if instance == Some(seed.instance.as_bytes()) { Known::Changed } else { Known::No })
+    Ok(if instance == Some(seed.instance.as_bytes()) { Comparison::Changed } else { Comparison::New })
 }
 
 /// Notes a seed as done.

@@ -12,7 +12,7 @@ use kubesolo_update::config::CONF_FILE;
 use kubesolo_update::device::blocks::System;
 use kubesolo_update::device::disk::DATA_FOLDER;
 
-use crate::instance::{self, Known, RECORD};
+use crate::instance::{self, Comparison, RECORD};
 use crate::seed::{self, Seed};
 use crate::user_data::UserData;
 
@@ -115,10 +115,10 @@ pub fn run(options: &Options, system: &System) -> Result<Done> {
 
 fn is_done(options: &Options, seed: &Seed) -> Result<bool> {
     let instance = escape(&seed.instance);
-    match instance::known(&options.record, seed)? {
-        Known::No => return Ok(false),
-        Known::Same => log::debug!("instance {instance} was set up before"),
-        Known::Changed => log::warn!(
+    match instance::compare(&options.record, seed)? {
+        Comparison::New => return Ok(false),
+        Comparison::Same => log::debug!("instance {instance} was set up before"),
+        Comparison::Changed => log::warn!(
             "the user-data of {} has changed and is ignored: instance {instance} was set up before. A new instance-id in its meta-data makes it count",
             seed.origin
         ),

@@ -5,7 +5,7 @@ use chrono::{DateTime, Utc};
 use crate::base::error::{Error, Reason, Result};
 use crate::cli::args::Cli;
 use crate::config::Config;
-use crate::device::boot::{Boot, Known};
+use crate::device::boot::{Boot, BootedBasis};
 use crate::device::reboot;
 use crate::policy::gate::Lifted;
 use crate::update::records::{LockedRecords, Records};
@@ -31,7 +31,7 @@ impl Call<'_> {
             let message = "--reboot needs a device, and these slots are folders";
             return Err(Error::new(Reason::RebootWithFolders, message).remedy("Omit the option."));
         }
-        if boot.known == Known::Assumed {
+        if boot.basis == BootedBasis::Assumed {
             let slot = boot.booted.slot;
             log::info!("slot {slot} counts as booted, because it is active; --booted names another one");
         }

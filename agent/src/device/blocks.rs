@@ -119,15 +119,15 @@ pub fn command_line(file: Option<&Path>) -> Result<String> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CommandLine {
     /// `kubesolo.slot=`: the booted slot.
-    pub slot: Result<SlotId, Odd>,
+    pub slot: Result<SlotId, ParameterError>,
     /// `ks.trial=`: [`TrialId::NONE`] when this boot is no trial. Absent or odd is never a trial of ours.
-    pub trial: Result<TrialId, Odd>,
-    /// `ks.fallback=`: why the bootloader did not boot what it was asked to; [`Odd::Absent`] is the ordinary case.
-    pub fallback: Result<Fallback, Odd>,
+    pub trial: Result<TrialId, ParameterError>,
+    /// `ks.fallback=`: why the bootloader did not boot what it was asked to; [`ParameterError::Absent`] is the ordinary case.
+    pub fallback: Result<Fallback, ParameterError>,
     /// `ks.proto=`; anything but 1 means that the old loader file is still installed.
-    pub proto: Result<u32, Odd>,
+    pub proto: Result<u32, ParameterError>,
     /// `ks.part=`: identity of the booted slot's partition. Bootloaders before 0.2 do not pass it.
-    pub part: Result<PartId, Odd>,
+    pub part: Result<PartId, ParameterError>,
     /// `kubesolo.seed=removable`: settings may come from a medium that somebody brings along.
     pub seed_removable: bool,
     /// `kubesolo.seed=fixed`: settings may come from another fixed disk on a device that was configured before.
@@ -140,7 +140,7 @@ pub struct CommandLine {
 
 /// Why a parameter of the kernel command line cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Odd {
+pub enum ParameterError {
     /// It is not there.
     Absent,
     /// It is there more than once, even if with one value.
@@ -171,9 +171,11 @@ impl CommandLine {
     pub fn booted(&self) -> Result<SlotId> {
         self.slot.clone().map_err(|odd| {
             let why = match odd {
-                Odd::Absent => "kubesolo.slot= is not on the kernel command line".to_owned(),
-                Odd::Repeated => "kubesolo.slot= is on the kernel command line more than once".to_owned(),
-                Odd::Value(value) => format!("kubesolo.slot=\"{}\" is neither A nor B", text::escape(&value)),
+                ParameterError::Absent => "kubesolo.slot= is not on the kernel command line".to_owned(),
+                ParameterError::Repeated => "kubesolo.slot= is on the kernel command line more than once".to_owned(),
+                ParameterError::Value(value) => {
+                    format!("kubesolo.slot=\"{}\" is neither A nor B", text::escape(&value))
+                }
             };
             Error::new(Reason::BootedSlotUnknown, format!("the booted slot is not known: {why}"))
                 .remedy("Install the loader file of this agent; for slots in folders, name the slot with --booted.")
@@ -181,12 +183,12 @@ impl CommandLine {
     }
 }
 
-fn parameter<T: std::str::FromStr>(line: &str, key: &str) -> Result<T, Odd> {
+fn parameter<T: std::str::FromStr>(line: &str, key: &str) -> Result<T, ParameterError> {
     let mut values = values(line, key);
     match (values.next(), values.next()) {
-        (None, _) => Err(Odd::Absent),
-        (Some(_), Some(_)) => Err(Odd::Repeated),
-        (Some(value), None) => value.parse().map_err(|_| Odd::Value(value.to_owned())),
+        (None, _) => Err(ParameterError::Absent),
+        (Some(_), Some(_)) => Err(ParameterError::Repeated),
+        (Some(value), None) => value.parse().map_err(|_| ParameterError::Value(value.to_owned())),
     }
 }
 

@@ -16,11 +16,11 @@ use crate::device::slot::{Place as SlotPlace, Slot, Slots};
 
 words! {
     /// How it is known which slot runs.
-    pub enum Known {
+    pub enum BootedBasis {
         /// From the kernel command line.
         CommandLine = "command-line",
         /// From `--booted`.
-        Told = "told",
+        Named = "told",
         /// It is the active slot; for slots in folders only.
         Assumed = "assumed",
     }
@@ -36,7 +36,7 @@ pub struct Boot {
     /// What runs now.
     pub booted: Booted,
     /// How that is known.
-    pub known: Known,
+    pub basis: BootedBasis,
     /// KubeSolo OS's old grub.cfg started this boot: it counts down on every boot and knows nothing of `ks_good`.
     pub legacy: bool,
     /// The kernel command line of this boot; `None` where the slots are folders and nobody named one.
@@ -61,22 +61,22 @@ impl Boot {
         let (env, esp) = env::find(config, &devices)?;
         let mut kept = None;
         let by_firmware = env.booted(&devices.proc);
-        let (booted, known, legacy) = match (told, cmdline, by_firmware) {
+        let (booted, basis, legacy) = match (told, cmdline, by_firmware) {
             (Some(_), ..) if !folders => {
                 return Err(Error::new(
                     Reason::BootedWithDevices,
                     "--booted is for slots in folders: on a device the kernel command line names the booted slot",
                 ));
             }
-            (Some(slot), ..) => (Booted::ordinary(slot), Known::Told, false),
+            (Some(slot), ..) => (Booted::ordinary(slot), BootedBasis::Named, false),
             (None, None, Some(booted)) => {
                 kept = blocks::command_line(None).ok();
-                (booted, Known::CommandLine, false)
+                (booted, BootedBasis::CommandLine, false)
             }
-            (None, None, None) if folders => (Booted::ordinary(assumed(&env)?), Known::Assumed, false),
+            (None, None, None) if folders => (Booted::ordinary(assumed(&env)?), BootedBasis::Assumed, false),
             (None, file, _) => {
                 let line = CommandLine::parse(kept.insert(blocks::command_line(file)?));
-                (booted(&line)?, Known::CommandLine, legacy(&line))
+                (booted(&line)?, BootedBasis::CommandLine, legacy(&line))
             }
         };
         let by_firmware = by_firmware.is_some();
@@ -84,7 +84,7 @@ impl Boot {
         if let Some(line) = &kept {
             is_the_booted_partition(slots.get(booted.slot), &CommandLine::parse(line), &devices)?;
         }
-        Ok(Self { slots, env, booted, known, legacy, line: kept, esp, twins, by_firmware })
+        Ok(Self { slots, env, booted, basis, legacy, line: kept, esp, twins, by_firmware })
     }
 
     /// Refuses to change what boots while another disk can be the booted one as well: after a reboot that one may be it.

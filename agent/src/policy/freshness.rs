@@ -22,7 +22,7 @@ const NAME: &str = "freshness";
 
 /// A verdict, and what is to be remembered of it.
 #[derive(Clone, Debug)]
-pub struct Seen {
+pub struct FreshnessFinding {
     /// The verdict.
     pub verdict: FreshnessReport,
     /// How far the statements of this channel have come with this one, for each key that signed it.
@@ -53,7 +53,7 @@ impl FreshnessCheck<'_> {
     ///
     /// # Errors
     /// 78 when the keys cannot be used. A fault of the statement is a verdict.
-    pub fn look(&self, source: &mut dyn Source) -> Result<Option<Seen>> {
+    pub fn look(&self, source: &mut dyn Source) -> Result<Option<FreshnessFinding>> {
         let config = self.config;
         let expected = self.is_expected();
         if config.freshness == Freshness::No || !(expected || self.changed) {
@@ -66,14 +66,17 @@ impl FreshnessCheck<'_> {
         };
         let seen = match source.freshness() {
             Ok(None) if !expected => return Ok(None),
-            Ok(None) => {
-                Seen::without(FreshnessReport::unknown(Reason::NoStatement, "the source has no freshness statement"))
-            }
+            Ok(None) => FreshnessFinding::without(FreshnessReport::unknown(
+                Reason::NoStatement,
+                "the source has no freshness statement",
+            )),
             Err(e) if !expected => {
                 log::info!("no freshness statement: {e}");
                 return Ok(None);
             }
-            Err(e) => Seen::without(FreshnessReport::unknown(e.reason, format!("no freshness statement: {e}"))),
+            Err(e) => {
+                FreshnessFinding::without(FreshnessReport::unknown(e.reason, format!("no freshness statement: {e}")))
+            }
             Ok(Some(published)) => self.judge(&published, keys.as_ref()),
         };
         match seen.verdict.word {
@@ -96,33 +99,37 @@ impl FreshnessCheck<'_> {
     }
 
     /// The verdict on a release by a statement, here and now.
-    fn judge(&self, published: &Published, keys: Option<&KeySet>) -> Seen {
+    fn judge(&self, published: &Published, keys: Option<&KeySet>) -> FreshnessFinding {
         let Some(keys) = keys else {
             let message = "no key to verify a freshness statement";
-            return Seen::without(FreshnessReport::unknown(Reason::NoKey, message));
+            return FreshnessFinding::without(FreshnessReport::unknown(Reason::NoKey, message));
         };
-        let (statement, by) = match prove(published, keys) {
+        let (statement, signers) = match prove(published, keys) {
             Ok(proven) => proven,
-            Err(e) => return Seen::without(FreshnessReport::unknown(e.reason, e.message)),
+            Err(e) => return FreshnessFinding::without(FreshnessReport::unknown(e.reason, e.message)),
         };
         let Statement { serial, .. } = statement;
-        let known = by.iter().filter_map(|key| self.trust.serial(&statement.channel, key)).max();
+        let known = signers.iter().filter_map(|key| self.trust.serial(&statement.channel, key)).max();
         if let Some(known) = known.filter(|known| *known > serial) {
             let message = format!("the freshness statement has serial {serial}, after {known} was seen before");
-            return Seen::without(FreshnessReport::new(FreshnessVerdict::Stale, Reason::SerialWentBack, message));
+            return FreshnessFinding::without(FreshnessReport::new(
+                FreshnessVerdict::Stale,
+                Reason::SerialWentBack,
+                message,
+            ));
         }
         let verdict = measure(&statement, self.clock, self.channel(), self.release.architecture, self.release.digest);
         // Statements of other channels leave nothing behind: their serials could displace those of this one.
         let own = self.channel().is_none_or(|channel| channel == statement.channel);
-        let by = if own { by } else { vec![] };
-        let serials = by.into_iter().map(|key| Serial { channel: statement.channel.clone(), key, serial });
+        let kept = if own { signers } else { vec![] };
+        let serials = kept.into_iter().map(|key| Serial { channel: statement.channel.clone(), key, serial });
         let verdict = verdict.with(Some(serial), Some(statement.not_after));
         let issued = Some(statement.issued).filter(|issued| own && self.clock.may_be_past(*issued));
-        Seen { verdict, serials: serials.collect(), issued }
+        FreshnessFinding { verdict, serials: serials.collect(), issued }
     }
 }
 
-impl Seen {
+impl FreshnessFinding {
     fn without(verdict: FreshnessReport) -> Self {
         Self { verdict, serials: vec![], issued: None }
     }
@@ -142,10 +149,10 @@ impl Seen {
 fn prove(published: &Published, keys: &KeySet) -> Result<(Statement, Vec<Fingerprint>)> {
     // A signature over something else that names these bytes is not of a statement.
     let plain: Vec<_> = published.signatures.iter().filter(|s| s.payload.is_none()).cloned().collect();
-    let by = keys
+    let signers = keys
         .vouching(&published.statement, &plain)
         .map_err(|e| Error::new(Reason::StatementNotProven, format!("the freshness statement is not valid: {e}")))?;
-    Ok((Statement::parse(&published.statement)?, by))
+    Ok((Statement::parse(&published.statement)?, signers))
 }
 
 fn measure(
@@ -190,7 +197,7 @@ fn measure(
 
 /// Holds back what is not proven to be the latest, if the settings ask for that, and what somebody replays in any case.
 #[must_use]
-pub fn gate(config: &Config, seen: Option<&Seen>) -> Gate {
+pub fn gate(config: &Config, seen: Option<&FreshnessFinding>) -> Gate {
     let Some(seen) = seen else { return Gate::open(NAME, "not asked for") };
     let message = &seen.verdict.message;
     if let Some(refusal) = seen.refusal() {

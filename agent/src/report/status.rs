@@ -13,7 +13,7 @@ use serde::{Serialize, Serializer};
 use crate::base::error::Result;
 use crate::base::words::words;
 use crate::config::Config;
-use crate::device::boot::{Boot, Known};
+use crate::device::boot::{Boot, BootedBasis};
 use crate::device::slot::{Facts, SlotManifest, Slots};
 use crate::policy::preflight::{self, Safety};
 use crate::policy::trust_policy::TrustPolicy;
@@ -77,7 +77,7 @@ pub struct Booted {
     /// Its version.
     pub version: Option<String>,
     /// How it is known which slot runs.
-    pub known: Known,
+    pub known: BootedBasis,
     /// The trial that this boot was started for; it may be over by now.
     pub trial: Option<String>,
     /// Why the bootloader did not boot what it was asked to.
@@ -224,7 +224,7 @@ impl Status {
         self.booted = Some(Booted {
             slot: booted.slot.to_string(),
             version: self.slots[booted.slot as usize].version.clone(),
-            known: boot.known,
+            known: boot.basis,
             trial: (!booted.trial.is_none()).then(|| booted.trial.to_string()),
             fallback: booted.fallback,
             old_loader: boot.legacy,

@@ -20,7 +20,7 @@ use crate::base::replace::folder_of;
 use crate::base::{files, text};
 use crate::config::Config;
 use crate::device::blocks::{self, CommandLine, System};
-use crate::device::boot::Boot;
+use crate::device::boot::{Boot, BootedBasis};
 use crate::device::env;
 use crate::device::mount::{self, Filesystem, Mounted};
 
@@ -81,7 +81,7 @@ pub struct Adopted {
 pub fn adopt(mut folder: Folder, boot: &mut Boot, options: &Options) -> Result<Adopted> {
     folder.shared = boot.holds_esp();
     boot.alone()?;
-    if boot.folders() && boot.known != crate::device::boot::Known::CommandLine {
+    if boot.folders() && boot.basis != BootedBasis::CommandLine {
         return Err(Error::new(Reason::AdoptWithFolders, "adopt needs a device, and these slots are folders")
             .remedy("Give a kernel command line with --cmdline to try adopt on folders."));
     }

@@ -14,7 +14,7 @@ use chrono::{DateTime, Utc};
 use crate::base::error::{Error, Exit, Result};
 use crate::device::boot::Boot;
 use crate::device::slot::SlotManifest;
-use crate::policy::freshness::Seen;
+use crate::policy::freshness::FreshnessFinding;
 use crate::schedule::clock::Clock;
 use crate::state::phase::Phase;
 use crate::state::state::{State, Trial};
@@ -117,7 +117,7 @@ impl LockedRecords {
         self.lock.save_trust(&self.records.trust)
     }
 
-    /// Remembers what was committed, and writes it if that is news.
+    /// Remembers what was committed, and writes it if it changed anything.
     ///
     /// # Errors
     /// 73 when it cannot be written.
@@ -125,22 +125,22 @@ impl LockedRecords {
         if self.trust.raise(epoch, revoked) { self.lock.save_trust(&self.records.trust) } else { Ok(()) }
     }
 
-    /// Remembers what a look at the source told: the time, and how far the freshness statements have come. Neither goes back.
+    /// Remembers the time of a look at the source, and how far the freshness statements have come. Neither goes back.
     ///
     /// # Errors
     /// 73 when it cannot be written.
-    pub fn keep_look(&mut self, clock: &Clock, freshness: Option<&Seen>) -> Result<()> {
-        let mut news = false;
+    pub fn keep_look(&mut self, clock: &Clock, freshness: Option<&FreshnessFinding>) -> Result<()> {
+        let mut changed = false;
         let issued = freshness.and_then(|seen| seen.issued);
         if let Some(time) = clock.to_keep().max(issued).filter(|time| Some(*time) > self.trust.last_seen) {
             self.trust.last_seen = Some(time);
-            news = true;
+            changed = true;
         }
         for serial in freshness.into_iter().flat_map(|seen| &seen.serials) {
-            news |= self.trust.note_serial(serial.clone());
+            changed |= self.trust.note_serial(serial.clone());
         }
         self.state.freshness = freshness.map(|seen| seen.verdict.clone());
-        if news { self.lock.save_trust(&self.records.trust) } else { Ok(()) }
+        if changed { self.lock.save_trust(&self.records.trust) } else { Ok(()) }
     }
 
     /// Replaces the latest time known, which nothing else lowers, and writes it.

@@ -13,7 +13,7 @@ use crate::config::Config;
 use crate::device::blocks::System;
 use crate::device::boot::Boot;
 use crate::device::slot::{Slot, SlotManifest};
-use crate::policy::freshness::{self, FreshnessCheck, Seen};
+use crate::policy::freshness::{self, FreshnessCheck, FreshnessFinding};
 use crate::policy::gate::{self, Gate, Lifted};
 use crate::policy::preflight::{self, Machine};
 use crate::policy::trust_policy::TrustPolicy;
@@ -62,7 +62,7 @@ pub struct Evaluation {
     /// The release on offer.
     pub candidate: Candidate,
     /// Whether it is the latest release; `None`: not asked.
-    pub freshness: Option<Seen>,
+    pub freshness: Option<FreshnessFinding>,
     /// In the order of docs/operating.md; with [`Depth::FirstClosed`] only as far as they were asked.
     pub gates: Vec<Gate>,
     /// The slot that takes the release, if one is free.
@@ -90,7 +90,7 @@ impl Evaluation {
     /// replayed freshness statement is refused.
     pub fn admits(&self) -> Result<bool> {
         if self.is_running {
-            return self.freshness.as_ref().and_then(Seen::refusal).map_or(Ok(false), Err);
+            return self.freshness.as_ref().and_then(FreshnessFinding::refusal).map_or(Ok(false), Err);
         }
         gate::pass(&self.gates).map(|()| true)
     }
@@ -233,7 +233,7 @@ impl Session<'_> {
         running.manifest.clone().filter(same).or_else(|| other().filter(same)).filter(good)
     }
 
-    fn freshness(&self, candidate: &mut Candidate, policy: &TrustPolicy) -> Result<Option<Seen>> {
+    fn freshness(&self, candidate: &mut Candidate, policy: &TrustPolicy) -> Result<Option<FreshnessFinding>> {
         let check = FreshnessCheck {
             config: self.config,
             trust: &self.records.trust,

@@ -58,13 +58,13 @@ fn may_ask(not_before: Option<DateTime<Utc>>, now: DateTime<Utc>) -> Result<()> 
     gate::pass(&[rules::not_before(not_before, now)])
 }
 
-/// When the server may be asked again after this error: a little later than it wishes, each device by another little, so
-/// that a fleet that was sent away together does not come back together.
+/// Time before which the server must not be asked again after this error. It is later than the server's Retry-After by a
+/// random share, so that the devices of a fleet do not come back together.
 #[must_use]
 pub fn not_before(error: &Error, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
-    let wish = error.retry_after?.min(rules::PAUSE_MAX / 2);
+    let pause = error.retry_after?.min(rules::PAUSE_MAX / 2);
     let chance = f64::from(state::random().unwrap_or_default()) / f64::from(u32::MAX);
-    Some(now + TimeDelta::from_std(wish + wish.mul_f64(chance)).unwrap_or_default())
+    Some(now + TimeDelta::from_std(pause + pause.mul_f64(chance)).unwrap_or_default())
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use std::process::Command;
 
 use bootenv::{Fallback, SlotId, TrialId};
 use kubesolo_update::base::error::Exit;
-use kubesolo_update::device::blocks::{CommandLine, Odd, System, filesystem_label};
+use kubesolo_update::device::blocks::{CommandLine, ParameterError, System, filesystem_label};
 use proptest::prelude::*;
 
 fn formatted(command: &[&str], size: u64) -> Vec<u8> {
@@ -90,23 +90,26 @@ fn the_command_line_tells_slot_trial_fallback_and_protocol() {
     assert_eq!(line.booted().unwrap(), SlotId::B);
     assert_eq!((line.trial, line.fallback, line.proto), (Ok(TrialId(0x00c0_ffee)), Ok(Fallback::Load), Ok(1)));
     let line = CommandLine::parse("kubesolo.slot=A ks.trial=00000000 ks.proto=1");
-    assert_eq!((line.booted().unwrap(), line.trial, line.fallback), (SlotId::A, Ok(TrialId::NONE), Err(Odd::Absent)));
+    assert_eq!(
+        (line.booted().unwrap(), line.trial, line.fallback),
+        (SlotId::A, Ok(TrialId::NONE), Err(ParameterError::Absent))
+    );
 }
 
 #[test]
 fn absent_repeated_and_odd_parameters_are_told_apart_and_never_guessed() {
     for (text, odd, why) in [
-        ("", Odd::Absent, "is not on the kernel command line"),
+        ("", ParameterError::Absent, "is not on the kernel command line"),
         (
             "xkubesolo.slot=A kubesolo.slots=A kubesolo.slot kubesolo=A",
-            Odd::Absent,
+            ParameterError::Absent,
             "is not on the kernel command line",
         ),
-        ("kubesolo.slot=A kubesolo.slot=A", Odd::Repeated, "more than once"),
-        ("kubesolo.slot=A kubesolo.slot=B", Odd::Repeated, "more than once"),
-        ("kubesolo.slot=", Odd::Value(String::new()), "neither A nor B"),
-        ("kubesolo.slot=a", Odd::Value("a".into()), "neither A nor B"),
-        ("kubesolo.slot=AB", Odd::Value("AB".into()), "neither A nor B"),
+        ("kubesolo.slot=A kubesolo.slot=A", ParameterError::Repeated, "more than once"),
+        ("kubesolo.slot=A kubesolo.slot=B", ParameterError::Repeated, "more than once"),
+        ("kubesolo.slot=", ParameterError::Value(String::new()), "neither A nor B"),
+        ("kubesolo.slot=a", ParameterError::Value("a".into()), "neither A nor B"),
+        ("kubesolo.slot=AB", ParameterError::Value("AB".into()), "neither A nor B"),
     ] {
         let line = CommandLine::parse(text);
         assert_eq!(line.slot, Err(odd));
@@ -119,7 +122,7 @@ fn absent_repeated_and_odd_parameters_are_told_apart_and_never_guessed() {
     for text in ["ks.proto=", "ks.proto=one", "ks.proto=1 ks.proto=1"] {
         assert!(CommandLine::parse(text).proto.is_err(), "{text}");
     }
-    assert_eq!(CommandLine::parse("ks.fallback=other").fallback, Err(Odd::Value("other".into())));
+    assert_eq!(CommandLine::parse("ks.fallback=other").fallback, Err(ParameterError::Value("other".into())));
 }
 
 proptest! {
