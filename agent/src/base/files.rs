@@ -4,6 +4,7 @@
 //! |---|---|---|---|
 //! | [`open`], [`read`] | settings, keys, state: files that decide what this program does | root or this user; writable by nobody else | none |
 //! | [`read_linked`] | authorities and credentials, which tools install as links | the same, for each folder up to `/`, too | of root or this user |
+//! | [`read_secret`] | passwords and private keys | the same, and readable by nobody else | of root or this user |
 //! | [`read_on_volume`] | a seed on a volume that is mounted read-only: its maker chose them | any | none |
 //! | [`open_data`], [`read_data`] | a release, an image, a disk: something else proves or judges the content | any | followed |
 //! | [`read_kernel`] | `/proc` and `/sys` | the kernel's | followed |
@@ -28,6 +29,8 @@ use crate::base::limits;
 const NULL: (u32, u32) = (1, 3);
 const GROUP_WRITES: u32 = 0o020;
 const OTHERS_WRITE: u32 = 0o002;
+/// All permissions of group and others.
+const OTHERS: u32 = 0o077;
 const STICKY: u32 = 0o1000;
 /// Links that are followed in one path, as in the kernel (path_resolution(7)).
 const LINKS: usize = 40;
@@ -149,6 +152,22 @@ pub fn read_linked(path: &Path, limit: u64, reason: Reason) -> Result<Option<Vec
         Some(real) => read(&real, limit, reason),
         None => Ok(None),
     }
+}
+
+/// As [`read_linked`], for a password or a private key: no other account may read it either.
+///
+/// # Errors
+/// As for [`read_linked`]; 78 when group or others have any permission.
+pub fn read_secret(path: &Path, limit: u64, reason: Reason) -> Result<Option<Vec<u8>>> {
+    let Some(real) = resolve(path, reason)? else { return Ok(None) };
+    let Some(file) = open(&real, reason)? else { return Ok(None) };
+    let meta = file.metadata().map_err(|e| not_opened(&real, reason, &e))?;
+    if meta.is_file() && meta.mode() & OTHERS != 0 {
+        let why = format!("others can read it (mode {:04o})", meta.mode() & 0o7777);
+        let remedy = format!("Run `chmod 600 {}`, and replace the secret if others may have read it.", real.display());
+        return Err(distrust(&real, reason, why, &remedy));
+    }
+    whole(&file, &real, limit, reason).map(Some)
 }
 
 /// As [`read`], for any owner and mode.
@@ -365,6 +384,26 @@ mod tests {
             chown(path("store"), Some(65534), None).unwrap();
             assert!(read(&path("store/link")).unwrap_err().message.contains("belongs to user 65534"));
         }
+    }
+
+    #[test]
+    fn a_secret_is_for_one_account_alone() {
+        let (folder, file) = folder();
+        let link = folder.path().join("link");
+        symlink("file", &link).unwrap();
+        for mode in [0o640, 0o604, 0o644, 0o620] {
+            fs::set_permissions(&file, fs::Permissions::from_mode(mode)).unwrap();
+            for name in [&file, &link] {
+                let error = read_secret(name, 7, REASON).unwrap_err();
+                assert!(error.remedy.contains("chmod"), "{mode:o} {error}");
+            }
+        }
+        for mode in [0o600, 0o400] {
+            fs::set_permissions(&file, fs::Permissions::from_mode(mode)).unwrap();
+            assert_eq!(read_secret(&link, 7, REASON).unwrap().unwrap(), b"content");
+        }
+        assert_eq!(read_secret(&folder.path().join("none"), 7, REASON).unwrap(), None);
+        read_secret(&file, 6, REASON).unwrap_err();
     }
 
     #[test]
