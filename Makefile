@@ -70,7 +70,7 @@ test-all: ## Run make lint, make deny, all tests with the release build, and all
 	cargo test --workspace --locked --no-fail-fast
 	cargo test --locked -p bootenv --test model -- --ignored
 	build/scripts/agent-0.1.sh
-	cargo test --workspace --locked --test suite -- --ignored compat::
+	cargo test --workspace --locked --test suite -- --ignored compat:: fleet::
 	build/scripts/cloud-init.sh
 	$(built)/qemu-tests --firmware bios all
 	$(built)/qemu-tests --firmware uefi all

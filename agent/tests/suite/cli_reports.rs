@@ -232,10 +232,6 @@ fn the_documentation_names_every_metric_and_every_gate() {
     device.here(&["activate"]).code(0);
     device.power_on();
     device.here(&["healthcheck"]).code(0);
-    let (_, rest) = docs.split_once("```yaml\n").unwrap();
-    device.write("rules.yml", rest.split_once("```").unwrap().0.as_bytes());
-    let promtool = Command::new("promtool").args(["check", "rules"]).arg(device.path("rules.yml")).output();
-    assert!(promtool.as_ref().map_or(true, |output| output.status.success()), "{promtool:?}");
     for (name, _) in metrics(&device).into_keys() {
         assert!(docs.contains(&format!("`{name}")), "{name}");
     }

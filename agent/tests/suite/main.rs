@@ -27,6 +27,7 @@ mod compat;
 mod config;
 mod device;
 mod disk;
+mod fleet;
 mod http;
 mod layout;
 mod oci;
