@@ -95,6 +95,12 @@ pub const DOCUMENTS_TIME: Duration = Duration::from_secs(60);
 pub const RATE_WINDOW: Duration = Duration::from_secs(600);
 /// The slowest download, in bytes per second over [`RATE_WINDOW`].
 pub const RATE_MIN: u64 = 256;
+/// Bytes that one run accepts to get an image of this size, in all its attempts: what comes twice is bounded, too, where a
+/// server does not resume.
+#[must_use]
+pub fn fetch_budget(size: u64) -> u64 {
+    size.saturating_mul(2).saturating_add(1024 * KIB)
+}
 /// Text from outside in one message, in characters.
 pub const SHOWN_CHARS: usize = 256;
 

@@ -1,4 +1,4 @@
-//! The download of one image: resumed after a broken connection, ended when it is too slow or too long.
+//! The download of one image: resumed after a broken connection, ended when it is too slow, too long or too dear.
 
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -8,7 +8,7 @@ use reqwest::header::{self, HeaderMap, HeaderValue};
 use reqwest::{Method, Response, Url};
 
 use crate::base::error::{Error, Reason, Result};
-use crate::base::text;
+use crate::base::{limits, text};
 use crate::fetch::answer::{Failure, cause, passing, refusal};
 use crate::fetch::body::Body;
 use crate::fetch::client::Client;
@@ -27,11 +27,34 @@ pub(crate) struct BlobBody {
     version: Option<HeaderValue>,
     by_name: bool,
     received: u64,
+    /// Bytes that came, each as often as it came.
+    spent: u64,
+    ask: Ask,
+    /// Whether the last answer to a range was the rest, if there was one.
+    resumes: Option<bool>,
     stream: Option<Stream>,
     /// Since the last progress.
     failures: u32,
     failed_at: u64,
     rate: Rate,
+}
+
+/// How to ask for the rest of an image that has begun.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Ask {
+    /// By a range.
+    Range,
+    /// The same once more: the registry redirects to a new URL, and a cache may have the image by now.
+    RangeAgain,
+    /// Without a range: the server begins at 0, and what is known is skipped.
+    Whole,
+}
+
+/// What a server makes of a request for an image.
+enum Answered {
+    Stream(Stream),
+    /// Not the rest that a range asked for, and why.
+    Other(String),
 }
 
 struct Stream {
@@ -40,6 +63,8 @@ struct Stream {
     framed: bool,
     /// Known already, sent again by a server that does not resume.
     skip: u64,
+    /// Where in the image it ends: a server may send a part of a range.
+    end: u64,
 }
 
 impl BlobBody {
@@ -63,6 +88,9 @@ impl BlobBody {
             version: None,
             by_name,
             received: 0,
+            spent: 0,
+            ask: Ask::Range,
+            resumes: None,
             stream: None,
             failures: 0,
             failed_at: 0,
@@ -81,11 +109,21 @@ impl BlobBody {
         let attempt = self.client.within(end, self.request());
         self.rate.add(begin.elapsed(), 0);
         match attempt {
-            Some(Ok(stream)) => {
+            Some(Ok(Answered::Stream(stream))) => {
                 if self.by_name && self.version.is_none() {
                     self.version = entity_tag(stream.response.headers());
                 }
+                if self.received > 0 && self.ask != Ask::Whole {
+                    self.resumes = Some(stream.skip == 0);
+                }
                 self.stream = Some(stream);
+                Ok(())
+            }
+            Some(Ok(Answered::Other(why))) => {
+                let again = self.ask == Ask::Range;
+                self.ask = if again { Ask::RangeAgain } else { Ask::Whole };
+                let next = if again { "asking once more" } else { "beginning at its first byte" };
+                log::info!("{} after {} of {} bytes: {why}; {next}", self.what, self.received, self.size);
                 Ok(())
             }
             Some(Err(Failure::Final(e))) => Err(e),
@@ -94,10 +132,12 @@ impl BlobBody {
         }
     }
 
-    async fn request(&self) -> Result<Stream, Failure> {
+    async fn request(&self) -> Result<Answered, Failure> {
+        let ranged = self.received > 0 && self.ask != Ask::Whole;
         let mut headers = HeaderMap::new();
-        if self.received > 0 {
-            let range = HeaderValue::try_from(format!("bytes={}-", self.received));
+        if ranged {
+            // With its end: some registries refuse an open range.
+            let range = HeaderValue::try_from(format!("bytes={}-{}", self.received, self.size - 1));
             headers.extend(range.ok().map(|range| (header::RANGE, range)));
             headers.extend(self.version.clone().map(|version| (header::IF_RANGE, version)));
         }
@@ -113,39 +153,38 @@ impl BlobBody {
                 .remedy("Try again: the publisher replaced it in the meantime.")
                 .into());
         }
-        let skip = match status.as_u16() {
-            200 => self.received,
-            206 if self.received > 0 => {
-                let range = response.headers().get(header::CONTENT_RANGE).and_then(|value| value.to_str().ok());
-                let range = range.unwrap_or("nothing");
-                let wanted = format!("bytes {}-{}/", self.received, self.size - 1);
-                if !range.strip_prefix(&wanted).is_some_and(|total| total == "*" || total == self.size.to_string()) {
-                    let message = format!(
-                        "{} sends {} of {}, not {wanted}{}",
-                        origin(url),
-                        text::escape(range),
-                        self.what,
-                        self.size
-                    );
-                    return Err(Error::new(Reason::RangeMismatch, message).into());
+        let other = |why: String| Ok(Answered::Other(format!("{} {why}", origin(url))));
+        let (skip, end) = match status.as_u16() {
+            200 if self.ask == Ask::Range && self.received > 0 => return other("sends all of it".into()),
+            200 => (self.received, self.size),
+            206 if ranged => match rest(response.headers(), self.received, self.size) {
+                Some(end) => (0, end),
+                None => {
+                    let range = response.headers().get(header::CONTENT_RANGE).and_then(|value| value.to_str().ok());
+                    return other(format!("sends another part: {}", text::escape(range.unwrap_or("unnamed"))));
                 }
-                0
-            }
+            },
+            status if ranged => return other(format!("answers {status} to a range")),
             _ => return Err(refusal(status, url, b"", &self.what).into()),
         };
         let told = response.content_length();
-        let expected = self.size - self.received + skip;
+        let expected = end - self.received + skip;
         if let Some(told) = told.filter(|told| *told != expected) {
+            if ranged {
+                return other(format!("sends {told} bytes, not the expected {expected}"));
+            }
             let message = format!("{}: {} sends {told} bytes, not the expected {expected}", self.what, origin(url));
             return Err(Error::new(Reason::SizeMismatch, message).into());
         }
         let framed = told.is_some() || response.headers().contains_key(header::TRANSFER_ENCODING);
-        Ok(Stream { response, framed, skip })
+        Ok(Answered::Stream(Stream { response, framed, skip, end }))
     }
 
     /// Counts a failed attempt and waits, or gives up.
     fn failed(&mut self, error: Error, wish: Option<Duration>) -> Result<()> {
         self.stream = None;
+        // One that sends all of it, asked twice, is taken at its word.
+        self.ask = if self.resumes == Some(false) { Ask::RangeAgain } else { Ask::Range };
         if self.received - self.failed_at >= PROGRESS_BYTES {
             self.failures = 0;
         }
@@ -183,6 +222,36 @@ impl BlobBody {
         Error::new(Reason::SizeMismatch, message)
     }
 
+    /// The bytes of a chunk that are not known yet. All of them count for the budget.
+    fn new_of(&mut self, mut bytes: Bytes) -> Result<Bytes> {
+        let Some(stream) = &mut self.stream else { return Ok(bytes) };
+        self.spent += bytes.len() as u64;
+        let known = stream.skip.min(bytes.len() as u64);
+        stream.skip -= known;
+        // At most its length.
+        drop(bytes.split_to(known as usize));
+        if bytes.len() as u64 > stream.end - self.received {
+            return Err(self.surplus());
+        }
+        self.received += bytes.len() as u64;
+        let budget = limits::fetch_budget(self.size);
+        if self.spent > budget && self.received < self.size {
+            let message = format!(
+                "cannot fetch {} from {}: {} bytes came, and {} of {} are still missing",
+                self.what,
+                origin(&self.url),
+                self.spent,
+                self.size - self.received,
+                self.size
+            );
+            return Err(Error::new(Reason::ByteBudget, message).remedy(format!(
+                "The server or a cache in between cuts downloads and does not resume them; one run takes at most {budget} \
+                 bytes for this image. Fix the server, or use another one."
+            )));
+        }
+        Ok(bytes)
+    }
+
     /// The size is reached; a stream of unknown length must end now.
     fn end(&mut self) -> Result<()> {
         let Some(mut stream) = self.stream.take() else { return Ok(()) };
@@ -204,6 +273,16 @@ fn entity_tag(headers: &HeaderMap) -> Option<HeaderValue> {
     headers.get(header::ETAG).filter(|tag| tag.as_bytes().starts_with(b"\"")).cloned()
 }
 
+/// Where a `Content-Range` ends that begins at `from`, if it is part of this image. Nexus leaves the unit out.
+fn rest(headers: &HeaderMap, from: u64, size: u64) -> Option<u64> {
+    let range = headers.get(header::CONTENT_RANGE)?.to_str().ok()?;
+    let (part, total) = range.strip_prefix("bytes ").unwrap_or(range).trim().split_once('/')?;
+    let (first, last) = part.split_once('-')?;
+    let last: u64 = last.parse().ok()?;
+    let here = first.parse() == Ok(from) && (from..size).contains(&last);
+    (here && (total == "*" || total.parse() == Ok(size))).then_some(last + 1)
+}
+
 impl Body for BlobBody {
     fn chunk(&mut self) -> Result<Option<Bytes>> {
         while self.received < self.size {
@@ -217,20 +296,14 @@ impl Body for BlobBody {
             let arrived = next.as_ref().map_or(0, |next| next.as_ref().map_or(0, |c| c.as_ref().map_or(0, Bytes::len)));
             self.rate.add(begin.elapsed(), arrived as u64);
             match next {
-                Some(Ok(Some(mut bytes))) => {
-                    let known = stream.skip.min(bytes.len() as u64);
-                    stream.skip -= known;
-                    // At most its length.
-                    drop(bytes.split_to(known as usize));
-                    if bytes.len() as u64 > self.size - self.received {
-                        return Err(self.surplus());
-                    }
-                    self.received += bytes.len() as u64;
+                Some(Ok(Some(bytes))) => {
+                    let bytes = self.new_of(bytes)?;
                     self.check_rate()?;
                     if !bytes.is_empty() {
                         return Ok(Some(bytes));
                     }
                 }
+                Some(Ok(None)) if self.received == stream.end => self.stream = None,
                 Some(Ok(None)) if stream.framed => {
                     let message =
                         format!("{} ends after {} of the announced {} bytes", self.what, self.received, self.size);

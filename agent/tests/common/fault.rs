@@ -44,7 +44,7 @@ impl Request {
 
     /// The first byte that a `Range` asks for.
     pub fn from(&self) -> Option<usize> {
-        self.header("range")?.strip_prefix("bytes=")?.strip_suffix('-')?.parse().ok()
+        self.header("range")?.strip_prefix("bytes=")?.split_once('-')?.0.parse().ok()
     }
 }
 

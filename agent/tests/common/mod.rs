@@ -5,6 +5,7 @@
 pub mod fault;
 pub mod front;
 pub mod images;
+pub mod line;
 pub mod nginx;
 pub mod registry;
 pub mod tls;

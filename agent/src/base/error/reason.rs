@@ -95,8 +95,6 @@ reasons! {
             "The version is not of the form 1.2.3, with an optional pre-release and build. Publish the release again.",
         NoChannel = "no-channel":
             "The releases do not all have the same channel, and a freshness statement is about one. Publish them with --channel.",
-        RangeMismatch = "range-mismatch":
-            "The server sent another part of the file than the agent asked for. Fix the server or the cache in between.",
         SerialTooLow = "serial-too-low":
             "A statement with the same or a higher serial is published already. Make the statement again.",
         SizeMismatch = "size-mismatch":
@@ -117,6 +115,8 @@ reasons! {
             "The server requires authentication, and the agent has no credentials. Allow anonymous pulls of the repository.",
         BundleUnreadable = "bundle-unreadable":
             "The bundle cannot be read: there is no such file, or its medium fails. Check the path and the medium.",
+        ByteBudget = "byte-budget":
+            "A run took twice the size of the image and did not get all of it. Fix the server, which cuts downloads and does not resume them.",
         ImageUnreadable = "image-unreadable":
             "A kernel or initramfs cannot be read from its file. Name a file that this user can read.",
         InsecureRedirect = "insecure-redirect":

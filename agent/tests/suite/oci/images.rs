@@ -1,5 +1,8 @@
 //! Downloads: size, resuming, speed.
 
+use std::net::TcpStream;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use kubesolo_update::base::error::Reason;
@@ -9,6 +12,8 @@ use serde_json::json;
 
 use super::*;
 use crate::common::fault::{Fault, Request, World, chunk, head, reply, send};
+use crate::common::line::Line;
+use crate::common::registry::Registry;
 use crate::common::{self, bytes};
 
 #[test]
@@ -94,25 +99,106 @@ fn a_server_that_does_not_resume_is_skipped_through() {
     assert_eq!(result.unwrap(), world.initramfs);
 }
 
+/// Sends 100 of the 1000 bytes of the world, and ends.
+fn begin(world: &World, out: &mut TcpStream) {
+    head(out, 200, "Content-Length: 1000\r\n");
+    send(out, &world.initramfs[..100]);
+}
+
+const ODD_RANGES: [&str; 8] = [
+    "bytes 0-999/1000",
+    "bytes 99-999/1000",
+    "bytes 101-999/1000",
+    "bytes 100-1000/1000",
+    "bytes 100-999/1001",
+    "bytes */1000",
+    "lines 100-999/1000",
+    "",
+];
+
+/// What comes is never put in a wrong place, and a download that has begun is not lost.
 #[test]
-fn a_part_that_was_not_asked_for_is_refused() {
+fn any_answer_to_a_range_but_the_right_one_ends_in_the_right_bytes() {
     let world = World::new(1000);
-    for range in
-        ["bytes 0-999/1000", "bytes 99-999/1000", "bytes 100-998/1000", "bytes 100-999/1001", "bytes */1000", ""]
-    {
-        let all = world.initramfs.clone();
-        let (result, _) = download(&world, move |request, out| match request.from() {
-            None => {
-                head(out, 200, "Content-Length: 1000\r\n");
-                send(out, &all[..100]);
-            }
-            Some(from) => reply(out, 206, &format!("Content-Range: {range}\r\n"), &all[from..]),
-        });
-        refused(result, Reason::RangeMismatch);
+    let odd = |request: &Request, out: &mut TcpStream, n: usize| {
+        let from = request.from().unwrap();
+        match n {
+            0..8 => reply(out, 206, &format!("Content-Range: {}\r\n", ODD_RANGES[n]), &[7; 1000][from..]),
+            8 => reply(out, 206, "", &[7; 900]),
+            9 => reply(out, 206, "Content-Range: bytes 100-999/1000\r\n", &[7; 899]),
+            n => reply(out, [400, 403, 404, 416, 501][n - 10], "Content-Range: bytes */1000\r\n", b"no"),
+        }
+    };
+    for n in 0..15 {
+        // The second request goes to a new URL of the same store, and may be answered well.
+        for heals in [false, true] {
+            let honest = world.clone();
+            let (result, server) = download(&world, move |request, out| match (request.earlier, request.from()) {
+                (0, _) => begin(&honest, out),
+                (1, Some(_)) => odd(request, out, n),
+                (_, Some(_)) if !heals => odd(request, out, n),
+                _ => honest.answer(request, out),
+            });
+            assert_eq!(result.unwrap(), world.initramfs, "{n} {heals}");
+            let ranges: Vec<_> = server.requests().iter().map(Request::from).collect();
+            let last = if heals { vec![] } else { vec![None] };
+            assert_eq!(ranges, [vec![None, Some(100), Some(100)], last].concat(), "{n}");
+        }
     }
     // Nobody asked for a part at all.
     let (result, _) = download(&world, |_, out| reply(out, 206, "Content-Range: bytes 0-999/1000\r\n", &[0; 1000]));
     refused(result, Reason::ServerError);
+}
+
+/// `crane registry serve` refuses a range without an end, Nexus leaves out the unit, and a server may send less.
+#[test]
+fn ranges_have_an_end_and_any_part_that_begins_right_is_taken() {
+    let world = World::new(1000);
+    let honest = world.clone();
+    let (result, server) = download(&world, move |request, out| match request.from() {
+        None => begin(&honest, out),
+        Some(from) => {
+            let end = (from + 300).min(1000);
+            let range = format!("Content-Range: {from}-{}/*\r\n", end - 1);
+            reply(out, 206, &range, &honest.initramfs[from..end]);
+        }
+    });
+    assert_eq!(result.unwrap(), world.initramfs);
+    let asked: Vec<_> = server.requests().iter().filter_map(|r| r.header("range").map(str::to_owned)).collect();
+    assert_eq!(asked, ["bytes=100-999", "bytes=400-999", "bytes=700-999"]);
+}
+
+#[test]
+fn a_server_that_cuts_and_does_not_resume_costs_a_bounded_number_of_bytes() {
+    let size = 4_000_000;
+    let world = World::new(size);
+    let sent = Arc::new(AtomicUsize::new(0));
+    let (all, counter) = (world.initramfs.clone(), sent.clone());
+    let (result, server) = download(&world, move |_, out| {
+        head(out, 200, &format!("Content-Length: {size}\r\n"));
+        // Nothing follows the part that breaks off: what is sent is also received.
+        send(out, &all[..size * 3 / 4]);
+        counter.fetch_add(size * 3 / 4, Ordering::SeqCst);
+    });
+    let e = refused(result, Reason::ByteBudget);
+    assert!(e.message.contains("1000000 of 4000000 are still missing"), "{e}");
+    let (sent, requests) = (sent.load(Ordering::SeqCst), server.requests().len());
+    let budget = 2 * size + 1024 * 1024;
+    // One answer is dropped because it is the whole image, and the one that goes beyond the budget is cut off there.
+    assert!(sent <= budget + 2 * size * 3 / 4, "{sent} bytes in {requests} requests");
+}
+
+/// As long as each part is received, no byte of it is fetched twice; the rest is heads of answers.
+#[test]
+fn on_a_line_that_breaks_every_few_megabytes_little_is_fetched_twice() {
+    const MIB: u64 = 1024 * 1024;
+    let initramfs = World::new(32 * MIB as usize).initramfs;
+    let (registry, size) = (Registry::start(), initramfs.len() as u64);
+    let blob = Blob { digest: registry.blob("os", &initramfs), size };
+    let line = Line::start(&registry.address, |n| MIB + n * 7 % 5 * MIB + n * 1000);
+    assert!(fetch(&mut source(&line), &blob).unwrap() == initramfs);
+    let carried = line.carried();
+    assert!(carried >= size && carried - size <= size * 3 / 100, "{carried} of {size}");
 }
 
 #[test]
