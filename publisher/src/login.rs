@@ -42,7 +42,7 @@ impl Login<'_> {
         let root = format!("{scheme}://{}/v2/", self.registry);
         let root = Url::parse(&root).map_err(|e| OciDistributionError::UrlParseError(e.to_string()))?;
         let answer = http.get(root.clone()).send().await?;
-        let Some(bearer) = challenge::bearer(answer.headers()) else {
+        let Some(bearer) = challenge::challenge(answer.headers()).bearer else {
             let asked = answer.headers().contains_key(WWW_AUTHENTICATE);
             let basic = RegistryAuth::Basic(user.to_owned(), password.to_owned());
             return Ok(Ok(if asked { basic } else { RegistryAuth::Anonymous }));

@@ -42,6 +42,10 @@ pub const COSIGN_PAYLOAD_BYTES: u64 = 4 * KIB;
 pub const BUNDLE_ENTRIES: usize = 1024;
 /// Answer of a token server, in bytes.
 pub const TOKEN_BYTES: u64 = 64 * KIB;
+/// A file of tokens between runs, in bytes: 16 of them as large as a token server may send.
+pub const TOKEN_CACHE_BYTES: u64 = 16 * TOKEN_BYTES;
+/// A file of logins to registries, in bytes.
+pub const LOGINS_BYTES: u64 = 1024 * KIB;
 /// How much of an error's body is read, in bytes.
 pub const ERROR_BODY_BYTES: u64 = 8 * KIB;
 /// A kernel or initramfs, in bytes. Larger than any that a boot loader can load; it keeps sums of sizes far from overflow.

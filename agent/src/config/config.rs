@@ -54,6 +54,12 @@ pub struct Config {
     pub require_fresh: bool,
     /// `registry_ca=`: PEM file with more authorities for TLS.
     pub registry_ca: Option<PathBuf>,
+    /// `registry_auth=`: file of logins; `None` means the default places.
+    pub registry_auth: Option<PathBuf>,
+    /// `registry_auth_hosts=`: further hosts whose token servers may get a login.
+    pub registry_auth_hosts: Vec<String>,
+    /// `registry_token_cache=`: file that keeps tokens between runs.
+    pub registry_token_cache: Option<PathBuf>,
     /// `plain_http=`: `host` or `host:port` that are reached without TLS.
     pub plain_http: Vec<String>,
     /// `allow_unsigned=`: counts only when there is no key at all.

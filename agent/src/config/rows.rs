@@ -128,6 +128,36 @@ const SOURCE: &[Setting] = &[
         ..ROW
     },
     Setting {
+        key: "registry_auth",
+        form: "FILE",
+        unset: "registry-auth among the credentials of systemd, else /etc/kubesolo/registry-auth.json, else no login",
+        example: "/etc/kubesolo/registry-auth.json",
+        help: "File of logins to registries: docker's config.json, auth.json, .dockerconfigjson or .dockercfg.",
+        more: "Only root may read it. The agent reads it again at each run, and never runs a credential helper.",
+        read: |c, v| put(&mut c.registry_auth, path(v)),
+        ..ROW
+    },
+    Setting {
+        key: "registry_auth_hosts",
+        form: "HOST[:PORT]...",
+        unset: "the registry's own host, and auth.docker.io for docker.io",
+        example: "auth.example.com",
+        help: "Further hosts whose token servers may get a login.",
+        more: "Blanks or commas separate several hosts.",
+        read: |c, v| put(&mut c.registry_auth_hosts, hosts(v)),
+        ..ROW
+    },
+    Setting {
+        key: "registry_token_cache",
+        form: "FILE",
+        unset: "each run asks for its own tokens",
+        example: "/run/kubesolo-update/tokens.json",
+        help: "File that keeps the tokens of token servers between runs, within one boot.",
+        more: "It saves two requests of a run while a token is valid. Only root can read the file.",
+        read: |c, v| put(&mut c.registry_token_cache, path(v)),
+        ..ROW
+    },
+    Setting {
         key: "plain_http",
         form: "HOST[:PORT]...",
         unset: "none",

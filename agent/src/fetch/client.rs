@@ -1,9 +1,10 @@
 //! Requests: redirects, tokens, retries and limits, the same for every document and image.
 
 use std::cell::{OnceCell, RefCell};
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::future::Future;
 use std::hash::{BuildHasher, RandomState};
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use reqwest::header::{self, HeaderMap, HeaderValue};
@@ -11,12 +12,15 @@ use reqwest::{Method, Response, StatusCode, Url};
 use tokio::runtime::Runtime;
 
 use crate::base::error::{Context, Error, Reason, Result};
-use crate::base::{json, limits, text};
+use crate::base::{limits, text};
 use crate::fetch::answer::{Answer, Failure, number, passing, refusal, unreachable};
-use crate::fetch::challenge::{self, Bearer};
-use crate::fetch::options::FetchOptions;
+use crate::fetch::challenge::{Bearer, Challenge, challenge};
+use crate::fetch::login::{Found, Login};
+use crate::fetch::options::{Authentication, FetchOptions, Rights};
+use crate::fetch::realm::{self, Question, Token};
 use crate::fetch::tls;
-use crate::fetch::url::{PlainHosts, origin, shown, without_login};
+use crate::fetch::tokens::{self, SinceBoot, Tokens, Use};
+use crate::fetch::url::{PlainHosts, origin, repository, shown, without_login};
 
 /// One HTTP client with one set of authorities, proxies and times, for everything that one command fetches.
 pub(crate) struct Client {
@@ -26,8 +30,31 @@ pub(crate) struct Client {
     clear: OnceCell<reqwest::Client>,
     pub(super) options: FetchOptions,
     plain: PlainHosts,
-    /// By origin; a token is never sent anywhere else.
-    tokens: RefCell<HashMap<String, HeaderValue>>,
+    tokens: RefCell<Tokens>,
+    /// By origin and repository.
+    accesses: RefCell<HashMap<(String, String), Rc<Access>>>,
+    /// No message may have them.
+    secrets: RefCell<BTreeSet<String>>,
+}
+
+/// The account for one repository, and the key of its token.
+struct Access {
+    of: Use,
+    login: Option<Found>,
+}
+
+/// One request as it is sent.
+#[derive(Clone)]
+struct Sent<'a> {
+    method: Method,
+    url: &'a Url,
+    headers: &'a HeaderMap,
+    /// For the origin of `url`, and for no other one that a redirect leads to.
+    authorization: Option<HeaderValue>,
+    /// The body of a POST.
+    form: Option<&'a str>,
+    /// No redirect leads out of the origin.
+    confined: bool,
 }
 
 /// A document to fetch.
@@ -58,7 +85,9 @@ impl Client {
             clear: OnceCell::new(),
             plain: PlainHosts::new(&options.plain_http)?,
             options: options.clone(),
-            tokens: RefCell::default(),
+            tokens: RefCell::new(Tokens::new(Box::new(SinceBoot), options.authentication.token_cache.as_deref())),
+            accesses: RefCell::default(),
+            secrets: RefCell::default(),
         };
         // A wrong file is an error of the configuration, whether or not this run needs it.
         if options.registry_ca.is_some() {
@@ -190,7 +219,8 @@ impl Client {
             .remedy("Try again later, or check the connection to the server.")
     }
 
-    /// Sends one request and follows it to an answer that is neither a redirect nor, if that can be helped, a 401.
+    /// Sends one request and follows it to an answer that is neither a redirect nor, if that can be helped, a 401. One renewal
+    /// of a token must suffice: a server that refuses a fresh one refuses the account.
     pub(super) async fn answer(
         &self,
         method: Method,
@@ -198,26 +228,48 @@ impl Client {
         headers: &HeaderMap,
         what: &str,
     ) -> Result<Response, Failure> {
-        let response = self.redirected(&method, url, headers, what).await?;
+        let access = self.access(url);
+        let kept = self.tokens.borrow().get(&access.of);
+        // A password goes to its registry at once: each look would cost a refused request more.
+        let authorization = kept.or_else(|| access.login.as_ref()?.login.header());
+        let sent = Sent { method, url, headers, authorization, form: None, confined: false };
+        let response = self.redirected(&sent, what).await?;
         if response.status() != StatusCode::UNAUTHORIZED || origin(response.url()) != origin(url) {
             return Ok(response);
         }
         // The token is missing, or it expired.
-        self.tokens.borrow_mut().remove(&origin(url));
-        let token = self.token(&response, what).await?;
+        self.tokens.borrow_mut().drop(&access.of);
+        let authorization = Some(self.renewed(&response, &access, sent.authorization.as_ref(), what).await?);
         drop(response);
-        self.tokens.borrow_mut().insert(origin(url), token);
-        self.redirected(&method, url, headers, what).await
+        self.redirected(&Sent { authorization, ..sent }, what).await
     }
 
-    async fn redirected(
-        &self,
-        method: &Method,
-        url: &Url,
-        headers: &HeaderMap,
-        what: &str,
-    ) -> Result<Response, Failure> {
-        let mut url = url.clone();
+    /// The account for a URL, looked up once.
+    fn access(&self, url: &Url) -> Rc<Access> {
+        let (origin, repository) = (origin(url), repository(url).to_owned());
+        let key = (origin, repository);
+        if let Some(access) = self.accesses.borrow().get(&key) {
+            return access.clone();
+        }
+        let authentication = &self.options.authentication;
+        let login = authentication.logins.find(url, &key.1);
+        let scope = match (key.1.as_str(), authentication.rights) {
+            ("", _) => String::new(),
+            (name, Rights::Pull) => format!("repository:{name}:pull"),
+            (name, Rights::Push) => format!("repository:{name}:pull,push"),
+        };
+        if let Some(found) = &login {
+            self.secrets.borrow_mut().extend(found.login.secrets());
+        }
+        let who = login.as_ref().map(|found| found.login.who()).unwrap_or_default();
+        let of = Use { origin: key.0.clone(), repository: key.1.clone(), scope, who };
+        let access = Rc::new(Access { of, login });
+        self.accesses.borrow_mut().insert(key, access.clone());
+        access
+    }
+
+    async fn redirected(&self, sent: &Sent<'_>, what: &str) -> Result<Response, Failure> {
+        let mut url = sent.url.clone();
         for _ in 0..=limits::REDIRECTS {
             if url.scheme() != "https" && !self.plain.contain(&url) {
                 let message = format!("cannot fetch {what}: {} has no TLS", shown(&url));
@@ -225,72 +277,116 @@ impl Client {
                     .remedy("Use https, or list this host and port in plain_http= if its network is trusted.")
                     .into());
             }
-            let mut request = self.http(url.scheme())?.request(method.clone(), url.clone()).headers(headers.clone());
-            if let Some(token) = self.tokens.borrow().get(&origin(&url)) {
-                request = request.header(header::AUTHORIZATION, token.clone());
+            let mut request =
+                self.http(url.scheme())?.request(sent.method.clone(), url.clone()).headers(sent.headers.clone());
+            if let Some(authorization) = sent.authorization.as_ref().filter(|_| origin(&url) == origin(sent.url)) {
+                request = request.header(header::AUTHORIZATION, authorization.clone());
+            }
+            if let Some(form) = sent.form {
+                request = request.body(form.to_owned());
             }
             let response = request.send().await.map_err(|e| unreachable(&self.options, &e, &url, what))?;
-            log::debug!("{method} {} {}", shown(&url), response.status().as_u16());
-            let next = match response.status().as_u16() {
-                301 | 302 | 303 | 307 | 308 => response.headers().get(header::LOCATION),
-                _ => None,
-            };
-            let Some(next) = next else { return Ok(response) };
-            let next = next.to_str().ok().and_then(|next| url.join(next).ok());
-            let Some(mut next) = next else {
-                let message = format!("cannot fetch {what}: {} redirects to an invalid URL", shown(&url));
-                return Err(Error::new(Reason::BadRedirect, message).into());
-            };
-            if url.scheme() == "https" && next.scheme() != "https" {
-                let message =
-                    format!("cannot fetch {what}: {} redirects to {}, which has no TLS", shown(&url), shown(&next));
-                return Err(Error::new(Reason::InsecureRedirect, message)
-                    .remedy("Fix the server: the agent never leaves https.")
-                    .into());
+            log::debug!("{} {} {}", sent.method, shown(&url), response.status().as_u16());
+            match redirect(&response, &url, what)? {
+                None => return Ok(response),
+                Some(next) if sent.confined && (sent.form.is_some() || origin(&next) != origin(&url)) => {
+                    let message = format!(
+                        "cannot fetch {what}: {} redirects to {}: the login was not sent there",
+                        shown(&url),
+                        shown(&next)
+                    );
+                    return Err(Error::new(Reason::ForeignTokenServer, message)
+                        .remedy("Fix the configuration of the registry, or ask its operator.")
+                        .into());
+                }
+                Some(next) => url = next,
             }
-            if !without_login(&mut next) {
-                let message = format!("cannot fetch {what}: {} redirects to a URL without host", shown(&url));
-                return Err(Error::new(Reason::BadRedirect, message).into());
-            }
-            url = next;
         }
         Err(limits::exceeded(format_args!("cannot fetch {what}"), format_args!("{} redirects", limits::REDIRECTS))
             .into())
     }
 
-    /// Asks the token server that a 401 names. Nobody's name is given: what is fetched here is public, and signed.
-    async fn token(&self, refusal: &Response, what: &str) -> Result<HeaderValue, Failure> {
-        let denied = |why: &str| {
-            let message = format!("cannot fetch {what}: {} requires authentication, {why}", origin(refusal.url()));
-            Error::new(Reason::AccessDenied, message)
-                .remedy("Check the name of the repository, and allow anonymous pulls of it.")
-        };
-        let Some(Bearer { realm, service, scope }) = challenge::bearer(refusal.headers()) else {
-            return Err(denied("and anonymous pull is not allowed").into());
-        };
-        let mut url = refusal.url().join(&realm).map_err(|_| denied("and names no token server"))?;
-        if refusal.url().scheme() == "https" && url.scheme() != "https" {
-            return Err(denied("and its token server has no TLS").into());
-        }
-        for (name, value) in [("service", service), ("scope", scope)] {
-            if let Some(value) = value {
-                url.query_pairs_mut().append_pair(name, &value);
+    /// The header that satisfies a 401, after `sent` did not.
+    async fn renewed(
+        &self,
+        refusal: &Response,
+        access: &Access,
+        sent: Option<&HeaderValue>,
+        what: &str,
+    ) -> Result<HeaderValue, Failure> {
+        let Challenge { bearer, basic } = challenge(refusal.headers());
+        match (bearer, &access.login) {
+            (_, Some(found @ Found { login: Login::Bearer(_), .. })) => {
+                Err(refused_login(refusal.url(), found, what).into())
             }
+            (Some(bearer), _) => self.token(&bearer, refusal.url(), access, what).await,
+            (None, Some(found)) => {
+                let header = found.login.header().filter(|header| basic && sent != Some(header));
+                header.ok_or_else(|| refused_login(refusal.url(), found, what).into())
+            }
+            (None, None) => Err(anonymous(refusal.url(), what).into()),
         }
+    }
+
+    /// Asks the token server that a 401 names, with the login where there is one.
+    async fn token(&self, bearer: &Bearer, refused: &Url, access: &Access, what: &str) -> Result<HeaderValue, Failure> {
+        let Authentication { token_hosts, rights, .. } = &self.options.authentication;
+        let server = realm::server(bearer, refused, access.login.is_some(), token_hosts)?;
+        // The challenge of a read says nothing about a later write.
+        let asked = bearer.scope.as_deref().filter(|scope| !scope.is_empty() && *rights == Rights::Pull);
+        let question =
+            Question { server, service: bearer.service.as_deref(), scope: asked.unwrap_or(&access.of.scope) };
         let what = format!("a token for {what}");
-        let response = self.redirected(&Method::GET, &url, &HeaderMap::new(), &what).await?;
-        let answer = self.whole(response, limits::TOKEN_BYTES, &what).await?.good(&what)?;
-        #[derive(serde::Deserialize)]
-        struct Token {
-            token: Option<String>,
-            access_token: Option<String>,
+        let answer = self.token_answer(&question, access.login.as_ref(), &what).await?;
+        let Some(Token { token, life }) = realm::answer(&answer.body) else {
+            let message = format!("cannot fetch {what}: {} returns no token", origin(&answer.url));
+            return Err(Error::new(Reason::ServerError, message)
+                .remedy("Check for a proxy or a login page in between; else ask the operator of the registry.")
+                .into());
+        };
+        let header = tokens::header(&token).ok_or_else(|| anonymous(refused, &what))?;
+        self.secrets.borrow_mut().insert(token.clone());
+        self.tokens.borrow_mut().put(access.of.clone(), token, life);
+        Ok(header)
+    }
+
+    /// A GET, as nearly every token server takes it; a POST for a refresh token, and where there is no GET.
+    async fn token_answer(
+        &self,
+        question: &Question<'_>,
+        found: Option<&Found>,
+        what: &str,
+    ) -> Result<Answer, Failure> {
+        let login = found.map(|found| &found.login);
+        let (none, mut form) = (HeaderMap::new(), HeaderMap::new());
+        form.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/x-www-form-urlencoded"));
+        let body = login.and_then(|login| realm::form(login, question.service, question.scope)).unwrap_or_default();
+        let url = &question.server;
+        let confined = login.is_some();
+        let post =
+            || Sent { method: Method::POST, url, headers: &form, authorization: None, form: Some(&body), confined };
+        let answer = if matches!(login, Some(Login::Identity(_))) {
+            self.redirected(&post(), what).await?
+        } else {
+            let url = &realm::question(question);
+            let authorization = login.and_then(Login::header);
+            let get = Sent { method: Method::GET, url, headers: &none, authorization, form: None, confined };
+            let answer = self.redirected(&get, what).await?;
+            let by_post = matches!(answer.status().as_u16(), 404 | 405) && login.is_some();
+            if by_post { self.redirected(&post(), what).await? } else { answer }
+        };
+        let answer = self.whole(answer, limits::TOKEN_BYTES, what).await?;
+        match (answer.status.as_u16(), found) {
+            (400 | 401 | 403, Some(found)) => Err(refused_login(&answer.url, found, what).into()),
+            _ => Ok(answer.good(what)?),
         }
-        let token: Token = json::parse(&answer.body, &what)?;
-        let token = token.token.or(token.access_token).filter(|token| !token.is_empty());
-        let value = token.and_then(|token| HeaderValue::try_from(format!("Bearer {token}")).ok());
-        let mut value = value.ok_or_else(|| denied("and its token server returns no token"))?;
-        value.set_sensitive(true);
-        Ok(value)
+    }
+
+    /// The words of a server without the secrets of this run, which it may repeat.
+    fn without_secrets(&self, body: &[u8]) -> Vec<u8> {
+        let body = String::from_utf8_lossy(body).into_owned();
+        let secrets = self.secrets.borrow();
+        secrets.iter().filter(|secret| !secret.is_empty()).fold(body, |body, secret| body.replace(secret, "***")).into()
     }
 
     /// Reads a body to its end. Statuses that pass are failures, others are for the caller to judge.
@@ -316,12 +412,54 @@ impl Client {
                 _ => break,
             }
         }
+        if refused {
+            body = self.without_secrets(&body);
+        }
         let answer = Answer { url, status, headers, body };
         match answer.passing(what) {
             Some(failure) => Err(failure),
             None => Ok(answer),
         }
     }
+}
+
+/// The place that a redirect leads to; `None` for any other answer.
+fn redirect(response: &Response, url: &Url, what: &str) -> Result<Option<Url>> {
+    let next = match response.status().as_u16() {
+        301 | 302 | 303 | 307 | 308 => response.headers().get(header::LOCATION),
+        _ => None,
+    };
+    let Some(next) = next else { return Ok(None) };
+    let next = next.to_str().ok().and_then(|next| url.join(next).ok());
+    let Some(mut next) = next else {
+        let message = format!("cannot fetch {what}: {} redirects to an invalid URL", shown(url));
+        return Err(Error::new(Reason::BadRedirect, message));
+    };
+    if url.scheme() == "https" && next.scheme() != "https" {
+        let message = format!("cannot fetch {what}: {} redirects to {}, which has no TLS", shown(url), shown(&next));
+        return Err(
+            Error::new(Reason::InsecureRedirect, message).remedy("Fix the server: the agent never leaves https.")
+        );
+    }
+    if !without_login(&mut next) {
+        let message = format!("cannot fetch {what}: {} redirects to a URL without host", shown(url));
+        return Err(Error::new(Reason::BadRedirect, message));
+    }
+    Ok(Some(next))
+}
+
+fn anonymous(refused: &Url, what: &str) -> Error {
+    let message =
+        format!("cannot fetch {what}: {} requires authentication, and anonymous pull is not allowed", origin(refused));
+    Error::new(Reason::AccessDenied, message)
+        .remedy("Check the name of the repository; allow anonymous pulls of it, or give a login (registry_auth=).")
+}
+
+fn refused_login(refused: &Url, found: &Found, what: &str) -> Error {
+    let message = format!("cannot fetch {what}: {} refuses the login of {}", origin(refused), found.name);
+    Error::new(Reason::LoginRefused, message).remedy(
+        "Check user name and password, that they have not expired, and that this account may read the repository.",
+    )
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::base::limits;
+use crate::fetch::login::Logins;
 
 /// How to reach servers.
 #[derive(Clone, Debug)]
@@ -14,13 +15,44 @@ pub struct FetchOptions {
     pub plain_http: Vec<String>,
     /// Use the proxies named by the environment (`https_proxy`, `http_proxy`, `no_proxy`).
     pub proxies: bool,
+    /// How to prove an account to registries.
+    pub authentication: Authentication,
     /// How long to wait.
     pub patience: Patience,
 }
 
+/// Proofs of accounts to registries.
+#[derive(Clone, Debug, Default)]
+pub struct Authentication {
+    /// The logins, each for one registry or a part of it.
+    pub logins: Logins,
+    /// Hosts (`host` or `host:port`) whose token servers may get a login, in addition to the registry's own.
+    pub token_hosts: Vec<String>,
+    /// File that keeps tokens between runs, within one boot of the system.
+    pub token_cache: Option<PathBuf>,
+    /// The rights to ask for.
+    pub rights: Rights,
+}
+
+/// The rights that a token gives in a repository.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Rights {
+    /// To read.
+    #[default]
+    Pull,
+    /// To read and to write.
+    Push,
+}
+
 impl Default for FetchOptions {
     fn default() -> Self {
-        Self { registry_ca: None, plain_http: vec![], proxies: true, patience: Patience::default() }
+        Self {
+            registry_ca: None,
+            plain_http: vec![],
+            proxies: true,
+            authentication: Authentication::default(),
+            patience: Patience::default(),
+        }
     }
 }
 

@@ -21,6 +21,7 @@ pub(crate) fn answers(url: &str, registry_ca: Option<&Path>, time: Duration) -> 
         plain_http: if url.scheme() == "http" { vec![host(&url)] } else { vec![] },
         proxies: false,
         patience: Patience { documents: time, ..Patience::default() },
+        ..FetchOptions::default()
     })?;
     client.answers(&url, &shown(&url), client.deadline())
 }

@@ -49,6 +49,13 @@ pub(super) fn host(url: &Url) -> String {
     url.port().map_or(host.to_owned(), |port| format!("{host}:{port}"))
 }
 
+/// The repository in a URL of a registry (`/v2/NAME/manifests/…`, also below another path); empty for any other URL.
+pub(super) fn repository(url: &Url) -> &str {
+    let Some((_, path)) = url.path().split_once("/v2/") else { return "" };
+    let ends = ["/manifests/", "/blobs/", "/referrers/"].map(|kind| path.rfind(kind));
+    ends.into_iter().flatten().max().map_or("", |end| &path[..end])
+}
+
 /// Scheme, host and port.
 pub(super) fn origin(url: &Url) -> String {
     url.origin().ascii_serialization()
@@ -64,6 +71,19 @@ mod tests {
     fn what_is_secret_in_a_url_is_not_shown() {
         let url = Url::parse("https://user:password@host:8443/path?X-Amz-Signature=secret#part").unwrap();
         assert_eq!(shown(&url), "https://host:8443/path");
+    }
+
+    #[test]
+    fn the_repository_is_read_from_a_url_of_a_registry() {
+        for (path, name) in [
+            ("/v2/os/manifests/stable", "os"),
+            ("/v2/ns/blobs/os/blobs/sha256:00", "ns/blobs/os"),
+            ("/cache/v2/ns/os/referrers/sha256:00?artifactType=x", "ns/os"),
+            ("/v2/", ""),
+            ("/os/latest.json", ""),
+        ] {
+            assert_eq!(repository(&Url::parse(&format!("https://host{path}")).unwrap()), name, "{path}");
+        }
     }
 
     proptest! {

@@ -2,7 +2,8 @@
 
 use crate::base::error::{Error, Reason, Result};
 use crate::config::{Config, DEFAULT_TAG, Origin};
-use crate::fetch::options::FetchOptions;
+use crate::fetch::login::Logins;
+use crate::fetch::options::{Authentication, FetchOptions, Rights};
 use crate::source::source::Source;
 use crate::source::{bundle, http, oci};
 
@@ -14,6 +15,7 @@ pub fn open(config: &Config) -> Result<Box<dyn Source>> {
     let options = FetchOptions {
         registry_ca: config.registry_ca.clone(),
         plain_http: config.plain_http.clone(),
+        authentication: authentication(config)?,
         ..FetchOptions::default()
     };
     match &config.source {
@@ -31,4 +33,17 @@ pub fn open(config: &Config) -> Result<Box<dyn Source>> {
         None => Err(Error::new(Reason::NoSource, "no source of releases is set")
             .remedy("Use --registry host/path, --server URL or --bundle FILE, or set registry= or server=.")),
     }
+}
+
+/// The logins of this run, read again each time; none for a bundle.
+fn authentication(config: &Config) -> Result<Authentication> {
+    if matches!(config.source, None | Some(Origin::Bundle(_))) {
+        return Ok(Authentication::default());
+    }
+    Ok(Authentication {
+        logins: Logins::of_device(config.registry_auth.as_deref())?,
+        token_hosts: config.registry_auth_hosts.clone(),
+        token_cache: config.registry_token_cache.clone(),
+        rights: Rights::Pull,
+    })
 }

@@ -9,6 +9,7 @@ pub mod line;
 pub mod nginx;
 pub mod registry;
 pub mod tls;
+pub mod token_server;
 
 use ed25519_dalek::{Signer, SigningKey};
 use kubesolo_update::base::digest::Digest;

@@ -61,7 +61,10 @@ machine_id_file=/data/id
 kubeconfig=/data/kubeconfig
 node_name=node-7
 pre_update_dir=/data/pre-update.d
-pre_update_timeout=60",
+pre_update_timeout=60
+registry_auth=/data/auth.json
+registry_auth_hosts=auth.example, other.example:5001
+registry_token_cache=/run/tokens",
     );
     assert_eq!(config.warnings, [""; 0]);
     assert_eq!(config.source, oci("registry.example:5000/os"));
@@ -86,6 +89,9 @@ pre_update_timeout=60",
     assert_eq!(config.machine_id_file, Path::new("/data/id"));
     assert_eq!(config.pre_update_dir, Path::new("/data/pre-update.d"));
     assert_eq!(config.pre_update_timeout, Duration::from_secs(60));
+    assert_eq!(config.registry_auth.as_deref(), Some(Path::new("/data/auth.json")));
+    assert_eq!(config.registry_auth_hosts, ["auth.example", "other.example:5001"]);
+    assert_eq!(config.registry_token_cache.as_deref(), Some(Path::new("/run/tokens")));
 }
 
 /// `DOCS=1 cargo test -p kubesolo-update --test suite config::` writes the file.

@@ -112,7 +112,7 @@ reasons! {
     }
     Unavailable {
         AccessDenied = "access-denied":
-            "The server requires authentication, and the agent has no credentials. Allow anonymous pulls of the repository.",
+            "The server refuses access: without a login, or with one that lacks the right. Give a login (registry_auth=) or allow anonymous pulls.",
         BundleUnreadable = "bundle-unreadable":
             "The bundle cannot be read: there is no such file, or its medium fails. Check the path and the medium.",
         ByteBudget = "byte-budget":
@@ -121,6 +121,8 @@ reasons! {
             "A kernel or initramfs cannot be read from its file. Name a file that this user can read.",
         InsecureRedirect = "insecure-redirect":
             "The server redirects from https to http. Fix the server: the agent never leaves TLS.",
+        LoginRefused = "login-refused":
+            "The registry or its token server refuses the login. Check user name and password, and that they have not expired.",
         NotFound = "not-found":
             "The source does not have the document or image. Check the setting against what was published.",
         NotHttps = "not-https":
@@ -284,7 +286,7 @@ reasons! {
         EpochJump = "epoch-jump":
             "The security epoch is more than 1000 above the highest known here. Publish releases in between, each at most 1000 higher.",
         ForeignTokenServer = "foreign-token-server":
-            "The registry names a token server that must not get the password. Fix the registry, or add --registry-auth-host if you trust it.",
+            "The registry names a token server that must not get the login. Fix the registry, or list the host in registry_auth_hosts= if you trust it.",
         HookRefused = "hook-refused":
             "A hook in pre-update.d refused the update or failed. The message has its output.",
         KeysRevoked = "keys-revoked":
@@ -328,7 +330,7 @@ reasons! {
         BadConfig = "bad-config":
             "A setting is wrong. Correct it; the message has the file and the line.",
         BadCredentials = "bad-credentials":
-            "The publisher's credentials cannot be used. Check the file and its JSON.",
+            "A file of logins cannot be used: missing, readable by others, or not in a known form. docs/operating.md has the forms.",
         BadHost = "bad-host":
             "A host name in the settings is wrong. Write it as host.name or host.name:port.",
         BadKey = "bad-key":

@@ -6,6 +6,7 @@ mod access;
 mod cosign;
 mod documents;
 mod images;
+mod login;
 mod registry;
 mod signatures;
 
@@ -34,7 +35,7 @@ fn impatient() -> Patience {
 
 fn options(hosts: &[&str]) -> FetchOptions {
     let plain_http = hosts.iter().map(|&host| host.to_owned()).collect();
-    FetchOptions { plain_http, proxies: false, patience: impatient(), registry_ca: None }
+    FetchOptions { plain_http, proxies: false, patience: impatient(), ..FetchOptions::default() }
 }
 
 fn source_with(server: &impl AsRef<str>, options: &FetchOptions) -> OciSource {
