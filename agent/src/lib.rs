@@ -2,6 +2,8 @@
 //!
 //! The folders are layers: each uses only those below it. `docs/architecture.md` has their order and content.
 #![warn(unreachable_pub)]
+// Bounds of a function: see clippy.toml.
+#![warn(clippy::too_many_arguments, clippy::too_many_lines)]
 // Standard output is data, and standard error is written in one place: `console`.
 #![warn(clippy::print_stdout, clippy::print_stderr)]
 // Files are opened by `base::files`, written by `base::replace`, and programs run by `device::programs`.

@@ -70,7 +70,7 @@ pub fn decide(on: &PowerOn) -> Decision {
 fn ours(on: &PowerOn, state: BootState) -> Decision {
     let states = [state.a, state.b];
     if state.success {
-        return boot(on, vec![], state.active, TrialId::NONE, states, "committed");
+        return boot(on, vec![], &Choice::ordinary(state.active, states, "committed"));
     }
     let (next, trial, reason) = match state.counter {
         0 => (state.back_to_good(), TrialId::NONE, "no tries left: back to the last good slot"),
@@ -80,18 +80,21 @@ fn ours(on: &PowerOn, state: BootState) -> Decision {
         return fall(on, Fallback::Save, state.good, states, "the environment cannot be saved");
     }
     let stored = difference(&state, &next);
-    boot(on, stored, next.active, trial, [next.a, next.b], reason)
+    boot(on, stored, &Choice { slot: next.active, trial, states: [next.a, next.b], reason })
 }
 
 fn decide_foreign(on: &PowerOn, env: Foreign) -> Decision {
     let states = env.fail.map(|failed| if failed { SlotState::Fail } else { SlotState::Good });
     if env.success {
-        return boot(on, vec![], env.active, TrialId::NONE, states, "foreign environment, confirmed");
+        return boot(on, vec![], &Choice::ordinary(env.active, states, "foreign environment, confirmed"));
     }
     let other = env.active.other();
     let (active, counter, reason) = match env.counter {
         0 if on.files[other as usize] == Files::Hold => (other, 2, "foreign environment: no tries left, other slot"),
-        0 => return boot(on, vec![], env.active, TrialId::NONE, states, "foreign environment: no other slot holds"),
+        0 => {
+            let choice = Choice::ordinary(env.active, states, "foreign environment: no other slot holds");
+            return boot(on, vec![], &choice);
+        }
         left => (env.active, left - 1, "foreign environment: one more try"),
     };
     if !on.can_save {
@@ -104,18 +107,27 @@ fn decide_foreign(on: &PowerOn, env: Foreign) -> Decision {
     if env.has_seal {
         stored.push(("ks_seal", FOREIGN_SEAL.to_owned()));
     }
-    boot(on, stored, active, TrialId::NONE, states, reason)
+    boot(on, stored, &Choice::ordinary(active, states, reason))
 }
 
-/// Starts `slot` if it is good and holds, else falls back.
-fn boot(
-    on: &PowerOn,
-    stored: Vec<(&'static str, String)>,
+/// The slot that the environment asks for.
+struct Choice {
     slot: SlotId,
     trial: TrialId,
+    /// The states of slot A, slot B after the store.
     states: [SlotState; 2],
     reason: &'static str,
-) -> Decision {
+}
+
+impl Choice {
+    fn ordinary(slot: SlotId, states: [SlotState; 2], reason: &'static str) -> Self {
+        Self { slot, trial: TrialId::NONE, states, reason }
+    }
+}
+
+/// Starts the chosen slot if it is good and complete, else falls back.
+fn boot(on: &PowerOn, stored: Vec<(&'static str, String)>, choice: &Choice) -> Decision {
+    let Choice { slot, trial, states, reason } = *choice;
     if states[slot as usize] == SlotState::Good && on.files[slot as usize] == Files::Hold {
         return Decision { stored, start: Some(Start { slot, trial, fallback: None }), reason };
     }

@@ -13,8 +13,10 @@
 //! [`loader`] is the bootloader's script in one text, and how a device with another one is switched to it.
 //!
 //! [`boot`] is the bootloader's side of the same protocol, as `loader/grub.cfg` and `loader/boot.cmd` implement it: tests
-//! hold them against each other, and `status` tells with it what the next power-on would do.
+//! compare the two, and `status` uses it to report what the next power-on would do.
 #![warn(unreachable_pub)]
+// Bounds of a function: see clippy.toml.
+#![warn(clippy::too_many_arguments, clippy::too_many_lines)]
 
 pub mod boot;
 pub mod grub;

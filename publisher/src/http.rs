@@ -47,9 +47,12 @@ pub fn publish(
     check_set(images.iter().map(|images| images.architecture))?;
     let base = options.url.as_deref().map(base).transpose()?;
     // Everything that can be refused is refused before the first byte is written.
+    if !options.unchecked_kernel {
+        images.iter().try_for_each(|images| kernel::check(&images.kernel, images.architecture))?;
+    }
     let trees = images
         .iter()
-        .map(|images| Tree::new(folder, base.as_ref(), metadata, images, keys, options))
+        .map(|images| Tree::new(folder, base.as_ref(), metadata, images, keys))
         .collect::<Result<Vec<_>>>()?;
     trees.iter().try_for_each(|tree| tree.add_files(keys))?;
     trees.iter().try_for_each(Tree::switch)?;
@@ -103,12 +106,8 @@ impl<'a> Tree<'a> {
         metadata: &Metadata,
         images: &'a Images,
         keys: &[PrivateKey],
-        options: &Options,
     ) -> Result<Self> {
         let architecture = images.architecture.to_string();
-        if !options.unchecked_kernel {
-            kernel::check(&images.kernel, images.architecture)?;
-        }
         let unpacked = initramfs::unpacked_size(&images.initramfs)?;
         let (kernel, initramfs) =
             (Named::new(&images.kernel, "vmlinuz")?, Named::new(&images.initramfs, "kubesolo-os.gz")?);

@@ -1,6 +1,8 @@
 //! The publisher's side: makes releases that devices accept. The program `kubesolo-release` is its command line: [`cli`]
 //! and [`commands`].
 #![warn(unreachable_pub)]
+// Bounds of a function: see clippy.toml.
+#![warn(clippy::too_many_arguments, clippy::too_many_lines)]
 // Standard output is data, and standard error is written in one place: `console`.
 #![warn(clippy::print_stdout, clippy::print_stderr)]
 // Files are opened by `base::files`, written by `base::replace`, and programs run by `device::programs`.

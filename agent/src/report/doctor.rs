@@ -64,7 +64,13 @@ impl fmt::Display for Finding {
     }
 }
 
-/// What was found.
+/// The two messages of a check.
+struct Words<'a> {
+    good: &'a str,
+    bad: &'a str,
+}
+
+/// All findings, in the order of the checks.
 #[derive(Debug, Default)]
 pub struct Findings(pub Vec<Finding>);
 
@@ -83,8 +89,8 @@ impl Findings {
             .ok()
     }
 
-    fn either(&mut self, name: &'static str, good: bool, bad: Verdict, words: (&str, &str)) {
-        self.add(name, if good { Verdict::Ok } else { bad }, if good { words.0 } else { words.1 });
+    fn either(&mut self, name: &'static str, good: bool, bad: Verdict, words: &Words<'_>) {
+        self.add(name, if good { Verdict::Ok } else { bad }, if good { words.good } else { words.bad });
     }
 
     /// Whether anything is a failure.
@@ -132,8 +138,8 @@ fn memory(all: &mut Findings, path: &Path) -> Option<Loaded> {
     if memory.warnings.is_empty() {
         let there = existing(folder);
         let writable = access(there, AccessFlags::W_OK).is_ok();
-        let words = (path.display().to_string(), format!("this user cannot write {}", there.display()));
-        all.either("state", writable, Verdict::Warn, (&words.0, &words.1));
+        let (good, bad) = (path.display().to_string(), format!("this user cannot write {}", there.display()));
+        all.either("state", writable, Verdict::Warn, &Words { good: &good, bad: &bad });
     }
     if let Ok(filesystem) = statfs(existing(folder)) {
         let block = u64::try_from(filesystem.block_size()).unwrap_or(0);
@@ -161,8 +167,8 @@ fn existing(mut folder: &Path) -> &Path {
 fn clock(all: &mut Findings, memory: Option<&Loaded>) {
     let clock = Clock::system(Utc::now(), memory.and_then(|memory| memory.trust.last_seen));
     if all.take("clock", clock.for_expiry()).is_some() {
-        let words = ("synchronised", "not synchronised: windows and waves depend on it as it is");
-        all.either("clock", clock.synchronised, Verdict::Warn, words);
+        let bad = "not synchronised: windows and waves depend on it as it is";
+        all.either("clock", clock.synchronised, Verdict::Warn, &Words { good: "synchronised", bad });
     }
 }
 
@@ -175,7 +181,7 @@ fn settings(all: &mut Findings, file: &Path, config: &Config) {
         let files = files.iter().filter(|file| file.exists()).map(|file| file.display().to_string());
         let (files, missing) =
             (files.collect::<Vec<_>>().join(", "), format!("{} is missing: defaults", file.display()));
-        all.either("settings", !files.is_empty(), Verdict::Warn, (&files, &missing));
+        all.either("settings", !files.is_empty(), Verdict::Warn, &Words { good: &files, bad: &missing });
     }
 }
 
@@ -253,13 +259,13 @@ fn health(all: &mut Findings, config: &Config) {
         }
     }
     let data = &config.data_dir;
-    let (yes, no) = (format!("{} is writable", data.display()), format!("{} is not writable", data.display()));
-    all.either("data", access(data, AccessFlags::W_OK).is_ok(), Verdict::Fail, (&yes, &no));
+    let (good, bad) = (format!("{} is writable", data.display()), format!("{} is not writable", data.display()));
+    all.either("data", access(data, AccessFlags::W_OK).is_ok(), Verdict::Fail, &Words { good: &good, bad: &bad });
 }
 
 fn hooks(all: &mut Findings, config: &Config) {
     let gate = crate::policy::hooks::gate(config);
-    all.either("pre-update", gate.open, Verdict::Fail, (&gate.message, &gate.message));
+    all.add("pre-update", if gate.open { Verdict::Ok } else { Verdict::Fail }, gate.message);
 }
 
 fn device_id(all: &mut Findings, config: &Config, memory: Option<&Loaded>) {
@@ -299,16 +305,12 @@ fn device(all: &mut Findings, config: &Config, boot: &Boot, memory: Option<&Load
     }
     let mounted = statfs(existing(replace::folder_of(state))).map(|filesystem| filesystem.filesystem_type());
     let lost = mounted.is_ok_and(|kind| [TMPFS_MAGIC, RAMFS_MAGIC, OVERLAYFS_SUPER_MAGIC].contains(&kind));
-    let words =
-        ("the state survives a reboot", "the state is in memory and lost at every reboot: mount the data partition");
-    all.either("data mount", !lost, Verdict::Fail, words);
+    let good = "the state survives a reboot";
+    let bad = "the state is in memory and lost at every reboot: mount the data partition";
+    all.either("data mount", !lost, Verdict::Fail, &Words { good, bad });
     if let Some(safety) = preflight::safety(boot) {
-        all.either(
-            "panic",
-            safety.panic_seconds.is_some(),
-            Verdict::Fail,
-            ("reboots", "does not reboot: add panic=5 to the loader file"),
-        );
+        let bad = "does not reboot: add panic=5 to the loader file";
+        all.either("panic", safety.panic_seconds.is_some(), Verdict::Fail, &Words { good: "reboots", bad });
         match safety.watchdog {
             Some(name) => all.add("watchdog", Verdict::Ok, name),
             None => {

@@ -1,4 +1,4 @@
-//! What monitoring wants to know, in the text format of Prometheus.
+//! Metrics of this device, in the text format of Prometheus.
 //!
 //! <https://prometheus.io/docs/instrumenting/exposition_formats/#text-based-format>
 
@@ -8,7 +8,7 @@ use bootenv::protocol::SlotState;
 use chrono::{DateTime, Utc};
 use serde::{Serialize, Serializer};
 
-use crate::report::status::{EnvKind, Status};
+use crate::report::status::{EnvKind, SlotStatus, Status};
 use crate::state::freshness::FreshnessVerdict;
 use crate::state::phase::Phase;
 use crate::state::state::{Outcome, State};
@@ -50,15 +50,29 @@ pub fn page(all: &[Series]) -> String {
     page
 }
 
-/// All series, from what `status` found and what is remembered.
+/// All series, from the findings of `status` and the records.
 #[must_use]
 pub fn series(status: &Status, state: &State, trust: &Trust) -> Vec<Series> {
     let mut page = Page(vec![]);
+    identity(&mut page, status);
+    attempts(&mut page, state);
+    runs(&mut page, status, state);
+    releases(&mut page, status, trust);
+    boots(&mut page, status, state);
+    page.family("problems", Kind::Gauge, "Number of items that status cannot read.")
+        .is(&[], status.problems.len() as u64);
+    page.0
+}
+
+fn identity(page: &mut Page, status: &Status) {
     let booted = status.booted.as_ref();
     let version = booted.and_then(|booted| booted.version.as_deref()).unwrap_or_default();
     let slot = booted.map_or("", |booted| &booted.slot);
     page.family("info", Kind::Gauge, "Version of the agent, booted slot and running version.")
         .is(&[("agent", status.agent), ("slot", slot), ("version", version)], 1);
+}
+
+fn attempts(page: &mut Page, state: &State) {
     let mut phases = page.family("phase", Kind::Gauge, "Phase of the last update; one of these is 1.");
     for phase in Phase::ALL {
         phases.is(&[("phase", phase.as_str())], u64::from(phase == state.phase()));
@@ -68,12 +82,12 @@ pub fn series(status: &Status, state: &State, trust: &Trust) -> Vec<Series> {
     page.family("attempts_for_release", Kind::Gauge, "Number of attempts for the last tried release.")
         .is(&[], state.attempt_count.into());
     page.time("last_attempt", "Start of the last attempt.", state.started_at);
-    page.time(
-        "last_run",
-        "End of the last run, with or without an attempt.",
-        status.last_run.as_ref().map(|run| run.at),
-    );
-    if let Some(run) = &status.last_run {
+}
+
+fn runs(page: &mut Page, status: &Status, state: &State) {
+    let last = status.last_run.as_ref();
+    page.time("last_run", "End of the last run, with or without an attempt.", last.map(|run| run.at));
+    if let Some(run) = last {
         let reason = run.reason.as_ref().map(ToString::to_string).unwrap_or_default();
         page.family("last_run_info", Kind::Gauge, "Outcome of the last run, and the reason.")
             .is(&[("outcome", &run.outcome.to_string()), ("reason", &reason)], 1);
@@ -81,20 +95,14 @@ pub fn series(status: &Status, state: &State, trust: &Trust) -> Vec<Series> {
             .is(&[], u64::from(matches!(run.outcome.known(), Some(Outcome::Held | Outcome::Refused))));
     }
     page.time("not_before", "End of the server's Retry-After.", state.not_before);
-    page.family(
-        "failed_releases",
-        Kind::Gauge,
-        "Number of releases that failed on this device and are not tried \
-        again.",
-    )
-    .is(&[], trust.failed.len() as u64);
+}
+
+fn releases(page: &mut Page, status: &Status, trust: &Trust) {
+    let help = "Number of releases that failed on this device and are not tried again.";
+    page.family("failed_releases", Kind::Gauge, help).is(&[], trust.failed.len() as u64);
     page.family("security_epoch", Kind::Gauge, "Highest committed security epoch.").is(&[], trust.security_epoch);
-    page.family(
-        "below_security_epoch",
-        Kind::Gauge,
-        "Whether the running release is below the committed epoch, after a fallback.",
-    )
-    .is(&[], status.below_security_epoch.into());
+    let help = "Whether the running release is below the committed epoch, after a fallback.";
+    page.family("below_security_epoch", Kind::Gauge, help).is(&[], status.below_security_epoch.into());
     page.family("revoked_keys", Kind::Gauge, "Number of revoked keys.").is(&[], trust.revoked_keys.len() as u64);
     if let Some(freshness) = &status.freshness {
         let mut verdicts =
@@ -104,47 +112,43 @@ pub fn series(status: &Status, state: &State, trust: &Trust) -> Vec<Series> {
         }
         page.time("freshness_ends", "End of the last freshness statement.", freshness.not_after);
     }
+}
+
+fn boots(page: &mut Page, status: &Status, state: &State) {
     page.family("health_failures", Kind::Gauge, "Number of failed health runs in a row within this boot of a trial.")
         .is(&[], state.health_failures.into());
     if !status.slots.is_empty() {
-        let mut states = page.family("slot_state", Kind::Gauge, "State of each slot in the boot environment.");
-        for slot in &status.slots {
-            for known in [SlotState::Good, SlotState::Void, SlotState::Fail] {
-                states.is(&[("slot", &slot.slot), ("state", known.as_str())], u64::from(slot.state == Some(known)));
-            }
-        }
-        let mut contents = page.family("slot_info", Kind::Gauge, "Version and digest of the release in each slot.");
-        for slot in &status.slots {
-            let told = |text: &'_ Option<String>| text.clone().unwrap_or_default();
-            let (version, digest) = (told(&slot.version), told(&slot.digest));
-            contents.is(&[("slot", &slot.slot), ("version", &version), ("digest", &digest)], 1);
-        }
+        slots(page, &status.slots);
     }
     if let Some(env) = &status.environment {
         page.family("trial_tries_left", Kind::Gauge, "Number of tries left in a trial; 0 without a trial.")
             .is(&[], env.tries_left.unwrap_or_default().into());
-        page.family(
-            "environment_ok",
-            Kind::Gauge,
-            "Whether the boot environment is valid and not changed by another \
-            program.",
-        )
-        .is(&[], u64::from(env.kind == EnvKind::Ours && env.damage.is_none()));
+        let help = "Whether the boot environment is valid and not changed by another program.";
+        page.family("environment_ok", Kind::Gauge, help)
+            .is(&[], u64::from(env.kind == EnvKind::Ours && env.damage.is_none()));
     }
-    page.time(
-        "env_link_shown",
-        "Time of the last trial that showed that agent and bootloader use the same boot environment.",
-        state.link_shown,
-    );
+    let help = "Time of the last trial that showed that agent and bootloader use the same boot environment.";
+    page.time("env_link_shown", help, state.link_shown);
     if let Some(safety) = &status.safety {
         let help = "Whether a panic reboots, and whether a hardware watchdog ends a hang.";
         let mut ends = page.family("ends_itself", Kind::Gauge, help);
         ends.is(&[("boot", "panic")], u64::from(safety.panic_seconds.is_some()));
         ends.is(&[("boot", "hang")], u64::from(safety.watchdog.is_some()));
     }
-    page.family("problems", Kind::Gauge, "Number of items that status cannot read.")
-        .is(&[], status.problems.len() as u64);
-    page.0
+}
+
+fn slots(page: &mut Page, slots: &[SlotStatus]) {
+    let mut states = page.family("slot_state", Kind::Gauge, "State of each slot in the boot environment.");
+    for slot in slots {
+        for known in [SlotState::Good, SlotState::Void, SlotState::Fail] {
+            states.is(&[("slot", &slot.slot), ("state", known.as_str())], u64::from(slot.state == Some(known)));
+        }
+    }
+    let mut contents = page.family("slot_info", Kind::Gauge, "Version and digest of the release in each slot.");
+    for SlotStatus { slot, version, digest, .. } in slots {
+        let (version, digest) = (version.as_deref().unwrap_or_default(), digest.as_deref().unwrap_or_default());
+        contents.is(&[("slot", slot), ("version", version), ("digest", digest)], 1);
+    }
 }
 
 #[derive(Clone, Copy, Debug)]

@@ -289,39 +289,29 @@ fn environment(boot: &Boot, view: View) -> Environment {
 
 impl fmt::Display for Status {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let or_unknown = |text: &Option<String>| text.clone().unwrap_or_else(|| "unknown".into());
+        self.write_boot(f)?;
+        self.write_update(f)?;
+        self.write_trust(f)?;
+        self.problems.iter().try_for_each(|problem| writeln!(f, "not readable: {problem}"))
+    }
+}
+
+fn or_unknown(text: Option<&String>) -> &str {
+    text.map_or("unknown", String::as_str)
+}
+
+impl Status {
+    /// The lines about this boot and the next one.
+    fn write_boot(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.booted {
-            Some(b) => {
-                let on_trial = self.environment.as_ref().is_some_and(|env| env.on_trial.as_ref() == Some(&b.slot));
-                let trial = match &b.trial {
-                    Some(trial) if on_trial => format!(", on trial {trial}"),
-                    Some(trial) => format!(", trial {trial} is over"),
-                    None => String::new(),
-                };
-                let fallback = b.fallback.map_or(String::new(), |why| format!(", by fallback ({why})"));
-                writeln!(
-                    f,
-                    "running:      slot {} ({}), version {}{trial}{fallback}",
-                    b.slot,
-                    b.known,
-                    or_unknown(&b.version)
-                )?;
-                if b.old_loader {
-                    writeln!(f, "loader:       of KubeSolo OS; updates wait for `kubesolo-update adopt`")?;
-                }
-            }
+            Some(booted) => self.write_booted(f, booted)?,
             None => writeln!(f, "running:      unknown")?,
         }
         for slot in &self.slots {
             let complete = if slot.complete { "complete" } else { "incomplete" };
             let state = slot.state.map_or("unknown", SlotState::as_str);
-            writeln!(
-                f,
-                "slot {}:       {state}, {complete}, version {} in {}",
-                slot.slot,
-                or_unknown(&slot.version),
-                slot.place
-            )?;
+            let version = or_unknown(slot.version.as_ref());
+            writeln!(f, "slot {}:       {state}, {complete}, version {version} in {}", slot.slot, slot.place)?;
         }
         if let Some(env) = &self.environment {
             let damage = env.damage.as_ref().map_or(String::new(), |d| format!(": {d}"));
@@ -339,6 +329,28 @@ impl fmt::Display for Status {
             let shown = self.link_shown.as_deref().unwrap_or("not yet, the next trial shows it");
             writeln!(f, "env link:     {shown}")?;
         }
+        Ok(())
+    }
+
+    fn write_booted(&self, f: &mut fmt::Formatter<'_>, booted: &Booted) -> fmt::Result {
+        let Booted { slot, known, .. } = booted;
+        let on_trial = self.environment.as_ref().is_some_and(|env| env.on_trial.as_ref() == Some(slot));
+        let trial = match &booted.trial {
+            Some(trial) if on_trial => format!(", on trial {trial}"),
+            Some(trial) => format!(", trial {trial} is over"),
+            None => String::new(),
+        };
+        let fallback = booted.fallback.map_or(String::new(), |why| format!(", by fallback ({why})"));
+        let version = or_unknown(booted.version.as_ref());
+        writeln!(f, "running:      slot {slot} ({known}), version {version}{trial}{fallback}")?;
+        if booted.old_loader {
+            writeln!(f, "loader:       of KubeSolo OS; updates wait for `kubesolo-update adopt`")?;
+        }
+        Ok(())
+    }
+
+    /// The lines about the last update and the last run.
+    fn write_update(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let target = if self.to_version.is_empty() { String::new() } else { format!(" ({})", self.to_version) };
         writeln!(f, "last update:  {}{target}", self.phase)?;
         if !self.last_error.is_empty() {
@@ -350,6 +362,11 @@ impl fmt::Display for Status {
         if let Some(until) = &self.not_before {
             writeln!(f, "not before:   {until}, Retry-After of the server")?;
         }
+        Ok(())
+    }
+
+    /// The lines about epoch, keys, freshness and failed releases.
+    fn write_trust(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.below_security_epoch {
             let floor = self.security_epoch;
             writeln!(f, "warning:      the running release is below the committed security epoch {floor}: update it")?;
@@ -360,13 +377,7 @@ impl fmt::Display for Status {
         if let Some(freshness) = &self.freshness {
             writeln!(f, "latest:       {freshness}")?;
         }
-        for failed in &self.failed {
-            writeln!(f, "failed:       {failed}")?;
-        }
-        for problem in &self.problems {
-            writeln!(f, "not readable: {problem}")?;
-        }
-        Ok(())
+        self.failed.iter().try_for_each(|failed| writeln!(f, "failed:       {failed}"))
     }
 }
 

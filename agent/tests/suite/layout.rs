@@ -1,4 +1,5 @@
-//! The folders of `agent/src` are layers, and the graph of their modules has no cycle.
+//! The folders of `agent/src` are layers, the graph of their modules has no cycle, and no function of the product takes a
+//! tuple. Clippy holds the bounds of a function (`clippy.toml`).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -138,5 +139,65 @@ fn only_the_boot_environment_asks_which_bootloader_it_is() {
         let asking = code.filter(|line| asks(line)).collect::<Vec<_>>();
         let may_ask = module == "device::env" || module.starts_with("config");
         assert!(may_ask || asking.is_empty(), "{module} asks which bootloader it is: {asking:?}");
+    }
+}
+
+/// The parameters of each function in the text.
+fn parameters(text: &str) -> Vec<String> {
+    let code: String = text.lines().map(|line| line.split("//").next().unwrap_or_default().to_owned() + "\n").collect();
+    let lists = code.split("fn ").skip(1).filter_map(|rest| {
+        let (name, list) = rest.split_once('(')?;
+        name.chars().all(|c| c.is_alphanumeric() || "_<>'&:, +[]\n".contains(c)).then(|| split_list(list))
+    });
+    lists.flatten().collect()
+}
+
+/// The parts of a list in parentheses, split at its own commas.
+fn split_list(list: &str) -> Vec<String> {
+    let (mut depth, mut parts) = (0, vec![String::new()]);
+    for (at, c) in list.char_indices() {
+        let arrow = c == '>' && list[..at].ends_with('-');
+        match c {
+            ')' if depth == 0 => break,
+            '(' | '[' | '<' | '{' => depth += 1,
+            ')' | ']' | '}' => depth -= 1,
+            '>' if !arrow => depth -= 1,
+            ',' if depth == 0 => {
+                parts.push(String::new());
+                continue;
+            }
+            _ => {}
+        }
+        parts.last_mut().unwrap().push(c);
+    }
+    parts.iter().map(|part| part.trim().to_owned()).filter(|part| !part.is_empty()).collect()
+}
+
+fn is_bundle(parameter: &str) -> bool {
+    let (pattern, kind) = parameter.split_once(": ").unwrap_or((parameter, ""));
+    let kind = kind.trim_start_matches(['&', ' ']).trim_start_matches("mut ");
+    pattern.starts_with('(') || kind.strip_prefix('(').is_some_and(|list| split_list(list).len() > 1)
+}
+
+#[test]
+fn a_tuple_among_parameters_is_found() {
+    let found = |text: &str| parameters(text).into_iter().filter(|one| is_bundle(one)).count();
+    assert_eq!(
+        found("fn f<T: Into<u8>>(&self, a: [u8; 2], f: impl Fn(&str, (u8, u8)) -> Result<(), E>) -> (u8, u8) {"),
+        0
+    );
+    assert_eq!(found("fn f(\n    (a, b): (u8, &str),\n    c: u8,\n) {}\nfn g(a: &mut (u8, u8)) {}"), 2);
+}
+
+#[test]
+fn values_that_belong_together_are_a_type_and_not_a_tuple() {
+    let root = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/.."));
+    for file in ["agent/src", "bootenv/src", "cloud-init/src", "publisher/src"]
+        .iter()
+        .flat_map(|part| sources(&root.join(part)))
+    {
+        let text = fs::read_to_string(&file).unwrap();
+        let bundles: Vec<_> = parameters(&text).into_iter().filter(|one| is_bundle(one)).collect();
+        assert!(bundles.is_empty(), "{}: {bundles:?}", file.display());
     }
 }

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::Write;
 
 use bootenv::step::Step;
+use bytes::Bytes;
 use sha2::{Digest as _, Sha256};
 
 use super::checksums::{self, Checksums};
@@ -81,9 +82,9 @@ impl Writer {
         if part == Part::Kernel {
             console::log_step(Step::Begin(self.slot.id));
         }
-        let mut seen = self.checksums.clone();
-        let also = |bytes: &[u8]| seen.iter_mut().for_each(|checksums| checksums.update(part, bytes));
-        let result = self.stream(&name, &file, blob, body, (progress, also));
+        let mut observed = Observed { body, progress, part, checksums: self.checksums.clone() };
+        let result = self.stream(&name, &file, blob, &mut observed);
+        let checksums = observed.checksums;
         drop(file);
         if let Err(e) = result.and_then(|()| self.dir.publish(part.file())) {
             if let Err(left) = self.dir.remove(&name) {
@@ -95,18 +96,11 @@ impl Writer {
         if self.written.iter().all(Option::is_some) {
             console::log_step(Step::Images(self.slot.id));
         }
-        self.checksums = seen;
+        self.checksums = checksums;
         Ok(())
     }
 
-    fn stream(
-        &self,
-        name: &str,
-        mut file: &File,
-        blob: &Blob,
-        body: &mut dyn Body,
-        (progress, mut also): (&mut dyn Progress, impl FnMut(&[u8])),
-    ) -> Result<()> {
+    fn stream(&self, name: &str, mut file: &File, blob: &Blob, body: &mut dyn Body) -> Result<()> {
         let wrong = |reason, why: String| Err(Error::new(reason, why).remedy(WRONG_BYTES_REMEDY));
         let (mut hasher, mut size) = (Sha256::new(), 0);
         let (mut started, mut finished) = (0, 0);
@@ -117,8 +111,6 @@ impl Writer {
             }
             file.write_all(&chunk).map_err(|e| self.dir.write_error(name, e))?;
             hasher.update(&chunk);
-            also(&chunk);
-            progress.advance(chunk.len() as u64);
             let whole = size - size % WRITE_OUT_ALIGNMENT;
             if whole.saturating_sub(started) >= WRITE_OUT_BYTES {
                 // The piece before this one has had time to be written while this one arrived.
@@ -176,6 +168,25 @@ impl Writer {
             _ => e,
         })?;
         if found.encode() == manifest.encode() { Ok(()) } else { Err(failed_read_back("manifest.json differs")) }
+    }
+}
+
+/// A body whose bytes advance the progress, and the checksums of the bootloader, as they pass.
+struct Observed<'a> {
+    body: &'a mut dyn Body,
+    progress: &'a mut dyn Progress,
+    part: Part,
+    checksums: Option<Checksums>,
+}
+
+impl Body for Observed<'_> {
+    fn chunk(&mut self) -> Result<Option<Bytes>> {
+        let chunk = self.body.chunk()?;
+        if let Some(bytes) = &chunk {
+            self.progress.advance(bytes.len() as u64);
+            self.checksums.iter_mut().for_each(|checksums| checksums.update(self.part, bytes));
+        }
+        Ok(chunk)
     }
 }
 

@@ -258,7 +258,7 @@ pub(super) fn cut_in_save(run: &Run) -> Result<()> {
             match block.view() {
                 View::Ours(state) if state == activated => old = Some((cut, disk.to_vec())),
                 View::Ours(state) if state == (BootState { counter: 2, ..activated }) => {
-                    new = Some((cut, disk.to_vec()))
+                    new = Some((cut, disk.to_vec()));
                 }
                 other => return Err(format!("cut {cut}: {other:?}").into()),
             }
