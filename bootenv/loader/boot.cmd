@@ -9,7 +9,7 @@
 # environment and runs this with ks_counted=1: nothing is read, counted or stored here then.
 #
 # U-Boot's shell has no functions and no arithmetic on variables. Rules that hold for every line here:
-# - Whatever fails, the script goes on: it never ends at a prompt.
+# - After a failure the script continues: it never ends at a prompt.
 # - The copy that counts is never written: a store goes to the other one, with the next number.
 # - A counter is saved before anything is checked or loaded, so that a hang uses up a try.
 # - Regular expressions have no ranges: `[0-9]` is three characters.
@@ -17,7 +17,7 @@
 
 # --- Settings, which kernel-args.txt beside boot.scr may change ----------------------------------------------------
 setenv ks_args "console=tty0 console=ttyAMA0,115200n8"
-# Seconds, in decimal, before everything is tried anew when nothing can be loaded.
+# Seconds, in decimal, until the next attempt when nothing can be loaded.
 setenv ks_delay 30
 # The environment: size of a copy, where the second one begins. As in fw_env.config, and whole blocks of 512 bytes.
 setenv ks_size 4000
@@ -47,7 +47,7 @@ part number ${ks_disk} KSOLOB ks_part_b
 part number ${ks_disk} KSOLOENV ks_part_env
 setenv ks_names "ks_v active_slot boot_success boot_counter ks_good ks_a ks_b ks_trial ks_seal ks_end"
 setexpr ks_blocks 0x${ks_size} / 200
-# What `env import` and `env export` see of a copy: no flags, so one byte less.
+# Part of a copy that `env import` and `env export` handle: no flags, so one byte less.
 setexpr ks_plain 0x${ks_size} - 1
 # Bytes of data.
 setexpr ks_bytes 0x${ks_size} - 5
@@ -73,7 +73,7 @@ if test -n "${ks_part_env}" && part start ${ks_disk} ${ks_part_env} ks_start; th
     done
 fi
 
-# Which copy counts: the higher flags, but 0 comes after ff.
+# The copy that counts has the higher flags, but 0 comes after ff.
 setenv ks_copy
 if test -n "${ks_flags_0}" -a -n "${ks_flags_1}"; then
     setenv ks_copy 0
@@ -101,7 +101,7 @@ if test -n "${ks_copy}"; then
         setexpr ks_flags 0x${ks_flags_1} + 1
     fi
     setexpr ks_flags 0x${ks_flags} "&" ff
-    # Whatever a variable of this script has as its value, the environment cannot change: only these are imported.
+    # Only these are imported: the environment cannot change a variable of this script.
     if run ks_fetch; then env import -c 0x${ks_work} 0x${ks_plain} ${ks_names}; fi
 fi
 
@@ -132,9 +132,10 @@ fi
 # --- Slots -----------------------------------------------------------------------------------------------------------------
 # Loads slot ${ks_slot} as it is. A kernel that would reach into the initramfs, or is no arm64 Image, does not load.
 setenv ks_load 'if test ${ks_slot} = A; then setenv ks_part ${ks_part_a}; else setenv ks_part ${ks_part_b}; fi; mw.l ${kernel_addr_r} 0 20; setenv filesize; if test -n "${ks_part}" && load ${ks_disk}:${ks_part} ${kernel_addr_r} vmlinuz && test -n "${filesize}"; then setenv ks_kernel ${filesize}; setexpr ks_behind ${kernel_addr_r} + 0x${ks_kernel}; setexpr ks_magic ${kernel_addr_r} + 38; setenv filesize; if itest 0x${ks_behind} -le ${ramdisk_addr_r} && itest.l *0x${ks_magic} == 0x644d5241 && load ${ks_disk}:${ks_part} ${ramdisk_addr_r} kubesolo-os.gz && test -n "${filesize}" && itest 0x${filesize} -gt 0; then setenv ks_initramfs ${filesize}; true; else false; fi; else false; fi'
-# Whether ${ks_size_of} bytes at ${ks_from} have the checksum ${ks_told}, eight digits. `crc32` stores the first byte first.
+# True if ${ks_size_of} bytes at ${ks_from} have the checksum ${ks_told}, eight digits. `crc32` stores big-endian.
 setenv ks_compare 'crc32 ${ks_from} ${ks_size_of} 0x${ks_sum}; setenv ks_match; setexpr ks_match sub "^[0123456789abcdef][0123456789abcdef][0123456789abcdef][0123456789abcdef][0123456789abcdef][0123456789abcdef][0123456789abcdef][0123456789abcdef]$" yes "${ks_told}"; if test "x${ks_match}" = xyes; then setexpr ks_wanted sub "^(..)(..)(..)(..)$" "\\\\4\\\\3\\\\2\\\\1" "${ks_told}"; itest.l *0x${ks_sum} == 0x${ks_wanted}; else false; fi'
-# Loads slot ${ks_slot} if both images match their checksums. These find damage; who can write the slot can write them too.
+# Loads slot ${ks_slot} if both images match their checksums. These find damage; an attacker who can write the slot can
+# write them too.
 setenv ks_hold 'echo "ks: checking slot=${ks_slot}"; setenv kernel_crc32; setenv initramfs_crc32; if run ks_load && load ${ks_disk}:${ks_part} 0x${ks_work} crc32.txt 100 && env import -t 0x${ks_work} ${filesize} kernel_crc32 initramfs_crc32; then setenv ks_from ${kernel_addr_r}; setenv ks_size_of ${ks_kernel}; setenv ks_told ${kernel_crc32}; if run ks_compare; then setenv ks_from ${ramdisk_addr_r}; setenv ks_size_of ${ks_initramfs}; setenv ks_told ${initramfs_crc32}; run ks_compare; else false; fi; else false; fi'
 
 # --- The decision: which slot is first, in which states both are, and what is stored ----------------------------------------
@@ -158,7 +159,7 @@ if test ${ks_view} = ours; then
         if test ${boot_counter} = 0; then
             # One store: the last good slot is active and committed, the one on trial failed. The trial's id stays for
             # userspace to see.
-            echo "ks: no tries left for slot ${active_slot}: back to slot ${ks_good}"
+            echo "ks: no tries left for slot ${active_slot}: returning to slot ${ks_good}"
             setenv active_slot ${ks_good}
             setenv boot_success 1
             if test ${ks_good} = A; then setenv ks_b fail; else setenv ks_a fail; fi
@@ -183,7 +184,7 @@ elif test ${ks_view} = foreign; then
         if test ${boot_counter} = 0; then
             if test ${active_slot} = A; then setenv ks_slot B; else setenv ks_slot A; fi
             if run ks_hold; then
-                echo "ks: no tries left for slot ${active_slot}: over to slot ${ks_slot}"
+                echo "ks: no tries left for slot ${active_slot}: starting slot ${ks_slot}"
                 setenv ks_store foreign
                 setenv active_slot ${ks_slot}
                 setenv boot_counter 2
@@ -196,7 +197,7 @@ elif test ${ks_view} = foreign; then
         setenv ks_words "foreign, try counter=${boot_counter}"
     fi
 else
-    echo "ks: no copy of the environment is valid"
+    echo "ks: no copy of the boot environment is valid"
     setenv ks_why env
     setenv ks_first A
 fi
@@ -225,7 +226,7 @@ if test -n "${ks_store}" -a -z "${ks_counted}"; then
         fi
     fi
     if test -z "${ks_saved}"; then
-        echo "ks: the environment cannot be saved"
+        echo "ks: the boot environment cannot be saved"
         setenv ks_why save
         setenv ks_id 00000000
         setenv ks_first ${ks_rescue}
@@ -235,8 +236,8 @@ if test -n "${ks_store}" -a -z "${ks_counted}"; then
 fi
 
 # --- Booting ------------------------------------------------------------------------------------------------------------------------
-# The slot that was asked for if it is good and holds. Else anything: a good slot that holds, a void one that holds, a
-# failed one that holds, one that merely loads. Such a boot is never a trial, and stores nothing.
+# The chosen slot if it is good and its files match. Otherwise anything. First a slot whose files match: a good one, a void
+# one, a failed one. Then one that loads without a match. Such a boot is never a trial, and stores nothing.
 if test ${ks_first} = A; then setenv ks_order "A B"; else setenv ks_order "B A"; fi
 setenv ks_bad_a
 setenv ks_bad_b
@@ -256,21 +257,21 @@ for ks_want in asked good void fail any; do
         fi
         setenv ks_go
         if test ${ks_want} = any; then
-            setenv ks_words "fallback=${ks_why}: it merely loads"
+            setenv ks_words "fallback=${ks_why}: its files are not verified"
             if run ks_load; then setenv ks_go 1; fi
         else
             setenv ks_fits
             if test ${ks_want} = asked; then
                 if test -z "${ks_why}" -a ${ks_slot} = ${ks_first} -a ${ks_state} = good; then setenv ks_fits 1; fi
             elif test ${ks_state} = ${ks_want}; then
-                setenv ks_words "fallback=${ks_why}: it is ${ks_state} and holds"
+                setenv ks_words "fallback=${ks_why}: it is ${ks_state}, and its files match"
                 setenv ks_fits 1
             fi
             if test -n "${ks_fits}" -a -z "${ks_bad}"; then
                 if run ks_hold; then
                     setenv ks_go 1
                 else
-                    echo "ks: slot ${ks_slot} does not hold: a file is missing, does not match its checksum or cannot be loaded"
+                    echo "ks: slot ${ks_slot} cannot be used: a file is missing, does not match its checksum or cannot be loaded"
                     if test ${ks_slot} = A; then setenv ks_bad_a 1; else setenv ks_bad_b 1; fi
                 fi
             fi
@@ -291,7 +292,7 @@ for ks_want in asked good void fail any; do
     done
 done
 
-# A new start reads everything anew, also what the firmware holds.
+# A restart reads everything again, including the copies in the firmware.
 echo "ks: nothing can be loaded, trying again in ${ks_delay} s"
 sleep ${ks_delay}
 reset

@@ -30,14 +30,14 @@ in_trial() {
     esac
 }
 
-# What is wrong, for the console and for whoever looks later. The device stays up.
+# Reports a fault on the console and in a file. The device stays up.
 degraded() {
     say "degraded: $*"
     echo "$*" >>$run/degraded
 }
 
-# Goes down in order if that can be had, so that services end and the data partition is unmounted; and even when init, a
-# filesystem or the disk hangs.
+# Shuts down in order, so that services end and the data partition is unmounted. If init, a filesystem or the disk hangs,
+# the kernel resets the machine after 30 s.
 restart() {
     say "restarting: $*"
     sync &

@@ -385,7 +385,7 @@ pub(super) fn panic(run: &Run) -> Result<()> {
     for counter in [2, 1, 0] {
         machine.wait_for(&format!("ks: boot slot=B try counter={counter} trial={}", activated.trial))?;
     }
-    machine.wait_for("ks: no tries left for slot B: back to slot A")?;
+    machine.wait_for("ks: no tries left for slot B: returning to slot A")?;
     bench.is_back_and_remembers(machine, activated)
 }
 
@@ -406,7 +406,7 @@ pub(super) fn corrupt_kernel(run: &Run) -> Result<()> {
     kernel[middle] ^= 1;
     bench.disk.put_slot_file(SlotId::B, KERNEL, &kernel)?;
     let mut machine = bench.power_on(&[("1.0.0", "kubesolo-update apply")])?;
-    machine.wait_for("ks: slot B does not hold")?;
+    machine.wait_for("ks: slot B cannot be used")?;
     bench.is_back_and_remembers(machine, activated)
 }
 
@@ -468,7 +468,7 @@ pub(super) fn cut_before_commit(run: &Run) -> Result<()> {
     for counter in [2, 1] {
         let mut machine = bench.power_on(&[])?;
         machine.wait_for(&format!("ks: boot slot=B try counter={counter}"))?;
-        machine.wait_for("restarts unless decided within")?;
+        machine.wait_for("restart unless it is decided within")?;
         machine.power_cut()?;
         expect("the environment in the trial", &state(&bench.disk)?, &BootState { counter, ..activated })?;
     }

@@ -157,8 +157,8 @@ pub(super) fn crond(run: &Run) -> Result<()> {
     device.more.extend(noon()?);
     let mut machine = Machine::power_on(&device, &run.dir)?;
     machine.wait_for(HEALTHY)?;
-    machine.wait_for("looks for updates at minute")?;
-    machine.wait_for("looks for updates at minute")?;
+    machine.wait_for("checks for updates at minute")?;
+    machine.wait_for("checks for updates at minute")?;
     machine.wait_for("test: outside at 12")?;
     machine.wait_for("ks: boot slot=B try counter=2")?;
     machine.wait_for(HEALTHY)?;

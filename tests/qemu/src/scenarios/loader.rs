@@ -140,7 +140,7 @@ fn tries_run_out(run: &Run, pair: &Pair, sign: &str) -> Result<()> {
         machine.wait_for(&format!("ks: boot slot=B try counter={counter} trial=1234abcd"))?;
         machine.wait_for(sign)?;
     }
-    machine.wait_for("ks: no tries left for slot B: back to slot A")?;
+    machine.wait_for("ks: no tries left for slot B: returning to slot A")?;
     expect_up(&mut machine, "v1", Booted::ordinary(SlotId::A))?;
     machine.power_cut()?;
     let back = BootState { counter: 0, ..activated }.back_to_good();
@@ -166,7 +166,7 @@ pub(super) fn corrupt_kernel(run: &Run) -> Result<()> {
     pair.disk.put_slot_file(SlotId::B, KERNEL, &kernel)?;
     let activated = pair.activate()?;
     let mut machine = pair.power_on(run)?;
-    machine.wait_for("ks: slot B does not hold")?;
+    machine.wait_for("ks: slot B cannot be used")?;
     machine.wait_for("ks: boot slot=A fallback=load")?;
     let fell = Booted { fallback: Some(Fallback::Load), ..Booted::ordinary(SlotId::A) };
     expect_up(&mut machine, "v1", fell)?;
@@ -186,7 +186,7 @@ pub(super) fn empty_kernel(run: &Run) -> Result<()> {
     pair.disk.put_slot_file_and_hash(SlotId::B, KERNEL, b"")?;
     let activated = pair.activate()?;
     let mut machine = pair.power_on(run)?;
-    machine.wait_for("ks: slot B does not hold")?;
+    machine.wait_for("ks: slot B cannot be used")?;
     expect_up(&mut machine, "v1", Booted { fallback: Some(Fallback::Load), ..Booted::ordinary(SlotId::A) })?;
     machine.power_cut()?;
     expect("the environment afterwards", &pair.state()?, &BootState { counter: 2, ..activated })
@@ -319,6 +319,6 @@ pub(super) fn variable_twice(run: &Run) -> Result<()> {
     variables.insert(1, ("boot_counter", activated.counter.to_string()));
     pair.disk.set_env(&Block::create(&variables).map_err(|e| e.to_string())?)?;
     let mut machine = pair.power_on(run)?;
-    machine.wait_for("ks: the environment cannot be saved")?;
+    machine.wait_for("ks: the boot environment cannot be saved")?;
     expect_up(&mut machine, "v1", Booted { fallback: Some(Fallback::Save), ..Booted::ordinary(SlotId::A) })
 }

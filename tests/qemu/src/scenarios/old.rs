@@ -225,7 +225,7 @@ pub(super) fn switch(run: &Run) -> Result<()> {
 
     let goes_on = |disk: &Disk| -> Result<()> {
         let mut machine = power_on(disk)?;
-        machine.wait_for("ks: going on with the old loader file")?;
+        machine.wait_for("ks: continuing with the old loader file")?;
         machine.wait_for("old loader: slot A")?;
         let line = machine.wait_for(up)?;
         expect("ks.proto=1", &line.contains("ks.proto=1"), &false)?;

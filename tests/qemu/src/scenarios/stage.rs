@@ -91,7 +91,7 @@ pub(super) fn kernel(flavour: &str) -> Result<PathBuf> {
 pub(super) fn deadline(run: &Run) -> Result<()> {
     let bare = Bare::build(run, "cloud", true)?;
     let mut machine = bare.boot(run, &[TRIAL, "ks.deadline=3", "verdict=hang"])?;
-    machine.wait_for("restarting: trial 1234abcd was not decided within 3 s")?;
+    machine.wait_for("restarting: trial 1234abcd not decided within 3 s")?;
     machine.wait_for("guest: shuts down in order")?;
     machine.wait_for_end()?;
 
@@ -140,7 +140,7 @@ pub(super) fn no_data(run: &Run) -> Result<()> {
     let mut machine = bare.boot(run, &[COMMITTED, "ks.health_window=0", "verdict=1"])?;
     machine.wait_for("degraded: no partition KSOLODATA")?;
     machine.wait_for("eth0 has 10.0.2.15")?;
-    machine.wait_for("degraded: unhealthy, and the number of unhealthy boots cannot be noted")?;
+    machine.wait_for("degraded: unhealthy, and the count of unhealthy boots cannot be written")?;
     machine.wait_for("guest: health step ended with 1")?;
     machine.power_cut()
 }
@@ -170,7 +170,7 @@ pub(super) fn initramfs_tools(run: &Run) -> Result<()> {
     let mut machine = bare.boot(run, &[TRIAL, "ks.deadline=30"])?;
     machine.wait_for("has 10.0.2.15")?;
     machine.wait_for("KSOLO")?;
-    machine.wait_for("restarting: trial 1234abcd was not decided within 30 s")?;
+    machine.wait_for("restarting: trial 1234abcd not decided within 30 s")?;
     machine.wait_for_end()?;
     Ok(())
 }

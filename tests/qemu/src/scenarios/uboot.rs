@@ -17,7 +17,7 @@ pub(super) fn missing_kernel(run: &Run) -> Result<()> {
     let activated = bench.activate(Flaw::None)?;
     bench.disk.remove_slot_file(SlotId::B, KERNEL)?;
     let mut machine = bench.power_on(&[("1.0.0", "kubesolo-update apply")])?;
-    machine.wait_for("ks: slot B does not hold")?;
+    machine.wait_for("ks: slot B cannot be used")?;
     bench.is_back_and_remembers(machine, activated)
 }
 
@@ -51,8 +51,8 @@ pub(super) fn env_damaged(run: &Run) -> Result<()> {
     }
     let damaged = bench.disk.copies()?;
     let mut machine = bench.power_on(&[("1.0.0", "kubesolo-update apply")])?;
-    machine.wait_for("ks: no copy of the environment is valid")?;
-    machine.wait_for("ks: boot slot=A fallback=env: it is good and holds")?;
+    machine.wait_for("ks: no copy of the boot environment is valid")?;
+    machine.wait_for("ks: boot slot=A fallback=env: it is good, and its files match")?;
     machine.wait_for("not overwritten")?;
     machine.wait_for(HEALTHY)?;
     machine.wait_for(&format!("{SCRIPT_ENDED}78"))?;
