@@ -59,7 +59,7 @@ pub fn named(name: &str) -> Option<Parser> {
     ALL.iter().find(|(known, _)| *known == name).map(|(_, parser)| *parser)
 }
 
-/// What is told of a refusal goes to terminals and logs as it is.
+/// Drops a refusal, whose text goes to terminals and logs as it is.
 fn told<T>(result: Result<T>) -> Option<T> {
     let printable = |e: &Error| e.message.bytes().all(|b| matches!(b, b' '..=b'~'));
     result.inspect_err(|e| assert!(printable(e), "{:?}", e.message)).ok()
@@ -112,7 +112,7 @@ fn registry(bytes: &[u8]) -> bool {
     all.into_iter().filter_map(told).count() > 0
 }
 
-/// What cosign signs, and nothing else that is signed.
+/// A document of cosign, and no other signed document.
 fn cosign(bytes: &[u8]) -> bool {
     let read = told(cosign_payload::subject(bytes)).is_some();
     assert!(!read || Release::from_oci_manifest(bytes).is_err(), "both a payload and a manifest");
@@ -146,7 +146,7 @@ fn key(bytes: &[u8]) -> bool {
     read.is_ok()
 }
 
-/// A statement, and never a release at the same time. What is read is what is written.
+/// A statement, and never a release at the same time. It is written as it was read.
 fn freshness(bytes: &[u8]) -> bool {
     let Some(statement) = told(Statement::parse(bytes)) else { return false };
     assert_eq!(told(Statement::parse(&statement.encode())), Some(statement));
@@ -212,7 +212,7 @@ fn fw_env_config(bytes: &[u8]) -> bool {
     read.is_ok()
 }
 
-/// What is read is what is written.
+/// It is written as it was read.
 fn slot_manifest(bytes: &[u8]) -> bool {
     let Some(manifest) = told(SlotManifest::parse(bytes)) else { return false };
     let again = told(SlotManifest::parse(&manifest.encode()));
@@ -244,7 +244,7 @@ fn waves(bytes: &[u8]) -> bool {
     true
 }
 
-/// A zone tells the time at any time.
+/// A zone has an offset at any time.
 fn zone(bytes: &[u8]) -> bool {
     let Some(zone) = told(Zone::parse("zone", bytes)) else { return false };
     for seconds in [0, 1_000_000_000, 1_800_000_000, 4_000_000_000, 200_000_000_000] {

@@ -6,7 +6,7 @@
 use crate::protocol::{BootState, FOREIGN_SEAL, FallbackBlock, Foreign, SlotState, View};
 use crate::{Fallback, SlotId, TrialId};
 
-/// What the bootloader finds in a slot.
+/// Files of a slot, as the bootloader finds them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Files {
     /// Both files are there, and both match their non-empty hash files.
@@ -26,11 +26,11 @@ pub struct PowerOn {
     pub second: Option<FallbackBlock>,
     /// The files of slot A, slot B.
     pub files: [Files; 2],
-    /// Whether the bootloader can write the main block.
+    /// True if the bootloader can write the main block.
     pub can_save: bool,
 }
 
-/// The kernel that is started, and what it is told.
+/// The kernel that is started, and its arguments.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Start {
     /// `kubesolo.slot=`.
@@ -46,7 +46,7 @@ pub struct Start {
 pub struct Decision {
     /// The one store that was made, as the variables that differ from before. Empty: nothing was written.
     pub stored: Vec<(&'static str, String)>,
-    /// What is started; `None`: nothing loads, the bootloader retries after a delay.
+    /// The start; `None`: nothing loads, the bootloader retries after a delay.
     pub start: Option<Start>,
     /// Why, in words.
     pub reason: &'static str,

@@ -150,7 +150,7 @@ impl Block {
         FallbackBlock::read(|name| self.get(name))
     }
 
-    /// The block with `variables` set: in place where widths allow it, else laid out anew with these variables first
+    /// The block with `variables` set: in place where widths allow it, else in a new order, these variables first
     /// and all other lines after them.
     ///
     /// # Errors

@@ -102,7 +102,7 @@ impl TrialId {
     /// No trial.
     pub const NONE: TrialId = TrialId(0);
 
-    /// Whether this is [`TrialId::NONE`].
+    /// True if this is [`TrialId::NONE`].
     #[must_use]
     pub fn is_none(self) -> bool {
         self.0 == 0

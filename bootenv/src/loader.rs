@@ -9,7 +9,7 @@ use crate::grub::SECTOR;
 
 /// The loader file of the slot protocol.
 pub const TEXT: &str = include_str!("../loader/grub.cfg");
-/// What GRUB reads first, in its folder.
+/// File that GRUB reads first, in its folder.
 pub const ENTRY: &str = "grub.cfg";
 /// The loader file's name once a device was switched to it.
 pub const FILE: &str = "ksloader.cfg";
@@ -25,9 +25,9 @@ const SWITCH: &str = include_str!("../loader/switch.cfg");
 const SWITCH_0_1: &str = include_str!("../loader/switch-0.1.cfg");
 const _: () = assert!(SWITCH.len() < SECTOR, "one sector has to hold it, and a comment after it");
 const _: () = assert!(SWITCH_0_1.len() < SECTOR, "one sector has to hold it, and a comment after it");
-/// What the loader file puts on the kernel command line, and no other does.
+/// Argument that only our loader file puts on the kernel command line.
 const OURS: &str = "ks.proto=1";
-/// What KubeSolo OS's loader file cannot do without: its variables and how it stores them.
+/// Parts that KubeSolo OS's loader file needs: its variables, and how it stores them.
 const KUBESOLO_OS: [&str; 4] = ["active_slot", "boot_success", "boot_counter", "save_env"];
 
 /// Whose script a `grub.cfg` is.
@@ -43,7 +43,7 @@ pub enum Kind {
     Unknown,
 }
 
-/// Tells whose script this is.
+/// Determines the author of a script.
 #[must_use]
 pub fn kind(script: &[u8]) -> Kind {
     let has = |word: &str| script.windows(word.len()).any(|bytes| bytes == word.as_bytes());
@@ -65,7 +65,7 @@ pub fn switch() -> [u8; SECTOR] {
     sector(SWITCH)
 }
 
-/// Whether version 0.1 switched this `grub.cfg`. Storing [`switch`] over its first sector brings it up to date.
+/// True if version 0.1 switched this `grub.cfg`. Storing [`switch`] over its first sector brings it up to date.
 #[must_use]
 pub fn is_outdated_switch(script: &[u8]) -> bool {
     script.starts_with(&sector(SWITCH_0_1))

@@ -114,7 +114,7 @@ fn attempt(path: &Path, end: Instant) -> io::Result<Attempt> {
     Ok(if in_place { Attempt::Locked(file) } else { Attempt::Changed })
 }
 
-/// Whether the lock could be had before `end`.
+/// Takes the lock before `end`; false if that fails.
 fn lock(file: &File, end: Instant) -> io::Result<bool> {
     loop {
         match file.try_lock() {
@@ -126,7 +126,7 @@ fn lock(file: &File, end: Instant) -> io::Result<bool> {
     }
 }
 
-/// Whether the file is regular and belongs to root or this user.
+/// True if the file is regular and belongs to root or this user.
 fn is_own(meta: &Metadata) -> bool {
     meta.is_file() && (meta.uid() == 0 || meta.uid() == geteuid().as_raw())
 }
@@ -168,7 +168,7 @@ fn replace(path: &Path) -> io::Result<()> {
     Err(ErrorKind::AlreadyExists.into())
 }
 
-/// Whether an open file is the one of this metadata.
+/// True if an open file is the one of this metadata.
 #[must_use]
 pub fn is_same(file: &File, meta: &Metadata) -> bool {
     file.metadata().is_ok_and(|own| (own.dev(), own.ino()) == (meta.dev(), meta.ino()))

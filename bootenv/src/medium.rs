@@ -39,7 +39,7 @@ pub enum Medium {
 pub enum Error {
     /// Opening, reading, writing or syncing failed.
     Io {
-        /// What was done.
+        /// Operation.
         operation: &'static str,
         /// Its cause.
         cause: io::Error,
@@ -48,7 +48,7 @@ pub enum Error {
     Block(BlockError),
     /// Somebody else stored something since it was read. Nothing was written.
     Changed,
-    /// What was read back differs from what was written.
+    /// The bytes read back differ from the written ones.
     ReadBack,
     /// The file does not lie in whole consecutive sectors of the device.
     Layout,
@@ -94,7 +94,7 @@ impl Medium {
     /// Finds the sectors of `file` on `device`, on which its filesystem is mounted.
     ///
     /// # Errors
-    /// [`Error::Layout`] when the block is not in consecutive sectors, [`Error::Io`] when the filesystem cannot tell.
+    /// [`Error::Layout`] when the block is not in consecutive sectors, [`Error::Io`] when the filesystem does not report it.
     pub fn map(file: &Path, device: &Path) -> Result<Self, Error> {
         Self::map_start(file, device, SIZE)
     }

@@ -1,7 +1,7 @@
-//! What the variables of the boot environment mean, and which change of them is legal.
+//! Meaning of the variables of the boot environment, and the legal changes of them.
 //!
 //! Nothing here reads or writes: a transition takes the state and what is known of this boot, and gives the
-//! complete next state, to be stored at once. `docs/architecture.md` tells a whole cycle store by store.
+//! complete next state, to be stored at once. `docs/architecture.md` shows a whole cycle, store by store.
 
 use std::fmt;
 
@@ -18,7 +18,7 @@ pub const FOREIGN_SEAL: &str = "--";
 pub const NAMES: [&str; 10] =
     ["ks_v", "active_slot", "boot_success", "boot_counter", "ks_good", "ks_a", "ks_b", "ks_trial", "ks_seal", "ks_end"];
 
-/// What is known of a slot's content.
+/// Knowledge of a slot's content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum SlotState {
     /// Complete and verified; committed once, or on trial now.
@@ -95,9 +95,9 @@ pub struct Foreign {
     pub success: bool,
     /// `boot_counter`.
     pub counter: u8,
-    /// Whether slot A, slot B is marked `fail`.
+    /// True if slot A, slot B is marked `fail`.
     pub fail: [bool; 2],
-    /// Whether a `ks_seal` is there, which the bootloader then overwrites with [`FOREIGN_SEAL`].
+    /// True if a `ks_seal` is there, which the bootloader then overwrites with [`FOREIGN_SEAL`].
     pub has_seal: bool,
 }
 
@@ -112,7 +112,7 @@ pub enum View {
     Invalid,
 }
 
-/// What this boot knows of itself, from the kernel command line.
+/// This boot, as the kernel command line describes it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Booted {
     /// `kubesolo.slot=`: where the running system came from.
@@ -199,7 +199,7 @@ impl BootState {
         state.with(slot, SlotState::Good)
     }
 
-    /// What is known of `slot`.
+    /// State of `slot`.
     #[must_use]
     pub fn slot(&self, slot: SlotId) -> SlotState {
         match slot {
@@ -254,7 +254,7 @@ impl BootState {
     ///
     /// # Errors
     /// [`Illegal`] when no slot is free, the id is zero, or the bootloader could not save at this boot: the trial
-    /// could not be counted, and [`BootState::settle`] could not tell it from the one that this boot fell back from.
+    /// could not be counted, and [`BootState::settle`] could not distinguish it from the one that this boot fell back from.
     pub fn activate(self, booted: Booted, trial: TrialId) -> Result<BootState, Illegal> {
         let target = self.target(booted.slot)?;
         if self.on_trial() == Some(target) {
@@ -286,8 +286,8 @@ impl BootState {
         Ok(BootState { success: true, good: self.active, trial: TrialId::NONE, ..self })
     }
 
-    /// Ends the running trial: back to the last good slot, the booted one failed. The id stays, so that userspace can
-    /// tell which trial it was.
+    /// Ends the running trial: back to the last good slot, the booted one failed. The id stays, so that userspace
+    /// knows the trial.
     ///
     /// # Errors
     /// [`Illegal::NotThisTrial`] unless this very boot was started for the trial.
@@ -296,7 +296,7 @@ impl BootState {
         Ok(self.back_to_good())
     }
 
-    /// What the bootloader does when the tries are used up, and what [`BootState::settle`] does when it fell back.
+    /// The bootloader's store when no tries are left, and that of [`BootState::settle`] after a fallback.
     #[must_use]
     pub fn back_to_good(self) -> BootState {
         BootState { active: self.good, success: true, ..self.with(self.good.other(), SlotState::Fail) }
@@ -384,7 +384,7 @@ impl BootState {
 }
 
 impl Foreign {
-    /// What KubeSolo OS's own loader file boots next: three boots in a row that nobody confirmed swap the slots.
+    /// The slot that KubeSolo OS's own loader file boots next: three boots in a row that nobody confirmed swap the slots.
     #[must_use]
     pub fn next_of_old_loader(&self) -> SlotId {
         if !self.success && self.counter == 0 { self.active.other() } else { self.active }
@@ -419,7 +419,7 @@ impl Foreign {
 }
 
 impl FallbackBlock {
-    /// What the second file says beside `state`: a slot on trial is void here.
+    /// The second file that belongs to `state`: a slot on trial is void in it.
     #[must_use]
     pub fn of(state: &BootState) -> Self {
         let shown = match state.on_trial() {
@@ -429,7 +429,7 @@ impl FallbackBlock {
         Self { good: state.good, a: shown.a, b: shown.b }
     }
 
-    /// What must be in the second file before the main block becomes `next`: good is only what is good in both. The
+    /// Content of the second file before the main block becomes `next`: a slot is good only if it is good in both. The
     /// last good slot changes afterwards. A second file that is not valid promises nothing, and needs no such store.
     #[must_use]
     pub fn before(self, next: &BootState) -> Self {
@@ -442,7 +442,7 @@ impl FallbackBlock {
         Self { good: self.good, a: meet(SlotId::A), b: meet(SlotId::B) }
     }
 
-    /// What is known of `slot`.
+    /// State of `slot`.
     #[must_use]
     pub fn slot(&self, slot: SlotId) -> SlotState {
         match slot {
@@ -451,7 +451,7 @@ impl FallbackBlock {
         }
     }
 
-    /// The main block, made anew after it was found invalid, on a healthy boot of `booted`.
+    /// The main block, rebuilt after it was found invalid, on a healthy boot of `booted`.
     #[must_use]
     pub fn rebuild(second: Option<FallbackBlock>, booted: SlotId) -> BootState {
         let other = booted.other();

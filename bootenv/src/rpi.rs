@@ -12,7 +12,7 @@ use crate::protocol::{BootState, Foreign, NAMES, SlotState, TRIES, View};
 
 /// Size of the file as this crate writes it, in bytes: what the firmware reads at most, and one sector.
 pub const SIZE: usize = 512;
-/// What the kernel passes to the firmware for one boot of the other partition.
+/// Argument of a reboot that makes the firmware boot the other partition once.
 pub const TRYBOOT: &str = "0 tryboot";
 
 /// The boot partition of a slot: 2 and 3, after the one with `autoboot.txt`.
@@ -45,7 +45,7 @@ pub fn render(state: &BootState) -> Vec<u8> {
     bytes
 }
 
-/// What the file says. Where the firmware would boot another slot than our comments name, somebody else wrote last.
+/// Content of the file. If the firmware would boot another slot than our comments name, another program wrote last.
 #[must_use]
 pub fn view(bytes: &[u8]) -> View {
     let Some(text) = std::str::from_utf8(bytes).ok().filter(|_| bytes.len() <= SIZE) else { return View::Invalid };

@@ -57,7 +57,7 @@ pub struct Noted {
     pub id: TrialId,
     /// The slot on trial.
     pub slot: SlotId,
-    /// Whether a boot of it reached userspace.
+    /// True if a boot of it reached userspace.
     pub started: bool,
 }
 

@@ -1,4 +1,4 @@
-//! Which instance was set up here: user-data counts once for each.
+//! The instance that was set up here: user-data counts once for each.
 
 use std::fs;
 use std::io;
@@ -18,7 +18,7 @@ pub const RECORD: &str = INSTANCE_RECORD;
 /// Longest record, in bytes: a digest and an instance-id.
 const RECORD_BYTES: u64 = 1024;
 
-/// What a record says about a seed.
+/// Comparison of a seed with the record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Comparison {
     /// Another instance, or none.

@@ -61,7 +61,7 @@ impl Default for Options {
     }
 }
 
-/// What was done.
+/// The result.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Done {
     /// There is no seed.

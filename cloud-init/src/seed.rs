@@ -31,7 +31,7 @@ pub enum Kind {
     Volume,
 }
 
-/// What was found.
+/// A seed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Seed {
     /// The folder or device, for messages.

@@ -15,7 +15,7 @@ use crate::yaml::{self, bad};
 /// The first line of user-data that is read here.
 const CLOUD_CONFIG: &str = "#cloud-config";
 
-/// What user-data asks for.
+/// The settings of user-data.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct UserData {
     /// The `updates:` block in its order; empty without a block.

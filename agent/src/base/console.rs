@@ -1,4 +1,4 @@
-//! What both commands say to people and scripts, on standard output and standard error.
+//! Output of both commands for people and scripts, on standard output and standard error.
 //!
 //! `println!`, `eprintln!` and loggers made of them panic once nobody reads: a console that hung up, a journal that was
 //! restarted or `| head` must not end an update in its middle, and a trial without a commit.
@@ -19,7 +19,7 @@ pub fn say(text: &str) {
     }
 }
 
-/// To standard error. There is nobody who could be told that this failed.
+/// To standard error. A failure to write there cannot be reported.
 pub fn tell(text: &str) {
     let _ = io::stderr().write_all(text.as_bytes());
 }

@@ -68,9 +68,9 @@ impl Exit {
 pub struct Error {
     /// The cause as a word, which has the exit code: `reason` in `--json`.
     pub reason: Reason,
-    /// What happened, where, and why.
+    /// Operation, object and cause.
     pub message: String,
-    /// What to do next, as a sentence; empty when there is nothing to say.
+    /// The next step, as a sentence; empty if there is none.
     pub remedy: String,
     /// How long the server asked to be left alone.
     pub retry_after: Option<Duration>,

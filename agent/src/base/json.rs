@@ -1,7 +1,7 @@
 //! JSON from outside, read without tolerance.
 //!
 //! Two parsers that disagree about a document (which of two equal keys counts, where the document ends) are two documents
-//! under one signature. Whatever is ambiguous is refused, in ignored parts too.
+//! under one signature. The parser refuses every ambiguity, in ignored parts too.
 
 mod objects;
 

@@ -10,7 +10,7 @@ use crate::base::console;
 /// How often a plain line is printed where there is no terminal.
 const EVERY: Duration = Duration::from_secs(5);
 
-/// Is told of bytes as they are done.
+/// Counts bytes as they are done.
 pub trait Progress {
     /// `bytes` more are done.
     fn advance(&mut self, bytes: u64);

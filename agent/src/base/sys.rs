@@ -21,7 +21,7 @@ pub fn flush_buffers(device: &File) -> io::Result<()> {
     Ok(())
 }
 
-/// Whether a block device is write-protected (`BLKROGET`).
+/// True if a block device is write-protected (`BLKROGET`).
 pub fn is_read_only(device: &File) -> io::Result<bool> {
     let mut answer = 0;
     // SAFETY: the descriptor is open for as long as the borrow lives; the request writes one int, to `answer`.
@@ -50,7 +50,7 @@ fn sync_range(file: &File, from: u64, length: u64, flags: libc::c_uint) -> io::R
     }
 }
 
-/// Whether the kernel's clock is steered by something better (`STA_UNSYNC` of `adjtimex` is not set).
+/// True if the kernel's clock is steered by something better (`STA_UNSYNC` of `adjtimex` is not set).
 pub fn clock_is_synchronised() -> bool {
     // SAFETY: all zeroes is a valid `timex`, and asks for nothing to be changed; the call fills it.
     let status = unsafe {

@@ -67,7 +67,7 @@ fn suggesting_apply(mut error: clap::Error) -> clap::Error {
     error
 }
 
-/// The first paragraph of what people are told: what is wrong, without the advice on usage.
+/// The first paragraph of clap's message: the fault, without the advice on usage.
 fn wrong_command_line(error: &clap::Error) -> Error {
     let told = error.render().to_string();
     let first = told.lines().take_while(|line| !line.is_empty()).map(str::trim).collect::<Vec<_>>().join(" ");

@@ -1,4 +1,4 @@
-//! What the commands found, for people.
+//! Results of the commands, for people.
 
 use std::fmt::Write as _;
 

@@ -31,7 +31,7 @@ pub struct Config {
     pub auto_reboot: bool,
     /// `wariness=`: place in a phased rollout.
     pub wariness: Wariness,
-    /// `machine_id_file=`: what tells this device from others in a phased rollout.
+    /// `machine_id_file=`: the file with this device's id, for a phased rollout.
     pub machine_id_file: PathBuf,
     /// `kubeconfig=`: credentials to ask whether the node is blocked for updates.
     pub kubeconfig: PathBuf,

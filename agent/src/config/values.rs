@@ -34,7 +34,7 @@ impl FromStr for Origin {
 }
 
 impl Origin {
-    /// Whether the source itself chooses a release: an OCI reference with a tag or a digest, or a bundle. A colon before the
+    /// True if the source itself chooses a release: an OCI reference with a tag or a digest, or a bundle. A colon before the
     /// last slash belongs to a port.
     pub(super) fn names_tag(&self) -> bool {
         match self {

@@ -33,7 +33,7 @@ pub struct Boot {
     pub slots: Slots,
     /// The boot environment.
     pub env: BootEnv,
-    /// What runs now.
+    /// The booted slot and its trial.
     pub booted: Booted,
     /// How that is known.
     pub basis: BootedBasis,
@@ -53,7 +53,7 @@ impl Boot {
     /// Finds everything. `told` is `--booted`, `cmdline` is `--cmdline`.
     ///
     /// # Errors
-    /// 78 when a place is not there or the booted slot cannot be told.
+    /// 78 when a place is missing or the booted slot is not known.
     pub fn find(config: &Config, told: Option<SlotId>, cmdline: Option<&Path>) -> Result<Self> {
         let devices = blocks::System::default();
         let slots = Slots::locate(config, &devices)?;
@@ -99,13 +99,13 @@ impl Boot {
         Err(Error::new(Reason::DeviceAmbiguous, message).remedy("Take it out."))
     }
 
-    /// Whether the filesystem of the environment is mounted here for writing.
+    /// True if the filesystem of the environment is mounted here for writing.
     #[must_use]
     pub fn holds_esp(&self) -> bool {
         self.esp.is_some()
     }
 
-    /// Whether both slots are folders, so that nothing here is a real device.
+    /// True if both slots are folders, so that nothing here is a real device.
     #[must_use]
     pub fn folders(&self) -> bool {
         are_folders(&self.slots) && !self.by_firmware

@@ -35,22 +35,22 @@ trait Bootloader: Debug {
         None
     }
 
-    /// What to do about a damaged environment.
+    /// The next step for a damaged boot environment.
     fn remedy(&self) -> &'static str {
         "On a device, `kubesolo-update healthcheck` rebuilds it after a healthy boot."
     }
 
-    /// Whether a store may be made where nothing valid is: never over what may be somebody else's variables.
+    /// True if a store may be made where nothing valid is: never over what may be somebody else's variables.
     fn can_be_rebuilt(&self) -> bool {
         true
     }
 
-    /// Whether there is no other copy, so that a store that is cut off may leave nothing.
+    /// True if there is no other copy, so that a store that is cut off may leave nothing.
     fn is_single(&self) -> bool {
         false
     }
 
-    /// What a second file says that promises less than the first; `None` when it is missing or damaged.
+    /// Content of the second file, which promises less than the first; `None` if it is missing or damaged.
     fn second(&self) -> Option<FallbackBlock> {
         None
     }
@@ -60,7 +60,7 @@ trait Bootloader: Debug {
         Ok(())
     }
 
-    /// What the firmware says of this boot, if it says anything.
+    /// The firmware's description of this boot, if there is one.
     fn booted(&self, _proc: &Path) -> Option<Booted> {
         None
     }
@@ -95,13 +95,13 @@ pub fn find(config: &Config, devices: &System) -> Result<(BootEnv, Option<Mounte
     Ok((BootEnv(named), None))
 }
 
-/// Whether the bootloader compares CRC-32 in place of SHA-256, because it cannot hash.
+/// True if the bootloader compares CRC-32 in place of SHA-256, because it cannot hash.
 #[must_use]
 pub fn compares_checksums(config: &Config) -> bool {
     matches!(config.bootenv, Some(Place::UBoot(_)))
 }
 
-/// Whether the bootloader reads a loader file beside its environment, which `adopt` can replace.
+/// True if the bootloader reads a loader file beside its environment, which `adopt` can replace.
 #[must_use]
 pub fn has_loader_file(config: &Config) -> bool {
     matches!(config.bootenv, None | Some(Place::Grub(_)))
@@ -127,7 +127,7 @@ pub fn make_locks(config: &Config) -> Result<()> {
     }
 }
 
-/// Around the filesystem if the kernel can tell where the files lie: the EFI partition then stays read-only, and a store
+/// Around the filesystem if the kernel reports the place of the files: the EFI partition then stays read-only, and a store
 /// changes one sector of the medium and nothing else.
 fn on_esp(devices: &System) -> Result<(BootEnv, Option<Mounted>)> {
     let partition = devices.find(blocks::ESP_LABEL)?;
@@ -157,7 +157,7 @@ fn is_ours(main: &Medium) -> bool {
 }
 
 impl BootEnv {
-    /// What the firmware says of this boot, if it says anything.
+    /// The firmware's description of this boot, if there is one.
     #[must_use]
     pub fn booted(&self, proc: &Path) -> Option<Booted> {
         self.0.booted(proc)
@@ -177,8 +177,8 @@ impl BootEnv {
         self.0.view()
     }
 
-    /// What a second file says that promises less than the first; `None` when it is missing or damaged, or the bootloader
-    /// has none.
+    /// Content of the second file, which promises less than the first; `None` if it is missing or damaged, or the
+    /// bootloader has none.
     #[must_use]
     pub fn second(&self) -> Option<FallbackBlock> {
         self.0.second()
@@ -208,13 +208,13 @@ impl BootEnv {
         Err(Error::new(Reason::EnvInvalid, message).remedy(self.0.remedy()))
     }
 
-    /// Whether a store may be made where nothing valid is: never over what may be somebody else's variables.
+    /// True if a store may be made where nothing valid is: never over what may be somebody else's variables.
     #[must_use]
     pub fn can_be_rebuilt(&self) -> bool {
         self.0.can_be_rebuilt()
     }
 
-    /// Whether there is no other copy, so that a store that is cut off may leave nothing.
+    /// True if there is no other copy, so that a store that is cut off may leave nothing.
     #[must_use]
     pub fn is_single(&self) -> bool {
         self.0.is_single()

@@ -1,5 +1,5 @@
 //! Is this boot healthy? The data partition takes a write, `healthcheck_url` answers, and every executable in `health.d` ends
-//! with 0. Those in `health.d/wanted` are run too, and only told of: a device is not given up for what would merely be nice.
+//! with 0. The optional checks in `health.d/wanted` run too, and only warn.
 
 use std::fs::{self, File};
 use std::io::{self, ErrorKind};
@@ -33,9 +33,9 @@ pub const WANTED: &str = "wanted";
 pub struct Check {
     /// `data`, `healthcheck_url`, or the file's name in `health.d`.
     pub name: String,
-    /// Whether it passed.
+    /// True if it passed.
     pub passed: bool,
-    /// A failure is told, and the boot is healthy all the same.
+    /// A failure is only a warning: the boot is healthy nevertheless.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub wanted: bool,
     /// Why not; escaped.
@@ -44,7 +44,7 @@ pub struct Check {
 }
 
 impl Check {
-    /// Whether the boot is unhealthy for it.
+    /// True if the boot is unhealthy for it.
     #[must_use]
     pub fn condemns(&self) -> bool {
         !self.passed && !self.wanted

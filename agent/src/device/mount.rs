@@ -19,7 +19,7 @@ use crate::base::sys;
 /// Where mount points are made; only root looks in.
 const MOUNT_POINTS: &str = "/run/kubesolo-update";
 
-/// Whether this is how the kernel calls a filesystem that it cannot make sense of.
+/// True if the kernel reports with this error that it does not understand a filesystem.
 #[must_use]
 pub fn is_damage(errno: Option<i32>) -> bool {
     matches!(errno, Some(libc::EINVAL | libc::EUCLEAN | libc::EBADMSG))
@@ -96,7 +96,7 @@ impl Mounted {
                 .data(options)
                 .mount(device, &target)
         };
-        // Who only looks finds it busy for as long as an update writes: that is not waited for.
+        // A command that only reads finds it busy while an update writes, and does not wait.
         match if flags.contains(MountFlags::RDONLY) { once() } else { patiently(once) } {
             Ok(mount) => Ok(Self { mount: Some(mount), device: device.to_owned(), target }),
             Err(e) => {

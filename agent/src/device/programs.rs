@@ -146,7 +146,7 @@ fn wait(child: &mut Child, budget: Duration, output: &mut Output) -> Option<Exit
     }
 }
 
-/// What a program says. It is never waited for: one that leaves a child behind must not hold up whoever asks.
+/// Output of a program. The reader never waits for its end: a child that the program left behind must not block the agent.
 struct Output {
     pipe: PipeReader,
     kept: Vec<u8>,

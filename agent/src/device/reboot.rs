@@ -20,7 +20,7 @@ pub fn now(why: &str) -> Result<()> {
     with(why, None)
 }
 
-/// The same, and tells the firmware something.
+/// The same, with an argument for the firmware.
 ///
 /// # Errors
 /// 70 when the kernel refuses.

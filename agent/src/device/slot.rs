@@ -104,7 +104,7 @@ pub struct Slot {
     pub id: bootenv::SlotId,
     /// Where it is.
     pub place: Place,
-    /// Whether its bootloader compares CRC-32, because it cannot hash: U-Boot.
+    /// True if its bootloader compares CRC-32, because it cannot hash: U-Boot.
     pub checksums: bool,
 }
 
@@ -140,21 +140,21 @@ impl Slots {
     }
 }
 
-/// What a slot holds, at a glance: nothing is hashed.
+/// Content of a slot at a glance, without hashing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Facts {
     /// Size of `vmlinuz` in bytes, if it is there.
     pub kernel: Option<u64>,
     /// Size of `kubesolo-os.gz` in bytes, if it is there.
     pub initramfs: Option<u64>,
-    /// Whether both hash files are there.
+    /// True if both hash files are there.
     pub hash_files: bool,
     /// `manifest.json`: `None` if there is none, the error if it cannot be used.
     pub manifest: Option<Result<SlotManifest, String>>,
 }
 
 impl Facts {
-    /// Whether every file is there and the images have the sizes that the manifest tells.
+    /// True if every file is there and the images have the sizes of the manifest.
     #[must_use]
     pub fn looks_complete(&self) -> bool {
         matches!(&self.manifest, Some(Ok(manifest)) if self.hash_files
@@ -182,7 +182,7 @@ impl Slot {
         Ok(Self { id, place, checksums: false })
     }
 
-    /// What tells it from every other place.
+    /// Identity of the place.
     fn identity(&self) -> Result<(u64, u64)> {
         let (Place::Folder(path) | Place::Device(path)) = &self.place;
         let meta = path.metadata().map_err(|e| unusable(path, e))?;
@@ -224,7 +224,7 @@ impl Slot {
         })
     }
 
-    /// What the bootloader checks before it boots the slot: both images against their hash files, read from the medium.
+    /// Does the bootloader's check of the slot: both images, read from the medium, against their hash files.
     /// [`Exit::Data`] if it would refuse them.
     pub fn hashes(&self) -> Result<[Blob; 2]> {
         self.drop_cache()?;
@@ -252,7 +252,7 @@ impl Slot {
         let here = |e: Error| e.context(format_args!("slot {}", self.id));
         writer::add_hashes(self, &missing).map_err(here)?;
         self.hashes().map(drop).or_else(|e| {
-            // What was written wrong must not look like damage of the images from now on.
+            // A wrong hash file must not look like damage of the images from now on.
             writer::remove_hashes(self, &missing).map_err(here)?;
             Err(if e.exit() == Exit::Data { writer::failed_read_back(&e.message) } else { e })
         })
@@ -305,7 +305,7 @@ impl Slot {
         }
     }
 
-    /// Whether `need` bytes of images can be written here in place of what the slot holds now. Asked before anything is
+    /// True if `need` bytes of images can be written here in place of what the slot holds now. Asked before anything is
     /// erased.
     pub fn check_room(&self, need: u64) -> Result<()> {
         match &self.place {
@@ -339,7 +339,7 @@ impl Slot {
             match filesystem::condition(device)? {
                 Condition::Sound => {}
                 Condition::Damaged(why) => return filesystem::can_be_made(device).map_err(|e| e.context(why)),
-                // What is written into it is read back, so it is worth a try.
+                // The agent reads everything back that it writes there, so it is worth a try.
                 Condition::Unclean => match filesystem::can_be_made(device) {
                     Ok(free) => return Ok(free),
                     Err(why) => log::warn!("slot {} was not unmounted after its last write, and {why}", self.id),
@@ -349,7 +349,7 @@ impl Slot {
         self.read(|dir| room(dir, &self.place))
     }
 
-    /// Whether a filesystem that a power cut has left unusable could be made anew here; in a folder there is nothing to make.
+    /// True if a filesystem that a power cut has made unusable could be recreated here; a folder has none.
     pub fn can_be_made_anew(&self) -> Result<()> {
         match &self.place {
             Place::Folder(_) => Ok(()),
@@ -357,7 +357,7 @@ impl Slot {
         }
     }
 
-    /// Empties the slot, which makes it void, and begins to fill it. A filesystem that cannot be relied on is made anew.
+    /// Empties the slot, which makes it void, and begins to fill it. Recreates a filesystem that is not trusted.
     pub fn writer(&self) -> Result<Writer> {
         Writer::new(self).map_err(|e| e.context(format_args!("slot {}", self.id)))
     }
@@ -439,7 +439,7 @@ fn room(dir: &Dir, place: &Place) -> Result<u64> {
     }
     let blocks = match place {
         Place::Folder(_) => fs.blocks_available(),
-        // Whoever mounts may use what is reserved for root, but for what ext4 keeps for itself: two hundredths of the
+        // The agent may use the blocks reserved for root, except those that ext4 keeps for itself: two hundredths of the
         // blocks, 4096 at most (kernel, ext4_calculate_resv_clusters).
         Place::Device(_) => fs.blocks_free().saturating_sub((fs.blocks() / 50 + 1).min(4096)),
     };

@@ -1,4 +1,4 @@
-//! What a device makes of a statement of freshness: a verdict, which holds nothing back unless the settings ask for that.
+//! The verdict of a device on a freshness statement. It holds nothing back unless the settings require that.
 
 use chrono::{DateTime, Utc};
 

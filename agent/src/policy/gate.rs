@@ -32,7 +32,7 @@ pub struct Lifted {
 pub struct Gate {
     /// `maintenance-window`, `channel`, `architecture`, and so on: what it looks at.
     pub name: &'static str,
-    /// Whether the update may pass.
+    /// True if the update may pass.
     pub open: bool,
     /// Why it is closed.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -15,16 +15,16 @@ use crate::policy::gate::Gate;
 const LATER: i32 = 75;
 const NAME: &str = "pre-update";
 
-/// What is about to happen.
+/// The step that comes next.
 #[derive(Clone, Copy, Debug)]
 pub enum Step {
     /// A slot is to be written.
     Stage,
-    /// What was written is to be booted next.
+    /// The staged release becomes the one that boots next.
     Activate,
 }
 
-/// What the programs are told, each in a variable of the environment.
+/// Facts for the programs, each in an environment variable.
 #[derive(Debug)]
 pub struct Question<'a> {
     /// `KUBESOLO_UPDATE_STEP`: `stage` or `activate`.
@@ -78,7 +78,7 @@ fn refused(name: &str, why: &str) -> Error {
         .remedy("Read its output, or fix the hook: exit code 0 permits the update, 75 postpones it.")
 }
 
-/// What is known without asking: a check must not set anything in motion.
+/// The part of the answer that needs no program: a check must not start anything.
 #[must_use]
 pub fn gate(config: &Config) -> Gate {
     match programs::executables(&config.pre_update_dir) {

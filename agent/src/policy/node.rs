@@ -1,7 +1,7 @@
 //! The label `updates.kubesolo.io/block=true` on the Kubernetes node: nobody updates this device now.
 //!
 //! As in KubeSolo OS, the label holds an update back only if the API server says that it is there. A server that does not
-//! answer is no reason to stay: the update may be what mends it.
+//! answer holds nothing back: the update may fix it.
 
 use std::fs;
 use std::path::Path;
@@ -75,7 +75,7 @@ fn credential(file: &Path) -> Result<Vec<u8>, String> {
     bytes.ok_or_else(|| format!("{} is not there", file.display()))
 }
 
-/// What a kubeconfig of one cluster and one user says. Of several nobody can tell here which one is meant.
+/// Content of a kubeconfig with one cluster and one user. With several, the right one would be a guess.
 #[derive(Default)]
 pub(crate) struct Entries(Vec<(&'static str, String)>);
 
@@ -164,7 +164,7 @@ impl Entries {
     }
 }
 
-/// The value of a line, without quotes. What is written over several lines, or stands elsewhere, is not understood.
+/// The value of a line, without quotes. A value over several lines, or elsewhere, is not understood.
 fn plain(value: &str) -> Result<&str, String> {
     if value.starts_with(['|', '>', '&', '*', '!', '{', '[']) && value != "{}" && value != "[]" {
         return Err(format!("\"{}\" uses unsupported YAML: write the file as JSON", text::escape(value)));

@@ -1,4 +1,4 @@
-//! What the machine itself brings along for the next boot: memory, and what ends a boot that panics or hangs.
+//! Conditions of the machine for the next boot: its memory, and the means that end a boot that panics or hangs.
 
 use std::fs;
 use std::path::Path;
@@ -13,7 +13,7 @@ use crate::device::boot::Boot;
 use crate::policy::gate::Gate;
 use crate::release::release::Release;
 
-/// What is known of the machine.
+/// Facts about the machine.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Machine {
     /// Memory that the kernel can use, in bytes.
@@ -38,7 +38,7 @@ fn memory(meminfo: &str) -> Option<u64> {
 }
 
 /// The kernel unpacks the initramfs into a tmpfs, which takes half of the memory and no more, or into a ramfs, which knows no
-/// limit (`rootfstype=ramfs`, or a `root=`). `/proc/mounts` tells which one it was, unless the system has left it.
+/// limit (`rootfstype=ramfs`, or a `root=`). `/proc/mounts` shows the kind, unless the system has left it.
 fn root_limit(mounts: &str, cmdline: &str, memory: u64) -> u64 {
     let root = mounts.lines().find_map(|line| {
         let mut words = line.split(' ').skip(1);
@@ -52,8 +52,8 @@ fn root_limit(mounts: &str, cmdline: &str, memory: u64) -> u64 {
     if cmdline.split_ascii_whitespace().any(ramfs) { memory } else { memory / 2 }
 }
 
-/// Whether the release can start in the memory of this machine: the next boot holds kernel, packed and unpacked initramfs
-/// at once. What other programs use now does not count, for they are gone by then.
+/// True if the release can start in the memory of this machine: the next boot holds kernel, packed and unpacked initramfs
+/// at once. Memory in use by other programs does not count, because they end before.
 #[must_use]
 pub fn memory_gate(release: &Release, boot: &Boot, machine: &Machine) -> Gate {
     if boot.folders() {
@@ -97,10 +97,10 @@ fn fits(release: &Release, machine: &Machine) -> Gate {
     Gate::open(name, format!("a boot needs {} of {}", size(need), size(memory)))
 }
 
-/// What ends a boot that goes wrong before userspace can.
+/// Means that end a failed boot before userspace can.
 #[derive(Clone, Debug, Serialize)]
 pub struct Safety {
-    /// Seconds after which a panic restarts the machine, as the loader file tells the kernel; absent: it stays there.
+    /// Seconds after which a panic restarts the machine, from the loader file; absent: it stays there.
     pub panic_seconds: Option<u32>,
     /// The hardware watchdog; absent: there is none.
     pub watchdog: Option<String>,
@@ -113,7 +113,7 @@ impl Safety {
         Self { panic_seconds: panic_seconds(cmdline), watchdog: watchdog(&system.sys) }
     }
 
-    /// What a panic and a hang would do, in words.
+    /// The effect of a panic and of a hang, in words.
     #[must_use]
     pub fn words(&self) -> String {
         let panic = match self.panic_seconds {
@@ -129,7 +129,7 @@ impl Safety {
         format!("{panic}; {hang}")
     }
 
-    /// Whether a trial may be begun: without `panic=`, a release that panics would never come back.
+    /// True if a trial may be begun: without `panic=`, a release that panics would never come back.
     ///
     /// # Errors
     /// 78 when it would not.

@@ -52,7 +52,7 @@ pub fn window(config: &Config, lifted: Lifted, clock: &Clock) -> Result<Gate> {
     Ok(Gate::closed(name, Reason::Window, message, remedy).opening(opens_at))
 }
 
-/// Whether no server asked to be left alone, or long enough ago. A person's `apply` asks all the same.
+/// Open if no Retry-After is in effect. A person's `apply` ignores it.
 #[must_use]
 pub fn not_before(until: Option<DateTime<Utc>>, now: DateTime<Utc>) -> Gate {
     let name = "not-before";
@@ -67,7 +67,7 @@ pub fn not_before(until: Option<DateTime<Utc>>, now: DateTime<Utc>) -> Gate {
     Gate::closed(name, Reason::NotBefore, message, remedy).opening(Some(until))
 }
 
-/// Whether the clock can be right, for a release that asks how late it is.
+/// Open if the clock can be right, for a release that asks how late it is.
 #[must_use]
 pub fn clock(clock: &Clock, release: &Release) -> Gate {
     let name = "clock";
@@ -80,7 +80,7 @@ pub fn clock(clock: &Clock, release: &Release) -> Gate {
     }
 }
 
-/// Whether a phased rollout has come to this device, which goes by `id`.
+/// Open if the wave of this device, which follows from `id`, has come.
 #[must_use]
 pub fn rollout(config: &Config, id: Option<&str>, lifted: Lifted, release: &Release, now: DateTime<Utc>) -> Gate {
     let name = ROLLOUT;
@@ -112,14 +112,14 @@ pub fn not_this_wave(message: String, opens_at: Option<DateTime<Utc>>) -> Error 
     Error::new(Reason::Rollout, message).remedy(remedy)
 }
 
-/// What is remembered of a closed gate of a rollout that opens by itself.
+/// Record of a rollout gate that is closed and opens by itself.
 #[must_use]
 pub fn waiting(document: Digest, wariness: Wariness, wave: &Gate) -> Option<Waiting> {
     let until = wave.opens_at.filter(|_| !wave.open)?;
     Some(Waiting { document, wariness: wariness.percent(), until, message: wave.message.clone() })
 }
 
-/// What a release is measured against.
+/// Facts that a release is compared with.
 #[derive(Debug)]
 pub struct Device<'a> {
     /// The channel that this device follows; `None`: any.
@@ -130,13 +130,13 @@ pub struct Device<'a> {
     pub running: Option<&'a Version>,
     /// The running release's digest, if it is known.
     pub running_digest: Option<Digest>,
-    /// Whether the slots are folders, where an unknown running version does not hold an update back.
+    /// True if the slots are folders, where an unknown running version does not hold an update back.
     pub folders: bool,
     /// The highest security epoch that was committed here.
     pub epoch: u64,
     /// The highest that is known here besides the release's own; `None`: the device knows none.
     pub known_epoch: Option<u64>,
-    /// What a person lifted.
+    /// Gates that a person bypasses.
     pub lifted: Lifted,
     /// When and why this very release failed before.
     pub failed: Option<String>,
@@ -156,7 +156,7 @@ pub fn release(release: &Release, device: &Device<'_>) -> Vec<Gate> {
     ]
 }
 
-/// Whether the release is for the channel `ours`, if it names one and the device follows one.
+/// Open if the release is for the channel `ours`, if it names one and the device follows one.
 #[must_use]
 pub fn channel(release: &Release, ours: Option<&str>) -> Gate {
     match (&release.channel, ours) {
@@ -184,7 +184,7 @@ fn architecture(release: &Release) -> Gate {
     )
 }
 
-/// Whether the release is for the board `ours`, if it names one.
+/// Open if the release is for the board `ours`, if it names one.
 #[must_use]
 pub fn board(release: &Release, ours: Option<&str>) -> Gate {
     let name = "board";
@@ -337,7 +337,7 @@ mod tests {
         gate.refusal().map(|error| (error.exit().code(), error.reason.as_str()))
     }
 
-    /// What is open is `None`; else exit code and reason. The build was at midnight.
+    /// Exit code and reason of a closed gate; `None` for an open one. The build was at midnight.
     #[test]
     fn a_table_of_windows_and_clocks() {
         let (no, yes) = (Lifted::default(), FORCE);

@@ -1,7 +1,7 @@
 //! Where this device stands: which keys count here and now, and below which epoch it never goes again.
 //!
-//! `trust.json` remembers it. What the slots' signed manifests say is joined to it each time, so that a lost file takes
-//! nothing back.
+//! `trust.json` remembers it. The signed manifests of the slots are joined to it each time, so that the loss of the file
+//! takes nothing back.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -24,7 +24,7 @@ use crate::trust::signature::Fingerprint;
 /// The running image's keys, used when the settings name none.
 pub const IMAGE_KEYS: &str = "/usr/share/kubesolo/keys";
 
-/// What every release is measured against.
+/// Keys and epoch that every release is compared with.
 #[derive(Debug)]
 pub struct TrustPolicy {
     /// The keys that count, and how many of them it takes; `None`: there is no key at all.
@@ -58,8 +58,8 @@ impl TrustPolicy {
         Self::committed(boot, trust, keys(config).ok().flatten().as_ref())
     }
 
-    /// What was committed, by `trust.json` and by the manifests of the slots that any of the keys signed. A key that is
-    /// revoked by now was not when such a slot was committed.
+    /// Committed epoch and revoked keys, from `trust.json` and from the manifests of the slots that any of the keys signed. A
+    /// key that is revoked by now was not when such a slot was committed.
     fn committed(boot: &Boot, trust: &Trust, all: Option<&KeySet>) -> Self {
         let (epoch, revoked) = (trust.security_epoch, trust.revoked_keys.clone());
         let mut policy = Self { keys: None, epoch, held: BTreeMap::new(), revoked };
@@ -101,7 +101,7 @@ impl TrustPolicy {
     }
 }
 
-/// Whether the device could still install a release after it committed the one on trial in `slot`; if not, why.
+/// True if the device could still install a release after it committed the one on trial in `slot`; if not, why.
 ///
 /// `proof` is what was proven when it was activated.
 ///
@@ -131,7 +131,7 @@ pub fn locked_out(
     Ok((left < needed).then(why))
 }
 
-/// What a commit of `release` makes permanent, if there are keys that vouch for it. One that is only claimed has neither an
+/// Changes that a commit of `release` makes permanent, if keys verify it. A release that is only claimed has neither an
 /// epoch nor revoked keys, see [`Latest::claimed`](crate::release::latest::Latest::claimed).
 #[must_use]
 pub fn proof(config: &Config, release: &Release, keys: Option<&KeySet>) -> Option<Proof> {
@@ -161,7 +161,7 @@ fn committed_slots(boot: &Boot) -> Vec<SlotId> {
     }
 }
 
-/// What a slot's release says, if any of the keys signed it as a whole.
+/// The release of a slot, if any of the keys signed it as a whole.
 fn proven(content: &SlotManifest, all: &KeySet) -> Option<Release> {
     all.verify(&content.signed, &content.signatures).is_ok().then(|| content.release().ok()).flatten()
 }

@@ -49,7 +49,7 @@ struct Document {
 }
 
 impl Latest {
-    /// Reads the document, and keeps to the limits. What it must have is asked for by the other functions.
+    /// Reads the document within the limits. The other functions require its members.
     pub fn parse(raw: &[u8]) -> Result<Self> {
         if raw.len() as u64 > limits::LATEST_JSON_BYTES {
             return Err(limits::exceeded("latest.json", format_args!("{} bytes", limits::LATEST_JSON_BYTES)));
@@ -63,7 +63,7 @@ impl Latest {
         Ok(Self { digest: Digest::of(raw), document })
     }
 
-    /// What the document says, for when it is signed as a whole.
+    /// The release of a document that is signed as a whole.
     pub fn release(&self) -> Result<Release> {
         let architecture = given(&self.document.architecture).ok_or_else(|| {
             missing("architecture").remedy(
@@ -75,8 +75,8 @@ impl Latest {
         self.release_for(architecture.parse()?, self.document.security_epoch.unwrap_or(0), revoked_keys)
     }
 
-    /// What the document claims where nobody vouches for it. Old ones leave out the architecture, and nothing that is kept
-    /// beyond this release may rest on a claim.
+    /// The release that an unsigned document claims. Old documents lack the architecture, and no record that outlives this
+    /// release may rest on a claim.
     pub fn claimed(&self, otherwise: Architecture) -> Result<Release> {
         let architecture = given(&self.document.architecture).map_or(Ok(otherwise), str::parse)?;
         self.release_for(architecture, 0, BTreeSet::new())

@@ -4,7 +4,7 @@ use crate::base::error::{Error, Reason, Result};
 use crate::release::release::{Architecture, Release};
 use crate::trust::signature::{FileSignatures, Signature};
 
-/// What a source has for one architecture. The metadata is parsed strictly, and proven only once
+/// The release of a source for one architecture. The metadata is parsed strictly, and verified only once
 /// [`KeySet::verify`](crate::trust::keys::KeySet::verify) accepts `signed` with `signatures`.
 #[derive(Clone, Debug)]
 pub struct Offer {
@@ -16,9 +16,9 @@ pub struct Offer {
     pub signed_type: String,
     /// All that were published; proven is none.
     pub signatures: Vec<Signature>,
-    /// What an old server has instead; `signed` is a mere claim then.
+    /// Signatures of the images from an old server; `signed` is only a claim then.
     pub file_signatures: Option<FileSignatures>,
-    /// What was asked for, for messages: `host/repository:tag`.
+    /// Name of the request, for messages: `host/repository:tag`.
     pub origin: String,
 }
 

@@ -42,7 +42,7 @@ pub const ARCHITECTURE: &str = "io.kubesolo.os.architecture";
 pub const CHANNEL: &str = "io.kubesolo.os.channel";
 /// Oldest version that can be updated to this one directly; absent means any.
 pub const MIN_COMPATIBLE_VERSION: &str = "io.kubesolo.os.min_compatible_version";
-/// What changed, for people.
+/// Release notes, for people.
 pub const RELEASE_NOTES: &str = "io.kubesolo.os.release_notes";
 /// RFC 3339, for people.
 pub const RELEASE_DATE: &str = "io.kubesolo.os.release_date";
@@ -135,7 +135,7 @@ impl Image {
         self.size.map(|size| Blob { digest: self.digest, size })
     }
 
-    /// Whether the release means this very file.
+    /// True if the release names this very file.
     #[must_use]
     pub fn is(self, blob: &Blob) -> bool {
         self.digest == blob.digest && self.size.is_none_or(|size| size == blob.size)
@@ -148,7 +148,7 @@ impl From<Blob> for Image {
     }
 }
 
-/// What a release says about itself. Texts are as long as [`limits`] allows, and may hold any characters: escape them before
+/// Metadata of a release. Texts are as long as [`limits`] allows, and may hold any characters: escape them before
 /// they are shown.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Release {
@@ -183,7 +183,7 @@ pub struct Release {
 }
 
 impl Release {
-    /// What tells it from other releases.
+    /// Identity of the release.
     #[must_use]
     pub fn identity(&self) -> Identity {
         Identity { release: self.digest, kernel: self.kernel.digest, initramfs: self.initramfs.digest }
@@ -271,7 +271,7 @@ pub struct Manifest {
     schema_version: u64,
     media_type: Option<String>,
     artifact_type: Option<String>,
-    /// What OCI calls the config; releases have an empty one.
+    /// The config of OCI; releases have an empty one.
     pub config: Descriptor,
     /// The blobs.
     pub layers: Vec<Descriptor>,
@@ -284,7 +284,7 @@ pub struct Manifest {
 }
 
 impl Manifest {
-    /// What every manifest must keep to, whatever it is about.
+    /// Rules for every manifest.
     ///
     /// # Errors
     /// 65 when it does not: another schema or media type, an index as well, too many layers, annotations that are too long.
@@ -355,7 +355,7 @@ impl Descriptor {
     }
 }
 
-/// What an entry of an index is made for.
+/// Platform of an entry of an index.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Platform {
     /// `linux`.

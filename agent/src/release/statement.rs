@@ -1,5 +1,5 @@
 //! Statements of freshness: "on this day, this is the latest release of this channel", signed. A release itself never
-//! expires; whoever can hold back newer ones can still not make an old statement young.
+//! expires. An attacker who holds back newer releases cannot make an old statement valid again.
 //!
 //! `docs/trust.md` has the format.
 
@@ -16,7 +16,7 @@ use crate::trust::signature::Signature;
 
 /// Media type of a statement, artifact type of what carries it in a registry, and its own `type`.
 pub const STATEMENT_TYPE: &str = "application/vnd.kubesolo.os.freshness.v1+json";
-/// What its tag has after the tag of the releases that it is about.
+/// Suffix of its tag, after the tag of the releases that it is about.
 pub const TAG_SUFFIX: &str = ".freshness";
 /// Its name beside `latest.json`.
 pub const FILE: &str = "freshness.json";
@@ -85,7 +85,7 @@ impl Statement {
         Ok(statement)
     }
 
-    /// What every statement keeps to; for whoever makes one, too.
+    /// Rules for every statement, also for its publisher.
     ///
     /// # Errors
     /// 65 with what is wrong.

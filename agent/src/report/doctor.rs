@@ -45,7 +45,7 @@ pub enum Verdict {
 /// One line.
 #[derive(Debug, Serialize)]
 pub struct Finding {
-    /// What was looked at.
+    /// Subject of the check.
     pub name: &'static str,
     /// How it is.
     pub verdict: Verdict,
@@ -79,7 +79,7 @@ impl Findings {
         self.0.push(Finding { name, verdict, message: message.into() });
     }
 
-    /// What cannot be told because of an error is a failure, with the remedy.
+    /// An error is a failure, with its next step.
     fn take<T>(&mut self, name: &'static str, result: Result<T>) -> Option<T> {
         result
             .inspect_err(|error| {
@@ -93,7 +93,7 @@ impl Findings {
         self.add(name, if good { Verdict::Ok } else { bad }, if good { words.good } else { words.bad });
     }
 
-    /// Whether anything is a failure.
+    /// True if anything is a failure.
     #[must_use]
     pub fn any_failed(&self) -> bool {
         self.0.iter().any(|finding| finding.verdict == Verdict::Fail)
@@ -377,7 +377,7 @@ fn environment(all: &mut Findings, boot: &Boot) {
     }
 }
 
-/// Whether the free slot takes another release of the size of the running one.
+/// True if the free slot takes another release of the size of the running one.
 fn room(all: &mut Findings, boot: &Boot) {
     let free = match boot.state().map(|state| state.target(boot.booted.slot)) {
         Ok(Ok(free)) => free,

@@ -91,7 +91,7 @@ fn runs(page: &mut Page, status: &Status, state: &State) {
         let reason = run.reason.as_ref().map(ToString::to_string).unwrap_or_default();
         page.family("last_run_info", Kind::Gauge, "Outcome of the last run, and the reason.")
             .is(&[("outcome", &run.outcome.to_string()), ("reason", &reason)], 1);
-        page.family("held", Kind::Gauge, "Whether a gate stopped the last run: not now, or not allowed.")
+        page.family("held", Kind::Gauge, "1 if a gate stopped the last run: not now, or not allowed.")
             .is(&[], u64::from(matches!(run.outcome.known(), Some(Outcome::Held | Outcome::Refused))));
     }
     page.time("not_before", "End of the server's Retry-After.", state.not_before);
@@ -101,12 +101,11 @@ fn releases(page: &mut Page, status: &Status, trust: &Trust) {
     let help = "Number of releases that failed on this device and are not tried again.";
     page.family("failed_releases", Kind::Gauge, help).is(&[], trust.failed.len() as u64);
     page.family("security_epoch", Kind::Gauge, "Highest committed security epoch.").is(&[], trust.security_epoch);
-    let help = "Whether the running release is below the committed epoch, after a fallback.";
+    let help = "1 if the running release is below the committed epoch, after a fallback.";
     page.family("below_security_epoch", Kind::Gauge, help).is(&[], status.below_security_epoch.into());
     page.family("revoked_keys", Kind::Gauge, "Number of revoked keys.").is(&[], trust.revoked_keys.len() as u64);
     if let Some(freshness) = &status.freshness {
-        let mut verdicts =
-            page.family("freshness", Kind::Gauge, "Whether the last offer is known to be the latest release.");
+        let mut verdicts = page.family("freshness", Kind::Gauge, "Freshness of the last offer; one of these is 1.");
         for word in FreshnessVerdict::ALL {
             verdicts.is(&[("verdict", word.as_str())], u64::from(freshness.word == word));
         }
@@ -123,14 +122,14 @@ fn boots(page: &mut Page, status: &Status, state: &State) {
     if let Some(env) = &status.environment {
         page.family("trial_tries_left", Kind::Gauge, "Number of tries left in a trial; 0 without a trial.")
             .is(&[], env.tries_left.unwrap_or_default().into());
-        let help = "Whether the boot environment is valid and not changed by another program.";
+        let help = "1 if the boot environment is valid and not changed by another program.";
         page.family("environment_ok", Kind::Gauge, help)
             .is(&[], u64::from(env.kind == EnvKind::Ours && env.damage.is_none()));
     }
     let help = "Time of the last trial that showed that agent and bootloader use the same boot environment.";
     page.time("env_link_shown", help, state.link_shown);
     if let Some(safety) = &status.safety {
-        let help = "Whether a panic reboots, and whether a hardware watchdog ends a hang.";
+        let help = "1 if a panic reboots, and 1 if a hardware watchdog ends a hang.";
         let mut ends = page.family("ends_itself", Kind::Gauge, help);
         ends.is(&[("boot", "panic")], u64::from(safety.panic_seconds.is_some()));
         ends.is(&[("boot", "hang")], u64::from(safety.watchdog.is_some()));

@@ -1,4 +1,4 @@
-//! What this device boots, what its slots hold, and how the last update went. Nothing here changes anything.
+//! State of the device: this boot and the next one, the slots, and the last update. Nothing here changes anything.
 
 use std::fmt;
 use std::path::Path;
@@ -24,7 +24,7 @@ use crate::state::state::{LastRun, Skip};
 use crate::state::store::Store;
 use crate::state::trust::Trust;
 
-/// The whole report; what cannot be told is absent, and `problems` says why.
+/// The whole report. An unknown member is absent, and `problems` has the cause.
 #[derive(Debug, Serialize)]
 pub struct Status {
     /// Version of this agent.
@@ -35,7 +35,7 @@ pub struct Status {
     pub slots: Vec<SlotStatus>,
     /// The boot environment.
     pub environment: Option<Environment>,
-    /// What the next power-on would boot, if the hashes hold.
+    /// The slot that the next power-on would boot, if the hashes match.
     pub next_boot: Option<NextBoot>,
     /// Where the last update stands.
     pub phase: Phase,
@@ -51,21 +51,21 @@ pub struct Status {
     pub last_run: Option<LastRun>,
     /// A server asked not to be asked before.
     pub not_before: Option<String>,
-    /// What ends a boot that goes wrong before userspace can; absent where nothing is booted from these slots.
+    /// Means that end a failed boot before userspace can; absent where no boot uses these slots.
     pub safety: Option<Safety>,
     /// When a trial last showed that agent and bootloader use the same environment.
     pub link_shown: Option<String>,
     /// The highest security epoch that was committed here.
     pub security_epoch: u64,
-    /// What runs has a lower one: the bootloader fell back to it. Nothing that is installed may be so.
+    /// The running release has a lower one, because the bootloader fell back to it. No release below it is installed.
     pub below_security_epoch: bool,
     /// Keys that count no more, by their ids.
     pub revoked_keys: Vec<String>,
-    /// Whether the last release on offer was the latest, as far as that is still so.
+    /// Freshness of the last offer, as of now.
     pub freshness: Option<freshness::FreshnessReport>,
     /// Releases that failed here: version and digest.
     pub failed: Vec<String>,
-    /// What could not be read.
+    /// Items that cannot be read.
     pub problems: Vec<String>,
 }
 
@@ -87,7 +87,7 @@ pub struct Booted {
     pub old_loader: bool,
 }
 
-/// What a slot holds, at a glance.
+/// Content of a slot, at a glance.
 #[derive(Debug, Serialize)]
 pub struct SlotStatus {
     /// `A` or `B`.
@@ -101,7 +101,7 @@ pub struct SlotStatus {
     pub version: Option<String>,
     /// The digest of that release.
     pub digest: Option<String>,
-    /// Whether all files are there with their sizes; see `verify` for their content.
+    /// True if all files are there with their sizes; see `verify` for their content.
     pub complete: bool,
 }
 
@@ -122,9 +122,9 @@ words! {
 pub struct Environment {
     /// Where it is.
     pub place: String,
-    /// Who wrote it last, if it is valid.
+    /// Kind of the last writer, if the block is valid.
     pub kind: EnvKind,
-    /// What is wrong with it.
+    /// The damage, in words.
     pub damage: Option<String>,
     /// The active slot.
     pub active: Option<String>,
@@ -136,7 +136,7 @@ pub struct Environment {
     pub tries_left: Option<u8>,
 }
 
-/// What the next power-on would boot.
+/// The next power-on.
 #[derive(Debug, Serialize)]
 pub struct NextBoot {
     /// `A` or `B`; absent: nothing.
@@ -145,7 +145,7 @@ pub struct NextBoot {
     pub reason: &'static str,
 }
 
-/// Gathers everything that can be told.
+/// Gathers the report.
 #[must_use]
 pub fn find(boot: Result<Boot>, slots: impl FnOnce() -> Result<Slots>, state: &Path) -> Status {
     let (memory, unreadable) = Store::new(state).read_each();
@@ -184,7 +184,7 @@ pub fn find(boot: Result<Boot>, slots: impl FnOnce() -> Result<Slots>, state: &P
 }
 
 impl Status {
-    /// Adds what else tells the running version, where the booted slot does not.
+    /// Adds the running version from elsewhere, where the booted slot does not have it.
     pub fn name_running(&mut self, version: impl FnOnce() -> Result<Option<Version>>) {
         let Some(booted) = self.booted.as_mut().filter(|booted| booted.version.is_none()) else { return };
         match version() {
@@ -381,14 +381,14 @@ impl Status {
     }
 }
 
-/// What reading a whole slot showed.
+/// Result of reading a whole slot.
 #[derive(Debug, Serialize)]
 pub struct Verified {
     /// `A` or `B`.
     pub slot: String,
-    /// Whether the bootloader may need it: it is the active, the last good or the booted one.
+    /// True if the bootloader may need it: it is the active, the last good or the booted one.
     pub needed: bool,
-    /// Whether both images are those of its manifest and hash files.
+    /// True if both images are those of its manifest and hash files.
     pub holds: bool,
     /// Keys of this device that signed its release; absent when there is no key or the signatures do not hold.
     pub signed_by: Option<Vec<String>>,

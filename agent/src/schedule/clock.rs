@@ -1,4 +1,4 @@
-//! What time it is, and whether that can be believed.
+//! The time, and the trust in it.
 //!
 //! Devices start in 1970, or at whatever a dead battery left. Three sources are compared: the system's clock, the date of
 //! this build, and the latest time that this device ever knew. Only the first can say how late it is; the other two say
@@ -18,15 +18,15 @@ use crate::base::sys;
 const SOURCE_DATE: i64 = 1_793_491_200;
 /// How far a right clock may be behind the latest time that this device knew, and a publisher's clock ahead of this one.
 pub const TOLERANCE: TimeDelta = TimeDelta::days(1);
-/// What systemd-timesyncd leaves once it has set the clock.
+/// File that systemd-timesyncd makes once it has set the clock.
 const TIMESYNC: &str = "/run/systemd/timesync/synchronized";
 
 /// The time of one run, read once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Clock {
-    /// What the system's clock shows.
+    /// Time of the system's clock.
     pub shown: DateTime<Utc>,
-    /// Whether something sets that clock by a better one.
+    /// True if a program sets that clock by a better one.
     pub synchronised: bool,
     /// The latest time that this device knew: of a synchronised clock, or of a verified freshness statement.
     pub last_seen: Option<DateTime<Utc>>,
@@ -42,7 +42,7 @@ pub fn build_date() -> DateTime<Utc> {
 
 impl Clock {
     /// The clock of this system, which shows `shown`. The kernel knows whether it is steered (`adjtimex`), as every NTP
-    /// client tells it but chrony without `rtcsync`.
+    /// client reports it, except chrony without `rtcsync`.
     #[must_use]
     pub fn system(shown: DateTime<Utc>, last_seen: Option<DateTime<Utc>>) -> Self {
         let synchronised = sys::clock_is_synchronised() || Path::new(TIMESYNC).exists();
@@ -88,7 +88,7 @@ impl Clock {
     /// The time by which something is over that expires. It never goes back: the clock's, or the latest time known.
     ///
     /// # Errors
-    /// 75 `clock` when the clock must be wrong, or was set back by more than [`TOLERANCE`]: then nothing tells how late it is.
+    /// 75 `clock` when the clock must be wrong, or was set back by more than [`TOLERANCE`]: then the time is not known.
     pub fn for_expiry(&self) -> Result<DateTime<Utc>> {
         if let Some(last_seen) = self.set_back() {
             let at = |time: DateTime<Utc>| time.format("%Y-%m-%dT%H:%M:%SZ");
@@ -106,7 +106,7 @@ impl Clock {
         self.last_seen.filter(|last_seen| self.shown < *last_seen - TOLERANCE)
     }
 
-    /// Whether something can have been made at this time: not further ahead of the believed clock than [`TOLERANCE`].
+    /// True if a document can have been made at this time: not further ahead of the believed clock than [`TOLERANCE`].
     /// Measured by the clock alone: by what is known, each statement could bring the next day.
     #[must_use]
     pub fn may_be_past(&self, time: DateTime<Utc>) -> bool {
@@ -191,7 +191,7 @@ mod tests {
         assert!(!clock(10, true, Some(11)).may_be_past(far), "or statement after statement would bring the next day");
         assert!(
             !clock(-1, true, None).may_be_past(clock(-9, true, None).shown),
-            "a clock that must be wrong tells nothing"
+            "a clock that must be wrong proves nothing"
         );
     }
 

@@ -75,7 +75,7 @@ impl fmt::Display for Waves {
 pub struct Rollout {
     /// The date of the release.
     pub start: DateTime<Utc>,
-    /// Who may take it when.
+    /// The waves.
     pub waves: Waves,
 }
 
@@ -116,7 +116,7 @@ impl Place {
         Self(if percent <= 50 { self.0 * percent / 50 } else { ALL - (ALL - self.0) * (100 - percent) / 50 })
     }
 
-    /// Whether it belongs to this share of the devices. All are all.
+    /// True if the device belongs to this share of all devices, in percent. 100 is all of them.
     #[must_use]
     pub fn is_within(self, percent: u8) -> bool {
         percent == 100 || self.0 < u32::from(percent) * 100

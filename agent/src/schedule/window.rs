@@ -49,13 +49,13 @@ impl Window {
         Self::default()
     }
 
-    /// Whether the window is open on this day at this minute of it, `0..1440`.
+    /// True if the window is open on this day at this minute of it, `0..1440`.
     #[must_use]
     pub fn contains(&self, day: Weekday, minute: u16) -> bool {
         self.spans.is_empty() || self.spans.iter().any(|span| span.contains(day, minute))
     }
 
-    /// Whether it is open at this time in this zone.
+    /// True if it is open at this time in this zone.
     #[must_use]
     pub fn is_open(&self, zone: &Zone, at: DateTime<Utc>) -> bool {
         let (day, minute) = zone.wall_clock(at);

@@ -31,7 +31,7 @@ pub(super) const PRIVATE: u32 = 0o600;
 /// Reason of an error in a file that others could have put there.
 const UNUSABLE: Reason = Reason::StateUnusable;
 
-/// What was found under a name.
+/// Kind of the file under a name.
 pub(super) enum Found<T> {
     Nothing,
     Document(T),
@@ -158,7 +158,7 @@ fn holder(mut file: &File) -> Option<u32> {
     text.trim().parse().ok()
 }
 
-/// Whether this process is an agent of root or of this user. No other account can start one that passes for it.
+/// True if this process is an agent of root or of this user. No other account can imitate one.
 fn is_agent(pid: u32) -> bool {
     let process = Path::new("/proc").join(pid.to_string());
     let owner = process.metadata().map(|meta| meta.uid());

@@ -1,4 +1,4 @@
-//! Whether the last release on offer was the latest, as `state.json` keeps it.
+//! Freshness of the last offer, as `state.json` keeps it.
 
 use std::fmt;
 
@@ -11,7 +11,7 @@ use crate::schedule::clock::Clock;
 use crate::state::format::optional_seconds;
 
 words! {
-    /// Whether a release is known to be the latest.
+    /// Verdict on the freshness of a release.
     pub enum FreshnessVerdict {
         /// A statement that holds today says so.
         Fresh = "fresh",
@@ -29,7 +29,7 @@ impl<'de> Deserialize<'de> for FreshnessVerdict {
     }
 }
 
-/// What was found, as of one look at the source.
+/// The finding of one look at the source.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FreshnessReport {
     /// The verdict.

@@ -32,9 +32,9 @@ pub struct Attempt {
     /// When it came as far as it is.
     #[serde(with = "optional_seconds")]
     pub updated_at: Option<DateTime<Utc>>,
-    /// What ran; empty if that was not known.
+    /// The running version; empty if it was not known.
     pub from_version: String,
-    /// What it was for; empty if it did not come that far.
+    /// The version of the release; empty if the attempt ended before it was known.
     pub to_version: String,
     /// The release that it was for.
     pub to_release: Option<Digest>,

@@ -1,4 +1,4 @@
-//! What tells one release from another, as trials and failures are remembered by it.
+//! Identity of a release, by which trials and failures are remembered.
 
 use serde::{Deserialize, Serialize};
 
@@ -16,7 +16,7 @@ pub struct Identity {
 }
 
 impl Identity {
-    /// Whether both are the same release, or the same pair of images under another document.
+    /// True if both are the same release, or the same pair of images under another document.
     #[must_use]
     pub fn is_like(&self, other: &Self) -> bool {
         self.release == other.release || (self.kernel, self.initramfs) == (other.kernel, other.initramfs)

@@ -1,5 +1,5 @@
-//! What the agent remembers on the data partition: `state.json` (where an update stands), `trust.json` (what must not be
-//! forgotten), `history.json` (past attempts), and the lock that only one agent holds.
+//! Records on the data partition: `state.json` (the phase of an update), `trust.json` (facts that must not be lost),
+//! `history.json` (past attempts), and the lock that only one agent holds.
 
 pub mod file;
 pub mod format;

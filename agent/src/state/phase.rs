@@ -38,8 +38,8 @@ impl<'de> Deserialize<'de> for Phase {
 }
 
 impl Phase {
-    /// Whether an update can go from here to `next`. State can be lost while slots and bootloader keep theirs, so what they
-    /// tell (staged, activated, on trial) may follow anything but its own undoing.
+    /// True if an update can go from here to `next`. The state can be lost while slots and bootloader keep theirs, so their
+    /// phases (staged, activated, verifying) may follow any phase except their own end.
     #[must_use]
     pub fn leads_to(self, next: Phase) -> bool {
         match next {

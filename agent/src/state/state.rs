@@ -30,7 +30,7 @@ pub const STATE_FILE: &str = "/var/lib/kubesolo/update/state.json";
 pub struct State {
     schema: u32,
     phase: Phase,
-    /// What `checking` will go back to if it turns out that now is not the time.
+    /// The phase that `checking` returns to if an update is not possible now.
     #[serde(skip_serializing_if = "Option::is_none")]
     phase_before: Option<Phase>,
     /// Whose phase that was.
@@ -42,10 +42,10 @@ pub struct State {
     pub to_version: String,
     /// The release that the attempt is for.
     pub to_release: Option<Digest>,
-    /// What the attempts are counted for, after one that did not come so far as to know what it was for.
+    /// The release that the attempts are counted for, after an attempt that ended before it knew its release.
     #[serde(skip_serializing_if = "Option::is_none")]
     counted: Option<Digest>,
-    /// Tells attempts apart, in logs too.
+    /// Id of the attempt, in logs too.
     pub attempt_id: String,
     /// Attempts for this release, this one included.
     pub attempt_count: u32,
@@ -77,14 +77,14 @@ pub struct State {
     /// A server asked not to be asked before this time.
     #[serde(with = "optional_seconds", skip_serializing_if = "Option::is_none")]
     pub not_before: Option<DateTime<Utc>>,
-    /// The trial that was noted before the bootloader was told of it.
+    /// The trial, noted before it is in the boot environment.
     pub trial: Option<Trial>,
     /// Releases whose trial was never seen to start, once, the latest first. The second time counts as a failure.
     pub not_started: Vec<Digest>,
-    /// What the last attempt that found all well was offered, so that the next one can tell in one request.
+    /// Offer of the last attempt without an error, so that the next one needs a single request.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_offer: Option<LastOffer>,
-    /// Whether the last release on offer was the latest.
+    /// Freshness of the last offer.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub freshness: Option<freshness::FreshnessReport>,
     /// Consecutive failed health runs within one boot.
@@ -100,7 +100,7 @@ struct AttemptBefore {
     started_at: Option<DateTime<Utc>>,
 }
 
-/// What the release said by that document, and this device's place in line.
+/// The release of that document, and the wariness of this device.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Waiting {
     /// As of `Source::look`.
@@ -121,7 +121,7 @@ words! {
         UpToDate = "up-to-date",
         /// `check` found a release that may be installed.
         UpdateAvailable = "update-available",
-        /// `check` cannot tell whether the release on offer is newer.
+        /// `check` cannot determine whether the release on offer is newer.
         Unknown = "unknown",
         /// `apply --dry-run` would write the release.
         WouldStage = "would-stage",
@@ -172,7 +172,7 @@ pub struct Skip {
     pub message: String,
 }
 
-/// A trial, as it was noted before the bootloader was told of it.
+/// A trial, as noted before it is in the boot environment.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Trial {
     /// As in the environment and on the kernel command line.
@@ -186,9 +186,9 @@ pub struct Trial {
     /// Of the release.
     #[serde(flatten)]
     pub identity: Identity,
-    /// Whether a boot of it was seen.
+    /// True if a boot of it was seen.
     pub started: bool,
-    /// What its commit will make permanent; `None` where nobody vouched for the release.
+    /// Changes that its commit will make permanent; `None` for an unsigned release.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub proof: Option<Proof>,
     /// The attempt that it belongs to; others may have come and failed since.
@@ -196,7 +196,7 @@ pub struct Trial {
     pub attempt: Option<AttemptOfTrial>,
 }
 
-/// The attempt of a trial, as `state.json` told of it when the trial was noted.
+/// The attempt of a trial, as `state.json` had it when the trial was noted.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AttemptOfTrial {
     id: String,
@@ -205,7 +205,7 @@ pub struct AttemptOfTrial {
     from_version: String,
 }
 
-/// What was proven of a release when it was activated.
+/// Verified facts about a release at its activation.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Proof {
     /// Of the release.
@@ -309,7 +309,7 @@ impl State {
         Ok(())
     }
 
-    /// What tells this device from others: the id in the file, as of `machine-id(5)`, else its own; `None` before the
+    /// Id of this device: the id in the file, as of `machine-id(5)`, else the agent's own; `None` before the
     /// first run.
     #[must_use]
     pub fn device_id(&self, file: &Path) -> Option<String> {
@@ -331,7 +331,7 @@ impl State {
         self.waiting.as_ref().filter(same).filter(|waiting| now < waiting.until)
     }
 
-    /// Begins an attempt: the phase is `checking`. What for is told by [`State::aim`] as soon as it is known.
+    /// Begins an attempt: the phase is `checking`. [`State::aim`] adds its release as soon as it is known.
     pub fn begin(&mut self, attempt_id: String, now: DateTime<Utc>) {
         // An attempt that was killed while it asked leaves the phase before it to go back to; one that was killed while
         // it wrote left nothing that counts.
@@ -347,7 +347,7 @@ impl State {
         self.started_at = Some(now);
     }
 
-    /// Says what the attempt is for, and counts it. The count begins anew with another release.
+    /// Sets the release of the attempt, and counts the attempt. The count begins again with another release.
     pub fn aim(&mut self, from: Option<&semver::Version>, to: &semver::Version, release: Digest) {
         if self.to_release.or(self.counted.take()) != Some(release) {
             self.attempt_count = 0;
@@ -362,14 +362,14 @@ impl State {
         self.last_skip = None;
     }
 
-    /// Whether this release is staged, so that another attempt at it would find nothing to do.
+    /// True if this release is staged, so that another attempt at it would find nothing to do.
     #[must_use]
     pub fn has_staged(&self, release: Digest) -> bool {
         self.phase_before.unwrap_or(self.phase) == Phase::Staged && self.to_release == Some(release)
     }
 
     /// Notes a trial that is about to begin. It belongs to the attempt that staged it, or is one of its own if the state
-    /// does not tell of that one any more.
+    /// has lost that one.
     pub fn note(&mut self, trial: Trial, now: DateTime<Utc>) {
         if self.to_release != Some(trial.identity.release) {
             (self.attempt_id, self.started_at) = (trial.id.to_string(), Some(now));
@@ -384,7 +384,7 @@ impl State {
         self.trial = Some(trial);
     }
 
-    /// Tells of the attempt that a trial belongs to: how it ends is not the end of what was tried in vain meanwhile.
+    /// Restores the attempt that a trial belongs to: its outcome is not that of attempts that failed meanwhile.
     pub fn follow(&mut self, trial: &Trial) {
         if let Some(AttemptOfTrial { id, started_at, from_version }) = trial.attempt.clone() {
             (self.attempt_id, self.started_at, self.from_version) = (id, started_at, from_version);
@@ -423,7 +423,7 @@ impl State {
 
     fn go_back(&mut self, now: DateTime<Utc>) {
         let phase = self.phase_before.unwrap_or(self.phase);
-        // What asked in vain was no attempt: a trial that is to come belongs to the one that activated it.
+        // A run that found nothing is no attempt: a later trial belongs to the attempt that activated it.
         if let Some(before) = self.attempt_before.take() {
             (self.attempt_id, self.started_at) = (before.id, before.started_at);
         }
@@ -433,7 +433,7 @@ impl State {
     /// Ends the attempt in `failed`, with an error that a person can act on.
     pub fn fail(&mut self, error: &Error, now: DateTime<Utc>) {
         if self.phase == Phase::Checking {
-            // What was on offer is not known, and not what an earlier attempt was for.
+            // The offer is not known, and it need not be that of an earlier attempt.
             self.to_version.clear();
             self.counted = self.to_release.take().or(self.counted);
         }

@@ -20,7 +20,7 @@ pub struct Store {
     state: PathBuf,
 }
 
-/// What was read.
+/// Content of the files.
 #[derive(Clone, Debug, Default)]
 pub struct Loaded {
     /// `state.json`, or a new one.
@@ -31,7 +31,7 @@ pub struct Loaded {
     pub state_lost: bool,
     /// There was no usable `trust.json`: rebuild it from the slots.
     pub trust_lost: bool,
-    /// What was wrong, for the log.
+    /// Damage, for the log.
     pub warnings: Vec<String>,
 }
 
@@ -71,7 +71,7 @@ impl Store {
         self.load(|path, why| Ok(format!("{} is damaged: {why}", path.display())))
     }
 
-    /// What can be read of both files, and what is wrong with the others: one that cannot be used does not hide the other.
+    /// The readable ones of both files, and the errors of the others: an unusable file does not hide the other.
     pub fn read_each(&self) -> (Loaded, Vec<Error>) {
         let damaged = |path: &Path, why: &str| Ok(format!("{} is damaged: {why}", path.display()));
         let mut loaded = Loaded::default();
@@ -113,7 +113,7 @@ impl Store {
     }
 }
 
-/// The document in a file; `None` where there is none that can be used. What is to be said of damage goes to the warnings.
+/// The document in a file; `None` where there is none that can be used. Damage goes to the warnings.
 fn read_one<D: DeserializeOwned>(
     path: &Path,
     damaged: impl Fn(&Path, &str) -> Result<String>,

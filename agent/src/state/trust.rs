@@ -43,7 +43,7 @@ pub struct Trust {
 pub struct Serial {
     /// As the statement names it.
     pub channel: String,
-    /// Who signed it.
+    /// The key that signed it.
     pub key: Fingerprint,
     /// The highest that was seen.
     pub serial: u64,
@@ -60,7 +60,7 @@ pub struct FailedRelease {
     /// By the device's clock.
     #[serde(with = "seconds")]
     pub failed_at: DateTime<Utc>,
-    /// What happened, for people.
+    /// The event, for people.
     pub reason: String,
 }
 
@@ -107,8 +107,8 @@ impl Trust {
         self.failed.len() < before
     }
 
-    /// Notes what was committed: an epoch, which never goes down, and revoked keys, which never come back. Whether that was
-    /// news.
+    /// Notes a commit: an epoch, which never goes down, and revoked keys, which never come back. Returns true if that
+    /// changed anything.
     pub fn raise(&mut self, epoch: u64, revoked: &BTreeSet<Fingerprint>) -> bool {
         let news = epoch > self.security_epoch || !revoked.is_subset(&self.revoked_keys);
         self.security_epoch = self.security_epoch.max(epoch);

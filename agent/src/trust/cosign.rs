@@ -1,4 +1,4 @@
-//! What cosign signs: not a manifest itself, but a small document that names its digest.
+//! Documents that cosign signs in place of a manifest: they name its digest.
 
 use serde::Deserialize;
 use serde::de::IgnoredAny;
@@ -10,7 +10,7 @@ use crate::base::{json, limits, text};
 /// The one kind of payload that vouches for a manifest; cosign makes others for what it attaches.
 const TYPE: &str = "cosign container image signature";
 
-/// As of "simple signing". Whatever is critical and not known must lead to a refusal.
+/// As of "simple signing". An unknown critical member must lead to a refusal.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Payload {

@@ -27,7 +27,7 @@ pub struct KeySet {
 impl KeySet {
     /// Reads a key file, or each file of a folder but hidden ones. A file has 64 hex digits, or a PEM SubjectPublicKeyInfo.
     ///
-    /// Whatever is wrong here is [`Exit::Config`]: with keys, "cannot be read" must never become "there is none".
+    /// Every error here is [`Exit::Config`]: with keys, "cannot be read" must never become "there is none".
     pub fn load(place: &Path) -> Result<Self> {
         let reading = |e: std::io::Error| key_error(place, format_args!("cannot read it: {e}"));
         let mut files = vec![];

@@ -91,8 +91,8 @@ pub struct Signature {
     pub key_id: Option<String>,
     /// Ed25519.
     pub bytes: [u8; 64],
-    /// What it is over, if that is not the signed bytes but what cosign signs in their place: a document that names their
-    /// digest.
+    /// The document that cosign signed in place of the bytes, which names their digest; `None` for a signature of the bytes
+    /// themselves.
     pub payload: Option<Vec<u8>>,
 }
 

@@ -26,12 +26,12 @@ use crate::device::mount::{self, Filesystem, Mounted};
 
 /// A larger `grub.cfg` is not one that is known here. In bytes.
 const SCRIPT_BYTES: u64 = 256 * 1024;
-/// What the bootloader itself puts on the kernel command line, before `=`.
+/// Arguments of the bootloader itself on the kernel command line, up to `=`.
 const OF_LOADER: [&str; 8] =
     // `panic=` has its own value there: with another one a kernel that panics may hang for ever.
     ["BOOT_IMAGE", "initrd", "kubesolo.slot", "ks.trial", "ks.fallback", "ks.proto", "ks.part", "panic"];
 
-/// What `adopt` shall do.
+/// Options of `adopt`.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
     /// Another loader file than the one that the agent carries.
@@ -61,9 +61,9 @@ pub enum AdoptOutcome {
 /// The outcome of `adopt`.
 #[derive(Debug, Serialize)]
 pub struct Adopted {
-    /// What was done.
+    /// The result.
     pub outcome: AdoptOutcome,
-    /// Whether a reboot completes it.
+    /// True if a reboot completes it.
     pub reboot: bool,
     /// The kernel arguments that the new loader file passes on, if they were written by this run.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -159,7 +159,7 @@ fn renew_switch(folder: &Folder) -> Result<Adopted> {
     Ok(done(AdoptOutcome::Renewed, message))
 }
 
-/// Whether version 0.1 switched this device, so that a disk that GRUB finds first can hide the slots. `adopt` corrects it.
+/// True if version 0.1 switched this device, so that a disk that GRUB finds first can hide the slots. `adopt` corrects it.
 ///
 /// # Errors
 /// 73 or 78 when `grub.cfg` cannot be read.
@@ -196,7 +196,7 @@ pub fn next_loader(config: &Config, boot: &Boot) -> Result<Option<Kind>> {
     })
 }
 
-/// Says so: whoever reads of a failure wonders first whether the device still boots.
+/// States that the device still boots, the first question of a reader.
 pub(crate) fn boots_as_before(error: Error) -> Error {
     let remedy = format!("{} The device boots as before.", error.remedy);
     error.remedy(remedy.trim_start().to_owned())
@@ -320,7 +320,7 @@ impl Folder {
     pub fn find(config: &Config) -> Result<Self> {
         let folder = Self::locate(config)?;
         if let FolderPlace::Partition(partition) = &folder.place {
-            // What another mount has in memory could be written over what is written here.
+            // Another mount could write its cache over the new bytes.
             mount::claim(partition, true)?;
         }
         Ok(folder)
@@ -460,7 +460,7 @@ fn read(path: &Path, limit: u64) -> Result<Option<Vec<u8>>> {
     Ok(Some(bytes))
 }
 
-/// The same past the cache. What is not of a size that is expected here differs.
+/// The same past the cache. A file of an unexpected size differs.
 fn read_from_medium(path: &Path) -> Result<Option<Vec<u8>>> {
     if let Some(file) = files::open(path, Reason::LoaderUnreadable)? {
         let what = format_args!("drop the page cache of {}", path.display());

@@ -88,7 +88,7 @@ fn failed(records: &mut LockedRecords, called: Called, before: &str, error: &Err
     if called == Called::Question || error.exit() == Exit::NotNow {
         state.skip(error, now);
     } else {
-        // What fails before it begins is an attempt of its own, not the end of the one before.
+        // A failure before the start is an attempt of its own, not the end of the one before.
         let goes_on = called == Called::Activation && matches!(state.phase(), Phase::Staged | Phase::Failed);
         if state.attempt_id == before && !goes_on {
             state.begin(format!("{:08x}", state::random().unwrap_or_default()), now);

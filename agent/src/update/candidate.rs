@@ -59,7 +59,7 @@ impl Candidate {
         &self.offer.release
     }
 
-    /// What to remember, so that the next look costs one request.
+    /// The record for the next look, which then costs one request.
     #[must_use]
     pub fn last_offer(&self) -> LastOffer {
         LastOffer { document: self.document, release: self.offer.release.digest }

@@ -23,7 +23,7 @@ pub struct CheckReport {
     pub running: Option<String>,
     /// The release on offer.
     pub offered: Offered,
-    /// Whether this is the latest release; absent: it was not asked.
+    /// Freshness of this release; absent if it was not asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub freshness: Option<FreshnessReport>,
     /// Every gate.
@@ -47,7 +47,7 @@ pub struct Offered {
     /// The server signs only the images, so that all of this is its word.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub claimed: bool,
-    /// What changed.
+    /// Release notes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub release_notes: Option<String>,
 }
@@ -87,7 +87,7 @@ fn size(release: &Release) -> Option<u64> {
     Some(release.kernel.size?.saturating_add(release.initramfs.size?))
 }
 
-/// What an update would do.
+/// Effect of an update.
 fn verdict(found: &Evaluation) -> (Outcome, Option<Reason>) {
     match found.admits() {
         Ok(false) => (Outcome::UpToDate, None),

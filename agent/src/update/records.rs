@@ -1,7 +1,7 @@
-//! What a run remembers: where the update stands, and what failed once.
+//! Records of a run: the phase of the update, and the failed releases.
 //!
-//! The boot environment tells how a trial ended, `state.json` which release it was; this is where both are brought
-//! together, so that a release that failed is never installed again by itself.
+//! The boot environment has the outcome of a trial, `state.json` its release. This module joins them, so that a failed
+//! release is not installed again by itself.
 
 use std::collections::BTreeSet;
 use std::ops::{Deref, DerefMut};
@@ -183,7 +183,7 @@ impl LockedRecords {
                     if let Some(proof) = &trial.proof {
                         self.raise(proof.security_epoch, &proof.revoked_keys)?;
                     }
-                    // What was tried again and proved healthy has not failed any more.
+                    // A release that a second trial found healthy is no failed release any more.
                     if self.trust.forget(&trial.identity) {
                         self.lock.save_trust(&self.records.trust)?;
                     }

@@ -36,7 +36,7 @@ impl Running {
         Ok(Self { version, manifest })
     }
 
-    /// Whether this release runs. An image that a factory wrote has no digest: its version decides, unless a person allowed
+    /// True if this release runs. An image that a factory wrote has no digest: its version decides, unless a person allowed
     /// a downgrade.
     #[must_use]
     pub fn is(&self, release: &Release, lifted: Lifted) -> bool {

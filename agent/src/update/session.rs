@@ -34,7 +34,7 @@ pub struct Session<'a> {
     pub config: &'a Config,
     /// The device as this boot finds it.
     pub boot: &'a Boot,
-    /// What earlier runs remember.
+    /// Records of earlier runs.
     pub records: &'a Records,
     /// Gates that a person bypasses.
     pub lifted: Lifted,
@@ -52,7 +52,7 @@ pub enum Depth {
     FirstClosed,
 }
 
-/// What a source offers to this device, and what each gate says.
+/// The offer of a source to this device, and the result of each gate.
 #[derive(Debug)]
 pub struct Evaluation {
     /// The running release.
@@ -61,7 +61,7 @@ pub struct Evaluation {
     pub policy: TrustPolicy,
     /// The release on offer.
     pub candidate: Candidate,
-    /// Whether it is the latest release; `None`: not asked.
+    /// Freshness of the offer; `None`: not asked for.
     pub freshness: Option<FreshnessFinding>,
     /// In the order of docs/operating.md; with [`Depth::FirstClosed`] only as far as they were asked.
     pub gates: Vec<Gate>,
@@ -83,7 +83,7 @@ pub struct Target {
 }
 
 impl Evaluation {
-    /// Whether the release is to be installed; not if it runs already.
+    /// True if the release is to be installed; not if it runs already.
     ///
     /// # Errors
     /// The refusal of the first closed gate: 75 or 77, or the error that closed it. If the release runs already, only a
@@ -103,7 +103,7 @@ impl Evaluation {
         self.target.ok_or_else(|| Error::new(Reason::NoFreeSlot, "no slot is free"))
     }
 
-    /// What to remember of a wave that this device waits for; `None`: the gate was not asked.
+    /// Record of a wave that this device waits for; `None`: the gate was not asked.
     #[must_use]
     pub fn waiting(&self, config: &Config) -> Option<Option<Waiting>> {
         let wave = self.gates.iter().find(|gate| gate.name == rules::ROLLOUT)?;
@@ -301,7 +301,7 @@ impl Session<'_> {
         Ok(Target { slot, env, images: None })
     }
 
-    /// Whether the free slot holds the release already, or has room for its images. Their sizes are known afterwards.
+    /// Open if the free slot has the release already, or has room for its images. Their sizes are known afterwards.
     fn space(&self, found: &mut Evaluation, depth: Depth) -> Gate {
         let name = "space";
         let Some(target) = &mut found.target else { return Gate::open(name, "no slot is free") };
@@ -331,7 +331,7 @@ impl Session<'_> {
         named && (depth == Depth::EveryGate || proven())
     }
 
-    /// Whether the content of a slot may be activated as it is.
+    /// Checks that the content of a slot may be activated as it is.
     ///
     /// # Errors
     /// 77 when it is not proven.
@@ -345,13 +345,13 @@ impl Session<'_> {
         place.vouched(content, keys).map(drop)
     }
 
-    /// Whether the release fits into the memory of this machine.
+    /// Open if the release fits into the memory of this machine.
     #[must_use]
     pub fn fits_memory(&self, release: &Release) -> Gate {
         preflight::memory_gate(release, self.boot, &Machine::find(&System::default()))
     }
 
-    /// Whether a phased rollout has come to this device.
+    /// Open if the wave of this device has come.
     fn wave(&self, release: &Release) -> Gate {
         let id = self.records.state.device_id(&self.config.machine_id_file);
         rules::rollout(self.config, id.as_deref(), self.lifted, release, self.clock.now())

@@ -23,7 +23,7 @@ use crate::update::update::Update;
 /// Differs from boot to boot: failed runs count within one.
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 
-/// What a health run did.
+/// Result of a health run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Verdict {
@@ -44,9 +44,9 @@ pub enum Verdict {
 /// The outcome of a health run.
 #[derive(Debug)]
 pub struct HealthReport {
-    /// Whether every check passed.
+    /// True if every check passed.
     pub healthy: bool,
-    /// What was done.
+    /// The result.
     pub verdict: Verdict,
     /// The same in words.
     pub message: String,
@@ -89,7 +89,7 @@ pub fn seen(boot: &Boot, records: &mut LockedRecords, now: DateTime<Utc>) -> Res
     records.enter(Phase::Verifying, now)
 }
 
-/// A trial of what a slot holds, to be noted before the environment is told of it.
+/// A trial of a slot's content, to be noted before it is in the boot environment.
 #[must_use]
 pub fn note(id: bootenv::TrialId, slot: SlotId, content: &SlotManifest) -> Trial {
     Trial {
@@ -284,7 +284,7 @@ fn rebuild(
     }
     let next = FallbackBlock::rebuild(boot.env.second(), boot.booted.slot);
     boot.env.store(&next)?;
-    // Whether that trial would have ended well cannot be told any more.
+    // The outcome of that trial is lost.
     if let Some(trial) = records.state.trial.as_mut() {
         trial.started = true;
     }
@@ -320,9 +320,9 @@ pub enum RollbackOutcome {
 /// The outcome of `rollback`.
 #[derive(Debug, Serialize)]
 pub struct RollbackReport {
-    /// What was done.
+    /// The result.
     pub outcome: RollbackOutcome,
-    /// Whether a reboot completes it.
+    /// True if a reboot completes it.
     pub reboot: bool,
     /// In words, with what to do next.
     pub message: String,

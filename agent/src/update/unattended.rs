@@ -14,7 +14,7 @@ use crate::update::records::LockedRecords;
 use crate::update::session::Depth;
 use crate::update::update::{ApplyReport, Update};
 
-/// What a run did.
+/// Result of a run.
 #[derive(Debug)]
 pub enum Done {
     /// With `auto=check`.

@@ -22,11 +22,11 @@ pub struct Update<'a> {
     pub config: &'a Config,
     /// The device as this boot finds it.
     pub boot: &'a mut Boot,
-    /// What this run remembers.
+    /// Records of this run.
     pub records: &'a mut LockedRecords,
     /// Gates that a person bypasses.
     pub lifted: Lifted,
-    /// What the system's clock shows.
+    /// Time of the system's clock.
     pub now: DateTime<Utc>,
 }
 
@@ -44,7 +44,7 @@ pub struct ApplyReport {
     /// The trial, once activated.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub trial: Option<String>,
-    /// Whether the image was fetched and written by this run.
+    /// True if the image was fetched and written by this run.
     pub written: bool,
 }
 

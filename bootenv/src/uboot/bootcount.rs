@@ -12,7 +12,7 @@ const UPGRADE: &str = "upgrade_available";
 const COUNT: &str = "bootcount";
 const LIMIT: &str = "bootlimit";
 
-/// Whether this environment is one of a board that counts.
+/// True if this environment is one of a board that counts.
 fn counts(environment: &Environment) -> bool {
     environment.get(UPGRADE).is_some() && environment.get(LIMIT).is_some()
 }
@@ -32,7 +32,7 @@ pub fn counted(environment: &Environment, view: View) -> View {
     }
 }
 
-/// What a store of `next` sets beside the protocol's variables; nothing on a board that does not count.
+/// Variables that a store of `next` sets beside those of the protocol; nothing on a board that does not count.
 #[must_use]
 pub fn variables(environment: &Environment, next: &BootState) -> Vec<(&'static str, String)> {
     if !counts(environment) {

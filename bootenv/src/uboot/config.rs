@@ -31,7 +31,7 @@ impl fmt::Display for Place {
     }
 }
 
-/// What is wrong, and in which line of the file.
+/// A fault, and its line in the file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Error {
     /// Counted from 1; 0 is the file as a whole.
@@ -114,7 +114,7 @@ fn not_a(what: &str, word: &str) -> String {
     format!("the {what} \"{}\" is not a number", shown(word))
 }
 
-/// What stands in a file may be anything.
+/// A file may have any content.
 fn shown(word: &str) -> String {
     word.chars().take(40).collect::<String>().escape_default().to_string()
 }

@@ -17,7 +17,7 @@ use super::{Environment, Error as FormatError, Format, flags, newest};
 use crate::lock::{self, Replaced};
 use crate::medium::read_past_cache;
 
-/// What `fw_printenv` and `fw_setenv` of u-boot-tools and of libubootenv hold while they run.
+/// Locks that `fw_printenv` and `fw_setenv` of u-boot-tools and of libubootenv hold while they run.
 pub const LOCKS: [&str; 2] = ["/run/fw_printenv.lock", "/var/lock/fw_printenv.lock"];
 /// How long another program may hold a lock.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -29,7 +29,7 @@ const SYSFS: &str = "/sys/class/block";
 pub enum Error {
     /// Opening, reading, writing or syncing failed.
     Io {
-        /// What was done.
+        /// Operation.
         operation: &'static str,
         /// To which file or device.
         object: PathBuf,
@@ -53,7 +53,7 @@ pub enum Error {
     Format(FormatError),
     /// Somebody else stored something since it was read.
     Changed,
-    /// What was read back differs from what was written.
+    /// The bytes read back differ from the written ones.
     ReadBack,
     /// Another program holds this lock.
     Locked(PathBuf),
@@ -113,7 +113,7 @@ pub struct Loaded {
     copies: Vec<Vec<u8>>,
     /// Why another copy cannot be read.
     pub damaged: Option<FormatError>,
-    /// What the other copy says, if it can be read.
+    /// Content of the other copy, if it can be read.
     pub older: Option<Environment>,
     /// Locks that other accounts could hold and that were replaced, for the log.
     pub replaced_locks: Vec<Replaced>,
@@ -132,7 +132,7 @@ impl Store {
         Self { locks: locks.to_vec(), sysfs: sysfs.to_owned(), ..self }
     }
 
-    /// Whether there is no second copy, so that a store that is cut off leaves nothing.
+    /// True if there is no second copy, so that a store that is cut off leaves nothing.
     #[must_use]
     pub fn is_single(&self) -> bool {
         self.places.len() < 2
@@ -232,7 +232,7 @@ impl Store {
     }
 }
 
-/// What is held while the environment is read or stored.
+/// Locks that are held while the environment is read or stored.
 #[derive(Debug, Default)]
 struct Locks {
     files: Vec<File>,

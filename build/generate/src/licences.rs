@@ -12,7 +12,7 @@ use serde::Deserialize;
 const PROGRAMS: [&str; 3] = ["kubesolo-update", "kubesolo-cloudinit", "kubesolo-release"];
 const TARGETS: [&str; 2] = ["x86_64-unknown-linux-gnu", "aarch64-unknown-linux-gnu"];
 
-/// What `cargo metadata` prints, as far as it is needed.
+/// The needed part of the output of `cargo metadata`.
 #[derive(Deserialize)]
 struct Metadata {
     packages: Vec<Package>,

@@ -38,7 +38,7 @@ fn write(command: &Command, section: &str, source: &str, into: &Path) -> io::Res
     fs::write(into.join(man.get_filename()), page)
 }
 
-/// What stands after the options in the help: parts that begin with a line like `Examples:`.
+/// Text after the options in the help: parts that begin with a line like `Examples:`.
 fn end(help: &str, page: &mut Vec<u8>) -> io::Result<()> {
     let mut roff = Roff::new();
     for part in help.split("\n\n") {

@@ -1,4 +1,4 @@
-//! What is generated, compared with what it is generated from.
+//! Generated files, compared with their sources.
 
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -55,7 +55,7 @@ fn each_command_has_a_page_and_is_completed_and_each_linked_crate_is_listed() {
     assert!(licences.contains("Permission is hereby granted"));
 }
 
-/// What a shell says of completing each line, whose end has only one completion.
+/// Completions of each line by a shell; the end of a line has only one.
 fn completed(shell: &mut Command, lines: &[&str]) -> Vec<String> {
     let ran = shell.args(lines).stdin(Stdio::null()).output();
     let ran = ran.unwrap_or_else(|error| panic!("{shell:?}: {error}: build/scripts/setup.sh test installs it"));

@@ -84,7 +84,7 @@ impl Block {
         entries.filter_map(|entry| Some(entry.ok()?.path())).collect()
     }
 
-    /// Whether a mapping, an array or a multipath device lies above it: that one shows the same content.
+    /// True if a mapping, an array or a multipath device lies above it: that one shows the same content.
     fn is_covered(&self) -> bool {
         let uuid = self.says("dm/uuid");
         // The partitions of a multipath device are mappings too.
@@ -95,7 +95,7 @@ impl Block {
         !self.entries("holders").iter().all(is_own_part)
     }
 
-    /// Whether opening it is of use: a drive with a medium, no floppy.
+    /// True if opening it is of use: a drive with a medium, no floppy.
     fn has_medium(&self) -> bool {
         self.counts("size") != Some(0) && !self.number.starts_with(FLOPPY)
     }
@@ -105,7 +105,7 @@ impl Block {
         self.says("diskseq")
     }
 
-    /// Whether this system can have been started from it: a whole disk of this machine, and what is seen when the parts of
+    /// True if this system can have been started from it: a whole disk of this machine, and what is seen when the parts of
     /// an array or the paths to a disk are put together.
     pub(super) fn is_boot_disk(&self, system: &System) -> bool {
         !self.is_partition()
@@ -152,7 +152,7 @@ impl Block {
         Some((number.parse().ok()?, whole.to_owned())).filter(|(_, whole)| whole.starts_with("mpath-"))
     }
 
-    /// Whether all of this device lies on that disk: a partition of it, or a mapping of such ones.
+    /// True if all of this device lies on that disk: a partition of it, or a mapping of such ones.
     pub(super) fn lies_on(&self, system: &System, disk: &Self) -> bool {
         self.lies_on_within(system, disk, DEPTH)
     }
@@ -197,14 +197,14 @@ impl Block {
         None
     }
 
-    /// Whether a filesystem may be looked for on it.
+    /// True if a filesystem may be looked for on it.
     pub(super) fn is_volume(&self) -> bool {
         // A boot sector that passes for a partition table, or that of a hybrid disc: it is the disk once more.
         let all_of_the_disk = self.sysfs.join("partition").exists() && self.counts("start") == Some(0);
         self.has_medium() && !self.is_covered() && !all_of_the_disk
     }
 
-    /// Whether the partition has this name in a GPT, or the filesystem this label.
+    /// True if the partition has this name in a GPT, or the filesystem this label.
     ///
     /// # Errors
     /// The device cannot be read.
@@ -249,7 +249,7 @@ impl Block {
         ours && number == Some(u64::from(entry.number)) && fits
     }
 
-    /// Whether a person in front of the machine could have brought this disk: it is on USB, an SD card or an optical drive, or
+    /// True if a person in front of the machine could have brought this disk: it is on USB, an SD card or an optical drive, or
     /// the kernel calls it or what it hangs on removable.
     pub(super) fn is_removable(&self) -> bool {
         const OPTICAL: &str = "5"; // SCSI peripheral type
@@ -259,7 +259,7 @@ impl Block {
         let on_usb = self.sysfs.components().any(|part| part.as_os_str().to_string_lossy().starts_with("usb"));
         let told = self.says("removable");
         on_usb
-            // Neither yes nor no is what cannot be told.
+            // An unreadable answer is neither yes nor no.
             || told != "0"
             || ["SD", OPTICAL].contains(&self.says("device/type").as_str())
             || self.sysfs.ancestors().skip(1).any(|folder| says(folder, "removable") || says(folder, "1"))

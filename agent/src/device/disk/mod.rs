@@ -35,10 +35,10 @@ const PATIENCE: f64 = 10.0;
 const COPY_REMEDY: &str =
     "Take one of the disks out. If it is to stay, give the copy identities of its own on another machine: sgdisk -G.";
 
-/// What a partition of the disk is for.
+/// Purpose of a partition of the disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Role {
-    /// What outlives updates.
+    /// The data partition, which survives updates.
     Data,
     /// Slot A.
     SlotA,
@@ -234,7 +234,7 @@ impl System {
         }
     }
 
-    /// Whether what is below the folder for data may be read: whoever mounted it, it must be on the disk that was booted, or
+    /// True if the content of the data folder may be read: it must be on the booted disk, whichever program mounted it, or
     /// on the partition that `kubesolo.data=` names. A folder of the root filesystem, or on no disk at all, counts as ours.
     ///
     /// # Errors
@@ -399,7 +399,7 @@ impl System {
         Ok(search)
     }
 
-    /// What `root=` names, if it is a partition of a disk.
+    /// The partition that `root=` names, if it names one.
     fn root(&self, root: &str) -> Option<Named> {
         if let Some(id) = root.strip_prefix("PARTUUID=") {
             return id.to_ascii_lowercase().parse().ok().map(Named::Identity);
@@ -463,7 +463,7 @@ fn source_of(mountinfo: &str, folder: &Path) -> Option<PathBuf> {
     mounts.max_by_key(|(point, _)| point.components().count()).map(|(_, source)| source.into())
 }
 
-/// Whether one of these has that label. What cannot be read only matters if none has.
+/// True if one of these has that label. An unreadable one only matters if none has.
 fn any_named(volumes: &[Block], label: &str) -> io::Result<bool> {
     let mut unreadable = None;
     for volume in volumes {

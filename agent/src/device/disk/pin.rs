@@ -14,7 +14,7 @@ const FILE: &str = "disk";
 /// Longest file that is read, in bytes.
 const BYTES: u64 = 4096;
 
-/// What this boot knows of its disk.
+/// Identity of the booted disk, as this boot found it.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Pin {
     /// Uptime in seconds when a disk or partition was first looked for.

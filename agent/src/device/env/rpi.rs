@@ -16,7 +16,7 @@ use crate::base::files;
 
 /// The file in the first partition.
 const FILE: &str = "autoboot.txt";
-/// Where the firmware tells of this boot, below `/proc`.
+/// The firmware's description of this boot, below `/proc`.
 const FIRMWARE: &str = "device-tree/chosen/bootloader";
 
 #[derive(Debug)]

@@ -18,7 +18,7 @@ use crate::base::error::{Error, Reason, Result};
 use crate::base::{files, text};
 use crate::device::blocks::System;
 
-/// What a person can do about copies that nobody can read.
+/// The next step when no copy can be read.
 const REMEDY: &str = "The agent does not overwrite it. Compare the geometry in fw_env.config with that of the \
     bootloader; if it is right, write the environment again, as the image builder does (mkenvimage).";
 const LABEL_REMEDY: &str = "Give the partition this label, or name its device.";
@@ -136,7 +136,7 @@ impl Bootloader for UBoot {
         }
     }
 
-    /// What cannot be read may be somebody else's variables.
+    /// An unreadable copy may have the variables of another program.
     fn can_be_rebuilt(&self) -> bool {
         self.damage().is_none()
     }

@@ -16,13 +16,13 @@ impl Checksums {
         self.0[part as usize].update(bytes);
     }
 
-    /// What the file says then: two variables as `env import -t` reads them, with eight hex digits each.
+    /// Content of the file: two variables as `env import -t` reads them, with eight hex digits each.
     pub(super) fn text(&self) -> String {
         let [kernel, initramfs] = [0, 1].map(|part: usize| self.0[part].clone().finalize());
         format!("kernel_crc32={kernel:08x}\ninitramfs_crc32={initramfs:08x}\n")
     }
 
-    /// Whether the file of this slot says so.
+    /// True if the file of this slot says so.
     pub(super) fn compare(&self, dir: &Dir) -> Result<()> {
         let found = dir.read(FILE, HASH_FILE_BYTES)?.ok_or_else(|| incomplete(dir, FILE))?;
         if found == self.text().as_bytes() {

@@ -21,13 +21,13 @@ use crate::release::release::Blob;
 /// One read of an image, in bytes: few waits for the medium, and little memory. A multiple of every block size that O_DIRECT
 /// asks for.
 const READ_BYTES: usize = 1024 * 1024;
-/// What buffers for O_DIRECT are aligned to: the largest logical block of common media.
+/// Alignment of buffers for O_DIRECT, in bytes: the largest logical block of common media.
 const ALIGNMENT: usize = 4096;
 
 /// Reason of an error in what others could have put there.
 const UNUSABLE: Reason = Reason::SlotUnusable;
 
-/// What a file is called until it is complete and on the medium.
+/// Name of a file until it is complete and on the medium.
 pub(super) fn part_name(name: &str) -> String {
     format!("{name}.part")
 }
@@ -37,7 +37,7 @@ pub(super) struct Dir {
     file: File,
     /// For messages: the place, as the user knows it.
     shown: String,
-    /// Whether the whole filesystem is ours, so that it is simplest and surest to sync all of it.
+    /// True if the whole filesystem is ours, so that it is simplest and surest to sync all of it.
     own_filesystem: bool,
 }
 
@@ -59,7 +59,7 @@ impl Dir {
     fn open(path: &Path, shown: String, own_filesystem: bool) -> Result<Self> {
         let opened = OpenOptions::new().read(true).custom_flags(libc::O_DIRECTORY | libc::O_NOFOLLOW).open(path);
         let file = opened.map_err(|e| unusable(format!("cannot open the slot folder {shown}: {e}")))?;
-        // A filesystem of one's own is mounted where nobody else can look, whoever its maker gave the files to.
+        // The agent mounts a filesystem of its own where no other account can look, so the owners of its files do not matter.
         if !own_filesystem {
             let meta = file.metadata().map_err(|e| unusable(format!("cannot inspect the slot folder {shown}: {e}")))?;
             files::check_folder(&meta, path, UNUSABLE)?;
@@ -142,7 +142,7 @@ impl Dir {
         }
     }
 
-    /// Makes a new file. What has its name is not opened: whoever empties the slot removes it.
+    /// Makes a new file. Never opens an existing one: `remove` comes first.
     pub(super) fn create(&self, name: &str) -> Result<File> {
         let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         let mode = Mode::S_IRUSR | Mode::S_IWUSR | Mode::S_IRGRP | Mode::S_IROTH;

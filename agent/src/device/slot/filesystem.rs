@@ -1,7 +1,7 @@
-//! The filesystem of a slot that is about to be written: looked at before, and made anew if it cannot be relied on.
+//! Filesystem of a slot before a write: the agent inspects it, and recreates it if it is not trusted.
 //!
-//! A slot has no journal, since a bootloader would not replay it. What a power cut during a write left may hold blocks that
-//! belong to two files, so it is not written again as it is.
+//! A slot has no journal, since a bootloader would not replay it. After a power cut during a write, a block may belong to
+//! two files, so the agent does not write into such a filesystem.
 
 use std::fs;
 use std::io::{Seek, SeekFrom};
@@ -25,7 +25,7 @@ const OPTIONS: [&str; 10] =
 const STATE_AT: u64 = 1024 + 58;
 const UNMOUNTED: u16 = 1;
 
-/// What can be relied on.
+/// Condition of a filesystem.
 #[derive(Debug)]
 pub(super) enum Condition {
     /// It was unmounted after the last write.
@@ -57,7 +57,7 @@ pub(super) fn condition(device: &Path) -> Result<Condition> {
     Ok(if u16::from_le_bytes(state) == UNMOUNTED { Condition::Sound } else { Condition::Unclean })
 }
 
-/// Whether a filesystem can be made anew here: the device says that it is a slot, and the program is there. Gives the
+/// Checks that a filesystem can be recreated here: the device says that it is a slot, and the program is there. Gives the
 /// bytes that will be free.
 pub(super) fn can_be_made(device: &Path) -> Result<u64> {
     let cannot = |why: String| {
@@ -74,7 +74,7 @@ pub(super) fn can_be_made(device: &Path) -> Result<u64> {
     Ok(size - size / 24)
 }
 
-/// Makes the filesystem of a slot anew. Whatever was there is gone: only for a slot that is void.
+/// Recreates the filesystem of a slot, and destroys its content: only for a void slot.
 pub(super) fn make(device: &Path) -> Result<()> {
     can_be_made(device)?;
     let label = label(device).unwrap_or_default();
@@ -91,7 +91,7 @@ pub(super) fn make(device: &Path) -> Result<()> {
     }
 }
 
-/// The label that tells that this is a slot, of the filesystem or of the partition.
+/// The label that marks a slot, of the filesystem or of the partition.
 fn label(device: &Path) -> Option<String> {
     let of_filesystem = files::open_data(device).and_then(|mut file| filesystem_label(&mut file)).ok().flatten();
     let of_partition = || {

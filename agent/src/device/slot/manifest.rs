@@ -38,7 +38,7 @@ pub struct SlotManifest {
     pub signed_type: String,
     /// As they were published. Not proven by being here: the slot may have been written by anybody.
     pub signatures: Vec<Signature>,
-    /// What an old server had instead; `signed` is a mere claim then.
+    /// Signatures of the images from an old server; `signed` is only a claim then.
     pub file_signatures: Option<FileSignatures>,
     /// `vmlinuz`
     pub kernel: Blob,
@@ -48,7 +48,7 @@ pub struct SlotManifest {
     pub written_at: DateTime<Utc>,
 }
 
-/// The JSON. All but `signed` could be told from `signed`; it is there for people and scripts, and compared.
+/// The JSON. All members but `signed` follow from `signed`. They are there for people and scripts, and the agent compares them.
 #[derive(Serialize, Deserialize)]
 struct Document {
     schema: u32,
@@ -101,7 +101,7 @@ impl SlotManifest {
         }
     }
 
-    /// What tells it from other releases.
+    /// Identity of the release.
     #[must_use]
     pub fn identity(&self) -> Identity {
         Identity { release: self.digest, kernel: self.kernel.digest, initramfs: self.initramfs.digest }
@@ -129,7 +129,7 @@ impl SlotManifest {
         }
     }
 
-    /// What would be on offer if the server still had this release.
+    /// The offer as it would be if the server still had this release.
     pub fn offer(self, origin: String) -> Result<Offer> {
         let release = self.release()?;
         let Self { signed, signed_type, signatures, file_signatures, .. } = self;

@@ -43,7 +43,7 @@ impl Writer {
             Place::Folder(path) => return Self::emptied(slot, Dir::folder(path)?, None),
             Place::Device(device) => device,
         };
-        // What is mounted elsewhere must be known before anything is erased.
+        // Another mount must be found before anything is erased.
         mount::claim(device, true)?;
         match filesystem::condition(device)? {
             Condition::Sound => {}
