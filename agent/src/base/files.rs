@@ -12,9 +12,9 @@
 //! None of them waits for another process, and all but the kernel's files and `open_data` must be regular files.
 
 use std::collections::VecDeque;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fmt::Display;
-use std::fs::{File, Metadata, OpenOptions};
+use std::fs::{self, File, Metadata, OpenOptions};
 use std::io::{self, Read};
 use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Component, Path, PathBuf};
@@ -23,7 +23,7 @@ use nix::libc;
 use nix::unistd::{getegid, geteuid};
 
 use crate::base::error::{Error, Reason, Result};
-use crate::base::limits;
+use crate::base::{limits, text};
 
 /// The device that has nothing in it, for `--conf /dev/null`: major 1, minor 3 (kernel, admin-guide/devices.txt).
 const NULL: (u32, u32) = (1, 3);
@@ -193,6 +193,60 @@ fn whole(file: &File, path: &Path, limit: u64, reason: Reason) -> Result<Vec<u8>
     Ok(bytes)
 }
 
+/// Entries of a folder in which each file counts: keys, health checks, hooks.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Listing {
+    /// Entries that count, in the order of their names.
+    pub entries: Vec<PathBuf>,
+    /// Entries that do not count because of their names ([`is_leftover`]), in the same order.
+    pub passed_over: Vec<PathBuf>,
+}
+
+/// Lists such a folder. Hidden entries do not count.
+///
+/// # Errors
+/// Errors of the filesystem.
+pub fn list(folder: &Path) -> io::Result<Listing> {
+    let mut listing = Listing::default();
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        if is_leftover(&entry.file_name()) {
+            listing.passed_over.push(entry.path());
+        } else if !entry.file_name().as_encoded_bytes().starts_with(b".") {
+            listing.entries.push(entry.path());
+        }
+    }
+    listing.entries.sort();
+    listing.passed_over.sort();
+    Ok(listing)
+}
+
+/// Whether editors or package managers give this name to another version of a file: `x~`, `x.bak`, `x.orig`, `x.swp`, `#x#`,
+/// `x.dpkg-old` (dpkg(1), conffiles) or `x.rpmsave` (rpm(8), configuration files).
+#[must_use]
+pub fn is_leftover(name: &OsStr) -> bool {
+    let name = name.as_encoded_bytes();
+    let extension = name.rsplit(|b| *b == b'.').next().filter(|extension| extension.len() < name.len());
+    let by_extension = extension.is_some_and(|extension| {
+        [&b"bak"[..], b"orig", b"swp"].contains(&extension)
+            || extension.starts_with(b"dpkg-")
+            || extension.starts_with(b"rpm")
+    });
+    by_extension || name.ends_with(b"~") || name.len() > 1 && name.starts_with(b"#") && name.ends_with(b"#")
+}
+
+/// The last part of a path, escaped for messages.
+#[must_use]
+pub fn name(path: &Path) -> String {
+    text::escape(&path.file_name().unwrap_or_default().to_string_lossy())
+}
+
+/// The last parts of paths as a list for messages.
+#[must_use]
+pub fn names(paths: &[PathBuf]) -> String {
+    paths.iter().map(|path| name(path)).collect::<Vec<_>>().join(", ")
+}
+
 /// Opens a regular file or a block device whose content something else proves or judges.
 ///
 /// # Errors
@@ -283,7 +337,6 @@ pub fn resolve(path: &Path, reason: Reason) -> Result<Option<PathBuf>> {
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
     use std::os::unix::fs::{PermissionsExt, chown, lchown, symlink};
     use std::path::PathBuf;
 
@@ -329,6 +382,32 @@ mod tests {
         for odd in [path("pipe"), folder.path().into(), "/dev/zero".into()] {
             assert!(refused(&odd).contains("not a regular file"), "{}", odd.display());
         }
+    }
+
+    #[test]
+    fn other_versions_of_a_file_do_not_count() {
+        let folder = TempDir::new().unwrap();
+        let passed_over = [
+            "#10-check#",
+            ".10-check.swp",
+            "10-check.bak",
+            "10-check.dpkg-dist",
+            "10-check.dpkg-old",
+            "10-check.orig",
+            "10-check.rpmnew",
+            "10-check.rpmsave",
+            "10-check~",
+        ];
+        let entries = ["#", "10-check", "10-check.sh", "bak", "key.pem", "release.pub"];
+        for name in passed_over.iter().chain(&entries).chain(&[".gitkeep"]) {
+            fs::write(folder.path().join(name), "").unwrap();
+        }
+        let listing = list(folder.path()).unwrap();
+        let names = |all: &[PathBuf]| {
+            all.iter().map(|path| path.file_name().unwrap().to_str().unwrap().to_owned()).collect::<Vec<_>>()
+        };
+        assert_eq!(names(&listing.entries), entries);
+        assert_eq!(names(&listing.passed_over), passed_over);
     }
 
     #[test]

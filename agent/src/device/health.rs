@@ -13,7 +13,7 @@ use serde::Serialize;
 use crate::base::error::{Error, Reason};
 use crate::base::{files, replace};
 use crate::config::Config;
-use crate::device::programs;
+use crate::device::programs::{self, Unusable};
 use crate::fetch::probe;
 
 /// The longest that `healthcheck_url` is waited for: it is on this device, or near.
@@ -62,11 +62,13 @@ pub fn run(config: &Config) -> Vec<Check> {
         let answered = probe::answers(url, config.registry_ca.as_deref(), left().min(URL_TIME));
         all.push(verdict("healthcheck_url", answered.map_err(|error| error.message)));
     }
-    let run = |folder: &Path| match programs::executables(folder) {
-        Ok(files) => files
-            .iter()
-            .map(|file| verdict(&programs::name(file), executable(file, left(), config.health_timeout.as_secs())))
-            .collect(),
+    let run = |folder: &Path| match programs::folder(folder) {
+        Ok(found) => {
+            let programs = found.programs.iter();
+            let total = config.health_timeout.as_secs();
+            let ran = programs.map(|file| verdict(&files::name(file), executable(file, left(), total)));
+            ran.chain(found.unusable.into_iter().map(unusable)).collect()
+        }
         Err(why) => vec![verdict("health.d", Err(why))],
     };
     all.extend(run(&config.health_dir));
@@ -77,6 +79,11 @@ pub fn run(config: &Config) -> Vec<Check> {
 
 fn verdict(name: &str, result: Result<(), String>) -> Check {
     Check { name: name.to_owned(), passed: result.is_ok(), wanted: false, message: result.err().unwrap_or_default() }
+}
+
+/// Version 0.1 passed over such an entry, so it does not condemn a boot. But it was meant as a check.
+fn unusable(entry: Unusable) -> Check {
+    Check { wanted: true, ..verdict(&files::name(&entry.file), Err(entry.why)) }
 }
 
 fn data_partition(folder: &Path) -> Result<(), String> {
@@ -164,6 +171,20 @@ mod tests {
         assert_eq!(all[1], ("10-bad".into(), false, "exit status: 3: disk \\u{1b}[31mgone".into()));
         assert_eq!(all[2], ("20-ok".into(), true, String::new()));
         assert_eq!(all.len(), 3);
+    }
+
+    #[test]
+    fn a_check_that_cannot_run_is_reported_at_every_run_and_condemns_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        check(folder.path(), "10-ok", "exit 0");
+        fs::write(folder.path().join("20-no-bit"), "#!/bin/sh\nexit 1\n").unwrap();
+        std::os::unix::fs::symlink("nowhere", folder.path().join("30-dangling")).unwrap();
+        check(folder.path(), "40-old.bak", "exit 1");
+        let all = run(&config(folder.path(), Duration::from_secs(20)));
+        let names: Vec<_> = all.iter().map(|check| check.name.as_str()).collect();
+        assert_eq!(names, ["data", "10-ok", "20-no-bit", "30-dangling"]);
+        assert!(all[2..].iter().all(|check| !check.passed && check.wanted && check.message.starts_with("not run")));
+        assert!(!all.iter().any(Check::condemns));
     }
 
     #[test]

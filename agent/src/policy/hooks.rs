@@ -7,6 +7,7 @@ use semver::Version;
 
 use crate::base::digest::Digest;
 use crate::base::error::{Error, Reason, Result};
+use crate::base::files;
 use crate::config::Config;
 use crate::device::programs;
 use crate::policy::gate::Gate;
@@ -50,8 +51,10 @@ pub fn ask(config: &Config, question: &Question<'_>) -> Result<()> {
         ("KUBESOLO_UPDATE_DIGEST", question.digest.to_string()),
     ];
     let end = Instant::now() + config.pre_update_timeout;
-    for file in programs::executables(&config.pre_update_dir).map_err(unreadable)? {
-        let name = programs::name(&file);
+    let folder = programs::folder(&config.pre_update_dir).map_err(unreadable)?;
+    folder.unusable.iter().for_each(|hook| log::warn!("{NAME}.d/{}: {}", files::name(&hook.file), hook.why));
+    for file in folder.programs {
+        let name = files::name(&file);
         let left = end.saturating_duration_since(Instant::now());
         let ended = programs::run(&file, left, environment.iter().map(|(key, value)| (*key, value)))
             .map_err(|why| refused(&name, &why))?;
@@ -81,12 +84,9 @@ fn refused(name: &str, why: &str) -> Error {
 /// The part of the answer that needs no program: a check must not start anything.
 #[must_use]
 pub fn gate(config: &Config) -> Gate {
-    match programs::executables(&config.pre_update_dir) {
-        Ok(files) if files.is_empty() => Gate::open(NAME, "no hooks"),
-        Ok(files) => {
-            let names = files.iter().map(|file| programs::name(file)).collect::<Vec<_>>();
-            Gate::open(NAME, format!("runs before the update: {}", names.join(", ")))
-        }
+    match programs::folder(&config.pre_update_dir) {
+        Ok(folder) if folder.programs.is_empty() => Gate::open(NAME, "no hooks"),
+        Ok(folder) => Gate::open(NAME, format!("runs before the update: {}", files::names(&folder.programs))),
         Err(why) => Gate::closed(NAME, Reason::HooksUnreadable, why, "Set pre_update_dir= to a readable folder."),
     }
 }

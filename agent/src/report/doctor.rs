@@ -12,7 +12,7 @@ use serde::Serialize;
 
 use crate::base::error::{Error, Result};
 use crate::base::progress::size;
-use crate::base::{replace, text};
+use crate::base::{files, replace, text};
 use crate::config::{Config, Origin, conf};
 use crate::device::boot::Boot;
 use crate::device::health::WANTED;
@@ -22,6 +22,7 @@ use crate::schedule::clock::Clock;
 use crate::schedule::window::Window;
 use crate::schedule::zone::Zone;
 use crate::state::store::{Loaded, Store};
+use crate::trust::keys::KeySet;
 use crate::update::adopt;
 
 /// The kernel's `linux/magic.h`.
@@ -206,6 +207,7 @@ fn keys(all: &mut Findings, config: &Config) {
         Some(Some(keys)) => {
             let ids: Vec<_> = keys.ids().map(|id| id.to_string()).collect();
             all.add("keys", Verdict::Ok, ids.join(", "));
+            ignored(all, "keys", &keys);
         }
         Some(None) if config.allow_unsigned => {
             all.add(
@@ -217,6 +219,18 @@ fn keys(all: &mut Findings, config: &Config) {
         }
         Some(None) => all.add("keys", Verdict::Fail, "none: the agent installs nothing. Set pubkey="),
         None => {}
+    }
+    if let Some(place) = &config.freshness_pubkey
+        && let Some(keys) = all.take("freshness", KeySet::load(place))
+    {
+        ignored(all, "freshness", &keys);
+    }
+}
+
+fn ignored(all: &mut Findings, name: &'static str, keys: &KeySet) {
+    for file in keys.passed_over() {
+        let why = "not a key of this device because of its name. Remove it, or give it another name";
+        all.add(name, Verdict::Warn, format!("{}: {why}", text::escape(&file.to_string_lossy())));
     }
 }
 
@@ -240,22 +254,22 @@ fn window(all: &mut Findings, config: &Config) {
 fn health(all: &mut Findings, config: &Config) {
     let name = "health checks";
     let url = config.healthcheck_url.is_some().then(|| "healthcheck_url".to_owned());
-    match programs::executables(&config.health_dir) {
+    match programs::folder(&config.health_dir) {
         Err(why) => all.add(name, Verdict::Fail, why),
-        Ok(files) if files.is_empty() && url.is_none() => {
-            let folder = config.health_dir.display();
-            all.add(
-                name,
-                Verdict::Warn,
-                format!("no executable in {folder}: a boot is healthy as soon as it can write its data"),
-            );
-        }
-        Ok(files) => {
-            let wanted = programs::executables(&config.health_dir.join(WANTED)).unwrap_or_default();
-            let wanted = wanted.iter().map(|file| format!("{WANTED}/{}", programs::name(file)));
-            let names: Vec<_> =
-                url.into_iter().chain(files.iter().map(|file| programs::name(file))).chain(wanted).collect();
-            all.add(name, Verdict::Ok, names.join(", "));
+        Ok(found) => {
+            let wanted = programs::folder(&config.health_dir.join(WANTED)).unwrap_or_default();
+            if found.programs.is_empty() && url.is_none() {
+                let folder = config.health_dir.display();
+                let words = "a boot is healthy as soon as it can write its data";
+                all.add(name, Verdict::Warn, format!("no executable in {folder}: {words}"));
+            } else {
+                let required = found.programs.iter().map(|file| files::name(file));
+                let optional = wanted.programs.iter().map(|file| format!("{WANTED}/{}", files::name(file)));
+                let names: Vec<_> = url.into_iter().chain(required).chain(optional).collect();
+                all.add(name, Verdict::Ok, names.join(", "));
+            }
+            found.warnings().for_each(|warning| all.add(name, Verdict::Warn, warning));
+            wanted.warnings().for_each(|warning| all.add(name, Verdict::Warn, format!("{WANTED}/{warning}")));
         }
     }
     let data = &config.data_dir;
@@ -266,6 +280,8 @@ fn health(all: &mut Findings, config: &Config) {
 fn hooks(all: &mut Findings, config: &Config) {
     let gate = crate::policy::hooks::gate(config);
     all.add("pre-update", if gate.open { Verdict::Ok } else { Verdict::Fail }, gate.message);
+    let folder = programs::folder(&config.pre_update_dir).unwrap_or_default();
+    folder.warnings().for_each(|warning| all.add("pre-update", Verdict::Warn, warning));
 }
 
 fn device_id(all: &mut Findings, config: &Config, memory: Option<&Loaded>) {

@@ -22,28 +22,25 @@ pub struct KeySet {
     revoked: Vec<(Fingerprint, VerifyingKey)>,
     threshold: usize,
     place: PathBuf,
+    passed_over: Vec<PathBuf>,
 }
 
 impl KeySet {
-    /// Reads a key file, or each file of a folder but hidden ones. A file has 64 hex digits, or a PEM SubjectPublicKeyInfo.
+    /// Reads a key file, or each file of a folder except hidden files, leftovers ([`files::is_leftover`]) and `README*`. A file
+    /// has 64 hex digits, or a PEM SubjectPublicKeyInfo.
     ///
     /// Every error here is [`Exit::Config`]: with keys, "cannot be read" must never become "there is none".
     pub fn load(place: &Path) -> Result<Self> {
         let reading = |e: std::io::Error| key_error(place, format_args!("cannot read it: {e}"));
-        let mut files = vec![];
         let meta = std::fs::symlink_metadata(place).map_err(reading)?;
-        if meta.is_dir() {
+        let (files, passed_over) = if meta.is_dir() {
             files::check_folder(&meta, place, BAD)?;
-            for entry in std::fs::read_dir(place).map_err(reading)? {
-                let entry = entry.map_err(reading)?;
-                if !entry.file_name().as_encoded_bytes().starts_with(b".") {
-                    files.push(entry.path());
-                }
-            }
-            files.sort();
+            let listing = files::list(place).map_err(reading)?;
+            let (readme, keys): (Vec<_>, Vec<_>) = listing.entries.into_iter().partition(|file| is_readme(file));
+            (keys, [readme, listing.passed_over].concat())
         } else {
-            files.push(place.to_owned());
-        }
+            (vec![place.to_owned()], vec![])
+        };
         if files.len() > limits::KEYS {
             return Err(key_error(place, format_args!("more than {} keys", limits::KEYS)));
         }
@@ -58,9 +55,15 @@ impl KeySet {
             }
         }
         if keys.is_empty() {
-            return Err(key_error(place, "the folder is empty"));
+            return Err(key_error(place, no_keys(&passed_over)));
         }
-        Ok(Self { keys, revoked: vec![], threshold: 1, place: place.to_owned() })
+        Ok(Self { keys, revoked: vec![], threshold: 1, place: place.to_owned(), passed_over })
+    }
+
+    /// Files of the folder that are no keys because of their names.
+    #[must_use]
+    pub fn passed_over(&self) -> &[PathBuf] {
+        &self.passed_over
     }
 
     /// The same set without the revoked keys, of which `threshold` must sign.
@@ -86,7 +89,7 @@ impl KeySet {
             return Err(Error::new(Reason::KeysRevoked, message)
                 .remedy("Install the public keys that replaced the revoked ones."));
         }
-        Ok(Self { keys, revoked, threshold, place: self.place })
+        Ok(Self { keys, revoked, threshold, ..self })
     }
 
     /// How many keys would be left if these were revoked.
@@ -177,6 +180,17 @@ impl KeySet {
         Error::new(Reason::SignatureUnknownKey, message)
             .remedy("Sign the release with a known key, or install its public key if you trust it.")
     }
+}
+
+fn is_readme(file: &Path) -> bool {
+    file.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"README"))
+}
+
+fn no_keys(passed_over: &[PathBuf]) -> String {
+    if passed_over.is_empty() {
+        return "the folder is empty".into();
+    }
+    format!("no file of the folder counts as a key; ignored because of their names: {}", files::names(passed_over))
 }
 
 fn key_error(place: &Path, why: impl fmt::Display) -> Error {

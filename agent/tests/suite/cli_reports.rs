@@ -343,6 +343,38 @@ fn findings(device: &Device, code: i32) -> BTreeMap<String, String> {
 }
 
 #[test]
+fn entries_of_folders_that_do_not_count_are_reported() {
+    let device = Device::new();
+    for folder in ["keys", "health.d/wanted", "pre-update.d"] {
+        fs::create_dir_all(device.path(folder)).unwrap();
+    }
+    for key in ["keys/release.pub", "keys/old.pub.bak", "keys/README"] {
+        fs::copy(device.path("K"), device.path(key)).unwrap();
+    }
+    for program in ["health.d/10-check.sh", "health.d/20-check~", "health.d/wanted/#30-check#", "pre-update.d/10.orig"]
+    {
+        device.script(program, "exit 0");
+    }
+    device.write("health.d/40-check", b"#!/bin/sh\n");
+    std::os::unix::fs::symlink("nowhere", device.path("health.d/50-check")).unwrap();
+    device.write("conf", b"pubkey=keys\nhealth_dir=health.d\npre_update_dir=pre-update.d\n");
+    device.here(&["doctor"]).says(&[
+        "warn  keys          keys/README: not a key of this device because of its name",
+        "warn  keys          keys/old.pub.bak: not a key",
+        "ok    health checks 10-check.sh\n",
+        "warn  health checks 20-check~: not run because of its name",
+        "warn  health checks 40-check: not run: it is not executable. Run chmod +x",
+        "warn  health checks 50-check: not run: it is a link to nowhere, which does not exist",
+        "warn  health checks wanted/#30-check#: not run",
+        "ok    pre-update    no hooks",
+        "warn  pre-update    10.orig: not run because of its name",
+    ]);
+    device
+        .here(&["healthcheck"])
+        .says(&["failed (optional): 40-check: not run", "failed (optional): 50-check: not run"]);
+}
+
+#[test]
 fn the_doctor_tells_one_thing_from_another() {
     let (registry, device) = (Registry::start(), Device::new());
     publish(&registry, "1.0.0", 1);

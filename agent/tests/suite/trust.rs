@@ -211,6 +211,27 @@ fn a_folder_is_a_set_in_which_one_bad_key_spoils_all() {
 }
 
 #[test]
+fn a_key_under_the_name_of_a_backup_is_no_key() {
+    let folder = TempDir::new().unwrap();
+    file(&folder, "old.pub~", hex_key(9));
+    file(&folder, "README.md", "How to add a key.");
+    let message = refused(folder.path());
+    assert!(message.contains("ignored because of their names: README.md, old.pub~"), "{message}");
+    // Keys of any other name count, as in version 0.1.
+    for (seed, name) in [(1, "a"), (2, "b.pub"), (3, "release key.txt")] {
+        file(&folder, name, hex_key(seed));
+    }
+    for name in ["c.pub.bak", "c.pub.orig", ".c.pub.swp", "c.pub.dpkg-old", "c.pub.rpmsave", "#c.pub#", "README"] {
+        file(&folder, name, hex_key(9));
+    }
+    let set = KeySet::load(folder.path()).unwrap();
+    assert_eq!(set.ids().map(|id| id.to_string()).collect::<Vec<_>>(), [1, 2, 3].map(|seed| key_id(&key(seed))));
+    assert_eq!(set.passed_over().len(), 9);
+    // A file that pubkey= names is a key, whatever its name.
+    KeySet::load(&folder.path().join("old.pub~")).unwrap();
+}
+
+#[test]
 fn a_key_that_cannot_be_read_is_not_no_key() {
     let folder = TempDir::new().unwrap();
     assert!(refused(&folder.path().join("absent")).contains("absent"));
