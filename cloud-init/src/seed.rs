@@ -8,6 +8,7 @@ use kubesolo_update::device::blocks::{System, iso_label};
 use kubesolo_update::device::disk::Seed as Volume;
 use kubesolo_update::device::mount::{Filesystem, Mounted};
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 
 use crate::{user_data, yaml};
 
@@ -49,6 +50,9 @@ pub struct Seed {
 /// # Errors
 /// 78 for a seed that is not whole, or is open to others; 65 for one that is too large.
 pub fn find(system: &System, folder: Option<&Path>, configured: bool) -> Result<Option<Seed>> {
+    if let Some(warning) = system.command_line().ok().and_then(|line| elsewhere(&line)) {
+        log::warn!("{warning}");
+    }
     let default = Path::new(SEED_FOLDER);
     let folder = match folder {
         Some(folder) => Some(folder),
@@ -104,16 +108,53 @@ fn file(folder: &Path, name: &str, kind: Kind, limit: u64) -> Result<Vec<u8>> {
     })
 }
 
+/// The warning about a seed that the kernel command line names for cloud-init: `ds=nocloud;s=URL`, also quoted, and with the
+/// older names `nocloud-net` and `seedfrom` (cloud-init, datasource NoCloud).
+#[must_use]
+pub fn elsewhere(line: &str) -> Option<String> {
+    let word =
+        line.split_ascii_whitespace().map(|word| word.trim_matches('"')).rfind(|word| word.starts_with("ds="))?;
+    let mut parts = word.split(';');
+    let is_nocloud = parts.next().is_some_and(|source| ["ds=nocloud", "ds=nocloud-net"].contains(&source));
+    let names_place = parts.any(|part| part.starts_with("s=") || part.starts_with("seedfrom="));
+    let shown = text::escape(&text::without_login(word));
+    (is_nocloud && names_place).then(|| {
+        format!(
+            "the kernel argument {shown} is ignored, since no seed is read from a network here: put user-data and meta-data \
+             into {SEED_FOLDER}, or on a volume with the label CIDATA"
+        )
+    })
+}
+
 #[derive(Default, Deserialize)]
 struct MetaData {
     #[serde(rename = "instance-id")]
     instance: Option<String>,
+    #[serde(rename = "instance_id")]
+    misspelt: Option<IgnoredAny>,
+    seedfrom: Option<String>,
+}
+
+impl MetaData {
+    fn check(&self, what: &str) -> Result<()> {
+        if let Some(place) = &self.seedfrom {
+            let place = text::escape(&text::without_login(place));
+            return Err(yaml::bad(format!("{what}: seedfrom: {place}: no seed is read from another place"))
+                .remedy("Nothing was changed. Put user-data and meta-data themselves here, without seedfrom."));
+        }
+        if self.instance.is_none() && self.misspelt.is_some() {
+            return Err(yaml::bad(format!("{what}: instance_id: unknown key"))
+                .remedy("Nothing was changed. Write instance-id, as cloud-init does."));
+        }
+        Ok(())
+    }
 }
 
 fn instance(meta_data: &[u8], what: &str) -> Result<String> {
     let all = yaml::text(meta_data, what)?;
-    let found: Option<MetaData> = yaml::parse(all, what)?;
-    let instance = found.unwrap_or_default().instance.unwrap_or_else(|| NO_INSTANCE.to_owned());
+    let found = yaml::parse::<Option<MetaData>>(all, what)?.unwrap_or_default();
+    found.check(what)?;
+    let instance = found.instance.unwrap_or_else(|| NO_INSTANCE.to_owned());
     if instance.is_empty() || instance.len() > INSTANCE_BYTES || instance.contains(char::is_control) {
         return Err(yaml::bad(format!("{what}: \"{}\" is not an instance-id", text::escape(&instance))));
     }

@@ -3,6 +3,8 @@
 use std::fmt::{self, Write as _};
 use std::io::Read;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use flate2::read::MultiGzDecoder;
 use kubesolo_update::base::error::{Context, Error, Reason, Result};
 use kubesolo_update::base::{limits, text};
@@ -110,19 +112,47 @@ fn is_cloud_config(all: &str, what: &str) -> Result<()> {
     if first.trim_end() == CLOUD_CONFIG {
         return Ok(());
     }
-    let lower = first.to_ascii_lowercase();
-    let (is, remedy) = if lower.starts_with("content-type:") || lower.starts_with("mime-version:") {
+    let (is, remedy) = kind(all).unwrap_or(("not cloud-config", "Its first line must be #cloud-config."));
+    Err(bad(format!("{what}:1: it begins with \"{}\": it is {is}", text::escape(first)))
+        .remedy(format!("Nothing was changed. {remedy}")))
+}
+
+/// Kinds of user-data that cloud-init reads, with the way to the one that is read here.
+fn kind(all: &str) -> Option<(&'static str, &'static str)> {
+    let lower = all.lines().next()?.to_ascii_lowercase();
+    let begins = |begin: &[&str]| begin.iter().any(|begin| lower.starts_with(begin));
+    Some(if begins(&["content-type:", "mime-version:"]) {
         ("MIME multipart, which is not read here", "Give its text/cloud-config part by itself.")
-    } else if first.starts_with("#!") {
+    } else if begins(&["#!"]) {
         ("a script, which is not run here", "Give a #cloud-config document with an updates: block.")
-    } else if lower.starts_with("## template:") {
-        ("a template, which is not filled in here", "Give the #cloud-config document that it makes.")
-    } else if first.starts_with("#include") {
-        ("a list of addresses, which is not followed here", "Give a #cloud-config document with an updates: block.")
+    } else if begins(&["## template:"]) {
+        ("a template (jinja), which is not filled in here", "Give the #cloud-config document that it makes.")
+    } else if begins(&["#include"]) {
+        ("a list of addresses (#include), which is not followed here", "Give the #cloud-config document itself.")
+    } else if begins(&["#cloud-config-archive"]) {
+        ("an archive of documents, which is not read here", "Give its text/cloud-config part by itself.")
+    } else if begins(&["#cloud-boothook", "#part-handler", "#cloud-config-jsonp"]) {
+        ("for the real cloud-init alone", "Give a #cloud-config document with an updates: block.")
+    } else if is_base64(all) {
+        ("encoded in Base64, which is not decoded here", "Give the document as it is: base64 -d user-data")
     } else {
-        ("not cloud-config", "Its first line must be #cloud-config.")
-    };
-    Err(bad(format!("{what}:1: it begins with \"{}\": it is {is}", text::escape(first))).remedy(remedy))
+        return None;
+    })
+}
+
+/// Whether this is user-data in Base64: of cloud-config, a script, MIME or gzip.
+fn is_base64(all: &str) -> bool {
+    let packed: String = all.split_ascii_whitespace().collect();
+    let begin = packed.as_bytes().get(..packed.len().min(64) / 4 * 4).unwrap_or_default();
+    let decoded = STANDARD.decode(begin).unwrap_or_default();
+    decoded.starts_with(b"#")
+        || decoded.starts_with(&[0x1f, 0x8b])
+        || decoded.to_ascii_lowercase().starts_with(b"content-type:")
+}
+
+/// The error of a merge key, which would bring keys that nobody sees here.
+fn merge_key<E: de::Error>(place: &str) -> E {
+    E::custom(format_args!("{place}<<: YAML merge keys are not supported: write the keys in full"))
 }
 
 /// The top level: `updates` is read, other keys are for others.
@@ -141,10 +171,13 @@ impl<'de> Deserialize<'de> for Document {
 
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
                 let mut found = UserData::default();
-                while let Some(key) = map.next_key::<String>()? {
+                while let Some(key) = map.next_key::<Spanned<String>>()? {
+                    let (line, key) = (key.referenced.line(), key.value);
                     if key == "updates" {
                         let block: Option<Block> = map.next_value()?;
                         found.updates = block.map(|Block(settings)| settings).unwrap_or_default();
+                    } else if key == "<<" {
+                        return Err(merge_key(&format!("line {line}: ")));
                     } else {
                         map.next_value::<IgnoredAny>()?;
                         found.others.push(key);
@@ -175,6 +208,9 @@ impl<'de> Deserialize<'de> for Block {
                 while let Some(key) = map.next_key::<Spanned<String>>()? {
                     let line = usize::try_from(key.referenced.line()).unwrap_or_default();
                     let key = key.value;
+                    if key == "<<" {
+                        return Err(merge_key("updates."));
+                    }
                     // A number stays as it is written: 1.10 is a tag, and not 1.1.
                     let value: Option<String> = map.next_value().map_err(|e| {
                         de::Error::custom(format_args!("updates.{key}: one value in one line is wanted ({e})"))

@@ -22,6 +22,10 @@ pub(crate) fn text<'a>(bytes: &'a [u8], what: &str) -> Result<&'a str> {
 
 /// One document.
 pub(crate) fn parse<T: DeserializeOwned>(all: &str, what: &str) -> Result<T> {
+    if let Some(line) = second_document(all) {
+        return Err(bad(format!("{what}:{line}: a second document begins here"))
+            .remedy("Nothing was changed. Give one document: without a line --- or ... behind its first line."));
+    }
     serde_saphyr::from_str_with_options(all, options()).map_err(|e| {
         let message = escape(&UserMessageFormatter.format_message(e.without_snippet()));
         bad(match e.location() {
@@ -29,6 +33,27 @@ pub(crate) fn parse<T: DeserializeOwned>(all: &str, what: &str) -> Result<T> {
             _ => format!("{what}: {message}"),
         })
     })
+}
+
+/// The line on which the first document ends. A marker at the beginning of a line is never content (YAML 1.2.2, 9.1.2).
+fn second_document(all: &str) -> Option<usize> {
+    let is_marker = |line: &str, marker: &str| {
+        line.strip_prefix(marker).is_some_and(|rest| rest.is_empty() || rest.starts_with([' ', '\t', '\r']))
+    };
+    let mut begun = false;
+    for (n, line) in all.lines().enumerate() {
+        let marks = is_marker(line, "---");
+        if begun && marks || begun && is_marker(line, "...") && all.lines().skip(n + 1).any(has_content) {
+            return Some(n + 1);
+        }
+        begun |= marks || has_content(line);
+    }
+    None
+}
+
+/// Whether a line is neither empty nor a comment nor a directive.
+fn has_content(line: &str) -> bool {
+    !line.trim_start().is_empty() && !line.trim_start().starts_with('#') && !line.starts_with('%')
 }
 
 fn options() -> Options {

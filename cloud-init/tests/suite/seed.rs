@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use assert_cmd::Command;
 use flate2::Compression;
 use flate2::write::GzEncoder;
-use kubesolo_cloudinit::seed::find;
+use kubesolo_cloudinit::seed::{elsewhere, find};
 use kubesolo_update::device::blocks::System;
 
 const SEED: &str = "\
@@ -288,7 +288,6 @@ fn broken_yaml_is_told_with_its_line() {
         ("updates: [\n", ":"),
         ("- updates\n", ":2:"),
         ("updates: later\n", ":2:"),
-        ("a: b\n---\nupdates: {channel: a}\n", ":"),
         ("updates: {channel: a}\nupdates: {channel: b}\n", ":3:"),
     ] {
         let said = Device::new(format!("#cloud-config\n{text}")).configured().refuses(78);
@@ -318,16 +317,66 @@ fn yaml_that_grows_is_refused() {
 
 #[test]
 fn user_data_of_another_kind_is_named() {
-    for (text, word) in [
-        ("Content-Type: multipart/mixed; boundary=\"x\"\nMIME-Version: 1.0\n\n--x\n", "MIME"),
-        ("#!/bin/sh\nreboot\n", "script"),
-        ("## template: jinja\n#cloud-config\n", "template"),
-        ("#include\nhttp://a\n", "addresses"),
-        ("updates: {channel: a}\n", "#cloud-config"),
-        ("#cloud-config-archive\n- a\n", "#cloud-config"),
+    let base64 = |text: &[u8]| base64::Engine::encode(&base64::engine::general_purpose::STANDARD, text);
+    let wrapped = base64(SEED.as_bytes()).as_bytes().chunks(76).collect::<Vec<_>>().join(&b'\n');
+    let wrapped = String::from_utf8(wrapped).unwrap();
+    for (text, word, remedy) in [
+        ("Content-Type: multipart/mixed; boundary=\"x\"\nMIME-Version: 1.0\n\n--x\n", "MIME", "text/cloud-config part"),
+        ("#!/bin/sh\nreboot\n", "script", "updates: block"),
+        ("## template: jinja\n#cloud-config\n", "jinja", "that it makes"),
+        ("#include\nhttp://a\n", "#include", "document itself"),
+        ("#include-once\nhttp://a\n", "#include", "document itself"),
+        ("updates: {channel: a}\n", "not cloud-config", "#cloud-config"),
+        ("#cloud-config-archive\n- a\n", "archive", "text/cloud-config part"),
+        ("#cloud-boothook\n", "cloud-init", "updates: block"),
+        (&base64(SEED.as_bytes()), "Base64", "base64 -d"),
+        (&wrapped, "Base64", "base64 -d"),
+        (&base64(&gzip(SEED.as_bytes())), "Base64", "base64 -d"),
     ] {
         let said = Device::new(text).configured().refuses(78);
-        assert!(said.contains("user-data:1:") && said.contains(word), "{text}: {said}");
+        assert!(said.contains("user-data:1:") && said.contains(word) && said.contains(remedy), "{text}: {said}");
+    }
+}
+
+#[test]
+fn yaml_that_another_reader_would_understand_otherwise_is_named() {
+    for (text, line, word) in [
+        ("a: b\n---\nupdates: {channel: a}\n", "user-data:3:", "second document"),
+        ("---\nupdates: {channel: a}\n--- \nb: c\n", "user-data:4:", "second document"),
+        ("updates: {channel: a}\n...\nb: c\n", "user-data:3:", "second document"),
+        ("base: &base {channel: a}\nupdates:\n  <<: *base\n", "user-data:4:", "merge keys"),
+        ("base: &base {updates: {channel: a}}\n<<: *base\n", "line 3: <<", "merge keys"),
+    ] {
+        let said = Device::new(format!("#cloud-config\n{text}")).configured().refuses(78);
+        assert!(said.contains(line) && said.contains(word), "{text}: {said}");
+    }
+    for one in ["---\nupdates: {channel: stable}\n...\n# end\n", "a: |\n  x\n  ---\n  y\nupdates: {channel: stable}\n"]
+    {
+        let device = Device::new(format!("#cloud-config\n{one}"));
+        assert_eq!(device.boot().code, 0, "{one}");
+        assert!(fs::read_to_string(device.conf()).unwrap().contains("channel=stable\n"), "{one}");
+    }
+}
+
+#[test]
+fn a_seed_that_lies_elsewhere_is_named() {
+    for (meta_data, word) in [
+        ("instance-id: a\nseedfrom: http://me:secret@seeds.example/a/\n", "seedfrom"),
+        ("instance_id: edge-7\n", "Write instance-id"),
+    ] {
+        let device = Device::new(SEED).configured();
+        device.seed("meta-data", meta_data);
+        let said = device.refuses(78);
+        assert!(said.contains("meta-data") && said.contains(word) && !said.contains("secret"), "{said}");
+    }
+    for line in
+        ["ds=nocloud;s=http://a/ quiet", "x \"ds=nocloud-net;h=b;seedfrom=http://a/\"", "ds=none ds=nocloud;s=/seed/"]
+    {
+        let warning = elsewhere(line).unwrap_or_else(|| panic!("{line}"));
+        assert!(warning.contains("ds=nocloud") && warning.contains("CIDATA"), "{warning}");
+    }
+    for line in ["quiet", "ds=nocloud", "ds=nocloud;h=host", "ds=nocloud;s=/a ds=none", "ids=nocloud;s=/a"] {
+        assert_eq!(elsewhere(line), None, "{line}");
     }
 }
 

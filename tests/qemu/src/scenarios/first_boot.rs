@@ -1,6 +1,7 @@
 //! From the first power-on to an update, with nothing but a seed.
 
-use std::fs;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::{PermissionsExt as _, chown};
 use std::path::PathBuf;
 use std::process::Command;
 
@@ -94,7 +95,7 @@ date -u -s "$(date -u -d tomorrow +%Y-%m-%d) 01:59:55"
 sleep 600
 "#;
 
-/// A Debian with systemd, set up from an ISO 9660 volume: the real timer leaves the device alone outside its window, and
+/// A Debian with systemd, set up from an ISO 9660 volume that an ordinary user made: the real timer leaves the device alone outside its window, and
 /// updates it inside. The units run in their sandboxes, the health service commits.
 pub(super) fn systemd(run: &Run) -> Result<()> {
     crate::run(&mut Command::new(root().join("build/scripts/fetch-debian.sh")))?;
@@ -102,7 +103,13 @@ pub(super) fn systemd(run: &Run) -> Result<()> {
     bench.publish("2.0.0", Flaw::None)?;
     let volume = run.file("seed.img");
     let mut iso = Command::new(tool("genisoimage")?);
-    iso.args(["-quiet", "-J", "-r", "-V", "cidata", "-o"]).arg(&volume).args(seed_files(run, &settings)?);
+    let files = seed_files(run, &settings)?;
+    // As an ordinary user makes it: Rock Ridge (-R) records the owner and the mode.
+    for file in &files {
+        chown(file, Some(1000), Some(1000))?;
+        fs::set_permissions(file, Permissions::from_mode(0o664))?;
+    }
+    iso.args(["-quiet", "-J", "-R", "-V", "cidata", "-o"]).arg(&volume).args(files);
     crate::run(&mut iso)?;
 
     let after = "systemctl is-active boot-complete.target kubesolo-update-deadline.timer | tr '\\n' ' ' | sed 's/^/test: /'; \
