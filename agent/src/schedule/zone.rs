@@ -3,8 +3,7 @@
 use std::path::Path;
 
 use chrono::{DateTime, Datelike as _, TimeDelta, Timelike as _, Utc, Weekday};
-use tz::TimeZone;
-use tz::timezone::TimeZoneSettings;
+use tz::{LocalTimeType, TimeZone};
 
 use crate::base::error::{Error, Reason, Result};
 use crate::base::{files, limits, text};
@@ -30,7 +29,7 @@ impl Zone {
     }
 
     /// The zone of that name in this image, else a POSIX TZ string (`CET-1CEST,M3.5.0,M10.5.0/3`), which needs no file;
-    /// `None` is UTC.
+    /// `None` is UTC. Hours of the string may be from -167 to 167.
     ///
     /// # Errors
     /// 78 when it is neither.
@@ -44,10 +43,11 @@ impl Zone {
         if let Some(bytes) = file(folder, name)? {
             return Self::parse(&shown, &bytes);
         }
-        let no_files = TimeZoneSettings::new(&[], |_| Err("not a TZ string".into()));
-        match no_files.parse_posix_tz(name) {
-            Ok(rules) => Ok(Self { name: shown, rules: Some(rules) }),
-            Err(_) => Err(unusable(
+        let rules = TimeZone::from_tz_data(&file_of_rules(name)).ok();
+        // No rule at all would be UTC under another name.
+        match rules.filter(|rules| rules.as_ref().extra_rule().is_some()) {
+            Some(rules) => Ok(Self { name: shown, rules: Some(rules) }),
+            None => Err(unusable(
                 &shown,
                 &format!("{} has no such zone, and it is not a POSIX TZ string", folder.display()),
             )),
@@ -82,10 +82,28 @@ impl Zone {
     /// How far the zone is ahead of UTC.
     #[must_use]
     pub fn offset(&self, at: DateTime<Utc>) -> TimeDelta {
-        let rules = self.rules.as_ref();
-        let local = rules.and_then(|rules| rules.find_local_time_type(at.timestamp()).ok());
-        TimeDelta::seconds(local.map_or(0, |local| local.ut_offset().into()))
+        let offset = self.rules.as_ref().map_or(0, |rules| local_type(rules, at.timestamp()).ut_offset());
+        TimeDelta::seconds(offset.into())
     }
+}
+
+/// The type of local time at this time, in seconds since 1970. A file can have no rule for the time after its last change; that
+/// change then stays in effect, as in the C library.
+fn local_type(rules: &TimeZone, at: i64) -> &LocalTimeType {
+    let rules = rules.as_ref();
+    let last = rules.transitions().last().map_or(0, tz::timezone::Transition::local_time_type_index);
+    rules.find_local_time_type(at).unwrap_or(&rules.local_time_types()[last])
+}
+
+/// A zone's file with nothing but rules, given as a POSIX TZ string. Only the rules of a file of version 3 may have hours below 0
+/// and above 24 (RFC 8536, section 3.3.1), which the C library takes everywhere.
+fn file_of_rules(rules: &str) -> Vec<u8> {
+    const COUNTS: [u32; 6] = [0, 0, 0, 0, 1, 4];
+    let header: Vec<u8> =
+        [&b"TZif3"[..], &[0; 15]].concat().into_iter().chain(COUNTS.map(u32::to_be_bytes).concat()).collect();
+    // One type of local time: 4 bytes of offset, no summer time, the name at 0.
+    let block = [&header[..], &[0; 6], b"UTC\0"].concat();
+    [&block[..], &block, b"\n", rules.as_bytes(), b"\n"].concat()
 }
 
 /// The bytes of a zone's file, if there is one. The name cannot lead out of the folder.
@@ -146,26 +164,107 @@ mod tests {
         }
     }
 
-    /// The C library is asked the same, around the changes of some zones.
+    fn output(command: &mut Command) -> String {
+        let output = command.env("LC_ALL", "C").output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// Compares the wall clock with that of `date`, whose zone is `tz`. Seconds do not count.
+    fn agrees_with_date(ours: &Zone, tz: &str, times: &[i64]) {
+        let asked: String = times.iter().map(|time| format!("@{time}\n")).collect();
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), asked).unwrap();
+        let said = output(Command::new("date").env("TZ", tz).arg("+%a %H:%M").arg("-f").arg(file.path()));
+        assert_eq!(said.lines().count(), times.len());
+        for (time, said) in times.iter().zip(said.lines()) {
+            let (day, minute) = ours.wall_clock(DateTime::from_timestamp(*time, 0).unwrap());
+            assert_eq!(format!("{day} {:02}:{:02}", minute / 60, minute % 60), said, "{tz} at {time}");
+        }
+    }
+
+    /// Every 18 h of 2026 and some hours of the following year, each at second 30.
+    fn times() -> Vec<i64> {
+        (0..600).map(|n| 1_767_225_630 + n * 3 * 86_400 / 4 + n % 7 * 1800).collect()
+    }
+
     #[test]
     fn the_wall_clock_is_that_of_the_c_library() {
-        let posix = "CET-1CEST,M3.5.0,M10.5.0/3";
-        for zone in
-            ["Europe/Berlin", "America/New_York", "Asia/Kolkata", "Australia/Lord_Howe", "Africa/Casablanca", posix]
-        {
-            let ours = Zone::open(Some(zone)).unwrap();
-            let times: Vec<i64> = (0..600).map(|n| 1_767_225_600 + n * 3 * 86_400 / 4 + n % 7 * 1800).collect();
-            let asked: String = times.iter().map(|time| format!("@{time}\n")).collect();
-            let file = tempfile::NamedTempFile::new().unwrap();
-            std::fs::write(file.path(), asked).unwrap();
-            let mut date = Command::new("date");
-            date.env("TZ", zone).env("LC_ALL", "C").arg("+%a %H:%M").arg("-f").arg(file.path());
-            let said = String::from_utf8(date.output().unwrap().stdout).unwrap();
-            assert_eq!(said.lines().count(), times.len());
-            for (time, said) in times.iter().zip(said.lines()) {
-                let (day, minute) = ours.wall_clock(DateTime::from_timestamp(*time, 0).unwrap());
-                assert_eq!(format!("{day} {:02}:{:02}", minute / 60, minute % 60), said, "{zone} at {time}");
+        for zone in [
+            "Europe/Berlin",
+            "Australia/Lord_Howe",
+            "Africa/Casablanca",
+            "CET-1CEST,M3.5.0,M10.5.0/3",
+            // Nuuk, Jerusalem, Gaza: hours of the day before and of later days.
+            "<-02>2<-01>,M3.5.0/-1,M10.5.0/0",
+            "IST-2IDT,M3.4.4/26,M10.5.0",
+            "EET-2EEST,M3.4.4/50,M10.4.4/50",
+        ] {
+            agrees_with_date(&Zone::open(Some(zone)).unwrap(), zone, &times());
+        }
+    }
+
+    fn zones(folder: &Path, below: &str, found: &mut Vec<String>) {
+        for entry in std::fs::read_dir(folder.join(below)).unwrap().flatten() {
+            let name = Path::new(below).join(entry.file_name()).to_str().unwrap().to_owned();
+            match entry.path().is_dir() {
+                true => zones(folder, &name, found),
+                false => found.push(name),
             }
+        }
+    }
+
+    /// All zones of tzdata, compiled by `zic` with these options.
+    fn compiled(options: &[&str]) -> (tempfile::TempDir, Vec<String>) {
+        let folder = tempfile::tempdir().unwrap();
+        output(Command::new("zic").args(options).arg("-d").arg(folder.path()).arg("/usr/share/zoneinfo/tzdata.zi"));
+        let mut found = vec![];
+        zones(folder.path(), "", &mut found);
+        found.sort();
+        assert!(found.len() >= 100, "{found:?}");
+        (folder, found)
+    }
+
+    #[test]
+    fn all_zones_have_the_changes_of_the_c_library_for_three_years() {
+        let (folder, names) = compiled(&[]);
+        let open = |name: &str| Zone::open_in(Some(name), folder.path()).unwrap();
+        let this_year = Utc::now().year();
+        let years = format!("{this_year},{}", this_year + 4);
+        let changes = output(Command::new("zdump").current_dir(folder.path()).args(["-V", "-c", &years]).args(&names));
+        // "Europe/Berlin  Sun Mar 29 00:59:59 2026 UT = Sun Mar 29 01:59:59 2026 CET isdst=0 gmtoff=3600"
+        for change in changes.lines() {
+            let (name, rest) = change.split_once(' ').unwrap();
+            let (at, local) = rest.split_once(" UT = ").unwrap();
+            let at = chrono::NaiveDateTime::parse_from_str(at.trim(), "%a %b %e %H:%M:%S %Y").unwrap().and_utc();
+            let offset: i64 = local.rsplit_once("gmtoff=").unwrap().1.parse().unwrap();
+            assert_eq!(open(name).offset(at).num_seconds(), offset, "{change}");
+        }
+        assert!(changes.lines().count() > 1000, "{changes}");
+        for name in names.iter().step_by(5) {
+            let file = folder.path().join(name).display().to_string();
+            agrees_with_date(&open(name), &file, &[Utc::now().timestamp()]);
+        }
+    }
+
+    #[test]
+    fn a_zone_without_a_rule_keeps_its_last_offset() {
+        // Files that count leap seconds have no rule.
+        let (folder, names) = compiled(&["-L", "/usr/share/zoneinfo/leapseconds"]);
+        for name in names.iter().step_by(5) {
+            let file = folder.path().join(name).display().to_string();
+            agrees_with_date(&Zone::open_in(Some(name), folder.path()).unwrap(), &file, &times());
+        }
+        // Files of version 1, as old images have them: the first part of a file of today.
+        for name in ["Asia/Kolkata", "America/Sao_Paulo", "Asia/Tokyo"] {
+            let all = std::fs::read(Path::new(ZONES).join(name)).unwrap();
+            let second = all.windows(4).rposition(|four| four == b"TZif").unwrap();
+            let first = [b"TZif\0", &all[5..second]].concat();
+            let file = folder.path().join("version-1");
+            std::fs::write(&file, first).unwrap();
+            let ours = Zone::open_in(Some("version-1"), folder.path()).unwrap();
+            assert_ne!(ours.offset(Utc::now()), TimeDelta::zero(), "{name}");
+            agrees_with_date(&ours, file.to_str().unwrap(), &times());
         }
     }
 }
