@@ -16,6 +16,7 @@ use common::registry::Registry;
 use kubesolo_release::Metadata;
 use kubesolo_update::base::digest::Digest;
 use kubesolo_update::base::limits;
+use kubesolo_update::schedule::clock::Clock;
 use serde_json::{Value, json};
 
 fn gate(check: &Value, name: &str) -> Value {
@@ -356,10 +357,10 @@ fn a_node_that_is_not_blocked_or_cannot_be_asked_is_updated() {
 
 /// The gates that a device on folders can close, in the order of docs/operating.md, each with code and reason.
 ///
-/// The others: not-before is asked by `run` alone; no source offers a release of another architecture; slots in folders boot
-/// nothing that could need memory; the clock of the machine that runs the tests is right. And no device whose slot is on trial
-/// has a free one that could be too small.
-const CLOSABLE: [(&str, i32, &str); 13] = [
+/// The others: no source offers a release of another architecture (`http` refuses it before the gates), and slots in folders
+/// boot nothing that could need memory. Only `run` asks not-before, see [`only_a_run_waits_for_retry_after`]. A device whose
+/// slot is on trial has no free one that could be too small. The clock closes only where no time server sets it.
+const CLOSABLE: [(&str, i32, &str); 15] = [
     ("maintenance-window", 75, "window"),
     ("channel", 77, "other-channel"),
     ("board", 77, "other-board"),
@@ -371,9 +372,17 @@ const CLOSABLE: [(&str, i32, &str); 13] = [
     ("node-block", 75, "node-blocked"),
     ("boot-environment", 75, "single-copy"),
     ("trial", 75, "no-free-slot"),
+    ("clock", 75, "clock"),
     ("space", 73, "not-permitted"),
     ("rollout", 75, "rollout"),
+    ("pre-update", 78, "hooks-unreadable"),
 ];
+
+/// True if these gates can be closed together on this machine.
+fn can_close(gates: &[&str]) -> bool {
+    let synchronised = Clock::system(Utc::now(), None).synchronised;
+    gates != ["trial", "space"] && !(synchronised && gates.contains(&"clock"))
+}
 
 /// A device with a release on offer that is held back by these gates and no other.
 fn held_by(closed: &[&str], digests: [Digest; 2], kubeconfig: &str) -> (Device, &'static str) {
@@ -387,6 +396,7 @@ fn held_by(closed: &[&str], digests: [Digest; 2], kubeconfig: &str) -> (Device, 
         choose("freshness", "require_fresh=yes", ""),
         choose("node-block", "kubeconfig=kubeconfig", ""),
         choose("rollout", "wariness=100", "wariness=0"),
+        choose("pre-update", "pre_update_dir=version", ""),
         "version_file=version",
     ];
     device.write("conf", (conf.join("\n") + "\n").as_bytes());
@@ -400,6 +410,7 @@ fn held_by(closed: &[&str], digests: [Digest; 2], kubeconfig: &str) -> (Device, 
         "schema": 1,
         "security_epoch": if is("security-epoch") { 9 } else { 3 },
         "failed": if is("failed-before") { failed.to_vec() } else { vec![] },
+        "last_seen": is("clock").then(|| Utc::now() + TimeDelta::days(900)),
     });
     device.write("S/trust.json", trust.to_string().as_bytes());
     let mut state = BootState::committed(SlotId::A);
@@ -445,10 +456,9 @@ fn first_closed(device: &Device, registry: &Registry, tag: &str) -> Vec<(Option<
     found
 }
 
-#[test]
-fn every_command_finds_the_same_first_closed_gate() {
-    let (registry, server) = (Registry::start(), ApiServer::start(BLOCKED));
-    let publish = |tag: &str, minimum: &str| {
+/// A release for this board from 0.5.0 on (tag `late`: from 3.0.0 on) whose waves begin now. Gives the digests of both.
+fn publish_for_gates(registry: &Registry) -> [Digest; 2] {
+    [("stable", "0.5.0"), ("late", "3.0.0")].map(|(tag, minimum)| {
         let metadata = Metadata {
             min_compatible_version: Some(minimum.parse().unwrap()),
             security_epoch: Some(3),
@@ -457,22 +467,61 @@ fn every_command_finds_the_same_first_closed_gate() {
             release_date: Utc::now().to_rfc3339_opts(SecondsFormat::Secs, true),
             ..Metadata::new("1.0.0".parse().unwrap(), "stable")
         };
-        publish_as(&registry, 1, metadata, &format!("os:{tag}"))
-    };
-    let digests = [publish("stable", "0.5.0"), publish("late", "3.0.0")];
+        publish_as(registry, 1, metadata, &format!("os:{tag}"))
+    })
+}
+
+#[test]
+fn every_command_finds_the_same_first_closed_gate() {
+    let (registry, server) = (Registry::start(), ApiServer::start(BLOCKED));
+    let digests = publish_for_gates(&registry);
     let kubeconfig = server.kubeconfig("admin");
     for (n, (gate, code, reason)) in CLOSABLE.into_iter().enumerate() {
         for behind in [None].into_iter().chain(CLOSABLE[n + 1..].iter().map(|(gate, ..)| Some(*gate))) {
             let closed: Vec<_> = [gate].into_iter().chain(behind).collect();
-            if closed == ["trial", "space"] {
+            if !can_close(&closed) {
                 continue;
             }
+            // A window cannot be asked by a wrong clock.
+            let reason = if closed == ["maintenance-window", "clock"] { "clock" } else { reason };
             let (device, tag) = held_by(&closed, digests, &kubeconfig);
             let before = (device.tree("A"), device.tree("B"));
-            let told = |code: i32| (Some(i64::from(code)), reason.to_owned());
-            let expected = vec![(None, reason.to_owned()), told(code), told(code), told(code)];
+            let with_code = (Some(i64::from(code)), reason.to_owned());
+            let expected = vec![(None, reason.to_owned()), with_code.clone(), with_code.clone(), with_code];
             assert_eq!(first_closed(&device, &registry, tag), expected, "{closed:?}");
             assert_eq!((device.tree("A"), device.tree("B")), before, "{closed:?}");
         }
     }
+}
+
+/// `check` shows the gate at its place, `run` evaluates it before all others, and a person's `apply` ignores it.
+#[test]
+fn only_a_run_waits_for_retry_after() {
+    let (registry, server) = (Registry::start(), ApiServer::start(BLOCKED));
+    let digests = publish_for_gates(&registry);
+    let kubeconfig = server.kubeconfig("admin");
+    for (gate, code, reason) in CLOSABLE.into_iter().filter(|(gate, ..)| can_close(&[gate]) && *gate != "clock") {
+        let (device, tag) = held_by(&[gate], digests, &kubeconfig);
+        let state = json!({"schema": 1, "not_before": Utc::now() + TimeDelta::hours(1)});
+        device.write("S/state.json", state.to_string().as_bytes());
+        device.hand_over(&device.path("S"));
+        let [own, wait] =
+            [(code, reason), (75, "not-before")].map(|(code, reason)| (Some(code.into()), reason.to_owned()));
+        let shown = if gate == "maintenance-window" { reason } else { "not-before" };
+        let expected = vec![(None, shown.to_owned()), own.clone(), wait, own];
+        assert_eq!(first_closed(&device, &registry, tag), expected, "{gate}");
+    }
+}
+
+#[test]
+fn the_gates_have_the_order_of_the_documentation() {
+    let page = include_str!("../../../docs/operating.md");
+    let (_, table) = page.split_once("| gate | closed when |").unwrap();
+    let rows = table.lines().skip(2).map_while(|row| row.strip_prefix("| ")?.split(" |").next());
+    let documented: Vec<_> = rows.flat_map(|names| names.split(", ")).collect();
+    let (registry, device) = (Registry::start(), Device::new());
+    publish(&registry, "1.0.0", 1);
+    let check = device.from(&registry, &["check", "--json"]).code(0).json();
+    let asked: Vec<_> = check["gates"].as_array().unwrap().iter().map(|gate| gate["name"].as_str().unwrap()).collect();
+    assert_eq!(asked, documented);
 }
