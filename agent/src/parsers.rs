@@ -14,6 +14,7 @@ use crate::base::{json, limits};
 use crate::config::{Conf, Config, Overrides};
 use crate::device::slot::SlotManifest;
 use crate::device::table::{PartId, Table};
+use crate::fetch::certificate;
 use crate::release::latest::Latest;
 use crate::release::release::{Architecture, Release};
 use crate::release::statement::Statement;
@@ -33,6 +34,7 @@ pub type Parser = fn(&[u8]) -> bool;
 pub const ALL: &[(&str, Parser)] = &[
     ("autoboot", autoboot),
     ("bundle", bundled),
+    ("certificate-times", certificate_times),
     ("conf", conf),
     ("cosign", cosign),
     ("freshness", freshness),
@@ -154,6 +156,10 @@ fn freshness(bytes: &[u8]) -> bool {
     assert!(cosign_payload::subject(bytes).is_err(), "both a statement and what cosign signs");
     assert!(Latest::parse(bytes).and_then(|latest| latest.release()).is_err(), "both a statement and latest.json");
     true
+}
+
+fn certificate_times(bytes: &[u8]) -> bool {
+    certificate::validity(bytes).is_some()
 }
 
 /// The settings, as a device reads them.

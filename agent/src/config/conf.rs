@@ -302,6 +302,13 @@ impl Conf {
                 remedy: "Keep one of them: server for an http(s) URL or an OCI reference, registry for an OCI reference.",
             });
         }
+        if let (Some(one), None) | (None, Some(one)) = (self.entry("registry_cert"), self.entry("registry_key")) {
+            problems.push(Problem {
+                place: one.place.clone(),
+                message: format!("{} is set alone", one.setting.key),
+                remedy: "Set both registry_cert and registry_key, or neither.",
+            });
+        }
         let never = Freshness::No;
         if let (Some(required), Some(asked)) = (self.entry("require_fresh"), self.entry("freshness"))
             && config.require_fresh

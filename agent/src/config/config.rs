@@ -60,6 +60,10 @@ pub struct Config {
     pub registry_auth_hosts: Vec<String>,
     /// `registry_token_cache=`: file that keeps tokens between runs.
     pub registry_token_cache: Option<PathBuf>,
+    /// `registry_cert=`: PEM file with the client certificate for the source; only with `registry_key`.
+    pub registry_cert: Option<PathBuf>,
+    /// `registry_key=`: PEM file with its private key.
+    pub registry_key: Option<PathBuf>,
     /// `plain_http=`: `host` or `host:port` that are reached without TLS.
     pub plain_http: Vec<String>,
     /// `allow_unsigned=`: counts only when there is no key at all.

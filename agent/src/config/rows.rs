@@ -158,6 +158,26 @@ const SOURCE: &[Setting] = &[
         ..ROW
     },
     Setting {
+        key: "registry_cert",
+        form: "FILE",
+        unset: "none",
+        example: "/etc/kubesolo/registry-client.pem",
+        help: "File with the client certificate for the source, in PEM, with its chain.",
+        more: "For registries and HTTP servers. The agent shows it to the host and port of the source only, and reads both \
+               files at each run. It needs registry_key.",
+        read: |c, v| put(&mut c.registry_cert, path(v)),
+        ..ROW
+    },
+    Setting {
+        key: "registry_key",
+        form: "FILE",
+        unset: "none",
+        example: "/etc/kubesolo/registry-client.key",
+        help: "File with the private key of registry_cert, in PEM; only its owner can read it (mode 0600).",
+        read: |c, v| put(&mut c.registry_key, path(v)),
+        ..ROW
+    },
+    Setting {
         key: "plain_http",
         form: "HOST[:PORT]...",
         unset: "none",

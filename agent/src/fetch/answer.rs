@@ -9,9 +9,8 @@ use reqwest::{StatusCode, Url};
 use crate::base::digest::Digest;
 use crate::base::error::{Error, Reason, Result};
 use crate::base::text;
-use crate::fetch::options::FetchOptions;
-use crate::fetch::proxy;
 use crate::fetch::url::{host, origin};
+use crate::fetch::{certificate, proxy, tls};
 
 /// An answer with its body, whatever its status.
 pub(crate) struct Answer {
@@ -42,9 +41,10 @@ impl Answer {
         value.split(';').next().map(str::trim)
     }
 
-    /// Refuses every status but 200.
+    /// Refuses every status but 200, and a web page.
     pub(crate) fn good(self, what: &str) -> Result<Self> {
         match self.status.as_u16() {
+            200 if is_page(&self.body) => Err(captive_portal(&self.url, what, "a web page")),
             200 => Ok(self),
             _ => Err(refusal(self.status, &self.url, &self.body, what)),
         }
@@ -55,6 +55,11 @@ impl Answer {
         passing(self.status, &self.url, &self.headers, &self.body, what)
     }
 }
+
+/// For a server that does not say whether it has something.
+pub(crate) const HIDDEN: &str = "Either it is not there under this name, or it needs a login: servers hide by 401, 403 or \
+                                 404 what a stranger may not see. Check the name; if it is right, give a login (registry_auth=), or \
+                                 allow anonymous pulls.";
 
 /// The failure, if the status says that the same request may succeed later.
 pub(super) fn passing(status: StatusCode, url: &Url, headers: &HeaderMap, body: &[u8], what: &str) -> Option<Failure> {
@@ -81,10 +86,16 @@ pub(super) fn refusal(status: StatusCode, url: &Url, body: &[u8], what: &str) ->
     if !said.trim().is_empty() {
         message.push_str(&format!(": {}", text::escape(said.trim())));
     }
+    // The words of nginx, which ends the handshake well and then refuses each request with 400.
+    for (words, shown) in [("No required SSL certificate was sent", false), ("The SSL certificate error", true)] {
+        if said.contains(words) {
+            return certificate::client_certificate_wanted("status 400", shown).error(&origin(url), what);
+        }
+    }
     match status.as_u16() {
-        404 | 410 => Error::new(Reason::NotFound, message),
-        401 | 403 => Error::new(Reason::AccessDenied, message)
-            .remedy("Check the name of the repository, and allow anonymous pulls of it."),
+        404 | 410 => Error::new(Reason::NotFound, message).remedy(HIDDEN),
+        401 | 403 => Error::new(Reason::AccessDenied, message).remedy(HIDDEN),
+        511 => captive_portal(url, what, "status 511 (sign in to the network)"),
         _ => Error::new(Reason::ServerError, message).remedy("Try again later, or ask the operator of the server."),
     }
 }
@@ -100,24 +111,45 @@ fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     Some((date(value)? - now).to_std().unwrap_or_default())
 }
 
-pub(super) fn unreachable(options: &FetchOptions, e: &reqwest::Error, url: &Url, what: &str) -> Failure {
+/// The failure of a request without an answer. `identified`: the server saw the client certificate of the settings.
+pub(super) fn unreachable(e: &reqwest::Error, url: &Url, what: &str, identified: bool) -> Failure {
     let host = host(url);
-    let message = format!("cannot fetch {what} from {}: {}", origin(url), cause(e));
+    let server = origin(url);
+    if let Some(explained) = tls::error_in(e).and_then(|e| certificate::explain(e, &host, identified)) {
+        return Failure::Passing(explained.error(&server, what), None);
+    }
     let remedy = if url.scheme() == "https" && e.is_connect() {
         format!(
-            "Check that {host} is up and that a trusted authority (registry_ca) issued its certificate; list it \
-             in plain_http= only if it has no TLS and its network is trusted."
+            "Check that {host} is up and has TLS there; list it in plain_http= only if it has none and its network is \
+             trusted."
         )
     } else {
         format!("Check that {host} is up and reachable from here.")
     };
-    let proxy = if options.proxies && proxy::named() {
+    let proxy = if proxy::named() {
         " A proxy is set (http_proxy, https_proxy, all_proxy): check that it allows this request."
     } else {
         ""
     };
-    let error = Error::new(Reason::Unreachable, message).remedy(remedy + proxy);
-    Failure::Passing(error, None)
+    let message = format!("cannot fetch {what} from {server}: {}", cause(e));
+    Failure::Passing(Error::new(Reason::Unreachable, message).remedy(remedy + proxy), None)
+}
+
+/// The error of a network that answers in place of the server.
+pub(super) fn captive_portal(url: &Url, what: &str, answer: &str) -> Error {
+    let message = format!("cannot fetch {what}: {answer} came from {} in its place", origin(url));
+    Error::new(Reason::CaptivePortal, message).remedy(
+        "The network between this device and the server answers, as a rule, and neither server nor release is at fault: \
+         sign in to the network, or have it let this device through. If the server itself sends that page, correct the \
+         address in the settings.",
+    )
+}
+
+/// Whether the text is HTML or XML. JSON never begins so, nor do the bytes of a signature.
+fn is_page(body: &[u8]) -> bool {
+    let begin = body.trim_ascii_start();
+    let begin = &begin[..begin.len().min(32)];
+    begin.starts_with(b"<") && begin.iter().all(|b| b.is_ascii_graphic() || b.is_ascii_whitespace())
 }
 
 pub(super) fn number(headers: &HeaderMap, name: header::HeaderName) -> Option<u64> {

@@ -13,21 +13,22 @@ use tokio::runtime::Runtime;
 
 use crate::base::error::{Context, Error, Reason, Result};
 use crate::base::{limits, text};
-use crate::fetch::answer::{Answer, Failure, number, passing, refusal, unreachable};
+use crate::fetch::answer::{Answer, Failure, HIDDEN, number, passing, refusal, unreachable};
 use crate::fetch::challenge::{Bearer, Challenge, challenge};
 use crate::fetch::login::{Found, Login};
 use crate::fetch::options::{Authentication, FetchOptions, Rights};
 use crate::fetch::realm::{self, Question, Token};
-use crate::fetch::tls;
+use crate::fetch::tls::{self, Peer};
 use crate::fetch::tokens::{self, SinceBoot, Tokens, Use};
 use crate::fetch::url::{PlainHosts, origin, repository, shown, without_login};
 
 /// One HTTP client with one set of authorities, proxies and times, for everything that one command fetches.
 pub(crate) struct Client {
     runtime: Runtime,
-    tls: OnceCell<reqwest::Client>,
-    /// Knows no authority: reading a certificate store costs more than all the rest of a check.
-    clear: OnceCell<reqwest::Client>,
+    /// By [`Peer`]; made when they are needed.
+    http: [OnceCell<reqwest::Client>; 3],
+    /// The origin that sees the client certificate.
+    source: Option<String>,
     pub(super) options: FetchOptions,
     plain: PlainHosts,
     tokens: RefCell<Tokens>,
@@ -81,8 +82,8 @@ impl Client {
             .context(Reason::Runtime, "start the network runtime")?;
         let client = Self {
             runtime,
-            tls: OnceCell::new(),
-            clear: OnceCell::new(),
+            http: Default::default(),
+            source: None,
             plain: PlainHosts::new(&options.plain_http)?,
             options: options.clone(),
             tokens: RefCell::new(Tokens::new(Box::new(SinceBoot), options.authentication.token_cache.as_deref())),
@@ -91,19 +92,39 @@ impl Client {
         };
         // A wrong file is an error of the configuration, whether or not this run needs it.
         if options.registry_ca.is_some() {
-            client.http("https")?;
+            client.http(Peer::Any)?;
         }
         Ok(client)
     }
 
-    /// What speaks to servers of this scheme.
-    fn http(&self, scheme: &str) -> Result<&reqwest::Client> {
-        let secure = scheme == "https";
-        let cell = if secure { &self.tls } else { &self.clear };
+    /// Names the server that the releases come from: it alone sees the client certificate.
+    ///
+    /// # Errors
+    /// 78 when the certificate or its key cannot be used.
+    pub(crate) fn set_source(&mut self, url: &Url) -> Result<()> {
+        self.source = Some(origin(url));
+        // As with the authorities.
+        if self.peer(url) == Peer::Source {
+            self.http(Peer::Source)?;
+        }
+        Ok(())
+    }
+
+    fn peer(&self, url: &Url) -> Peer {
+        let is_source = || self.source.as_ref().is_some_and(|source| *source == origin(url));
+        match url.scheme() {
+            "https" if self.options.client_certificate.is_some() && is_source() => Peer::Source,
+            "https" => Peer::Any,
+            _ => Peer::Plain,
+        }
+    }
+
+    fn http(&self, peer: Peer) -> Result<&reqwest::Client> {
+        let cell = &self.http[peer as usize];
         if let Some(http) = cell.get() {
             return Ok(http);
         }
-        let http = tls::http(&self.options, secure)?;
+        let http = tls::http(&self.options, peer)?;
         Ok(cell.get_or_init(|| http))
     }
 
@@ -278,14 +299,15 @@ impl Client {
                     .into());
             }
             let mut request =
-                self.http(url.scheme())?.request(sent.method.clone(), url.clone()).headers(sent.headers.clone());
+                self.http(self.peer(&url))?.request(sent.method.clone(), url.clone()).headers(sent.headers.clone());
             if let Some(authorization) = sent.authorization.as_ref().filter(|_| origin(&url) == origin(sent.url)) {
                 request = request.header(header::AUTHORIZATION, authorization.clone());
             }
             if let Some(form) = sent.form {
                 request = request.body(form.to_owned());
             }
-            let response = request.send().await.map_err(|e| unreachable(&self.options, &e, &url, what))?;
+            let response =
+                request.send().await.map_err(|e| unreachable(&e, &url, what, self.peer(&url) == Peer::Source))?;
             log::debug!("{} {} {}", sent.method, shown(&url), response.status().as_u16());
             match redirect(&response, &url, what)? {
                 None => return Ok(response),
@@ -402,7 +424,7 @@ impl Client {
             match response.chunk().await {
                 Ok(Some(chunk)) if body.len() as u64 + chunk.len() as u64 <= limit => body.extend_from_slice(&chunk),
                 Ok(Some(_)) if !refused => return Err(limits::exceeded(what, format_args!("{limit} bytes")).into()),
-                Err(e) if !refused => return Err(unreachable(&self.options, &e, &url, what)),
+                Err(e) if !refused => return Err(unreachable(&e, &url, what, self.peer(&url) == Peer::Source)),
                 // What a refusal says matters less than that it is one.
                 Ok(Some(chunk)) => {
                     let room = limits::ERROR_BODY_BYTES as usize - body.len();
@@ -451,8 +473,7 @@ fn redirect(response: &Response, url: &Url, what: &str) -> Result<Option<Url>> {
 fn anonymous(refused: &Url, what: &str) -> Error {
     let message =
         format!("cannot fetch {what}: {} requires authentication, and anonymous pull is not allowed", origin(refused));
-    Error::new(Reason::AccessDenied, message)
-        .remedy("Check the name of the repository; allow anonymous pulls of it, or give a login (registry_auth=).")
+    Error::new(Reason::AccessDenied, message).remedy(HIDDEN)
 }
 
 fn refused_login(refused: &Url, found: &Found, what: &str) -> Error {

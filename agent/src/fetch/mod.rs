@@ -3,6 +3,7 @@
 pub mod answer;
 pub mod blob;
 pub mod body;
+pub mod certificate;
 pub mod challenge;
 pub mod client;
 pub mod cluster;

@@ -11,6 +11,8 @@ use crate::fetch::login::Logins;
 pub struct FetchOptions {
     /// PEM file with the certificate authorities to trust, in addition to the system's.
     pub registry_ca: Option<PathBuf>,
+    /// Shown to the source of releases if its TLS asks for one, and to no other server.
+    pub client_certificate: Option<ClientCertificate>,
     /// `host` or `host:port`, exactly as in the reference: spoken to without TLS. Nothing else is.
     pub plain_http: Vec<String>,
     /// Use the proxies named by the environment (`https_proxy`, `http_proxy`, `no_proxy`).
@@ -44,10 +46,20 @@ pub enum Rights {
     Push,
 }
 
+/// The files of a client certificate. They are read with each run, so that a replaced file counts from the next one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClientCertificate {
+    /// PEM: the certificate, then those of the authorities between it and the one that the server knows.
+    pub certificate: PathBuf,
+    /// PEM: the private key, in a file that no other account can read.
+    pub key: PathBuf,
+}
+
 impl Default for FetchOptions {
     fn default() -> Self {
         Self {
             registry_ca: None,
+            client_certificate: None,
             plain_http: vec![],
             proxies: true,
             authentication: Authentication::default(),

@@ -20,6 +20,7 @@ pub(crate) fn answers(url: &str, registry_ca: Option<&Path>, time: Duration) -> 
         registry_ca: registry_ca.map(Path::to_owned),
         plain_http: if url.scheme() == "http" { vec![host(&url)] } else { vec![] },
         proxies: false,
+        client_certificate: None,
         patience: Patience { documents: time, ..Patience::default() },
         ..FetchOptions::default()
     })?;

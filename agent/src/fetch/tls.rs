@@ -1,16 +1,18 @@
 //! The HTTP client with its TLS: the authorities that servers are believed by.
 
 use std::fmt;
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
-use rustls::pki_types::CertificateDer;
+use rustls::client::{WantsClientCert, WebPkiServerVerifier};
 use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 use crate::base::error::{Context, Error, Reason, Result};
 use crate::base::{files, limits, text};
-use crate::fetch::answer::cause;
-use crate::fetch::options::FetchOptions;
+use crate::fetch::certificate::Verifier;
+use crate::fetch::options::{ClientCertificate, FetchOptions};
 
 /// Makes `ring` the cryptography of every TLS connection of this process.
 pub fn use_ring() {
@@ -18,20 +20,49 @@ pub fn use_ring() {
     let _ = rustls::crypto::ring::default_provider().install_default();
 }
 
-/// What speaks to servers. Without `secure` it knows no authority: reading a certificate store costs more than all the rest
-/// of a check.
-pub(super) fn http(options: &FetchOptions, secure: bool) -> Result<reqwest::Client> {
+/// The servers that an HTTP client is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Peer {
+    /// Those without TLS. No authority is known: reading a certificate store costs more than all the rest of a check.
+    Plain,
+    /// Any with TLS.
+    Any,
+    /// The source of releases, which sees the client certificate.
+    Source,
+}
+
+/// The error of TLS that another one comes from.
+pub(super) fn error_in<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a rustls::Error> {
+    // An error of a stream hides the one that it was made from.
+    let hidden = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+    error.downcast_ref().or_else(|| error_in(hidden?)).or_else(|| error_in(error.source()?))
+}
+
+/// Makes the HTTP client for these servers.
+///
+/// # Errors
+/// 78 for files of the settings that cannot be used.
+pub(super) fn http(options: &FetchOptions, peer: Peer) -> Result<reqwest::Client> {
     use_ring();
-    let authorities = if secure {
-        authorities(system_authorities(), options.registry_ca.as_deref())?
-    } else {
-        rustls::RootCertStore::empty()
+    let authorities = match peer {
+        Peer::Plain => rustls::RootCertStore::empty(),
+        Peer::Any | Peer::Source => authorities(system_authorities(), options.registry_ca.as_deref())?,
     };
-    let tls = rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let tls = rustls::ClientConfig::builder_with_provider(provider.clone())
         .with_safe_default_protocol_versions()
-        .context(Reason::Tls, "set up TLS")?
-        .with_root_certificates(authorities)
-        .with_no_client_auth();
+        .context(Reason::Tls, "set up TLS")?;
+    let tls = if peer == Peer::Plain {
+        tls.with_root_certificates(authorities)
+    } else {
+        let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(authorities), provider).build();
+        let verifier = Verifier(verifier.context(Reason::Tls, "set up TLS")?);
+        tls.dangerous().with_custom_certificate_verifier(Arc::new(verifier))
+    };
+    let tls = match &options.client_certificate {
+        Some(files) if peer == Peer::Source => identified(tls, files)?,
+        _ => tls.with_no_client_auth(),
+    };
     let mut http = reqwest::Client::builder()
         .tls_backend_preconfigured(tls)
         .user_agent(concat!(env!("CARGO_PKG_NAME"), "/", env!("CARGO_PKG_VERSION")))
@@ -42,7 +73,56 @@ pub(super) fn http(options: &FetchOptions, secure: bool) -> Result<reqwest::Clie
     if !options.proxies {
         http = http.no_proxy();
     }
-    http.build().map_err(|e| Error::new(Reason::HttpClient, format!("cannot use the network: {}", cause(&e))))
+    http.build().map_err(|e| {
+        Error::new(Reason::HttpClient, format!("cannot use the network: {}", text::escape(&e.to_string())))
+    })
+}
+
+/// Adds the client certificate. Nothing of the key is in an error.
+fn identified(
+    tls: rustls::ConfigBuilder<rustls::ClientConfig, WantsClientCert>,
+    files: &ClientCertificate,
+) -> Result<rustls::ClientConfig> {
+    let bad = |setting: &str, file: &Path, why: &dyn fmt::Display| {
+        let message = format!("{setting} {}: {}", file.display(), text::escape(&why.to_string()));
+        Error::new(Reason::BadCredentials, message)
+    };
+    let limit = limits::CLIENT_CERTIFICATE_BYTES;
+    let missing = |setting: &str, file: &Path| {
+        bad(setting, file, &"it is not there")
+            .remedy(format!("Put the file there, or remove {setting} from the settings."))
+    };
+    let certificate = |why: &dyn fmt::Display| {
+        bad("registry_cert", &files.certificate, why)
+            .remedy("Name a PEM file with the client certificate, and after it its chain.")
+    };
+    let pem = files::read_linked(&files.certificate, limit, Reason::BadCredentials)?
+        .ok_or_else(|| missing("registry_cert", &files.certificate))?;
+    let chain = CertificateDer::pem_slice_iter(&pem).collect::<Result<Vec<_>, _>>().map_err(|e| certificate(&e))?;
+    if chain.is_empty() {
+        return Err(certificate(&"no certificate in it"));
+    }
+    let key = |why: &dyn fmt::Display, remedy: &str| bad("registry_key", &files.key, why).remedy(remedy);
+    let pem = files::read_secret(&files.key, limit, Reason::BadCredentials)?
+        .ok_or_else(|| missing("registry_key", &files.key))?;
+    if String::from_utf8_lossy(&pem).contains("ENCRYPTED") {
+        let remedy = "Decrypt it into a file that only root can read: (umask 077; openssl pkey -in KEY -out FILE).";
+        return Err(key(&"it is encrypted", remedy));
+    }
+    let unusable = "Name a PEM file with the private key of registry_cert: PKCS#8, PKCS#1 or SEC1.";
+    // The parser's own words could quote the file.
+    let private = PrivateKeyDer::from_pem_slice(&pem).map_err(|_| key(&"no private key in it", unusable))?;
+    tls.with_client_auth_cert(chain, private).map_err(|e| match e {
+        rustls::Error::InconsistentKeys(_) => key(
+            &format_args!("it is not the key of {}", files.certificate.display()),
+            "Replace both files. A run in between ends with this error and changes nothing.",
+        ),
+        rustls::Error::InvalidCertificate(e) => bad("registry_cert", &files.certificate, &e).remedy(
+            "Issue it as an X.509 certificate of version 3, with at least one extension (openssl x509 -req -extfile FILE \
+             with extendedKeyUsage=clientAuth).",
+        ),
+        e => key(&e, unusable),
+    })
 }
 
 fn system_authorities() -> Vec<CertificateDer<'static>> {

@@ -73,8 +73,9 @@ impl HttpSource {
         {
             options.plain_http.push(format!("{host}:{port}"));
         }
-        let client = Rc::new(Client::new(&options)?);
-        Ok(Self { client, origin: url::shown(&document), document, legacy, looked: None })
+        let mut client = Client::new(&options)?;
+        client.set_source(&document)?;
+        Ok(Self { client: Rc::new(client), origin: url::shown(&document), document, legacy, looked: None })
     }
 
     fn looked(&mut self) -> Result<Rc<Looked>> {

@@ -79,8 +79,9 @@ impl OciSource {
                 Wanted::Tag(tag)
             }
         };
-        let client = Client::new(options)?;
+        let mut client = Client::new(options)?;
         let root = client.root(reference::server(parts.host))?;
+        client.set_source(&root)?;
         let name = format!("{}/{}", parts.host, parts.repository);
         let origin = match &wanted {
             Wanted::Tag(tag) => format!("{name}:{tag}"),
@@ -116,7 +117,7 @@ impl OciSource {
             let what = if matches!(self.wanted, Wanted::Tag(_)) { "tag" } else { "digest" };
             let message = format!("{}: the registry has no such {what}", self.origin);
             return Err(Error::new(Reason::TagNotFound, message)
-                .remedy("Check registry, tag and channel against what was published."));
+                .remedy(format!("Check registry, tag and channel against what was published. {}", answer::HIDDEN)));
         }
         let answer = answer.good(&self.origin)?;
         let expected = match &self.wanted {

@@ -3,7 +3,7 @@
 use crate::base::error::{Error, Reason, Result};
 use crate::config::{Config, DEFAULT_TAG, Origin};
 use crate::fetch::login::Logins;
-use crate::fetch::options::{Authentication, FetchOptions, Rights};
+use crate::fetch::options::{Authentication, ClientCertificate, FetchOptions, Rights};
 use crate::source::source::Source;
 use crate::source::{bundle, http, oci};
 
@@ -12,8 +12,10 @@ use crate::source::{bundle, http, oci};
 /// # Errors
 /// 78 when they name none, or one that cannot be used.
 pub fn open(config: &Config) -> Result<Box<dyn Source>> {
+    let client_certificate = config.registry_cert.clone().zip(config.registry_key.clone());
     let options = FetchOptions {
         registry_ca: config.registry_ca.clone(),
+        client_certificate: client_certificate.map(|(certificate, key)| ClientCertificate { certificate, key }),
         plain_http: config.plain_http.clone(),
         authentication: authentication(config)?,
         ..FetchOptions::default()

@@ -131,14 +131,21 @@ fn every_row_is_complete_and_its_values_are_accepted_by_its_reader() {
         let key = setting.key;
         assert!(!setting.form.is_empty() && setting.help.ends_with('.'), "{key}");
         assert_eq!(setting.default.is_empty(), !setting.unset.is_empty(), "{key}: a default, or words for none");
-        let config = config(&format!("{key}={}", setting.typical()));
+        // These two are set together or not at all.
+        let partner = match key {
+            "registry_cert" => "registry_key=/a\n",
+            "registry_key" => "registry_cert=/a\n",
+            _ => "",
+        };
+        let text = format!("{partner}{key}={}", setting.typical());
+        let config = config(&text);
         assert_eq!(config.warnings, [""; 0], "{key}");
         for value in [setting.default].iter().chain(setting.choices.iter().map(|(word, _)| word)) {
             assert!(value.is_empty() || setting.check(value).is_ok(), "{key}={value}");
         }
         if !setting.example.is_empty() {
             let shown = report::effective(
-                &Conf::parse(format!("{key}={}", setting.example).as_bytes(), "f").unwrap(),
+                &Conf::parse(format!("{partner}{key}={}", setting.example).as_bytes(), "f").unwrap(),
                 &Overrides::default(),
             );
             assert!(
@@ -203,6 +210,7 @@ fn a_key_twice_is_refused_with_both_lines() {
 #[test]
 fn server_and_registry_together_are_refused() {
     assert!(refused("server=https://a.example\nregistry=b.example/os").contains("both server and registry"));
+    assert!(refused("registry_key=/a").contains("registry_key is set alone"));
     let both = Overrides::default().with("server", "a").with("registry", "b/os");
     assert!(config_over("", &both).unwrap_err().message.contains("the command line"));
     assert_eq!(config("server=\nregistry=b.example/os").source, oci("b.example/os"));

@@ -30,6 +30,7 @@ mod disk;
 mod fleet;
 mod http;
 mod layout;
+mod network;
 mod oci;
 mod parsers;
 mod rollout;

@@ -117,6 +117,14 @@ reasons! {
             "The bundle cannot be read: there is no such file, or its medium fails. Check the path and the medium.",
         ByteBudget = "byte-budget":
             "A run took twice the size of the image and did not get all of it. Fix the server, which cuts downloads and does not resume them.",
+        CaptivePortal = "captive-portal":
+            "A web page came instead of the document: the network asks for a login, or a proxy answers. Sign in to the network, or have it let this device through.",
+        CertificateTime = "certificate-time":
+            "The certificate of the server expired or is not valid yet. Check the clock of the device; if it is right, renew the certificate.",
+        CertificateUntrusted = "certificate-untrusted":
+            "The certificate of the server is by an unknown authority, for another name or unusable. Name its authority in registry_ca=; the message has the cause.",
+        ClientCertificateWanted = "client-certificate-wanted":
+            "The server wants a client certificate, or refuses the one of this device. Set registry_cert= and registry_key=, or renew the certificate.",
         ImageUnreadable = "image-unreadable":
             "A kernel or initramfs cannot be read from its file. Name a file that this user can read.",
         InsecureRedirect = "insecure-redirect":
@@ -330,7 +338,7 @@ reasons! {
         BadConfig = "bad-config":
             "A setting is wrong. Correct it; the message has the file and the line.",
         BadCredentials = "bad-credentials":
-            "A file of logins cannot be used: missing, readable by others, or not in a known form. docs/operating.md has the forms.",
+            "A file with credentials cannot be used: a login, a client certificate or its key. The message has the file and the cause.",
         BadHost = "bad-host":
             "A host name in the settings is wrong. Write it as host.name or host.name:port.",
         BadKey = "bad-key":

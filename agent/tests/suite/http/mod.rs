@@ -62,8 +62,8 @@ fn fetch(source: &mut HttpSource, offer: &Offer) -> Result<Vec<u8>, Error> {
 
 /// A signed release below `/os`, as files of a server.
 #[derive(Clone)]
-struct Site {
-    files: BTreeMap<String, Vec<u8>>,
+pub struct Site {
+    pub files: BTreeMap<String, Vec<u8>>,
 }
 
 impl Site {
@@ -83,7 +83,7 @@ impl Site {
     }
 
     /// A small one.
-    fn small() -> Self {
+    pub fn small() -> Self {
         Self::new("1.0.0", b"kernel", &b"initramfs ".repeat(30_000))
     }
 
@@ -91,7 +91,7 @@ impl Site {
         self.files.insert(format!("/os/{name}"), bytes.to_vec());
     }
 
-    fn get(&self, name: &str) -> &[u8] {
+    pub fn get(&self, name: &str) -> &[u8] {
         &self.files[&format!("/os/{name}")]
     }
 

@@ -194,5 +194,5 @@ fn with_tls_it_is_never_left_and_its_authority_must_be_known() {
     refused(away, Reason::InsecureRedirect);
     assert_eq!(plain.requests().len(), 0);
     let unknown = HttpSource::new(&options(), &format!("https://{secure}/os"), false).unwrap().look();
-    refused(unknown, Reason::Unreachable);
+    refused(unknown, Reason::CertificateUntrusted);
 }

@@ -206,13 +206,14 @@ fn of_what_an_error_says_so_many_bytes_are_read_and_no_more() {
 #[test]
 fn an_answer_without_a_token_is_a_fault_of_the_token_server() {
     let world = World::new(10);
-    for body in ["{}", "{\"token\":\"\"}", "{\"token\":\"a\\nInjected: header\"}", "{\"token\":5}", "<html>", ""] {
+    for body in ["{}", "{\"token\":\"\"}", "{\"token\":\"a\\nInjected: header\"}", "{\"token\":5}", ""] {
         let server = guarded(&world, move |_, out| reply(out, 200, "", body.as_bytes()));
         refused(offer(&server), Reason::ServerError);
         assert!(server.requests().iter().all(|r| r.header("injected").is_none()));
     }
     refused(offer(&guarded(&world, |_, out| reply(out, 200, "", b"{\"token\":\"wrong\"}"))), Reason::AccessDenied);
     refused(offer(&guarded(&world, |_, out| reply(out, 403, "", b""))), Reason::AccessDenied);
+    refused(offer(&guarded(&world, |_, out| reply(out, 200, "", b"<html>"))), Reason::CaptivePortal);
 }
 
 #[test]

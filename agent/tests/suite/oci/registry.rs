@@ -282,7 +282,7 @@ fn tls_needs_an_authority_that_is_known() {
     let release = source.offer(Architecture::Amd64).unwrap().release;
     assert_eq!(fetch(&mut source, &release.kernel.blob().unwrap()).unwrap(), KERNEL);
 
-    let e = refused(source_with(&registry, &options(&[])).offer(Architecture::Amd64), Reason::Unreachable);
+    let e = refused(source_with(&registry, &options(&[])).offer(Architecture::Amd64), Reason::CertificateUntrusted);
     assert!(e.message.contains("certificate") && e.remedy.contains("registry_ca"), "{e:?}");
     let plain_client = options(&[&registry.address]);
     assert_eq!(source_with(&registry, &plain_client).offer(Architecture::Amd64).unwrap_err().exit(), Exit::Unavailable);
