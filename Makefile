@@ -49,7 +49,8 @@ initramfs: agent kernel ## Make an initramfs with the agent for the virtual devi
 	@build/scripts/build-initramfs.sh target/image/kubesolo-os.gz
 
 image: ## Make a bootable disk from any KERNEL= and INITRAMFS=: OUTPUT= (target/image/disk.img)
-	@build/scripts/setup.sh qemu
+	@build/scripts/setup.sh rust qemu
+	@cargo build --quiet --locked -p kubesolo-release
 	@build/scripts/build-image.sh
 
 lint: ## Check format, clippy, shellcheck, grub-script-check, pages, and that every mutation patch applies

@@ -34,6 +34,8 @@ impl Format {
     }
 }
 
+/// U-Boot's script of the slot protocol, the source of `boot.scr`.
+pub const SCRIPT: &str = include_str!("../loader/boot.cmd");
 /// Bytes of the checksum.
 const CRC: usize = 4;
 

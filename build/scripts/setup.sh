@@ -157,7 +157,8 @@ need_qemu() {
     need /usr/lib/grub/x86_64-efi/normal.mod grub-efi-amd64-bin 'bootloader for UEFI'
     need mcopy mtools 'fills the EFI partition without root'
     need mke2fs e2fsprogs 'fills the slots without root'
-    need sgdisk gdisk 'partitions the disk image'
+    need sfdisk fdisk 'partitions the disk image'
+    need sgdisk gdisk 'makes disks of tests'
     need_initramfs
 }
 

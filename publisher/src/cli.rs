@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::builder::PossibleValuesParser;
 use clap::{ArgGroup, Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
 
+use super::factory::Boot;
 use super::registry::Access;
 use kubesolo_update::Result;
 use kubesolo_update::cli::explain;
@@ -64,6 +65,12 @@ Examples:
   kubesolo-release freshness registry.example.com/os:stable --statement statement.json \\
       --signature statement.sig --pubkey keys/freshness.pub.pem";
 
+const FACTORY_HELP: &str = "\
+Examples:
+  kubesolo-release factory factory registry.example.com/os:stable --architecture amd64 \\
+      --boot grub --pubkey keys/public.pem --kernel-args console=ttyS0,115200n8
+  factory/make-disk.sh disk.img";
+
 #[derive(Parser)]
 #[command(name = "kubesolo-release", version = kubesolo_update::version(), about = "Make keys, publish, sign and inspect releases", after_help = AFTER_HELP)]
 pub(super) struct Cli {
@@ -90,6 +97,7 @@ pub(super) enum Command {
     Tag(Tag),
     Bundle(Bundle),
     Repack(Repack),
+    Factory(Box<Factory>),
     Explain(Explain),
 }
 
@@ -422,6 +430,53 @@ pub(super) struct Repack {
     pub(super) input: PathBuf,
     /// File to write; an existing one is replaced, also the input itself
     pub(super) output: PathBuf,
+}
+
+/// Make the start of a device from a published release: slot A, boot partition, and the scripts that make a disk
+///
+/// Verifies the release as a device does. DIR gets slot-a, boot (the files of the boot partition), disk.sfdisk (the
+/// partitions) and make-disk.sh, which makes a disk image of them.
+#[derive(Args)]
+#[command(after_help = FACTORY_HELP)]
+#[command(group = ArgGroup::new("content").required(true).args(["reference", "bundle", "unsafe_unpublished"]))]
+pub(super) struct Factory {
+    /// Folder to fill: new or empty
+    pub(super) dir: PathBuf,
+    /// Release
+    #[arg(value_name = "HOST[:PORT]/PATH[:TAG|@DIGEST]")]
+    pub(super) reference: Option<String>,
+    /// Bundle, as written by `bundle`
+    #[arg(long, value_name = "FILE")]
+    pub(super) bundle: Option<PathBuf>,
+    /// Unsafe: use a kernel and an initramfs that nobody signed; the slot has no manifest
+    #[arg(long, num_args = 2, value_names = ["KERNEL", "INITRAMFS"])]
+    pub(super) unsafe_unpublished: Option<Vec<PathBuf>>,
+    /// Architecture of the device: amd64 or arm64
+    #[arg(long, value_parser = architecture)]
+    pub(super) architecture: Architecture,
+    /// Bootloader of the device
+    #[arg(long, value_enum)]
+    pub(super) boot: Boot,
+    /// Public key, or folder of keys, that must have signed the release
+    #[arg(long, value_name = "FILE|DIR", required_unless_present = "unsafe_unpublished")]
+    pub(super) pubkey: Option<PathBuf>,
+    /// Number of these keys that must sign
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(super) threshold: u32,
+    /// Kernel arguments of the device, such as its console
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
+    pub(super) kernel_args: Option<String>,
+    /// Size of the boot partition in MiB, at least 34
+    #[arg(long, value_name = "N", default_value_t = 128)]
+    pub(super) efi_mib: u64,
+    /// Size of each slot in MiB [default: 2.5 times the images, at least 256]
+    #[arg(long, value_name = "N")]
+    pub(super) slot_mib: Option<u64>,
+    /// Size of the data partition in MiB
+    #[arg(long, value_name = "N", default_value_t = 256, value_parser = clap::value_parser!(u64).range(2..))]
+    pub(super) data_mib: u64,
+    #[command(flatten)]
+    pub(super) network: Network,
 }
 
 fn architecture(text: &str) -> Result<Architecture> {

@@ -11,12 +11,14 @@ use log::LevelFilter;
 use simple_logger::SimpleLogger;
 
 use super::cli::{
-    Attach, Bundle, Cli, Command, Format, Freshness, Inspect, Keygen, Payload, Publish, Repack, Sign, Tag, Verify,
+    Attach, Bundle, Cli, Command, Factory, Format, Freshness, Inspect, Keygen, Payload, Publish, Repack, Sign, Tag,
+    Verify,
 };
+use super::factory::Content;
 use super::freshness::{Place, Terms};
 use super::key::{PrivateKey, PublicFormat};
 use super::registry::Access;
-use super::{Images, Metadata, Options, authorities, date, http};
+use super::{Images, Metadata, Options, authorities, date, factory, http};
 use kubesolo_update::base::console;
 use kubesolo_update::cli::explain;
 use kubesolo_update::config::{Conf, Config, Overrides};
@@ -76,6 +78,7 @@ pub fn main() -> ExitCode {
         Command::Tag(args) => tag(args),
         Command::Bundle(args) => bundle(args),
         Command::Repack(args) => repack(&args),
+        Command::Factory(args) => factory(*args),
         Command::Explain(args) => {
             console::say(&explain::text(args.word.as_deref()));
             Ok(())
@@ -312,5 +315,31 @@ fn bundle(args: Bundle) -> Result<()> {
 fn repack(args: &Repack) -> Result<()> {
     let repacked = crate::repack::repack(&args.input, &args.output)?;
     say!("repacked   {}: {} bytes in {} pieces", args.output.display(), repacked.size, repacked.pieces);
+    Ok(())
+}
+
+fn factory(args: Factory) -> Result<()> {
+    let keys = args.pubkey.as_deref().map(KeySet::load).transpose()?;
+    let keys = keys.map(|keys| keys.needing(args.threshold as usize, &BTreeSet::new())).transpose()?;
+    let content = match (args.reference, args.bundle, args.unsafe_unpublished.map(<[PathBuf; 2]>::try_from)) {
+        (Some(reference), None, None) => Content::Published(reference),
+        (None, Some(file), None) => Content::Bundle(file),
+        (None, None, Some(Ok(images))) => Content::Unpublished(images),
+        _ => return Err(Error::new(Reason::NoPlace, "name a reference, or --bundle")),
+    };
+    let device = factory::Device {
+        architecture: args.architecture,
+        boot: args.boot,
+        kernel_args: args.kernel_args,
+        efi_mib: args.efi_mib,
+        slot_mib: args.slot_mib,
+        data_mib: args.data_mib,
+    };
+    let made = factory::factory(&args.dir, &content, keys.as_ref(), &device, &args.network.into())?;
+    if let Some(release) = made.release {
+        say!("slot A     {} {}", release.version, release.digest);
+    }
+    say!("slots      {} MiB each", made.slot_mib);
+    say!("next       {}/make-disk.sh DISK.img", args.dir.display());
     Ok(())
 }

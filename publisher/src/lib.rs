@@ -15,6 +15,7 @@ pub mod commands;
 pub mod credentials;
 pub mod date;
 pub mod deflate;
+pub mod factory;
 mod failure;
 pub mod freshness;
 pub mod http;

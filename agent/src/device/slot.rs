@@ -1,6 +1,6 @@
 //! A slot: the place of one kernel and one initramfs, their hash files and their manifest.
 
-mod checksums;
+pub mod checksums;
 mod dir;
 mod filesystem;
 mod manifest;

@@ -8,6 +8,7 @@ mod common;
 
 mod access;
 mod docs;
+mod factory;
 mod offline;
 mod publish;
 mod repack;

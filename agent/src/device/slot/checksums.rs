@@ -4,20 +4,22 @@ use super::dir::Dir;
 use super::{DAMAGED_REMEDY, HASH_FILE_BYTES, Part, incomplete};
 use crate::base::error::{Error, Reason, Result};
 
-/// Beside the hash files, and like them without a meaning until it is complete.
-pub(super) const FILE: &str = "crc32.txt";
+/// The file beside the hash files, and like them without a meaning until it is complete.
+pub const FILE: &str = "crc32.txt";
 
-/// The checksums of what passed by.
+/// The checksums of the bytes that passed by.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Checksums([crc32fast::Hasher; 2]);
+pub struct Checksums([crc32fast::Hasher; 2]);
 
 impl Checksums {
-    pub(super) fn update(&mut self, part: Part, bytes: &[u8]) {
+    /// Adds bytes of an image.
+    pub fn update(&mut self, part: Part, bytes: &[u8]) {
         self.0[part as usize].update(bytes);
     }
 
-    /// Content of the file: two variables as `env import -t` reads them, with eight hex digits each.
-    pub(super) fn text(&self) -> String {
+    /// The content of the file: two variables as `env import -t` reads them, with eight hex digits each.
+    #[must_use]
+    pub fn text(&self) -> String {
         let [kernel, initramfs] = [0, 1].map(|part: usize| self.0[part].clone().finalize());
         format!("kernel_crc32={kernel:08x}\ninitramfs_crc32={initramfs:08x}\n")
     }

@@ -229,8 +229,8 @@ pub(super) fn second_disk(run: &Run) -> Result<()> {
     };
     boots(&pair, Some(&pair.disk.part_id(SlotId::A)?))?;
 
-    let script = fs::read_to_string(root().join("build/scripts/build-loader.sh"))?;
-    let script = run.write("build-loader", script.replacen(" probe", "", 1).as_bytes())?;
+    let script = fs::read_to_string(root().join("publisher/factory/make-loader.sh"))?;
+    let script = run.write("make-loader", script.replacen(" probe", "", 1).as_bytes())?;
     let lame = run.file("loader");
     crate::run(Command::new("sh").arg(&script).arg(&lame))?;
     let plan = Plan { loader: Some(lame), ..Pair::plan(run, Then::Idle)? };

@@ -242,9 +242,9 @@ pub(super) fn switch(run: &Run) -> Result<()> {
     disk.put_esp_file(&format!("grub/{}", loader::SUM), b"")?;
     goes_on(&disk)?;
     // A GRUB that cannot hash.
-    let script = fs::read_to_string(root().join("build/scripts/build-loader.sh"))?;
+    let script = fs::read_to_string(root().join("publisher/factory/make-loader.sh"))?;
     for without in [" hashsum gcry_sha256", " regexp"] {
-        let script = run.write("build-loader", script.replacen(without, "", 1).as_bytes())?;
+        let script = run.write("make-loader", script.replacen(without, "", 1).as_bytes())?;
         let lame = run.file("loader");
         crate::run(Command::new("sh").arg(&script).arg(&lame))?;
         plan.loader = Some(lame);

@@ -1,35 +1,35 @@
 #!/bin/sh
-# Makes GRUB for BIOS and UEFI from the machine's GRUB modules, without root.
+# Makes GRUB for BIOS and UEFI from the GRUB modules of this machine. Needs no root.
 #
-#   build/scripts/build-loader.sh DIR
+#   make-loader.sh DIR
 #
-# DIR/boot.img     first sector of the disk, BIOS
-# DIR/core.img     for the BIOS boot partition; build-image.sh tells both where it lies
-# DIR/BOOTX64.EFI  for the EFI partition
+#   ARCH=          amd64 or arm64 (amd64)
+#   GRUB_LIB=DIR   GRUB's modules, a folder for each platform (/usr/lib/grub)
 #
-# With ARCH=arm64 only DIR/BOOTAA64.EFI, for UEFI, from the modules of Debian's grub-efi-arm64-bin.
+# DIR/boot.img      first sector of the disk, for BIOS; amd64 only
+# DIR/core.img      for the BIOS boot partition; make-disk.sh writes its place into both; amd64 only
+# DIR/BOOTX64.EFI   for the EFI partition; with arm64 BOOTAA64.EFI
 #
-# Both read grub/grub.cfg from the first partition of the disk that they were started from, and never end at a prompt.
+# GRUB reads grub/grub.cfg from the first partition of the disk that it was started from, and never ends at a prompt.
 set -eu
 
 fail() {
-    echo "build-loader: $1" >&2
+    echo "make-loader: $1" >&2
     exit "${2:-1}"
 }
 
-[ $# = 1 ] || { sed -n '2,12s/^# \{0,1\}//p' "$0"; exit 64; }
+[ $# = 1 ] || { sed -n '2,13s/^# \{0,1\}//p' "$0"; exit 64; }
 dir=$1
 arch=${ARCH:-amd64}
 lib=${GRUB_LIB:-/usr/lib/grub}
 needs='i386-pc/boot.img i386-pc/hashsum.mod x86_64-efi/hashsum.mod' packages='grub-pc-bin and grub-efi-amd64-bin'
 if [ "$arch" = arm64 ]; then
-    # Of another architecture: unpacked by setup.sh, or installed.
-    [ -n "${GRUB_LIB:-}" ] || [ -e "$lib/arm64-efi" ] || lib=$(dirname "$0")/../../target/arm64/usr/lib/grub
-    needs=arm64-efi/hashsum.mod packages='grub-efi-arm64-bin:arm64, or run build/scripts/setup.sh qemu-arm64'
+    needs=arm64-efi/hashsum.mod packages='grub-efi-arm64-bin (of the architecture arm64), or unpack it and set GRUB_LIB='
 fi
 for need in $needs; do
     [ -e "$lib/$need" ] || fail "$lib/$need is missing: install $packages" 69
 done
+command -v grub-mkimage >/dev/null || fail 'grub-mkimage is missing: install grub-common' 69
 mkdir -p "$dir"
 
 # The rescue parser reads this: plain commands only. What fails is reported, and the next line runs.
