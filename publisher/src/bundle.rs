@@ -5,10 +5,9 @@ use std::fs::File;
 use std::io::Write as _;
 use std::path::Path;
 
-use oci_client::RegistryOperation;
 use serde_json::{Value, json};
 
-use super::registry::{Access, Registry};
+use super::registry::{Access, Registry, Rights};
 use super::{document, read};
 use kubesolo_update::base::digest::Digest;
 use kubesolo_update::base::error::{Error, Reason, Result};
@@ -33,7 +32,7 @@ pub fn bundle(
     architecture: Option<Architecture>,
     access: &Access,
 ) -> Result<Vec<(Architecture, Digest)>> {
-    let registry = Registry::open(reference, access, RegistryOperation::Pull)?;
+    let registry = Registry::open(reference, access, Rights::Pull)?;
     let mut found = read::read(&registry)?;
     if let Some(wanted) = architecture {
         found.manifests.retain(|manifest| manifest.release.architecture == wanted);

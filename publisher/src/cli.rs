@@ -21,7 +21,7 @@ Examples:
 
 Credentials: KUBESOLO_RELEASE_USER and KUBESOLO_RELEASE_PASSWORD for the registry
 KUBESOLO_RELEASE_HOST [default: the first registry of the command],
-else the auths in docker's config.json.
+else $REGISTRY_AUTH_FILE, docker's config.json or podman's auth.json.
 
 Exit codes:
    0  done

@@ -229,7 +229,8 @@ fn verify(args: Verify) -> Result<()> {
     over.set("registry_ca", access.registry_ca.as_deref().map(utf8).transpose()?);
     over.set("plain_http", (!access.plain_http.is_empty()).then(|| access.plain_http.join(" ")));
     let config = Config::resolve(&Conf::default(), &over)?;
-    for release in crate::verify::verify(&config, args.architecture, !args.metadata_only, chrono::Utc::now())? {
+    let (architecture, now) = (args.architecture, chrono::Utc::now());
+    for release in crate::verify::verify(&config, &access, architecture, !args.metadata_only, now)? {
         say!("{}", release.architecture);
         say!("  digest     {}", release.digest);
         say!("  version    {}", release.version);

@@ -1,4 +1,4 @@
-//! What went wrong at a registry: may it pass, is something only absent, and how to say it.
+//! Failures of an upload: may they pass, and how to say them.
 
 use oci_client::errors::{OciDistributionError, OciErrorCode};
 
@@ -19,14 +19,6 @@ pub(super) fn status(e: &OciDistributionError) -> Option<u16> {
         },
         _ => None,
     }
-}
-
-pub(super) fn is_absent(e: &OciDistributionError) -> bool {
-    matches!(e, OciDistributionError::ImageManifestNotFoundError(_)) || status(e) == Some(404)
-}
-
-pub(super) fn is_connect(e: &OciDistributionError) -> bool {
-    matches!(e, OciDistributionError::RequestError(e) if e.is_connect())
 }
 
 pub(super) fn may_pass(e: &OciDistributionError) -> bool {

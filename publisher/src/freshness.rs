@@ -4,11 +4,10 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use chrono::{DateTime, SubsecRound as _, TimeDelta, Utc};
-use oci_client::RegistryOperation;
 use serde_json::{Value, json};
 
 use super::key::PrivateKey;
-use super::registry::{Access, Registry};
+use super::registry::{Access, Registry, Rights};
 use super::{EMPTY, descriptor, document, empty_config, http, read, sign};
 use kubesolo_update::base::digest::Digest;
 use kubesolo_update::base::error::{Context as _, Error, Reason, Result};
@@ -41,7 +40,7 @@ impl Place {
     pub fn statement(&self, terms: &Terms, now: DateTime<Utc>) -> Result<Statement> {
         let releases: Vec<Release> = match self {
             Self::Registry(reference, access) => {
-                let registry = Registry::open(reference, access, RegistryOperation::Pull)?;
+                let registry = Registry::open(reference, access, Rights::Pull)?;
                 tag(&registry)?;
                 read::read(&registry)?.manifests.into_iter().map(|manifest| manifest.release).collect()
             }
@@ -76,7 +75,7 @@ impl Place {
     fn published(&self) -> Result<Option<Statement>> {
         let raw = match self {
             Self::Registry(reference, access) => {
-                let registry = Registry::open(reference, access, RegistryOperation::Pull)?;
+                let registry = Registry::open(reference, access, Rights::Pull)?;
                 let Some(raw) = registry.manifest(&tag(&registry)?)? else { return Ok(None) };
                 let manifest: Manifest = strict::parse(&raw, "the published statement")?;
                 let layer = manifest.layers.iter().find(|layer| layer.media_type == STATEMENT_TYPE);
@@ -121,7 +120,7 @@ impl Place {
     fn put(&self, raw: &[u8], signatures: &[([u8; 64], KeyId)]) -> Result<()> {
         match self {
             Self::Registry(reference, access) => {
-                let registry = Registry::open(reference, access, RegistryOperation::Push)?;
+                let registry = Registry::open(reference, access, Rights::Push)?;
                 registry.put_bytes("config", EMPTY)?;
                 let statement = registry.put_bytes("statement", raw)?;
                 let mut layers = vec![descriptor(STATEMENT_TYPE, &statement, FILE)];

@@ -2,11 +2,10 @@
 
 use std::fmt;
 
-use oci_client::RegistryOperation;
 use serde::Serialize;
 
 use super::read;
-use super::registry::{Access, Registry};
+use super::registry::{Access, Registry, Rights};
 use kubesolo_update::base::digest::Digest;
 use kubesolo_update::base::error::{Context as _, Error, Reason, Result};
 use kubesolo_update::base::text;
@@ -70,7 +69,7 @@ pub struct Seal {
 
 /// Reads what `reference` names and checks each signature with `keys`.
 pub fn inspect(reference: &str, keys: Option<&KeySet>, access: &Access) -> Result<Inspection> {
-    let registry = Registry::open(reference, access, RegistryOperation::Pull)?;
+    let registry = Registry::open(reference, access, Rights::Pull)?;
     let found = read::read(&registry)?;
     let mut manifests = vec![];
     for manifest in found.manifests {

@@ -23,7 +23,6 @@ pub mod initramfs;
 pub mod inspect;
 pub mod kernel;
 pub mod key;
-mod login;
 mod read;
 pub mod registry;
 pub mod repack;
@@ -34,7 +33,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
-use oci_client::RegistryOperation;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
@@ -46,7 +44,7 @@ use kubesolo_update::release::release::{self, Architecture, Blob, Release};
 use kubesolo_update::schedule::rollout::Waves;
 use kubesolo_update::trust::keys::KeySet;
 use kubesolo_update::trust::signature::Fingerprint;
-use registry::{Access, Registry};
+use registry::{Access, Registry, Rights};
 
 /// Artifact type of a release manifest. OCI asks for one when there is no config; devices ignore it.
 pub const RELEASE_TYPE: &str = "application/vnd.kubesolo.os.release.v1";
@@ -152,7 +150,7 @@ pub fn release(
     check_set(images.iter().map(|images| images.architecture))?;
     let prepared =
         images.iter().map(|images| Prepared::new(images, metadata, options)).collect::<Result<Vec<Prepared>>>()?;
-    let registry = Registry::open(reference, &options.access, RegistryOperation::Push)?;
+    let registry = Registry::open(reference, &options.access, Rights::Push)?;
     if registry.digest().is_some() {
         return Err(Error::new(Reason::Usage, "a release needs a tag, not a digest"));
     }
@@ -191,7 +189,7 @@ pub fn release(
 /// Moves tags to a release that is published already, if each of its manifests is signed by one of the keys. Returns the
 /// digest that the tags now stand for.
 pub fn retag(reference: &str, tags: &[String], keys: &KeySet, access: &Access) -> Result<Digest> {
-    let registry = Registry::open(reference, access, RegistryOperation::Push)?;
+    let registry = Registry::open(reference, access, Rights::Push)?;
     tags.iter().try_for_each(|tag| registry.check_tag(tag))?;
     let found = read::read(&registry)?;
     for manifest in &found.manifests {

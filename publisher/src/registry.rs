@@ -1,32 +1,43 @@
-//! A repository of a registry, for writing: blobs and manifests, over `oci-client`.
+//! A repository of a registry. The device's client logs in and reads, with its limits and its rules for logins; `oci-client`
+//! uploads blobs and manifests, with the token that the device's client got.
 
 use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::fs::File;
 use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use futures_util::StreamExt as _;
 use oci_client::client::{Certificate, CertificateEncoding, Client, ClientConfig, ClientProtocol};
 use oci_client::errors::OciDistributionError;
 use oci_client::secrets::RegistryAuth;
 use oci_client::{Reference, RegistryOperation};
+use reqwest::Url;
 use reqwest::header::HeaderValue;
+use sha2::Digest as _;
 use tokio::runtime::Runtime;
 
 use crate::credentials;
-use crate::failure::{describe, is_absent, is_connect, may_pass, status};
-use crate::login::Login;
+use crate::failure::{describe, may_pass, status};
 use kubesolo_update::base::digest::Digest;
 use kubesolo_update::base::error::{Context as _, Error, Reason, Result};
 use kubesolo_update::base::{files, limits, text};
+use kubesolo_update::fetch::answer::Answer;
+use kubesolo_update::fetch::blob::BlobBody;
+use kubesolo_update::fetch::body::Body as _;
+use kubesolo_update::fetch::client as reader;
+use kubesolo_update::fetch::login::Login;
+use kubesolo_update::fetch::options::{Authentication, FetchOptions};
 use kubesolo_update::fetch::tls::use_ring;
 use kubesolo_update::release::release::{
     Blob, DOCKER_INDEX_TYPE, DOCKER_MANIFEST_TYPE, OCI_INDEX_TYPE, OCI_MANIFEST_TYPE,
 };
+use kubesolo_update::source::artifact::Index;
 use kubesolo_update::source::reference;
+
+pub use kubesolo_update::fetch::options::Rights;
 
 /// Time for one small request, with all its redirects and tokens.
 const REQUEST_TIME: Duration = Duration::from_secs(60);
@@ -55,15 +66,28 @@ pub struct Access {
     pub auth_hosts: Vec<String>,
 }
 
-/// One repository, with a login to it.
+impl Access {
+    /// The settings of the device's client for commands on `registry` (`host[:port]`).
+    ///
+    /// # Errors
+    /// 78 when a login cannot be used.
+    pub fn authentication(&self, registry: &str, rights: Rights) -> Result<Authentication> {
+        let (logins, token_hosts) = (credentials::logins(registry)?, self.auth_hosts.clone());
+        Ok(Authentication { logins, token_hosts, token_cache: None, rights })
+    }
+}
+
+/// One repository.
 pub struct Registry {
-    client: RefCell<Client>,
+    reader: Rc<reader::Client>,
+    /// Where it is.
+    root: Url,
     access: Access,
-    operation: RegistryOperation,
+    /// Logged in by the first upload.
+    writer: RefCell<Option<Client>>,
     runtime: Runtime,
     reference: Reference,
     tag: Option<String>,
-    reached: Cell<bool>,
     /// The login is a token, which expires.
     token: Cell<bool>,
 }
@@ -75,8 +99,8 @@ impl fmt::Debug for Registry {
 }
 
 impl Registry {
-    /// Parses `HOST[:PORT]/PATH[:TAG|@DIGEST]`, finds the credentials and logs in.
-    pub fn open(reference: &str, access: &Access, operation: RegistryOperation) -> Result<Self> {
+    /// Parses `HOST[:PORT]/PATH[:TAG|@DIGEST]` and finds the login, for reading or for writing too. Sends nothing yet.
+    pub fn open(reference: &str, access: &Access, rights: Rights) -> Result<Self> {
         let bad = |why: &str| {
             Error::new(Reason::Usage, format!("\"{}\": {why}", text::escape(reference)))
                 .remedy("Write HOST[:PORT]/PATH[:TAG|@sha256:DIGEST].")
@@ -95,35 +119,45 @@ impl Registry {
             .enable_all()
             .build()
             .context(Reason::NoRuntime, "start the network runtime")?;
-        let registry = Self {
-            client: RefCell::new(client(access)?),
-            access: access.clone(),
-            operation,
+        let registry = parsed.resolve_registry();
+        let reader = reader::Client::new(&FetchOptions {
+            registry_ca: access.registry_ca.clone(),
+            plain_http: access.plain_http.clone(),
+            authentication: access.authentication(registry, rights)?,
+            ..FetchOptions::default()
+        })?;
+        let root = reader.root(registry)?;
+        let (reader, access) = (Rc::new(reader), access.clone());
+        Ok(Self {
+            reader,
+            root,
+            access,
+            writer: RefCell::default(),
             runtime,
             reference: parsed,
             tag,
-            reached: Cell::new(false),
             token: Cell::new(false),
-        };
-        registry.log_in()?;
-        Ok(registry)
+        })
     }
 
-    /// Logs in, with a new client: the old one would keep an old token.
-    fn log_in(&self) -> Result<()> {
-        self.token.set(false);
-        let mut auth = credentials::find(self.host())?;
-        if let RegistryAuth::Basic(user, password) = &auth {
-            let (registry, repository) = (self.host(), self.reference.repository());
-            let login = Login { access: &self.access, registry, repository, operation: self.operation };
-            auth = self.timed(REQUEST_TIME, "log in to", async |_| login.exchange(user, password).await)??;
-        }
-        self.client.replace(client(&self.access)?);
-        self.timed(REQUEST_TIME, "log in to", async |client| {
-            client.auth(&self.reference, &auth, self.operation).await.map(|_| ())
-        })?;
-        self.token.set(matches!(auth, RegistryAuth::Bearer(_)));
-        Ok(())
+    /// Logs the writer in. A new client each time: the old one would keep an old token.
+    fn log_in(&self) -> Result<Client> {
+        let login = self.reader.authorized(&self.root, self.reference.repository());
+        let (auth, token) = match login.map_err(|e| self.as_publisher(e))? {
+            Some(Login::Password { user, password }) => (RegistryAuth::Basic(user, password), false),
+            Some(Login::Bearer(token)) => (RegistryAuth::Bearer(token), true),
+            Some(Login::Identity(_)) | None => (RegistryAuth::Anonymous, false),
+        };
+        let client = client(&self.access)?;
+        let operation = client.auth(&self.reference, &auth, RegistryOperation::Push);
+        let done = self.runtime.block_on(async { tokio::time::timeout(REQUEST_TIME, operation).await });
+        match done {
+            Ok(done) => done.map_err(|e| self.explain("log in to", &e))?,
+            Err(_) => return Err(self.too_slow("log in to", REQUEST_TIME)),
+        };
+        self.token.set(token);
+        self.writer.replace(Some(client.clone()));
+        Ok(client)
     }
 
     /// `host[:port]` of the registry.
@@ -185,9 +219,10 @@ impl Registry {
         let blob = Blob { digest: Digest::of(bytes), size: bytes.len() as u64 };
         if !self.has(&blob, what)? {
             let bytes = Bytes::copy_from_slice(bytes);
-            self.timed(REQUEST_TIME, &format!("upload the {what} to"), async |client| {
-                client.push_blob(&self.reference, bytes.clone(), &blob.digest.to_string()).await.map(|_| ())
+            let uploaded = self.timed(REQUEST_TIME, &format!("upload the {what} to"), async |client| {
+                uploaded(client.push_blob(&self.reference, bytes.clone(), &blob.digest.to_string()).await)
             })?;
+            self.placed(uploaded, &blob, what)?;
         }
         Ok(blob)
     }
@@ -200,18 +235,30 @@ impl Registry {
             return Ok(());
         }
         let time = REQUEST_TIME + Duration::from_secs(blob.size / UPLOAD_RATE_MIN);
-        self.timed(time, &format!("upload the {what} {} to", path.display()), async |client| {
+        let uploaded = self.timed(time, &format!("upload the {what} {} to", path.display()), async |client| {
             let stream = futures_util::stream::iter(Chunks::open(what, path, blob.size)?);
             let digest = blob.digest.to_string();
-            client.push_blob_stream(&self.reference, stream, &digest, Some(blob.size)).await.map(|_| ())
-        })
+            uploaded(client.push_blob_stream(&self.reference, stream, &digest, Some(blob.size)).await)
+        })?;
+        self.placed(uploaded, blob, what)
     }
 
     fn has(&self, blob: &Blob, what: &str) -> Result<bool> {
-        let digest = blob.digest.to_string();
-        self.timed(REQUEST_TIME, &format!("look for the {what} in"), async |client| {
-            client.blob_exists(&self.reference, &digest).await
-        })
+        let url = self.url("blobs", &blob.digest.to_string());
+        let what = format!("the {what} in {}", self.name());
+        self.reader.exists(&url, &what, self.reader.deadline()).map_err(|e| self.as_publisher(e))
+    }
+
+    /// A registry need not say where it put a blob: that it has it is what counts.
+    fn placed(&self, uploaded: Uploaded, blob: &Blob, what: &str) -> Result<()> {
+        match uploaded {
+            Uploaded::Told => Ok(()),
+            Uploaded::Untold if self.has(blob, what)? => Ok(()),
+            Uploaded::Untold => {
+                let message = format!("{} took the {what}, and does not have it", self.name());
+                Err(Error::new(Reason::RegistryFailed, message))
+            }
+        }
     }
 
     /// Writes a manifest or index under a tag, or under its own digest. Returns the digest.
@@ -226,88 +273,124 @@ impl Registry {
         Ok(digest)
     }
 
+    fn url(&self, kind: &str, reference: &str) -> Url {
+        let mut url = self.root.clone();
+        url.set_path(&format!("/v2/{}/{kind}/{reference}", self.reference.repository()));
+        url
+    }
+
+    /// Fetches a document of this repository, whatever its status is.
+    fn document(&self, url: &Url, accept: &str, limit: u64, what: &str) -> Result<Answer> {
+        let request = reader::Request { url, accept, limit, what };
+        self.reader.document(&request, self.reader.deadline()).map_err(|e| self.as_publisher(e))
+    }
+
     /// Reads a manifest or index; `None` if there is none.
     pub fn manifest(&self, tag_or_digest: &str) -> Result<Option<Bytes>> {
-        let types = [OCI_INDEX_TYPE, OCI_MANIFEST_TYPE, DOCKER_INDEX_TYPE, DOCKER_MANIFEST_TYPE];
-        let target = self.at(tag_or_digest);
-        let login = RegistryAuth::Anonymous; // not used: `open` stored the real one
+        let types = [OCI_INDEX_TYPE, OCI_MANIFEST_TYPE, DOCKER_INDEX_TYPE, DOCKER_MANIFEST_TYPE].join(", ");
         let shown = text::escape(tag_or_digest);
-        let found = self.timed(REQUEST_TIME, &format!("read {shown} of"), async |client| {
-            match client.pull_manifest_raw(&target, &login, &types).await {
-                Ok((raw, _)) => Ok(Some(raw)),
-                Err(e) if is_absent(&e) => Ok(None),
-                Err(e) => Err(e),
-            }
-        })?;
-        if let (Some(raw), Ok(expected)) = (&found, tag_or_digest.parse::<Digest>())
-            && Digest::of(raw) != expected
-        {
+        let what = format!("{shown} of {}", self.name());
+        let limit = limits::INDEX_BYTES.max(limits::MANIFEST_BYTES);
+        let answer = self.document(&self.url("manifests", tag_or_digest), &types, limit, &what)?;
+        if answer.status == 404 {
+            return Ok(None);
+        }
+        let raw = answer.good(&what).map_err(|e| self.as_publisher(e))?.body;
+        if tag_or_digest.parse::<Digest>().is_ok_and(|expected| Digest::of(&raw) != expected) {
             let message = format!("{} sends other bytes than {shown}", self.name());
             return Err(Error::new(Reason::DigestMismatch, message));
         }
-        Ok(found)
+        Ok(Some(raw.into()))
     }
 
     /// Reads a small blob, of at most `limit` bytes.
     pub fn blob(&self, digest: &Digest, limit: u64) -> Result<Vec<u8>> {
-        let name = digest.to_string();
-        self.timed(REQUEST_TIME, &format!("read {name} of"), async |client| {
-            let mut stream = client.pull_blob_stream(&self.reference, name.as_str()).await?;
-            let mut bytes = vec![];
-            // The client checks the digest at the end of the stream.
-            while let Some(chunk) = stream.next().await {
-                bytes.extend_from_slice(&chunk?);
-                if bytes.len() as u64 > limit {
-                    return Err(std::io::Error::other(format!("it has more than {limit} bytes")).into());
-                }
-            }
-            Ok(bytes)
-        })
+        let what = format!("{digest} of {}", self.name());
+        let answer = self.document(&self.url("blobs", &digest.to_string()), "*/*", limit, &what)?;
+        let bytes = answer.good(&what).map_err(|e| self.as_publisher(e))?.body;
+        if Digest::of(&bytes) == *digest {
+            return Ok(bytes);
+        }
+        Err(Error::new(Reason::DigestMismatch, format!("{} sends other bytes than {digest}", self.name())))
     }
 
     /// Appends a blob of this size to a file, in one pass with bounded memory. The file ends where it did if that fails.
     pub fn blob_to(&self, what: &str, blob: &Blob, mut file: &File) -> Result<()> {
         let start = file.stream_position().context(Reason::NotWritten, "write the file")?;
-        let time = REQUEST_TIME + Duration::from_secs(blob.size / UPLOAD_RATE_MIN);
-        let name = blob.digest.to_string();
-        self.timed(time, &format!("read the {what} of"), async |client| {
-            let mut out = file;
-            out.set_len(start)?;
-            out.seek(SeekFrom::Start(start))?;
-            let mut stream = client.pull_blob_stream(&self.reference, name.as_str()).await?;
-            let mut size = 0;
-            // The client checks the digest at the end of the stream.
-            while let Some(chunk) = stream.next().await {
-                let chunk = chunk?;
-                size += chunk.len() as u64;
-                if size > blob.size {
-                    break;
-                }
-                out.write_all(&chunk)?;
-            }
-            if size == blob.size {
-                return Ok(());
-            }
-            Err(std::io::Error::other(format!("it does not have the {} bytes of the manifest", blob.size)).into())
-        })
+        let copied = self.copy(what, blob, file);
+        if copied.is_err() {
+            file.set_len(start).context(Reason::NotWritten, "write the file")?;
+            file.seek(SeekFrom::Start(start)).context(Reason::NotWritten, "write the file")?;
+        }
+        copied
+    }
+
+    fn copy(&self, what: &str, blob: &Blob, mut file: &File) -> Result<()> {
+        let what = format!("the {what} {} of {}", blob.digest, self.name());
+        let url = self.url("blobs", &blob.digest.to_string());
+        let as_publisher = |e| self.as_publisher(e);
+        let mut body = BlobBody::open(self.reader.clone(), url, blob.size, what.clone()).map_err(as_publisher)?;
+        let mut hash = sha2::Sha256::new();
+        while let Some(chunk) = body.chunk().map_err(as_publisher)? {
+            hash.update(&chunk);
+            file.write_all(&chunk).context(Reason::NotWritten, "write the file")?;
+        }
+        if Digest(hash.finalize().into()) == blob.digest {
+            return Ok(());
+        }
+        Err(Error::new(Reason::DigestMismatch, format!("{} sends other bytes than {}", self.name(), blob.digest)))
     }
 
     /// Digests of the referrers of `subject` that the registry lists, or the fallback tag where it has no such list.
     pub fn referrers(&self, subject: &Digest, artifact_type: &str) -> Result<Vec<String>> {
-        let target = Reference::with_digest(
-            self.reference.registry().to_owned(),
-            self.reference.repository().to_owned(),
-            subject.to_string(),
-        );
-        let listed = self.timed(REQUEST_TIME, "list the signatures in", async |client| {
-            client.pull_referrers(&target, Some(artifact_type)).await
-        })?;
+        let what = format!("the list of signatures of {subject} in {}", self.name());
+        let mut url = self.url("referrers", &subject.to_string());
+        url.query_pairs_mut().append_pair("artifactType", artifact_type);
+        let mut answer = self.document(&url, OCI_INDEX_TYPE, limits::REFERRERS_BYTES, &what)?;
+        if answer.status != 200 || answer.media_type() != Some(OCI_INDEX_TYPE) {
+            let url = self.url("manifests", &crate::read::fallback_tag(subject));
+            answer = self.document(&url, OCI_INDEX_TYPE, limits::REFERRERS_BYTES, &what)?;
+        }
+        if answer.status == 404 {
+            return Ok(vec![]);
+        }
+        let raw = answer.good(&what).map_err(|e| self.as_publisher(e))?.body;
         // A registry may ignore the filter.
-        let wanted = listed.manifests.into_iter().filter(|entry| entry.artifact_type.as_deref() == Some(artifact_type));
+        let listed = Index::parse(&raw, &what, limits::REFERRERS)?.manifests;
+        let wanted = listed.into_iter().filter(|entry| entry.artifact_type.as_deref() == Some(artifact_type));
         Ok(wanted.map(|entry| entry.digest).collect())
     }
 
-    /// Runs one operation with its time limit, and again if its failure may pass.
+    /// An error of the device's client in the terms of this program: options for settings, and its own ways to log in.
+    fn as_publisher(&self, mut e: Error) -> Error {
+        if matches!(e.reason, Reason::AccessDenied | Reason::LoginRefused) {
+            e.reason = Reason::RegistryDenied;
+            return e.remedy(self.log_in_by());
+        }
+        let options = [
+            ("registry_auth_hosts=", "--registry-auth-host "),
+            ("registry_ca=", "--registry-ca"),
+            ("registry_ca", "--registry-ca"),
+            ("plain_http=", "--plain-http"),
+        ];
+        e.remedy = options.into_iter().fold(e.remedy, |text, (setting, option)| text.replace(setting, option));
+        // What a TLS client reads from a server that speaks plain HTTP.
+        if e.message.contains("InvalidContentType") {
+            return e.remedy(self.no_tls());
+        }
+        e
+    }
+
+    fn log_in_by(&self) -> String {
+        let (user, password) = (credentials::USER, credentials::PASSWORD);
+        format!("Log in: set {user} and {password}, or run `docker login {}`.", self.host())
+    }
+
+    fn no_tls(&self) -> String {
+        format!("If this registry has no TLS, use --plain-http {}.", self.host())
+    }
+
+    /// Runs one upload with its time limit, and again if its failure may pass.
     fn timed<T>(
         &self,
         time: Duration,
@@ -317,29 +400,20 @@ impl Registry {
         let mut wait = RETRY_WAIT;
         let mut renewed = false;
         for left in (0..TRIES).rev() {
-            let client = self.client.borrow().clone();
+            let known = self.writer.borrow().clone();
+            let client = known.map_or_else(|| self.log_in(), Ok)?;
             let result = self.runtime.block_on(async { tokio::time::timeout(time, operation(&client)).await });
-            let (why, may_pass) = match result {
-                Ok(Ok(value)) => {
-                    self.reached.set(true);
-                    return Ok(value);
-                }
-                // A registry that was never reached is more likely misspelt than down for a moment.
-                Ok(Err(e)) => {
-                    let may_pass = may_pass(&e) && (self.reached.get() || !is_connect(&e));
-                    (e, may_pass)
-                }
-                Err(_) => {
-                    let message = format!("cannot {what} {}: no answer within {} s", self.name(), time.as_secs());
-                    return Err(Error::new(Reason::RegistryTooSlow, message));
-                }
+            let why = match result {
+                Ok(Ok(value)) => return Ok(value),
+                Ok(Err(e)) => e,
+                Err(_) => return Err(self.too_slow(what, time)),
             };
             if status(&why) == Some(401) && self.token.get() && !renewed && left > 0 {
                 renewed = true;
                 self.log_in()?;
                 continue;
             }
-            if !may_pass || left == 0 {
+            if !may_pass(&why) || left == 0 {
                 return Err(self.explain(what, &why));
             }
             log::warn!("cannot {what} {}: {}; trying again", self.name(), describe(&why));
@@ -349,33 +423,44 @@ impl Registry {
         unreachable!("the last try returns")
     }
 
+    fn too_slow(&self, what: &str, time: Duration) -> Error {
+        let message = format!("cannot {what} {}: no answer within {} s", self.name(), time.as_secs());
+        Error::new(Reason::RegistryTooSlow, message)
+    }
+
     fn explain(&self, what: &str, e: &OciDistributionError) -> Error {
         let message = format!("cannot {what} {}: {}", self.name(), describe(e));
         match status(e) {
-            Some(401 | 403) => Error::new(Reason::RegistryDenied, message).remedy(format!(
-                "Log in: set {} and {}, or run `docker login {}`.",
-                credentials::USER,
-                credentials::PASSWORD,
-                self.host()
-            )),
+            Some(401 | 403) => Error::new(Reason::RegistryDenied, message).remedy(self.log_in_by()),
             // What a TLS client reads from a server that speaks plain HTTP.
-            _ if message.contains("InvalidContentType") => Error::new(Reason::RegistryFailed, message)
-                .remedy(format!("If this registry has no TLS, use --plain-http {}.", self.host())),
+            _ if message.contains("InvalidContentType") => {
+                Error::new(Reason::RegistryFailed, message).remedy(self.no_tls())
+            }
             _ => Error::new(Reason::RegistryFailed, message),
         }
     }
 }
 
-/// The file of `--registry-ca`.
-pub(crate) fn authorities(path: &Path) -> std::io::Result<Vec<u8>> {
-    files::read_data(path, limits::AUTHORITIES_BYTES)
+/// The end of an upload: `Untold` where the answer has no `Location`, which the specification wants and some registries omit.
+enum Uploaded {
+    Told,
+    Untold,
+}
+
+fn uploaded(result: Result<String, OciDistributionError>) -> Result<Uploaded, OciDistributionError> {
+    match result {
+        Ok(_) => Ok(Uploaded::Told),
+        Err(OciDistributionError::RegistryNoLocationError) => Ok(Uploaded::Untold),
+        Err(e) => Err(e),
+    }
 }
 
 fn client(access: &Access) -> Result<Client> {
     use_ring();
     let mut extra_root_certificates = vec![];
     if let Some(path) = &access.registry_ca {
-        let data = authorities(path).context(Reason::BadCa, format!("read {}", path.display()))?;
+        let data = files::read_data(path, limits::AUTHORITIES_BYTES)
+            .context(Reason::BadCa, format!("read {}", path.display()))?;
         extra_root_certificates.push(Certificate { encoding: CertificateEncoding::Pem, data });
     }
     Client::try_from(ClientConfig {

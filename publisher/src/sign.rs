@@ -2,11 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
-use oci_client::RegistryOperation;
 use serde_json::{Value, json};
 
 use super::key::PrivateKey;
-use super::registry::{Access, Registry};
+use super::registry::{Access, Registry, Rights};
 use super::{EMPTY, descriptor, document, empty_config, read};
 use kubesolo_update::base::digest::Digest;
 use kubesolo_update::base::error::{Context as _, Error, Reason, Result};
@@ -21,7 +20,7 @@ const LIST_TRIES: u32 = 3;
 
 /// Signs what `reference` names, by tag or digest: the manifest of each architecture. Returns what was signed.
 pub fn sign(reference: &str, keys: &[PrivateKey], access: &Access) -> Result<Vec<(Architecture, Digest)>> {
-    let registry = Registry::open(reference, access, RegistryOperation::Push)?;
+    let registry = Registry::open(reference, access, Rights::Push)?;
     // All are read before the first is signed: a broken one must not leave a half-signed release.
     let found = read::read(&registry)?;
     for manifest in &found.manifests {
@@ -36,7 +35,7 @@ pub fn sign(reference: &str, keys: &[PrivateKey], access: &Access) -> Result<Vec
 /// by a module that keeps the key to itself. Each must be by one of `keys`, over the manifest of one architecture; nothing
 /// is attached unless all are.
 pub fn attach_files(reference: &str, files: &[PathBuf], keys: &KeySet, access: &Access) -> Result<Vec<Attached>> {
-    let registry = Registry::open(reference, access, RegistryOperation::Push)?;
+    let registry = Registry::open(reference, access, Rights::Push)?;
     let found = read::read(&registry)?;
     let messages = found.manifests.iter().map(|m| (m.release.architecture, m.raw.to_vec())).collect::<Vec<_>>();
     let fitting = fitting(files, &messages, keys)?;
@@ -80,7 +79,7 @@ pub(super) fn fitting(
 
 /// Writes what is to be signed into `folder`, a file for each architecture: the manifest, byte for byte.
 pub fn payload(reference: &str, folder: &Path, access: &Access) -> Result<Vec<Payload>> {
-    let registry = Registry::open(reference, access, RegistryOperation::Pull)?;
+    let registry = Registry::open(reference, access, Rights::Pull)?;
     read::read(&registry)?.manifests.into_iter().map(|m| Payload::write(folder, m.release, m.raw.to_vec())).collect()
 }
 

@@ -5,17 +5,20 @@ use std::collections::{BTreeMap, BTreeSet};
 use chrono::{DateTime, Utc};
 use sha2::{Digest as _, Sha256};
 
+use crate::registry::Access;
+
 use kubesolo_update::base::digest::Digest;
 use kubesolo_update::base::error::{Error, Reason, Result};
-use kubesolo_update::config::Config;
+use kubesolo_update::config::{Config, Origin};
+use kubesolo_update::fetch::options::{Authentication, Rights};
 use kubesolo_update::policy::freshness::{self, FreshnessCheck};
 use kubesolo_update::policy::gate;
 use kubesolo_update::policy::rules;
 use kubesolo_update::policy::trust_policy::{self, TrustPolicy};
 use kubesolo_update::release::release::{Architecture, Image};
 use kubesolo_update::schedule::clock::Clock;
-use kubesolo_update::source::open;
 use kubesolo_update::source::source::{self, Source};
+use kubesolo_update::source::{open, reference};
 use kubesolo_update::state::freshness::FreshnessReport;
 use kubesolo_update::state::trust::Trust;
 use kubesolo_update::trust::signature::KeyId;
@@ -46,16 +49,25 @@ pub struct Verified {
 /// The refusal of a device, with its exit code.
 pub fn verify(
     config: &Config,
+    access: &Access,
     architecture: Option<Architecture>,
     images: bool,
     now: DateTime<Utc>,
 ) -> Result<Vec<Verified>> {
+    let authentication = &match config.source.as_ref() {
+        Some(Origin::Oci(name)) => match reference::parse(name) {
+            Ok(parts) => access.authentication(parts.host, Rights::Pull)?,
+            // The source refuses it.
+            Err(_) => Authentication::default(),
+        },
+        _ => Authentication::default(),
+    };
     if let Some(architecture) = architecture {
-        return Ok(vec![one(config, architecture, images, now)?]);
+        return Ok(vec![one(config, authentication, architecture, images, now)?]);
     }
     let (mut verified, mut absent) = (vec![], None);
     for architecture in [Architecture::Amd64, Architecture::Arm64] {
-        match one(config, architecture, images, now) {
+        match one(config, authentication, architecture, images, now) {
             Ok(release) => verified.push(release),
             // There is none, or the only one is for the other architecture.
             Err(e) if matches!(e.reason, Reason::NoSuchArchitecture | Reason::WrongArchitecture) => absent = Some(e),
@@ -68,7 +80,13 @@ pub fn verify(
     }
 }
 
-fn one(config: &Config, architecture: Architecture, images: bool, now: DateTime<Utc>) -> Result<Verified> {
+fn one(
+    config: &Config,
+    authentication: &Authentication,
+    architecture: Architecture,
+    images: bool,
+    now: DateTime<Utc>,
+) -> Result<Verified> {
     let none = BTreeSet::new();
     let keys =
         trust_policy::keys(config)?.map(|keys| keys.needing(config.signature_threshold.keys(), &none)).transpose()?;
@@ -76,7 +94,7 @@ fn one(config: &Config, architecture: Architecture, images: bool, now: DateTime<
     let Some(keys) = policy.required_keys(config)? else {
         return Err(Error::new(Reason::NoVerificationKey, "no key to verify a release"));
     };
-    let mut source = open::open(config)?;
+    let mut source = open::open_as(config, authentication.clone())?;
     let offer = source::offer(&mut *source, architecture, Some(keys))?;
     let by = keys.verify(&offer.signed, &offer.signatures)?;
     let clock = Clock::system(now, None);

@@ -13,12 +13,16 @@ use crate::fetch::url::{host, origin};
 use crate::fetch::{certificate, proxy, tls};
 
 /// An answer with its body, whatever its status.
-pub(crate) struct Answer {
-    pub(crate) url: Url,
-    pub(crate) status: StatusCode,
-    pub(crate) headers: HeaderMap,
-    /// As far as [`crate::base::limits::ERROR_BODY_BYTES`] if the status is an error.
-    pub(crate) body: Vec<u8>,
+#[derive(Debug)]
+pub struct Answer {
+    /// The place that gave it, after redirects.
+    pub url: Url,
+    /// Its status.
+    pub status: StatusCode,
+    /// Its headers.
+    pub headers: HeaderMap,
+    /// Its body; as far as [`crate::base::limits::ERROR_BODY_BYTES`] if the status is an error.
+    pub body: Vec<u8>,
 }
 
 /// Why an attempt failed, and whether another one can help.
@@ -36,13 +40,16 @@ impl From<Error> for Failure {
 
 impl Answer {
     /// The media type, without parameters.
-    pub(crate) fn media_type(&self) -> Option<&str> {
+    pub fn media_type(&self) -> Option<&str> {
         let value = self.headers.get(header::CONTENT_TYPE)?.to_str().ok()?;
         value.split(';').next().map(str::trim)
     }
 
     /// Refuses every status but 200, and a web page.
-    pub(crate) fn good(self, what: &str) -> Result<Self> {
+    ///
+    /// # Errors
+    /// 69, with a reason for the status.
+    pub fn good(self, what: &str) -> Result<Self> {
         match self.status.as_u16() {
             200 if is_page(&self.body) => Err(captive_portal(&self.url, what, "a web page")),
             200 => Ok(self),

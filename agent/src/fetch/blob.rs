@@ -1,5 +1,6 @@
 //! The download of one image: resumed after a broken connection, ended when it is too slow, too long or too dear.
 
+use std::fmt;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -18,7 +19,7 @@ use crate::fetch::url::origin;
 const PROGRESS_BYTES: u64 = 64 * 1024;
 
 /// A download of known size.
-pub(crate) struct BlobBody {
+pub struct BlobBody {
     client: Rc<Client>,
     url: Url,
     what: String,
@@ -67,9 +68,18 @@ struct Stream {
     end: u64,
 }
 
+impl fmt::Debug for BlobBody {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("BlobBody").field(&self.what).finish()
+    }
+}
+
 impl BlobBody {
     /// Sends the request; returns when the server answered that it has the blob, and not of another size.
-    pub(crate) fn open(client: Rc<Client>, url: Url, size: u64, what: String) -> Result<Self> {
+    ///
+    /// # Errors
+    /// 69 when the server does not give it; 65 when it has another size.
+    pub fn open(client: Rc<Client>, url: Url, size: u64, what: String) -> Result<Self> {
         Self::start(client, url, size, what, false)
     }
 

@@ -2,6 +2,7 @@
 
 use std::cell::{OnceCell, RefCell};
 use std::collections::{BTreeSet, HashMap};
+use std::fmt;
 use std::future::Future;
 use std::hash::{BuildHasher, RandomState};
 use std::rc::Rc;
@@ -20,10 +21,10 @@ use crate::fetch::options::{Authentication, FetchOptions, Rights};
 use crate::fetch::realm::{self, Question, Token};
 use crate::fetch::tls::{self, Peer};
 use crate::fetch::tokens::{self, SinceBoot, Tokens, Use};
-use crate::fetch::url::{PlainHosts, origin, repository, shown, without_login};
+use crate::fetch::url::{PlainHosts, host, origin, repository, shown, without_login};
 
 /// One HTTP client with one set of authorities, proxies and times, for everything that one command fetches.
-pub(crate) struct Client {
+pub struct Client {
     runtime: Runtime,
     /// By [`Peer`]; made when they are needed.
     http: [OnceCell<reqwest::Client>; 3],
@@ -45,7 +46,6 @@ struct Access {
 }
 
 /// One request as it is sent.
-#[derive(Clone)]
 struct Sent<'a> {
     method: Method,
     url: &'a Url,
@@ -59,23 +59,40 @@ struct Sent<'a> {
 }
 
 /// A document to fetch.
-#[derive(Clone, Copy)]
-pub(crate) struct Request<'a> {
-    pub(crate) url: &'a Url,
+#[derive(Clone, Copy, Debug)]
+pub struct Request<'a> {
+    /// The place.
+    pub url: &'a Url,
     /// The media types that are understood, as in `Accept`.
-    pub(crate) accept: &'a str,
+    pub accept: &'a str,
     /// In bytes; a longer document is an error.
-    pub(crate) limit: u64,
+    pub limit: u64,
     /// Names the document in messages.
-    pub(crate) what: &'a str,
+    pub what: &'a str,
 }
 
 /// When the documents of one check must be complete.
-#[derive(Clone, Copy)]
-pub(crate) struct Deadline(Instant);
+#[derive(Clone, Copy, Debug)]
+pub struct Deadline(Instant);
+
+impl<'a> Sent<'a> {
+    fn new(method: Method, url: &'a Url, headers: &'a HeaderMap) -> Self {
+        Self { method, url, headers, authorization: None, form: None, confined: false }
+    }
+}
+
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Client").finish_non_exhaustive()
+    }
+}
 
 impl Client {
-    pub(crate) fn new(options: &FetchOptions) -> Result<Self> {
+    /// A client with these settings; sends nothing yet.
+    ///
+    /// # Errors
+    /// 78 when a file that they name cannot be used.
+    pub fn new(options: &FetchOptions) -> Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
@@ -129,18 +146,25 @@ impl Client {
     }
 
     /// The root URL of `host` or `host:port`: `https`, unless it is listed as plain.
-    pub(crate) fn root(&self, host: &str) -> Result<Url> {
+    ///
+    /// # Errors
+    /// 78 when it is no host.
+    pub fn root(&self, host: &str) -> Result<Url> {
         let bad = |e| Error::new(Reason::BadHost, format!("\"{}\" is not a host: {e}", text::escape(host)));
         let plain = Url::parse(&format!("http://{host}/")).map_err(bad)?;
         if self.plain.contain(&plain) { Ok(plain) } else { Url::parse(&format!("https://{host}/")).map_err(bad) }
     }
 
-    pub(crate) fn deadline(&self) -> Deadline {
+    /// When the documents of a check that starts now must be complete.
+    pub fn deadline(&self) -> Deadline {
         Deadline(Instant::now() + self.options.patience.documents)
     }
 
-    /// Fetches a document, with retries, before the deadline.
-    pub(crate) fn document(&self, wanted: &Request<'_>, deadline: Deadline) -> Result<Answer> {
+    /// Fetches a document, with retries, before the deadline, whatever its status is.
+    ///
+    /// # Errors
+    /// 69 when there is no answer, and for a status that may pass; 65 when the document is longer than its limit.
+    pub fn document(&self, wanted: &Request<'_>, deadline: Deadline) -> Result<Answer> {
         let Request { url, accept, limit, what } = *wanted;
         let mut headers = HeaderMap::new();
         headers.insert(header::ACCEPT, HeaderValue::from_str(accept).context(Reason::Header, "ask")?);
@@ -159,6 +183,51 @@ impl Client {
                 status => Err(refusal(status, url, b"", what).into()),
             }
         })
+    }
+
+    /// Whether a registry has something, by a HEAD.
+    ///
+    /// # Errors
+    /// 69 when it answers neither 200 nor 404.
+    pub fn exists(&self, url: &Url, what: &str, deadline: Deadline) -> Result<bool> {
+        self.retried(what, deadline, async || {
+            let answer = self.answer(Method::HEAD, url, &HeaderMap::new(), what).await?;
+            let (status, url) = (answer.status(), answer.url());
+            match status.as_u16() {
+                200 => Ok(true),
+                404 => Ok(false),
+                _ => match passing(status, url, answer.headers(), b"", what) {
+                    Some(failure) => Err(failure),
+                    None => Err(refusal(status, url, b"", what).into()),
+                },
+            }
+        })
+    }
+
+    /// The login that the registry at `root` takes for a repository, for requests that another client sends to the same
+    /// origin: a new token where the registry has a token server, the password where it takes that; `None` for nobody.
+    ///
+    /// # Errors
+    /// 69 when the registry refuses the login; 77 when its token server must not get it.
+    pub fn authorized(&self, root: &Url, repository: &str) -> Result<Option<Login>> {
+        let (mut place, mut interface) = (root.clone(), root.clone());
+        place.set_path(&format!("/v2/{repository}/blobs/"));
+        interface.set_path("/v2/");
+        let access = self.access(&place);
+        self.tokens.borrow_mut().drop(&access.of);
+        let what = format!("the login to {}", host(root));
+        self.retried(&what, self.deadline(), async || {
+            let none = HeaderMap::new();
+            let answer = self.answer_as(&access, Sent::new(Method::GET, &interface, &none), &what).await?;
+            let (status, url) = (answer.status(), answer.url());
+            match passing(status, url, answer.headers(), b"", &what) {
+                Some(failure) => Err(failure),
+                None if matches!(status.as_u16(), 401 | 403) => Err(refusal(status, url, b"", &what).into()),
+                None => Ok(()),
+            }
+        })?;
+        let token = self.tokens.borrow().token(&access.of).map(Login::Bearer);
+        Ok(token.or_else(|| access.login.as_ref().map(|found| found.login.clone())))
     }
 
     /// How many bytes a file has, by the server's word, without fetching it.
@@ -250,17 +319,20 @@ impl Client {
         what: &str,
     ) -> Result<Response, Failure> {
         let access = self.access(url);
+        self.answer_as(&access, Sent::new(method, url, headers), what).await
+    }
+
+    async fn answer_as(&self, access: &Access, mut sent: Sent<'_>, what: &str) -> Result<Response, Failure> {
         let kept = self.tokens.borrow().get(&access.of);
         // A password goes to its registry at once: each look would cost a refused request more.
-        let authorization = kept.or_else(|| access.login.as_ref()?.login.header());
-        let sent = Sent { method, url, headers, authorization, form: None, confined: false };
+        sent.authorization = kept.or_else(|| access.login.as_ref()?.login.header());
         let response = self.redirected(&sent, what).await?;
-        if response.status() != StatusCode::UNAUTHORIZED || origin(response.url()) != origin(url) {
+        if response.status() != StatusCode::UNAUTHORIZED || origin(response.url()) != origin(sent.url) {
             return Ok(response);
         }
         // The token is missing, or it expired.
         self.tokens.borrow_mut().drop(&access.of);
-        let authorization = Some(self.renewed(&response, &access, sent.authorization.as_ref(), what).await?);
+        let authorization = Some(self.renewed(&response, access, sent.authorization.as_ref(), what).await?);
         drop(response);
         self.redirected(&Sent { authorization, ..sent }, what).await
     }
@@ -385,14 +457,13 @@ impl Client {
         let body = login.and_then(|login| realm::form(login, question.service, question.scope)).unwrap_or_default();
         let url = &question.server;
         let confined = login.is_some();
-        let post =
-            || Sent { method: Method::POST, url, headers: &form, authorization: None, form: Some(&body), confined };
+        let post = || Sent { form: Some(&body), confined, ..Sent::new(Method::POST, url, &form) };
         let answer = if matches!(login, Some(Login::Identity(_))) {
             self.redirected(&post(), what).await?
         } else {
             let url = &realm::question(question);
             let authorization = login.and_then(Login::header);
-            let get = Sent { method: Method::GET, url, headers: &none, authorization, form: None, confined };
+            let get = Sent { authorization, confined, ..Sent::new(Method::GET, url, &none) };
             let answer = self.redirected(&get, what).await?;
             let by_post = matches!(answer.status().as_u16(), 404 | 405) && login.is_some();
             if by_post { self.redirected(&post(), what).await? } else { answer }

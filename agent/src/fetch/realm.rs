@@ -50,9 +50,8 @@ pub(super) fn server(bearer: &Bearer, refused: &Url, login: bool, listed: &[Stri
     let docker = refused.host_str().is_some_and(|registry| DOCKER.0.contains(&registry)) && name == DOCKER.1;
     let listed = listed.iter().any(|listed| *listed == name || *listed == host(&url));
     if login && !own && !docker && !listed {
-        return Err(refuse("which is on another host").remedy(format!(
-            "If {name} may get the login, add it to registry_auth_hosts= (kubesolo-release: --registry-auth-host)."
-        )));
+        return Err(refuse("which is on another host")
+            .remedy(format!("If {name} may get the login, add registry_auth_hosts={name}.")));
     }
     url.set_fragment(None);
     Ok(url)

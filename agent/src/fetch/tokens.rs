@@ -99,10 +99,15 @@ impl Tokens {
         tokens
     }
 
-    /// The `Authorization` header for this use, while its token is valid.
-    pub(crate) fn get(&self, of: &Use) -> Option<HeaderValue> {
+    /// The token for this use, while it is valid.
+    pub(crate) fn token(&self, of: &Use) -> Option<String> {
         let kept = self.kept.iter().find(|kept| kept.of == *of)?;
-        if self.clock.now() < Duration::from_millis(kept.until) { header(&kept.token) } else { None }
+        (self.clock.now() < Duration::from_millis(kept.until)).then(|| kept.token.clone())
+    }
+
+    /// The `Authorization` header with it.
+    pub(crate) fn get(&self, of: &Use) -> Option<HeaderValue> {
+        header(&self.token(of)?)
     }
 
     /// Keeps a token that came just now, for as long as its server said.

@@ -12,12 +12,20 @@ use crate::source::{bundle, http, oci};
 /// # Errors
 /// 78 when they name none, or one that cannot be used.
 pub fn open(config: &Config) -> Result<Box<dyn Source>> {
+    open_as(config, authentication(config)?)
+}
+
+/// The same with these logins, in place of those that the settings name.
+///
+/// # Errors
+/// As for [`open`].
+pub fn open_as(config: &Config, authentication: Authentication) -> Result<Box<dyn Source>> {
     let client_certificate = config.registry_cert.clone().zip(config.registry_key.clone());
     let options = FetchOptions {
         registry_ca: config.registry_ca.clone(),
         client_certificate: client_certificate.map(|(certificate, key)| ClientCertificate { certificate, key }),
         plain_http: config.plain_http.clone(),
-        authentication: authentication(config)?,
+        authentication,
         ..FetchOptions::default()
     };
     match &config.source {

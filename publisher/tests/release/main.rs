@@ -9,6 +9,7 @@ mod common;
 mod access;
 mod docs;
 mod factory;
+mod login;
 mod offline;
 mod publish;
 mod repack;

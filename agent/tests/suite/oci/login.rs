@@ -94,7 +94,7 @@ fn several_scopes_are_asked_for_one_by_one() {
     let challenge =
         |_: &Request| "Negotiate, Basic realm=x, bearer  realm=\"/token?a=b\" , scope=\"one two\",".to_owned();
     let server = guarded(&world, challenge, "Bearer good", |_, out| {
-        reply(out, 200, "", b"{\"token\":\"\",\"access_token\":\"good\"}")
+        reply(out, 200, "", b"{\"token\":\"\",\"access_token\":\"good\"}");
     });
     offer(&server).unwrap();
     assert_eq!(server.requests()[1].path, "/token?a=b&scope=one&scope=two");
