@@ -22,14 +22,14 @@ fn main() -> ExitCode {
         Err(error) => Err(error),
     };
     match done {
-        Ok(Done::Checked(text)) => console::say(&text),
+        Ok(Done::Checked(text)) => console::print(&text),
         Ok(_) => {}
         Err(error) => {
             let mut said = format!("kubesolo-cloudinit: {error}\n");
             if !error.remedy.is_empty() {
                 said += &format!("  {}\n", error.remedy);
             }
-            console::tell(&said);
+            console::print_error(&said);
             return ExitCode::from(error.exit().code());
         }
     }

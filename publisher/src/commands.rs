@@ -28,7 +28,7 @@ use kubesolo_update::{Error, Exit, Reason, Result};
 
 /// A line to standard output.
 macro_rules! say {
-    ($($words:tt)*) => { console::say(&format!("{}\n", format_args!($($words)*))) };
+    ($($words:tt)*) => { console::print(&format!("{}\n", format_args!($($words)*))) };
 }
 
 /// Whether somebody gave a private key itself: no message may repeat it.
@@ -41,7 +41,7 @@ fn has_key(arguments: impl Iterator<Item = OsString>) -> bool {
 #[must_use]
 pub fn main() -> ExitCode {
     if has_key(std::env::args_os()) {
-        console::tell(
+        console::print_error(
             "kubesolo-release: a private key was given on the command line, where every process can read it\n\
              Replace the key, and give the name of a file that holds the new one.\n",
         );
@@ -80,7 +80,7 @@ pub fn main() -> ExitCode {
         Command::Repack(args) => repack(&args),
         Command::Factory(args) => factory(*args),
         Command::Explain(args) => {
-            console::say(&explain::text(args.word.as_deref()));
+            console::print(&explain::text(args.word.as_deref()));
             Ok(())
         }
     });
@@ -88,7 +88,10 @@ pub fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => {
             let remedy = if e.remedy.is_empty() { String::new() } else { format!("{}\n", e.remedy) };
-            console::tell(&format!("kubesolo-release: {e}\n{remedy}{}", explain::hint("kubesolo-release", e.reason)));
+            console::print_error(&format!(
+                "kubesolo-release: {e}\n{remedy}{}",
+                explain::hint("kubesolo-release", e.reason)
+            ));
             ExitCode::from(e.exit().code())
         }
     }
@@ -291,7 +294,7 @@ fn inspect(args: Inspect) -> Result<()> {
     if args.json {
         say!("{}", found.json()?);
     } else {
-        console::say(&found.to_string());
+        console::print(&found.to_string());
     }
     found.trusted()
 }

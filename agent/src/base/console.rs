@@ -9,8 +9,10 @@ use bootenv::step::{self, Step};
 use log::{Log, Metadata, Record};
 use simple_logger::SimpleLogger;
 
+pub mod progress;
+
 /// To standard output. A reader that went away has what it wanted.
-pub fn say(text: &str) {
+pub fn print(text: &str) {
     let mut out = io::stdout().lock();
     if let Err(error) = out.write_all(text.as_bytes()).and_then(|()| out.flush())
         && error.kind() != ErrorKind::BrokenPipe
@@ -20,7 +22,7 @@ pub fn say(text: &str) {
 }
 
 /// To standard error. A failure to write there cannot be reported.
-pub fn tell(text: &str) {
+pub fn print_error(text: &str) {
     let _ = io::stderr().write_all(text.as_bytes());
 }
 
@@ -47,7 +49,7 @@ impl Log for Unbreakable {
     fn log(&self, record: &Record<'_>) {
         if self.enabled(record.metadata()) {
             // In one piece, so that lines of two processes are not mixed.
-            tell(&format!("{:<5} [{}] {}\n", record.level(), record.target(), record.args()));
+            print_error(&format!("{:<5} [{}] {}\n", record.level(), record.target(), record.args()));
         }
     }
 

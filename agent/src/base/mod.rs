@@ -6,7 +6,6 @@ pub mod error;
 pub mod files;
 pub mod json;
 pub mod limits;
-pub mod progress;
 pub mod replace;
 pub mod sys;
 pub mod text;

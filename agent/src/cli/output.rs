@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use serde::Serialize;
 use serde_json::json;
 
-use crate::base::console::{self, say};
+use crate::base::console;
 use crate::base::error::{Error, Exit};
 use crate::base::text;
 use crate::cli::args::Cli;
@@ -16,24 +16,24 @@ use crate::state::state::Outcome;
 pub(super) fn print(cli: &Cli, data: &impl Serialize, text: impl FnOnce() -> String) {
     if cli.json {
         match serde_json::to_string_pretty(data) {
-            Ok(json) => say(&format!("{}\n", text::ascii(&json))),
+            Ok(json) => console::print(&format!("{}\n", text::ascii(&json))),
             Err(error) => log::error!("cannot print JSON: {error}"),
         }
     } else {
-        say(&text());
+        console::print(&text());
     }
 }
 
 /// Prints a failure to standard output, for scripts. An answer to a question has a verdict in any case: a script that only
 /// reads the verdict must not take its absence for good news.
-pub(super) fn say_error(error: &Error, question: bool) {
-    let mut told = json!({"error": as_json(error)});
+pub(super) fn print_json_error(error: &Error, question: bool) {
+    let mut document = json!({"error": as_json(error)});
     if question {
         let held = error.exit() == Exit::NotAllowed;
-        told["verdict"] = json!(if held { Outcome::Held } else { Outcome::Unknown });
-        told["reason"] = json!(error.reason);
+        document["verdict"] = json!(if held { Outcome::Held } else { Outcome::Unknown });
+        document["reason"] = json!(error.reason);
     }
-    say(&format!("{}\n", text::ascii(&told.to_string())));
+    console::print(&format!("{}\n", text::ascii(&document.to_string())));
 }
 
 /// A failure, for scripts.
@@ -42,11 +42,11 @@ pub(super) fn as_json(error: &Error) -> serde_json::Value {
 }
 
 /// Prints a failure to standard error, for people.
-pub(super) fn tell(error: &Error) {
+pub(super) fn print_error(error: &Error) {
     let mut words = format!("kubesolo-update: {}\n", text::printable(&error.message));
     if !error.remedy.is_empty() {
         let _ = writeln!(words, "  {}", text::printable(&error.remedy));
     }
     words.push_str(&explain::hint("kubesolo-update", error.reason));
-    console::tell(&words);
+    console::print_error(&words);
 }

@@ -14,7 +14,7 @@ use crate::base::{console, text};
 use crate::cli::args::{Cli, Command, TrustCommand};
 use crate::cli::call::{Call, lock};
 use crate::cli::explain;
-use crate::cli::output::{print, say_error, tell};
+use crate::cli::output::{print, print_error, print_json_error};
 use crate::cli::verbs::{
     activate, adopt, apply, check, disk, healthcheck, reports, rollback, settings, trust, unattended,
 };
@@ -35,7 +35,7 @@ pub fn main() -> ExitCode {
             let error = suggesting_apply(error);
             let _ = error.print();
             if error.use_stderr() && std::env::args_os().any(|argument| argument == "--json") {
-                say_error(&wrong_command_line(&error), false);
+                print_json_error(&wrong_command_line(&error), false);
             }
             return ExitCode::from(if error.use_stderr() { Exit::Usage.code() } else { 0 });
         }
@@ -46,9 +46,9 @@ pub fn main() -> ExitCode {
         Err(error) => {
             let error = error.advised();
             if cli.json {
-                say_error(&error, matches!(cli.command, Command::Check { .. }));
+                print_json_error(&error, matches!(cli.command, Command::Check { .. }));
             }
-            tell(&error);
+            print_error(&error);
             ExitCode::from(error.exit().code())
         }
     }

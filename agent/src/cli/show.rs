@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use crate::base::progress::size;
+use crate::base::console::progress::size;
 use crate::base::text;
 use crate::config::report::{Checked as SettingsChecked, Effective};
 use crate::device::health::Check;

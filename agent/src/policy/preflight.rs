@@ -5,8 +5,8 @@ use std::path::Path;
 
 use serde::Serialize;
 
+use crate::base::console::progress::size;
 use crate::base::error::{Error, Reason, Result};
-use crate::base::progress::size;
 use crate::base::{files, text};
 use crate::device::blocks::System;
 use crate::device::boot::Boot;

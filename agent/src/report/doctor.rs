@@ -10,8 +10,8 @@ use nix::sys::statfs::{FsType, OVERLAYFS_SUPER_MAGIC, TMPFS_MAGIC, statfs};
 use nix::unistd::{AccessFlags, access};
 use serde::Serialize;
 
+use crate::base::console::progress::size;
 use crate::base::error::{Error, Result};
-use crate::base::progress::size;
 use crate::base::{files, replace, text};
 use crate::config::{Config, Origin, conf};
 use crate::device::boot::Boot;

@@ -2,8 +2,8 @@
 
 use bootenv::protocol::SlotState;
 
+use crate::base::console::progress::Shown;
 use crate::base::error::{Error, Reason, Result};
-use crate::base::progress::Shown;
 use crate::device::slot::{Part, Slot, SlotManifest};
 use crate::fetch::body::Body;
 use crate::policy::gate;

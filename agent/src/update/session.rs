@@ -6,9 +6,9 @@ use bootenv::protocol::BootState;
 
 use chrono::{DateTime, Utc};
 
+use crate::base::console::progress;
 use crate::base::digest::Digest;
 use crate::base::error::{Error, Exit, Reason, Result};
-use crate::base::progress;
 use crate::config::Config;
 use crate::device::blocks::System;
 use crate::device::boot::Boot;

@@ -7,8 +7,8 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use kubesolo_update::base::console::progress::Progress;
 use kubesolo_update::base::error::{Error, Exit, Reason};
-use kubesolo_update::base::progress::Progress;
 use kubesolo_update::config::{Conf, Config, Overrides};
 use kubesolo_update::device::blocks::System;
 use kubesolo_update::device::slot::{Part, Place, Slot, SlotManifest, Slots};

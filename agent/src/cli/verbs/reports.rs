@@ -6,7 +6,7 @@ use crate::base::error::{Context as _, Error, Exit, Reason, Result};
 use crate::base::replace;
 use crate::cli::args::{Cli, Command};
 use crate::cli::call::Call;
-use crate::cli::output::{as_json, print, tell};
+use crate::cli::output::{as_json, print, print_error};
 use crate::cli::show;
 use crate::config::Config;
 use crate::device::blocks::System;
@@ -85,6 +85,6 @@ pub(in crate::cli) fn verify(call: &Call<'_>) -> Result<u8> {
         findings["error"] = as_json(error);
     }
     print(call.cli, &findings, || slots.iter().fold(String::new(), |all, slot| format!("{all}{slot}\n")));
-    damaged.as_ref().inspect(|error| tell(error));
+    damaged.as_ref().inspect(|error| print_error(error));
     Ok(damaged.map_or(0, |error| error.exit().code()))
 }

@@ -53,7 +53,7 @@ impl Progress for Shown {
         } else if wanted() && self.last.elapsed() >= EVERY {
             self.last = Instant::now();
             let percent = self.done.saturating_mul(100).checked_div(self.total).unwrap_or(100);
-            console::tell(&format!("{}: {percent} % of {} done\n", self.what, size(self.total)));
+            console::print_error(&format!("{}: {percent} % of {} done\n", self.what, size(self.total)));
         }
     }
 }
