@@ -15,6 +15,7 @@ use crate::config::{Conf, Config, Overrides};
 use crate::device::slot::SlotManifest;
 use crate::device::table::{PartId, Table};
 use crate::fetch::certificate;
+use crate::policy::kubeconfig;
 use crate::release::latest::Latest;
 use crate::release::release::{Architecture, Release};
 use crate::release::statement::Statement;
@@ -42,6 +43,7 @@ pub const ALL: &[(&str, Parser)] = &[
     ("grub-block", grub_block),
     ("json", any_json),
     ("key", key),
+    ("kubeconfig", kubeconfig),
     ("latest-json", latest_json),
     ("manifest", manifest),
     ("partition-table", partition_table),
@@ -73,6 +75,12 @@ fn any_json(bytes: &[u8]) -> bool {
     let plain: Option<serde_json::Value> = serde_json::from_slice(bytes).ok();
     assert!(strict.is_none() || strict == plain);
     strict.is_some()
+}
+
+/// A refusal goes to terminals as it is.
+fn kubeconfig(bytes: &[u8]) -> bool {
+    let read = kubeconfig::parse(bytes);
+    read.inspect_err(|why| assert!(why.bytes().all(|b| matches!(b, b' '..=b'~')), "{why:?}")).is_ok()
 }
 
 /// A manifest, and never `latest.json` at the same time.

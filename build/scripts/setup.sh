@@ -124,6 +124,7 @@ need_oracles() {
     need_unpacked nginx
     need openssl openssl 'makes and verifies signatures beside ours'
     need skopeo skopeo 'reads and copies releases beside ours'
+    need kubectl kubernetes-client 'reads a kubeconfig beside us'
     need mkenvimage u-boot-tools "makes U-Boot's environment beside us, and its scripts"
     need_uboot_tools
     need strace strace 'makes one system call after the other fail'

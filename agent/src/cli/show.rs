@@ -48,7 +48,11 @@ pub(super) fn checked(checked: &CheckReport) -> String {
         let _ = writeln!(out, "notes:    {}", text::escape(notes));
     }
     for gate in &checked.gates {
-        let verdict = if gate.open { "open  " } else { "closed" };
+        let verdict = match (gate.open, gate.unknown) {
+            (true, false) => "open  ",
+            (true, true) => "warn  ",
+            (false, _) => "closed",
+        };
         let opens = gate.opens_at.map_or(String::new(), |at| format!("; opens {}", at.format("%Y-%m-%d %H:%M UTC")));
         let _ = writeln!(out, "gate:     {verdict} {}: {}{opens}", gate.name, gate.message);
     }

@@ -34,6 +34,9 @@ pub struct Gate {
     pub name: &'static str,
     /// True if the update may pass.
     pub open: bool,
+    /// The gate is open only because the agent could not find out its state.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub unknown: bool,
     /// Why it is closed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<Reason>,
@@ -55,6 +58,7 @@ impl Gate {
         Self {
             name,
             open: true,
+            unknown: false,
             reason: None,
             message: message.into(),
             opens_at: None,
@@ -63,10 +67,14 @@ impl Gate {
         }
     }
 
+    /// A gate that lets the update pass, although its state is unknown.
+    pub fn unknown(name: &'static str, message: impl Into<String>) -> Self {
+        Self { unknown: true, ..Self::open(name, message) }
+    }
+
     /// A gate that does not; `remedy` says what would open it.
     pub fn closed(name: &'static str, reason: Reason, message: impl Into<String>, remedy: impl Into<String>) -> Self {
-        let (message, remedy) = (message.into(), remedy.into());
-        Self { name, open: false, reason: Some(reason), message, opens_at: None, remedy, retry_after: None }
+        Self { open: false, reason: Some(reason), remedy: remedy.into(), ..Self::open(name, message) }
     }
 
     /// A gate that is open unless something was refused.

@@ -3,6 +3,7 @@
 pub mod freshness;
 pub mod gate;
 pub mod hooks;
+pub(crate) mod kubeconfig;
 pub mod node;
 pub mod preflight;
 pub mod rules;

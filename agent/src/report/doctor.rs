@@ -17,7 +17,7 @@ use crate::config::{Config, Origin, conf};
 use crate::device::boot::Boot;
 use crate::device::health::WANTED;
 use crate::device::programs;
-use crate::policy::{preflight, trust_policy};
+use crate::policy::{node, preflight, trust_policy};
 use crate::schedule::clock::Clock;
 use crate::schedule::window::Window;
 use crate::schedule::zone::Zone;
@@ -115,6 +115,7 @@ pub fn look(conf: &Path, config: Result<Config>, state: &Path, boot: impl FnOnce
     window(&mut all, &config);
     health(&mut all, &config);
     hooks(&mut all, &config);
+    node(&mut all, &config);
     device_id(&mut all, &config, memory.as_ref());
     if let Some(boot) = all.take("slots", boot(&config)) {
         device(&mut all, &config, &boot, memory.as_ref(), state);
@@ -282,6 +283,13 @@ fn hooks(all: &mut Findings, config: &Config) {
     all.add("pre-update", if gate.open { Verdict::Ok } else { Verdict::Fail }, gate.message);
     let folder = programs::folder(&config.pre_update_dir).unwrap_or_default();
     folder.warnings().for_each(|warning| all.add("pre-update", Verdict::Warn, warning));
+}
+
+fn node(all: &mut Findings, config: &Config) {
+    if let Some(why) = node::unusable(config) {
+        let words = "the agent cannot find out whether the node is blocked for updates";
+        all.add("kubeconfig", Verdict::Warn, format!("{why}; {words}"));
+    }
 }
 
 fn device_id(all: &mut Findings, config: &Config, memory: Option<&Loaded>) {

@@ -333,7 +333,7 @@ fn a_node_that_is_not_blocked_or_cannot_be_asked_is_updated() {
         ("nobody there", good.replace(&server.port.to_string(), "1"), "unknown"),
         ("somebody else's authority", stranger, "unknown"),
         ("no certificate", other.kubeconfig("abc"), "its answer is 401"),
-        ("not a kubeconfig", "nonsense".to_owned(), "no server"),
+        ("not a kubeconfig", "nonsense".to_owned(), "no kubeconfig"),
     ] {
         let device = Device::new();
         device.write("kubeconfig", kubeconfig.as_bytes());
@@ -342,6 +342,11 @@ fn a_node_that_is_not_blocked_or_cannot_be_asked_is_updated() {
         let found = gate(&check, "node-block");
         let message = found["message"].as_str().unwrap();
         assert!(found["open"] == json!(true) && message.contains(words), "{name}: {message}");
+        // Not known is not "not blocked".
+        let known = name == "no label";
+        assert_eq!(found.get("unknown").is_none(), known, "{name}: {found}");
+        let shown = if known { "gate:     open   node-block" } else { "gate:     warn   node-block: unknown" };
+        device.from(&registry, &["check"]).says(&[shown]);
         device.from(&registry, &["run"]).code(0);
     }
     // What answers wrongly has not said that the node is blocked either.
@@ -353,6 +358,39 @@ fn a_node_that_is_not_blocked_or_cannot_be_asked_is_updated() {
         device.write("conf", b"kubeconfig=kubeconfig\n");
         device.from(&registry, &["apply", "--dry-run"]).code(0);
     }
+}
+
+/// Of two clusters and two users, the current context names those that count.
+#[test]
+fn a_token_goes_to_the_cluster_of_its_context_only() {
+    let (registry, server) = (Registry::start(), ApiServer::start(BLOCKED));
+    publish(&registry, "1.0.0", 1);
+    let device = Device::new();
+    let both = |context: &str, token: &str| {
+        let one = server.kubeconfig(token);
+        let (head, users) = one.split_once("kind: Config\n").unwrap();
+        format!(
+            "{head}# Another cluster.\n- name: other\n  cluster: {{server: \"https://127.0.0.1:1\"}}\nkind: Config\n\
+             'current-context': {context}\n\
+             contexts:\n- {{name: site, context: {{cluster: kubesolo, user: admin}}}}\n\
+             - {{name: other, context: {{cluster: kubesolo, user: other}}}}\n{users}- name: other\n  user: {{token: bad}}\n"
+        )
+    };
+    let node_block = |kubeconfig: &str| {
+        device.write("kubeconfig", kubeconfig.as_bytes());
+        device.write("conf", b"kubeconfig=kubeconfig\n");
+        let check = device.from(&registry, &["check", "--json"]).code(0).json();
+        gate(&check, "node-block").clone()
+    };
+    for user in ["good", "admin"] {
+        let found = node_block(&both("site", user));
+        assert_eq!(found["reason"], json!("node-blocked"), "{user}: {found}");
+    }
+    let found = node_block(&both("other", "good"));
+    assert!(found["message"].as_str().unwrap().contains("its answer is 401"), "the token of the other user: {found}");
+    let found = node_block(&both("gone", "good"));
+    assert!(found["message"].as_str().unwrap().contains("no entry with the name"), "{found}");
+    device.here(&["doctor"]).says(&["warn  kubeconfig"]);
 }
 
 /// The gates that a device on folders can close, in the order of docs/operating.md, each with code and reason.
