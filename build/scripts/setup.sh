@@ -10,7 +10,7 @@
 #     lint   rustfmt, clippy, shellcheck, grub-script-check
 #     bench  servers and the tools that the agent is compared with
 #     builder  buildah and mmdebstrap
-#     test   rust, try and qemu, nginx, and other tools to compare with
+#     test   rust, try and qemu, nginx, tinyproxy, squid, and other tools to compare with
 #     fuzz   rust, and a C++ compiler for libFuzzer
 #     test-all  test and lint, initramfs-tools and mmdebstrap
 set -eu
@@ -120,8 +120,16 @@ need_unpacked() {
     done
 }
 
+# Its libraries and pages are packages of their own.
+need_squid() {
+    ! command -v squid >/dev/null && [ ! -x target/tools/usr/sbin/squid ] || return 0
+    say 'unpacking squid into target/tools, without installing it'
+    apt_unpack target/tools squid squid-common squid-langpack libecap3 libltdl7
+}
+
 need_oracles() {
-    need_unpacked nginx
+    need_unpacked nginx tinyproxy=tinyproxy-bin
+    need_squid
     need openssl openssl 'makes and verifies signatures beside ours'
     need skopeo skopeo 'reads and copies releases beside ours'
     need kubectl kubernetes-client 'reads a kubeconfig beside us'

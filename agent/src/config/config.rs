@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::proxy::{NoProxy, ProxySetting};
 use super::values::{Auto, BootEnv, Freshness, Origin, Threshold};
 use crate::schedule::rollout::Wariness;
 use crate::schedule::window::Window;
@@ -64,6 +65,10 @@ pub struct Config {
     pub registry_cert: Option<PathBuf>,
     /// `registry_key=`: PEM file with its private key.
     pub registry_key: Option<PathBuf>,
+    /// `proxy=`: the proxy for the source; `None` leaves it to the environment.
+    pub proxy: Option<ProxySetting>,
+    /// `no_proxy=`: hosts that are reached without it; `None` leaves it to the environment.
+    pub no_proxy: Option<NoProxy>,
     /// `plain_http=`: `host` or `host:port` that are reached without TLS.
     pub plain_http: Vec<String>,
     /// `allow_unsigned=`: counts only when there is no key at all.

@@ -7,6 +7,7 @@ pub mod conf;
 #[allow(clippy::module_inception)] // the values of all settings
 pub mod config;
 pub mod manual;
+pub mod proxy;
 pub mod report;
 pub mod rows;
 pub mod values;

@@ -4,6 +4,7 @@
 //! `config check`, `docs/update.conf`, the man page, the help of its option and the check of user-data follow from the row.
 
 use super::config::Config;
+use super::proxy::{NoProxy, ProxySetting};
 use super::values::{Auto, BootEnv, Freshness, Origin, Threshold};
 use super::values::{hosts, http_url, number, path, registry, seconds, switch, word};
 use crate::schedule::rollout::Wariness;
@@ -175,6 +176,29 @@ const SOURCE: &[Setting] = &[
         example: "/etc/kubesolo/registry-client.key",
         help: "File with the private key of registry_cert, in PEM; only its owner can read it (mode 0600).",
         read: |c, v| put(&mut c.registry_key, path(v)),
+        ..ROW
+    },
+    Setting {
+        key: "proxy",
+        form: "URL|none",
+        unset: "https_proxy, http_proxy or all_proxy of the environment",
+        example: "http://proxy.example.com:3128",
+        help: "HTTP(S) proxy for the source, with a login in the URL if it wants one.",
+        more: "With none, there is no proxy, whatever the environment says. The device itself (localhost, 127.0.0.0/8, ::1) is \
+               always reached directly.",
+        secret: true,
+        read: |c, v| put(&mut c.proxy, v.parse::<ProxySetting>()),
+        ..ROW
+    },
+    Setting {
+        key: "no_proxy",
+        form: "HOST...",
+        unset: "no_proxy of the environment",
+        example: "registry.lan:5000, .example.com, 10.0.0.0/8",
+        help: "Hosts to reach without a proxy.",
+        more: "An entry is a host (with its subdomains), .HOST or *.HOST (subdomains only), an address, a network like \
+               10.0.0.0/8, or * for all; :PORT may follow a host or an address. Blanks or commas separate several.",
+        read: |c, v| put(&mut c.no_proxy, v.parse::<NoProxy>()),
         ..ROW
     },
     Setting {

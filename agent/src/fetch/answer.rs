@@ -9,8 +9,8 @@ use reqwest::{StatusCode, Url};
 use crate::base::digest::Digest;
 use crate::base::error::{Error, Reason, Result};
 use crate::base::text;
+use crate::fetch::certificate;
 use crate::fetch::url::{host, origin};
-use crate::fetch::{certificate, proxy, tls};
 
 /// An answer with its body, whatever its status.
 #[derive(Debug)]
@@ -122,7 +122,7 @@ fn retry_after(headers: &HeaderMap) -> Option<Duration> {
 pub(super) fn unreachable(e: &reqwest::Error, url: &Url, what: &str, identified: bool) -> Failure {
     let host = host(url);
     let server = origin(url);
-    if let Some(explained) = tls::error_in(e).and_then(|e| certificate::explain(e, &host, identified)) {
+    if let Some(explained) = certificate::explain(e, &host, identified) {
         return Failure::Passing(explained.error(&server, what), None);
     }
     let remedy = if url.scheme() == "https" && e.is_connect() {
@@ -133,13 +133,8 @@ pub(super) fn unreachable(e: &reqwest::Error, url: &Url, what: &str, identified:
     } else {
         format!("Check that {host} is up and reachable from here.")
     };
-    let proxy = if proxy::named() {
-        " A proxy is set (http_proxy, https_proxy, all_proxy): check that it allows this request."
-    } else {
-        ""
-    };
     let message = format!("cannot fetch {what} from {server}: {}", cause(e));
-    Failure::Passing(Error::new(Reason::Unreachable, message).remedy(remedy + proxy), None)
+    Failure::Passing(Error::new(Reason::Unreachable, message).remedy(remedy), None)
 }
 
 /// The error of a network that answers in place of the server.

@@ -1,7 +1,7 @@
 //! Certificates of servers: their verification, and the words for one that fails it.
 
-use std::fmt;
 use std::sync::Arc;
+use std::{fmt, io};
 
 use chrono::{DateTime, NaiveDateTime, SecondsFormat};
 use rustls::client::WebPkiServerVerifier;
@@ -165,11 +165,18 @@ impl Explained {
     }
 }
 
-/// The words for an error of TLS with `host`; `None` if it is not about a certificate. `shown`: the server saw the client
+/// The error of TLS that another one comes from.
+fn error_in<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a rustls::Error> {
+    // An error of a stream hides the one that it was made from.
+    let hidden = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+    error.downcast_ref().or_else(|| error_in(hidden?)).or_else(|| error_in(error.source()?))
+}
+
+/// The words for a failed request to `host`; `None` if no certificate is the cause. `shown`: the server saw the client
 /// certificate of the settings.
-pub(super) fn explain(error: &rustls::Error, host: &str, shown: bool) -> Option<Explained> {
+pub(super) fn explain(error: &reqwest::Error, host: &str, shown: bool) -> Option<Explained> {
     use AlertDescription as Alert;
-    match error {
+    match error_in(error)? {
         rustls::Error::InvalidCertificate(e) => Some(untrusted(e, host)),
         // About the server's own certificate, this side would have sent the alert.
         rustls::Error::AlertReceived(

@@ -6,6 +6,7 @@ use std::fmt;
 use std::future::Future;
 use std::hash::{BuildHasher, RandomState};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use reqwest::header::{self, HeaderMap, HeaderValue};
@@ -18,6 +19,7 @@ use crate::fetch::answer::{Answer, Failure, HIDDEN, number, passing, refusal, un
 use crate::fetch::challenge::{Bearer, Challenge, challenge};
 use crate::fetch::login::{Found, Login};
 use crate::fetch::options::{Authentication, FetchOptions, Rights};
+use crate::fetch::proxy::{self, Proxies};
 use crate::fetch::realm::{self, Question, Token};
 use crate::fetch::tls::{self, Peer};
 use crate::fetch::tokens::{self, SinceBoot, Tokens, Use};
@@ -28,6 +30,7 @@ pub struct Client {
     runtime: Runtime,
     /// By [`Peer`]; made when they are needed.
     http: [OnceCell<reqwest::Client>; 3],
+    proxies: Arc<Proxies>,
     /// The origin that sees the client certificate.
     source: Option<String>,
     pub(super) options: FetchOptions,
@@ -101,6 +104,7 @@ impl Client {
             runtime,
             http: Default::default(),
             source: None,
+            proxies: Arc::new(Proxies::new(options)?),
             plain: PlainHosts::new(&options.plain_http)?,
             options: options.clone(),
             tokens: RefCell::new(Tokens::new(Box::new(SinceBoot), options.authentication.token_cache.as_deref())),
@@ -141,7 +145,7 @@ impl Client {
         if let Some(http) = cell.get() {
             return Ok(http);
         }
-        let http = tls::http(&self.options, peer)?;
+        let http = tls::http(&self.options, &self.proxies, peer)?;
         Ok(cell.get_or_init(|| http))
     }
 
@@ -378,9 +382,14 @@ impl Client {
             if let Some(form) = sent.form {
                 request = request.body(form.to_owned());
             }
-            let response =
-                request.send().await.map_err(|e| unreachable(&e, &url, what, self.peer(&url) == Peer::Source))?;
+            let response = request.send().await.map_err(|e| self.unreachable(&e, &url, what))?;
             log::debug!("{} {} {}", sent.method, shown(&url), response.status().as_u16());
+            if let Some(proxy) = self.proxies.of(&url)
+                && url.scheme() == "http"
+                && proxy::refuses(&response)
+            {
+                return Err(proxy::refused(proxy, response.status(), &url, what));
+            }
             match redirect(&response, &url, what)? {
                 None => return Ok(response),
                 Some(next) if sent.confined && (sent.form.is_some() || origin(&next) != origin(&url)) => {
@@ -398,6 +407,13 @@ impl Client {
         }
         Err(limits::exceeded(format_args!("cannot fetch {what}"), format_args!("{} redirects", limits::REDIRECTS))
             .into())
+    }
+
+    fn unreachable(&self, e: &reqwest::Error, url: &Url, what: &str) -> Failure {
+        match self.proxies.of(url).and_then(|proxy| proxy::failure(e, proxy, url, what)) {
+            Some(failure) => failure,
+            None => unreachable(e, url, what, self.peer(url) == Peer::Source),
+        }
     }
 
     /// The header that satisfies a 401, after `sent` did not.
@@ -495,7 +511,7 @@ impl Client {
             match response.chunk().await {
                 Ok(Some(chunk)) if body.len() as u64 + chunk.len() as u64 <= limit => body.extend_from_slice(&chunk),
                 Ok(Some(_)) if !refused => return Err(limits::exceeded(what, format_args!("{limit} bytes")).into()),
-                Err(e) if !refused => return Err(unreachable(&e, &url, what, self.peer(&url) == Peer::Source)),
+                Err(e) if !refused => return Err(self.unreachable(&e, &url, what)),
                 // What a refusal says matters less than that it is one.
                 Ok(Some(chunk)) => {
                     let room = limits::ERROR_BODY_BYTES as usize - body.len();

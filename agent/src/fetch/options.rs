@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::base::limits;
+use crate::config::proxy::{NoProxy, ProxySetting};
 use crate::fetch::login::Logins;
 
 /// How to reach servers.
@@ -15,8 +16,10 @@ pub struct FetchOptions {
     pub client_certificate: Option<ClientCertificate>,
     /// `host` or `host:port`, exactly as in the reference: spoken to without TLS. Nothing else is.
     pub plain_http: Vec<String>,
-    /// Use the proxies named by the environment (`https_proxy`, `http_proxy`, `no_proxy`).
-    pub proxies: bool,
+    /// The proxy of the settings; `None` means that of the environment.
+    pub proxy: Option<ProxySetting>,
+    /// The hosts without a proxy of the settings; `None` means those of the environment.
+    pub no_proxy: Option<NoProxy>,
     /// How to prove an account to registries.
     pub authentication: Authentication,
     /// How long to wait.
@@ -61,7 +64,8 @@ impl Default for FetchOptions {
             registry_ca: None,
             client_certificate: None,
             plain_http: vec![],
-            proxies: true,
+            proxy: None,
+            no_proxy: None,
             authentication: Authentication::default(),
             patience: Patience::default(),
         }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use reqwest::Url;
 
 use crate::base::error::{Context, Reason, Result};
+use crate::config::proxy::ProxySetting;
 use crate::fetch::client::Client;
 use crate::fetch::options::{FetchOptions, Patience};
 use crate::fetch::url::{host, shown};
@@ -19,8 +20,7 @@ pub(crate) fn answers(url: &str, registry_ca: Option<&Path>, time: Duration) -> 
     let client = Client::new(&FetchOptions {
         registry_ca: registry_ca.map(Path::to_owned),
         plain_http: if url.scheme() == "http" { vec![host(&url)] } else { vec![] },
-        proxies: false,
-        client_certificate: None,
+        proxy: Some(ProxySetting::Direct),
         patience: Patience { documents: time, ..Patience::default() },
         ..FetchOptions::default()
     })?;

@@ -1,7 +1,6 @@
 //! The HTTP client with its TLS: the authorities that servers are believed by.
 
 use std::fmt;
-use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -13,6 +12,7 @@ use crate::base::error::{Context, Error, Reason, Result};
 use crate::base::{files, limits, text};
 use crate::fetch::certificate::Verifier;
 use crate::fetch::options::{ClientCertificate, FetchOptions};
+use crate::fetch::proxy::Proxies;
 
 /// Makes `ring` the cryptography of every TLS connection of this process.
 pub fn use_ring() {
@@ -31,28 +31,21 @@ pub(super) enum Peer {
     Source,
 }
 
-/// The error of TLS that another one comes from.
-pub(super) fn error_in<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a rustls::Error> {
-    // An error of a stream hides the one that it was made from.
-    let hidden = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
-    error.downcast_ref().or_else(|| error_in(hidden?)).or_else(|| error_in(error.source()?))
-}
-
 /// Makes the HTTP client for these servers.
 ///
 /// # Errors
 /// 78 for files of the settings that cannot be used.
-pub(super) fn http(options: &FetchOptions, peer: Peer) -> Result<reqwest::Client> {
+pub(super) fn http(options: &FetchOptions, proxies: &Arc<Proxies>, peer: Peer) -> Result<reqwest::Client> {
     use_ring();
     let authorities = match peer {
-        Peer::Plain => rustls::RootCertStore::empty(),
-        Peer::Any | Peer::Source => authorities(system_authorities(), options.registry_ca.as_deref())?,
+        Peer::Plain if !proxies.have_tls() => rustls::RootCertStore::empty(),
+        _ => authorities(system_authorities(), options.registry_ca.as_deref())?,
     };
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let tls = rustls::ClientConfig::builder_with_provider(provider.clone())
         .with_safe_default_protocol_versions()
         .context(Reason::Tls, "set up TLS")?;
-    let tls = if peer == Peer::Plain {
+    let tls = if authorities.is_empty() {
         tls.with_root_certificates(authorities)
     } else {
         let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(authorities), provider).build();
@@ -63,16 +56,16 @@ pub(super) fn http(options: &FetchOptions, peer: Peer) -> Result<reqwest::Client
         Some(files) if peer == Peer::Source => identified(tls, files)?,
         _ => tls.with_no_client_auth(),
     };
-    let mut http = reqwest::Client::builder()
+    let proxies = proxies.clone();
+    let http = reqwest::Client::builder()
         .tls_backend_preconfigured(tls)
         .user_agent(concat!(env!("CARGO_PKG_NAME"), "/", env!("CARGO_PKG_VERSION")))
         // Followed in `answer`, which knows what may be sent where.
         .redirect(reqwest::redirect::Policy::none())
         .retry(reqwest::retry::never())
+        // The environment is read in `proxy`.
+        .proxy(reqwest::Proxy::custom(move |url| proxies.of(url).cloned()))
         .connect_timeout(options.patience.connect);
-    if !options.proxies {
-        http = http.no_proxy();
-    }
     http.build().map_err(|e| {
         Error::new(Reason::HttpClient, format!("cannot use the network: {}", text::escape(&e.to_string())))
     })

@@ -25,6 +25,8 @@ pub fn open_as(config: &Config, authentication: Authentication) -> Result<Box<dy
         registry_ca: config.registry_ca.clone(),
         client_certificate: client_certificate.map(|(certificate, key)| ClientCertificate { certificate, key }),
         plain_http: config.plain_http.clone(),
+        proxy: config.proxy.clone(),
+        no_proxy: config.no_proxy.clone(),
         authentication,
         ..FetchOptions::default()
     };

@@ -7,6 +7,7 @@ pub mod front;
 pub mod images;
 pub mod line;
 pub mod nginx;
+pub mod proxy;
 pub mod registry;
 pub mod tls;
 pub mod token_server;

@@ -11,12 +11,12 @@ pub fn openssl(folder: &Path, args: &str) {
     assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
 }
 
-/// An authority (`ca.pem`), and a certificate by it for 127.0.0.1.
+/// An authority (`ca.pem`), and a certificate by it for 127.0.0.1, and for the names of this machine that proxies know.
 pub fn certificates() -> TempDir {
     let folder = TempDir::new().unwrap();
     let path = folder.path();
     let key = "-newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes";
-    std::fs::write(path.join("san"), "subjectAltName=IP:127.0.0.1\n").unwrap();
+    std::fs::write(path.join("san"), "subjectAltName=IP:127.0.0.1,IP:0.0.0.0,DNS:registry.test\n").unwrap();
     openssl(path, &format!("req -x509 {key} -keyout ca.key -out ca.pem -subj /CN=test -days 2"));
     openssl(path, &format!("req -new {key} -keyout key.pem -out request -subj /CN=registry"));
     openssl(path, "x509 -req -in request -CA ca.pem -CAkey ca.key -CAcreateserial -days 2 -extfile san -out cert.pem");

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use crate::common::images;
 use crate::common::nginx::Nginx;
 use kubesolo_update::base::digest::Digest;
+use kubesolo_update::config::proxy::ProxySetting;
 use kubesolo_update::fetch::options::FetchOptions;
 use kubesolo_update::release::latest::Latest;
 use kubesolo_update::release::offer::Offer;
@@ -73,8 +74,12 @@ fn devices_of_both_architectures_take_what_it_writes() {
     let server = Nginx::start(&folder.path().join("www"), "");
     for architecture in [Architecture::Amd64, Architecture::Arm64] {
         let url = format!("http://{}/{architecture}", server.address);
-        let mut source =
-            HttpSource::new(&FetchOptions { proxies: false, ..FetchOptions::default() }, &url, false).unwrap();
+        let mut source = HttpSource::new(
+            &FetchOptions { proxy: Some(ProxySetting::Direct), ..FetchOptions::default() },
+            &url,
+            false,
+        )
+        .unwrap();
         let offer = source.offer(architecture).unwrap();
         assert!(
             said.contains(&format!("{architecture}      {} www/{architecture}/latest.json", offer.release.digest)),

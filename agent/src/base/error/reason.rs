@@ -139,6 +139,8 @@ reasons! {
             "A published file cannot be read. Name a file that this user can read.",
         NotesUnreadable = "notes-unreadable":
             "The file with the release notes cannot be read. Name a text file in UTF-8 that this user can read.",
+        ProxyRefused = "proxy-refused":
+            "The proxy refuses the request, or cannot connect to the server. Check its login in proxy=, and that it permits the host; else list the host in no_proxy=.",
         RateLimited = "rate-limited":
             "The server asks for fewer requests. Wait; `run` waits for as long as the server asks.",
         RegistryDenied = "registry-denied":
@@ -347,6 +349,8 @@ reasons! {
             "The file of --loader-file does not follow the slot protocol. Leave the option out: the agent carries a loader file.",
         BadRecord = "bad-record":
             "The record of the first boot cannot be read. Check the file that the message names.",
+        BadProxy = "bad-proxy":
+            "A proxy in the environment is not of the form http://host:port. Correct the variable, or set proxy= in the settings.",
         BadReference = "bad-reference":
             "registry= is not a reference to a repository. Write it as host.name[:port]/path.",
         BadSeed = "bad-seed":

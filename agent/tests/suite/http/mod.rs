@@ -15,6 +15,7 @@ use common::fault::{self, Fault, Request};
 use common::{key, sign};
 use kubesolo_update::base::digest::Digest;
 use kubesolo_update::base::error::{Error, Reason};
+use kubesolo_update::config::proxy::ProxySetting;
 use kubesolo_update::fetch::options::{FetchOptions, Patience};
 use kubesolo_update::release::offer::Offer;
 use kubesolo_update::release::release::Architecture;
@@ -30,7 +31,7 @@ fn options() -> FetchOptions {
         retry_pause: Duration::from_millis(10),
         ..Patience::default()
     };
-    FetchOptions { proxies: false, patience, ..FetchOptions::default() }
+    FetchOptions { proxy: Some(ProxySetting::Direct), patience, ..FetchOptions::default() }
 }
 
 fn source(server: &impl AsRef<str>) -> HttpSource {

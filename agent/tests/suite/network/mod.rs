@@ -2,12 +2,14 @@
 
 mod at_fault;
 mod certificates;
+mod proxies;
 
 use std::net::TcpListener;
 use std::path::Path;
 use std::time::Duration;
 
 use kubesolo_update::base::error::{Error, Reason};
+use kubesolo_update::config::proxy::ProxySetting;
 use kubesolo_update::fetch::options::{FetchOptions, Patience};
 use kubesolo_update::release::release::Architecture;
 use kubesolo_update::source::http::HttpSource;
@@ -29,7 +31,12 @@ fn options(authority: &Path) -> FetchOptions {
         retry_pause: Duration::from_millis(10),
         ..Patience::default()
     };
-    FetchOptions { registry_ca: Some(authority.to_owned()), proxies: false, patience, ..FetchOptions::default() }
+    FetchOptions {
+        registry_ca: Some(authority.to_owned()),
+        proxy: Some(ProxySetting::Direct),
+        patience,
+        ..FetchOptions::default()
+    }
 }
 
 /// Takes the release on offer, and fetches the larger image of it.

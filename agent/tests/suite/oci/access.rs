@@ -245,7 +245,7 @@ fn a_proxy_named_by_the_environment_is_used() {
     let (_, module) = module_path!().split_once("::").unwrap();
     let name = format!("{module}::a_proxy_named_by_the_environment_is_used");
     if std::env::var_os("http_proxy").is_some_and(|proxy| proxy == std::env::var_os("TEST_PROXY").unwrap_or_default()) {
-        let options = FetchOptions { proxies: true, ..options(&["registry.invalid"]) };
+        let options = FetchOptions { proxy: None, ..options(&["registry.invalid"]) };
         let offer = OciSource::new(&options, "registry.invalid/os", None, "stable").unwrap().offer(Architecture::Amd64);
         assert_eq!(offer.unwrap().signatures.len(), 1);
         return;

@@ -16,6 +16,7 @@ use std::time::Duration;
 use common::fault::{Fault, Request, World};
 use kubesolo_update::base::digest::Digest;
 use kubesolo_update::base::error::{Error, Reason};
+use kubesolo_update::config::proxy::ProxySetting;
 use kubesolo_update::fetch::options::{FetchOptions, Patience};
 use kubesolo_update::release::offer::Offer;
 use kubesolo_update::release::release::{Architecture, Blob};
@@ -35,7 +36,7 @@ fn impatient() -> Patience {
 
 fn options(hosts: &[&str]) -> FetchOptions {
     let plain_http = hosts.iter().map(|&host| host.to_owned()).collect();
-    FetchOptions { plain_http, proxies: false, patience: impatient(), ..FetchOptions::default() }
+    FetchOptions { plain_http, proxy: Some(ProxySetting::Direct), patience: impatient(), ..FetchOptions::default() }
 }
 
 fn source_with(server: &impl AsRef<str>, options: &FetchOptions) -> OciSource {
