@@ -25,6 +25,10 @@ pub enum Step {
     History,
     /// `trust.json` is replaced, with so many failed releases.
     Trust(usize),
+    /// `memory.json` is replaced, with so many trials that nobody judged.
+    Memory(usize),
+    /// `unjudged.json` is written over: the trial whose last health run could not look, or none.
+    Unjudged(TrialId),
     /// Hash files and manifest of the slot are gone from the medium.
     Unhash(SlotId),
     /// The images of the slot are gone from the medium.
@@ -72,6 +76,8 @@ impl fmt::Display for Step {
             Step::Notes(notes) => write!(f, "notes{notes}"),
             Step::History => f.write_str("history"),
             Step::Trust(failed) => write!(f, "trust failed={failed}"),
+            Step::Memory(not_judged) => write!(f, "memory not_judged={not_judged}"),
+            Step::Unjudged(trial) => write!(f, "unjudged trial={trial}"),
             Step::Unhash(slot) => write!(f, "unhash {slot}"),
             Step::Erase(slot) => write!(f, "erase {slot}"),
             Step::Begin(slot) => write!(f, "begin {slot}"),

@@ -285,6 +285,12 @@ pub fn write_in_place(path: &Path, bytes: &[u8]) -> io::Result<()> {
     file.sync_data()
 }
 
+/// Whether a file has this length, and blocks for it: it can be written over in place.
+#[must_use]
+pub fn keeps(meta: &Metadata, length: usize) -> bool {
+    meta.is_file() && meta.len() == length as u64 && meta.blocks() > 0
+}
+
 /// The text of a file in `/proc` or `/sys`, at most 1 MiB of it.
 ///
 /// # Errors

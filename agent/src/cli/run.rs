@@ -164,9 +164,11 @@ fn unusable(cli: &Cli, error: Error) -> Error {
     let called = match &cli.command {
         Command::Apply { dry_run: false, .. } | Command::Run { .. } => Called::Attempt,
         Command::Activate { .. } => Called::Activation,
-        Command::Healthcheck { .. } | Command::Rollback { .. } | Command::Adopt { .. } => {
+        Command::Healthcheck { .. } => {
+            healthcheck::could_not_look(cli, &error);
             return no_slot_touched(error);
         }
+        Command::Rollback { .. } | Command::Adopt { .. } => return no_slot_touched(error),
         _ => return error,
     };
     let error = no_slot_touched(error);

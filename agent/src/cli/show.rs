@@ -88,13 +88,20 @@ pub(super) fn health(judged: &HealthReport, checks: &[Check]) -> String {
     for check in checks {
         let verdict = match (check.passed, check.wanted) {
             (true, _) => "passed",
+            _ if check.unknown => "unknown",
             (false, false) => "failed",
             (false, true) => "failed (optional)",
         };
         let _ = writeln!(out, "{verdict}: {}{}{}", check.name, if check.passed { "" } else { ": " }, check.message);
     }
-    let _ = writeln!(out, "{}: {}", if judged.healthy { "healthy" } else { "unhealthy" }, judged.message);
+    let healthy = match (judged.healthy, judged.unknown) {
+        (true, _) => "healthy",
+        (false, true) => "unknown",
+        (false, false) => "unhealthy",
+    };
+    let _ = writeln!(out, "{healthy}: {}", judged.message);
     let next = match judged.verdict {
+        _ if judged.unknown => "make room on the data partition, then kubesolo-update healthcheck",
         Verdict::Reverted => "reboot",
         Verdict::Waiting => "kubesolo-update healthcheck; or end the trial: kubesolo-update rollback",
         Verdict::Committed => "kubesolo-update check",

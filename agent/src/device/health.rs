@@ -1,9 +1,10 @@
 //! Is this boot healthy? The data partition takes a write, `healthcheck_url` answers, and every executable in `health.d` ends
 //! with 0. The optional checks in `health.d/wanted` run too, and only warn.
+//!
+//! A full data partition is not the fault of this boot: the check of it has no result then.
 
 use std::fs::{self, File};
 use std::io::{self, ErrorKind};
-use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -38,6 +39,9 @@ pub struct Check {
     /// A failure is only a warning: the boot is healthy nevertheless.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub wanted: bool,
+    /// It could not be made, and the cause does not speak against this boot: neither healthy nor unhealthy.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub unknown: bool,
     /// Why not; escaped.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub message: String,
@@ -47,7 +51,7 @@ impl Check {
     /// True if the boot is unhealthy for it.
     #[must_use]
     pub fn condemns(&self) -> bool {
-        !self.passed && !self.wanted
+        !self.passed && !self.wanted && !self.unknown
     }
 }
 
@@ -57,7 +61,7 @@ impl Check {
 pub fn run(config: &Config) -> Vec<Check> {
     let end = Instant::now() + config.health_timeout;
     let left = || end.saturating_duration_since(Instant::now());
-    let mut all = vec![verdict("data", data_partition(&config.data_dir))];
+    let mut all = vec![data_partition(&config.data_dir)];
     if let Some(url) = &config.healthcheck_url {
         let answered = probe::answers(url, config.registry_ca.as_deref(), left().min(URL_TIME));
         all.push(verdict("healthcheck_url", answered.map_err(|error| error.message)));
@@ -78,7 +82,8 @@ pub fn run(config: &Config) -> Vec<Check> {
 }
 
 fn verdict(name: &str, result: Result<(), String>) -> Check {
-    Check { name: name.to_owned(), passed: result.is_ok(), wanted: false, message: result.err().unwrap_or_default() }
+    let message = result.as_ref().err().cloned().unwrap_or_default();
+    Check { name: name.to_owned(), passed: result.is_ok(), wanted: false, unknown: false, message }
 }
 
 /// Version 0.1 passed over such an entry, so it does not condemn a boot. But it was meant as a check.
@@ -86,12 +91,16 @@ fn unusable(entry: Unusable) -> Check {
     Check { wanted: true, ..verdict(&files::name(&entry.file), Err(entry.why)) }
 }
 
-fn data_partition(folder: &Path) -> Result<(), String> {
-    match probe(&folder.join(PROBE_FILE)) {
+fn data_partition(folder: &Path) -> Check {
+    let probed = probe(&folder.join(PROBE_FILE));
+    // Only where there is no probe to write over.
+    let full = probed.as_ref().is_err_and(|e| matches!(e.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded));
+    let result = match probed {
         Ok(true) => Ok(()),
         Ok(false) => Err(format!("{} does not keep the written bytes", folder.display())),
         Err(cause) => Err(format!("cannot write to {}: {cause}", folder.display())),
-    }
+    };
+    Check { unknown: full, ..verdict("data", result) }
 }
 
 /// Writes the probe over itself, so that it needs no new block when the partition is full, and reads it from the medium.
@@ -99,7 +108,8 @@ fn probe(path: &Path) -> io::Result<bool> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let written = now.as_nanos().to_le_bytes().repeat(PROBE / size_of::<u128>());
     let untrusted = |e: Error| io::Error::other(e.message);
-    let kept = files::open(path, UNSAFE).is_ok_and(|file| file.is_some_and(|file| is_whole(&file)));
+    let is_kept = |file: File| file.metadata().is_ok_and(|meta| files::keeps(&meta, PROBE));
+    let kept = files::open(path, UNSAFE).is_ok_and(|file| file.is_some_and(is_kept));
     if kept {
         files::write_in_place(path, &written)?;
     } else {
@@ -113,10 +123,6 @@ fn probe(path: &Path) -> io::Result<bool> {
     let mut read = vec![0; PROBE];
     read_past_cache(&file, 0, &mut read)?;
     Ok(read == written)
-}
-
-fn is_whole(probe: &File) -> bool {
-    probe.metadata().is_ok_and(|meta| meta.len() == PROBE as u64 && meta.blocks() > 0)
 }
 
 fn executable(file: &Path, left: Duration, budget: u64) -> Result<(), String> {
@@ -136,7 +142,7 @@ fn executable(file: &Path, left: Duration, budget: u64) -> Result<(), String> {
 mod tests {
     use std::io::{Read, Write};
     use std::net::TcpListener;
-    use std::os::unix::fs::PermissionsExt;
+    use std::os::unix::fs::{MetadataExt, PermissionsExt};
 
     use super::*;
     use crate::config::{Conf, Overrides};
@@ -263,9 +269,9 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join(PROBE_FILE);
         let look = || (fs::read(&file).unwrap(), file.metadata().unwrap().ino());
-        assert!(data_partition(folder.path()).is_ok());
+        assert!(data_partition(folder.path()).passed);
         let first = look();
-        assert!(data_partition(folder.path()).is_ok());
+        assert!(data_partition(folder.path()).passed);
         let second = look();
         assert_eq!((first.0.len(), first.1), (PROBE, second.1), "the file stays, and its blocks");
         assert_ne!(first.0, second.0, "a medium that keeps the last probe is found");
@@ -274,7 +280,7 @@ mod tests {
         fs::write(&precious, "kept").unwrap();
         for spoil in ["truncate -s 10 \"$0\"", "ln -sf precious \"$0\"", "rm \"$0\"; mkfifo \"$0\""] {
             assert!(std::process::Command::new("sh").args(["-c", spoil]).arg(&file).status().unwrap().success());
-            assert_eq!(data_partition(folder.path()), Ok(()), "{spoil}");
+            assert!(data_partition(folder.path()).passed, "{spoil}");
             assert_eq!(look().0.len(), PROBE, "{spoil}");
         }
         assert_eq!(fs::read(&precious).unwrap(), b"kept");

@@ -1,12 +1,14 @@
 //! Is this device set up so that an update can work, and so that it survives one that does not?
 
 use std::fmt;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use bootenv::loader::Kind;
 use bootenv::protocol::View;
 use chrono::Utc;
-use nix::sys::statfs::{FsType, OVERLAYFS_SUPER_MAGIC, TMPFS_MAGIC, statfs};
+use nix::libc;
+use nix::sys::statfs::{EXT4_SUPER_MAGIC, FsType, OVERLAYFS_SUPER_MAGIC, Statfs, TMPFS_MAGIC, statfs};
 use nix::unistd::{AccessFlags, access};
 use serde::Serialize;
 
@@ -152,8 +154,36 @@ fn memory(all: &mut Findings, path: &Path) -> Option<Loaded> {
             _ => Verdict::Ok,
         };
         all.add("data space", verdict, format!("{} free in {}", size(free), folder.display()));
+        reserve(all, existing(folder), &filesystem);
     }
     Some(memory)
+}
+
+/// Blocks that only root gets: others cannot fill the partition to the last block then. Ext4 alone has them.
+fn reserve(all: &mut Findings, folder: &Path, filesystem: &Statfs) {
+    let Some(own) = clusters_of_the_filesystem(folder).filter(|_| filesystem.filesystem_type() == EXT4_SUPER_MAGIC)
+    else {
+        return;
+    };
+    let (free, for_others) = (filesystem.blocks_free(), filesystem.blocks_available());
+    if for_others == 0 {
+        return; // full for others: how much is left does not tell how much was kept
+    }
+    let block = u64::try_from(filesystem.block_size()).unwrap_or(0);
+    let kept = free.saturating_sub(for_others).saturating_sub(own);
+    let words = format!("{} are kept for root", size(kept.saturating_mul(block)));
+    let none = "no blocks are kept for root: other programs can fill the partition, and the agent cannot write its records \
+                then. Run `tune2fs -m 5` on the partition";
+    all.either("data reserve", kept > 0, Verdict::Warn, &Words { good: &words, bad: none });
+}
+
+/// What ext4 keeps for itself, and `statfs` counts with what is kept for root (kernel, `ABI/testing/sysfs-fs-ext4`).
+fn clusters_of_the_filesystem(folder: &Path) -> Option<u64> {
+    let device = folder.metadata().ok()?.dev();
+    let number = format!("/sys/dev/block/{}:{}", libc::major(device), libc::minor(device));
+    let device = Path::new(&number).read_link().ok()?;
+    let file = Path::new("/sys/fs/ext4").join(device.file_name()?).join("reserved_clusters");
+    files::read_kernel(&file).ok()?.trim().parse().ok()
 }
 
 fn existing(mut folder: &Path) -> &Path {

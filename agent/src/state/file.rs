@@ -110,6 +110,15 @@ pub(super) fn write(path: &Path, document: &impl Serialize, mode: u32) -> Result
     replace(path, &bytes, mode).map_err(|e| write_error(&format!("write {}", path.display()), &e))
 }
 
+/// Writes these bytes over a file of their length, in place: that takes no new block. Another file is replaced, by one of mode
+/// 0600.
+pub(super) fn write_kept(path: &Path, bytes: &[u8]) -> Result<()> {
+    let is_kept = |file: &File| file.metadata().is_ok_and(|meta| files::keeps(&meta, bytes.len()));
+    let kept = files::open(path, UNUSABLE)?.is_some_and(|file| is_kept(&file));
+    let written = if kept { files::write_in_place(path, bytes) } else { replace(path, bytes, PRIVATE) };
+    written.map_err(|e| write_error(&format!("write {}", path.display()), &e))
+}
+
 /// Takes the lock, and makes its file and the folders above it if they are missing.
 pub(super) fn take_lock(path: &Path) -> Result<File> {
     let folder = folder_of(path);

@@ -1,11 +1,13 @@
 //! Records on the data partition: `state.json` (the phase of an update), `trust.json` (facts that must not be lost),
-//! `history.json` (past attempts), and the lock that only one agent holds.
+//! `history.json` (past attempts), `memory.json` and `unjudged.json` (trials that no health run judged), and the lock that only
+//! one agent holds.
 
 pub mod file;
 pub mod format;
 pub mod freshness;
 pub mod history;
 pub mod identity;
+pub mod memory;
 pub mod phase;
 pub mod state;
 pub mod store;

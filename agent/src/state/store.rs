@@ -1,8 +1,9 @@
-//! `state.json`, `trust.json`, `history.json` and their lock, side by side in one folder.
+//! `state.json`, `trust.json`, `history.json`, `memory.json`, `unjudged.json` and their lock, side by side in one folder.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
+use bootenv::TrialId;
 use bootenv::step::{Noted, Notes, Step};
 use serde::de::DeserializeOwned;
 
@@ -11,6 +12,7 @@ use crate::base::error::{Error, Reason, Result};
 use crate::base::replace::folder_of;
 use crate::state::file::{self, Found, PRIVATE, PUBLIC, SCHEMA};
 use crate::state::history::{Attempt, History};
+use crate::state::memory::{Memory, Unjudged};
 use crate::state::state::State;
 use crate::state::trust::Trust;
 
@@ -48,6 +50,37 @@ impl Store {
 
     fn history(&self) -> PathBuf {
         folder_of(&self.state).join("history.json")
+    }
+
+    fn memory(&self) -> PathBuf {
+        folder_of(&self.state).join("memory.json")
+    }
+
+    fn unjudged(&self) -> PathBuf {
+        folder_of(&self.state).join("unjudged.json")
+    }
+
+    /// Says that the last health run of a trial could not look. Needs no lock, and no new block where a health run came before.
+    ///
+    /// # Errors
+    /// 73 when it cannot be written.
+    pub fn leave_unjudged(&self, note: &Unjudged) -> Result<()> {
+        // A health run is repeated every few seconds, and the medium wears out.
+        if self.read_unjudged().as_ref() == Some(note) {
+            return Ok(());
+        }
+        file::write_kept(&self.unjudged(), &note.bytes())
+    }
+
+    /// What the last health run left; a damaged note is none.
+    fn read_unjudged(&self) -> Option<Unjudged> {
+        match file::read::<Unjudged>(&self.unjudged(), SCHEMA) {
+            Ok(found) => found.document(),
+            Err(error) => {
+                log::warn!("{error}");
+                None
+            }
+        }
     }
 
     /// Reads the past attempts, without a lock.
@@ -129,6 +162,19 @@ fn read_one<D: DeserializeOwned>(
     })
 }
 
+/// The document in a file, or an empty one. A damaged file is set aside.
+fn read_or_set_aside<D: DeserializeOwned + Default>(path: &Path) -> Result<D> {
+    Ok(match file::read(path, SCHEMA)? {
+        Found::Document(document) => document,
+        Found::Nothing => D::default(),
+        Found::Damaged(why) => {
+            let aside = file::set_aside(path)?;
+            log::warn!("{} is damaged ({why}); kept as {}", path.display(), aside.display());
+            D::default()
+        }
+    })
+}
+
 /// The right to change the state.
 #[derive(Debug)]
 pub struct Lock {
@@ -156,18 +202,43 @@ impl Lock {
     /// Puts an attempt into `history.json`, or what became of it.
     pub fn record(&self, attempt: Attempt) -> Result<()> {
         let path = self.store.history();
-        let mut history = match file::read::<History>(&path, SCHEMA)? {
-            Found::Document(history) => history,
-            Found::Nothing => History::default(),
-            Found::Damaged(why) => {
-                let aside = file::set_aside(&path)?;
-                log::warn!("{} is damaged ({why}); kept as {}", path.display(), aside.display());
-                History::default()
-            }
-        };
+        let mut history: History = read_or_set_aside(&path)?;
         history.add(attempt);
         file::write(&path, &history, PRIVATE)?;
         console::log_step(Step::History);
+        Ok(())
+    }
+
+    /// Reads `memory.json`; a damaged one is set aside.
+    pub fn load_memory(&self) -> Result<Memory> {
+        read_or_set_aside(&self.store.memory())
+    }
+
+    /// Replaces `memory.json`.
+    pub fn save_memory(&self, memory: &Memory) -> Result<()> {
+        file::write(&self.store.memory(), memory, PRIVATE)?;
+        console::log_step(Step::Memory(memory.not_judged.len()));
+        Ok(())
+    }
+
+    /// Why the last health run of this trial could not look; `None` if it could.
+    pub fn unjudged(&self, trial: TrialId) -> Option<String> {
+        self.store.read_unjudged().filter(|note| !trial.is_none() && note.trial == trial).map(|note| note.cause)
+    }
+
+    /// Says that a health run of this boot can look, and keeps a block for the day when one cannot. `trial` is that of this
+    /// boot: what is noted of another one stays, for the last good slot to read.
+    pub fn clear_unjudged(&self, trial: TrialId) -> Result<()> {
+        match self.store.read_unjudged() {
+            Some(note) if note.trial.is_none() || note.trial != trial => Ok(()),
+            _ => self.leave_unjudged(&Unjudged::none()),
+        }
+    }
+
+    /// Says that the health run that holds this lock could not look.
+    pub fn leave_unjudged(&self, note: &Unjudged) -> Result<()> {
+        self.store.leave_unjudged(note)?;
+        console::log_step(Step::Unjudged(note.trial));
         Ok(())
     }
 

@@ -7,8 +7,8 @@ use std::collections::BTreeSet;
 use std::ops::{Deref, DerefMut};
 use std::path::Path;
 
-use bootenv::SlotId;
 use bootenv::protocol::{BootState, SlotState, View};
+use bootenv::{SlotId, TrialId};
 use chrono::{DateTime, Utc};
 
 use crate::base::error::{Error, Exit, Result};
@@ -16,6 +16,7 @@ use crate::device::boot::Boot;
 use crate::device::slot::SlotManifest;
 use crate::policy::freshness::FreshnessFinding;
 use crate::schedule::clock::Clock;
+use crate::state::memory::{NotJudged, Unjudged};
 use crate::state::phase::Phase;
 use crate::state::state::{State, Trial};
 use crate::state::store::{Loaded, Lock, Store};
@@ -159,14 +160,14 @@ impl LockedRecords {
     /// 73 when it cannot be written.
     pub fn failed(&mut self, trial: &Trial, why: &str, now: DateTime<Utc>) -> Result<()> {
         self.remember(trial.failure(why, now))?;
-        self.state.trial = None;
-        self.state.follow(trial);
+        self.end_trial(trial);
         self.state.health_failures = 0;
         self.state.last_error = format!("{} failed its trial: {why}", trial.version);
         self.enter(Phase::RolledBack, now)
     }
 
-    /// Draws the conclusion from how the noted trial ended, if it has.
+    /// Draws the conclusion from how the noted trial ended, if it has. Files that decide more than `state.json` come first: what
+    /// is cut off in between is concluded again.
     ///
     /// # Errors
     /// 73 when the state cannot be written.
@@ -176,34 +177,12 @@ impl LockedRecords {
             if env.on_trial() == Some(trial.slot) && env.trial == trial.id {
                 return Ok(());
             }
-            self.state.trial = None;
-            self.state.follow(&trial);
-            match ending(&env, &trial) {
-                Ending::Committed => {
-                    if let Some(proof) = &trial.proof {
-                        self.raise(proof.security_epoch, &proof.revoked_keys)?;
-                    }
-                    // A release that a second trial found healthy is no failed release any more.
-                    if self.trust.forget(&trial.identity) {
-                        self.lock.save_trust(&self.records.trust)?;
-                    }
-                    self.state.enter(Phase::Success, now).or_else(|_| self.committed(now))?;
-                }
+            match self.ending(&env, &trial) {
+                Ending::Committed => self.keep_commit(&trial, now)?,
                 Ending::Failed(why) => return self.failed(&trial, why, now),
-                Ending::NotStarted if self.state.not_started.contains(&trial.identity.release) => {
-                    return self.failed(&trial, "its trial never started, twice", now);
-                }
-                Ending::NotStarted => {
-                    log::warn!("the trial of {} never started; one more attempt is possible", trial.version);
-                    // Not only the last one: two releases in turn would be tried for ever.
-                    self.state.not_started.insert(0, trial.identity.release);
-                    self.state.not_started.truncate(NOT_STARTED_KEPT);
-                    self.state.last_error = format!("the trial of {} never started", trial.version);
-                    self.state.enter(Phase::RolledBack, now)?;
-                }
+                Ending::NotStarted => self.without_verdict(&trial, None, now)?,
+                Ending::NotJudged(cause) => self.without_verdict(&trial, Some(cause), now)?,
             }
-            self.record();
-            self.save()?;
         }
         // A mark without a note: state.json was lost. The slot itself says what failed.
         let other = env.good.other();
@@ -211,6 +190,76 @@ impl LockedRecords {
             self.remember_content(boot, other, now)?;
         }
         Ok(())
+    }
+
+    fn ending(&self, env: &BootState, trial: &Trial) -> Ending {
+        let marked = env.slot(trial.slot) == SlotState::Fail && env.trial == trial.id;
+        if env.success && env.good == trial.slot {
+            return Ending::Committed;
+        }
+        match (marked, trial.started) {
+            (true, started) => match self.lock.unjudged(trial.id) {
+                Some(cause) => Ending::NotJudged(cause),
+                None if started => Ending::Failed("it started, and was not committed"),
+                None => Ending::Failed("it never reached its health check"),
+            },
+            (false, true) => Ending::Failed("it started, and the boot environment was lost before a verdict"),
+            (false, false) => Ending::NotStarted,
+        }
+    }
+
+    /// The noted trial was committed: what that makes permanent.
+    fn keep_commit(&mut self, trial: &Trial, now: DateTime<Utc>) -> Result<()> {
+        if let Some(proof) = &trial.proof {
+            self.raise(proof.security_epoch, &proof.revoked_keys)?;
+        }
+        // A release that a second trial found healthy is no failed release any more.
+        if self.trust.forget(&trial.identity) {
+            self.lock.save_trust(&self.records.trust)?;
+        }
+        let mut memory = self.lock.load_memory()?;
+        if memory.forget(trial.identity.release) {
+            self.lock.save_memory(&memory)?;
+        }
+        self.end_trial(trial);
+        self.state.not_started.retain(|release| *release != trial.identity.release);
+        self.state.enter(Phase::Success, now).or_else(|_| self.committed(now))?;
+        self.record();
+        self.save()
+    }
+
+    /// The noted trial ended, and nobody judged the release: it never started, or no health run could look for this cause. One
+    /// more attempt is possible; the second time counts as a failure.
+    fn without_verdict(&mut self, trial: &Trial, cause: Option<String>, now: DateTime<Utc>) -> Result<()> {
+        let release = trial.identity.release;
+        let what = cause.as_ref().map_or("never started".to_owned(), |cause| format!("was not judged: {cause}"));
+        let mut memory = self.lock.load_memory()?;
+        if self.state.not_started.contains(&release) || memory.not_judged(release).is_some() {
+            return self.failed(trial, &format!("its trial ended without a verdict, twice: it {what}"), now);
+        }
+        log::warn!("the trial of {} {what}; one more attempt is possible", trial.version);
+        match cause {
+            Some(cause) => {
+                let version = trial.version.clone();
+                memory.remember(NotJudged { release, version, trial: trial.id, at: now, cause });
+                self.lock.save_memory(&memory)?;
+            }
+            None => {
+                // Not only the last one: two releases in turn would be tried for ever.
+                self.state.not_started.insert(0, release);
+                self.state.not_started.truncate(NOT_STARTED_KEPT);
+            }
+        }
+        self.end_trial(trial);
+        self.state.last_error = format!("the trial of {} {what}", trial.version);
+        self.state.enter(Phase::RolledBack, now)?;
+        self.record();
+        self.save()
+    }
+
+    fn end_trial(&mut self, trial: &Trial) {
+        self.state.trial = None;
+        self.state.follow(trial);
     }
 
     fn committed(&mut self, now: DateTime<Utc>) -> Result<()> {
@@ -224,10 +273,41 @@ impl LockedRecords {
     /// 73 when it cannot be written.
     pub fn remember_content(&mut self, boot: &Boot, slot: SlotId, now: DateTime<Utc>) -> Result<()> {
         let Ok(Some(content)) = boot.slots.get(slot).manifest() else { return Ok(()) };
-        if self.trust.failure(&content.identity()).is_some() {
+        if self.trust.failure(&content.identity()).is_some() || self.is_not_judged(boot, &content, now)? {
             return Ok(());
         }
         self.remember(failure(&content, "its slot is marked as failed", now))
+    }
+
+    /// Whether the mark of a failed slot is that of a trial that nobody judged.
+    fn is_not_judged(&self, boot: &Boot, content: &SlotManifest, now: DateTime<Utc>) -> Result<bool> {
+        let View::Ours(env) = boot.env.view() else { return Ok(false) };
+        let (release, trial) = (content.identity().release, env.trial);
+        let mut memory = self.lock.load_memory()?;
+        match memory.not_judged(release) {
+            Some(known) => Ok(known.trial == trial),
+            None => {
+                let Some(cause) = self.lock.unjudged(trial) else { return Ok(false) };
+                memory.remember(NotJudged { release, version: content.version.to_string(), trial, at: now, cause });
+                self.lock.save_memory(&memory)?;
+                Ok(true)
+            }
+        }
+    }
+
+    /// Says that a health run of this boot can look. No verdict depends on it: without it, a trial that nobody judges counts as
+    /// failed.
+    pub fn can_look(&self, trial: TrialId) {
+        if let Err(error) = self.lock.clear_unjudged(trial) {
+            log::warn!("{error}");
+        }
+    }
+
+    /// Says that this health run of a trial could not look, and why.
+    pub fn could_not_look(&self, trial: TrialId, cause: &str) {
+        if let Err(error) = self.lock.leave_unjudged(&Unjudged::new(trial, cause)) {
+            log::warn!("{error}");
+        }
     }
 
     /// Notes the trial that is about to be stored in the environment.
@@ -269,19 +349,6 @@ enum Ending {
     Committed,
     Failed(&'static str),
     NotStarted,
-}
-
-fn ending(env: &BootState, trial: &Trial) -> Ending {
-    let marked = env.slot(trial.slot) == SlotState::Fail && env.trial == trial.id;
-    if env.success && env.good == trial.slot {
-        Ending::Committed
-    } else if marked && trial.started {
-        Ending::Failed("it started, and was not committed")
-    } else if marked {
-        Ending::Failed("it never reached its health check")
-    } else if trial.started {
-        Ending::Failed("it started, and the boot environment was lost before a verdict")
-    } else {
-        Ending::NotStarted
-    }
+    /// For this cause.
+    NotJudged(String),
 }

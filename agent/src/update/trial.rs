@@ -46,6 +46,8 @@ pub enum Verdict {
 pub struct HealthReport {
     /// True if every check passed.
     pub healthy: bool,
+    /// No check failed, and one could not be made: this boot is neither healthy nor unhealthy.
+    pub unknown: bool,
     /// The result.
     pub verdict: Verdict,
     /// The same in words.
@@ -81,12 +83,24 @@ pub fn seen(boot: &Boot, records: &mut LockedRecords, now: DateTime<Utc>) -> Res
     // The id came back on the command line, and the bootloader's store is what was read here.
     records.state.link_shown = Some(now);
     if records.state.phase() == Phase::Verifying {
-        return records.save();
+        return settled_later(records.save());
     }
     if let Some(trial) = records.state.trial.clone() {
         records.state.follow(&trial);
     }
-    records.enter(Phase::Verifying, now)
+    settled_later(records.enter(Phase::Verifying, now))
+}
+
+/// A full data partition keeps nobody from a verdict, which is a store of the boot environment: that takes no block. A later
+/// run concludes from the boot environment what is not written here.
+fn settled_later(written: Result<()>) -> Result<()> {
+    match written {
+        Err(error) if error.reason == Reason::StateNoSpace => {
+            log::warn!("a later run writes the records: {error}");
+            Ok(())
+        }
+        written => written,
+    }
 }
 
 /// A trial of a slot's content, to be noted before it is in the boot environment.
@@ -120,7 +134,7 @@ fn note_content(id: bootenv::TrialId, slot: &Slot) -> Result<Trial> {
 /// # Errors
 /// 73 when environment or state cannot be written.
 pub fn judge(update: &mut Update<'_>, checks: &[Check]) -> Result<HealthReport> {
-    let (healthy, now) = (passed(checks), update.now);
+    let (healthy, unknown, now) = (verdict_of(checks) == Ok(true), verdict_of(checks).is_err(), update.now);
     let (verdict, message) = if update.boot.legacy {
         legacy(update.boot, healthy)?
     } else {
@@ -133,15 +147,19 @@ pub fn judge(update: &mut Update<'_>, checks: &[Check]) -> Result<HealthReport> 
     };
     // Even if healthy, committing it would lock the device out of updates.
     let healthy = healthy && !matches!(verdict, Verdict::Reverted | Verdict::Waiting);
-    if healthy {
+    if healthy && update.records.state.health_failures > 0 {
         update.records.state.health_failures = 0;
-        update.records.save()?;
+        settled_later(update.records.save())?;
     }
-    Ok(HealthReport { healthy, verdict, message })
+    Ok(HealthReport { healthy, unknown, verdict, message })
 }
 
-fn passed(checks: &[Check]) -> bool {
-    !checks.iter().any(Check::condemns)
+/// Whether this boot is healthy; the message of a check that could not be made where no other one failed.
+fn verdict_of(checks: &[Check]) -> std::result::Result<bool, &str> {
+    if checks.iter().any(Check::condemns) {
+        return Ok(false);
+    }
+    checks.iter().find(|check| check.unknown).map_or(Ok(true), |check| Err(&check.message))
 }
 
 fn judge_trial(update: &mut Update<'_>, env: BootState, checks: &[Check]) -> Result<(Verdict, String)> {
@@ -149,6 +167,10 @@ fn judge_trial(update: &mut Update<'_>, env: BootState, checks: &[Check]) -> Res
     let bad: Vec<_> = checks.iter().filter(|check| check.condemns()).map(|check| check.name.clone()).collect();
     if !bad.is_empty() {
         return count_failure(update, env, &bad);
+    }
+    if let Err(cause) = verdict_of(checks) {
+        update.records.could_not_look(env.trial, cause);
+        return Ok((Verdict::Waiting, format!("slot {slot} is on trial, and this run does not judge it: {cause}")));
     }
     let proof = update.records.state.trial.as_ref().and_then(|trial| trial.proof.as_ref());
     match trust_policy::locked_out(update.config, update.boot, &update.records.trust, slot, proof) {
@@ -166,11 +188,7 @@ fn judge_trial(update: &mut Update<'_>, env: BootState, checks: &[Check]) -> Res
 
 fn commit(update: &mut Update<'_>, env: BootState) -> Result<(Verdict, String)> {
     update.boot.env.store(&env.commit(update.boot.booted).map_err(illegal)?)?;
-    let state = &mut update.records.state;
-    if let Some(trial) = &state.trial {
-        state.not_started.retain(|release| *release != trial.identity.release);
-    }
-    update.records.conclude(update.boot, update.now)?;
+    settled_later(update.records.conclude(update.boot, update.now))?;
     Ok((Verdict::Committed, format!("slot {} is committed", env.active)))
 }
 
@@ -186,7 +204,7 @@ fn count_failure(update: &mut Update<'_>, env: BootState, bad: &[String]) -> Res
     state.health_failures += 1;
     let (failures, limit) = (state.health_failures, update.config.auto_rollback_after);
     if limit == 0 || failures < limit {
-        update.records.save()?;
+        settled_later(update.records.save())?;
         let rest =
             if limit == 0 { "the deadline ends the trial".into() } else { format!("run {limit} would revert it") };
         return Ok((Verdict::Waiting, format!("slot {slot} is on trial, failed run {failures}; {rest}")));
@@ -201,10 +219,10 @@ fn count_failure(update: &mut Update<'_>, env: BootState, bad: &[String]) -> Res
 /// The store comes first: its mark and the noted trial together say what failed, even if the power goes in between.
 fn revert(boot: &mut Boot, records: &mut LockedRecords, env: BootState, why: &str, now: DateTime<Utc>) -> Result<()> {
     boot.env.store(&env.revert(boot.booted).map_err(illegal)?)?;
-    match records.state.trial.take() {
+    settled_later(match records.state.trial.clone() {
         Some(trial) => records.failed(&trial, why, now),
         None => records.conclude(boot, now),
-    }
+    })
 }
 
 /// Ends a trial that the bootloader gave up, and remembers how the last one ended. For `apply` too.
@@ -212,13 +230,18 @@ fn revert(boot: &mut Boot, records: &mut LockedRecords, env: BootState, why: &st
 /// # Errors
 /// 73 when environment or state cannot be written.
 pub fn settle(boot: &mut Boot, records: &mut LockedRecords, now: DateTime<Utc>) -> Result<bool> {
+    let settled = settle_environment(boot)?;
+    records.conclude(boot, now)?;
+    Ok(settled)
+}
+
+fn settle_environment(boot: &mut Boot) -> Result<bool> {
     let View::Ours(env) = boot.env.view() else { return Ok(false) };
     let settled = env.settle(boot.booted);
     if let Some(next) = &settled {
         boot.env.store(next)?;
     }
     boot.env.raise_second(&settled.unwrap_or(env))?;
-    records.conclude(boot, now)?;
     Ok(settled.is_some())
 }
 
@@ -228,7 +251,9 @@ fn settle_boot(
     healthy: bool,
     now: DateTime<Utc>,
 ) -> Result<(Verdict, String)> {
-    if settle(boot, records, now)? {
+    let settled = settle_environment(boot)?;
+    settled_later(records.conclude(boot, now))?;
+    if settled {
         return Ok((Verdict::Settled, "the trial of the other slot ended; the slot is marked as failed".into()));
     }
     let View::Ours(env) = boot.env.view() else { return Ok((Verdict::Nothing, String::new())) };
@@ -288,7 +313,7 @@ fn rebuild(
     if let Some(trial) = records.state.trial.as_mut() {
         trial.started = true;
     }
-    records.conclude(boot, now)?;
+    settled_later(records.conclude(boot, now))?;
     Ok((Verdict::TakenOver, format!("rebuilt the damaged boot environment ({damage}), slot {} committed", next.active)))
 }
 
@@ -340,6 +365,7 @@ pub fn rollback(update: &mut Update<'_>) -> Result<RollbackReport> {
     let env = boot.state()?;
     let booted = boot.booted.slot;
     if env.revert(boot.booted).is_ok() {
+        records.can_look(boot.booted.trial);
         seen(boot, records, now)?;
         revert(boot, records, env, "reverted by rollback", now)?;
         let message = format!("the trial of slot {booted} is over\nnext: reboot into slot {}", env.good);

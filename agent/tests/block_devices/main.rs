@@ -9,6 +9,7 @@ mod common;
 #[path = "../slot_support/mod.rs"]
 mod slot_support;
 
+mod full_disk;
 mod slot_device;
 mod slot_repair;
 

@@ -133,7 +133,7 @@ fn an_ordinary_user_updates_folders_twice_and_gets_rid_of_a_bad_release() {
 
     // The foreign variable survived all of it, and nothing is left behind.
     assert!(String::from_utf8(device.env_bytes()).unwrap().contains("other=kept\n"));
-    assert_eq!(device.names("S"), ["history.json", "lock", "state.json", "trust.json"]);
+    assert_eq!(device.names("S"), ["history.json", "lock", "state.json", "trust.json", "unjudged.json"]);
     assert_eq!(device.names("data"), [".health-probe"]);
 }
 
@@ -171,7 +171,7 @@ fn what_never_started_is_tried_once_more_and_then_remembered() {
         }
     };
     lost(&["never started"]);
-    lost(&["failed its trial", "never started, twice"]);
+    lost(&["failed its trial", "without a verdict, twice", "never started"]);
     device.from(&registry, &["apply", "--json"]).refused(75, "failed-before");
     // Another release has its own two.
     publish(&registry, "1.0.1", 2);

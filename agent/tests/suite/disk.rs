@@ -6,6 +6,9 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use crate::cli_support::{Device, Ran, publish};
+use crate::common::registry::Registry;
+
 use kubesolo_update::base::error::Reason;
 use kubesolo_update::device::blocks::System;
 use kubesolo_update::device::disk::{Role, Seed};
@@ -107,6 +110,91 @@ impl Machine {
         let error = self.system.partition(role).unwrap_err();
         assert_eq!(error.reason, reason, "{error}");
         error.message
+    }
+}
+
+/// The whole program on a made-up machine, in a mount namespace where that one's `/sys`, `/dev` and `/run` are.
+struct Commands {
+    machine: Machine,
+    device: Device,
+}
+
+impl Commands {
+    /// A device that was booted from a partition of `vda`; `None` without the right to mount.
+    fn new(slot: &str, partition: u32) -> Option<Self> {
+        if !nix::unistd::geteuid().is_root() {
+            eprintln!("skipped: not root");
+            return None;
+        }
+        let (machine, device) = (Machine::new(""), Device::new());
+        machine.device("pci0/virtio1", "vda", 0, 1);
+        // Nodes that differ by their numbers; what is on them is never asked for.
+        for number in 1..=4 {
+            let node = machine.node(&format!("vda{number}"));
+            fs::remove_file(&node).unwrap();
+            run(Command::new("mknod").arg(&node).args(["b", "254", &number.to_string()]));
+        }
+        let line = format!("panic=5 kubesolo.slot={slot} ks.trial=00000000 ks.proto=1 ks.part={}\n", id(1, partition));
+        machine.boot(&line);
+        fs::create_dir(machine.at("run")).unwrap();
+        device.set_env("active_slot=A\nboot_success=1\nboot_counter=3\n");
+        Some(Self { machine, device })
+    }
+
+    fn run(&self, arguments: &[&str]) -> Ran {
+        const INSIDE: &str = "set -e; for place in sys dev run proc/cmdline proc/uptime; do \
+            mount --bind \"$0/$place\" /$place; done; exec \"$@\"";
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "sh", "-c", INSIDE]).arg(self.machine.dir.path()).arg(&self.device.program);
+        command.args(["--conf", "/dev/null", "--state", "S/state.json", "--bootenv", "grub:grubenv"]).args(arguments);
+        command.current_dir(self.device.dir.path()).output().unwrap().into()
+    }
+}
+
+#[test]
+fn a_booted_slot_that_is_not_the_partition_of_the_bootloader_changes_nothing() {
+    // The bootloader started partition 1, and calls it slot B.
+    let Some(commands) = Commands::new("B", 1) else { return };
+    let before = commands.device.tree("");
+    for verb in ["healthcheck", "activate", "rollback", "verify"] {
+        let error = commands.run(&[verb, "--json"]).refused(78, "slot-mismatch");
+        let message = error["message"].as_str().unwrap();
+        assert!(message.contains("slot B is /dev/vda2") && message.contains("/dev/vda1"), "{verb}: {message}");
+    }
+    assert_eq!(commands.device.names("S"), ["lock"]);
+    fs::remove_file(commands.device.path("S/lock")).unwrap();
+    assert_eq!(content(&commands.device.tree("")), content(&before));
+    // Settings that name the slots the wrong way round.
+    let commands = Commands::new("A", 1).unwrap();
+    let places = ["--slot-a", "LABEL=KSOLOB", "--slot-b", "LABEL=KSOLOA"];
+    commands.run(&[&["verify", "--json"][..], &places].concat()).refused(78, "slot-mismatch");
+    let run = commands.run(&["verify", "--json"]);
+    assert!(!run.stderr.contains("slot-mismatch"), "{run:#?}");
+}
+
+/// Names and contents.
+fn content(tree: &crate::cli_support::Tree) -> Vec<(&PathBuf, &Vec<u8>)> {
+    tree.iter().map(|(path, (content, ..))| (path, content)).collect()
+}
+
+#[test]
+fn nothing_that_boots_is_changed_while_another_disk_can_be_the_booted_one() {
+    let Some(commands) = Commands::new("A", 1) else { return };
+    // Ours, and known before the copy shows up.
+    commands.run(&["disk", "data"]).code(0).says(&["/dev/vda3"]);
+    commands.machine.device("pci0/virtio2", "vdb", 16, 1);
+    commands.run(&["disk", "data"]).code(0).says(&["/dev/vda3"]);
+    let registry = Registry::start();
+    publish(&registry, "1.0.0", 1);
+    let env = commands.device.env_bytes();
+    let reference = format!("{}/os", registry.as_ref());
+    let source = ["--registry", &reference, "--tag", "stable", "--plain-http", registry.as_ref(), "--pubkey", "K"];
+    let apply = [&["apply", "--json"][..], &source].concat();
+    let verbs = [&apply[..], &["activate", "--json", "--pubkey", "K"], &["rollback", "--json"], &["adopt", "--json"]];
+    for verb in verbs {
+        let error = commands.run(verb).refused(78, "device-ambiguous");
+        assert!(error["message"].as_str().unwrap().contains("serial-vdb"), "{verb:?}: {error}");
+        assert_eq!(commands.device.env_bytes(), env, "{verb:?}");
     }
 }
 

@@ -23,6 +23,7 @@ mod cli_rpi;
 mod cli_trust;
 mod cli_uboot;
 mod cli_unattended;
+mod cli_unjudged;
 mod compat;
 mod config;
 mod device;

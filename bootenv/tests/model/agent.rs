@@ -7,7 +7,7 @@ use bootenv::protocol::{BootState, Booted, FallbackBlock, SlotState, View};
 use bootenv::{Fallback, SlotId, TrialId};
 
 use super::mutations::Mutation;
-use super::world::{Content, Kind, Main, Note, Notes, Release, Step, World};
+use super::world::{Content, Kind, Main, NotJudged, Note, Notes, Release, Step, World};
 
 /// What somebody or a timer calls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -33,7 +33,6 @@ impl Command {
 pub struct Plan {
     world: World,
     booted: Booted,
-    release: Release,
     healthy: bool,
     mutation: Option<Mutation>,
     steps: Vec<Step>,
@@ -43,7 +42,7 @@ pub struct Plan {
 pub fn plan(world: &World, command: Command, well: bool, mutation: Option<Mutation>) -> Vec<Step> {
     let Some((booted, release)) = world.booted() else { return vec![] };
     let healthy = well && release.healthy();
-    let mut plan = Plan { world: world.clone(), booted, release, healthy, mutation, steps: vec![] };
+    let mut plan = Plan { world: world.clone(), booted, healthy, mutation, steps: vec![] };
     // Whether it went through or was refused is all the same to the model: the steps before a refusal are made.
     let _ = match command {
         Command::Healthcheck => plan.healthcheck(),
@@ -109,8 +108,9 @@ impl Plan {
     }
 
     fn new_trial(&self) -> TrialId {
-        let noted = self.world.notes.trial.map(|note| note.id);
-        let used = [Some(self.world.main.trial()), Some(self.booted.trial), noted];
+        let world = &self.world;
+        let noted = [world.notes.trial.map(|note| note.id), world.unjudged, world.not_judged.map(|one| one.id)];
+        let used = [&[Some(world.main.trial()), Some(self.booted.trial)], &noted[..]].concat();
         (1..).map(TrialId).find(|id| !used.contains(&Some(*id))).unwrap_or(TrialId::NONE)
     }
 
@@ -134,16 +134,13 @@ impl Plan {
 
     fn healthcheck(&mut self) -> Option<()> {
         let healthy = self.healthy;
+        self.can_look();
         match self.world.main.view() {
             View::Ours(state) if self.commit(state).is_some() => {
                 self.seen(state);
                 if healthy || self.is(Mutation::CommitUnhealthy) {
                     let next = self.commit(state)?;
                     self.store(next);
-                    self.notes(Notes {
-                        not_started: self.world.notes.not_started & !self.release.bit(),
-                        ..self.world.notes
-                    });
                     self.conclude();
                 } else {
                     self.revert(state)?;
@@ -187,6 +184,13 @@ impl Plan {
             }
         }
         Some(())
+    }
+
+    /// What an earlier run of this trial noted because it could not look is over.
+    fn can_look(&mut self) {
+        if self.world.unjudged == Some(self.booted.trial) && !self.is(Mutation::LooksWithoutTakingBack) {
+            self.step(Step::Unjudged(None));
+        }
     }
 
     /// A boot of the trial reached userspace.
@@ -241,11 +245,20 @@ impl Plan {
             }
             let marked = state.slot(note.slot) == SlotState::Fail && state.trial == note.id;
             let committed = state.success && state.good == note.slot;
-            let again = notes.not_started & note.release.bit() != 0 && !self.is(Mutation::NotStartedRetriedForEver);
+            let not_judged = marked && self.world.unjudged == Some(note.id);
+            let started = notes.not_started & note.release.bit() != 0 && !self.is(Mutation::NotStartedRetriedForEver);
+            let judged = self.not_judged(note.release).is_some() && !self.is(Mutation::NotJudgedRetriedForEver);
             let mut not_started = notes.not_started;
-            if !committed && (marked || note.started || again) {
+            if committed {
+                not_started &= !note.release.bit();
+                if self.not_judged(note.release).is_some() {
+                    self.step(Step::Memory(None));
+                }
+            } else if started || judged || (!not_judged && (marked || note.started)) {
                 self.remember(note.release);
-            } else if !committed {
+            } else if not_judged {
+                self.step(Step::Memory(Some(NotJudged { id: note.id, release: note.release })));
+            } else {
                 not_started |= note.release.bit();
             }
             self.notes(Notes { trial: None, not_started });
@@ -253,8 +266,19 @@ impl Plan {
         let other = state.good.other();
         let read = state.slot(other) == SlotState::Fail && !self.is(Mutation::MarksWithoutNoteForgotten);
         if let Some(release) = self.world.slot(other).manifest().filter(|_| read) {
-            self.remember(release);
+            match self.not_judged(release) {
+                Some(id) if id == state.trial => {}
+                None if self.world.unjudged == Some(state.trial) && !self.is_failed(release) => {
+                    self.step(Step::Memory(Some(NotJudged { id: state.trial, release })));
+                }
+                _ => self.remember(release),
+            }
         }
+    }
+
+    /// The trial of this release that no health run judged.
+    fn not_judged(&self, release: Release) -> Option<TrialId> {
+        self.world.not_judged.filter(|one| one.release == release).map(|one| one.id)
     }
 
     fn is_failed(&self, release: Release) -> bool {
@@ -354,6 +378,7 @@ impl Plan {
         let state = self.ours()?;
         let booted = self.booted.slot;
         if state.revert(self.booted).is_ok() {
+            self.can_look();
             self.seen(state);
             return self.revert(state);
         }

@@ -41,6 +41,8 @@ pub enum Action {
     Rot(SlotId),
     /// A health check fails although the release is a good one.
     FailHealth,
+    /// A health run cannot look, and says so.
+    Blind,
     /// state.json is gone.
     LoseNotes,
     /// The Go agent, or a person, sets KubeSolo OS's three variables. `keeps`: the others stay.
@@ -76,7 +78,7 @@ impl Model for Device {
                 if world.todo.is_empty() {
                     actions.extend(Command::ALL.map(Action::Call));
                     if world.faults > 0 {
-                        actions.push(Action::FailHealth);
+                        actions.extend([Action::FailHealth, Action::Blind]);
                     }
                 } else {
                     actions.push(Action::Step);
@@ -152,6 +154,10 @@ impl Device {
             Action::FailHealth => {
                 world.todo = agent::plan(world, Command::Healthcheck, false, self.mutation);
                 world.broken |= rules::of_plan(world, Command::Healthcheck, &world.todo);
+            }
+            Action::Blind => {
+                let trial = world.booted().map(|(booted, _)| booted.trial).filter(|trial| !trial.is_none());
+                world.unjudged = trial.or(world.unjudged);
             }
             Action::LoseNotes => world.notes = Notes::default(),
             Action::Foreign { active, success, keeps } => {

@@ -39,6 +39,8 @@ pub enum Mutation {
     FailuresForgotten,
     MarksWithoutNoteForgotten,
     NotStartedRetriedForEver,
+    NotJudgedRetriedForEver,
+    LooksWithoutTakingBack,
     RollbackRemembersAfterTheStore,
     // Of the bootloader.
     CounterSavedAfterLoading,
@@ -83,6 +85,8 @@ pub const MUTATIONS: &[(Mutation, u8)] = &[
     (Mutation::FailuresForgotten, 0),
     (Mutation::MarksWithoutNoteForgotten, 1),
     (Mutation::NotStartedRetriedForEver, 2),
+    (Mutation::NotJudgedRetriedForEver, 2),
+    (Mutation::LooksWithoutTakingBack, 1),
     (Mutation::RollbackRemembersAfterTheStore, 0),
     (Mutation::CounterSavedAfterLoading, 0),
     (Mutation::CountsCommittedBoots, 0),

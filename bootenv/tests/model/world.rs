@@ -152,6 +152,13 @@ pub struct Notes {
     pub not_started: u8,
 }
 
+/// A trial that no health run judged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct NotJudged {
+    pub id: TrialId,
+    pub release: Release,
+}
+
 /// What runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Power {
@@ -170,6 +177,10 @@ pub enum Step {
     HalfMain(BootState),
     /// state.json.
     Notes(Notes),
+    /// unjudged.json: the trial whose last health run could not look.
+    Unjudged(Option<TrialId>),
+    /// memory.json. One trial is enough here, as there are at most two faults: that of another release takes its place.
+    Memory(Option<NotJudged>),
     /// trust.json: this release failed.
     Remember(Release),
     /// Hash files and manifest are unlinked.
@@ -211,6 +222,8 @@ pub struct Ghost {
     pub tried: bool,
     /// Releases whose trial ended in a `fail` mark: an unattended run must not install them again.
     pub owed: u8,
+    /// Releases of which one trial ended in a `fail` mark, and its last health run could not look: that is excused once.
+    pub excused: u8,
     /// How many trials of New, Bad were cut off by damage or a foreign writer.
     pub vanished: [u8; 2],
     /// A foreign writer was there.
@@ -240,6 +253,10 @@ pub struct World {
     pub older: Option<Main>,
     pub slots: [Content; 2],
     pub notes: Notes,
+    /// The trial in unjudged.json.
+    pub unjudged: Option<TrialId>,
+    /// The trial in memory.json.
+    pub not_judged: Option<NotJudged>,
     /// Releases in trust.json.
     pub failed: u8,
     pub power: Power,
@@ -263,6 +280,8 @@ impl World {
             older: (kind == Kind::UBoot).then_some(Main::of(&state)),
             slots: [Content::Complete { release: Release::Home, verified: true }, Content::Nothing],
             notes: Notes::default(),
+            unjudged: None,
+            not_judged: None,
             failed: 0,
             power: Power::Off,
             todo: vec![],
@@ -272,6 +291,7 @@ impl World {
                 proven: [true, false],
                 tried: false,
                 owed: 0,
+                excused: 0,
                 vanished: [0; 2],
                 foreign: false,
                 torn: false,
@@ -315,6 +335,8 @@ impl World {
             }
             Step::HalfMain(state) => self.main.set_all(&state.variables()[..4]),
             Step::Notes(notes) => self.notes = notes,
+            Step::Unjudged(trial) => self.unjudged = trial,
+            Step::Memory(not_judged) => self.not_judged = not_judged,
             Step::Remember(release) => self.failed |= release.bit(),
             Step::Unhash(_) => put(match content {
                 Content::Hashed(release) | Content::Complete { release, .. } => Content::Images(release),
@@ -372,11 +394,17 @@ impl World {
         for slot in SlotId::BOTH {
             let new_mark = now.slot(slot) == SlotState::Fail && was.is_some_and(|w| w.slot(slot) != SlotState::Fail);
             if let (true, Some(release)) = (new_mark, self.slot(slot).manifest()) {
-                self.ghost.owed |= release.bit();
+                // A revert in a boot of the trial is a verdict, whatever was noted before.
+                let judged = self.booted().is_some_and(|(booted, _)| booted.trial == now.trial);
+                let noted = self.unjudged == Some(now.trial) && !judged;
+                let excused = noted && self.ghost.excused & release.bit() == 0;
+                let noted = if excused { &mut self.ghost.excused } else { &mut self.ghost.owed };
+                *noted |= release.bit();
             }
             let committed = now.success && now.good == slot;
             if let (true, Some(release)) = (committed, self.slot(slot).manifest()) {
                 self.ghost.owed &= !release.bit();
+                self.ghost.excused &= !release.bit();
                 if let Some(count) = self.ghost.vanished.get_mut((release as usize).wrapping_sub(1)) {
                     *count = 0;
                 }
@@ -400,8 +428,8 @@ impl std::fmt::Display for World {
         }
         write!(
             f,
-            " not-started {:03b} failed {:03b} owed {:03b}",
-            self.notes.not_started, self.failed, self.ghost.owed
+            " not-started {:03b} failed {:03b} owed {:03b} unjudged {:?} {:?}",
+            self.notes.not_started, self.failed, self.ghost.owed, self.unjudged, self.not_judged
         )?;
         match self.power {
             Power::Off => f.write_str(" off")?,

@@ -2,12 +2,16 @@
 
 use serde_json::json;
 
-use crate::base::error::Result;
+use crate::base::error::{Error, Exit, Reason, Result};
+use crate::cli::args::Cli;
 use crate::cli::call::Call;
 use crate::cli::output::print;
 use crate::cli::show;
+use crate::device::blocks::{self, CommandLine};
 use crate::device::{health, reboot};
 use crate::policy::gate::Lifted;
+use crate::state::memory::Unjudged;
+use crate::state::store::Store;
 use crate::update::trial::{self, Verdict};
 use crate::update::update::no_slot_touched;
 
@@ -15,8 +19,17 @@ use crate::update::update::no_slot_touched;
 const UNHEALTHY: u8 = 1;
 
 pub(in crate::cli) fn healthcheck(call: &Call<'_>, no_reboot: bool) -> Result<u8> {
+    judge(call, no_reboot).inspect_err(|error| {
+        if matches!(error.reason, Reason::Locked | Reason::StateNoSpace) {
+            could_not_look(call.cli, error);
+        }
+    })
+}
+
+fn judge(call: &Call<'_>, no_reboot: bool) -> Result<u8> {
     let mut records = call.lock()?;
     let mut boot = call.find().map_err(no_slot_touched)?;
+    records.can_look(boot.booted.trial);
     trial::seen(&boot, &mut records, call.now)?;
     let checks = health::run(call.config);
     let mut update = call.update(&mut boot, &mut records, Lifted::default());
@@ -27,5 +40,22 @@ pub(in crate::cli) fn healthcheck(call: &Call<'_>, no_reboot: bool) -> Result<u8
     if judged.verdict == Verdict::Reverted && !no_reboot && !boot.folders() {
         reboot::now("the trial was reverted")?;
     }
-    Ok(if judged.healthy { 0 } else { UNHEALTHY })
+    Ok(match (judged.healthy, judged.unknown) {
+        (true, _) => 0,
+        (false, true) => Exit::CannotWrite.code(),
+        (false, false) => UNHEALTHY,
+    })
+}
+
+/// A health run that cannot look says so, for the last good slot: nothing of this speaks against the release on trial. It
+/// needs neither settings nor lock.
+pub(in crate::cli) fn could_not_look(cli: &Cli, error: &Error) {
+    let Ok(line) = blocks::command_line(cli.places.cmdline.as_deref()) else { return };
+    let Ok(trial) = CommandLine::parse(&line).trial else { return };
+    if trial.is_none() {
+        return;
+    }
+    if let Err(error) = Store::new(&cli.state).leave_unjudged(&Unjudged::new(trial, &error.message)) {
+        log::warn!("{error}");
+    }
 }

@@ -120,6 +120,14 @@ impl Pair {
         assert_eq!(without_trial(self.state()), without_trial(of_model), "{command:?}");
     }
 
+    /// A health run that finds the settings unusable.
+    fn cannot_look(&mut self) {
+        self.device.write("conf", b"nonsense\n");
+        self.device.here(&["healthcheck"]).code(78);
+        fs::remove_file(self.device.path("conf")).unwrap();
+        self.world.unjudged = self.world.booted().map(|(booted, _)| booted.trial);
+    }
+
     fn state(&self) -> BootState {
         if self.world.kind == Kind::Grub { self.device.env() } else { cli_uboot::state(&self.device) }
     }
@@ -139,6 +147,8 @@ fn shared(step: world::Step, world: &World) -> Option<Step> {
             let trial = notes.trial.map(|note| Noted { id: note.id, slot: note.slot, started: note.started });
             Step::Notes(Notes { trial, not_started: notes.not_started.count_ones() as usize })
         }
+        world::Step::Unjudged(trial) => Step::Unjudged(trial.unwrap_or(TrialId::NONE)),
+        world::Step::Memory(not_judged) => Step::Memory(usize::from(not_judged.is_some())),
         world::Step::Remember(_) => Step::Trust(world.failed.count_ones() as usize),
         world::Step::Unhash(slot) => Step::Unhash(slot),
         world::Step::Erase(slot) => Step::Erase(slot),
@@ -272,6 +282,8 @@ impl Done {
             "notes" => replaced("S/state.json"),
             "history" => replaced("S/history.json"),
             "trust" => replaced("S/trust.json"),
+            "memory" => replaced("S/memory.json"),
+            "unjudged" => stored("S/unjudged.json"),
             "unhash" => gone(&["manifest.json", "vmlinuz.sha256", "kubesolo-os.gz.sha256", "crc32.txt"]),
             "erase" => gone(&["vmlinuz", "kubesolo-os.gz"]),
             "begin" => vec![format!("create {slot}/vmlinuz.part")],
@@ -339,6 +351,32 @@ fn the_agent_makes_the_steps_of_the_model_when_it_settles_a_trial() {
         tried(&mut pair, Release::Bad, "1.0.0");
         pair.boot_without_saving(SlotId::A);
         pair.run(Command::Healthcheck, true);
+    }
+}
+
+#[test]
+fn the_agent_makes_the_steps_of_the_model_where_no_run_could_look() {
+    for kind in [Kind::Grub, Kind::UBoot] {
+        let Some(mut pair) = Pair::new(kind) else { return };
+        tried(&mut pair, Release::New, "1.0.0");
+        // One run cannot look, and the next one can.
+        pair.cannot_look();
+        pair.run(Command::Rollback, true);
+        pair.boot();
+        pair.run(Command::Healthcheck, true);
+
+        // None can: the release is tried once more, and committed.
+        let mut pair = Pair::new(kind).unwrap();
+        tried(&mut pair, Release::New, "1.0.0");
+        pair.cannot_look();
+        for _ in 0..3 {
+            pair.boot();
+        }
+        pair.run(Command::Healthcheck, true);
+        pair.run(Command::Activate, true);
+        pair.boot();
+        pair.run(Command::Healthcheck, true);
+        assert_eq!(pair.state().good, Slot::B);
     }
 }
 

@@ -497,45 +497,64 @@ pub(super) fn torn_data(run: &Run) -> Result<()> {
     machine.power_cut()
 }
 
-/// The device goes through an update with another disk in front of its own and behind it. That disk has all labels and a
-/// data partition with settings that would break the device.
+/// The device goes through an update with another disk in front of its own, and runs with it behind. That disk has all labels
+/// and a data partition with settings that would break the device. U-Boot starts the first disk that it finds: in front, the
+/// other disk would be the booted one.
 pub(super) fn second_disk(run: &Run) -> Result<()> {
     const WHERE: &str = "for role in data slot-a slot-b efi; do kubesolo-update disk $role; done; \
         echo \"test: data on $(sed -n 's,^\\(/dev/[a-z]*\\)[0-9] /var/lib/kubesolo .*,\\1,p' /proc/mounts)\"";
+    const BEHIND: &str = "a=$(kubesolo-update disk slot-a); b=$(kubesolo-update disk slot-b); \
+        kubesolo-update verify --slot-a $b --slot-b $a; echo \"test: slots swapped $?\"; \
+        data=$(kubesolo-update disk data); mount -o ro /dev/vdb${data#/dev/vda} /var/lib/kubesolo; \
+        kubesolo-update status; echo \"test: data of the other disk $?\"";
     let bench = Bench::build(run)?;
     bench.publish("2.0.0", Flaw::None)?;
     let foreign = run.file("foreign.img");
     fs::copy(&bench.disk.path, &foreign)?;
     crate::run(Command::new(tool("sgdisk")?).arg("-G").arg(&foreign))?;
 
-    // In front, from the first boot to the commit.
+    // From the first boot to the commit.
     let script =
         [("1.0.0", format!("{WHERE}; kubesolo-update apply --activate --reboot")), ("2.0.0", WHERE.to_owned())];
     let script: Vec<_> = script.iter().map(|(version, commands)| (*version, commands.as_str())).collect();
     let mut device = bench.device(&script)?;
-    device.front_disk = Some(foreign.clone());
+    let own = if run.firmware == Firmware::UBoot {
+        device.more_disks.push(foreign.clone());
+        "test: data on /dev/vda"
+    } else {
+        device.front_disk = Some(foreign.clone());
+        "test: data on /dev/vdb"
+    };
     let mut machine = Machine::power_on(&device, &run.dir)?;
-    machine.wait_for("test: data on /dev/vdb")?;
+    machine.wait_for(own)?;
     machine.wait_for("ks: boot slot=B try counter=2")?;
     machine.wait_for(HEALTHY)?;
-    machine.wait_for("test: data on /dev/vdb")?;
+    machine.wait_for(own)?;
     succeeded(&mut machine)?;
     machine.power_cut()?;
     let committed = BootState { a: SlotState::Good, counter: 2, ..BootState::committed(SlotId::B) };
     expect("the environment after the commit", &state(&bench.disk)?, &committed)?;
 
-    // Behind.
-    let mut device = bench.device(&script)?;
-    device.more_disks.push(foreign);
+    // Behind. A person swaps the slots, and mounts the data of the other disk.
+    let behind = format!("{WHERE}; {BEHIND}");
+    let mut device = bench.device(&[("2.0.0", behind.as_str())])?;
+    device.more_disks.insert(0, foreign);
     let mut machine = Machine::power_on(&device, &run.dir)?;
     machine.wait_for("test: data on /dev/vda")?;
+    machine.wait_for("test: slots swapped 78")?;
+    machine.wait_for("nothing there is read")?;
+    machine.wait_for("test: data of the other disk 78")?;
     machine.power_cut()?;
+    expect("the environment afterwards", &state(&bench.disk)?, &committed)?;
 
     // A copy bit by bit: nothing tells which one was booted.
     let copy = run.file("copy.img");
     fs::copy(&bench.disk.path, &copy)?;
     let before = bench.disk.env_bytes()?;
     for front in [true, false] {
+        if front && run.firmware == Firmware::UBoot {
+            continue;
+        }
         let mut device = bench.device(&script)?;
         if front {
             device.front_disk = Some(copy.clone());

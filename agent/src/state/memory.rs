@@ -1,0 +1,107 @@
+//! Trials that no health run judged: `memory.json` remembers them, and `unjudged.json` is how such a run says so.
+//!
+//! A health run cannot look when another agent holds the lock, when the settings cannot be used, or when others filled the data
+//! partition. None of this is the fault of the release. So the run leaves a note that needs neither the lock nor a new block,
+//! and the last good slot reads it after the last try.
+
+use bootenv::TrialId;
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+
+use crate::base::digest::Digest;
+use crate::base::text;
+use crate::state::file::SCHEMA;
+use crate::state::format::{as_text, seconds};
+
+/// Size of `unjudged.json` in bytes, filled up with blanks: one block, which is written over in place.
+pub(super) const NOTE_BYTES: usize = 4096;
+
+/// Trials without a verdict that are remembered; the oldest is forgotten for one more.
+const NOT_JUDGED_KEPT: usize = 8;
+
+/// `memory.json`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Memory {
+    schema: u32,
+    /// Trials that no health run judged, the latest first.
+    pub not_judged: Vec<NotJudged>,
+}
+
+/// A trial that no health run judged.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NotJudged {
+    /// The manifest of its release.
+    pub release: Digest,
+    /// Of the release.
+    pub version: String,
+    /// As in the boot environment.
+    #[serde(with = "as_text")]
+    pub trial: TrialId,
+    /// When the last good slot found out, by the device's clock.
+    #[serde(with = "seconds")]
+    pub at: DateTime<Utc>,
+    /// Why the last health run could not look; escaped.
+    pub cause: String,
+}
+
+impl Default for Memory {
+    fn default() -> Self {
+        Self { schema: SCHEMA, not_judged: vec![] }
+    }
+}
+
+impl Memory {
+    /// The trial without a verdict of this release.
+    #[must_use]
+    pub fn not_judged(&self, release: Digest) -> Option<&NotJudged> {
+        self.not_judged.iter().find(|one| one.release == release)
+    }
+
+    /// Remembers one, once for each release.
+    pub fn remember(&mut self, one: NotJudged) {
+        self.forget(one.release);
+        self.not_judged.insert(0, one);
+        self.not_judged.truncate(NOT_JUDGED_KEPT);
+    }
+
+    /// Forgets a release; whether there was anything.
+    pub fn forget(&mut self, release: Digest) -> bool {
+        let before = self.not_judged.len();
+        self.not_judged.retain(|one| one.release != release);
+        self.not_judged.len() < before
+    }
+}
+
+/// `unjudged.json`: the trial whose last health run could not look, if there is one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Unjudged {
+    schema: u32,
+    /// [`TrialId::NONE`] if the last health run could look.
+    #[serde(with = "as_text")]
+    pub trial: TrialId,
+    /// Why not; escaped.
+    pub cause: String,
+}
+
+impl Unjudged {
+    /// A note on this trial.
+    #[must_use]
+    pub fn new(trial: TrialId, cause: &str) -> Self {
+        Self { schema: SCHEMA, trial, cause: text::escape(cause) }
+    }
+
+    /// No trial: the file with its block, for a note to come.
+    #[must_use]
+    pub fn none() -> Self {
+        Self::new(TrialId::NONE, "")
+    }
+
+    /// The bytes of the file.
+    pub(super) fn bytes(&self) -> Vec<u8> {
+        let mut bytes = serde_json::to_vec(self).expect("strings and numbers only");
+        bytes.resize(NOTE_BYTES - 1, b' ');
+        bytes.push(b'\n');
+        bytes
+    }
+}
