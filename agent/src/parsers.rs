@@ -23,6 +23,7 @@ use crate::schedule::rollout::{Rollout, Waves};
 use crate::schedule::zone::Zone;
 use crate::source::artifact::{self, Index, Listed};
 use crate::source::{bundle, cosign as signed_by_cosign, statement};
+use crate::state::memory::{Memory, Unjudged};
 use crate::state::state::State;
 use crate::state::trust::Trust;
 use crate::trust::signature::Signature;
@@ -46,6 +47,7 @@ pub const ALL: &[(&str, Parser)] = &[
     ("kubeconfig", kubeconfig),
     ("latest-json", latest_json),
     ("manifest", manifest),
+    ("memory", memory),
     ("partition-table", partition_table),
     ("registry", registry),
     ("signature", signature),
@@ -239,6 +241,15 @@ fn state(bytes: &[u8]) -> bool {
     let written = serde_json::to_vec(&state).unwrap_or_default();
     assert_eq!(told(State::parse(&written)).flatten(), Some(state));
     true
+}
+
+fn memory(bytes: &[u8]) -> bool {
+    let memory = told(Memory::parse(bytes)).flatten();
+    if let Some(memory) = &memory {
+        let written = serde_json::to_vec(memory).unwrap_or_default();
+        assert_eq!(told(Memory::parse(&written)).flatten().as_ref(), Some(memory));
+    }
+    memory.is_some() || told(Unjudged::parse(bytes)).flatten().is_some()
 }
 
 fn failures(bytes: &[u8]) -> bool {

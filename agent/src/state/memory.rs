@@ -9,8 +9,9 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
 use crate::base::digest::Digest;
+use crate::base::error::Result;
 use crate::base::text;
-use crate::state::file::SCHEMA;
+use crate::state::file::{self, SCHEMA};
 use crate::state::format::{as_text, seconds};
 
 /// Size of `unjudged.json` in bytes, filled up with blanks: one block, which is written over in place.
@@ -52,6 +53,14 @@ impl Default for Memory {
 }
 
 impl Memory {
+    /// Reads the bytes of a `memory.json`; `None` if it is damaged.
+    ///
+    /// # Errors
+    /// 78 when it was written by a newer version.
+    pub fn parse(bytes: &[u8]) -> Result<Option<Self>> {
+        Ok(file::parse(bytes, "memory.json", SCHEMA)?.document())
+    }
+
     /// The trial without a verdict of this release.
     #[must_use]
     pub fn not_judged(&self, release: Digest) -> Option<&NotJudged> {
@@ -85,6 +94,14 @@ pub struct Unjudged {
 }
 
 impl Unjudged {
+    /// Reads the bytes of an `unjudged.json`; `None` if it is damaged.
+    ///
+    /// # Errors
+    /// 78 when it was written by a newer version.
+    pub fn parse(bytes: &[u8]) -> Result<Option<Self>> {
+        Ok(file::parse(bytes, "unjudged.json", SCHEMA)?.document())
+    }
+
     /// A note on this trial.
     #[must_use]
     pub fn new(trial: TrialId, cause: &str) -> Self {

@@ -376,7 +376,7 @@ fn the_agent_makes_the_steps_of_the_model_where_no_run_could_look() {
         pair.run(Command::Activate, true);
         pair.boot();
         pair.run(Command::Healthcheck, true);
-        assert_eq!(pair.state().good, Slot::B);
+        assert_eq!(pair.state().good, SlotId::B);
     }
 }
 
