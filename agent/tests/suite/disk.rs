@@ -155,26 +155,19 @@ impl Commands {
 fn a_booted_slot_that_is_not_the_partition_of_the_bootloader_changes_nothing() {
     // The bootloader started partition 1, and calls it slot B.
     let Some(commands) = Commands::new("B", 1) else { return };
-    let before = commands.device.tree("");
+    let before = commands.device.env_bytes();
     for verb in ["healthcheck", "activate", "rollback", "verify"] {
         let error = commands.run(&[verb, "--json"]).refused(78, "slot-mismatch");
         let message = error["message"].as_str().unwrap();
         assert!(message.contains("slot B is /dev/vda2") && message.contains("/dev/vda1"), "{verb}: {message}");
     }
-    assert_eq!(commands.device.names("S"), ["lock"]);
-    fs::remove_file(commands.device.path("S/lock")).unwrap();
-    assert_eq!(content(&commands.device.tree("")), content(&before));
+    assert_eq!(commands.device.env_bytes(), before);
     // Settings that name the slots the wrong way round.
     let commands = Commands::new("A", 1).unwrap();
     let places = ["--slot-a", "LABEL=KSOLOB", "--slot-b", "LABEL=KSOLOA"];
     commands.run(&[&["verify", "--json"][..], &places].concat()).refused(78, "slot-mismatch");
     let run = commands.run(&["verify", "--json"]);
     assert!(!run.stderr.contains("slot-mismatch"), "{run:#?}");
-}
-
-/// Names and contents.
-fn content(tree: &crate::cli_support::Tree) -> Vec<(&PathBuf, &Vec<u8>)> {
-    tree.iter().map(|(path, (content, ..))| (path, content)).collect()
 }
 
 #[test]
@@ -189,7 +182,8 @@ fn nothing_that_boots_is_changed_while_another_disk_can_be_the_booted_one() {
     let env = commands.device.env_bytes();
     let reference = format!("{}/os", registry.as_ref());
     let source = ["--registry", &reference, "--tag", "stable", "--plain-http", registry.as_ref(), "--pubkey", "K"];
-    let apply = [&["apply", "--json"][..], &source].concat();
+    // The made-up slots tell no version.
+    let apply = [&["apply", "--json", "--allow-downgrade"][..], &source].concat();
     let verbs = [&apply[..], &["activate", "--json", "--pubkey", "K"], &["rollback", "--json"], &["adopt", "--json"]];
     for verb in verbs {
         let error = commands.run(verb).refused(78, "device-ambiguous");
