@@ -8,5 +8,6 @@ mod block;
 mod medium;
 mod oracle;
 mod protocol;
+mod recovery;
 mod rpi;
 mod uboot_tools;
