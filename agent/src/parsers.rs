@@ -15,6 +15,9 @@ use crate::config::{Conf, Config, Overrides};
 use crate::device::slot::SlotManifest;
 use crate::device::table::{PartId, Table};
 use crate::fetch::certificate;
+use crate::fetch::challenge::{self, Challenge};
+use crate::fetch::login::{Login, Logins};
+use crate::fetch::{realm, tokens};
 use crate::policy::kubeconfig;
 use crate::release::latest::Latest;
 use crate::release::release::{Architecture, Release};
@@ -36,6 +39,7 @@ pub type Parser = fn(&[u8]) -> bool;
 pub const ALL: &[(&str, Parser)] = &[
     ("autoboot", autoboot),
     ("bundle", bundled),
+    ("challenge", challenge),
     ("certificate-times", certificate_times),
     ("conf", conf),
     ("cosign", cosign),
@@ -46,6 +50,7 @@ pub const ALL: &[(&str, Parser)] = &[
     ("key", key),
     ("kubeconfig", kubeconfig),
     ("latest-json", latest_json),
+    ("logins", logins),
     ("manifest", manifest),
     ("memory", memory),
     ("partition-table", partition_table),
@@ -53,6 +58,7 @@ pub const ALL: &[(&str, Parser)] = &[
     ("signature", signature),
     ("slot-manifest", slot_manifest),
     ("state", state),
+    ("token", token),
     ("trust", failures),
     ("uboot-env", uboot_env),
     ("waves", waves),
@@ -104,6 +110,30 @@ fn partition_table(bytes: &[u8]) -> bool {
         assert!(table.named(id).iter().all(|entry| entry.number > 0));
     }
     true
+}
+
+/// The challenge of a registry, as the value of one header.
+fn challenge(bytes: &[u8]) -> bool {
+    let mut found = Challenge::default();
+    challenge::read(&String::from_utf8_lossy(bytes), &mut found);
+    found != Challenge::default()
+}
+
+/// A file of logins: each that it has can be sent, and none is in a debug output.
+fn logins(bytes: &[u8]) -> bool {
+    let Some(logins) = told(Logins::parse(bytes, "file")) else { return false };
+    let place = reqwest::Url::parse("https://registry.example/").ok();
+    if let Some(found) = place.and_then(|place| logins.find(&place, "ns/os")) {
+        let header = found.login.header();
+        assert!(header.is_some() || matches!(found.login, Login::Identity(_)));
+        assert!(header.is_none_or(|header| header.is_sensitive()));
+    }
+    true
+}
+
+/// The answer of a token server.
+fn token(bytes: &[u8]) -> bool {
+    realm::answer(bytes).inspect(|answer| assert!(tokens::header(&answer.token).is_some())).is_some()
 }
 
 /// An index, a list of referrers, the manifest of a signature.

@@ -107,13 +107,13 @@ pub(super) fn form(login: &Login, service: Option<&str>, scope: &str) -> Option<
 }
 
 /// A token, and how long it is valid.
-pub(super) struct Token {
-    pub(super) token: String,
-    pub(super) life: Duration,
+pub(crate) struct Token {
+    pub(crate) token: String,
+    pub(crate) life: Duration,
 }
 
 /// Reads the answer of a token server: the first token that is not empty; at least a minute.
-pub(super) fn answer(body: &[u8]) -> Option<Token> {
+pub(crate) fn answer(body: &[u8]) -> Option<Token> {
     #[derive(Deserialize)]
     struct Answer {
         token: Option<Value>,

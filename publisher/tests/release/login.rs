@@ -80,6 +80,13 @@ fn from_publisher_to_device(server: &Guarded, environment: &[(&str, &str)]) -> D
     on(&device, &["check"]).code(0).says(&["offered:  1.0.0"]);
     on(&device, &["apply"]).code(0);
     assert_eq!(device.version_in(bootenv::SlotId::B).as_deref(), Some("1.0.0"));
+    // While nothing is new, a check is one look at the tag.
+    on(&device, &["activate"]).code(0);
+    device.power_on();
+    device.here(&["healthcheck"]).code(0);
+    let idle = on(&device, &["check"]).code(0).says(&["up-to-date"]);
+    let requests = if server.tokens.is_some() { 3 } else { 1 };
+    assert_eq!(idle.stderr.matches("fetch::client] GET").count(), requests, "{idle:?}");
     device
 }
 

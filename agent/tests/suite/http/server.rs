@@ -9,6 +9,8 @@ use crate::common::fault::World;
 use crate::common::nginx::Nginx;
 use crate::common::{images, tls};
 use kubesolo_release::{Metadata, http};
+use kubesolo_update::fetch::login::Logins;
+use kubesolo_update::fetch::options::Authentication;
 use tempfile::TempDir;
 
 /// Publishes for this device; `os` is its architecture's folder.
@@ -195,4 +197,26 @@ fn with_tls_it_is_never_left_and_its_authority_must_be_known() {
     assert_eq!(plain.requests().len(), 0);
     let unknown = HttpSource::new(&options(), &format!("https://{secure}/os"), false).unwrap().look();
     refused(unknown, Reason::CertificateUntrusted);
+}
+
+/// The file of logins is by host and port, and an HTTP server has these too.
+#[test]
+fn a_login_is_for_an_http_server_too() {
+    let root = TempDir::new().unwrap();
+    publish(root.path(), "1.0.0", 1);
+    let users = root.path().join("users");
+    std::fs::write(&users, "ci:{PLAIN}hunter2-secret\n").unwrap();
+    let server = Nginx::start(root.path(), &format!("auth_basic r; auth_basic_user_file {};", users.display()));
+    let with = |key: &str| {
+        let file = format!("{{\"auths\": {{\"{key}\": {{\"auth\": \"Y2k6aHVudGVyMi1zZWNyZXQ=\"}}}}}}");
+        let logins = Logins::parse(file.as_bytes(), "the file").unwrap();
+        let authentication = Authentication { logins, ..Authentication::default() };
+        let options = FetchOptions { authentication, plain_http: vec![server.address.clone()], ..options() };
+        let mut source = HttpSource::new(&options, &format!("http://{}/os", server.address), false).unwrap();
+        let offer = source.offer(Architecture::current())?;
+        fetch(&mut source, &offer)
+    };
+    with(&server.address).unwrap();
+    refused(with("127.0.0.1:1"), Reason::AccessDenied);
+    refused(with(&format!("{}/os", server.address)), Reason::AccessDenied);
 }
