@@ -200,7 +200,7 @@ fn a_word_that_this_version_does_not_know_damages_no_file() {
     let history = json!({"schema": 1, "attempts": [{"id": "1", "phase": "postponed", "to_version": "1.2.3"}]});
     fs::write(place.path("history.json"), history.to_string()).unwrap();
     let attempts = Store::new(&place.path("state.json")).read_history().unwrap().attempts;
-    assert_eq!((attempts.len(), &*attempts[0].to_version), (1, "1.2.3"));
+    assert_eq!((attempts.len(), &*attempts[0].attempt.to_version), (1, "1.2.3"));
 }
 
 #[test]
@@ -465,7 +465,7 @@ fn an_account_that_holds_the_lock_of_0_1_stops_nobody() {
     let mut holder = hold(&place, "sleep");
     let lock = place.lock();
     assert_eq!(place.store().lock().unwrap_err().reason, Reason::Locked);
-    lock.record(busy().attempt()).unwrap();
+    lock.record(busy().entry()).unwrap();
     lock.save_state(&busy()).unwrap();
     lock.save_trust(&Trust::default()).unwrap();
     drop(lock);

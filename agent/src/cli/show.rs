@@ -15,14 +15,13 @@ use crate::update::update::ApplyReport;
 
 pub(super) fn history(history: &History) -> String {
     let mut out = String::new();
-    for attempt in &history.attempts {
-        let at = attempt.updated_at.map_or("unknown time".into(), |at| at.format("%Y-%m-%d %H:%M:%S UTC").to_string());
+    for entry in &history.attempts {
+        let at = entry.updated_at.map_or("unknown time".into(), |at| at.format("%Y-%m-%d %H:%M:%S UTC").to_string());
         let known = |version: &str| if version.is_empty() { "unknown".to_owned() } else { text::escape(version) };
-        let times = if attempt.times > 1 { format!(", {} times", attempt.times) } else { String::new() };
-        let error =
-            if attempt.error.is_empty() { String::new() } else { format!(": {}", text::escape(&attempt.error)) };
-        let (from, to) = (known(&attempt.from_version), known(&attempt.to_version));
-        let _ = writeln!(out, "{at}  {:<11} {from} to {to}{times}{error}", attempt.phase.as_str());
+        let times = if entry.times > 1 { format!(", {} times", entry.times) } else { String::new() };
+        let error = if entry.error.is_empty() { String::new() } else { format!(": {}", text::escape(&entry.error)) };
+        let (from, to) = (known(&entry.attempt.from_version), known(&entry.attempt.to_version));
+        let _ = writeln!(out, "{at}  {:<11} {from} to {to}{times}{error}", entry.phase.as_str());
     }
     if out.is_empty() { "no attempt yet\n".into() } else { out }
 }

@@ -81,7 +81,7 @@ fn attempts(page: &mut Page, state: &State) {
         .is(&[], state.attempts_total);
     page.family("attempts_for_release", Kind::Gauge, "Number of attempts for the last tried release.")
         .is(&[], state.attempt_count.into());
-    page.time("last_attempt", "Start of the last attempt.", state.started_at);
+    page.time("last_attempt", "Start of the last attempt.", state.attempt.started_at);
 }
 
 fn runs(page: &mut Page, status: &Status, state: &State) {

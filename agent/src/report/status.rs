@@ -160,7 +160,7 @@ pub fn find(boot: Result<Boot>, slots: impl FnOnce() -> Result<Slots>, state: &P
         environment: None,
         next_boot: None,
         phase: state.phase(),
-        to_version: state.to_version,
+        to_version: state.attempt.to_version,
         attempt_count: state.attempt_count,
         last_error: state.last_error,
         last_skip: state.last_skip,

@@ -1,4 +1,4 @@
-//! `history.json`: what became of past attempts.
+//! Attempts, and `history.json`: the outcomes of past ones.
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
@@ -11,54 +11,53 @@ use crate::state::phase::Phase;
 /// Attempts that are kept; the oldest is forgotten for one more.
 pub const ATTEMPTS_KEPT: usize = 64;
 
-/// Past attempts, and the one that is under way.
+/// One attempt: its time and its target, without the outcome.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Attempt {
+    /// As in logs.
+    pub id: String,
+    /// Start, by the device's clock.
+    #[serde(with = "optional_seconds")]
+    pub started_at: Option<DateTime<Utc>>,
+    /// The running version at the start; empty if it was not known.
+    pub from_version: String,
+    /// The version of the release; empty if the attempt ended before it was known.
+    pub to_version: String,
+    /// The release; `None` if the attempt ended before it was known.
+    pub to_release: Option<Digest>,
+}
+
+/// Past attempts, and the current one.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct History {
     schema: u32,
     /// The oldest first.
     #[serde(default)]
-    pub attempts: Vec<Attempt>,
+    pub attempts: Vec<Entry>,
 }
 
-/// One attempt and how far it came.
+/// One attempt and its outcome.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
-pub struct Attempt {
-    /// As in `state.json` and in logs; of the last one, where several ended alike.
-    pub id: String,
-    /// By the device's clock.
-    #[serde(with = "optional_seconds")]
-    pub started_at: Option<DateTime<Utc>>,
-    /// When it came as far as it is.
+pub struct Entry {
+    /// The attempt; the last one if several ended alike.
+    #[serde(flatten)]
+    pub attempt: Attempt,
+    /// Time of its last phase.
     #[serde(with = "optional_seconds")]
     pub updated_at: Option<DateTime<Utc>>,
-    /// The running version; empty if it was not known.
-    pub from_version: String,
-    /// The version of the release; empty if the attempt ended before it was known.
-    pub to_version: String,
-    /// The release that it was for.
-    pub to_release: Option<Digest>,
     /// The last phase of it.
     pub phase: Phase,
-    /// Why it failed, and what to do.
+    /// Cause of a failure, and the next step; empty without one.
     pub error: String,
     /// How often in a row it failed in the same way.
     pub times: u32,
 }
 
-impl Default for Attempt {
+impl Default for Entry {
     fn default() -> Self {
-        Self {
-            id: String::new(),
-            started_at: None,
-            updated_at: None,
-            from_version: String::new(),
-            to_version: String::new(),
-            to_release: None,
-            phase: Phase::Idle,
-            error: String::new(),
-            times: 1,
-        }
+        Self { attempt: Attempt::default(), updated_at: None, phase: Phase::Idle, error: String::new(), times: 1 }
     }
 }
 
@@ -69,22 +68,23 @@ impl Default for History {
 }
 
 impl History {
-    /// Adds an attempt, or what became of the last one. A server that cannot be reached for a month is one entry, not a
-    /// hundred that push out all others.
-    pub fn add(&mut self, mut attempt: Attempt) {
-        let alike = |last: &Attempt| {
+    /// Adds an attempt, or the outcome of the last one. A server that is down for a month is one entry, not a hundred that
+    /// push out all others.
+    pub fn add(&mut self, mut entry: Entry) {
+        let alike = |last: &Entry| {
             last.phase == Phase::Failed
-                && (attempt.phase, &attempt.error, &attempt.to_release) == (last.phase, &last.error, &last.to_release)
+                && (entry.phase, &entry.error, entry.attempt.to_release)
+                    == (last.phase, &last.error, last.attempt.to_release)
         };
         // A trial may end after attempts that failed meanwhile.
-        let same = self.attempts.iter().rposition(|known| known.id == attempt.id);
+        let same = self.attempts.iter().rposition(|known| known.attempt.id == entry.attempt.id);
         let again = self.attempts.len().checked_sub(1).filter(|last| alike(&self.attempts[*last]));
         if let Some(n) = same.or(again) {
             let known = self.attempts.remove(n);
-            attempt.times = if same.is_some() { known.times } else { known.times.saturating_add(1) };
-            attempt.started_at = known.started_at;
+            entry.times = if same.is_some() { known.times } else { known.times.saturating_add(1) };
+            entry.attempt.started_at = known.attempt.started_at;
         }
-        self.attempts.push(attempt);
+        self.attempts.push(entry);
         let surplus = self.attempts.len().saturating_sub(ATTEMPTS_KEPT);
         self.attempts.drain(..surplus);
     }

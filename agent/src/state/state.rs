@@ -15,7 +15,7 @@ use crate::schedule::rollout::Wariness;
 use crate::state::file::{self, SCHEMA};
 use crate::state::format::{as_text, optional_seconds, seconds};
 use crate::state::freshness;
-use crate::state::history::Attempt;
+use crate::state::history::{Attempt, Entry};
 use crate::state::identity::Identity;
 use crate::state::phase::Phase;
 use crate::state::trust::FailedRelease;
@@ -33,27 +33,19 @@ pub struct State {
     /// The phase that `checking` returns to if an update is not possible now.
     #[serde(skip_serializing_if = "Option::is_none")]
     phase_before: Option<Phase>,
-    /// Whose phase that was.
+    /// The attempt that had this phase.
     #[serde(skip_serializing_if = "Option::is_none")]
-    attempt_before: Option<AttemptBefore>,
-    /// The version that ran when the attempt began; empty when it was not known.
-    pub from_version: String,
-    /// The version that the attempt is for.
-    pub to_version: String,
-    /// The release that the attempt is for.
-    pub to_release: Option<Digest>,
+    attempt_before: Option<Attempt>,
+    /// The current or last attempt.
+    #[serde(flatten, with = "members_of_attempt")]
+    pub attempt: Attempt,
     /// The release that the attempts are counted for, after an attempt that ended before it knew its release.
     #[serde(skip_serializing_if = "Option::is_none")]
     counted: Option<Digest>,
-    /// Id of the attempt, in logs too.
-    pub attempt_id: String,
     /// Attempts for this release, this one included.
     pub attempt_count: u32,
     /// All attempts of this device, whatever they were for.
     pub attempts_total: u64,
-    /// When the attempt began.
-    #[serde(with = "optional_seconds")]
-    pub started_at: Option<DateTime<Utc>>,
     /// When this file was changed last.
     #[serde(with = "optional_seconds")]
     pub updated_at: Option<DateTime<Utc>>,
@@ -93,11 +85,31 @@ pub struct State {
     pub health_boot: String,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct AttemptBefore {
-    id: String,
-    #[serde(with = "optional_seconds")]
-    started_at: Option<DateTime<Utc>>,
+/// The members of the attempt lie beside those of the state, and its id is `attempt_id` there.
+mod members_of_attempt {
+    use super::{Attempt, DateTime, Deserialize, Digest, Serialize, Utc, optional_seconds};
+
+    #[derive(Default, Serialize, Deserialize)]
+    #[serde(default)]
+    struct Members {
+        attempt_id: String,
+        #[serde(with = "optional_seconds")]
+        started_at: Option<DateTime<Utc>>,
+        from_version: String,
+        to_version: String,
+        to_release: Option<Digest>,
+    }
+
+    pub(super) fn serialize<S: serde::Serializer>(attempt: &Attempt, serializer: S) -> Result<S::Ok, S::Error> {
+        let Attempt { id, started_at, from_version, to_version, to_release } = attempt.clone();
+        Members { attempt_id: id, started_at, from_version, to_version, to_release }.serialize(serializer)
+    }
+
+    pub(super) fn deserialize<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Attempt, D::Error> {
+        let Members { attempt_id, started_at, from_version, to_version, to_release } =
+            Members::deserialize(deserializer)?;
+        Ok(Attempt { id: attempt_id, started_at, from_version, to_version, to_release })
+    }
 }
 
 /// The release of that document, and the wariness of this device.
@@ -193,16 +205,7 @@ pub struct Trial {
     pub proof: Option<Proof>,
     /// The attempt that it belongs to; others may have come and failed since.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub attempt: Option<AttemptOfTrial>,
-}
-
-/// The attempt of a trial, as `state.json` had it when the trial was noted.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct AttemptOfTrial {
-    id: String,
-    #[serde(with = "optional_seconds")]
-    started_at: Option<DateTime<Utc>>,
-    from_version: String,
+    pub attempt: Option<Attempt>,
 }
 
 /// Verified facts about a release at its activation.
@@ -236,14 +239,10 @@ impl Default for State {
             phase: Phase::Idle,
             phase_before: None,
             attempt_before: None,
-            from_version: String::new(),
-            to_version: String::new(),
-            to_release: None,
+            attempt: Attempt::default(),
             counted: None,
-            attempt_id: String::new(),
             attempt_count: 0,
             attempts_total: 0,
-            started_at: None,
             updated_at: None,
             last_error: String::new(),
             last_skip: None,
@@ -339,25 +338,26 @@ impl State {
             Phase::Checking | Phase::Downloading => Phase::Idle,
             before => before,
         };
-        let current = AttemptBefore { id: self.attempt_id.clone(), started_at: self.started_at };
-        let attempt_before = self.attempt_before.take().unwrap_or(current);
+        let attempt_before = self.attempt_before.take().unwrap_or_else(|| self.attempt.clone());
         self.set(Phase::Checking, now);
         (self.phase_before, self.attempt_before) = (Some(before), Some(attempt_before));
-        self.attempt_id = attempt_id;
-        self.started_at = Some(now);
+        (self.attempt.id, self.attempt.started_at) = (attempt_id, Some(now));
     }
 
     /// Sets the release of the attempt, and counts the attempt. The count begins again with another release.
     pub fn aim(&mut self, from: Option<&semver::Version>, to: &semver::Version, release: Digest) {
-        if self.to_release.or(self.counted.take()) != Some(release) {
+        if self.attempt.to_release.or(self.counted.take()) != Some(release) {
             self.attempt_count = 0;
         }
         self.attempt_before = None;
         self.attempt_count = self.attempt_count.saturating_add(1);
         self.attempts_total = self.attempts_total.saturating_add(1);
-        self.from_version = from.map(ToString::to_string).unwrap_or_default();
-        self.to_version = to.to_string();
-        self.to_release = Some(release);
+        self.attempt.from_version = from.map(ToString::to_string).unwrap_or_default();
+        self.target(to.to_string(), release);
+    }
+
+    fn target(&mut self, version: String, release: Digest) {
+        (self.attempt.to_version, self.attempt.to_release) = (version, Some(release));
         self.last_error.clear();
         self.last_skip = None;
     }
@@ -365,34 +365,26 @@ impl State {
     /// True if this release is staged, so that another attempt at it would find nothing to do.
     #[must_use]
     pub fn has_staged(&self, release: Digest) -> bool {
-        self.phase_before.unwrap_or(self.phase) == Phase::Staged && self.to_release == Some(release)
+        self.phase_before.unwrap_or(self.phase) == Phase::Staged && self.attempt.to_release == Some(release)
     }
 
     /// Notes a trial that is about to begin. It belongs to the attempt that staged it, or is one of its own if the state
     /// has lost that one.
     pub fn note(&mut self, trial: Trial, now: DateTime<Utc>) {
-        if self.to_release != Some(trial.identity.release) {
-            (self.attempt_id, self.started_at) = (trial.id.to_string(), Some(now));
+        if self.attempt.to_release != Some(trial.identity.release) {
+            (self.attempt.id, self.attempt.started_at) = (trial.id.to_string(), Some(now));
         }
-        let attempt = AttemptOfTrial {
-            id: self.attempt_id.clone(),
-            started_at: self.started_at,
-            from_version: self.from_version.clone(),
-        };
-        let trial = Trial { attempt: Some(attempt), ..trial };
-        self.follow(&trial);
-        self.trial = Some(trial);
+        self.target(trial.version.clone(), trial.identity.release);
+        self.trial = Some(Trial { attempt: Some(self.attempt.clone()), ..trial });
     }
 
     /// Restores the attempt that a trial belongs to: its outcome is not that of attempts that failed meanwhile.
     pub fn follow(&mut self, trial: &Trial) {
-        if let Some(AttemptOfTrial { id, started_at, from_version }) = trial.attempt.clone() {
-            (self.attempt_id, self.started_at, self.from_version) = (id, started_at, from_version);
+        if let Some(attempt) = trial.attempt.clone() {
+            self.attempt = attempt;
         }
-        self.to_version.clone_from(&trial.version);
-        self.to_release = Some(trial.identity.release);
-        self.last_error.clear();
-        self.last_skip = None;
+        // Version 0.1 notes the attempt of a trial without its target.
+        self.target(trial.version.clone(), trial.identity.release);
     }
 
     /// Begins the attempt to go back to what a slot held before.
@@ -401,11 +393,8 @@ impl State {
         self.attempt_before = None;
         self.attempt_count = 1;
         self.attempts_total = self.attempts_total.saturating_add(1);
-        self.from_version = from.map(ToString::to_string).unwrap_or_default();
-        self.to_version.clone_from(&to.version);
-        self.to_release = Some(to.identity.release);
-        self.last_error.clear();
-        self.last_skip = None;
+        self.attempt.from_version = from.map(ToString::to_string).unwrap_or_default();
+        self.target(to.version.clone(), to.identity.release);
     }
 
     /// Ends an attempt that found nothing to do. Phase and attempt are what they were before, but for a failure, which is
@@ -425,7 +414,7 @@ impl State {
         let phase = self.phase_before.unwrap_or(self.phase);
         // A run that found nothing is no attempt: a later trial belongs to the attempt that activated it.
         if let Some(before) = self.attempt_before.take() {
-            (self.attempt_id, self.started_at) = (before.id, before.started_at);
+            (self.attempt.id, self.attempt.started_at) = (before.id, before.started_at);
         }
         self.set(phase, now);
     }
@@ -434,8 +423,8 @@ impl State {
     pub fn fail(&mut self, error: &Error, now: DateTime<Utc>) {
         if self.phase == Phase::Checking {
             // The offer is not known, and it need not be that of an earlier attempt.
-            self.to_version.clear();
-            self.counted = self.to_release.take().or(self.counted);
+            self.attempt.to_version.clear();
+            self.counted = self.attempt.to_release.take().or(self.counted);
         }
         self.set(Phase::Failed, now);
         self.last_error = told(error);
@@ -463,17 +452,13 @@ impl State {
         self.ran(outcome, Some(error.reason), now);
     }
 
-    /// The attempt as it stands, for the history.
+    /// The attempt and its outcome so far, for the history.
     #[must_use]
-    pub fn attempt(&self) -> Attempt {
+    pub fn entry(&self) -> Entry {
         let error = if matches!(self.phase, Phase::Failed | Phase::RolledBack) { &*self.last_error } else { "" };
-        Attempt {
-            id: self.attempt_id.clone(),
-            started_at: self.started_at,
+        Entry {
+            attempt: self.attempt.clone(),
             updated_at: self.updated_at,
-            from_version: self.from_version.clone(),
-            to_version: self.to_version.clone(),
-            to_release: self.to_release,
             phase: self.phase,
             error: error.to_owned(),
             times: 1,

@@ -11,7 +11,7 @@ use crate::base::console;
 use crate::base::error::{Error, Reason, Result};
 use crate::base::replace::folder_of;
 use crate::state::file::{self, Found, PRIVATE, PUBLIC, SCHEMA};
-use crate::state::history::{Attempt, History};
+use crate::state::history::{Entry, History};
 use crate::state::memory::{Memory, Unjudged};
 use crate::state::state::State;
 use crate::state::trust::Trust;
@@ -199,11 +199,11 @@ impl Lock {
         Ok(())
     }
 
-    /// Puts an attempt into `history.json`, or what became of it.
-    pub fn record(&self, attempt: Attempt) -> Result<()> {
+    /// Puts an attempt into `history.json`, or updates its outcome.
+    pub fn record(&self, entry: Entry) -> Result<()> {
         let path = self.store.history();
         let mut history: History = read_or_set_aside(&path)?;
-        history.add(attempt);
+        history.add(entry);
         file::write(&path, &history, PRIVATE)?;
         console::log_step(Step::History);
         Ok(())

@@ -50,7 +50,7 @@ pub fn recorded<T: Ended>(
     called: Called,
     f: impl FnOnce(&mut LockedRecords) -> Result<T>,
 ) -> Result<T> {
-    let before = records.state.attempt_id.clone();
+    let before = records.state.attempt.id.clone();
     let result = f(records);
     match &result {
         Ok(done) => succeeded(records, done),
@@ -61,7 +61,7 @@ pub fn recorded<T: Ended>(
 
 /// Records a run that failed before it could begin.
 pub fn failed_early(records: &mut LockedRecords, called: Called, error: &Error) {
-    let before = records.state.attempt_id.clone();
+    let before = records.state.attempt.id.clone();
     failed(records, called, &before, error);
 }
 
@@ -90,7 +90,7 @@ fn failed(records: &mut LockedRecords, called: Called, before: &str, error: &Err
     } else {
         // A failure before the start is an attempt of its own, not the end of the one before.
         let goes_on = called == Called::Activation && matches!(state.phase(), Phase::Staged | Phase::Failed);
-        if state.attempt_id == before && !goes_on {
+        if state.attempt.id == before && !goes_on {
             state.begin(format!("{:08x}", state::random().unwrap_or_default()), now);
         }
         state.fail(error, now);

@@ -103,7 +103,7 @@ impl LockedRecords {
     /// Puts the attempt as it stands into the history: before the state, so that a run that is cut off in between does it
     /// again. No update fails for the sake of its record.
     pub fn record(&self) {
-        if let Err(error) = self.lock.record(self.records.state.attempt()) {
+        if let Err(error) = self.lock.record(self.records.state.entry()) {
             log::warn!("the history lacks this attempt: {error}");
         }
     }

@@ -134,12 +134,12 @@ fn what_fails_meanwhile_is_an_attempt_of_its_own_and_not_the_end_of_a_trial() {
 
 #[test]
 fn the_history_is_bounded_and_a_damaged_one_is_told() {
-    use kubesolo_update::state::history::{ATTEMPTS_KEPT, Attempt, History};
+    use kubesolo_update::state::history::{ATTEMPTS_KEPT, Attempt, Entry, History};
     let mut all = History::default();
     for n in 0..=ATTEMPTS_KEPT + 9 {
-        all.add(Attempt { id: n.to_string(), ..Attempt::default() });
+        all.add(Entry { attempt: Attempt { id: n.to_string(), ..Attempt::default() }, ..Entry::default() });
     }
-    assert_eq!((all.attempts.len(), all.attempts[0].id.as_str()), (ATTEMPTS_KEPT, "10"));
+    assert_eq!((all.attempts.len(), all.attempts[0].attempt.id.as_str()), (ATTEMPTS_KEPT, "10"));
     let device = Device::new();
     device.write("S/history.json", b"{");
     device.here(&["history", "--json"]).refused(78, "history-damaged");
