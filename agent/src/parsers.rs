@@ -220,6 +220,11 @@ fn grub_block(bytes: &[u8]) -> bool {
         let again = Block::parse(stored.bytes()).ok();
         assert_eq!(again.as_ref().and_then(|block| block.get("boot_success")), Some("1"));
     }
+    // Repairs change nothing of what GRUB reads of our variables, and leave nothing to repair.
+    if let Ok(steps) = block.repairs() {
+        assert!(steps.iter().all(|step| step.view() == block.view()));
+        assert_eq!(steps.last().unwrap_or(&block).repairs(), Ok(vec![]));
+    }
     true
 }
 

@@ -67,6 +67,18 @@ pub fn decide(on: &PowerOn) -> Decision {
     }
 }
 
+/// As [`decide`], for a main block in which not every store holds: `holds` tells whether one would. A bootloader that cannot
+/// store goes on without it.
+#[must_use]
+pub fn decide_with(on: &PowerOn, holds: impl FnOnce(&[(&'static str, String)]) -> bool) -> Decision {
+    let decision = decide(on);
+    if decision.stored.is_empty() || holds(&decision.stored) {
+        decision
+    } else {
+        decide(&PowerOn { can_save: false, ..*on })
+    }
+}
+
 fn ours(on: &PowerOn, state: BootState) -> Decision {
     let states = [state.a, state.b];
     if state.success {

@@ -97,7 +97,7 @@ pub struct Foreign {
     pub counter: u8,
     /// True if slot A, slot B is marked `fail`.
     pub fail: [bool; 2],
-    /// True if a `ks_seal` is there, which the bootloader then overwrites with [`FOREIGN_SEAL`].
+    /// True if a `ks_seal` with a value is there, which the bootloader then overwrites with [`FOREIGN_SEAL`].
     pub has_seal: bool,
 }
 
@@ -498,7 +498,15 @@ impl View {
         let success = flag(get("boot_success")?)?;
         let counter = counter(get("boot_counter")?)?;
         let seal = get("ks_seal");
-        let foreign = |fail| View::Foreign(Foreign { active, success, counter, fail, has_seal: seal.is_some() });
+        let foreign = |fail| {
+            View::Foreign(Foreign {
+                active,
+                success,
+                counter,
+                fail,
+                has_seal: seal.is_some_and(|seal| !seal.is_empty()),
+            })
+        };
         match (get("ks_v"), get("ks_end")) {
             (None, None) => {
                 let failed = |name| get(name) == Some(SlotState::Fail.as_str());

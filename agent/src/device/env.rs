@@ -70,6 +70,26 @@ trait Bootloader: Debug {
         Ok(None)
     }
 
+    /// Refuses an environment that has no room for the variables of the slot protocol.
+    fn room(&self) -> Result<()> {
+        Ok(())
+    }
+
+    /// True if a store that the bootloader makes would hold.
+    fn holds(&self, _stored: &[(&'static str, String)]) -> bool {
+        true
+    }
+
+    /// Why the bootloader may not be able to store in an environment that it can read.
+    fn flaw(&self) -> Option<String> {
+        None
+    }
+
+    /// Removes the flaw. The state stays.
+    fn repair(&mut self) -> Result<()> {
+        Ok(())
+    }
+
     /// Confirms a boot for a loader file that counts down on every boot.
     fn confirm_legacy(&mut self) -> Result<()> {
         Ok(())
@@ -206,6 +226,34 @@ impl BootEnv {
         let Some(damage) = self.damage() else { return Ok(self.view()) };
         let message = format!("boot environment {} is not valid: {damage}", self.place());
         Err(Error::new(Reason::EnvInvalid, message).remedy(self.0.remedy()))
+    }
+
+    /// Refuses an environment that has no room for the variables of the slot protocol.
+    ///
+    /// # Errors
+    /// 73 with the variables that are in the way.
+    pub fn room(&self) -> Result<()> {
+        self.0.room()
+    }
+
+    /// True if a store that the bootloader makes would hold: one that cannot store goes on without it.
+    #[must_use]
+    pub fn holds(&self, stored: &[(&'static str, String)]) -> bool {
+        self.0.holds(stored)
+    }
+
+    /// Why the bootloader may not be able to store in an environment that it can read, if so. Each store removes the cause.
+    #[must_use]
+    pub fn flaw(&self) -> Option<String> {
+        self.0.flaw()
+    }
+
+    /// Removes the flaw; the state and the variables of others stay.
+    ///
+    /// # Errors
+    /// As of [`BootEnv::store`].
+    pub fn repair(&mut self) -> Result<()> {
+        self.0.repair()
     }
 
     /// True if a store may be made where nothing valid is: never over what may be somebody else's variables.

@@ -419,10 +419,17 @@ fn loader(all: &mut Findings, config: &Config, boot: &Boot) {
 fn environment(all: &mut Findings, boot: &Boot) {
     let place = boot.env.place();
     let name = "environment";
+    if all.take(name, boot.env.room()).is_none() {
+        return;
+    }
     match (boot.env.damage(), boot.env.view()) {
         (Some(damage), _) => all.add(name, Verdict::Fail, format!("{place}: {damage}")),
         (None, View::Foreign(_)) => {
             all.add(name, Verdict::Warn, format!("{place}: another program wrote last; a healthy boot takes it over"));
+        }
+        (None, _) if boot.env.flaw().is_some() => {
+            let flaw = boot.env.flaw().unwrap_or_default();
+            all.add(name, Verdict::Warn, format!("{place}: {flaw}; a healthy boot repairs it"));
         }
         (None, _) if boot.env.is_single() => {
             all.add(name, Verdict::Warn, format!("{place}: a single copy, so there are no unattended updates"));

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::path::Path;
 
-use bootenv::boot::{Files, PowerOn, decide};
+use bootenv::boot::{Files, PowerOn, decide_with};
 use bootenv::protocol::{SlotState, View};
 use bootenv::{Fallback, SlotId};
 use chrono::{DateTime, SecondsFormat, Utc};
@@ -237,7 +237,8 @@ impl Status {
                 reason: "the loader file of KubeSolo OS",
             },
             _ => {
-                let decision = decide(&PowerOn { main: view, second: boot.env.second(), files, can_save: true });
+                let on = PowerOn { main: view, second: boot.env.second(), files, can_save: true };
+                let decision = decide_with(&on, |stored| boot.env.holds(stored));
                 NextBoot { slot: decision.start.map(|start| start.slot.to_string()), reason: decision.reason }
             }
         });

@@ -8,7 +8,7 @@ use std::fs;
 use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
 
-use bootenv::grub::{Block, SECTOR, SIZE};
+use bootenv::grub::{Block, MAX_SIZE, SECTOR};
 use bootenv::loader::{self, Kind};
 use bootenv::medium::{Medium, drop_cache};
 use bootenv::protocol::{BootState, FallbackBlock, View};
@@ -291,7 +291,7 @@ fn line_of(arguments: &str) -> Result<Vec<u8>> {
 }
 
 fn valid_second(path: &Path) -> Option<FallbackBlock> {
-    let bytes = files::read(path, SIZE as u64, Reason::LoaderUnreadable).ok()??;
+    let bytes = files::read(path, MAX_SIZE as u64, Reason::LoaderUnreadable).ok()??;
     Block::parse(&bytes).ok()?.as_second()
 }
 

@@ -151,6 +151,10 @@ pub fn judge(update: &mut Update<'_>, checks: &[Check]) -> Result<HealthReport> 
         update.records.state.health_failures = 0;
         settled_later(update.records.save())?;
     }
+    if healthy && !update.boot.legacy && matches!(update.boot.env.view(), View::Ours(_)) {
+        // The verdict stands, and `doctor` reports the flaw that stays.
+        update.boot.env.repair().unwrap_or_else(|error| log::warn!("{error}"));
+    }
     Ok(HealthReport { healthy, unknown, verdict, message })
 }
 

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 use bootenv::SlotId;
-use bootenv::boot::{Decision, Files, PowerOn, decide};
+use bootenv::boot::{Decision, Files, PowerOn, decide, decide_with};
 use bootenv::grub::{Block, SIGNATURE, SIZE};
 use bootenv::protocol::{BootState, View};
 use kubesolo_release::key::{PrivateKey, PublicFormat};
@@ -168,8 +168,12 @@ impl Device {
         let block = Block::parse(&self.env_bytes()).unwrap();
         let second = fs::read(self.path("ksenv2")).ok().and_then(|bytes| Block::parse(&bytes).ok()?.as_second());
         let files = [self.files("A"), self.files("B")];
-        let decision = decide(&PowerOn { main: block.view(), second, files, can_save: true });
-        self.write("grubenv", block.with(&decision.stored).unwrap().bytes());
+        let on = PowerOn { main: block.view(), second, files, can_save: true };
+        let tried = decide(&on).stored;
+        if !tried.is_empty() {
+            self.write("grubenv", &block.saved(&tried).bytes);
+        }
+        let decision = decide_with(&on, |stored| block.saved(stored).holds);
         let start = decision.start.expect("something to boot");
         let fallback = start.fallback.map_or(String::new(), |f| format!(" ks.fallback={}", f.as_str()));
         let line =
@@ -256,7 +260,7 @@ impl Device {
 
     /// Makes an executable from outside: a program that this process has open for writing, and with it for a moment every
     /// child of another test, cannot be started.
-    fn shell(&self, script: &str, argument: &Path) {
+    pub fn shell(&self, script: &str, argument: &Path) {
         let made = Command::new("sh").args(["-c", script]).arg(argument).current_dir(self.dir.path()).status();
         assert!(made.unwrap().success());
     }

@@ -3,7 +3,8 @@
 
 pub mod uboot;
 
-use bootenv::protocol::{BootState, SlotState};
+use bootenv::grub::SIGNATURE;
+use bootenv::protocol::{BootState, NAMES, SlotState};
 use bootenv::{SlotId, TrialId};
 use proptest::prelude::*;
 
@@ -59,6 +60,39 @@ pub fn block(lines: &[Vec<u8>]) -> Vec<u8> {
     assert!(bytes.len() < 1024, "the generated lines leave room for padding");
     bytes.resize(1024, b'#');
     bytes
+}
+
+/// A block as no tool writes it: of any size, with lines without `=`, empty ones, doubles of ours, and any end.
+pub fn odd() -> impl Strategy<Value = Vec<u8>> {
+    let ours = (proptest::sample::select(&NAMES[..]), "[AB0-3]|good|fail|00000001")
+        .prop_map(|(name, value)| format!("{name}={value}").into_bytes());
+    let line = prop_oneof![
+        6 => stranger(),
+        2 => ours,
+        1 => Just(b"stray".to_vec()),
+        1 => Just(vec![]),
+        1 => Just(b"active_slot\0x=B".to_vec()),
+        1 => "x_l=y{90}".prop_map(String::into_bytes),
+    ];
+    let lines = || proptest::collection::vec(line.clone(), 0..5);
+    let end = prop_oneof![
+        4 => Just(b"#".to_vec()),
+        1 => Just(b"\n".to_vec()),
+        1 => Just(b"=".to_vec()),
+        1 => Just(vec![0]),
+        1 => Just(b"x_end=unended#".to_vec()),
+    ];
+    let size = prop_oneof![4 => Just(1024_usize), 1 => 26..2100_usize, 1 => Just(2048)];
+    let (state, filler) = (proptest::option::of(state()), prop_oneof![Just(0), 0..600_usize]);
+    (lines(), state, lines(), filler, lines(), end, size).prop_map(|(a, state, b, filler, c, end, size)| {
+        let ours = state.map_or(vec![], |state| main_lines(&state));
+        let filler = if filler > 0 { vec![vec![b'#'; filler]] } else { vec![] };
+        let mut bytes = SIGNATURE.to_vec();
+        [a, ours, b, filler, c].concat().iter().for_each(|line| bytes.extend([line, &b"\n"[..]].concat()));
+        bytes.extend(end.iter().chain(end.last().into_iter().cycle()).take(size.saturating_sub(bytes.len())));
+        bytes.truncate(size);
+        bytes
+    })
 }
 
 /// The lines of a complete main block.

@@ -7,7 +7,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::PathBuf;
 
 use bootenv::SlotId;
-use bootenv::grub::{Block, Error as BlockError, SECTOR};
+use bootenv::grub::{Block, Error as BlockError, SECTOR, SIZE};
 use bootenv::medium::{Error, Medium};
 use bootenv::protocol::BootState;
 use proptest::prelude::*;
@@ -90,7 +90,7 @@ fn a_folder_and_a_missing_file_are_refused() {
 fn a_regular_file_is_no_device() {
     let (old, new) = blocks();
     let place = Place::with(old.bytes());
-    let medium = Medium::Device { device: place.path.clone(), offset: 0, file: "grubenv".into() };
+    let medium = Medium::Device { device: place.path.clone(), offset: 0, size: SIZE, file: "grubenv".into() };
     assert!(matches!(medium.store(&old, &new), Err(Error::Io { operation: "open", .. })));
     assert_eq!(place.bytes(), old.bytes());
 }
@@ -145,7 +145,7 @@ fn a_change_of_the_second_sector_is_never_stored() {
     let mut lines = common::main_lines(&BootState::committed(SlotId::A));
     lines.push([b"x=".to_vec(), vec![b'y'; 500]].concat());
     let far = Block::parse(&common::block(&lines)).expect("a valid block");
-    assert!(matches!(place.medium().store(&old, &far), Err(Error::Block(BlockError::SecondSector))));
+    assert!(matches!(place.medium().store(&old, &far), Err(Error::Block(BlockError::Sectors))));
     assert_eq!(place.bytes(), old.bytes());
 }
 

@@ -11,7 +11,7 @@ use std::process::{Command, Output};
 use bootenv::SlotId;
 use bootenv::grub::{Block, SECTOR, SIZE};
 use bootenv::medium::Medium;
-use bootenv::protocol::{BootState, Booted, NAMES};
+use bootenv::protocol::{BootState, Booted, NAMES, View};
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::TestRunner;
@@ -116,6 +116,49 @@ fn a_store_of_ours_has_the_bytes_of_grub_s_own_store() {
         assert_eq!(load(&file), ours);
         assert_eq!(ours, Block::main(&next), "the layout depends on nothing but the names");
     }
+}
+
+#[test]
+fn grub_reads_and_stores_in_a_block_that_no_tool_wrote_as_this_crate_says() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let file = folder.path().join("grubenv");
+    let path = file.to_str().expect("a path of ASCII");
+    let mut runner = TestRunner::deterministic();
+    let cases = (common::odd(), common::state());
+    let (mut ours, mut stored, mut lost) = (0, 0, 0);
+    for _ in 0..600 {
+        let (bytes, next) = cases.new_tree(&mut runner).expect("a case").current();
+        let block = Block::parse(&bytes).expect("GRUB reads it");
+        fs::write(&file, &bytes).expect("a file");
+        let line = |(name, value): (&[u8], &[u8])| [name, b"=", value, b"\n"].concat();
+        let listed: Vec<u8> = block.variables().flat_map(line).collect();
+        let shown = bytes.escape_ascii();
+        assert_eq!(editenv(&file, &["list"]).escape_ascii().to_string(), listed.escape_ascii().to_string(), "{shown}");
+        if !matches!(block.view(), View::Ours(_)) {
+            continue;
+        }
+        ours += 1;
+        let settings: Vec<String> = next.variables().iter().map(|(name, value)| format!("{name}={value}")).collect();
+        let arguments: Vec<&str> = [path, "set"].into_iter().chain(settings.iter().map(String::as_str)).collect();
+        let set = run("grub-common", "grub-editenv", &arguments).status.success();
+        let saved = block.saved(&next.variables());
+        let now = fs::read(&file).expect("the file");
+        assert_eq!(now.escape_ascii().to_string(), saved.bytes.escape_ascii().to_string(), "{shown}");
+        let again = Block::parse(&now).expect("still a block");
+        let compared = |(name, _): &(&'static str, String)| !["ks_v", "ks_good", "ks_trial", "ks_end"].contains(name);
+        let mut next_values = next.variables();
+        next_values.retain(compared);
+        let holds = set && next_values.iter().all(|(name, value)| again.get(name) == Some(value));
+        assert_eq!(saved.holds, holds, "{shown}");
+        *(if saved.holds { &mut stored } else { &mut lost }) += 1;
+        // What this crate stores in it is what GRUB reads.
+        let Ok(steps) = block.stores(&next.variables()) else { continue };
+        fs::write(&file, steps.last().unwrap_or(&block).bytes()).expect("a file");
+        let listed = String::from_utf8_lossy(&editenv(&file, &["list"])).into_owned();
+        let absent = settings.iter().find(|setting| listed.lines().filter(|line| line == setting).count() != 1);
+        assert_eq!(absent, None, "{listed}");
+    }
+    assert!(ours > 100 && stored > 50 && lost > 20, "{ours} of ours, {stored} stored, {lost} lost");
 }
 
 #[test]

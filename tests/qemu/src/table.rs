@@ -11,8 +11,8 @@ use std::path::Path;
 use std::sync::Mutex;
 use std::thread;
 
-use bootenv::boot::{Decision, Files, PowerOn, decide};
-use bootenv::grub::{Block, SIZE};
+use bootenv::boot::{Decision, Files, PowerOn, decide, decide_with};
+use bootenv::grub::{Block, SIGNATURE, SIZE};
 use bootenv::protocol::{BootState, FOREIGN_SEAL, FallbackBlock, SlotState, View};
 use bootenv::{SlotId, TrialId};
 
@@ -94,10 +94,13 @@ const VARIANTS: &[Variant] = &[
     },
 ];
 
+/// The largest file of an environment in the table, in bytes.
+const MAX_SIZE: usize = 2048;
+
 /// What is in one of the two files of the environment.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum Content1024 {
-    /// These bytes.
+pub(crate) enum EnvFile {
+    /// These bytes, [`MAX_SIZE`] at most.
     Bytes(Vec<u8>),
     /// The file has no bytes.
     Empty,
@@ -108,21 +111,38 @@ pub(crate) enum Content1024 {
 /// One power-on.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Cell {
-    pub(crate) main: Content1024,
-    second: Content1024,
+    pub(crate) main: EnvFile,
+    second: EnvFile,
     /// Indices into the variants, slot A and B.
     pub(crate) files: [usize; 2],
     pub(crate) can_save: bool,
 }
 
 impl Cell {
+    /// The main block, if GRUB reads one.
+    fn block(&self) -> Option<Block> {
+        match &self.main {
+            EnvFile::Bytes(bytes) => Block::parse(bytes).ok(),
+            EnvFile::Empty | EnvFile::Missing => None,
+        }
+    }
+
+    /// What the model does, and the bytes of the main block afterwards if they are others.
+    fn decide(&self) -> (Decision, Option<Vec<u8>>) {
+        let on = self.power_on();
+        let Some(block) = self.block() else { return (decide(&on), None) };
+        let tried = decide(&on).stored;
+        let after = (!tried.is_empty()).then(|| block.saved(&tried).bytes);
+        (decide_with(&on, |stored| block.saved(stored).holds), after)
+    }
+
     fn power_on(&self) -> PowerOn {
-        let block = |content: &Content1024| match content {
-            Content1024::Bytes(bytes) => Block::parse(bytes).ok(),
+        let block = |content: &EnvFile| match content {
+            EnvFile::Bytes(bytes) => Block::parse(bytes).ok(),
             _ => None,
         };
         PowerOn {
-            main: block(&self.main).map_or(View::Invalid, |b| b.view()),
+            main: self.block().map_or(View::Invalid, |b| b.view()),
             second: block(&self.second).and_then(|b| b.as_second()),
             files: self.files.map(|f| VARIANTS[f].class),
             can_save: self.can_save,
@@ -131,8 +151,8 @@ impl Cell {
 
     /// For a person.
     fn describe(&self) -> String {
-        let content = |content: &Content1024| match content {
-            Content1024::Bytes(bytes) => {
+        let content = |content: &EnvFile| match content {
+            EnvFile::Bytes(bytes) => {
                 let text = String::from_utf8_lossy(bytes);
                 let lines = text.trim_end_matches('#').lines().skip(1);
                 lines.collect::<Vec<_>>().join(" ").escape_default().to_string()
@@ -154,7 +174,7 @@ impl Cell {
 /// # Errors
 /// A cell in which GRUB and the model differ.
 pub fn quick(run: &Run) -> Result<()> {
-    replay(run, &table(2, VARIANTS))
+    replay(run, &[table(2, VARIANTS), odd_cells(1)].concat())
 }
 
 /// The table: any three conditions together, and all single-file damages.
@@ -162,7 +182,7 @@ pub fn quick(run: &Run) -> Result<()> {
 /// # Errors
 /// A cell in which GRUB and the model differ.
 pub fn all(run: &Run) -> Result<()> {
-    replay(run, &table(3, VARIANTS))
+    replay(run, &[table(3, VARIANTS), odd_cells(4)].concat())
 }
 
 /// The cells in which one image of the active slot was changed, and nothing else is wrong: a few seconds.
@@ -172,7 +192,7 @@ pub fn all(run: &Run) -> Result<()> {
 pub fn changed(run: &Run) -> Result<()> {
     let state = BootState::committed(SlotId::A);
     let [main, second] = [Block::main(&state), Block::second(&FallbackBlock::of(&state))]
-        .map(|block| Content1024::Bytes(block.bytes().to_vec()));
+        .map(|block| EnvFile::Bytes(block.bytes().to_vec()));
     let changed = ["kernel changed", "initramfs changed"];
     let cells = (0..VARIANTS.len()).filter(|v| changed.contains(&VARIANTS[*v].name));
     let cell = |variant| Cell { main: main.clone(), second: second.clone(), files: [variant, 0], can_save: true };
@@ -191,7 +211,7 @@ pub(crate) fn table(strength: usize, variants: &[Variant]) -> Vec<Cell> {
     };
     let mut cells = Vec::new();
     let second = |good: usize, a: usize, b: usize| FallbackBlock { good: SLOTS[good], a: STATES[a], b: STATES[b] };
-    let good = Content1024::Bytes(Block::second(&second(0, 0, 1)).bytes().to_vec());
+    let good = EnvFile::Bytes(Block::second(&second(0, 0, 1)).bytes().to_vec());
 
     // Ours.
     for r in covering(&[2, 2, 4, 2, 3, 3, 2, 3, 3, 2], strength, random) {
@@ -204,7 +224,7 @@ pub(crate) fn table(strength: usize, variants: &[Variant]) -> Vec<Cell> {
             b: STATES[r[5]],
             trial: if r[6] == 1 { TRIAL } else { TrialId::NONE },
         };
-        let main = Content1024::Bytes(Block::main(&state).bytes().to_vec());
+        let main = EnvFile::Bytes(Block::main(&state).bytes().to_vec());
         cells.push(Cell { main, second: good.clone(), files: [files(r[7]), files(r[8])], can_save: r[9] == 1 });
     }
     // Foreign: without our variables; with a seal that is not right, or `--`, or without one.
@@ -227,7 +247,7 @@ pub(crate) fn table(strength: usize, variants: &[Variant]) -> Vec<Cell> {
         let seal = if r[3] == 2 { FOREIGN_SEAL.to_owned() } else { stale };
         let reseal = |(name, value)| if name == "ks_seal" { (name, seal.clone()) } else { (name, value) };
         let variables: Vec<_> = state.variables().into_iter().filter(|(n, _)| keep(n)).map(reseal).collect();
-        let main = Content1024::Bytes(created(&variables));
+        let main = EnvFile::Bytes(created(&variables));
         cells.push(Cell { main, second: good.clone(), files: [files(r[6]), files(r[7])], can_save: r[8] == 1 });
     }
     // Main block invalid, second file valid.
@@ -235,7 +255,7 @@ pub(crate) fn table(strength: usize, variants: &[Variant]) -> Vec<Cell> {
     let mut kind = 0;
     for r in covering(&[2, 3, 3, 3, 3], strength, random) {
         kind += 1;
-        let second = Content1024::Bytes(Block::second(&second(r[0], r[1], r[2])).bytes().to_vec());
+        let second = EnvFile::Bytes(Block::second(&second(r[0], r[1], r[2])).bytes().to_vec());
         let main = invalid[kind % invalid.len()].clone();
         cells.push(Cell { main, second, files: [files(r[3]), files(r[4])], can_save: kind % 2 == 0 });
     }
@@ -251,8 +271,8 @@ pub(crate) fn table(strength: usize, variants: &[Variant]) -> Vec<Cell> {
     let whole = 0;
     for (worse, better) in [(1, 0), (2, 0), (2, 1)] {
         for (good, a, b) in [(0, worse, better), (1, better, worse)] {
-            let second = Content1024::Bytes(Block::second(&second(good, a, b)).bytes().to_vec());
-            cells.push(Cell { main: Content1024::Empty, second, files: [whole, whole], can_save: true });
+            let second = EnvFile::Bytes(Block::second(&second(good, a, b)).bytes().to_vec());
+            cells.push(Cell { main: EnvFile::Empty, second, files: [whole, whole], can_save: true });
         }
     }
     // Each single damage of the slot that is wanted, beside a whole one.
@@ -264,7 +284,7 @@ pub(crate) fn table(strength: usize, variants: &[Variant]) -> Vec<Cell> {
             trial: TRIAL,
             ..BootState::committed(SlotId::A)
         };
-        let main = Content1024::Bytes(Block::main(&trial).bytes().to_vec());
+        let main = EnvFile::Bytes(Block::main(&trial).bytes().to_vec());
         let damaged =
             |variant| Cell { main: main.clone(), second: good.clone(), files: [whole, variant], can_save: true };
         cells.extend((0..variants.len()).map(damaged));
@@ -278,25 +298,73 @@ fn created(variables: &[(&'static str, String)]) -> Vec<u8> {
     Block::create(variables).expect("the protocol's variables fit").bytes().to_vec()
 }
 
+/// Cells with blocks that GRUB reads and no tool of its own writes, each of them in so many of the four tries of a trial.
+fn odd_cells(tries: usize) -> Vec<Cell> {
+    let second = FallbackBlock { good: SlotId::A, a: SlotState::Good, b: SlotState::Void };
+    let second = EnvFile::Bytes(Block::second(&second).bytes().to_vec());
+    let cell = |counter: u8, number: usize| {
+        let (active, b, trial) = (SlotId::B, SlotState::Good, TRIAL);
+        let state = BootState { active, success: false, counter, b, trial, ..BootState::committed(SlotId::A) };
+        Some(Cell {
+            main: odd_blocks(&state).into_iter().nth(number)?,
+            second: second.clone(),
+            files: [0, 0],
+            can_save: true,
+        })
+    };
+    let of_block =
+        |number: usize| (0..tries).map_while(|at| cell(((number + at) % 4) as u8, number)).collect::<Vec<_>>();
+    (0..).map(of_block).take_while(|cells| !cells.is_empty()).flatten().collect()
+}
+
+/// Blocks of `state` that GRUB reads, as they were found in the field. In some it cannot store.
+fn odd_blocks(state: &BootState) -> Vec<EnvFile> {
+    let text: String = state.variables().iter().map(|(name, value)| format!("{name}={value}\n")).collect();
+    let block = |before: &str, behind: &str, size: usize, end: &[u8]| {
+        let mut bytes = [SIGNATURE, before.as_bytes(), text.as_bytes(), behind.as_bytes()].concat();
+        bytes.resize(size - end.len(), b'#');
+        EnvFile::Bytes([&bytes, end].concat())
+    };
+    vec![
+        block("", "vendor=1\n", 1025, b""),
+        block("", "vendor=1\n", 2048, b""),
+        block("", "vendor=1\n", 600, b""),
+        block("", "vendor=1\n", SIZE, b"\n"),
+        block("", "vendor=1\n", 2048, b"\nvendor_b=2\n"),
+        block("", "vendor=1\n", SIZE, &[0; 400]),
+        block("", "vendor=1\n", SIZE, b"x"),
+        block("", "stray\nvendor=1\n", SIZE, b""),
+        block("", "\nvendor=1\n", SIZE, b""),
+        block("vendor=1\n# a comment\nstray\nvendor_b=2\n", "", SIZE, b""),
+        // The stray line takes the name of the first variable of ours with it.
+        block("stray\n", "", SIZE, b""),
+        block("", "boot_counter=1\n", SIZE, b""),
+        block("boot_counter=3\n", "", SIZE, b""),
+        block("", "ks_a=good\nvendor=1\n", SIZE, b""),
+        block("", "boot_success=1\n", SIZE, b""),
+        block("", "vendor=1\n", SIZE, b"\nks_seal=B0\n#####"),
+    ]
+}
+
 /// Ways in which a file with these variables can be invalid.
-fn invalid_contents(variables: &[(&'static str, String)]) -> Vec<Content1024> {
+fn invalid_contents(variables: &[(&'static str, String)]) -> Vec<EnvFile> {
     let whole = created(variables);
     let mut no_signature = whole.clone();
     no_signature[2] = b'g';
     let with = |name: &str, value: &str| {
         let set = |(n, v): &(&'static str, String)| (*n, if *n == name { value.to_owned() } else { v.clone() });
-        Content1024::Bytes(created(&variables.iter().map(set).collect::<Vec<_>>()))
+        EnvFile::Bytes(created(&variables.iter().map(set).collect::<Vec<_>>()))
     };
     let without = |name: &str| {
         let kept = variables.iter().filter(|(n, _)| *n != name).cloned();
-        Content1024::Bytes(created(&kept.collect::<Vec<_>>()))
+        EnvFile::Bytes(created(&kept.collect::<Vec<_>>()))
     };
     vec![
-        Content1024::Missing,
-        Content1024::Empty,
-        Content1024::Bytes(no_signature),
-        Content1024::Bytes(vec![0; SIZE]),
-        Content1024::Bytes(vec![0xff; SIZE]),
+        EnvFile::Missing,
+        EnvFile::Empty,
+        EnvFile::Bytes(no_signature),
+        EnvFile::Bytes(vec![0; SIZE]),
+        EnvFile::Bytes(vec![0xff; SIZE]),
         without("ks_end"),
         without("ks_v"),
         without("ks_good"),
@@ -356,9 +424,14 @@ impl Parts {
         plan.size = Size { esp: 34, slot: 2, data: 2 };
         let disk = plan.build(&run.file("template.img"))?;
         disk.put_esp_file("grub/kernel-args.cfg", SETTINGS.as_bytes())?;
+        let names = ["grub/grubenv", "grub/ksenv2"];
+        // Room for the largest one, in clusters that follow one another.
+        for (name, letter) in names.into_iter().zip([b'1', b'2']) {
+            disk.put_esp_file(name, &[letter; MAX_SIZE])?;
+        }
         let bytes = fs::read(&disk.path)?;
         let esp = &bytes[..usize::try_from(disk.slot(SlotId::A).0)?];
-        let blocks = [disk.env()?, disk.second()?].map(|block| position(esp, block.bytes(), 512));
+        let blocks = [b'1', b'2'].map(|letter| position(esp, &[letter; MAX_SIZE], 512));
         let entries = [b"GRUBENV    ", b"KSENV2     "].map(|name| position(esp, name, 32));
         let mut slots = [vec![], vec![]];
         for slot in SLOTS {
@@ -385,10 +458,14 @@ impl Parts {
             [&cell.main, &cell.second].into_iter().zip(self.blocks.into_iter().zip(self.entries))
         {
             match content {
-                Content1024::Bytes(bytes) => disk[block..block + SIZE].copy_from_slice(bytes),
+                EnvFile::Bytes(bytes) => {
+                    disk[block..block + bytes.len()].copy_from_slice(bytes);
+                    let size = u32::try_from(bytes.len()).expect("a small file");
+                    disk[entry + 28..entry + 32].copy_from_slice(&size.to_le_bytes());
+                }
                 // Of a directory entry of FAT: the size, and the mark of a deleted one.
-                Content1024::Empty => disk[entry + 28..entry + 32].fill(0),
-                Content1024::Missing => disk[entry] = 0xe5,
+                EnvFile::Empty => disk[entry + 28..entry + 32].fill(0),
+                EnvFile::Missing => disk[entry] = 0xe5,
             }
         }
         let layout = Disk { path: "".into(), size: self.size, firmware: Firmware::Bios };
@@ -448,7 +525,7 @@ pub(crate) fn each(run: &Run, cells: &[Cell], play: impl Fn(usize, &Cell, &Path)
 
 /// Plays one cell and compares.
 fn one(run: &Run, parts: &Parts, cell: &Cell, file: &Path, dir: &Path) -> Result<()> {
-    let decision = decide(&cell.power_on());
+    let (decision, stored) = cell.decide();
     let before = parts.disk(cell);
     write_sparse(file, &before)?;
     let mut device = Device::new(run.firmware, file);
@@ -470,10 +547,8 @@ fn one(run: &Run, parts: &Parts, cell: &Cell, file: &Path, dir: &Path) -> Result
         return Err(explain("ended without saying that nothing can be loaded".to_owned()).into());
     }
     let mut after = before;
-    if !decision.stored.is_empty() {
-        let block = &mut after[parts.blocks[0]..parts.blocks[0] + SIZE];
-        let stored = Block::parse(block).and_then(|b| b.with(&decision.stored)).map_err(|e| explain(e.to_string()))?;
-        block.copy_from_slice(stored.bytes());
+    if let Some(stored) = stored {
+        after[parts.blocks[0]..parts.blocks[0] + stored.len()].copy_from_slice(&stored);
     }
     let on_disk = fs::read(file)?;
     if on_disk != after {

@@ -15,7 +15,7 @@ use bootenv::uboot::{Environment, Format};
 use crate::image::{Disk, INITRAMFS, KERNEL, UBOOT_SIZE};
 use crate::machine::{Device, Machine};
 use crate::runner::Run;
-use crate::table::{Cell, Content1024, Variant, each, table, write_sparse};
+use crate::table::{Cell, EnvFile, Variant, each, table, write_sparse};
 use crate::{Result, stub};
 
 const CHECKSUMS: &str = "crc32.txt";
@@ -106,7 +106,7 @@ const VARIANTS: &[Variant] = &[
 
 /// The environment of a cell: the variables of the copy that counts, if any is valid.
 fn variables(cell: &Cell) -> Option<Vec<(&'static str, String)>> {
-    let Content1024::Bytes(bytes) = &cell.main else { return None };
+    let EnvFile::Bytes(bytes) = &cell.main else { return None };
     let block = Block::parse(bytes).ok()?;
     Some(NAMES.into_iter().filter_map(|name| Some((name, block.get(name)?.to_owned()))).collect())
 }

@@ -209,6 +209,8 @@ reasons! {
             "The filesystem is damaged and cannot be recreated: mke2fs is missing, or the label is not that of a slot. Run mke2fs by hand.",
         DeviceBusy = "device-busy":
             "Another process has the partition mounted or open. Find it with `findmnt` or `fuser -m`, and try again.",
+        EnvFull = "env-full":
+            "Other variables fill the boot environment. Remove those that the message names with `grub-editenv FILE unset NAME`.",
         EnvWrite = "env-write":
             "The boot environment cannot be written. Check the bootloader's partition: full, read-only or damaged.",
         IoError = "io-error":

@@ -5,7 +5,8 @@
 
 use std::path::Path;
 
-use bootenv::grub::{Block, Error as BlockError};
+use bootenv::SlotId;
+use bootenv::grub::{Block, Error as BlockError, SIZE, Variables};
 use bootenv::medium::{Error as MediumError, Medium};
 use bootenv::protocol::{BootState, FallbackBlock, View};
 use bootenv::step::Step;
@@ -30,6 +31,8 @@ pub(super) struct Grub {
     second_block: Option<Block>,
     /// Why the main block is not usable, if it is not.
     damage: Option<String>,
+    /// Whether the store at hand has changed anything yet.
+    wrote: bool,
 }
 
 impl Grub {
@@ -70,7 +73,7 @@ impl Grub {
                 None
             }
         });
-        Ok(Self { main, second, block, second_block, damage })
+        Ok(Self { main, second, block, second_block, damage, wrote: false })
     }
 
     /// Before the main block changes: no slot may look better in the second file than it will be.
@@ -85,40 +88,127 @@ impl Grub {
         }
         let Some(medium) = &self.second else { return Ok(()) };
         let new = Block::second(&second);
+        let size = medium.bytes().map(|bytes| bytes.len());
         let stored = match (&self.second_block, medium) {
-            (Some(current), _) => {
+            (Some(current), _) if current.bytes().len() == SIZE => {
                 medium.store(current, &new).or_else(|_| medium.replace(&new)).map_err(|e| e.to_string())
             }
-            (None, Medium::File(path)) if !path.exists() => create(path, new.bytes()).map_err(|e| e.message),
-            (None, _) => medium.replace(&new).map_err(|e| e.to_string()),
+            (_, Medium::File(path)) if size.ok() != Some(SIZE) => create(path, new.bytes()).map_err(|e| e.message),
+            _ => medium.replace(&new).map_err(|e| e.to_string()),
         };
         stored.map_err(|cause| {
             let message = format!("cannot store the second boot environment {medium}: {cause}");
             Error::new(Reason::EnvWrite, message)
         })?;
         self.second_block = Some(new);
+        self.wrote = true;
         console::log_step(Step::Second(second));
         Ok(())
     }
 
-    /// The main block on the medium, with `variables` set by one store.
-    fn changed(&self, current: &Block, variables: &[(&'static str, String)]) -> Result<Block> {
-        let block = current.with(variables).map_err(|e| self.cannot_store(&e))?;
-        self.main.store(current, &block).map_err(|e| match e {
+    /// Sets these variables in the main block, each step by one store of one sector.
+    fn change(&mut self, variables: Variables<'_>) -> Result<()> {
+        let Some(current) = self.block.clone() else { return Err(self.cannot_store(&"it is damaged")) };
+        let current = self.large_enough(current)?;
+        let steps = current.stores(variables).map_err(|e| self.refused(e))?;
+        self.take(current, steps)
+    }
+
+    fn take(&mut self, mut current: Block, steps: Vec<Block>) -> Result<()> {
+        let last = steps.len();
+        for (number, next) in steps.into_iter().enumerate() {
+            self.main.store(&current, &next).map_err(|e| self.failed(e))?;
+            if number + 1 < last {
+                log::warn!("boot environment {}: repaired, one sector", self.main);
+            }
+            self.wrote = true;
+            current = next;
+        }
+        self.block = Some(current);
+        Ok(())
+    }
+
+    /// A file that is too small for a change in place becomes one of the usual size, with the same variables.
+    fn large_enough(&mut self, current: Block) -> Result<Block> {
+        let Some(grown) = current.grown().map_err(|e| self.refused(e))? else { return Ok(current) };
+        log::warn!("boot environment {}: {} bytes, replaced by {SIZE}", self.main, current.bytes().len());
+        self.put_file(&grown)?;
+        Ok(grown)
+    }
+
+    /// Replaces the file. A medium that is no file has a block of a size that can be changed in place.
+    fn put_file(&mut self, block: &Block) -> Result<()> {
+        match &self.main {
+            Medium::File(path) => create(path, block.bytes()).map_err(|e| self.cannot_store(&e.message))?,
+            Medium::Device { .. } => self.main.replace(block).map_err(|e| self.failed(e))?,
+        }
+        self.wrote = true;
+        Ok(())
+    }
+
+    /// A new main block in place of bytes that are none.
+    fn rebuild(&mut self, next: &BootState) -> Result<()> {
+        let damaged = self.main.bytes().unwrap_or_default();
+        let block = Block::rebuilt(&damaged, next);
+        if damaged.len() == block.bytes().len() {
+            self.main.replace(&block).map_err(|e| self.failed(e))?;
+            self.wrote = true;
+        } else {
+            self.put_file(&block)?;
+        }
+        self.block = Some(block);
+        Ok(())
+    }
+
+    fn failed(&self, cause: MediumError) -> Error {
+        match cause {
             MediumError::Changed => {
-                Error::new(Reason::EnvBusy, format!("cannot store the boot environment {}: {e}", self.main))
+                Error::new(Reason::EnvBusy, format!("cannot store the boot environment {}: {cause}", self.main))
                     .remedy("The change of the other program stays. Try again.")
             }
-            _ => self.cannot_store(&e),
-        })?;
-        Ok(block)
+            MediumError::Block(cause) => self.refused(cause),
+            cause if cause.may_have_written() => {
+                Error::new(Reason::EnvWrite, self.cannot(&cause)).remedy(WRITTEN_REMEDY)
+            }
+            cause => self.cannot_store(&cause),
+        }
+    }
+
+    /// The error for a block that the variables cannot be set in.
+    fn refused(&self, cause: BlockError) -> Error {
+        let BlockError::Full { others } = &cause else { return self.cannot_store(&cause) };
+        let file = match &self.main {
+            Medium::File(path) => path.display().to_string(),
+            Medium::Device { device, .. } => format!("FOLDER/{MAIN} (with {} mounted on FOLDER)", device.display()),
+        };
+        let remedy = if others.is_empty() {
+            format!("Create it again: grub-editenv {file} create.")
+        } else {
+            format!(
+                "Remove them: grub-editenv {file} unset {}. After the next run of this program there is room for them \
+                 again, behind its own.",
+                others.join(" ")
+            )
+        };
+        Error::new(Reason::EnvFull, self.cannot(&cause)).remedy(remedy)
+    }
+
+    fn cannot(&self, cause: &dyn std::fmt::Display) -> String {
+        format!("cannot store the boot environment {}: {cause}", self.main)
     }
 
     fn cannot_store(&self, cause: &dyn std::fmt::Display) -> Error {
-        Error::new(Reason::EnvWrite, format!("cannot store the boot environment {}: {cause}", self.main))
-            .remedy("The boot environment is unchanged. See `kubesolo-update status`.")
+        Error::new(Reason::EnvWrite, self.cannot(cause)).remedy(if self.wrote {
+            WRITTEN_REMEDY
+        } else {
+            "The boot environment is unchanged. See `kubesolo-update status`."
+        })
     }
 }
+
+/// What to do when a store failed after something was written.
+const WRITTEN_REMEDY: &str = "Some of it may be stored: the next run of `kubesolo-update healthcheck` completes it. \
+     See `kubesolo-update status`.";
 
 impl Bootloader for Grub {
     fn view(&self) -> View {
@@ -138,15 +228,14 @@ impl Bootloader for Grub {
     }
 
     fn store(&mut self, next: &BootState) -> Result<()> {
+        self.wrote = false;
+        // Before the second file is lowered: without room nothing changes.
+        self.room()?;
         self.lower_second(next)?;
         let before = self.view();
         match &self.block {
-            Some(current) => self.block = Some(self.changed(current, &next.variables())?),
-            None => {
-                let block = Block::main(next);
-                self.main.replace(&block).map_err(|e| self.cannot_store(&e))?;
-                self.block = Some(block);
-            }
+            Some(_) => self.change(&next.variables())?,
+            None => self.rebuild(next)?,
         }
         if before != View::Ours(*next) {
             console::log_step(Step::Main(*next));
@@ -161,10 +250,43 @@ impl Bootloader for Grub {
     }
 
     fn confirm_legacy(&mut self) -> Result<()> {
-        let Some(current) = &self.block else { return Err(self.cannot_store(&"it is damaged")) };
-        let confirmed = [("boot_success", "1".to_owned()), ("boot_counter", "3".to_owned())];
-        self.block = Some(self.changed(current, &confirmed)?);
-        Ok(())
+        self.wrote = false;
+        self.change(&[("boot_success", "1".to_owned()), ("boot_counter", "3".to_owned())])
+    }
+
+    fn room(&self) -> Result<()> {
+        let Some(block) = &self.block else { return Ok(()) };
+        let variables = BootState::committed(SlotId::A).variables();
+        let fits = match block.grown() {
+            Ok(Some(grown)) => grown.stores(&variables),
+            Ok(None) => block.stores(&variables),
+            Err(e) => Err(e),
+        };
+        fits.map(drop).map_err(|e| self.refused(e))
+    }
+
+    fn holds(&self, stored: Variables<'_>) -> bool {
+        self.block.as_ref().is_none_or(|block| block.saved(stored).holds)
+    }
+
+    fn flaw(&self) -> Option<String> {
+        let block = self.block.as_ref()?;
+        if block.bytes().len() < SIZE {
+            return Some(format!("it has {} bytes instead of {SIZE}", block.bytes().len()));
+        }
+        let sound = block.repairs().is_ok_and(|steps| steps.is_empty());
+        (!sound).then(|| {
+            "it has lines without '=', variables in more than one place or no padding, so that GRUB may not store in it"
+                .to_owned()
+        })
+    }
+
+    fn repair(&mut self) -> Result<()> {
+        self.wrote = false;
+        let Some(block) = self.block.clone() else { return Ok(()) };
+        let block = self.large_enough(block)?;
+        let steps = block.repairs().map_err(|e| self.refused(e))?;
+        self.take(block, steps)
     }
 
     fn remedy(&self) -> &'static str {
