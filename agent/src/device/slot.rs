@@ -314,7 +314,7 @@ impl Slot {
                 nix::unistd::access(path, AccessFlags::W_OK | AccessFlags::X_OK)
                     .map_err(|e| dir::write_error(&format!("write in {}", path.display()), &e.into()))
             }
-            Place::Device(device) => mount::claim(device, true),
+            Place::Device(device) => mount::claim(device, true).and_then(|()| filesystem::check_features(device)),
         }
         .map_err(|e| e.context(format_args!("slot {}", self.id)))?;
         let free = self.free().map_err(|e| e.context(format_args!("slot {}", self.id)))?;

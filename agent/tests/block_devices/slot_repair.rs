@@ -27,10 +27,15 @@ struct Bench {
 impl Bench {
     /// The whole loop device is the slot, with a filesystem of that label.
     fn new(label: &str) -> Option<Self> {
+        Self::with_features(label, "^has_journal")
+    }
+
+    /// The same, with these features of `mke2fs`.
+    fn with_features(label: &str, features: &str) -> Option<Self> {
         let device = Device::new();
         let image = device.path("slot.img");
         File::create(&image).unwrap().set_len(32 << 20).unwrap();
-        run(Command::new("mke2fs").args(["-q", "-t", "ext4", "-O", "^has_journal", "-L", label]).arg(&image));
+        run(Command::new("mke2fs").args(["-q", "-t", "ext4", "-O", features, "-L", label]).arg(&image));
         let output = Command::new("losetup").args(["--find", "--show"]).arg(&image).output().ok();
         let Some(output) = output.filter(|output| output.status.success()) else {
             eprintln!("skipped: no loop device to be had (root?)");
@@ -117,6 +122,26 @@ fn a_filesystem_that_was_unmounted_is_kept() {
     let before = bench.identity();
     bench.apply_with_mke2fs().code(0);
     assert_eq!(bench.identity(), before);
+    bench.is_filled();
+}
+
+#[test]
+fn a_filesystem_that_bootloaders_cannot_read_is_not_filled_and_the_message_has_the_way_out() {
+    let _alone = alone();
+    let Some(bench) = Bench::with_features("KSOLOB", "^has_journal,inline_data") else { return };
+    let before = fs::read(&bench.image).unwrap();
+    let told = bench.apply_with_mke2fs().code(73);
+    assert!(told.stderr.contains("it uses inline_data") && told.stderr.contains("Nothing was written"), "{told:?}");
+    assert!(fs::read(&bench.image).unwrap() == before, "not a byte was written");
+    let place = bench.slot_b.display().to_string();
+    let local = bench.device.local(&["doctor"]);
+    let local: Vec<&str> = local.iter().map(|word| if *word == "B" { &place } else { *word }).collect();
+    let doctor = bench.device.run(&local).stdout;
+    let finding = doctor.lines().find(|line| line.contains("free slot")).unwrap();
+    assert!(finding.contains("FAIL"), "{doctor}");
+    let command = finding.split("again: ").nth(1).unwrap();
+    run(Command::new("sh").args(["-c", command]));
+    bench.apply_with_mke2fs().code(0);
     bench.is_filled();
 }
 

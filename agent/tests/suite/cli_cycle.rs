@@ -713,3 +713,23 @@ fn releases_that_may_not_be_installed_are_refused_with_their_reason() {
     publish_as(&registry, 2, metadata("1.4.9"), "os:stable");
     device.from(&registry, &["apply", "--allow-downgrade"]).code(0).says(&["1.4.9"]);
 }
+
+#[test]
+fn what_is_no_file_under_the_name_of_one_is_removed_from_the_slot_that_is_filled() {
+    let (registry, device) = (Registry::start(), Device::new());
+    publish(&registry, "1.0.0", 1);
+    let outside = device.path("outside");
+    fs::create_dir(&outside).unwrap();
+    fs::write(outside.join("kept"), "kept").unwrap();
+    for name in ["vmlinuz", "manifest.json", "kubesolo-os.gz.part"] {
+        fs::create_dir_all(device.path(&format!("B/{name}/deep"))).unwrap();
+        device.write(&format!("B/{name}/deep/file"), b"in the way");
+        std::os::unix::fs::symlink(&outside, device.path(&format!("B/{name}/link"))).unwrap();
+    }
+    std::os::unix::fs::symlink(&outside, device.path("B/vmlinuz.sha256")).unwrap();
+    nix::unistd::mkfifo(&device.path("B/kubesolo-os.gz"), nix::sys::stat::Mode::S_IRUSR).unwrap();
+    device.from(&registry, &["apply"]).code(0);
+    assert_eq!(device.version_in(SlotId::B).as_deref(), Some("1.0.0"));
+    device.here(&["verify"]).code(0);
+    assert_eq!(fs::read(outside.join("kept")).unwrap(), b"kept");
+}

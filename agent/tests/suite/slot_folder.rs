@@ -254,14 +254,6 @@ fn a_fifo_in_a_slot_does_not_hold_the_agent_up() {
     assert_eq!(folder.slot.facts().unwrap().kernel, None);
 }
 
-#[test]
-fn a_folder_where_a_file_should_be_is_a_clear_error() {
-    let folder = Folder::new();
-    fs::create_dir(folder.path("vmlinuz")).unwrap();
-    let error = folder.slot.writer().unwrap_err();
-    assert!(error.exit() == Exit::CannotWrite && error.message.contains("vmlinuz"), "{error}");
-}
-
 fn locate(a: &str, b: &str) -> Result<Slots, Error> {
     let conf = Conf::parse(format!("slot_a={a}\nslot_b={b}\n").as_bytes(), "test.conf").unwrap();
     Slots::locate(&Config::resolve(&conf, &Overrides::default()).unwrap(), &System::default())

@@ -213,6 +213,8 @@ reasons! {
             "Other variables fill the boot environment. Remove those that the message names with `grub-editenv FILE unset NAME`.",
         EnvWrite = "env-write":
             "The boot environment cannot be written. Check the bootloader's partition: full, read-only or damaged.",
+        FilesystemFeatures = "filesystem-features":
+            "The slot's filesystem has features that bootloaders cannot read. Create it again with the mke2fs line of the message.",
         IoError = "io-error":
             "The medium fails to write. See dmesg, and replace the medium.",
         KeyNotWritten = "key-not-written":

@@ -2,6 +2,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
@@ -138,6 +139,12 @@ impl Dir {
     pub(super) fn remove(&self, name: &str) -> Result<()> {
         match nix::unistd::unlinkat(&self.file, name, UnlinkatFlags::NoRemoveDir) {
             Ok(()) | Err(nix::Error::ENOENT) => Ok(()),
+            Err(nix::Error::EISDIR) => {
+                log::warn!("removed the folder {}: a file of that name belongs there", self.at(name));
+                // By the open folder, as everything here, and without following a link below it.
+                let path = format!("/proc/self/fd/{}/{name}", self.file.as_raw_fd());
+                std::fs::remove_dir_all(path).map_err(|e| self.cannot("remove", name, e))
+            }
             Err(e) => Err(self.cannot("remove", name, e)),
         }
     }

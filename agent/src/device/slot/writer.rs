@@ -45,6 +45,7 @@ impl Writer {
         };
         // Another mount must be found before anything is erased.
         mount::claim(device, true)?;
+        filesystem::check_features(device)?;
         match filesystem::condition(device)? {
             Condition::Sound => {}
             Condition::Unclean if filesystem::can_be_made(device).is_err() => {}
