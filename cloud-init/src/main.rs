@@ -21,9 +21,14 @@ fn main() -> ExitCode {
         }
         Err(error) => Err(error),
     };
+    let done = done.and_then(|done| {
+        if let Done::Checked(text) = &done {
+            console::print(text);
+        }
+        console::all_printed()
+    });
     match done {
-        Ok(Done::Checked(text)) => console::print(&text),
-        Ok(_) => {}
+        Ok(()) => {}
         Err(error) => {
             let mut said = format!("kubesolo-cloudinit: {error}\n");
             if !error.remedy.is_empty() {

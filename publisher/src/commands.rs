@@ -51,8 +51,11 @@ pub fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(e) => {
             // help and version go to stdout and are no error
-            let _ = e.print();
-            return ExitCode::from(if e.use_stderr() { Exit::Usage.code() } else { 0 });
+            console::note_output(e.print());
+            return ExitCode::from(match (e.use_stderr(), console::all_printed()) {
+                (true, _) => Exit::Usage.code(),
+                (false, said) => said.map_or_else(|lost| lost.exit().code(), |()| 0),
+            });
         }
     };
     let level = match (cli.quiet, cli.verbose) {
@@ -84,7 +87,7 @@ pub fn main() -> ExitCode {
             Ok(())
         }
     });
-    match result {
+    match result.and_then(|()| console::all_printed()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => {
             let remedy = if e.remedy.is_empty() { String::new() } else { format!("{}\n", e.remedy) };

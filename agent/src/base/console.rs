@@ -4,20 +4,43 @@
 //! restarted or `| head` must not end an update in its middle, and a trial without a commit.
 
 use std::io::{self, ErrorKind, Write as _};
+use std::sync::OnceLock;
 
 use bootenv::step::{self, Step};
 use log::{Log, Metadata, Record};
 use simple_logger::SimpleLogger;
 
+use crate::base::error::{Error, Reason, Result};
+
 pub mod progress;
 
-/// To standard output. A reader that went away has what it wanted.
+/// The first error of standard output.
+static LOST: OnceLock<String> = OnceLock::new();
+
+/// To standard output. A reader that went away has what it wanted; any other error is kept for [`all_printed`].
 pub fn print(text: &str) {
     let mut out = io::stdout().lock();
-    if let Err(error) = out.write_all(text.as_bytes()).and_then(|()| out.flush())
+    note_output(out.write_all(text.as_bytes()).and_then(|()| out.flush()));
+}
+
+/// Keeps an error of standard output for [`all_printed`].
+pub fn note_output(written: io::Result<()>) {
+    if let Err(error) = written
         && error.kind() != ErrorKind::BrokenPipe
     {
-        log::error!("cannot write to standard output: {error}");
+        let _ = LOST.set(error.to_string()); // the first error is the one that counts
+    }
+}
+
+/// Checks that everything printed so far has arrived. A command that only reports fails with this error.
+///
+/// # Errors
+/// 73 for a standard output that took less, such as a file on a full disk.
+pub fn all_printed() -> Result<()> {
+    match LOST.get() {
+        None => Ok(()),
+        Some(why) => Err(Error::new(Reason::Output, format!("cannot write to standard output: {why}"))
+            .remedy("Make room there, or name another place.")),
     }
 }
 

@@ -1,8 +1,8 @@
 //! The one way to write a file: the old content or the new one is there, wherever the power goes.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, ErrorKind, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process;
 
@@ -110,7 +110,12 @@ fn create_beside(target: &Path, mode: u32) -> io::Result<(File, PathBuf)> {
 /// `create_new` follows no link.
 #[expect(clippy::disallowed_methods, reason = "this is the one way to create a file")]
 fn open_new(path: &Path, mode: u32) -> io::Result<File> {
-    OpenOptions::new().write(true).create_new(true).mode(mode).open(path)
+    let file = OpenOptions::new().write(true).create_new(true).mode(mode).open(path)?;
+    if file.metadata()?.permissions().mode() & 0o7777 != mode {
+        // A umask took something away. FAT keeps modes of its own, and refuses others.
+        let _ = file.set_permissions(Permissions::from_mode(mode));
+    }
+    Ok(file)
 }
 
 fn remove(path: &Path) -> io::Result<()> {

@@ -33,24 +33,52 @@ pub fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(error) => {
             let error = suggesting_apply(error);
-            let _ = error.print();
+            console::note_output(error.print());
             if error.use_stderr() && std::env::args_os().any(|argument| argument == "--json") {
                 print_json_error(&wrong_command_line(&error), false);
             }
-            return ExitCode::from(if error.use_stderr() { Exit::Usage.code() } else { 0 });
+            return match (error.use_stderr(), console::all_printed()) {
+                (true, _) => ExitCode::from(Exit::Usage.code()),
+                (false, Err(lost)) => failed(&lost),
+                (false, Ok(())) => ExitCode::SUCCESS,
+            };
         }
     };
     console::log_to_stderr(levels(&cli));
-    match run(&cli) {
-        Ok(code) => ExitCode::from(code),
-        Err(error) => {
+    match (run(&cli), console::all_printed()) {
+        (Ok(0), Err(lost)) if only_reports(&cli.command) => failed(&lost),
+        (Ok(code), lost) => {
+            // The work is done, and its exit code may decide on a reboot.
+            lost.unwrap_or_else(|lost| log::error!("{lost}"));
+            ExitCode::from(code)
+        }
+        (Err(error), _) => {
             let error = error.advised();
             if cli.json {
                 print_json_error(&error, matches!(cli.command, Command::Check { .. }));
             }
-            print_error(&error);
-            ExitCode::from(error.exit().code())
+            failed(&error)
         }
+    }
+}
+
+fn failed(error: &Error) -> ExitCode {
+    print_error(error);
+    ExitCode::from(error.exit().code())
+}
+
+/// True if the command changes nothing: without its report it has done nothing.
+fn only_reports(command: &Command) -> bool {
+    match command {
+        Command::Apply { dry_run, .. } => *dry_run,
+        Command::Run { .. }
+        | Command::Activate { .. }
+        | Command::Healthcheck { .. }
+        | Command::Rollback { .. }
+        | Command::EnvLock
+        | Command::Adopt { .. }
+        | Command::Trust(_) => false,
+        _ => true,
     }
 }
 

@@ -4,9 +4,10 @@ use crate::{cli_support, common};
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Stdio};
 
-use cli_support::{Device, publish};
+use cli_support::{Device, Ran, publish};
 use common::registry::Registry;
 use serde_json::{Value, json};
 
@@ -540,4 +541,44 @@ fn the_version_names_the_target_and_a_build_without_git_names_no_commit() {
     let ran = Device::new().run(&["--version"]).code(0);
     let target = format!("({}-linux)\n", std::env::consts::ARCH);
     assert_eq!(ran.stdout, format!("kubesolo-update {} {target}", env!("CARGO_PKG_VERSION")));
+}
+
+#[test]
+fn a_report_that_does_not_arrive_is_a_failure_and_a_reader_that_went_away_is_none() {
+    let device = Device::new();
+    device.here(&["healthcheck"]).code(0);
+    let ran = |arguments: &[&str], out: Stdio| -> Ran {
+        let mut command = device.command(&device.local(arguments));
+        command.stdout(out).stderr(Stdio::piped()).spawn().unwrap().wait_with_output().unwrap().into()
+    };
+    let full = || Stdio::from(fs::OpenOptions::new().write(true).open("/dev/full").unwrap());
+    // Nobody reads from the other end any more.
+    let closed = || Stdio::from(std::io::pipe().unwrap().1);
+    for arguments in
+        [&["status", "--json"][..], &["status"], &["metrics"], &["history"], &["config", "show"], &["explain"]]
+    {
+        let told = ran(arguments, full());
+        assert_eq!(told.code, Some(73), "{arguments:?}: {told:?}");
+        assert!(told.stderr.contains("cannot write to standard output"), "{arguments:?}: {told:?}");
+        assert_eq!(ran(arguments, closed()).code, Some(0), "{arguments:?}");
+    }
+    assert_eq!(device.command(&["--help"]).stdout(full()).status().unwrap().code(), Some(73));
+    // The verdict of a boot counts, whoever hears of it.
+    let healthcheck = ["healthcheck", "--data-dir", "data", "--health-dir", "health.d"];
+    let told = ran(&healthcheck, full());
+    assert!(told.code == Some(0) && told.stderr.contains("cannot write to standard output"), "{told:?}");
+}
+
+#[test]
+fn a_page_of_metrics_can_be_read_by_the_collector_whatever_the_umask() {
+    let device = Device::new();
+    for umask in ["0777", "077", "0"] {
+        let line = format!("umask {umask}; exec \"$@\"");
+        let mut shell = Command::new("sh");
+        shell.args(["-c", &line, "sh"]).arg(&device.program).args(device.local(&["metrics", "--output", "page.prom"]));
+        let told: Ran = shell.current_dir(device.dir.path()).output().unwrap().into();
+        assert_eq!(told.code, Some(0), "{told:?}");
+        let mode = fs::metadata(device.path("page.prom")).unwrap().permissions().mode();
+        assert_eq!(mode & 0o7777, 0o644, "umask {umask}");
+    }
 }

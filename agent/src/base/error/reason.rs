@@ -228,7 +228,7 @@ reasons! {
         NotWritten = "not-written":
             "An output file cannot be written. Name a folder that this user can write and that has room.",
         Output = "output":
-            "The file of `metrics --output` cannot be written. Name a file in a folder that this user can write.",
+            "Standard output or the file of `metrics --output` cannot be written. Make room, or name a place that this user can write.",
         ReadBackFailed = "read-back-failed":
             "The medium returns other bytes than were written. See dmesg, and replace the medium.",
         ReadOnly = "read-only":
