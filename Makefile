@@ -1,6 +1,6 @@
 # One verb per habit. Every target installs its tools and prints them (build/scripts/setup.sh).
 .DEFAULT_GOAL := help
-.PHONY: help try demo agent builder dist reproduce kernel initramfs image lint test test-all prove fuzz qemu qemu-arm64 prove-uboot bench large deny rollout
+.PHONY: help try demo agent builder dist reproduce kernel initramfs image lint test test-all test-loaders prove fuzz qemu qemu-arm64 prove-uboot bench large deny rollout
 export PATH := $(PATH):/usr/sbin:/sbin:$(CURDIR)/target/tools/usr/bin:$(CURDIR)/target/tools/bin
 
 # One target, one profile and one set of features for everything that is built and tried here, so that nothing is
@@ -75,6 +75,13 @@ test-all: ## Run make lint, make deny, all tests with the release build, and all
 	build/scripts/cloud-init.sh
 	$(built)/qemu-tests --firmware bios all
 	$(built)/qemu-tests --firmware uefi all
+	@$(MAKE) --no-print-directory test-loaders
+
+test-loaders: ## Run the decision tables and one trial each on the bootloaders of the next Debian
+	@build/scripts/setup.sh qemu-arm64
+	@build/scripts/fetch-loaders.sh
+	@PROFILE=dev ARCH='amd64 arm64' build/scripts/build-agent.sh
+	LOADERS=target/next $(built)/qemu-tests table commit commit-bios arm64-table arm64-commit
 
 prove: ## Test every power cut, every fault at every step, and all mutations: about an hour
 	@build/scripts/setup.sh test

@@ -12,7 +12,7 @@ use bootenv::uboot::{Environment, Format, flags, newest};
 use sha2::{Digest, Sha256};
 
 use crate::machine::Firmware;
-use crate::{Result, root, run, tool};
+use crate::{Result, loaders, root, run, tool};
 
 const MIB: u64 = 1024 * 1024;
 /// File name of the kernel in a slot.
@@ -112,6 +112,9 @@ impl Plan {
         script.env("DATA_MIB", self.size.data.to_string());
         for name in ["MANIFEST", "KERNEL_B", "INITRAMFS_B", "MANIFEST_B", "KERNEL_ARGS", "DATA", "LOADER", "GRUB_CFG"] {
             script.env_remove(name);
+        }
+        if let Some(dir) = loaders() {
+            script.env("GRUB_LIB", dir.join("usr/lib/grub"));
         }
         for (content, suffix) in [(Some(&self.a), ""), (self.b.as_ref(), "_B")] {
             let Some(content) = content else { continue };

@@ -141,6 +141,13 @@ pub fn tool(name: &str) -> Result<PathBuf> {
         .ok_or_else(|| format!("{name} is not installed: run build/scripts/setup.sh test").into())
 }
 
+/// Where other bootloaders than the installed ones are unpacked, as `build/scripts/fetch-loaders.sh` does: `LOADERS=` of the
+/// environment, from the root of the workspace.
+#[must_use]
+pub fn loaders() -> Option<PathBuf> {
+    std::env::var_os("LOADERS").filter(|dir| !dir.is_empty()).map(|dir| root().join(dir))
+}
+
 /// Runs a command to its end and gives its standard output.
 ///
 /// # Errors

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use clap::ValueEnum;
 use serde_json::{Value, json};
 
-use crate::{Architecture, Result, tool};
+use crate::{Architecture, Result, loaders, tool};
 
 /// How long a device may be silent on what is awaited: some five times of what a slow machine needs.
 pub const PATIENCE: Duration = Duration::from_secs(180);
@@ -23,8 +23,9 @@ const UEFI_CODE: &str = "/usr/share/OVMF/OVMF_CODE_4M.fd";
 const UEFI_VARIABLES: &str = "/usr/share/OVMF/OVMF_VARS_4M.fd";
 const UEFI_CODE_ARM64: &str = "/usr/share/AAVMF/AAVMF_CODE.fd";
 const UEFI_VARIABLES_ARM64: &str = "/usr/share/AAVMF/AAVMF_VARS.fd";
-/// As Debian builds it, with its own environment: it finds boot.scr by itself.
-const UBOOT: &str = "/usr/lib/u-boot/qemu_arm64/u-boot.bin";
+/// As Debian builds it, with its own environment: it finds boot.scr by itself. Below the root of the system, or of other
+/// bootloaders.
+const UBOOT: &str = "usr/lib/u-boot/qemu_arm64/u-boot.bin";
 
 /// What the device starts with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -126,7 +127,7 @@ impl Device {
             Firmware::Uefi => Some((UEFI_CODE, UEFI_VARIABLES)),
             Firmware::UefiArm64 => Some((UEFI_CODE_ARM64, UEFI_VARIABLES_ARM64)),
             Firmware::UBoot => {
-                command.args(["-bios", UBOOT]);
+                command.arg("-bios").arg(loaders().unwrap_or("/".into()).join(UBOOT));
                 None
             }
         };
