@@ -140,7 +140,7 @@ fn kind(all: &str) -> Option<(&'static str, &'static str)> {
     })
 }
 
-/// Whether this is user-data in Base64: of cloud-config, a script, MIME or gzip.
+/// True if this is user-data in Base64: of cloud-config, a script, MIME or gzip.
 fn is_base64(all: &str) -> bool {
     let packed: String = all.split_ascii_whitespace().collect();
     let begin = packed.as_bytes().get(..packed.len().min(64) / 4 * 4).unwrap_or_default();

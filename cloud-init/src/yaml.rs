@@ -51,7 +51,7 @@ fn second_document(all: &str) -> Option<usize> {
     None
 }
 
-/// Whether a line is neither empty nor a comment nor a directive.
+/// True if a line is neither empty nor a comment nor a directive.
 fn has_content(line: &str) -> bool {
     !line.trim_start().is_empty() && !line.trim_start().starts_with('#') && !line.starts_with('%')
 }

@@ -74,7 +74,7 @@ pub fn bundle(
         .collect()
 }
 
-/// What goes into the archive.
+/// Content of the archive.
 struct Layout<'a> {
     registry: &'a Registry,
     entries: Vec<Value>,

@@ -31,7 +31,7 @@ macro_rules! say {
     ($($words:tt)*) => { console::print(&format!("{}\n", format_args!($($words)*))) };
 }
 
-/// Whether somebody gave a private key itself: no message may repeat it.
+/// True if the value is a private key itself: no message may repeat it.
 fn has_key(arguments: impl Iterator<Item = OsString>) -> bool {
     const MARK: &[u8] = b"PRIVATE KEY-----";
     arguments.into_iter().any(|one| one.as_encoded_bytes().windows(MARK.len()).any(|part| part == MARK))

@@ -40,7 +40,7 @@ impl Deflate1 {
     pub fn piece(&mut self, raw: &[u8], out: &mut Vec<u8>) -> usize {
         self.0.reset();
         let start = out.len();
-        // What cannot be compressed is stored: 5 bytes more for each block of at most 64 KiB, and the flush.
+        // Incompressible data is stored: 5 bytes more for each block of at most 64 KiB, and the flush.
         out.resize(start + raw.len() + raw.len() / 1024 + 128, 0);
         let done = deflate(&mut self.0, raw, &mut out[start..], MZFlush::Full);
         assert!(

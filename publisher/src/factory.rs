@@ -80,7 +80,7 @@ pub struct Device {
     pub data_mib: u64,
 }
 
-/// What was made.
+/// The result.
 #[derive(Debug)]
 pub struct Made {
     /// Version and digest of the release, unless it is not published.

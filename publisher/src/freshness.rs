@@ -26,7 +26,7 @@ pub enum Place {
     Tree(PathBuf),
 }
 
-/// What a statement says beside the releases that it is about.
+/// Members of a statement beside its releases.
 #[derive(Clone, Debug)]
 pub struct Terms {
     /// How long it holds.
@@ -71,7 +71,7 @@ impl Place {
         Ok(statement)
     }
 
-    /// The statement that is there now; whoever signed it.
+    /// The current statement, whichever key signed it.
     fn published(&self) -> Result<Option<Statement>> {
         let raw = match self {
             Self::Registry(reference, access) => {

@@ -18,7 +18,7 @@ use kubesolo_update::release::release::{Architecture, Blob, Release};
 use kubesolo_update::trust::keys::KeySet;
 use kubesolo_update::trust::signature::Signature;
 
-/// Folder for what `latest.json` names. Files in it are never changed: their names tell their content.
+/// Folder for the files that `latest.json` names. They never change: their names follow from their content.
 const FILES: &str = "files";
 const LATEST_JSON: &str = "latest.json";
 
@@ -231,7 +231,7 @@ pub fn payload(folder: &Path, target: &Path) -> Result<Vec<Payload>> {
 }
 
 /// Adds signatures that were made elsewhere to a tree. Each must be by one of `keys`, over the `latest.json` of one
-/// architecture; nothing is written unless all are. What was there before stays.
+/// architecture; nothing is written unless all are. Existing signatures stay.
 pub fn attach_files(folder: &Path, files: &[PathBuf], keys: &KeySet) -> Result<Vec<Attached>> {
     let found = published(folder)?;
     let messages = found.into_iter().map(|(release, raw)| (release.architecture, raw)).collect::<Vec<_>>();

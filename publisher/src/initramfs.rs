@@ -1,6 +1,6 @@
 //! Does an initramfs unpack? Asked before it is published, because the device that finds out does not boot.
 //!
-//! What the kernel accepts (`init/initramfs.c`, `Documentation/driver-api/early-userspace/buffer-format.rst`): archives in
+//! Input that the kernel accepts (`init/initramfs.c`, `Documentation/driver-api/early-userspace/buffer-format.rst`): archives in
 //! newc format one after the other, each plain (the early archive with CPU microcode) or in a gzip member of its own,
 //! with zeros between them. An archive may not run on into the next gzip member. Stricter than the kernel in one
 //! thing: every archive must end with its trailer, or a file cut between two entries would pass.

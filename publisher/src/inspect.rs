@@ -1,4 +1,4 @@
-//! What a registry offers, told to a person or a script.
+//! The offer of a registry, for a person or a script.
 
 use std::fmt;
 
@@ -54,7 +54,7 @@ pub struct Inspected {
     pub initramfs_unpacked_size: Option<u64>,
     /// All that are attached.
     pub signatures: Vec<Seal>,
-    /// Whether a device with the given key would take the release; absent when no key was given.
+    /// True if a device with the given key would take the release; absent when no key was given.
     pub trusted: Option<bool>,
 }
 
@@ -63,7 +63,7 @@ pub struct Inspected {
 pub struct Seal {
     /// The key that made it, if its publisher is right.
     pub key_id: Option<String>,
-    /// Whether a given key made it; absent when no key was given.
+    /// True if a given key made it; absent when no key was given.
     pub verified: Option<bool>,
 }
 

@@ -64,7 +64,7 @@ fn bzimage(head: &[u8], size: u64) -> Result<(), String> {
 
 fn arm64(head: &[u8], size: u64) -> Result<(), String> {
     if head.get(0x38..0x3c) == Some(b"ARM\x64") {
-        // Without the EFI stub there is no PE header, and nothing that tells the length of the file.
+        // Without the EFI stub there is no PE header, and the length of the file is not known.
         return if head.starts_with(b"MZ") {
             portable_executable(head, size, IMAGE_FILE_MACHINE_ARM64)
         } else {
@@ -78,7 +78,7 @@ fn arm64(head: &[u8], size: u64) -> Result<(), String> {
     Err(format!("neither an arm64 Image nor an EFI zboot image{}", looks_like(head)))
 }
 
-/// What UEFI loads: for this machine, with all its sections, and the signature for Secure Boot if it has one.
+/// A program for UEFI: for this machine, with all its sections, and the signature for Secure Boot if it has one.
 fn portable_executable(head: &[u8], size: u64, machine: u64) -> Result<(), String> {
     let broken = || "its PE header is damaged".to_owned();
     let pe = usize::try_from(number(head, 0x3c, 4).ok_or_else(broken)?).map_err(|_| broken())?;

@@ -106,7 +106,7 @@ impl PrivateKey {
         self.0.verifying_key()
     }
 
-    /// What signatures name this key by.
+    /// Fingerprint by which signatures name this key.
     #[must_use]
     pub fn id(&self) -> KeyId {
         KeyId::of(self.public().as_bytes())

@@ -57,7 +57,7 @@ const TITLE: &str = "org.opencontainers.image.title";
 /// The files of one architecture.
 #[derive(Clone, Debug)]
 pub struct Images {
-    /// What both files are for.
+    /// Architecture of both files.
     pub architecture: Architecture,
     /// A Linux boot image.
     pub kernel: PathBuf,
@@ -65,7 +65,7 @@ pub struct Images {
     pub initramfs: PathBuf,
 }
 
-/// What a release says about itself.
+/// Metadata of a release.
 #[derive(Clone, Debug)]
 pub struct Metadata {
     /// Its version.

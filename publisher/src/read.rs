@@ -1,4 +1,4 @@
-//! What is published under a reference, read with the credentials of the publisher and chosen as a device chooses.
+//! A release published under a reference, read with the credentials of the publisher and chosen as a device chooses.
 
 use bytes::Bytes;
 use serde::Deserialize;
@@ -24,7 +24,7 @@ pub(super) struct Found {
     pub(super) raw: Bytes,
     /// Its media type.
     pub(super) media_type: &'static str,
-    /// Whether it is an index.
+    /// True if it is an index.
     pub(super) is_index: bool,
     /// One for each architecture, at least one.
     pub(super) manifests: Vec<Manifest>,
@@ -52,7 +52,7 @@ pub(super) fn read(registry: &Registry) -> Result<Found> {
     let origin = format!("{} of {}", text::escape(name), registry.name());
     let digest = Digest::of(&raw);
     let kind: Kind = json::parse(&raw, &origin)?;
-    // What is not said here is OCI's; anything else is refused by the parsers below.
+    // Without a type here it is OCI's; the parsers below refuse any other.
     let media_type = match (kind.media_type.as_deref(), kind.manifests.is_some()) {
         (Some(DOCKER_INDEX_TYPE), true) => DOCKER_INDEX_TYPE,
         (Some(DOCKER_MANIFEST_TYPE), false) => DOCKER_MANIFEST_TYPE,
@@ -93,7 +93,7 @@ pub(super) fn architectures(registry: &Registry, tag: &str) -> Result<Vec<Archit
     Ok([Architecture::Amd64, Architecture::Arm64].into_iter().filter(|a| index.choose(*a).is_some()).collect())
 }
 
-/// The signatures attached to a manifest. What is not one is left out with a warning, as a device leaves it out.
+/// The signatures attached to a manifest. Other attachments are left out with a warning, as a device leaves them out.
 pub(super) fn signatures(registry: &Registry, subject: Digest) -> Result<Vec<Signature>> {
     let mut signatures = vec![];
     for digest in attachments(registry, subject)? {

@@ -374,7 +374,7 @@ impl Registry {
             ("plain_http=", "--plain-http"),
         ];
         e.remedy = options.into_iter().fold(e.remedy, |text, (setting, option)| text.replace(setting, option));
-        // What a TLS client reads from a server that speaks plain HTTP.
+        // The first bytes that a TLS client reads from a server without TLS.
         if e.message.contains("InvalidContentType") {
             return e.remedy(self.no_tls());
         }
@@ -432,7 +432,7 @@ impl Registry {
         let message = format!("cannot {what} {}: {}", self.name(), describe(e));
         match status(e) {
             Some(401 | 403) => Error::new(Reason::RegistryDenied, message).remedy(self.log_in_by()),
-            // What a TLS client reads from a server that speaks plain HTTP.
+            // The first bytes that a TLS client reads from a server without TLS.
             _ if message.contains("InvalidContentType") => {
                 Error::new(Reason::RegistryFailed, message).remedy(self.no_tls())
             }
@@ -475,7 +475,7 @@ fn client(access: &Access) -> Result<Client> {
     .map_err(|e| Error::new(Reason::NoClient, format!("cannot set up the registry client: {}", describe(&e))))
 }
 
-/// A file in pieces. Tells about its progress, since a kernel over a slow line takes a while.
+/// A file in pieces. Shows progress, since a kernel over a slow line takes a while.
 struct Chunks {
     what: String,
     file: File,

@@ -100,7 +100,7 @@ pub(crate) fn warn_of_few_restart_points(path: &Path, size: u64) -> Result<()> {
 
 struct Packer<W> {
     out: W,
-    /// Why `out` takes no more, to tell it from what is wrong with the input.
+    /// The error of `out`, to distinguish it from an error of the input.
     failed: Option<io::Error>,
     encoder: Deflate1,
     /// The gzip member has begun.

@@ -83,10 +83,10 @@ pub fn payload(reference: &str, folder: &Path, access: &Access) -> Result<Vec<Pa
     read::read(&registry)?.manifests.into_iter().map(|m| Payload::write(folder, m.release, m.raw.to_vec())).collect()
 }
 
-/// What is to be signed for one architecture.
+/// Bytes to sign for one architecture.
 #[derive(Debug)]
 pub struct Payload {
-    /// What it says.
+    /// The release.
     pub release: Release,
     /// Of the file: the identity of the release.
     pub digest: Digest,
@@ -104,7 +104,7 @@ impl Payload {
     }
 }
 
-/// Attaches a signature of `manifest`. What is attached depends on nothing else, and Ed25519 is deterministic: the same key
+/// Attaches a signature of `manifest`. The attachment depends on nothing else, and Ed25519 is deterministic: the same key
 /// signs the same release once, however often this is called.
 pub(super) fn attach(registry: &Registry, manifest: &[u8], signature: &[u8; 64], id: KeyId) -> Result<()> {
     let subject = Digest::of(manifest);
@@ -121,7 +121,7 @@ pub(super) fn attach(registry: &Registry, manifest: &[u8], signature: &[u8; 64],
         "annotations": annotations,
     }));
     let digest = registry.put_manifest(None, &referrer, release::OCI_MANIFEST_TYPE)?;
-    // Asking as a reader asks tells best whether the registry lists referrers itself.
+    // A reader's request shows best that the registry lists referrers itself.
     for _ in 0..LIST_TRIES {
         if registry.referrers(&subject, release::SIGNATURE_TYPE)?.contains(&digest.to_string()) {
             log::info!("signed {subject} with key {id}");

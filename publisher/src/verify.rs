@@ -26,7 +26,7 @@ use kubesolo_update::trust::signature::KeyId;
 /// A release that a device would take.
 #[derive(Debug)]
 pub struct Verified {
-    /// What it is for.
+    /// Its architecture.
     pub architecture: Architecture,
     /// Its version.
     pub version: semver::Version,
@@ -34,7 +34,7 @@ pub struct Verified {
     pub digest: Digest,
     /// The keys that signed it.
     pub keys: Vec<KeyId>,
-    /// Whether it is the latest; `None` where there is no statement.
+    /// Freshness of the release; `None` where there is no statement.
     pub freshness: Option<FreshnessReport>,
     /// Bytes of both images, which were fetched and are right; `None` where they were not asked for.
     pub bytes: Option<u64>,
@@ -43,7 +43,7 @@ pub struct Verified {
 /// Judges what the source in `config` offers, for one architecture or for each that there is. With `images`, both images are
 /// fetched and their digests compared.
 ///
-/// What depends on the state of one device is left out: its version, its epoch, its failures, its windows.
+/// Leaves out rules that depend on one device: its version, its epoch, its failures, its windows.
 ///
 /// # Errors
 /// The refusal of a device, with its exit code.

@@ -221,7 +221,7 @@ pub fn list(folder: &Path) -> io::Result<Listing> {
     Ok(listing)
 }
 
-/// Whether editors or package managers give this name to another version of a file: `x~`, `x.bak`, `x.orig`, `x.swp`, `#x#`,
+/// True if editors or package managers give this name to another version of a file: `x~`, `x.bak`, `x.orig`, `x.swp`, `#x#`,
 /// `x.dpkg-old` (dpkg(1), conffiles) or `x.rpmsave` (rpm(8), configuration files).
 #[must_use]
 pub fn is_leftover(name: &OsStr) -> bool {
@@ -285,7 +285,7 @@ pub fn write_in_place(path: &Path, bytes: &[u8]) -> io::Result<()> {
     file.sync_data()
 }
 
-/// Whether a file has this length, and blocks for it: it can be written over in place.
+/// True if a file has this length, and blocks for it: it can be written over in place.
 #[must_use]
 pub fn keeps(meta: &Metadata, length: usize) -> bool {
     meta.is_file() && meta.len() == length as u64 && meta.blocks() > 0

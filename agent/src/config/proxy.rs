@@ -68,7 +68,7 @@ impl NoProxy {
         (Self(read), refused)
     }
 
-    /// Whether requests to this host and port take no proxy. The host is as in a URL: in lower case, IPv6 in brackets.
+    /// True if requests to this host and port take no proxy. The host is as in a URL: in lower case, IPv6 in brackets.
     #[must_use]
     pub fn contains(&self, host: &str, port: u16) -> bool {
         let host = host.trim_matches(['[', ']']);

@@ -38,7 +38,7 @@ pub struct Ended {
     pub said: String,
 }
 
-/// What a folder of programs contains.
+/// Content of a folder of programs.
 #[derive(Debug, Default)]
 pub struct Folder {
     /// Programs to run, in the order of their names.
@@ -90,7 +90,7 @@ pub fn folder(folder: &Path) -> Result<Folder, String> {
     Ok(found)
 }
 
-/// Whether an entry is a program.
+/// True if an entry is a program.
 ///
 /// # Errors
 /// The cause if it looks like one and cannot run.

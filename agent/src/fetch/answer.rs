@@ -147,7 +147,7 @@ pub(super) fn captive_portal(url: &Url, what: &str, answer: &str) -> Error {
     )
 }
 
-/// Whether the text is HTML or XML. JSON never begins so, nor do the bytes of a signature.
+/// True if the text is HTML or XML. JSON never begins so, nor do the bytes of a signature.
 fn is_page(body: &[u8]) -> bool {
     let begin = body.trim_ascii_start();
     let begin = &begin[..begin.len().min(32)];

@@ -31,7 +31,7 @@ pub struct BlobBody {
     /// Bytes that came, each as often as it came.
     spent: u64,
     ask: Ask,
-    /// Whether the last answer to a range was the rest, if there was one.
+    /// True if the last answer to a range was the rest, if there was one.
     resumes: Option<bool>,
     stream: Option<Stream>,
     /// Since the last progress.
@@ -51,7 +51,7 @@ enum Ask {
     Whole,
 }
 
-/// What a server makes of a request for an image.
+/// Answer of a server to a request for an image.
 enum Answered {
     Stream(Stream),
     /// Not the rest that a range asked for, and why.
@@ -60,7 +60,7 @@ enum Answered {
 
 struct Stream {
     response: Response,
-    /// The length was told before, or the end is marked: an early end is the server's word, not an accident.
+    /// The length was announced, or the end is marked: an early end is the server's statement, not an accident.
     framed: bool,
     /// Known already, sent again by a server that does not resume.
     skip: u64,

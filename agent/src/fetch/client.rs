@@ -178,7 +178,7 @@ impl Client {
         })
     }
 
-    /// Whether there is an answer with status 200; its body does not matter.
+    /// Checks that there is an answer with status 200; its body does not matter.
     pub(super) fn answers(&self, url: &Url, what: &str, deadline: Deadline) -> Result<()> {
         self.retried(what, deadline, async || {
             let answer = self.answer(Method::GET, url, &HeaderMap::new(), what).await?;
@@ -189,7 +189,7 @@ impl Client {
         })
     }
 
-    /// Whether a registry has something, by a HEAD.
+    /// True if a registry has something, by a HEAD.
     ///
     /// # Errors
     /// 69 when it answers neither 200 nor 404.
@@ -512,7 +512,7 @@ impl Client {
                 Ok(Some(chunk)) if body.len() as u64 + chunk.len() as u64 <= limit => body.extend_from_slice(&chunk),
                 Ok(Some(_)) if !refused => return Err(limits::exceeded(what, format_args!("{limit} bytes")).into()),
                 Err(e) if !refused => return Err(self.unreachable(&e, &url, what)),
-                // What a refusal says matters less than that it is one.
+                // The text of a refusal matters less than its kind.
                 Ok(Some(chunk)) => {
                     let room = limits::ERROR_BODY_BYTES as usize - body.len();
                     body.extend_from_slice(&chunk[..room]);

@@ -203,7 +203,7 @@ impl Logins {
         for (key, value) in keys {
             let at = |why: &str| bad(name, &format!("the entry of \"{}\" {why}", text::escape(key)));
             let Some(value) = value.as_object() else {
-                // What else docker keeps beside its entries.
+                // Other members that docker keeps beside its entries.
                 if modern { return Err(at("is not an object")) } else { continue }
             };
             if !modern && !value.is_empty() && !MEMBERS.iter().any(|member| value.contains_key(*member)) {

@@ -1,4 +1,4 @@
-//! What an administrator can say about reaching servers.
+//! Settings of an administrator for the way to servers.
 
 use std::path::PathBuf;
 use std::time::Duration;

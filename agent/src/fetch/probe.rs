@@ -11,7 +11,7 @@ use crate::fetch::client::Client;
 use crate::fetch::options::{FetchOptions, Patience};
 use crate::fetch::url::{host, shown};
 
-/// Whether it answers 200, asked directly and not through a proxy. Where it is http, its host is asked without TLS.
+/// Checks that it answers 200, asked directly and not through a proxy. Where it is http, its host is asked without TLS.
 ///
 /// # Errors
 /// Why not; 69, as a rule.

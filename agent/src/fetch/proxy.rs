@@ -23,7 +23,7 @@ pub(super) struct Proxies {
 }
 
 impl Proxies {
-    /// What the settings say, and for the rest the environment.
+    /// The proxy of the settings, and for the rest that of the environment.
     ///
     /// # Errors
     /// 78 for a variable that is no proxy.
@@ -79,7 +79,7 @@ impl Proxies {
         proxy.as_ref().filter(|_| !is_loopback && !self.direct.contains(host, port))
     }
 
-    /// Whether any request takes a proxy with TLS.
+    /// True if any request takes a proxy with TLS.
     pub(super) fn have_tls(&self) -> bool {
         [&self.http, &self.https].into_iter().flatten().any(|proxy| proxy.scheme() == "https")
     }
@@ -152,7 +152,7 @@ fn refusal(proxy: &Url, status: StatusCode, to: &Url, what: &str) -> Error {
     Error::new(Reason::ProxyRefused, message).remedy(remedy)
 }
 
-/// Whether a proxy itself refuses a request without TLS, which it forwards otherwise.
+/// True if a proxy itself refuses a request without TLS, which it forwards otherwise.
 pub(super) fn refuses(response: &Response) -> bool {
     let headers = response.headers();
     let server = headers.get(header::SERVER).map_or(&b""[..], HeaderValue::as_bytes);

@@ -16,7 +16,7 @@ impl PlainHosts {
         list.iter().map(|entry| plain_host(entry)).collect::<Result<_>>().map(Self)
     }
 
-    /// Whether the URL has no TLS and its host and port are listed.
+    /// True if the URL has no TLS and its host and port are listed.
     pub(super) fn contain(&self, url: &Url) -> bool {
         let port = url.port_or_known_default();
         url.scheme() == "http" && url.host_str().zip(port).is_some_and(|(h, p)| self.0.contains(&(h.to_owned(), p)))

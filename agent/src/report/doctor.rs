@@ -167,7 +167,7 @@ fn reserve(all: &mut Findings, folder: &Path, filesystem: &Statfs) {
     };
     let (free, for_others) = (filesystem.blocks_free(), filesystem.blocks_available());
     if for_others == 0 {
-        return; // full for others: how much is left does not tell how much was kept
+        return; // full for others: the free space does not show how much was kept
     }
     let block = u64::try_from(filesystem.block_size()).unwrap_or(0);
     let kept = free.saturating_sub(for_others).saturating_sub(own);
@@ -177,7 +177,7 @@ fn reserve(all: &mut Findings, folder: &Path, filesystem: &Statfs) {
     all.either("data reserve", kept > 0, Verdict::Warn, &Words { good: &words, bad: none });
 }
 
-/// What ext4 keeps for itself, and `statfs` counts with what is kept for root (kernel, `ABI/testing/sysfs-fs-ext4`).
+/// Blocks that ext4 keeps for itself, and `statfs` counts with those kept for root (kernel, `ABI/testing/sysfs-fs-ext4`).
 fn clusters_of_the_filesystem(folder: &Path) -> Option<u64> {
     let device = folder.metadata().ok()?.dev();
     let number = format!("/sys/dev/block/{}:{}", libc::major(device), libc::minor(device));

@@ -1,4 +1,4 @@
-//! What registries and OCI image layouts have in common: indexes, lists of referrers, and what is attached to a manifest.
+//! The common part of registries and OCI image layouts: indexes, lists of referrers, and attachments of a manifest.
 
 use std::collections::BTreeMap;
 
@@ -15,7 +15,7 @@ use crate::trust::signature::Signature;
 /// A manifest or an index as it was read.
 pub(crate) struct Document {
     pub(crate) raw: Vec<u8>,
-    /// What whoever gave it says that it is; what it says itself counts more.
+    /// Its type as the server states it; its own statement counts more.
     pub(crate) said: Option<String>,
 }
 
@@ -71,7 +71,7 @@ pub(crate) fn choose(
     Ok(Chosen { release, raw, media_type, index })
 }
 
-/// That cosign signed the index alone, which is what it does unless told otherwise.
+/// The error for an index that cosign signed without its manifests, cosign's default.
 pub(crate) fn index_signed_alone(origin: &str, index: Digest, manifest: Digest) -> Error {
     let message = format!("{origin}: cosign signed the index {index} alone, not the release in it {manifest}");
     Error::new(Reason::SignatureOfIndex, message)
@@ -160,7 +160,7 @@ impl Index {
     }
 }
 
-/// Whether an entry in a list of referrers is worth a look. Copies made by skopeo before 1.14 have lost the types of the
+/// True if an entry in a list of referrers is worth a look. Copies made by skopeo before 1.14 have lost the types of the
 /// entries; the type of the manifest itself counts in any case.
 #[must_use]
 pub fn may_be_signature(artifact_type: Option<&str>) -> bool {
@@ -195,8 +195,8 @@ impl Listed {
 /// An Ed25519 signature, in bytes.
 pub const SIGNATURE_BYTES: u64 = 64;
 
-/// The signatures in a manifest attached to `subject`: each layer, with the key that it names. Whoever fetches a layer holds
-/// it to [`SIGNATURE_BYTES`].
+/// The signatures in a manifest attached to `subject`: each layer, with the key that it names. The caller that fetches a
+/// layer limits it to [`SIGNATURE_BYTES`].
 ///
 /// # Errors
 /// 65 when it is no signature, or one of another manifest.
@@ -230,7 +230,7 @@ pub(crate) fn signature(bytes: Vec<u8>, key_id: Option<String>, what: &str) -> R
     Ok(Signature { key_id, bytes, payload: None })
 }
 
-/// All signatures of `subject` that `read` finds in what is attached to it. A bad one among them is left out: whoever can
+/// All signatures of `subject` that `read` finds in its attachments. A bad one among them is left out: an account that can
 /// add to a registry must not be able to stop an update by adding nonsense.
 pub(crate) fn signatures(
     subject: Digest,

@@ -45,7 +45,7 @@ pub struct BundleSource {
     index: Option<Digest>,
 }
 
-/// What an archive holds, and where.
+/// Members of an archive and their places.
 struct Layout {
     blobs: BTreeMap<Digest, tar::Extent>,
     /// `index.json`

@@ -25,7 +25,7 @@ pub fn tag(subject: Digest) -> String {
 }
 
 /// The signatures of `subject` in the manifest `raw` from its tag. A layer that is none, for instance by a key that is not
-/// Ed25519, is left out: whoever can add to a registry must not be able to stop an update by adding nonsense.
+/// Ed25519, is left out: an account that can add to a registry must not be able to stop an update that way.
 ///
 /// `fetch` gives the bytes of a payload, which it need not check.
 ///

@@ -8,7 +8,7 @@ use crate::base::error::Result;
 use crate::fetch::body::Body;
 use crate::trust::stream::StreamVerifier;
 
-/// Passes an image on, and fails at its end if no known key signed it: whoever takes the bytes never sees a complete one.
+/// Passes an image on, and fails at its end if no known key signed it: the receiver never sees a complete one.
 pub struct Guarded {
     body: Box<dyn Body>,
     verifier: Option<StreamVerifier>,

@@ -32,7 +32,7 @@ pub struct HttpSource {
     looked: Option<Rc<Looked>>,
 }
 
-/// What the server said.
+/// The server's answer.
 struct Looked {
     raw: Vec<u8>,
     latest: Latest,
@@ -104,7 +104,7 @@ impl HttpSource {
         })
     }
 
-    /// What a `.sig` file has; nothing if it is not there.
+    /// Content of a `.sig` file; nothing if it is missing.
     fn signature_file(&self, url: &Url, deadline: Deadline) -> Result<Vec<Signature>> {
         let what = format!("signature {}", url::shown(url));
         let request = Request { url, accept: "*/*", limit: limits::SIGNATURE_FILE_BYTES, what: &what };
@@ -115,8 +115,8 @@ impl HttpSource {
         Signature::parse_file(&answer.good(&what)?.body).map_err(|e| e.context(what))
     }
 
-    /// The signatures over the document itself. Whoever can change the document must not be able to say where they are,
-    /// beyond the server that it came from.
+    /// The signatures over the document itself. An attacker who can change the document must not be able to place them on
+    /// another server.
     fn signatures(&self, looked: &Looked) -> Result<Vec<Signature>> {
         let beside = || self.resolve(&format!("{LATEST_JSON}.sig"));
         let url = match looked.latest.signature_url().map(|named| self.resolve(named)).transpose()? {
@@ -158,7 +158,7 @@ impl HttpSource {
     }
 }
 
-/// What is written in the settings may hold a password.
+/// The URL of the settings may have a password.
 fn without_secrets(server: &str) -> String {
     match Url::parse(server) {
         Ok(url) => format!("\"{}\"", url::shown(&url)),

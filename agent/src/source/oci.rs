@@ -23,7 +23,7 @@ use crate::source::source::Source;
 use crate::source::{cosign, reference, statement};
 use crate::trust::signature::Signature;
 
-/// What is asked for when manifests are: every type that is understood, or registries convert or refuse.
+/// Types of a request for a manifest: every known one, or registries convert or refuse.
 const MANIFESTS: &str = "application/vnd.oci.image.index.v1+json, application/vnd.docker.distribution.manifest.list.v2+json, \
                          application/vnd.oci.image.manifest.v1+json, application/vnd.docker.distribution.manifest.v2+json";
 
@@ -211,7 +211,7 @@ impl OciSource {
         Ok(signatures)
     }
 
-    /// What cosign keeps for a manifest or an index, as it is in the registry.
+    /// Cosign's attachments of a manifest or an index, as they are in the registry.
     fn cosign(&self, subject: Digest, deadline: Deadline) -> Result<Option<Vec<u8>>> {
         let tag = cosign::tag(subject);
         let what = format!("cosign signatures at tag {tag}");

@@ -14,7 +14,7 @@ pub struct Parts<'a> {
     pub repository: &'a str,
     /// The tag, if one is written.
     pub tag: Option<&'a str>,
-    /// Whatever follows the `@`.
+    /// The text after the `@`.
     pub digest: Option<&'a str>,
 }
 

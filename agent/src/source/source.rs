@@ -1,4 +1,4 @@
-//! What an update sees of any kind of source.
+//! A source, as an update uses it, of any kind.
 
 use crate::base::digest::Digest;
 use crate::base::error::Result;
@@ -12,7 +12,7 @@ use crate::trust::signature::Signature;
 /// The release on offer, with all signatures that it takes: the source is only asked for more where the first ones do not do.
 ///
 /// # Errors
-/// Whatever makes the offer unreadable. Whether it is proven is the caller's to find out.
+/// Each cause that makes the offer unreadable. The caller verifies the offer.
 pub fn offer(source: &mut dyn Source, architecture: Architecture, keys: Option<&KeySet>) -> Result<Offer> {
     let mut offer = source.offer(architecture)?;
     let enough = |offer: &Offer| keys.is_none_or(|keys| keys.verify(&offer.signed, &offer.signatures).is_ok());
@@ -25,8 +25,8 @@ pub fn offer(source: &mut dyn Source, architecture: Architecture, keys: Option<&
 
 /// A server or a file with releases.
 pub trait Source {
-    /// Looks, in one request where the server lets it, at the document that names the current release: its digest. What was
-    /// offered under the same digest before is still on offer.
+    /// Digest of the document that names the current release, by one request where the server permits that. With the same
+    /// digest the offer is the same as before.
     fn look(&mut self) -> Result<Digest>;
 
     /// The release that was looked at, or is now, and its signatures; no image is fetched.
@@ -43,7 +43,7 @@ pub trait Source {
     /// The statement about which release is the latest; `None` if there is none.
     ///
     /// # Errors
-    /// Whatever keeps it from being read.
+    /// Each cause that makes it unreadable.
     fn freshness(&mut self) -> Result<Option<Published>> {
         Ok(None)
     }
@@ -51,7 +51,7 @@ pub trait Source {
     /// An image of the offered release, with its size; the server is asked for it if the release does not say it.
     fn locate(&mut self, image: Image) -> Result<Blob>;
 
-    /// What was asked for, for messages.
+    /// Name of the source, for messages.
     fn origin(&self) -> String;
 
     /// Starts to fetch an image of the offered release. That the server has it, and of the right size, is known when this

@@ -10,7 +10,7 @@ use crate::source::artifact::key_id;
 /// Where a statement is, and where its signatures are, each with the key that it names.
 pub(crate) type Layers = (Digest, Vec<(Digest, Option<String>)>);
 
-/// The layers of a statement's manifest. Whoever fetches them holds them to their limits.
+/// The layers of a statement's manifest. The caller that fetches them enforces their limits.
 pub(crate) fn layers(raw: &[u8], what: &str) -> Result<Layers> {
     let malformed = |why: &str| Error::new(Reason::MalformedFreshness, format!("{what}: {why}"));
     let manifest: Manifest = json::parse(raw, what)?;

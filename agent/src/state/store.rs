@@ -72,7 +72,7 @@ impl Store {
         file::write_kept(&self.unjudged(), &note.bytes())
     }
 
-    /// What the last health run left; a damaged note is none.
+    /// Note of the last health run; a damaged note is none.
     fn read_unjudged(&self) -> Option<Unjudged> {
         match file::read::<Unjudged>(&self.unjudged(), SCHEMA) {
             Ok(found) => found.document(),

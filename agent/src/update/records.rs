@@ -279,7 +279,7 @@ impl LockedRecords {
         self.remember(failure(&content, "its slot is marked as failed", now))
     }
 
-    /// Whether the mark of a failed slot is that of a trial that nobody judged.
+    /// True if the failed slot was marked for a trial without a verdict.
     fn is_not_judged(&self, boot: &Boot, content: &SlotManifest, now: DateTime<Utc>) -> Result<bool> {
         let View::Ours(env) = boot.env.view() else { return Ok(false) };
         let (release, trial) = (content.identity().release, env.trial);

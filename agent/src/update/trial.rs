@@ -158,7 +158,7 @@ pub fn judge(update: &mut Update<'_>, checks: &[Check]) -> Result<HealthReport> 
     Ok(HealthReport { healthy, unknown, verdict, message })
 }
 
-/// Whether this boot is healthy; the message of a check that could not be made where no other one failed.
+/// The health of this boot; the message of a check that could not be made where no other one failed.
 fn verdict_of(checks: &[Check]) -> std::result::Result<bool, &str> {
     if checks.iter().any(Check::condemns) {
         return Ok(false);

@@ -62,7 +62,7 @@ pub(super) fn read(archive: &mut (impl Read + Seek), extent: Extent) -> Result<V
     Ok(bytes)
 }
 
-/// What cannot be read, and whether it is the file or the medium.
+/// A read error, of the file or of the medium.
 pub(super) fn failed(e: &std::io::Error) -> Error {
     match e.kind() {
         ErrorKind::UnexpectedEof => malformed("it became shorter during the read"),
