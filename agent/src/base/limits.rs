@@ -97,6 +97,10 @@ pub const JSON_DEPTH: usize = 16;
 pub const REDIRECTS: usize = 5;
 /// All documents of one check together: index, manifest, tokens, referrers, signatures; with waits and retries.
 pub const DOCUMENTS_TIME: Duration = Duration::from_secs(60);
+/// Bounds of `registry_timeout=`, which replaces [`DOCUMENTS_TIME`], in seconds.
+pub const DOCUMENTS_SECONDS: std::ops::RangeInclusive<u32> = 15..=600;
+/// The lowest limit of `max_rate=`, in bytes per second: servers end a connection that takes nothing for a minute.
+pub const MAX_RATE_MIN: u64 = 4 * KIB;
 /// The window over which the rate of a download is measured.
 pub const RATE_WINDOW: Duration = Duration::from_secs(600);
 /// The slowest download, in bytes per second over [`RATE_WINDOW`].

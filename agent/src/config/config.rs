@@ -69,6 +69,10 @@ pub struct Config {
     pub proxy: Option<ProxySetting>,
     /// `no_proxy=`: hosts that are reached without it; `None` leaves it to the environment.
     pub no_proxy: Option<NoProxy>,
+    /// `registry_timeout=`, in seconds: for all documents of one look.
+    pub registry_timeout: Duration,
+    /// `max_rate=`: bytes of images per second; `None` means no limit.
+    pub max_rate: Option<u64>,
     /// `plain_http=`: `host` or `host:port` that are reached without TLS.
     pub plain_http: Vec<String>,
     /// `allow_unsigned=`: counts only when there is no key at all.

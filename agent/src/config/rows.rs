@@ -6,7 +6,8 @@
 use super::config::Config;
 use super::proxy::{NoProxy, ProxySetting};
 use super::values::{Auto, BootEnv, Freshness, Origin, Threshold};
-use super::values::{hosts, http_url, number, path, registry, seconds, switch, word};
+use super::values::{hosts, http_url, number, path, rate, registry, seconds, seconds_within, switch, word};
+use crate::base::limits;
 use crate::schedule::rollout::Wariness;
 use crate::schedule::window::Window;
 
@@ -176,6 +177,25 @@ const SOURCE: &[Setting] = &[
         example: "/etc/kubesolo/registry-client.key",
         help: "File with the private key of registry_cert, in PEM; only its owner can read it (mode 0600).",
         read: |c, v| put(&mut c.registry_key, path(v)),
+        ..ROW
+    },
+    Setting {
+        key: "registry_timeout",
+        form: "15..600",
+        default: "60",
+        help: "Time limit for all documents of one look at the source together, in seconds.",
+        more: "Images have no time limit; a download ends below 256 bytes per second over 10 minutes.",
+        read: |c, v| put(&mut c.registry_timeout, seconds_within(v, limits::DOCUMENTS_SECONDS)),
+        ..ROW
+    },
+    Setting {
+        key: "max_rate",
+        form: "BYTES[K|M]",
+        unset: "no limit",
+        example: "500K",
+        help: "Limit for the download of images, in bytes per second; K is 1024, M is 1024 K.",
+        more: "At least 4K. The pauses that it makes do not count as a slow download.",
+        read: |c, v| put(&mut c.max_rate, rate(v)),
         ..ROW
     },
     Setting {

@@ -1,6 +1,7 @@
 //! Types of settings, and how their text is read. Each reader takes text without white space around it.
 
 use std::fmt;
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
@@ -184,6 +185,24 @@ pub(super) fn number(value: &str) -> Result<u32, &'static str> {
 pub(super) fn seconds(value: &str) -> Result<Duration, &'static str> {
     let seconds = value.parse().ok().filter(|seconds: &u32| *seconds > 0);
     seconds.map(|seconds| Duration::from_secs(seconds.into())).ok_or("expected a whole number of seconds from 1")
+}
+
+/// Seconds within these bounds.
+pub(super) fn seconds_within(value: &str, bounds: RangeInclusive<u32>) -> Result<Duration, String> {
+    let seconds = value.parse().ok().filter(|seconds| bounds.contains(seconds));
+    let expected = || format!("expected a whole number of seconds from {} to {}", bounds.start(), bounds.end());
+    seconds.map(|seconds: u32| Duration::from_secs(seconds.into())).ok_or_else(expected)
+}
+
+/// Bytes per second, at least [`limits::MAX_RATE_MIN`].
+pub(super) fn rate(value: &str) -> Result<u64, &'static str> {
+    let (digits, unit) = match value.as_bytes().last() {
+        Some(b'K' | b'k') => (&value[..value.len() - 1], 1024),
+        Some(b'M' | b'm') => (&value[..value.len() - 1], 1024 * 1024),
+        _ => (value, 1),
+    };
+    let bytes = digits.parse::<u64>().ok().and_then(|number| number.checked_mul(unit));
+    bytes.filter(|bytes| *bytes >= limits::MAX_RATE_MIN).ok_or("expected bytes per second, at least 4K: 500K or 2M")
 }
 
 pub(super) fn switch(value: &str) -> Result<bool, &'static str> {

@@ -115,9 +115,9 @@ impl BlobBody {
     /// One attempt to get a stream that goes on after what was received; `Ok` without one means: try again.
     fn connect(&mut self) -> Result<()> {
         let end = Instant::now() + self.client.options.patience.idle;
-        let begin = Instant::now();
+        let begin = self.client.now();
         let attempt = self.client.within(end, self.request());
-        self.rate.add(begin.elapsed(), 0);
+        self.rate.add(self.client.now().saturating_sub(begin), 0);
         match attempt {
             Some(Ok(Answered::Stream(stream))) => {
                 if self.by_name && self.version.is_none() {
@@ -300,11 +300,13 @@ impl Body for BlobBody {
                 self.connect()?;
                 continue;
             };
-            let begin = Instant::now();
+            let begin = self.client.now();
             let (idle, left) = (self.client.options.patience.idle, self.rate.left());
-            let next = self.client.within(begin + idle.min(left), stream.response.chunk());
+            let next = self.client.within(Instant::now() + idle.min(left), stream.response.chunk());
             let arrived = next.as_ref().map_or(0, |next| next.as_ref().map_or(0, |c| c.as_ref().map_or(0, Bytes::len)));
-            self.rate.add(begin.elapsed(), arrived as u64);
+            self.rate.add(self.client.now().saturating_sub(begin), arrived as u64);
+            // Not part of the time that the rate is about: a limit does not make a line slow.
+            self.client.keep_pace(arrived);
             match next {
                 Some(Ok(Some(bytes))) => {
                     let bytes = self.new_of(bytes)?;
@@ -366,7 +368,12 @@ impl Rate {
 
 #[cfg(test)]
 mod tests {
+    use std::io::{Read, Write};
+    use std::net::TcpListener;
+
     use super::*;
+    use crate::fetch::options::{FetchOptions, Patience};
+    use crate::fetch::tokens::Clock;
 
     #[test]
     fn the_rate_is_measured_over_whole_windows() {
@@ -377,5 +384,44 @@ mod tests {
         assert!(rate.enough());
         rate.add(Duration::from_secs(600), 256 * 600 - 1);
         assert!(!rate.enough(), "what came before does not count");
+    }
+
+    /// Stands still but for the pauses.
+    #[derive(Clone, Default)]
+    struct TestClock(Rc<std::cell::Cell<Duration>>);
+
+    impl Clock for TestClock {
+        fn now(&self) -> Duration {
+            self.0.get()
+        }
+
+        fn sleep(&self, time: Duration) {
+            self.0.set(self.0.get() + time);
+        }
+    }
+
+    #[test]
+    fn a_limit_holds_for_an_image_and_does_not_make_its_line_slow() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let host = listener.local_addr().unwrap().to_string();
+        std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let _ = stream.read(&mut [0; 4096]);
+            stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 102400\r\n\r\n").unwrap();
+            stream.write_all(&[7; 102_400]).unwrap();
+        });
+        let url = Url::parse(&format!("http://{host}/image")).unwrap();
+        // With the pauses, it would be far slower than this.
+        let patience = Patience { rate_window: Duration::from_secs(5), rate_min: 100_000, ..Patience::default() };
+        let options =
+            FetchOptions { plain_http: vec![host], max_rate: Some(4096), patience, ..FetchOptions::default() };
+        let clock = TestClock::default();
+        let mut client = Client::new(&options).unwrap();
+        client.clock = Box::new(clock.clone());
+        let mut body = BlobBody::open(Rc::new(client), url, 102_400, "image".into()).unwrap();
+        while body.chunk().unwrap().is_some() {}
+        // 100 KiB at 4 KiB per second; a chunk may lose a part of a nanosecond.
+        let slept = clock.now().as_micros();
+        assert!((24_999_000..=25_000_000).contains(&slept), "{slept}");
     }
 }

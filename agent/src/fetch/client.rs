@@ -19,10 +19,11 @@ use crate::fetch::answer::{Answer, Failure, HIDDEN, number, passing, refusal, un
 use crate::fetch::challenge::{Bearer, Challenge, challenge};
 use crate::fetch::login::{Found, Login};
 use crate::fetch::options::{Authentication, FetchOptions, Rights};
+use crate::fetch::pace::Pace;
 use crate::fetch::proxy::{self, Proxies};
 use crate::fetch::realm::{self, Question, Token};
 use crate::fetch::tls::{self, Peer};
-use crate::fetch::tokens::{self, SinceBoot, Tokens, Use};
+use crate::fetch::tokens::{self, Clock, SinceBoot, Tokens, Use};
 use crate::fetch::url::{PlainHosts, host, origin, repository, shown, without_login};
 
 /// One HTTP client with one set of authorities, proxies and times, for everything that one command fetches.
@@ -31,6 +32,9 @@ pub struct Client {
     /// By [`Peer`]; made when they are needed.
     http: [OnceCell<reqwest::Client>; 3],
     proxies: Arc<Proxies>,
+    pace: RefCell<Option<Pace>>,
+    /// Of downloads.
+    pub(super) clock: Box<dyn Clock>,
     /// The origin that sees the client certificate.
     source: Option<String>,
     pub(super) options: FetchOptions,
@@ -104,6 +108,8 @@ impl Client {
             runtime,
             http: Default::default(),
             source: None,
+            clock: Box::new(SinceBoot),
+            pace: RefCell::new(options.max_rate.map(Pace::new)),
             proxies: Arc::new(Proxies::new(options)?),
             plain: PlainHosts::new(&options.plain_http)?,
             options: options.clone(),
@@ -302,6 +308,18 @@ impl Client {
         (pause + pause.mul_f64(chance as f64 / 1024.0)).min(self.options.patience.retry_after_max)
     }
 
+    /// Pauses after so many bytes of an image, if they came faster than the settings allow.
+    pub(super) fn keep_pace(&self, bytes: usize) {
+        if let Some(pace) = self.pace.borrow_mut().as_mut() {
+            self.clock.sleep(pace.pause(bytes as u64, self.clock.now()));
+        }
+    }
+
+    /// The time by which downloads are measured.
+    pub(super) fn now(&self) -> Duration {
+        self.clock.now()
+    }
+
     /// Runs `work` until the time is over: `None`.
     pub(super) fn within<T>(&self, end: Instant, work: impl Future<Output = T>) -> Option<T> {
         self.runtime.block_on(async { tokio::time::timeout_at(end.into(), work).await.ok() })
@@ -310,7 +328,7 @@ impl Client {
     fn too_late(&self, what: &str) -> Error {
         let time = self.options.patience.documents;
         Error::new(Reason::Timeout, format!("cannot fetch {what}: not finished after {time:.0?}"))
-            .remedy("Try again later, or check the connection to the server.")
+            .remedy("Try again later, or check the connection to the server; registry_timeout= allows more time.")
     }
 
     /// Sends one request and follows it to an answer that is neither a redirect nor, if that can be helped, a 401. One renewal

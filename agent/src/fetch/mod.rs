@@ -9,6 +9,7 @@ pub mod client;
 pub mod cluster;
 pub mod login;
 pub mod options;
+pub mod pace;
 pub mod probe;
 pub mod proxy;
 pub mod realm;

@@ -8,7 +8,7 @@ use crate::config::proxy::{NoProxy, ProxySetting};
 use crate::fetch::login::Logins;
 
 /// How to reach servers.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct FetchOptions {
     /// PEM file with the certificate authorities to trust, in addition to the system's.
     pub registry_ca: Option<PathBuf>,
@@ -22,6 +22,8 @@ pub struct FetchOptions {
     pub no_proxy: Option<NoProxy>,
     /// How to prove an account to registries.
     pub authentication: Authentication,
+    /// Limit for the bytes of images per second.
+    pub max_rate: Option<u64>,
     /// How long to wait.
     pub patience: Patience,
 }
@@ -56,20 +58,6 @@ pub struct ClientCertificate {
     pub certificate: PathBuf,
     /// PEM: the private key, in a file that no other account can read.
     pub key: PathBuf,
-}
-
-impl Default for FetchOptions {
-    fn default() -> Self {
-        Self {
-            registry_ca: None,
-            client_certificate: None,
-            plain_http: vec![],
-            proxy: None,
-            no_proxy: None,
-            authentication: Authentication::default(),
-            patience: Patience::default(),
-        }
-    }
 }
 
 /// How long to wait for what. The default is the documented behaviour; tests are less patient.

@@ -184,7 +184,7 @@ mod tests {
     }
 
     fn of(proxies: &Proxies, url: &str) -> Option<String> {
-        proxies.of(&Url::parse(url).unwrap()).map(|proxy| host(proxy))
+        proxies.of(&Url::parse(url).unwrap()).map(host)
     }
 
     #[test]

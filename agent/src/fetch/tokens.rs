@@ -28,6 +28,11 @@ const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 pub(crate) trait Clock {
     /// The time since a moment that stays the same for as long as the system runs.
     fn now(&self) -> Duration;
+
+    /// Waits.
+    fn sleep(&self, time: Duration) {
+        std::thread::sleep(time);
+    }
 }
 
 /// The time since the start of the system, with the time that it slept.

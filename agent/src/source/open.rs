@@ -3,7 +3,7 @@
 use crate::base::error::{Error, Reason, Result};
 use crate::config::{Config, DEFAULT_TAG, Origin};
 use crate::fetch::login::Logins;
-use crate::fetch::options::{Authentication, ClientCertificate, FetchOptions, Rights};
+use crate::fetch::options::{Authentication, ClientCertificate, FetchOptions, Patience, Rights};
 use crate::source::source::Source;
 use crate::source::{bundle, http, oci};
 
@@ -28,7 +28,8 @@ pub fn open_as(config: &Config, authentication: Authentication) -> Result<Box<dy
         proxy: config.proxy.clone(),
         no_proxy: config.no_proxy.clone(),
         authentication,
-        ..FetchOptions::default()
+        max_rate: config.max_rate,
+        patience: Patience { documents: config.registry_timeout, ..Patience::default() },
     };
     match &config.source {
         Some(Origin::Oci(reference)) => {

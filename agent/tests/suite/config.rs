@@ -255,6 +255,12 @@ fn wrong_values_are_told_with_file_line_and_key() {
         ("wariness=101", "wariness"),
         ("wariness=-1", "wariness"),
         ("pre_update_timeout=5m", "pre_update_timeout"),
+        ("registry_timeout=14", "registry_timeout"),
+        ("registry_timeout=601", "registry_timeout"),
+        ("max_rate=4095", "max_rate"),
+        ("max_rate=K", "max_rate"),
+        ("max_rate=17592186044416M", "max_rate"),
+        ("max_rate=1.5M", "max_rate"),
     ] {
         let message = refused(&format!("\n{line}\n"));
         assert!(message.starts_with("update.conf:2: ") && message.contains(key), "{message}");
@@ -300,6 +306,15 @@ fn a_reference_with_a_tag_on_the_command_line_leaves_no_room_for_the_tag_of_the_
     assert_eq!(tag("b.example:1/os@sha256:00"), None);
     assert_eq!(tag("b.example:1/os").as_deref(), Some("v2"));
     assert_eq!(config("registry=a.example/os:v4\ntag=v2").tag.as_deref(), Some("v2"), "in one file the source decides");
+}
+
+#[test]
+fn a_limit_of_the_rate_has_units_of_1024() {
+    for (text, bytes) in [("4096", 4096), ("4k", 4096), ("500K", 512_000), ("2M", 2_097_152)] {
+        assert_eq!(config(&format!("max_rate={text}")).max_rate, Some(bytes));
+    }
+    assert_eq!((config("").max_rate, config("").registry_timeout.as_secs()), (None, 60));
+    assert_eq!(config("registry_timeout=600").registry_timeout.as_secs(), 600);
 }
 
 /// A settings file with drop-ins, in a folder of its own.
