@@ -67,8 +67,8 @@ pub fn decide(on: &PowerOn) -> Decision {
     }
 }
 
-/// As [`decide`], for a main block in which not every store holds: `holds` tells whether one would. A bootloader that cannot
-/// store goes on without it.
+/// As [`decide`], for a main block in which not every store holds: `holds` shows that one does. A bootloader that cannot
+/// store continues without it.
 #[must_use]
 pub fn decide_with(on: &PowerOn, holds: impl FnOnce(&[(&'static str, String)]) -> bool) -> Decision {
     let decision = decide(on);

@@ -1,5 +1,6 @@
 #!/bin/sh
-# Checks the pages: banned words and sentences that begin with a clause (docs/STYLE.md), and links without a target.
+# Checks pages, and comments and messages of the product's sources: banned words and sentences that begin with a clause
+# (docs/STYLE.md). Checks that links between pages have a target.
 set -eu
 cd "$(dirname "$0")/../.."
 
@@ -13,6 +14,26 @@ complain() {
 # shellcheck disable=SC2016 # backticks, not a command
 prose() { sed -e '/^ *```/,/^ *```/s/.*//' -e 's/`[^`]*`//g' "$1"; }
 
+# Comments and strings of a source; a line without them is empty. A string without a blank is a word for programs.
+code_prose() {
+    awk '{
+        out = ""; rest = $0
+        if (match(rest, "^ *//[/!]?")) {
+            out = substr(rest, RLENGTH + 1)
+        } else {
+            while (match(rest, "\"([^\"\\\\]|\\\\.)*\"")) {
+                text = substr(rest, RSTART + 1, RLENGTH - 2)
+                if (text ~ / /) out = out "|" text
+                rest = substr(rest, 1, RSTART - 1) substr(rest, RSTART + RLENGTH)
+            }
+            if (at = index(rest, " // ")) out = out "|" substr(rest, at + 4)
+        }
+        gsub(/`[^`]*`/, "", out)
+        gsub(/[{][^}]*[}]/, "", out)
+        print out
+    }' "$1"
+}
+
 words='mend|mends|mended|mending|heed|heeds|heeded|tell|tells|telling|told|anew|lest|whoever|whomever'
 for page in $(git ls-files '*.md' docs/update.conf | grep -vx docs/STYLE.md); do
     found=$(prose "$page" | grep -nwiE "$words" || true)
@@ -20,6 +41,15 @@ for page in $(git ls-files '*.md' docs/update.conf | grep -vx docs/STYLE.md); do
 $found"
     found=$(prose "$page" | grep -nE '(^|[.:|*] +|^#+ +|^# )(What|Who|Whatever|Whether) [^?]*$' || true)
     [ -z "$found" ] || complain "$page has a sentence that begins with a clause:
+$found"
+done
+
+for source in $(git ls-files '*/src/*.rs' 'bootenv/src/*.rs' | grep -v -e '^tests/' | sort -u); do
+    found=$(code_prose "$source" | grep -nwiE "$words" || true)
+    [ -z "$found" ] || complain "$source has a banned word:
+$found"
+    found=$(code_prose "$source" | grep -nE '(^|[.:|*]) *(What|Who|Whatever|Whether) [^?]*$' || true)
+    [ -z "$found" ] || complain "$source has a sentence that begins with a clause:
 $found"
 done
 

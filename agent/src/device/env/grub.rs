@@ -31,7 +31,7 @@ pub(super) struct Grub {
     second_block: Option<Block>,
     /// Why the main block is not usable, if it is not.
     damage: Option<String>,
-    /// Whether the store at hand has changed anything yet.
+    /// True if the current store has changed anything yet.
     wrote: bool,
 }
 
@@ -206,7 +206,7 @@ impl Grub {
     }
 }
 
-/// What to do when a store failed after something was written.
+/// Next step when a store failed after it changed something.
 const WRITTEN_REMEDY: &str = "Some of it may be stored: the next run of `kubesolo-update healthcheck` completes it. \
      See `kubesolo-update status`.";
 

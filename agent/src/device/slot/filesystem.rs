@@ -221,7 +221,7 @@ mod tests {
         }
         assert_eq!(refused, ["inline_data", "bigalloc", "casefold", "ea_inode"]);
         assert_eq!(taken.len(), 13);
-        // What comes after all that is known, and what is no such filesystem.
+        // Features that are not known yet, and another filesystem.
         let mut superblock = [0; 104];
         superblock[INCOMPAT_AT..INCOMPAT_AT + 4].copy_from_slice(&0x8010_0010_u32.to_le_bytes());
         assert_eq!(unreadable_features(&superblock), Vec::<String>::new());
