@@ -19,6 +19,7 @@ use bootenv::loader::{self, Kind};
 use bootenv::protocol::{BootState, SlotState, View};
 use cli_support::trace::{can_trace, traced};
 use cli_support::{Device, publish};
+use common::fault::{Fault as Server, World};
 use common::registry::Registry;
 use kubesolo_update::base::digest::Digest;
 use kubesolo_update::device::slot::{Place, Slot as SlotPlace};
@@ -141,9 +142,13 @@ fn tidy(device: &Device, case: &str) {
             "S",
             &[
                 "lock",
+                "fetch.json",
                 "history.json",
                 "state.json",
                 "trust.json",
+                "memory.json",
+                "unjudged.json",
+                "fetch.json.damaged-1",
                 "history.json.damaged-1",
                 "state.json.damaged-1",
                 "trust.json.damaged-1",
@@ -202,6 +207,8 @@ fn cross_holding(
             let output = traced(device, &all, &[format!("inject={call}:{how}:when={number}")]);
             tried += 1;
             match fault {
+                // Held back during a download.
+                Signal("SIGTERM") if output.status.code() == Some(75) => {}
                 Signal(_) => {
                     assert!(output.status.signal().is_some() || output.status.code() > Some(128), "{case}: {output:?}");
                 }
@@ -377,6 +384,10 @@ fn order(bench: &Bench, arguments: &[&str]) -> usize {
                 } else {
                     assert!(!dirty.iter().any(|path| path.ends_with("/grubenv")), "the store may be lost: {line}");
                 }
+                if path.ends_with("/fetch.json.new") {
+                    let image = dirty.iter().find(|path| path.ends_with(".part"));
+                    assert_eq!(image, None, "recorded before it is on the medium: {line}");
+                }
                 if path.ends_with("/ksenv2") {
                     let second = ["ks_a", "ks_b"].map(|name| stored(rest, name) == "good");
                     assert!((0..2).all(|slot| promised[slot] || !second[slot]), "it promises more: {line}");
@@ -399,6 +410,20 @@ fn order(bench: &Bench, arguments: &[&str]) -> usize {
     }
     assert!(dirty.is_empty(), "not on the medium in the end: {dirty:?}");
     stores
+}
+
+#[test]
+fn a_download_is_recorded_only_as_far_as_it_is_on_the_medium() {
+    let Some(bench) = Bench::new() else { return };
+    let world = World::of(World::new(9_000_000).initramfs, "v2.0.0");
+    let server = Server::start(move |request, out| world.answer(request, out));
+    let device = &bench.device;
+    let arguments = [&device.asking(&server, &["apply"])[..], &["--pubkey", "K"]].concat();
+    assert_eq!(order(&bench, &arguments), 1, "void");
+    let trace = fs::read_to_string(device.path("trace")).unwrap();
+    // At least one on the way, and the one that the download is over.
+    let records = trace.lines().filter(|line| line.starts_with("rename") && line.contains("fetch.json\"")).count();
+    assert!(records >= 2, "{records}");
 }
 
 #[test]

@@ -4,6 +4,7 @@ pub mod console;
 pub mod digest;
 pub mod error;
 pub mod files;
+pub mod interrupt;
 pub mod json;
 pub mod limits;
 pub mod replace;

@@ -3,6 +3,7 @@
 pub mod checksums;
 mod dir;
 mod filesystem;
+mod image;
 mod manifest;
 mod writer;
 
@@ -13,6 +14,7 @@ use bootenv::step::Step;
 use nix::sys::statvfs::FsFlags;
 use nix::unistd::AccessFlags;
 
+pub use self::image::{Begun, Kept, Watch};
 pub use self::manifest::SlotManifest;
 pub use self::writer::Writer;
 
@@ -359,7 +361,13 @@ impl Slot {
 
     /// Empties the slot, which makes it void, and begins to fill it. Recreates a filesystem that is not trusted.
     pub fn writer(&self) -> Result<Writer> {
-        Writer::new(self).map_err(|e| e.context(format_args!("slot {}", self.id)))
+        self.writer_from(&[])
+    }
+
+    /// The same, but for what an earlier run began: that stays, as far as its bytes are those of the record. Only for a slot
+    /// that the boot environment calls void already.
+    pub fn writer_from(&self, begun: &[Begun]) -> Result<Writer> {
+        Writer::new(self, begun).map_err(|e| e.context(format_args!("slot {}", self.id)))
     }
 }
 

@@ -9,9 +9,9 @@ use reqwest::header::{self, HeaderMap, HeaderValue};
 use reqwest::{Method, Response, Url};
 
 use crate::base::error::{Error, Reason, Result};
-use crate::base::{limits, text};
+use crate::base::{interrupt, limits, text};
 use crate::fetch::answer::{Failure, cause, passing, refusal};
-use crate::fetch::body::Body;
+use crate::fetch::body::{Body, Start};
 use crate::fetch::client::Client;
 use crate::fetch::url::origin;
 
@@ -28,6 +28,8 @@ pub struct BlobBody {
     version: Option<HeaderValue>,
     by_name: bool,
     received: u64,
+    /// What was received came in an earlier attempt, of which only a record is left.
+    begun: bool,
     /// Bytes that came, each as often as it came.
     spent: u64,
     ask: Ask,
@@ -56,6 +58,8 @@ enum Answered {
     Stream(Stream),
     /// Not the rest that a range asked for, and why.
     Other(String),
+    /// The file is another one than an earlier attempt began.
+    Replaced,
 }
 
 struct Stream {
@@ -80,24 +84,21 @@ impl BlobBody {
     /// # Errors
     /// 69 when the server does not give it; 65 when it has another size.
     pub fn open(client: Rc<Client>, url: Url, size: u64, what: String) -> Result<Self> {
-        Self::start(client, url, size, what, false)
+        Self::new(client, url, size, what).begin(&Start::default())
     }
 
-    /// The same for a file that can be replaced under its name: a download is only resumed in the same file.
-    pub(crate) fn open_named(client: Rc<Client>, url: Url, size: u64, what: String) -> Result<Self> {
-        Self::start(client, url, size, what, true)
-    }
-
-    fn start(client: Rc<Client>, url: Url, size: u64, what: String, by_name: bool) -> Result<Self> {
+    /// A blob that its URL names by digest. No request is sent yet.
+    pub(crate) fn new(client: Rc<Client>, url: Url, size: u64, what: String) -> Self {
         let rate = Rate::new(client.options.patience.rate_window, client.options.patience.rate_min);
-        let mut body = Self {
+        Self {
             client,
             url,
             what,
             size,
             version: None,
-            by_name,
+            by_name: false,
             received: 0,
+            begun: false,
             spent: 0,
             ask: Ask::Range,
             resumes: None,
@@ -105,11 +106,26 @@ impl BlobBody {
             failures: 0,
             failed_at: 0,
             rate,
-        };
-        while body.stream.is_none() {
-            body.connect()?;
         }
-        Ok(body)
+    }
+
+    /// A file that can be replaced under its name: a download is only resumed in the same file.
+    pub(crate) fn named(self) -> Self {
+        Self { by_name: true, ..self }
+    }
+
+    /// Sends the request, for what comes behind the start; returns when the server answered that it has the blob, and not of
+    /// another size.
+    pub(crate) fn begin(mut self, start: &Start) -> Result<Self> {
+        (self.received, self.failed_at, self.spent) = (start.offset, start.offset, start.spent);
+        self.begun = start.offset > 0;
+        if self.by_name {
+            self.version = start.version.as_ref().and_then(|version| HeaderValue::from_str(version).ok());
+        }
+        while self.stream.is_none() && self.received < self.size {
+            self.connect()?;
+        }
+        Ok(self)
     }
 
     /// One attempt to get a stream that goes on after what was received; `Ok` without one means: try again.
@@ -136,9 +152,17 @@ impl BlobBody {
                 log::info!("{} after {} of {} bytes: {why}; {next}", self.what, self.received, self.size);
                 Ok(())
             }
+            Some(Ok(Answered::Replaced)) => {
+                log::info!("{}: the server has another file by now; beginning at its first byte", self.what);
+                (self.received, self.failed_at, self.begun, self.version) = (0, 0, false, None);
+                Ok(())
+            }
             Some(Err(Failure::Final(e))) => Err(e),
             Some(Err(Failure::Passing(e, wish))) => self.failed(e, wish),
-            None => self.failed(self.broken("no answer"), None),
+            None => {
+                interrupt::check()?;
+                self.failed(self.broken("no answer"), None)
+            }
         }
     }
 
@@ -158,6 +182,9 @@ impl BlobBody {
         }
         let now = entity_tag(response.headers());
         if self.received > 0 && status.is_success() && self.version.is_some() && now.is_some() && now != self.version {
+            if self.begun {
+                return Ok(Answered::Replaced);
+            }
             let message = format!("{} changed during the download from {}", self.what, origin(url));
             return Err(Error::new(Reason::FileReplaced, message)
                 .remedy("Try again: the publisher replaced it in the meantime.")
@@ -201,14 +228,14 @@ impl BlobBody {
         self.failures += 1;
         self.failed_at = self.received;
         let patience = &self.client.options.patience;
-        let attempts = if self.received == 0 { patience.blob_attempts } else { patience.resume_attempts };
+        let attempts = if self.received == 0 || self.begun { patience.blob_attempts } else { patience.resume_attempts };
         let pause = self.client.pause(self.failures, wish);
         if self.failures >= attempts || pause > patience.retry_after_max {
             let (received, size) = (self.received, self.size);
             return Err(error.context(format_args!("gave up after {received} of {size} bytes")));
         }
         log::warn!("{error}; continuing in {pause:.1?}");
-        std::thread::sleep(pause);
+        interrupt::sleep(pause)?;
         self.rate.add(pause, 0);
         self.check_rate()
     }
@@ -236,6 +263,7 @@ impl BlobBody {
     fn new_of(&mut self, mut bytes: Bytes) -> Result<Bytes> {
         let Some(stream) = &mut self.stream else { return Ok(bytes) };
         self.spent += bytes.len() as u64;
+        self.begun = false;
         let known = stream.skip.min(bytes.len() as u64);
         stream.skip -= known;
         // At most its length.
@@ -294,6 +322,18 @@ fn rest(headers: &HeaderMap, from: u64, size: u64) -> Option<u64> {
 }
 
 impl Body for BlobBody {
+    fn position(&self) -> u64 {
+        self.received
+    }
+
+    fn version(&self) -> Option<String> {
+        self.version.as_ref().and_then(|version| version.to_str().ok()).map(str::to_owned)
+    }
+
+    fn fetched(&self) -> u64 {
+        self.spent
+    }
+
     fn chunk(&mut self) -> Result<Option<Bytes>> {
         while self.received < self.size {
             let Some(stream) = &mut self.stream else {
@@ -303,6 +343,9 @@ impl Body for BlobBody {
             let begin = self.client.now();
             let (idle, left) = (self.client.options.patience.idle, self.rate.left());
             let next = self.client.within(Instant::now() + idle.min(left), stream.response.chunk());
+            if next.is_none() {
+                interrupt::check()?;
+            }
             let arrived = next.as_ref().map_or(0, |next| next.as_ref().map_or(0, |c| c.as_ref().map_or(0, Bytes::len)));
             self.rate.add(self.client.now().saturating_sub(begin), arrived as u64);
             // Not part of the time that the rate is about: a limit does not make a line slow.

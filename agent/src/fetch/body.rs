@@ -9,4 +9,30 @@ pub trait Body {
     /// The next bytes, or `None` after exactly as many as the blob has. Fewer or more are an error, the latter before the
     /// first surplus byte is returned.
     fn chunk(&mut self) -> Result<Option<Bytes>>;
+
+    /// Where in the image the next bytes belong. Not 0 before the first chunk: the rest of an image that has begun.
+    fn position(&self) -> u64 {
+        0
+    }
+
+    /// The `ETag` of the file that the bytes are of, where its name says nothing about its content.
+    fn version(&self) -> Option<String> {
+        None
+    }
+
+    /// Bytes that came over the network until now, each as often as it came.
+    fn fetched(&self) -> u64 {
+        0
+    }
+}
+
+/// Where to begin, in an image that an earlier attempt began.
+#[derive(Clone, Debug, Default)]
+pub struct Start {
+    /// Bytes that are here.
+    pub offset: u64,
+    /// The `ETag` of the file that they are of. Another one at the server: the whole image is fetched.
+    pub version: Option<String>,
+    /// Bytes that this run took for this image before, see [`crate::base::limits::fetch_budget`].
+    pub spent: u64,
 }

@@ -14,7 +14,7 @@ use reqwest::{Method, Response, StatusCode, Url};
 use tokio::runtime::Runtime;
 
 use crate::base::error::{Context, Error, Reason, Result};
-use crate::base::{limits, text};
+use crate::base::{interrupt, limits, text};
 use crate::fetch::answer::{Answer, Failure, HIDDEN, number, passing, refusal, unreachable};
 use crate::fetch::challenge::{Bearer, Challenge, challenge};
 use crate::fetch::login::{Found, Login};
@@ -102,6 +102,7 @@ impl Client {
     pub fn new(options: &FetchOptions) -> Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
+            .on_thread_start(interrupt::leave_to_others)
             .build()
             .context(Reason::Runtime, "start the network runtime")?;
         let client = Self {
@@ -320,9 +321,19 @@ impl Client {
         self.clock.now()
     }
 
-    /// Runs `work` until the time is over: `None`.
+    /// Runs `work` until the time is over, or a signal asks to end: `None`.
     pub(super) fn within<T>(&self, end: Instant, work: impl Future<Output = T>) -> Option<T> {
-        self.runtime.block_on(async { tokio::time::timeout_at(end.into(), work).await.ok() })
+        self.runtime.block_on(async {
+            let mut work = std::pin::pin!(work);
+            loop {
+                let pause = end.min(Instant::now() + interrupt::POLL);
+                match tokio::time::timeout_at(pause.into(), &mut work).await {
+                    Ok(done) => return Some(done),
+                    Err(_) if pause == end || interrupt::came() => return None,
+                    Err(_) => {}
+                }
+            }
+        })
     }
 
     fn too_late(&self, what: &str) -> Error {

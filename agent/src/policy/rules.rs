@@ -15,6 +15,7 @@ use crate::schedule::clock::Clock;
 use crate::schedule::rollout::{Place, Wariness};
 use crate::schedule::window::Window;
 use crate::schedule::zone::Zone;
+use crate::state::fetches::WrongBytes;
 use crate::state::state::Waiting;
 
 /// Name of the gate for the waves of a phased rollout.
@@ -288,6 +289,25 @@ fn failed_before(device: &Device<'_>) -> Gate {
             "Publish a fixed release, or run `kubesolo-update apply --retry-failed`.",
         ),
     }
+}
+
+/// Whether no image came with wrong bytes, or long enough ago; `wrong` is what a download remembers.
+#[must_use]
+pub fn bytes_failed_before(wrong: Option<&WrongBytes>, lifted: Lifted) -> Gate {
+    let name = "bytes-failed-before";
+    let Some(wrong) = wrong else { return Gate::open(name, "no image is known for wrong bytes") };
+    let (digest, at) = (wrong.digest, wrong.failed_at.to_rfc3339_opts(SecondsFormat::Secs, true));
+    let message = format!("image {digest} came with wrong bytes, the last time at {at}");
+    if lifted.retry_failed {
+        return Gate::open(name, format!("{message}; allowed by --retry-failed"));
+    }
+    let until = wrong.opens_at();
+    let shown = until.to_rfc3339_opts(SecondsFormat::Secs, true);
+    let remedy = format!(
+        "Wait until {shown}: it is not fetched before. If the server has the right bytes by now, run `kubesolo-update apply \
+         --retry-failed`."
+    );
+    Gate::closed(name, Reason::BytesFailedBefore, message, remedy).opening(Some(until))
 }
 
 #[cfg(test)]

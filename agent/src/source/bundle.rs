@@ -276,6 +276,10 @@ impl Source for BundleSource {
         self.origin.clone()
     }
 
+    fn is_remote(&self) -> bool {
+        false
+    }
+
     fn open(&mut self, blob: &Blob) -> Result<Box<dyn Body>> {
         let what = format!("image {}", blob.digest);
         let extent = self.extent(blob.digest, &what)?;

@@ -29,6 +29,10 @@ impl Guarded {
 }
 
 impl Body for Guarded {
+    fn fetched(&self) -> u64 {
+        self.body.fetched()
+    }
+
     fn chunk(&mut self) -> Result<Option<Bytes>> {
         let chunk = self.body.chunk()?;
         match (&chunk, &mut self.verifier) {

@@ -9,7 +9,7 @@ use crate::base::digest::Digest;
 use crate::base::error::{Error, Reason, Result};
 use crate::base::{limits, text};
 use crate::fetch::blob::BlobBody;
-use crate::fetch::body::Body;
+use crate::fetch::body::{Body, Start};
 use crate::fetch::client::{Client, Deadline, Request};
 use crate::fetch::options::FetchOptions;
 use crate::fetch::url;
@@ -222,8 +222,12 @@ impl Source for HttpSource {
     }
 
     fn open(&mut self, blob: &Blob) -> Result<Box<dyn Body>> {
+        self.resume(blob, &Start::default())
+    }
+
+    fn resume(&mut self, blob: &Blob, start: &Start) -> Result<Box<dyn Body>> {
         let (url, what) = self.image(blob.digest)?;
-        Ok(Box::new(BlobBody::open_named(self.client.clone(), url, blob.size, what)?))
+        Ok(Box::new(BlobBody::new(self.client.clone(), url, blob.size, what).named().begin(start)?))
     }
 
     fn origin(&self) -> String {

@@ -10,7 +10,7 @@ use crate::base::error::{Error, Reason, Result};
 use crate::base::{limits, text};
 use crate::fetch::answer::{self, Answer};
 use crate::fetch::blob::BlobBody;
-use crate::fetch::body::Body;
+use crate::fetch::body::{Body, Start};
 use crate::fetch::client::{Client, Deadline, Request};
 use crate::fetch::options::FetchOptions;
 use crate::release::offer::Offer;
@@ -304,9 +304,13 @@ impl Source for OciSource {
     }
 
     fn open(&mut self, blob: &Blob) -> Result<Box<dyn Body>> {
+        self.resume(blob, &Start::default())
+    }
+
+    fn resume(&mut self, blob: &Blob, start: &Start) -> Result<Box<dyn Body>> {
         let what = format!("image {} of {}", blob.digest, self.origin);
         let url = self.url("blobs", &blob.digest.to_string());
-        Ok(Box::new(BlobBody::open(self.client.clone(), url, blob.size, what)?))
+        Ok(Box::new(BlobBody::new(self.client.clone(), url, blob.size, what).begin(start)?))
     }
 }
 

@@ -2,7 +2,7 @@
 
 use crate::base::digest::Digest;
 use crate::base::error::Result;
-use crate::fetch::body::Body;
+use crate::fetch::body::{Body, Start};
 use crate::release::offer::Offer;
 use crate::release::release::{Architecture, Blob, Image};
 use crate::release::statement::Published;
@@ -57,4 +57,14 @@ pub trait Source {
     /// Starts to fetch an image of the offered release. That the server has it, and of the right size, is known when this
     /// returns, so nothing needs to be erased before.
     fn open(&mut self, blob: &Blob) -> Result<Box<dyn Body>>;
+
+    /// Whether images come over a network, so that it is worth the while to remember how far they came.
+    fn is_remote(&self) -> bool {
+        true
+    }
+
+    /// The same for an image that has begun, from where the start says or from its first byte: the body's position tells.
+    fn resume(&mut self, blob: &Blob, _start: &Start) -> Result<Box<dyn Body>> {
+        self.open(blob)
+    }
 }

@@ -1,4 +1,5 @@
-//! `state.json`, `trust.json`, `history.json`, `memory.json`, `unjudged.json` and their lock, side by side in one folder.
+//! `state.json`, `trust.json`, `history.json`, `fetch.json`, `memory.json`, `unjudged.json` and their lock, side by side in
+//! one folder.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -10,6 +11,7 @@ use serde::de::DeserializeOwned;
 use crate::base::console;
 use crate::base::error::{Error, Reason, Result};
 use crate::base::replace::folder_of;
+use crate::state::fetches::Fetches;
 use crate::state::file::{self, Found, PRIVATE, PUBLIC, SCHEMA};
 use crate::state::history::{Entry, History};
 use crate::state::memory::{Memory, Unjudged};
@@ -29,6 +31,8 @@ pub struct Loaded {
     pub state: State,
     /// `trust.json`, or a new one.
     pub trust: Trust,
+    /// `fetch.json`, or a new one.
+    pub fetches: Fetches,
     /// There was no usable `state.json`.
     pub state_lost: bool,
     /// There was no usable `trust.json`: rebuild it from the slots.
@@ -46,6 +50,10 @@ impl Store {
 
     fn trust(&self) -> PathBuf {
         folder_of(&self.state).join("trust.json")
+    }
+
+    fn fetches(&self) -> PathBuf {
+        folder_of(&self.state).join("fetch.json")
     }
 
     fn history(&self) -> PathBuf {
@@ -101,7 +109,13 @@ impl Store {
 
     /// Reads without a lock and without changing anything, as `status` does.
     pub fn read(&self) -> Result<Loaded> {
-        self.load(|path, why| Ok(format!("{} is damaged: {why}", path.display())))
+        let mut loaded = self.load(|path, why| Ok(format!("{} is damaged: {why}", path.display())))?;
+        // It is not for every account to read, and a question that lacks it has an answer all the same.
+        match file::read(&self.fetches(), SCHEMA) {
+            Ok(found) => loaded.fetches = found.document().unwrap_or_default(),
+            Err(error) => log::debug!("{error}"),
+        }
+        Ok(loaded)
     }
 
     /// The readable ones of both files, and the errors of the others: an unusable file does not hide the other.
@@ -185,10 +199,13 @@ pub struct Lock {
 impl Lock {
     /// Reads, and sets damaged files aside.
     pub fn load(&self) -> Result<Loaded> {
-        self.store.load(|path, why| {
+        let aside = |path: &Path, why: &str| {
             let aside = file::set_aside(path)?;
             Ok(format!("{} is damaged ({why}); kept as {}", path.display(), aside.display()))
-        })
+        };
+        let mut loaded = self.store.load(aside)?;
+        loaded.fetches = read_one(&self.store.fetches(), aside, &mut loaded.warnings)?.unwrap_or_default();
+        Ok(loaded)
     }
 
     /// Replaces `state.json`.
@@ -240,6 +257,11 @@ impl Lock {
         self.store.leave_unjudged(note)?;
         console::log_step(Step::Unjudged(note.trial));
         Ok(())
+    }
+
+    /// Replaces `fetch.json`.
+    pub fn save_fetches(&self, fetches: &Fetches) -> Result<()> {
+        file::write(&self.store.fetches(), fetches, PRIVATE)
     }
 
     /// Replaces `trust.json`.

@@ -1,21 +1,28 @@
 //! `apply`: fetches the release on offer, verifies it, writes it into the free slot, and activates it if asked to.
 
+use bootenv::SlotId;
 use bootenv::protocol::SlotState;
+use bytes::Bytes;
+use chrono::Utc;
 
-use crate::base::console::progress::Shown;
-use crate::base::error::{Error, Reason, Result};
-use crate::device::slot::{Part, Slot, SlotManifest};
-use crate::fetch::body::Body;
+use crate::base::console::progress::{Progress, Shown};
+use crate::base::error::{Error, Exit, Reason, Result};
+use crate::base::interrupt;
+use crate::device::slot::{Begun, Kept, Part, Slot, SlotManifest, Watch, Writer};
+use crate::fetch::body::{Body, Start};
 use crate::policy::gate;
 use crate::policy::hooks::Step;
 use crate::release::release::Blob;
+use crate::schedule::clock::Clock;
 use crate::source::guarded::Guarded;
 use crate::source::source::Source;
+use crate::state::fetches::Beginning;
 use crate::state::phase::Phase;
 use crate::state::state::{self, Outcome};
 use crate::trust::keys::KeySet;
 use crate::trust::stream::StreamVerifier;
 use crate::update::candidate::Candidate;
+use crate::update::records::LockedRecords;
 use crate::update::session::{Depth, Evaluation, Session, Target, advised};
 use crate::update::trial;
 use crate::update::update::{ApplyReport, Update, no_slot_touched};
@@ -133,14 +140,37 @@ impl Update<'_> {
     fn write(&mut self, found: &mut Evaluation, target: Target, images: [Blob; 2]) -> Result<()> {
         self.records.enter(Phase::Downloading, self.now).map_err(untouched)?;
         let manifest = SlotManifest::new(&found.candidate.offer, images, self.now);
-        let transfer = Transfer::open(&mut found.candidate, images, found.policy.keys.as_ref()).map_err(untouched)?;
+        let recorded = self.records.fetches.partial.is_some();
+        let begun = self.begun(&found.candidate, target, images);
+        let mut transfer =
+            Transfer::new(&mut found.candidate, images, found.policy.keys.as_ref()).map_err(untouched)?;
+        transfer.recorded = recorded;
+        if begun.is_empty() {
+            transfer.open_first().map_err(untouched)?;
+        }
         self.void(target)?;
         let (booted, written) = (self.boot.booted.slot, target.slot);
-        transfer.write(self.boot.slots.get(written), &manifest).map_err(|error| {
+        transfer.write(self.boot.slots.get(written), &begun, &manifest, self.records).map_err(|error| {
             let error = advised(error).advised();
             let remedy = format!("Slot {written} is void; slot {booted} is unchanged and boots. {}", error.remedy);
             error.remedy(remedy.trim_end().to_owned())
         })
+    }
+
+    /// What an earlier run began of these images in the slot, by the record. Only a slot that is void already has such a
+    /// thing, and only of an image that counts by its digest: one that counts by its own signature is read from its first byte.
+    fn begun(&mut self, candidate: &Candidate, target: Target, images: [Blob; 2]) -> Vec<Begun> {
+        self.records.fetches.keep_only(target.slot, &images.map(|image| image.digest));
+        let void = target.env.slot(target.slot) == SlotState::Void && target.env.on_trial() != Some(target.slot);
+        if !void || candidate.offer.file_signatures.is_some() {
+            self.records.fetches.partial = None;
+        }
+        let begun = |part: Part| {
+            let beginning = self.records.fetches.beginning(target.slot, images[part as usize].digest)?;
+            let Beginning { offset, prefix, .. } = *beginning;
+            (beginning.size == images[part as usize].size).then_some(Begun { part, offset, prefix })
+        };
+        Part::BOTH.into_iter().filter_map(begun).collect()
     }
 
     /// Stores that the free slot is void. From then on a slot is touched.
@@ -165,42 +195,171 @@ struct Transfer<'a> {
     source: &'a mut dyn Source,
     images: [Blob; 2],
     /// Opened before anything is erased: a server that lacks the image or its signature costs no slot.
-    kernel: Box<dyn Body>,
+    first: Option<Box<dyn Body>>,
+    /// There is a record of these images, which is to go when they are complete.
+    recorded: bool,
     /// Where only the images are signed.
-    initramfs_verifier: Option<StreamVerifier>,
+    verifiers: [Option<StreamVerifier>; 2],
 }
 
 impl<'a> Transfer<'a> {
-    fn open(candidate: &'a mut Candidate, images: [Blob; 2], keys: Option<&KeySet>) -> Result<Self> {
-        let [kernel_verifier, initramfs_verifier] = match candidate.offer.file_signatures.as_ref().zip(keys) {
+    fn new(candidate: &'a mut Candidate, images: [Blob; 2], keys: Option<&KeySet>) -> Result<Self> {
+        let verifiers = match candidate.offer.file_signatures.as_ref().zip(keys) {
             Some((files, keys)) => {
                 [Some(StreamVerifier::new(keys, &files.kernel)?), Some(StreamVerifier::new(keys, &files.initramfs)?)]
             }
             None => [None, None],
         };
-        let source = &mut *candidate.source;
-        let kernel = guarded(source.open(&images[0])?, kernel_verifier);
-        Ok(Self { source, images, kernel, initramfs_verifier })
+        Ok(Self { source: &mut *candidate.source, images, first: None, recorded: false, verifiers })
     }
 
-    fn write(self, slot: &Slot, manifest: &SlotManifest) -> Result<()> {
-        let Self { source, images, mut kernel, initramfs_verifier } = self;
-        let mut writer = slot.writer()?;
-        let mut progress = Shown::new("fetching", images[0].size.saturating_add(images[1].size));
-        writer.part(Part::Kernel, &images[0], &mut *kernel, &mut progress)?;
-        drop(kernel);
-        let mut initramfs = guarded(source.open(&images[1])?, initramfs_verifier);
-        writer.part(Part::Initramfs, &images[1], &mut *initramfs, &mut progress)?;
-        drop(progress);
-        writer.finish(manifest)
+    fn open_first(&mut self) -> Result<()> {
+        self.first = Some(self.source.open(&self.images[0])?);
+        Ok(())
+    }
+
+    fn write(
+        mut self,
+        slot: &Slot,
+        begun: &[Begun],
+        manifest: &SlotManifest,
+        records: &mut LockedRecords,
+    ) -> Result<()> {
+        let mut writer = slot.writer_from(begun)?;
+        let held = interrupt::Held::begin()?;
+        let total = self.images[0].size.saturating_add(self.images[1].size);
+        let mut arrival = Arrival {
+            progress: Shown::new("fetching", total),
+            slot: slot.id,
+            image: None,
+            recorded: self.recorded,
+            records,
+        };
+        for part in Part::BOTH {
+            self.image(part, &mut writer, &mut arrival)?;
+        }
+        let Arrival { progress, recorded, records, .. } = arrival;
+        drop((progress, held));
+        writer.finish(manifest)?;
+        records.fetches.partial = None;
+        if recorded {
+            records.save_fetches();
+        }
+        Ok(())
+    }
+
+    /// One image. The bytes that an earlier run left were hashed against a record, which may be wrong itself: if the whole is
+    /// wrong, it is fetched once more, from its first byte.
+    fn image(&mut self, part: Part, writer: &mut Writer, arrival: &mut Arrival<'_>) -> Result<()> {
+        let blob = self.images[part as usize];
+        let verifier = self.verifiers[part as usize].take();
+        arrival.image = (self.source.is_remote() && verifier.is_none()).then_some(blob);
+        let mut start = arrival.start(writer.begun(part));
+        let mut body = match self.first.take() {
+            Some(first) => first,
+            None if start.offset == blob.size => Box::new(Complete(start.offset)),
+            None => self.source.resume(&blob, &start)?,
+        };
+        if let Some(verifier) = verifier {
+            body = Box::new(Guarded::new(body, verifier));
+        }
+        let went_on = body.position() > 0;
+        let result = writer.part(part, &blob, &mut *body, arrival);
+        let result = match result {
+            Err(e) if went_on && e.exit() == Exit::Data => {
+                log::warn!("{e}; fetching all of it, since an earlier run began it");
+                arrival.forget();
+                start = Start { spent: body.fetched(), ..Start::default() };
+                body = self.source.resume(&blob, &start)?;
+                writer.part(part, &blob, &mut *body, arrival)
+            }
+            result => result,
+        };
+        arrival.judge(result, body.fetched())
     }
 }
 
-/// The image, whose own signature must hold if that is all there is.
-fn guarded(body: Box<dyn Body>, verifier: Option<StreamVerifier>) -> Box<dyn Body> {
-    match verifier {
-        Some(verifier) => Box::new(Guarded::new(body, verifier)),
-        None => body,
+/// An image that an earlier run fetched to its end.
+struct Complete(u64);
+
+impl Body for Complete {
+    fn chunk(&mut self) -> Result<Option<Bytes>> {
+        Ok(None)
+    }
+
+    fn position(&self) -> u64 {
+        self.0
+    }
+}
+
+/// What is shown and recorded of an image while it arrives.
+struct Arrival<'a> {
+    progress: Shown,
+    slot: SlotId,
+    /// The image, if it is one that can go on later.
+    image: Option<Blob>,
+    /// The record is in `fetch.json`, and not only in memory.
+    recorded: bool,
+    records: &'a mut LockedRecords,
+}
+
+impl Arrival<'_> {
+    /// Where to go on in the current image, of which the slot has so many bytes.
+    fn start(&self, offset: u64) -> Start {
+        let beginning = self.image.and_then(|image| self.records.fetches.beginning(self.slot, image.digest));
+        let version = beginning.and_then(|beginning| beginning.version.clone());
+        Start { offset, version, spent: 0 }
+    }
+
+    /// The record of the current image is wrong.
+    fn forget(&mut self) {
+        if let Some(image) = self.image {
+            self.records.fetches.drop_beginning(image.digest);
+        }
+    }
+
+    /// Remembers whether the bytes were right.
+    fn judge(&mut self, result: Result<()>, fetched: u64) -> Result<()> {
+        let Some(image) = self.image else { return result };
+        let now = Clock::system(Utc::now(), self.records.trust.last_seen).now();
+        let fetches = &mut self.records.fetches;
+        let news = match &result {
+            Ok(()) => {
+                // Written with the first record of the next image: one that fits into a piece is soon fetched again.
+                let Blob { digest, size } = image;
+                fetches.note(self.slot, Beginning { digest, size, offset: size, prefix: digest, version: None });
+                fetches.forget_wrong(digest)
+            }
+            Err(e) if fetched > 0 && matches!(e.reason, Reason::DigestMismatch | Reason::SizeMismatch) => {
+                fetches.remember_wrong(image.digest, now);
+                fetches.drop_beginning(image.digest);
+                true
+            }
+            Err(_) => false,
+        };
+        if news {
+            self.records.save_fetches();
+        }
+        result
+    }
+}
+
+impl Progress for Arrival<'_> {
+    fn advance(&mut self, bytes: u64) {
+        self.progress.advance(bytes);
+    }
+}
+
+impl Watch for Arrival<'_> {
+    fn keeps(&self) -> bool {
+        self.image.is_some()
+    }
+
+    fn kept(&mut self, Kept { offset, prefix, version }: Kept) {
+        let Some(Blob { digest, size }) = self.image else { return };
+        self.records.fetches.note(self.slot, Beginning { digest, size, offset, prefix, version });
+        self.records.save_fetches();
+        self.recorded = true;
     }
 }
 

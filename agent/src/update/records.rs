@@ -16,6 +16,7 @@ use crate::device::boot::Boot;
 use crate::device::slot::SlotManifest;
 use crate::policy::freshness::FreshnessFinding;
 use crate::schedule::clock::Clock;
+use crate::state::fetches::Fetches;
 use crate::state::memory::{NotJudged, Unjudged};
 use crate::state::phase::Phase;
 use crate::state::state::{State, Trial};
@@ -33,6 +34,8 @@ pub struct Records {
     pub state: State,
     /// `trust.json`.
     pub trust: Trust,
+    /// `fetch.json`.
+    pub fetches: Fetches,
 }
 
 /// The same with the lock: the one way to change and write them.
@@ -53,7 +56,7 @@ impl Records {
 
     fn of(found: Loaded) -> Self {
         found.warnings.iter().for_each(|warning| log::warn!("{warning}"));
-        Self { state: found.state, trust: found.trust }
+        Self { state: found.state, trust: found.trust, fetches: found.fetches }
     }
 }
 
@@ -88,6 +91,13 @@ impl LockedRecords {
     /// 73 when it cannot be written.
     pub fn save(&self) -> Result<()> {
         self.lock.save_state(&self.records.state)
+    }
+
+    /// Writes `fetch.json`. No update fails for the sake of it: without it, more is fetched.
+    pub fn save_fetches(&self) {
+        if let Err(error) = self.lock.save_fetches(&self.records.fetches) {
+            log::warn!("the record of downloads is out of date: {error}");
+        }
     }
 
     /// Enters a phase and writes it.

@@ -194,6 +194,7 @@ impl Session<'_> {
         for gate in self.release_gates(&found.running, &found.policy, &release) {
             asked.ask(|| gate);
         }
+        asked.ask(|| self.bytes(&found.candidate));
         asked.ask(|| freshness::gate(config, found.freshness.as_ref()));
         asked.ask(|| node::gate(config, lifted));
         asked.ask(|| self.copies());
@@ -261,6 +262,14 @@ impl Session<'_> {
             failed: failed.map(|f| format!("{} on {}", f.reason, f.failed_at.format("%Y-%m-%d"))),
         };
         rules::release(release, &device)
+    }
+
+    /// What is fetched whole and is wrong is not fetched at every run.
+    fn bytes(&self, candidate: &Candidate) -> Gate {
+        let Release { kernel, initramfs, .. } = candidate.release();
+        let closed = |digest| self.records.fetches.closed(digest, self.clock.now());
+        let wrong = closed(kernel.digest).or_else(|| closed(initramfs.digest));
+        rules::bytes_failed_before(wrong.filter(|_| candidate.source.is_remote()), self.lifted)
     }
 
     /// A single copy of the boot environment does not survive every power cut: no update for a timer.

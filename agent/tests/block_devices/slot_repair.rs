@@ -14,6 +14,7 @@ use bootenv::SlotId;
 use bootenv::grub::Block;
 use bootenv::protocol::BootState;
 use cli_support::{Device, Ran, publish};
+use common::fault::{Fault, World, head, reply, send};
 use common::registry::Registry;
 
 /// A device whose slot B is a block device of 32 MiB.
@@ -69,8 +70,12 @@ impl Bench {
 
     /// `apply` to the loop device.
     fn applying(&self) -> Command {
+        self.applying_from(&self.registry)
+    }
+
+    fn applying_from(&self, server: &impl AsRef<str>) -> Command {
         let place = self.slot_b.display().to_string();
-        let asking = self.device.asking(&self.registry, &["apply", "--allow-downgrade", "--json"]);
+        let asking = self.device.asking(server, &["apply", "--allow-downgrade", "--json"]);
         let asking: Vec<&str> = asking.iter().map(|word| if *word == "B" { &place } else { *word }).collect();
         let mut command = self.device.command(&asking);
         command.args(["--pubkey", "K"]);
@@ -177,6 +182,46 @@ fn a_file_that_cannot_be_looked_at_ends_in_a_new_filesystem() {
     let manifest = run(Command::new("debugfs").args(["-R", "cat manifest.json"]).arg(&bench.slot_b));
     assert!(manifest.contains("1.1.0"), "{manifest}");
     run(Command::new("e2fsck").args(["-f", "-n"]).arg(&bench.slot_b));
+}
+
+#[test]
+fn a_download_goes_on_after_a_power_cut_where_e2fsck_is_and_begins_again_where_it_is_not() {
+    const HALF: usize = 5_000_000;
+    let _alone = alone();
+    for repairs in [true, false] {
+        let Some(bench) = Bench::new("KSOLOB") else { return };
+        let tools = bench.device.path("bin");
+        fs::create_dir(&tools).unwrap();
+        for tool in if repairs { &["mke2fs", "e2fsck"][..] } else { &["mke2fs"] } {
+            symlink(common::registry::find(tool).unwrap(), tools.join(tool)).unwrap();
+        }
+        let world = World::new(6_000_000);
+        let (honest, path) = (world.clone(), World::path(&world.initramfs));
+        let server = Fault::start(move |request, out| match (request.path == path, request.earlier) {
+            (true, 0) => {
+                head(out, 200, "Content-Length: 6000000\r\n");
+                send(out, &honest.initramfs[..HALF]);
+            }
+            (true, 1) => reply(out, 429, "Retry-After: 3600\r\n", b""),
+            _ => honest.answer(request, out),
+        });
+        let apply = || Ran::from(bench.applying_from(&server).env("PATH", &tools).output().unwrap());
+        apply().refused(69, "rate-limited");
+        // As the power goes: the filesystem was not unmounted, counts blocks that nobody has, and has a file without a name.
+        bench.damage("ssv state 0");
+        bench.damage("ssv free_blocks_count 7");
+        bench.damage("unlink vmlinuz");
+        let before = bench.identity();
+        let ran = apply().code(0);
+        assert_eq!(bench.identity() == before, repairs, "{ran:?}");
+        let went_on = server.requests().iter().rfind(|r| r.path == World::path(&world.initramfs)).unwrap().from();
+        assert_eq!(went_on, repairs.then_some(HALF), "{ran:?}");
+        assert!(ran.stderr.contains(if repairs { "e2fsck checked" } else { "e2fsck is not there" }), "{ran:?}");
+        assert_eq!(ran.stderr.contains("left there is gone"), !repairs, "{ran:?}");
+        bench.is_filled();
+        let lost = run(Command::new("debugfs").args(["-R", "ls lost+found"]).arg(&bench.slot_b));
+        assert!(!lost.contains('#'), "{lost}");
+    }
 }
 
 #[test]

@@ -139,7 +139,12 @@ impl World {
     pub fn new(size: usize) -> Self {
         let initramfs: Vec<u8> =
             (0..size.div_ceil(4) as u32).flat_map(|n| n.wrapping_mul(2_654_435_761).to_le_bytes()).take(size).collect();
-        let manifest = bytes(&super::manifest("v1.0.0", Architecture::Amd64, b"kernel", &initramfs));
+        Self::of(initramfs, "v1.0.0")
+    }
+
+    /// With this initramfs, as this version.
+    pub fn of(initramfs: Vec<u8>, version: &str) -> Self {
+        let manifest = bytes(&super::manifest(version, Architecture::Amd64, b"kernel", &initramfs));
         let mut world = Self { files: BTreeMap::new(), manifest: manifest.clone(), initramfs: initramfs.clone() };
         world.blob(b"kernel");
         world.blob(&initramfs);

@@ -617,6 +617,7 @@ fn check_shows_every_gate_whatever_an_earlier_one_says() {
         ("security-epoch", true),
         ("version", false),
         ("failed-before", true),
+        ("bytes-failed-before", true),
         ("freshness", true),
         ("node-block", true),
         ("boot-environment", true),

@@ -16,6 +16,7 @@ use common::registry::Registry;
 use kubesolo_release::Metadata;
 use kubesolo_update::base::digest::Digest;
 use kubesolo_update::base::limits;
+use kubesolo_update::release::release::Architecture;
 use kubesolo_update::schedule::clock::Clock;
 use serde_json::{Value, json};
 
@@ -398,7 +399,7 @@ fn a_token_goes_to_the_cluster_of_its_context_only() {
 /// The others: no source offers a release of another architecture (`http` refuses it before the gates), and slots in folders
 /// boot nothing that could need memory. Only `run` asks not-before, see [`only_a_run_waits_for_retry_after`]. A device whose
 /// slot is on trial has no free one that could be too small. The clock closes only where no time server sets it.
-const CLOSABLE: [(&str, i32, &str); 15] = [
+const CLOSABLE: [(&str, i32, &str); 16] = [
     ("maintenance-window", 75, "window"),
     ("channel", 77, "other-channel"),
     ("board", 77, "other-board"),
@@ -406,6 +407,7 @@ const CLOSABLE: [(&str, i32, &str); 15] = [
     ("security-epoch", 77, "security-epoch"),
     ("version", 77, "downgrade"),
     ("failed-before", 75, "failed-before"),
+    ("bytes-failed-before", 75, "bytes-failed-before"),
     ("freshness", 75, "not-fresh"),
     ("node-block", 75, "node-blocked"),
     ("boot-environment", 75, "single-copy"),
@@ -451,6 +453,14 @@ fn held_by(closed: &[&str], digests: [Digest; 2], kubeconfig: &str) -> (Device, 
         "last_seen": is("clock").then(|| Utc::now() + TimeDelta::days(900)),
     });
     device.write("S/trust.json", trust.to_string().as_bytes());
+    if is("bytes-failed-before") {
+        let kernel = Digest::of(&common::images::kernel(Architecture::current(), 1));
+        // A clock that was set back counts from the latest time known.
+        let failed_at = Utc::now() - TimeDelta::minutes(1) + TimeDelta::days(if is("clock") { 900 } else { 0 });
+        let failed_at = failed_at.to_rfc3339_opts(SecondsFormat::Secs, true);
+        let wrong = json!({"digest": kernel, "failed_at": failed_at, "times": 1});
+        device.write("S/fetch.json", json!({"schema": 1, "wrong": [wrong]}).to_string().as_bytes());
+    }
     let mut state = BootState::committed(SlotId::A);
     if is("trial") {
         let activated = state.activate(Booted::ordinary(SlotId::A), TrialId(42)).unwrap();

@@ -34,6 +34,7 @@ mod layout;
 mod network;
 mod oci;
 mod parsers;
+mod resume;
 mod rollout;
 mod security;
 mod slot_folder;

@@ -11,7 +11,7 @@ use kubesolo_update::base::console::progress::Progress;
 use kubesolo_update::base::error::{Error, Exit, Reason};
 use kubesolo_update::config::{Conf, Config, Overrides};
 use kubesolo_update::device::blocks::System;
-use kubesolo_update::device::slot::{Part, Place, Slot, SlotManifest, Slots};
+use kubesolo_update::device::slot::{Part, Place, Slot, SlotManifest, Slots, Watch};
 use slot_support::{Images, Pieces, blob, fill, now, offer};
 use tmpfs::mount_tmpfs;
 
@@ -110,6 +110,7 @@ fn progress_counts_every_byte_once() {
             self.0 += bytes;
         }
     }
+    impl Watch for Count {}
     let (folder, images, mut count) = (Folder::new(), small(), Count(0));
     let mut writer = folder.slot.writer().unwrap();
     writer.part(Part::Kernel, &blob(&images.kernel), &mut Pieces::of(&images.kernel), &mut count).unwrap();
@@ -128,8 +129,9 @@ fn a_slot_is_void_from_the_first_moment_of_a_write() {
 /// Until an image is proven it must not have the name that a bootloader would try as a last resort.
 #[test]
 fn an_image_has_its_name_only_once_it_is_proven() {
-    struct Watch(PathBuf, usize);
-    impl Progress for Watch {
+    struct Guard(PathBuf, usize);
+    impl Watch for Guard {}
+    impl Progress for Guard {
         fn advance(&mut self, _: u64) {
             assert!(!self.0.exists());
             self.1 += 1;
@@ -137,7 +139,7 @@ fn an_image_has_its_name_only_once_it_is_proven() {
     }
     let (folder, images) = (Folder::new(), small());
     let mut writer = folder.slot.writer().unwrap();
-    let mut watch = Watch(folder.path("vmlinuz"), 0);
+    let mut watch = Guard(folder.path("vmlinuz"), 0);
     writer.part(Part::Kernel, &blob(&images.kernel), &mut Pieces::of(&images.kernel), &mut watch).unwrap();
     assert!(watch.1 > 0 && folder.path("vmlinuz").exists() && !folder.path("vmlinuz.sha256").exists());
 }

@@ -245,6 +245,8 @@ reasons! {
             "The data partition is mounted read-only. Mount it for writing; if it turned read-only by itself, see dmesg.",
     }
     NotNow {
+        BytesFailedBefore = "bytes-failed-before":
+            "An image of this release came with wrong bytes before, and is not fetched again for some hours. Wait, or run `apply --retry-failed`.",
         Clock = "clock":
             "The clock cannot be right, and the decision depends on the time. Set the clock, or let NTP set it.",
         DiskNotReady = "disk-not-ready":
@@ -259,6 +261,8 @@ reasons! {
             "Another program changed the boot environment. Run `kubesolo-update healthcheck` after a healthy boot: it repairs this.",
         HookLater = "hook-later":
             "A hook in pre-update.d postponed the update. The next run asks it again.",
+        Interrupted = "interrupted":
+            "The program was asked to end during a download (SIGTERM). Run it again: it continues where it stopped.",
         Locked = "locked":
             "Another kubesolo-update is running. Wait until it ends; the message has its process id.",
         NoFreeSlot = "no-free-slot":

@@ -12,6 +12,11 @@ pub const FILE: &str = "crc32.txt";
 pub struct Checksums([crc32fast::Hasher; 2]);
 
 impl Checksums {
+    /// Nothing of this image has passed by.
+    pub fn begin(&mut self, part: Part) {
+        self.0[part as usize] = crc32fast::Hasher::default();
+    }
+
     /// Adds bytes of an image.
     pub fn update(&mut self, part: Part, bytes: &[u8]) {
         self.0[part as usize].update(bytes);

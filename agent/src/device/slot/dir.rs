@@ -157,6 +157,21 @@ impl Dir {
         Ok(file.into())
     }
 
+    /// Opens an image that an earlier run of this program left, to go on writing; `None` if there is nothing of that name, or
+    /// what is there has a second name, under which it would change too.
+    pub(super) fn reopen(&self, name: &str) -> Result<Option<File>> {
+        let once = self.stat(name)?.is_some_and(|stat| super::is_regular(&stat) && stat.st_nlink == 1);
+        if !once || self.open_file(name)?.is_none() {
+            return Ok(None);
+        }
+        let flags = OFlag::O_RDWR | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
+        match nix::fcntl::openat(&self.file, name, flags, Mode::empty()) {
+            Ok(file) => Ok(Some(file.into())),
+            Err(nix::Error::ENOENT) => Ok(None),
+            Err(e) => Err(self.cannot("open", name, e)),
+        }
+    }
+
     pub(super) fn write_error(&self, name: &str, e: io::Error) -> Error {
         self.cannot("write", name, e)
     }
@@ -166,6 +181,14 @@ impl Dir {
         nix::fcntl::renameat(&self.file, part_name(name).as_str(), &self.file, name)
             .map_err(|e| self.cannot("rename to", name, e))?;
         self.sync()
+    }
+
+    /// Gives a file its temporary name back, if it is there. Durable with the next sync.
+    pub(super) fn unpublish(&self, name: &str) -> Result<()> {
+        match nix::fcntl::renameat(&self.file, name, &self.file, part_name(name).as_str()) {
+            Ok(()) | Err(nix::Error::ENOENT) => Ok(()),
+            Err(e) => Err(self.cannot("rename", name, e)),
+        }
     }
 
     /// Writes a small file: whole and on the medium, or not there.

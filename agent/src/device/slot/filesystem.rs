@@ -15,8 +15,10 @@ use crate::device::blocks::{SLOT_A_LABEL, SLOT_B_LABEL, filesystem_label};
 use crate::device::mount::{Filesystem, Mounted};
 use crate::device::programs;
 
-/// The one external program of the agent: of e2fsprogs, or of busybox.
+/// Of e2fsprogs, or of busybox.
 const MKE2FS: &str = "mke2fs";
+/// Of e2fsprogs; repairs a slot that lost power during a download, where it is.
+const E2FSCK: &str = "e2fsck";
 /// No journal, and nothing that older bootloaders cannot read. busybox takes no notice of features, and makes an ext2.
 const OPTIONS: [&str; 10] =
     ["-q", "-F", "-m", "0", "-b", "4096", "-i", "65536", "-O", "^has_journal,^metadata_csum_seed,^resize_inode,extent"];
@@ -118,6 +120,36 @@ fn unreadable_features(superblock: &[u8; 104]) -> Vec<String> {
         names.push("bigalloc".to_owned());
     }
     names
+}
+
+/// Whether `e2fsck` could repair the filesystem of a slot that lost power: only for a slot that is void. Where it is not
+/// there, or cannot, the filesystem is to be made anew.
+pub(super) fn repaired(device: &Path) -> bool {
+    let repair = || {
+        let mut command = programs::tool(E2FSCK)?;
+        let output = command.args(["-f", "-y"]).arg(device).stdin(Stdio::null()).output().map_err(|e| e.to_string())?;
+        // 0: nothing to repair, 1: all of it repaired (e2fsck(8)).
+        match output.status.code() {
+            Some(0 | 1) => Ok(()),
+            _ => Err(text::escape(&format!("{}: {}", output.status, String::from_utf8_lossy(&output.stdout).trim()))),
+        }
+    };
+    let repaired = repair();
+    match &repaired {
+        Ok(()) => log::warn!("{} lost power while it was written: {E2FSCK} checked its filesystem", device.display()),
+        Err(why) => log::warn!("cannot check the filesystem on {}: {why}", device.display()),
+    }
+    repaired.is_ok()
+}
+
+/// Removes what `e2fsck` found without a name: it takes room, and no record is about it.
+pub(super) fn clear_lost(mounted: &Path) {
+    let entries = fs::read_dir(mounted.join("lost+found")).into_iter().flatten().flatten();
+    for path in entries.map(|entry| entry.path()) {
+        if let Err(e) = fs::remove_file(&path) {
+            log::warn!("cannot remove {}: {e}", path.display());
+        }
+    }
 }
 
 /// Checks that a filesystem can be recreated here: the device says that it is a slot, and the program is there. Gives the

@@ -1,36 +1,24 @@
 //! Fills a slot, in an order that leaves it void or complete wherever the power goes.
 
-use std::fs::File;
-use std::io::Write;
-
 use bootenv::step::Step;
-use bytes::Bytes;
-use sha2::{Digest as _, Sha256};
 
 use super::checksums::{self, Checksums};
 use super::dir::{Dir, part_name};
 use super::filesystem::{self, Condition};
+use super::image::{Begun, ImageFile, Kept, Watch};
 use super::{FILES, MANIFEST_FILE, Part, Place, SMALL, Slot, SlotManifest};
-use crate::base::console;
-use crate::base::console::progress::Progress;
-use crate::base::digest::Digest;
 use crate::base::error::{Error, Exit, Reason, Result};
-use crate::base::sys;
+use crate::base::{console, interrupt};
 use crate::device::mount::{self, Filesystem, Mounted};
 use crate::fetch::body::Body;
 use crate::release::release::Blob;
-
-/// Bytes after which writing out starts. Two such pieces at most are waiting in memory, and the sync at the end is short.
-const WRITE_OUT_BYTES: u64 = 8 * 1024 * 1024;
-/// Where such a piece may end: at the largest page. One that ends within a page has it written again with the next piece,
-/// and waiting for the first would be waiting for both.
-const WRITE_OUT_ALIGNMENT: u64 = 64 * 1024;
 
 /// A slot that is being filled. Void from the beginning; given up, it stays void.
 #[derive(Debug)]
 pub struct Writer {
     slot: Slot,
-    // In this order: an open folder would keep the filesystem from being unmounted.
+    // In this order: an open file or folder would keep the filesystem from being unmounted.
+    begun: [Option<ImageFile>; 2],
     dir: Dir,
     mounted: Option<Mounted>,
     written: [Option<Blob>; 2],
@@ -38,57 +26,128 @@ pub struct Writer {
 }
 
 impl Writer {
-    pub(super) fn new(slot: &Slot) -> Result<Self> {
+    /// Empties the slot, but for what an earlier run began, as far as that holds.
+    pub(super) fn new(slot: &Slot, begun: &[Begun]) -> Result<Self> {
         let device = match &slot.place {
-            Place::Folder(path) => return Self::emptied(slot, Dir::folder(path)?, None),
+            Place::Folder(path) => return Self::emptied(slot, Dir::folder(path)?, None, begun),
             Place::Device(device) => device,
         };
         // Another mount must be found before anything is erased.
         mount::claim(device, true)?;
         filesystem::check_features(device)?;
+        let mut kept = begun;
         match filesystem::condition(device)? {
             Condition::Sound => {}
-            Condition::Unclean if filesystem::can_be_made(device).is_err() => {}
-            Condition::Unclean | Condition::Damaged(_) => filesystem::make(device)?,
+            Condition::Unclean if !begun.is_empty() && filesystem::repaired(device) => {}
+            Condition::Unclean if filesystem::can_be_made(device).is_err() => kept = &[],
+            Condition::Unclean | Condition::Damaged(_) => {
+                filesystem::make(device)?;
+                kept = &[];
+            }
+        }
+        if kept.len() < begun.len() {
+            log::warn!("slot {}: what the download before this one left there is gone", slot.id);
         }
         let mounted = Mounted::read_write(device, Filesystem::Ext4)?;
+        filesystem::clear_lost(mounted.path());
         let dir = Dir::mounted(mounted.path(), device)?;
-        Self::emptied(slot, dir, Some(mounted))
+        Self::emptied(slot, dir, Some(mounted), kept)
     }
 
-    fn emptied(slot: &Slot, dir: Dir, mounted: Option<Mounted>) -> Result<Self> {
+    fn emptied(slot: &Slot, dir: Dir, mounted: Option<Mounted>, begun: &[Begun]) -> Result<Self> {
         // In one value from here on: given up, the folder is closed before the unmount.
         let checksums = slot.checksums.then(Checksums::default);
-        let writer = Self { slot: slot.clone(), dir, mounted, written: [None, None], checksums };
+        let mut writer =
+            Self { slot: slot.clone(), begun: [None, None], dir, mounted, written: [None, None], checksums };
         let dir = &writer.dir;
         // Without hash files no bootloader and without manifest no agent takes the slot for filled: they are gone for sure
         // before an image changes.
         let (small, images) = FILES.split_at(SMALL);
         for (names, step) in [(small, Step::Unhash(slot.id)), (images, Step::Erase(slot.id))] {
             for name in names {
-                dir.remove(name)?;
-                dir.remove(&part_name(name))?;
+                let part = part_name(name);
+                if !begun.iter().any(|begun| begun.part.file() == *name) {
+                    dir.remove(name)?;
+                    dir.remove(&part)?;
+                } else if dir.stat(&part)?.is_some() {
+                    dir.remove(name)?;
+                } else {
+                    dir.unpublish(name)?;
+                }
             }
             dir.sync()?;
             console::log_step(step);
         }
+        begun.iter().try_for_each(|begun| writer.go_on(begun))?;
         Ok(writer)
+    }
+
+    /// Takes up what an earlier run began. What does not hold is removed.
+    fn go_on(&mut self, begun: &Begun) -> Result<()> {
+        let part = begun.part;
+        let mut seen = self.checksums.clone();
+        let also = |bytes: &[u8]| seen.iter_mut().for_each(|checksums| checksums.update(part, bytes));
+        let image = ImageFile::reopen(&self.dir, begun, also)?;
+        let file = part.file();
+        match &image {
+            Some(image) => {
+                log::info!("slot {}, {file}: going on after {} bytes", self.slot.id, image.size());
+                self.checksums = seen;
+            }
+            None => {
+                log::warn!(
+                    "slot {}, {file}: what is there is not what the record of {} bytes says; beginning at the first byte",
+                    self.slot.id,
+                    begun.offset
+                );
+                self.dir.remove(&part_name(file))?;
+            }
+        }
+        self.begun[part as usize] = image;
+        Ok(())
+    }
+
+    /// Bytes of an image that are there from an earlier run. [`Self::part`] takes a body that begins there, or at 0.
+    #[must_use]
+    pub fn begun(&self, part: Part) -> u64 {
+        self.begun[part as usize].as_ref().map_or(0, ImageFile::size)
     }
 
     /// Writes one image as it arrives: each byte once, hashed on its way. The image gets the name that a bootloader looks
     /// for only when it is complete, proven and on the medium.
-    pub fn part(&mut self, part: Part, blob: &Blob, body: &mut dyn Body, progress: &mut dyn Progress) -> Result<()> {
-        let name = part_name(part.file());
-        let file = self.dir.create(&name)?;
+    ///
+    /// # Errors
+    /// Those of the body, 65 when the bytes are wrong, 73 when they cannot be written. Where the watcher keeps, what has come
+    /// stays under a temporary name if the body failed, or a signal asked to end (75).
+    pub fn part(&mut self, part: Part, blob: &Blob, body: &mut dyn Body, watch: &mut dyn Watch) -> Result<()> {
+        let begun = self.begun[part as usize].take().filter(|image| image.size() == body.position());
+        let mut checksums = self.checksums.clone();
+        let mut image = match begun {
+            Some(image) => image,
+            None => {
+                checksums.iter_mut().for_each(|checksums| checksums.begin(part));
+                ImageFile::create(&self.dir, part)?
+            }
+        };
+        if image.size() != body.position() {
+            return Err(Error::new(Reason::Internal, "the rest of an image has nothing to go on after"));
+        }
         if part == Part::Kernel {
             console::log_step(Step::Begin(self.slot.id));
         }
-        let mut observed = Observed { body, progress, part, checksums: self.checksums.clone() };
-        let result = self.stream(&name, &file, blob, &mut observed);
-        let checksums = observed.checksums;
-        drop(file);
+        watch.advance(image.size());
+        let mut arriving = Arriving { body, watch, checksums };
+        let result = self.stream(&mut image, blob, &mut arriving);
+        let kept = match &result {
+            Err(e) if arriving.watch.keeps() && matches!(e.exit(), Exit::Unavailable | Exit::NotNow) => {
+                image.size() > 0 && self.keep(&mut image, &mut arriving).is_ok()
+            }
+            _ => false,
+        };
+        let checksums = arriving.checksums;
+        drop(image);
         if let Err(e) = result.and_then(|()| self.dir.publish(part.file())) {
-            if let Err(left) = self.dir.remove(&name) {
+            if !kept && let Err(left) = self.dir.remove(&part_name(part.file())) {
                 log::warn!("{left}"); // it takes room until the next attempt, and nothing else
             }
             return Err(e.context(format_args!("slot {}, {}", self.slot.id, part.file())));
@@ -101,34 +160,24 @@ impl Writer {
         Ok(())
     }
 
-    fn stream(&self, name: &str, mut file: &File, blob: &Blob, body: &mut dyn Body) -> Result<()> {
-        let wrong = |reason, why: String| Err(Error::new(reason, why).remedy(WRONG_BYTES_REMEDY));
-        let (mut hasher, mut size) = (Sha256::new(), 0);
-        let (mut started, mut finished) = (0, 0);
-        while let Some(chunk) = body.chunk()? {
-            size += chunk.len() as u64;
-            if size > blob.size {
-                return wrong(Reason::SizeMismatch, format!("more bytes arrived than the announced {}", blob.size));
+    fn stream(&self, image: &mut ImageFile, blob: &Blob, arriving: &mut Arriving<'_>) -> Result<()> {
+        while let Some(chunk) = arriving.body.chunk()? {
+            image.write(&self.dir, &chunk, blob.size)?;
+            arriving.checksums.iter_mut().for_each(|checksums| checksums.update(image.part, &chunk));
+            arriving.watch.advance(chunk.len() as u64);
+            if arriving.watch.keeps() && image.keep_is_due() && image.size() < blob.size {
+                self.keep(image, arriving)?;
             }
-            file.write_all(&chunk).map_err(|e| self.dir.write_error(name, e))?;
-            hasher.update(&chunk);
-            let whole = size - size % WRITE_OUT_ALIGNMENT;
-            if whole.saturating_sub(started) >= WRITE_OUT_BYTES {
-                // The piece before this one has had time to be written while this one arrived.
-                sys::start_write_out(file, started, whole - started)
-                    .and_then(|()| sys::finish_write_out(file, finished, started - finished))
-                    .map_err(|e| self.dir.write_error(name, e))?;
-                (finished, started) = (started, whole);
-            }
+            interrupt::check()?;
         }
-        if size < blob.size {
-            return wrong(Reason::SizeMismatch, format!("only {size} of {} bytes arrived", blob.size));
+        image.finish(&self.dir, blob)
+    }
+
+    fn keep(&self, image: &mut ImageFile, arriving: &mut Arriving<'_>) -> Result<()> {
+        if let Some((offset, prefix)) = image.keep(&self.dir)? {
+            arriving.watch.kept(Kept { offset, prefix, version: arriving.body.version() });
         }
-        let digest = Digest(hasher.finalize().into());
-        if digest != blob.digest {
-            return wrong(Reason::DigestMismatch, format!("the bytes have the digest {digest}, not {}", blob.digest));
-        }
-        file.sync_all().map_err(|e| self.dir.write_error(name, e))
+        Ok(())
     }
 
     /// Completes the slot: hash files, the manifest last, all of it read back from the medium and compared.
@@ -141,7 +190,7 @@ impl Writer {
         if let Err(e) = &finished {
             log::debug!("slot {}: {e}; emptying it", slot.id);
             // Complete or not, it must not look like a slot that holds.
-            if let Err(left) = Self::new(&slot) {
+            if let Err(left) = Self::new(&slot, &[]) {
                 log::warn!("cannot empty slot {}: {left}", slot.id);
             }
         }
@@ -158,8 +207,8 @@ impl Writer {
         console::log_step(Step::Hashes(self.slot.id));
         self.dir.put(MANIFEST_FILE, &manifest.encode())?;
         console::log_step(Step::Manifest(self.slot.id));
-        let Self { slot, dir, mounted, .. } = self;
-        drop(dir);
+        let Self { slot, begun, dir, mounted, .. } = self;
+        drop((begun, dir));
         if let Some(mounted) = mounted {
             mounted.unmount()?;
         }
@@ -172,23 +221,11 @@ impl Writer {
     }
 }
 
-/// A body whose bytes advance the progress, and the checksums of the bootloader, as they pass.
-struct Observed<'a> {
+/// An image on its way: its bytes advance the watcher, and the checksums of the bootloader.
+struct Arriving<'a> {
     body: &'a mut dyn Body,
-    progress: &'a mut dyn Progress,
-    part: Part,
+    watch: &'a mut dyn Watch,
     checksums: Option<Checksums>,
-}
-
-impl Body for Observed<'_> {
-    fn chunk(&mut self) -> Result<Option<Bytes>> {
-        let chunk = self.body.chunk()?;
-        if let Some(bytes) = &chunk {
-            self.progress.advance(bytes.len() as u64);
-            self.checksums.iter_mut().for_each(|checksums| checksums.update(self.part, bytes));
-        }
-        Ok(chunk)
-    }
 }
 
 /// Adds hash files to a slot that is otherwise left as it is.
@@ -222,9 +259,6 @@ fn in_place(slot: &Slot, change: impl FnOnce(&Dir) -> Result<()>) -> Result<()> 
         }
     }
 }
-
-const WRONG_BYTES_REMEDY: &str = "Nothing was kept. If the server has wrong bytes, publish the release again; if the network changed them, try \
-     again.";
 
 pub(super) fn failed_read_back(why: &str) -> Error {
     Error::new(Reason::ReadBackFailed, format!("the written bytes cannot be read back: {why}"))

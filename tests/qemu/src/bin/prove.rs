@@ -97,8 +97,9 @@ fn one_cycle(cycle: Cycle, effort: Effort, firmware: Firmware) -> Result<()> {
     }
     let [tools, agent, boots] = report.sampled;
     println!(
-        "      {} kinds; sampled: the bootloader's tools read {tools} alike, the agent goes on from {agent}, {boots} booted",
-        report.kinds
+        "      {} kinds; sampled: the bootloader's tools read {tools} alike, the agent goes on from {agent}, {} of \
+         them in the middle of a download; {boots} booted",
+        report.kinds, report.resumed
     );
     println!("      with a disk that takes no notice of flushes, cut {} fails, as it must", report.found_out);
     if let Some(why) = report.skipped {

@@ -63,6 +63,8 @@ pub struct Report {
     pub decisions: Vec<(String, usize)>,
     /// Disks that the bootloader's tools read alike, that the agent went on from, that were booted.
     pub sampled: [usize; 3],
+    /// How many of these agents went on with a download that the cut had interrupted.
+    pub resumed: usize,
     /// How many cuts it took until a disk that takes no notice of flushes was found out: the rig can fail.
     pub found_out: usize,
     /// Why the agent was not run.
@@ -176,7 +178,7 @@ fn sample(
                 replay.at(*cut, |disk| next::save(disk, &image))??;
             }
             if report.skipped.is_none() {
-                next::agent_goes_on(run, recording, &image, &seen)?;
+                report.resumed += usize::from(next::agent_goes_on(run, recording, &image, &seen)?);
                 report.sampled[1] += 1;
             }
             Ok(())

@@ -87,9 +87,11 @@ pub fn cannot_mount() -> Option<String> {
 /// The agent's real code on the real filesystems of this disk, which the kernel mounts: the health run of the boot that
 /// the bootloader decided on, then the update anew. Both must end in a state that is known, and leave nothing behind.
 ///
+/// Whether the update went on with a download that the cut had interrupted.
+///
 /// # Errors
 /// With what they said.
-pub fn agent_goes_on(run: &Run, recording: &Recording, image: &Path, seen: &Seen) -> Result<()> {
+pub fn agent_goes_on(run: &Run, recording: &Recording, image: &Path, seen: &Seen) -> Result<bool> {
     let work = run.file("agent");
     fs::create_dir_all(&work)?;
     let start = seen.decision.start.ok_or("nothing boots")?;
@@ -136,10 +138,10 @@ pub fn agent_goes_on(run: &Run, recording: &Recording, image: &Path, seen: &Seen
     // those of the kernel here.
     let agent = run.firmware.architecture().agent_here()?;
     let script = script.arg(agent.get_program()).args(agent.get_args()).output()?;
-    if script.status.success() {
-        return Ok(());
-    }
     let said = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    if script.status.success() {
+        return Ok(said(&script.stdout).contains("resumed"));
+    }
     Err(format!("the agent does not go on: {}\n{}{}", script.status, said(&script.stdout), said(&script.stderr)).into())
 }
 
@@ -173,12 +175,14 @@ agent healthcheck --data-dir data --health-dir health.d
 code=$?
 [ $code = 0 ] || fail "healthcheck ended with $code"
 agent status --json >status.json || fail "status ended with $?"
-agent apply --activate
+agent apply --activate -v 2>apply.log
 code=$?
+cat apply.log >&2
+grep -q 'going on after' apply.log && echo resumed
 # 75: it failed before, and is remembered.
 case $code in 0 | 75) ;; *) fail "apply ended with $code" ;; esac
 for file in data/update/*; do
-    case $file in data/update/lock | data/update/state.json | data/update/trust.json | data/update/history.json) ;; *) fail "left behind: $file" ;; esac
+    case $file in data/update/lock | data/update/state.json | data/update/trust.json | data/update/history.json | data/update/fetch.json) ;; *) fail "left behind: $file" ;; esac
 done
 [ -n "$copies" ] || [ "$(ls esp)" = "$(printf 'grubenv\nksenv2')" ] || fail "left behind: $(ls esp)"
 for device in $slot_a $slot_b; do
