@@ -61,7 +61,7 @@ pub(crate) fn leave_to_others() {
     let _ = terminate().thread_block();
 }
 
-/// Whether the signal came while it was held.
+/// True if the signal came while it was held.
 pub(crate) fn came() -> bool {
     HELD.with_borrow_mut(|held| {
         held.as_mut().is_some_and(|held| {

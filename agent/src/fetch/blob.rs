@@ -28,7 +28,7 @@ pub struct BlobBody {
     version: Option<HeaderValue>,
     by_name: bool,
     received: u64,
-    /// What was received came in an earlier attempt, of which only a record is left.
+    /// The received bytes came in an earlier run, of which only a record is left.
     begun: bool,
     /// Bytes that came, each as often as it came.
     spent: u64,

@@ -291,7 +291,7 @@ fn failed_before(device: &Device<'_>) -> Gate {
     }
 }
 
-/// Whether no image came with wrong bytes, or long enough ago; `wrong` is what a download remembers.
+/// Open if no image came with wrong bytes, or long enough ago; `wrong` is the memory of a download.
 #[must_use]
 pub fn bytes_failed_before(wrong: Option<&WrongBytes>, lifted: Lifted) -> Gate {
     let name = "bytes-failed-before";

@@ -58,12 +58,12 @@ pub trait Source {
     /// returns, so nothing needs to be erased before.
     fn open(&mut self, blob: &Blob) -> Result<Box<dyn Body>>;
 
-    /// Whether images come over a network, so that it is worth the while to remember how far they came.
+    /// True if images come over a network, so that the memory of downloads concerns them.
     fn is_remote(&self) -> bool {
         true
     }
 
-    /// The same for an image that has begun, from where the start says or from its first byte: the body's position tells.
+    /// The same for an image that has begun, from `start` or from its first byte; the body has the position.
     fn resume(&mut self, blob: &Blob, _start: &Start) -> Result<Box<dyn Body>> {
         self.open(blob)
     }

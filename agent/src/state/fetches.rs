@@ -1,4 +1,4 @@
-//! `fetch.json`: what an interrupted download left in a slot, and which images came with wrong bytes.
+//! `fetch.json`: the beginnings of images that an interrupted download left in a slot, and images that came with wrong bytes.
 //!
 //! Nothing in it is believed: the bytes in the slot are hashed before they count, and at the end the digest of the whole image
 //! decides. A wrong record costs a download from the first byte, and nothing else.
@@ -24,7 +24,7 @@ const VERSION_BYTES: usize = 256;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Fetches {
     pub(super) schema: u32,
-    /// What an interrupted download left.
+    /// Beginnings of images that an interrupted download left.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub partial: Option<Partial>,
     /// Images that came with wrong bytes, the oldest first.

@@ -157,8 +157,8 @@ impl Update<'_> {
         })
     }
 
-    /// What an earlier run began of these images in the slot, by the record. Only a slot that is void already has such a
-    /// thing, and only of an image that counts by its digest: one that counts by its own signature is read from its first byte.
+    /// The images that an earlier run began in the slot, by the record. Only a slot that is void already has them, and only
+    /// images that count by their digest: one that counts by its own signature is read from its first byte.
     fn begun(&mut self, candidate: &Candidate, target: Target, images: [Blob; 2]) -> Vec<Begun> {
         self.records.fetches.keep_only(target.slot, &images.map(|image| image.digest));
         let void = target.env.slot(target.slot) == SlotState::Void && target.env.on_trial() != Some(target.slot);
@@ -292,7 +292,7 @@ impl Body for Complete {
     }
 }
 
-/// What is shown and recorded of an image while it arrives.
+/// Shows and records an image while it arrives.
 struct Arrival<'a> {
     progress: Shown,
     slot: SlotId,

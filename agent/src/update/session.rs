@@ -264,7 +264,7 @@ impl Session<'_> {
         rules::release(release, &device)
     }
 
-    /// What is fetched whole and is wrong is not fetched at every run.
+    /// Keeps wrong bytes from being fetched at every run.
     fn bytes(&self, candidate: &Candidate) -> Gate {
         let Release { kernel, initramfs, .. } = candidate.release();
         let closed = |digest| self.records.fetches.closed(digest, self.clock.now());

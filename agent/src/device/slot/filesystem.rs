@@ -122,8 +122,8 @@ fn unreadable_features(superblock: &[u8; 104]) -> Vec<String> {
     names
 }
 
-/// Whether `e2fsck` could repair the filesystem of a slot that lost power: only for a slot that is void. Where it is not
-/// there, or cannot, the filesystem is to be made anew.
+/// Repairs the filesystem of a void slot that lost power, with `e2fsck`. False if the program is not there or fails: the
+/// filesystem has to be recreated.
 pub(super) fn repaired(device: &Path) -> bool {
     let repair = || {
         let mut command = programs::tool(E2FSCK)?;

@@ -50,19 +50,19 @@ pub struct Kept {
 
 /// Watches an image on its way into the slot.
 pub trait Watch: Progress {
-    /// Whether the image can go on later: then it is put on the medium piece by piece.
+    /// True if the download can continue later: then the image is put on the medium piece by piece.
     fn keeps(&self) -> bool {
         false
     }
 
-    /// Is told of each piece.
+    /// Takes note of each piece.
     fn kept(&mut self, _beginning: Kept) {}
 }
 
 /// Nobody watches.
 impl Watch for () {}
 
-/// What is only shown is not kept.
+/// Shows the bytes, and keeps nothing.
 impl Watch for Shown {}
 
 /// An image under its temporary name.
@@ -85,7 +85,7 @@ impl ImageFile {
         Self { part, name, file, hasher, size: 0, written_out: (0, 0), kept: 0, kept_at: Instant::now() }
     }
 
-    /// A new file. What has its name is removed.
+    /// A new file, which replaces any other of its name.
     pub(super) fn create(dir: &Dir, part: Part) -> Result<Self> {
         let name = part_name(part.file());
         if dir.stat(&name)?.is_some() {
@@ -94,7 +94,8 @@ impl ImageFile {
         Ok(Self::new(part, dir.create(&name)?))
     }
 
-    /// What an earlier run left, if its beginning is as the record says; `also` sees its bytes. What lies behind is cut off.
+    /// The file of an earlier run, cut off behind the recorded bytes; `None` if they differ from the record. `also` sees the
+    /// bytes.
     pub(super) fn reopen(dir: &Dir, begun: &Begun, mut also: impl FnMut(&[u8])) -> Result<Option<Self>> {
         let name = part_name(begun.part.file());
         let Some(file) = dir.reopen(&name)? else { return Ok(None) };
@@ -157,12 +158,12 @@ impl ImageFile {
         Ok(())
     }
 
-    /// Whether it is time to put what has come on the medium.
+    /// True if it is time to put the received bytes on the medium.
     pub(super) fn keep_is_due(&self) -> bool {
         self.size - self.kept >= KEEP_BYTES || (self.size > self.kept && self.kept_at.elapsed() >= KEEP_TIME)
     }
 
-    /// Puts what has come on the medium; `None` if that is nothing new.
+    /// Puts the received bytes on the medium; `None` if they are there already.
     pub(super) fn keep(&mut self, dir: &Dir) -> Result<Option<(u64, Digest)>> {
         if self.size == self.kept {
             return Ok(None);

@@ -82,7 +82,7 @@ impl Writer {
         Ok(writer)
     }
 
-    /// Takes up what an earlier run began. What does not hold is removed.
+    /// Continues the image of an earlier run. One that does not fit its record is removed.
     fn go_on(&mut self, begun: &Begun) -> Result<()> {
         let part = begun.part;
         let mut seen = self.checksums.clone();
