@@ -244,7 +244,11 @@ fn rubbish_in_fw_env_config_is_named_with_its_line() {
         ("/dev/vda5 0x0 0x4000 0x4000 1 0 more\n", "there is \"more\""),
         ("/dev/vda5 0x0 ffffffffffffffff0\n", "is not a number"),
         ("/dev/vda5 0x0 0x10000000\n", "more than"),
-        ("uboot:\n", "line 1: the offset is missing"),
+        ("# libubootenv\nuboot:\n  size: 0x4000\n", "line 2: it is YAML, which the agent does not read"),
+        ("---\nuboot:\n", "line 1: it is YAML"),
+        ("/dev/mtd0 0x0 0x4000 0x4000\n", "line 1: /dev/mtd0 is an MTD device, which the agent does not support"),
+        ("/dev/ubi0_0 0x0 0x4000\n", "line 1: /dev/ubi0_0 is a UBI device, which the agent does not support"),
+        ("/dev/ubi0:env 0x0 0x4000\n", "/dev/ubi0:env is a UBI device"),
         ("\u{1}\u{2} \u{3} 4\n", "the offset \"\\u{3}\" is not a number"),
         (&format!("{good}/dev/vda5 0x80000 0x2000\n"), "line 2: both copies must have one size"),
         (&format!("{good}{good}{good}"), "line 3: it is a third copy"),
@@ -260,6 +264,7 @@ fn rubbish_in_fw_env_config_is_named_with_its_line() {
         read("/dev/vda5 0x0 4000\n/dev/vda5 0x80000 0x4000 # second\n"),
         [place(0, 0x4000), place(0x80000, 0x4000)]
     );
+    assert_eq!(read("/dev/mtdblock0 0 0x4000")[0].device, Path::new("/dev/mtdblock0"));
     assert_eq!(read("  /dev/vda5\t-0x4000 0x4000 0x1000 4 1"), [place(-0x4000, 0x4000)]);
     assert_eq!(read("/dev/vda5 010 0x4000 0"), [place(8, 0x4000)]);
     assert_eq!(read("/dev/vda5 4096 0X4000"), [place(4096, 0x4000)]);

@@ -211,6 +211,11 @@ impl Conf {
             let message = format!("{key} is already set ({})", first.place);
             return Err(self.problem(line, message, "Remove one of the two lines."));
         }
+        // No setting has such a value, and with it each would fail later, at a place that names neither file nor line.
+        if value.contains(" #") || value.contains("\t#") {
+            let message = format!("{key}: a comment behind the value counts as a part of the value");
+            return Err(self.problem(line, message, "Put the comment on a line of its own that begins with #."));
+        }
         let place = self.place(line);
         self.entries.push(Entry { setting, value: value.to_owned(), place });
         Ok(())

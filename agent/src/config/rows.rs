@@ -458,7 +458,7 @@ const HEALTH: &[Setting] = &[
         default: "3",
         help: "Number of failed health runs in a row within one boot that revert a trial; 0 is never.",
         more: "With 0, only the tries and the deadline end a trial. The init stage and the units run the health checks every \
-               10 s. Without this setting, they count no failed run before the end of the health window (600 s, or \
+               10 s. Without this setting, they count no failed run before the end of the health window (900 s, or \
                ks.health_window= on the kernel command line); a failed run after it reverts the trial in any case.",
         read: |c, v| put(&mut c.auto_rollback_after, number(v)),
         ..ROW

@@ -20,6 +20,12 @@ pub const DATA_LABEL: &str = "KSOLODATA";
 
 /// Where mount points are made, and what this boot knows is kept; only root looks in.
 pub const RUN: &str = "/run/kubesolo-update";
+/// Time in seconds that a boot has to become healthy, as the step `health` has it: components of KubeSolo may take 600 s.
+pub const HEALTH_WINDOW: u64 = 900;
+/// Time in seconds until an undecided trial ends, as the step `deadline` and the timer unit have it.
+pub const DEADLINE: u64 = 1500;
+/// Seconds that the deadline leaves at least for the start and the end of a boot, beside health window and `health_timeout=`.
+pub const DEADLINE_MARGIN: u64 = 300;
 /// Longest kernel command line that is read, in bytes; the kernel's own limit is 4 KiB at most on both architectures.
 const COMMAND_LINE_BYTES: u64 = 64 * 1024;
 
@@ -132,6 +138,10 @@ pub struct CommandLine {
     pub seed_removable: bool,
     /// `kubesolo.seed=fixed`: settings may come from another fixed disk on a device that was configured before.
     pub seed_fixed: bool,
+    /// `ks.health_window=`: time in seconds that a boot has to become healthy; [`HEALTH_WINDOW`] if it is absent or odd.
+    pub health_window: u64,
+    /// `ks.deadline=`: time in seconds until an undecided trial ends; [`DEADLINE`] if it is absent or odd.
+    pub deadline: u64,
     /// `kubesolo.data=`: another place of the data partition. None if it is repeated.
     pub data: Option<String>,
     /// `root=`: the last one counts, as for the kernel.
@@ -162,6 +172,8 @@ impl CommandLine {
             part: parameter(line, "ks.part"),
             seed_removable: seed("removable"),
             seed_fixed: seed("fixed"),
+            health_window: parameter(line, "ks.health_window").unwrap_or(HEALTH_WINDOW),
+            deadline: parameter(line, "ks.deadline").unwrap_or(DEADLINE),
             data: parameter(line, "kubesolo.data").ok(),
             root: values(line, "root").last().map(str::to_owned),
         }

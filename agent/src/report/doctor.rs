@@ -16,6 +16,7 @@ use crate::base::console::progress::size;
 use crate::base::error::{Error, Result};
 use crate::base::{files, replace, text};
 use crate::config::{Config, Origin, conf};
+use crate::device::blocks::{CommandLine, DEADLINE_MARGIN};
 use crate::device::boot::Boot;
 use crate::device::health::WANTED;
 use crate::device::programs;
@@ -362,6 +363,7 @@ fn device(all: &mut Findings, config: &Config, boot: &Boot, memory: Option<&Load
     let good = "the state survives a reboot";
     let bad = "the state is in memory and lost at every reboot: mount the data partition";
     all.either("data mount", !lost, Verdict::Fail, &Words { good, bad });
+    deadline(all, config, &CommandLine::parse(boot.line.as_deref().unwrap_or_default()));
     if let Some(safety) = preflight::safety(boot) {
         let bad = "does not reboot: add panic=5 to the loader file";
         all.either("panic", safety.panic_seconds.is_some(), Verdict::Fail, &Words { good: "reboots", bad });
@@ -380,6 +382,22 @@ fn device(all: &mut Findings, config: &Config, boot: &Boot, memory: Option<&Load
             "unknown whether the bootloader reads this boot environment: the first trial shows it",
         ),
     }
+}
+
+/// A trial that ends before its last health run is over would be given up although it may be healthy.
+fn deadline(all: &mut Findings, config: &Config, line: &CommandLine) {
+    let checks = config.health_timeout.as_secs();
+    let least = line.health_window.saturating_add(checks).saturating_add(DEADLINE_MARGIN);
+    let (window, deadline) = (line.health_window, line.deadline);
+    let message = format!(
+        "{deadline} s; the health window of {window} s, health_timeout={checks} and {DEADLINE_MARGIN} s need {least} s"
+    );
+    if deadline >= least {
+        return all.add("deadline", Verdict::Ok, message);
+    }
+    let remedy =
+        format!("Add ks.deadline={least} (with systemd: OnBootSec= of the deadline timer), or lower health_timeout=");
+    all.add("deadline", Verdict::Warn, format!("{message}. {remedy}"));
 }
 
 /// By what started this boot, and by the file that starts the next one.
@@ -454,5 +472,31 @@ fn room(all: &mut Findings, boot: &Boot) {
     if let Err(error) = boot.slots.get(free).can_be_made_anew() {
         let what = format!("a power cut during a write may leave slot {free} unusable, and {}", error.message);
         all.add("free slot", Verdict::Warn, what);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::config::{Conf, Overrides};
+
+    #[test]
+    fn a_deadline_before_the_end_of_the_last_health_run_is_a_warning() {
+        let defaults = Config::resolve(&Conf::default(), &Overrides::default()).unwrap();
+        for (line, checks, verdict) in [
+            ("", 300, Verdict::Ok),
+            ("", 301, Verdict::Warn),
+            ("ks.deadline=1499", 300, Verdict::Warn),
+            ("ks.deadline=1600", 400, Verdict::Ok),
+            ("ks.health_window=901", 300, Verdict::Warn),
+            ("ks.health_window=60 ks.deadline=660", 300, Verdict::Ok),
+        ] {
+            let config = Config { health_timeout: Duration::from_secs(checks), ..defaults.clone() };
+            let mut all = Findings::default();
+            deadline(&mut all, &config, &CommandLine::parse(line));
+            assert_eq!(all.0[0].verdict, verdict, "{line} {checks}: {}", all.0[0].message);
+        }
     }
 }

@@ -96,6 +96,20 @@ registry_token_cache=/run/tokens",
 
 /// `DOCS=1 cargo test -p kubesolo-update --test suite config::` writes the file.
 #[test]
+fn a_comment_behind_a_value_is_refused_with_file_and_line() {
+    for (text, key) in [
+        ("auto=check\nchannel=stable # beta later\n", "channel"),
+        ("\npubkey=/etc/kubesolo/release.pem\t# ours\n", "pubkey"),
+    ] {
+        let error = Conf::parse(text.as_bytes(), "update.conf").unwrap_err();
+        assert!(error.message.starts_with(&format!("update.conf:2: {key}: a comment")), "{error}");
+        assert!(error.remedy.contains("line of its own"), "{error:?}");
+    }
+    // A number sign is a part of some values.
+    Conf::parse(b"# all\nserver=https://a.example/#os\n", "update.conf").unwrap();
+}
+
+#[test]
 fn the_commented_example_is_generated_from_the_rows_and_sets_nothing() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/update.conf");
     let expected = manual::commented();

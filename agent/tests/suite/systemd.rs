@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use bootenv::TrialId;
-use kubesolo_update::device::blocks::CommandLine;
+use kubesolo_update::config::{Conf, Config, Overrides};
+use kubesolo_update::device::blocks::{CommandLine, DEADLINE, DEADLINE_MARGIN, HEALTH_WINDOW};
 
 /// A root filesystem with systemd's own units and ours, and something to start.
 fn root() -> tempfile::TempDir {
@@ -140,4 +141,39 @@ fn agent_and_init_stage_agree_on_what_a_trial_is() {
         let Some(stage) = stage_in_trial(line) else { return eprintln!("skipped: not root") };
         assert_eq!(stage, trial, "{line}");
     }
+}
+
+/// The number of the only line that begins with these words.
+fn number(text: &str, begin: &str) -> u64 {
+    let mut found = text.lines().filter_map(|line| line.trim().strip_prefix(begin));
+    let number = found.next().unwrap_or_else(|| panic!("{begin} in {text}"));
+    assert_eq!(found.next(), None, "{begin}");
+    number.split(|c: char| !c.is_ascii_digit()).next().unwrap().parse().unwrap()
+}
+
+#[test]
+fn a_trial_does_not_end_before_its_last_health_run() {
+    let top = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let read = |path: &str| fs::read_to_string(top.join(path)).unwrap();
+    let stage = "initramfs-hooks/usr/lib/kubesolo-update/stage";
+    let window = number(&read(&format!("{stage}/health")), "end=$(($(uptime) + $(seconds ks.health_window ");
+    let deadline = number(&read(&format!("{stage}/deadline")), "after=$(seconds ks.deadline ");
+    let minutes = number(&read("agent/systemd/kubesolo-update-deadline.timer"), "OnBootSec=");
+    assert_eq!((window, deadline, minutes * 60), (HEALTH_WINDOW, DEADLINE, DEADLINE));
+    let guide = read("docs/integration.md");
+    let documented = ["| `ks.health_window=SECONDS` | ", "| `ks.deadline=SECONDS` | "].map(|row| number(&guide, row));
+    assert_eq!(documented, [window, deadline]);
+    let checks = Config::resolve(&Conf::default(), &Overrides::default()).unwrap().health_timeout.as_secs();
+    assert!(deadline >= window + checks + DEADLINE_MARGIN, "{deadline} {window} {checks}");
+}
+
+#[test]
+fn a_clock_that_is_set_back_does_not_stop_the_timer() {
+    let timer =
+        fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("systemd/kubesolo-update.timer")).unwrap();
+    let lines: Vec<_> = timer.lines().collect();
+    assert!(lines.contains(&"OnClockChange=yes"));
+    // Counted from the end of a run, so that a run by the calendar puts it off. OnBootSec= would run beside the calendar.
+    let hours = number(&timer, "OnUnitInactiveSec=");
+    assert!(hours >= 2 && !timer.contains("\nOnBootSec=") && !timer.contains("\nOnActiveSec="), "{timer}");
 }

@@ -2,7 +2,8 @@
 //!
 //! A line is `DEVICE OFFSET SIZE [SECTOR-SIZE [SECTORS [NO-LOCK]]]`, blank, or a comment. The offset is decimal, octal or
 //! hexadecimal as in C, and below zero it counts from the end of the device; the other numbers are hexadecimal, with or
-//! without `0x`. Both projects pass over a line that they cannot read, and go on with another environment than was meant:
+//! without `0x`. Not supported: the YAML form of libubootenv, and raw flash (MTD and UBI devices), which needs erasures that a
+//! power cut may interrupt. Both projects pass over a line that they cannot read, and go on with another environment than was meant:
 //! here it is an error.
 
 use std::fmt;
@@ -84,6 +85,7 @@ pub fn parse(bytes: &[u8]) -> Result<Vec<Place>, Error> {
 fn place(line: &str) -> Result<Option<Place>, String> {
     let mut words = line.split_ascii_whitespace();
     let Some(device) = words.next() else { return Ok(None) };
+    check_supported(device)?;
     let mut next = |what: &str| words.next().ok_or(format!("the {what} is missing"));
     let offset = next("offset").and_then(|word| c_number(word).ok_or(not_a("offset", word)))?;
     let size = next("size").and_then(|word| hex("size", word))?;
@@ -108,6 +110,23 @@ fn place(line: &str) -> Result<Option<Place>, String> {
         return Err(format!("a size of {size:#x} is too small for an environment"));
     }
     Ok(Some(Place { device: device.into(), offset, size: size as usize }))
+}
+
+fn check_supported(device: &str) -> Result<(), String> {
+    let begins = |begin: &str| device.strip_prefix("/dev/").unwrap_or(device).starts_with(begin);
+    if device == "---" || device.ends_with(':') {
+        return Err("it is YAML, which the agent does not read: write lines of the form DEVICE OFFSET SIZE".to_owned());
+    }
+    if begins("ubi") {
+        return Err(format!("{} is a UBI device, which the agent does not support: use a block device", shown(device)));
+    }
+    if begins("mtd") && !begins("mtdblock") {
+        return Err(format!(
+            "{} is an MTD device, which the agent does not support: use a block device",
+            shown(device)
+        ));
+    }
+    Ok(())
 }
 
 fn not_a(what: &str, word: &str) -> String {

@@ -80,23 +80,23 @@ pub(super) fn seed(run: &Run) -> Result<()> {
     is_updated(run, &bench)
 }
 
-/// What the device does by itself before the update. The timer is the real one; its machine-id is one for which it goes off
-/// five seconds after the hour, and the clock is set to shortly before that.
+/// What the device does by itself before the update. The timer is the real one. A change of the clock starts the first run; the
+/// calendar starts the last one: the machine-id is one for which the timer elapses five seconds after the hour.
 const BEFORE: &str = r#"
 run_by_timer() {
     until journalctl --no-pager -u kubesolo-update.service | grep -q 'Finished'; do sleep 1; done
     systemctl show -P Result -P ExecMainStatus kubesolo-update.service | tr '\n' ' '
 }
-date -u -s "$(date -u +%Y-%m-%d) 12:59:55"
+date -u -s "$(date -u +%Y-%m-%d) 12:30:00"
 echo "test: timer outside: $(run_by_timer)"
 kubesolo-update apply; echo "test: apply outside: $?"
 kubesolo-update apply --force; echo "test: apply --force: $?"
-date -u -s "$(date -u -d tomorrow +%Y-%m-%d) 01:59:55"
+date -u -s "$(date -u -d tomorrow +%Y-%m-%d) 01:59:30"
 sleep 600
 "#;
 
-/// A Debian with systemd, set up from an ISO 9660 volume that an ordinary user made: the real timer leaves the device alone outside its window, and
-/// updates it inside. The units run in their sandboxes, the health service commits.
+/// A Debian with systemd, set up from an ISO 9660 volume that an ordinary user made: the real timer leaves the device alone
+/// outside its window, and updates it inside. The units run in their sandboxes, the health service commits.
 pub(super) fn systemd(run: &Run) -> Result<()> {
     crate::run(&mut Command::new(root().join("build/scripts/fetch-debian.sh")))?;
     let (bench, settings) = Bench::unconfigured(run, Some(root().join("target/debian/root.cpio.gz")))?;
