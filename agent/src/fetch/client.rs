@@ -356,10 +356,20 @@ impl Client {
     }
 
     async fn answer_as(&self, access: &Access, mut sent: Sent<'_>, what: &str) -> Result<Response, Failure> {
-        let kept = self.tokens.borrow().get(&access.of);
+        sent.authorization = self.tokens.borrow().get(&access.of);
+        let unasked = sent.authorization.is_none();
         // A password goes to its registry at once: each look would cost a refused request more.
-        sent.authorization = kept.or_else(|| access.login.as_ref()?.login.header());
-        let response = self.redirected(&sent, what).await?;
+        sent.authorization = sent.authorization.or_else(|| access.login.as_ref()?.login.header());
+        let mut response = self.redirected(&sent, what).await?;
+        // A registry may refuse a scheme that it does not take, in the place of asking for its own.
+        if unasked && sent.authorization.is_some() && matches!(response.status().as_u16(), 400 | 403) {
+            sent.authorization = None;
+            let asked = self.redirected(&sent, what).await?;
+            if asked.status() != StatusCode::UNAUTHORIZED {
+                return Ok(response);
+            }
+            response = asked;
+        }
         if response.status() != StatusCode::UNAUTHORIZED || origin(response.url()) != origin(sent.url) {
             return Ok(response);
         }

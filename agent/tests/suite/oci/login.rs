@@ -153,6 +153,29 @@ fn a_registry_token_is_sent_as_it_is() {
     assert_eq!(server.count("/token"), 0);
 }
 
+#[test]
+fn a_registry_that_refuses_a_password_is_asked_what_it_takes() {
+    let world = World::new(10);
+    for refusal in [400, 403] {
+        let honest = world.clone();
+        let server = Fault::start(move |request, out| match request.header("authorization") {
+            _ if request.path.starts_with("/token") => reply(out, 200, "", b"{\"token\":\"good\"}"),
+            Some("Bearer good") => honest.answer(request, out),
+            Some(_) => reply(out, refusal, "", b""),
+            None => reply(out, 401, "WWW-Authenticate: Bearer realm=\"/token\"\r\n", b""),
+        });
+        look(&server, &password()).unwrap();
+        assert_eq!(server.count("/token"), 1);
+    }
+    // A refusal of the account itself ends soon.
+    let server = Fault::start(|request, out| match request.header("authorization") {
+        Some(_) => reply(out, 403, "", b"expired"),
+        None => reply(out, 401, "WWW-Authenticate: Basic realm=r\r\n", b""),
+    });
+    refused(look(&server, &password()), Reason::AccessDenied);
+    assert_eq!(server.requests().len(), 3);
+}
+
 /// What a registry can name to get at a password.
 #[test]
 fn no_trick_with_the_realm_gets_a_login() {
