@@ -73,7 +73,10 @@ pub(super) fn applied(applied: &ApplyReport) -> String {
         }
         Outcome::Staged => {
             let how = if applied.written { "written into" } else { "already complete in" };
-            format!("{version} is {how} slot {slot} and verified\nnext: kubesolo-update activate --reboot\n")
+            let reused = applied.costs.filter(|costs| costs.reused > 0).map_or(String::new(), |costs| {
+                format!("copied from the booted slot: {}, not fetched again\n", size(costs.reused))
+            });
+            format!("{version} is {how} slot {slot} and verified\n{reused}next: kubesolo-update activate --reboot\n")
         }
         _ => format!(
             "{version} in slot {slot} boots next, on trial {}\nnext: reboot; then kubesolo-update healthcheck commits or reverts it\n",

@@ -7,10 +7,13 @@ mod image;
 mod manifest;
 mod writer;
 
+use std::fs::File;
+use std::io::Read;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use bootenv::step::Step;
+use bytes::Bytes;
 use nix::sys::statvfs::FsFlags;
 use nix::unistd::AccessFlags;
 
@@ -28,6 +31,7 @@ use crate::config::Config;
 use crate::device::blocks::{self, System};
 use crate::device::env;
 use crate::device::mount::{self, Filesystem, Mounted};
+use crate::fetch::body::Body;
 use crate::release::release::Blob;
 use crate::trust::keys::KeySet;
 use crate::trust::signature::{KeyId, Signature};
@@ -42,6 +46,8 @@ const FILES: [&str; 6] =
 const SMALL: usize = 4;
 /// Room beside the images, in bytes: hash files, manifest, and the filesystem's own blocks for all of them.
 const MARGIN_BYTES: u64 = 1024 * 1024;
+/// One read of an image that is copied, in bytes.
+const COPY_BYTES: usize = 256 * 1024;
 /// Longest hash file that is read, in bytes.
 const HASH_FILE_BYTES: u64 = 256;
 
@@ -359,6 +365,26 @@ impl Slot {
         }
     }
 
+    /// Opens an image, to be read once to its end. The mount of a device lasts as long as the body.
+    ///
+    /// # Errors
+    /// 65 when the slot does not have it.
+    pub fn image(&self, part: Part) -> Result<SlotBody> {
+        let open = || {
+            let (dir, mounted) = match &self.place {
+                Place::Folder(path) => (Dir::folder(path)?, None),
+                Place::Device(device) => {
+                    let mounted = Mounted::read_only(device, Filesystem::Ext4)?;
+                    (Dir::mounted(mounted.path(), device)?, Some(mounted))
+                }
+            };
+            let file = dir.open_file(part.file())?.ok_or_else(|| incomplete(&dir, part.file()))?;
+            let place = format!("{} of slot {}", part.file(), self.id);
+            Ok(SlotBody { file, place, _mounted: mounted })
+        };
+        open().map_err(|e: Error| e.context(format_args!("slot {}", self.id)))
+    }
+
     /// Empties the slot, which makes it void, and begins to fill it. Recreates a filesystem that is not trusted.
     pub fn writer(&self) -> Result<Writer> {
         self.writer_from(&[])
@@ -368,6 +394,26 @@ impl Slot {
     /// that the boot environment calls void already.
     pub fn writer_from(&self, begun: &[Begun]) -> Result<Writer> {
         Writer::new(self, begun).map_err(|e| e.context(format_args!("slot {}", self.id)))
+    }
+}
+
+/// An image as a slot has it. Its size and digest are for the receiver to check.
+#[derive(Debug)]
+pub struct SlotBody {
+    // In this order: an open file would keep the filesystem from being unmounted.
+    file: File,
+    place: String,
+    _mounted: Option<Mounted>,
+}
+
+impl Body for SlotBody {
+    fn chunk(&mut self) -> Result<Option<Bytes>> {
+        let mut chunk = Vec::with_capacity(COPY_BYTES);
+        let read = (&self.file).take(COPY_BYTES as u64).read_to_end(&mut chunk);
+        let read = read.map_err(|e| {
+            Error::new(Reason::SlotUnreadable, format!("cannot read {}: {e}", self.place)).remedy(DAMAGED_REMEDY)
+        })?;
+        Ok((read > 0).then(|| chunk.into()))
     }
 }
 

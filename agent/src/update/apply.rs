@@ -25,7 +25,7 @@ use crate::update::candidate::Candidate;
 use crate::update::records::LockedRecords;
 use crate::update::session::{Depth, Evaluation, Session, Target, advised};
 use crate::update::trial;
-use crate::update::update::{ApplyReport, Update, no_slot_touched};
+use crate::update::update::{ApplyReport, Costs, Update, no_slot_touched};
 
 /// Says what `apply` would do, up to the programs of `pre-update.d`. Writes nothing.
 ///
@@ -59,7 +59,7 @@ impl Update<'_> {
         let activated = self
             .activate()
             .map_err(|error| if staged.written { only_staged(error, &staged) } else { untouched(error) })?;
-        Ok(ApplyReport { written: staged.written, ..activated })
+        Ok(ApplyReport { written: staged.written, costs: staged.costs, ..activated })
     }
 
     fn stage(&mut self) -> Result<ApplyReport> {
@@ -71,11 +71,11 @@ impl Update<'_> {
         let Some(images) = target.images else { return self.already_staged(&found, target).map_err(untouched) };
         self.ask_hooks(Step::Stage, &found.running, found.candidate.release()).map_err(untouched)?;
         self.aim(&found);
-        self.write(&mut found, target, images)?;
+        let costs = self.write(&mut found, target, images)?;
         self.records.state.last_offer = Some(found.candidate.last_offer());
         self.records.enter(Phase::Staged, self.now)?;
         let report = ApplyReport::new(Outcome::Staged, found.candidate.release(), target.slot);
-        Ok(ApplyReport { written: true, ..report })
+        Ok(ApplyReport { written: true, costs: Some(costs), ..report })
     }
 
     /// Begins an attempt, and evaluates. The window comes before any network use: an operator's window also keeps the network
@@ -137,7 +137,7 @@ impl Update<'_> {
 
     /// The write path. The environment says "void" before the first byte changes, and what is written counts only once it was
     /// read back from the medium.
-    fn write(&mut self, found: &mut Evaluation, target: Target, images: [Blob; 2]) -> Result<()> {
+    fn write(&mut self, found: &mut Evaluation, target: Target, images: [Blob; 2]) -> Result<Costs> {
         self.records.enter(Phase::Downloading, self.now).map_err(untouched)?;
         let manifest = SlotManifest::new(&found.candidate.offer, images, self.now);
         let recorded = self.records.fetches.partial.is_some();
@@ -145,6 +145,12 @@ impl Update<'_> {
         let mut transfer =
             Transfer::new(&mut found.candidate, images, found.policy.keys.as_ref()).map_err(untouched)?;
         transfer.recorded = recorded;
+        let booted = self.boot.slots.get(self.boot.booted.slot);
+        transfer.running = found
+            .running
+            .manifest
+            .as_ref()
+            .map(|manifest| Running { slot: booted.clone(), images: [manifest.kernel, manifest.initramfs] });
         if begun.is_empty() {
             transfer.open_first().map_err(untouched)?;
         }
@@ -190,12 +196,20 @@ impl Update<'_> {
     }
 }
 
+/// The booted slot and its images, by its manifest.
+struct Running {
+    slot: Slot,
+    images: [Blob; 2],
+}
+
 /// Both images on their way into a slot.
 struct Transfer<'a> {
     source: &'a mut dyn Source,
     images: [Blob; 2],
     /// Opened before anything is erased: a server that lacks the image or its signature costs no slot.
-    first: Option<Box<dyn Body>>,
+    first: Option<(Part, Box<dyn Body>)>,
+    /// The booted slot and its content. It may have an image already.
+    running: Option<Running>,
     /// There is a record of these images, which is to go when they are complete.
     recorded: bool,
     /// Where only the images are signed.
@@ -210,12 +224,43 @@ impl<'a> Transfer<'a> {
             }
             None => [None, None],
         };
-        Ok(Self { source: &mut *candidate.source, images, first: None, recorded: false, verifiers })
+        Ok(Self { source: &mut *candidate.source, images, first: None, running: None, recorded: false, verifiers })
     }
 
     fn open_first(&mut self) -> Result<()> {
-        self.first = Some(self.source.open(&self.images[0])?);
+        let Some(part) = Part::BOTH.into_iter().find(|part| self.twin(*part).is_none()) else { return Ok(()) };
+        self.first = Some((part, self.source.open(&self.images[part as usize])?));
         Ok(())
+    }
+
+    /// The image of the booted slot with the same digest. One that counts by its own signature comes from the server.
+    fn twin(&self, part: Part) -> Option<(&Slot, Part)> {
+        let running = self.running.as_ref().filter(|_| self.verifiers[part as usize].is_none())?;
+        let twin = Part::BOTH.into_iter().find(|twin| running.images[*twin as usize] == self.images[part as usize]);
+        twin.map(|twin| (&running.slot, twin))
+    }
+
+    /// Copies an image that the booted slot has, hashed on its way; false if it has none, or a rotten one.
+    fn copied(&self, part: Part, writer: &mut Writer, arrival: &mut Arrival<'_>) -> Result<bool> {
+        let Some((slot, twin)) = self.twin(part) else { return Ok(false) };
+        let blob = self.images[part as usize];
+        let unusable = |e: Error| {
+            log::warn!("cannot copy {} from slot {}, fetching it: {e}", part.file(), slot.id);
+            Ok(false)
+        };
+        let mut body = match slot.image(twin) {
+            Ok(body) => body,
+            Err(e) => return unusable(e),
+        };
+        match writer.part(part, &blob, &mut body, arrival) {
+            Ok(()) => {
+                log::info!("{} is the same as in slot {}: copied", part.file(), slot.id);
+                arrival.costs.reused += blob.size;
+                Ok(true)
+            }
+            Err(e) if e.exit() == Exit::Data => unusable(e),
+            Err(e) => Err(e),
+        }
     }
 
     fn write(
@@ -224,7 +269,7 @@ impl<'a> Transfer<'a> {
         begun: &[Begun],
         manifest: &SlotManifest,
         records: &mut LockedRecords,
-    ) -> Result<()> {
+    ) -> Result<Costs> {
         let mut writer = slot.writer_from(begun)?;
         let held = interrupt::Held::begin()?;
         let total = self.images[0].size.saturating_add(self.images[1].size);
@@ -233,30 +278,35 @@ impl<'a> Transfer<'a> {
             slot: slot.id,
             image: None,
             recorded: self.recorded,
+            costs: Costs::default(),
             records,
         };
         for part in Part::BOTH {
             self.image(part, &mut writer, &mut arrival)?;
         }
-        let Arrival { progress, recorded, records, .. } = arrival;
+        let Arrival { progress, recorded, costs, records, .. } = arrival;
         drop((progress, held));
         writer.finish(manifest)?;
         records.fetches.partial = None;
         if recorded {
             records.save_fetches();
         }
-        Ok(())
+        Ok(costs)
     }
 
     /// One image. The bytes that an earlier run left were hashed against a record, which may be wrong itself: if the whole is
     /// wrong, it is fetched once more, from its first byte.
     fn image(&mut self, part: Part, writer: &mut Writer, arrival: &mut Arrival<'_>) -> Result<()> {
         let blob = self.images[part as usize];
+        arrival.image = None;
+        if writer.begun(part) < blob.size && self.copied(part, writer, arrival)? {
+            return Ok(());
+        }
         let verifier = self.verifiers[part as usize].take();
         arrival.image = (self.source.is_remote() && verifier.is_none()).then_some(blob);
         let mut start = arrival.start(writer.begun(part));
-        let mut body = match self.first.take() {
-            Some(first) => first,
+        let mut body = match self.first.take_if(|(first, _)| *first == part) {
+            Some((_, first)) => first,
             None if start.offset == blob.size => Box::new(Complete(start.offset)),
             None => self.source.resume(&blob, &start)?,
         };
@@ -275,6 +325,7 @@ impl<'a> Transfer<'a> {
             }
             result => result,
         };
+        arrival.costs.fetched += body.fetched();
         arrival.judge(result, body.fetched())
     }
 }
@@ -300,6 +351,7 @@ struct Arrival<'a> {
     image: Option<Blob>,
     /// The record is in `fetch.json`, and not only in memory.
     recorded: bool,
+    costs: Costs,
     records: &'a mut LockedRecords,
 }
 

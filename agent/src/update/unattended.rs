@@ -51,7 +51,7 @@ pub fn run(
     update.now = clock();
     gate::pass(&[update.session().window()?])?;
     let activated = update.activate()?;
-    Ok(Done::Applied(ApplyReport { written: staged.written, ..activated }))
+    Ok(Done::Applied(ApplyReport { written: staged.written, costs: staged.costs, ..activated }))
 }
 
 fn may_ask(not_before: Option<DateTime<Utc>>, now: DateTime<Utc>) -> Result<()> {

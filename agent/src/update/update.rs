@@ -46,6 +46,20 @@ pub struct ApplyReport {
     pub trial: Option<String>,
     /// True if the image was fetched and written by this run.
     pub written: bool,
+    /// Bytes of the images, where this run wrote them.
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    pub costs: Option<Costs>,
+}
+
+/// Where the bytes of the images came from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Costs {
+    /// Over the network, each byte as often as it came.
+    #[serde(rename = "bytes_fetched")]
+    pub fetched: u64,
+    /// From the booted slot, which has the same image.
+    #[serde(rename = "bytes_reused")]
+    pub reused: u64,
 }
 
 impl ApplyReport {
@@ -57,6 +71,7 @@ impl ApplyReport {
             slot: slot.to_string(),
             trial: None,
             written: false,
+            costs: None,
         }
     }
 }

@@ -311,3 +311,48 @@ fn wrong_bytes_are_not_fetched_again_at_every_run() {
     device.from(&server, &["apply", "--retry-failed"]).code(0);
     is_filled(&device, &world);
 }
+
+/// Slot B runs the first release, and the second one with the same kernel is on offer.
+fn runs(first: &World, device: &Device) {
+    let server = Halting::new(first);
+    server.completes(device);
+    device.here(&["activate"]).code(0);
+    device.power_on();
+    device.here(&["healthcheck"]).code(0);
+}
+
+#[test]
+fn an_image_that_the_booted_slot_has_is_copied_from_there_and_not_fetched() {
+    let first = world(5 * MIB);
+    let second = World::of(initramfs(3 * MIB), "v1.1.0");
+    for rotten in [false, true] {
+        let device = Device::new();
+        runs(&first, &device);
+        if rotten {
+            device.write("B/vmlinuz", b"rotten");
+        }
+        let server = Halting::new(&second);
+        let report = device.from(&server, &["apply", "--json"]).code(0).json();
+        let (fetched, reused) = (&report["bytes_fetched"], &report["bytes_reused"]);
+        assert_eq!(report["outcome"], "staged");
+        assert_eq!(server.server.count(&kernel()), usize::from(rotten));
+        assert_eq!(
+            (fetched, reused),
+            (&json!(3 * MIB + if rotten { 6 } else { 0 }), &json!(if rotten { 0 } else { 6 }))
+        );
+        assert_eq!(fs::read(device.path("A/vmlinuz")).unwrap(), b"kernel");
+        assert!(fs::read(device.path("A/kubesolo-os.gz")).unwrap() == second.initramfs);
+    }
+}
+
+/// The larger image too, also where the records of downloads would keep it, and then no request is for an image.
+#[test]
+fn a_release_with_the_images_of_the_running_one_costs_no_image() {
+    let (first, device) = (world(5 * MIB), Device::new());
+    runs(&first, &device);
+    let server = Halting::new(&World::of(first.initramfs.clone(), "v1.1.0"));
+    device.from(&server, &["apply"]).code(0).says(&["copied from the booted slot: 5.0 MiB, not fetched again"]);
+    assert_eq!((server.requests(), server.server.count(&kernel())), (0, 0));
+    assert!(fs::read(device.path("A/kubesolo-os.gz")).unwrap() == first.initramfs);
+    device.here(&["verify"]).code(0);
+}

@@ -93,7 +93,7 @@ impl Dir {
     }
 
     /// Opens a regular file; `None` if there is nothing of that name.
-    fn open_file(&self, name: &str) -> Result<Option<File>> {
+    pub(super) fn open_file(&self, name: &str) -> Result<Option<File>> {
         // O_NONBLOCK: a FIFO of that name must not hold the agent up.
         let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
         let file = match nix::fcntl::openat(&self.file, name, flags, Mode::empty()) {
