@@ -20,17 +20,18 @@ use crate::fetch::login::{Login, Logins};
 use crate::fetch::{realm, tokens};
 use crate::policy::kubeconfig;
 use crate::release::latest::Latest;
-use crate::release::release::{Architecture, Release};
+use crate::release::release::{Architecture, Descriptor, Release};
 use crate::release::statement::Statement;
 use crate::schedule::rollout::{Rollout, Waves};
 use crate::schedule::zone::Zone;
-use crate::source::artifact::{self, Index, Listed};
+use crate::source::artifact::Index;
+use crate::source::signatures::{Attachments, Referrers, Search};
 use crate::source::{bundle, cosign as signed_by_cosign, statement};
 use crate::state::memory::{Memory, Unjudged};
 use crate::state::state::State;
 use crate::state::trust::Trust;
 use crate::trust::signature::Signature;
-use crate::trust::{cosign as cosign_payload, keys};
+use crate::trust::{cosign as cosign_payload, keys, sigstore};
 
 /// Reads any bytes; true if it accepts them.
 pub type Parser = fn(&[u8]) -> bool;
@@ -56,6 +57,7 @@ pub const ALL: &[(&str, Parser)] = &[
     ("partition-table", partition_table),
     ("registry", registry),
     ("signature", signature),
+    ("sigstore", sigstore),
     ("slot-manifest", slot_manifest),
     ("state", state),
     ("token", token),
@@ -144,14 +146,45 @@ fn registry(bytes: &[u8]) -> bool {
         }
         let _ = index.platforms();
     });
+    let mut search = Search::new(Digest([0; 32]));
+    assert!(search.next(&Everywhere(bytes)).is_none(), "bytes that name their own digest");
+    let _ = search.hindrance().map(Err::<(), _>).and_then(told);
     let all = [
         index,
-        Listed::default().add(bytes, "list of referrers"),
-        artifact::attached(bytes, Digest([0; 32]), "signature").map(drop),
         signed_by_cosign::layers(bytes, "cosign signatures").map(drop),
         statement::layers(bytes, "freshness statement").map(drop),
     ];
     all.into_iter().filter_map(told).count() > 0
+}
+
+/// A registry that answers every request with the same bytes.
+struct Everywhere<'a>(&'a [u8]);
+
+impl Attachments for Everywhere<'_> {
+    fn referrers(&self, _: Digest, kind: Option<&str>, _: u64) -> Result<Option<Referrers>> {
+        let entries = Index::parse(self.0, "list of referrers", usize::MAX)?.manifests;
+        Ok(Some(Referrers { entries, filtered: kind.is_some(), ..Referrers::default() }))
+    }
+
+    fn tagged(&self, _: &str, _: u64, _: &str) -> Result<Option<Vec<u8>>> {
+        Ok(Some(self.0.to_vec()))
+    }
+
+    fn manifest(&self, _: &Descriptor, _: &str) -> Result<Vec<u8>> {
+        Ok(self.0.to_vec())
+    }
+
+    fn blob(&self, _: Digest, _: u64, _: &str) -> Result<Vec<u8>> {
+        Ok(self.0.to_vec())
+    }
+}
+
+/// A sigstore bundle, and the statement in it. The statement is nothing else that is signed.
+fn sigstore(bytes: &[u8]) -> bool {
+    let statement = told(sigstore::subject(bytes)).is_some();
+    assert!(!statement || Release::from_oci_manifest(bytes).is_err(), "both a statement and a manifest");
+    assert!(!statement || cosign_payload::subject(bytes).is_err(), "both a statement and a payload of cosign");
+    told(sigstore::approval(bytes)).is_some() || statement
 }
 
 /// A document of cosign, and no other signed document.

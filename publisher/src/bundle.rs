@@ -17,7 +17,7 @@ use kubesolo_update::release::release::{self, Architecture, Blob, Manifest};
 use kubesolo_update::release::statement;
 use kubesolo_update::source::bundle::BundleSource;
 use kubesolo_update::source::source::Source as _;
-use kubesolo_update::source::{artifact, cosign};
+use kubesolo_update::trust::sigstore;
 
 const BLOCK: u64 = 512;
 /// The largest size that a header can say, in bytes: 11 octal digits.
@@ -112,24 +112,19 @@ impl<'a> Layout<'a> {
         Ok(())
     }
 
-    /// The signatures of a manifest, attached and of cosign's.
+    /// The signatures of a manifest, in every form.
     fn attached(&mut self, subject: Digest) -> Result<()> {
-        let registry = self.registry;
-        for digest in read::attachments(registry, subject)? {
-            let raw = read::needed(registry, &digest)?;
-            match artifact::attached(&raw, subject, &digest) {
-                Ok(_) => {
-                    self.artifact(&raw)?;
-                    let entry = self.entry(&raw, release::OCI_MANIFEST_TYPE);
-                    entry["artifactType"] = json!(release::SIGNATURE_TYPE);
+        for found in read::attachments(self.registry, subject)? {
+            self.artifact(&found.manifest)?;
+            match &found.tag {
+                Some(tag) => self.name(&found.manifest, release::OCI_MANIFEST_TYPE, tag),
+                None => {
+                    let manifest: Manifest = strict::parse(&found.manifest, "manifest")?;
+                    let ours = manifest.is_of_type(release::SIGNATURE_TYPE);
+                    let kind = if ours { release::SIGNATURE_TYPE } else { sigstore::BUNDLE_TYPE };
+                    self.entry(&found.manifest, release::OCI_MANIFEST_TYPE)["artifactType"] = json!(kind);
                 }
-                Err(e) => log::warn!("ignoring a signature: {e}"),
             }
-        }
-        let tag = cosign::tag(subject);
-        if let Some(raw) = registry.manifest(&tag)? {
-            self.artifact(&raw)?;
-            self.name(&raw, release::OCI_MANIFEST_TYPE, &tag);
         }
         Ok(())
     }

@@ -154,7 +154,7 @@ pub(super) struct Network {
 impl From<Network> for Access {
     fn from(network: Network) -> Self {
         let Network { plain_http, registry_ca, registry_auth_host } = network;
-        Self { plain_http, registry_ca, auth_hosts: registry_auth_host }
+        Self { plain_http, registry_ca, auth_hosts: registry_auth_host, no_fallback_tag: false }
     }
 }
 
@@ -221,6 +221,9 @@ pub(super) struct Publish {
     /// Unsafe: publish a kernel that is not a known kind of Linux boot image
     #[arg(long)]
     pub(super) unsafe_unchecked_kernel: bool,
+    /// Write no tag with the list of referrers if the registry lists them itself. Caches in between may hide the signatures
+    #[arg(long, conflicts_with = "http")]
+    pub(super) no_fallback_tag: bool,
     #[command(flatten)]
     pub(super) network: Network,
 }
@@ -236,6 +239,9 @@ pub(super) struct Sign {
     /// Private key file. Repeatable
     #[arg(long, value_name = "FILE", required = true)]
     pub(super) key: Vec<PathBuf>,
+    /// Write no tag with the list of referrers if the registry lists them itself. Caches in between may hide the signatures
+    #[arg(long)]
+    pub(super) no_fallback_tag: bool,
     #[command(flatten)]
     pub(super) network: Network,
 }
@@ -278,6 +284,9 @@ pub(super) struct Attach {
     /// Public key, or folder of keys, of the signers
     #[arg(long, value_name = "FILE|DIR")]
     pub(super) pubkey: PathBuf,
+    /// Write no tag with the list of referrers if the registry lists them itself. Caches in between may hide the signatures
+    #[arg(long, conflicts_with = "http")]
+    pub(super) no_fallback_tag: bool,
     #[command(flatten)]
     pub(super) network: Network,
 }

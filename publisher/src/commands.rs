@@ -171,7 +171,8 @@ fn publish(args: Publish) -> Result<()> {
     let Some(reference) = args.reference else {
         return Err(Error::new(Reason::NoPlace, "name a reference, or --http"));
     };
-    let options = Options { access: args.network.into(), unchecked_kernel, also_tags: args.also_tag };
+    let access = Access { no_fallback_tag: args.no_fallback_tag, ..args.network.into() };
+    let options = Options { access, unchecked_kernel, also_tags: args.also_tag };
     let published = crate::release(&reference, &metadata, &images, &keys, &options)?;
     say!("published  {}", published.reference);
     say!("index      {}", published.index);
@@ -182,7 +183,8 @@ fn publish(args: Publish) -> Result<()> {
 }
 
 fn sign(args: Sign) -> Result<()> {
-    for (architecture, digest) in crate::sign::sign(&args.reference, &keys(&args.key)?, &args.network.into())? {
+    let access = Access { no_fallback_tag: args.no_fallback_tag, ..args.network.into() };
+    for (architecture, digest) in crate::sign::sign(&args.reference, &keys(&args.key)?, &access)? {
         say!("signed {architecture} {digest}");
     }
     Ok(())
@@ -210,7 +212,10 @@ fn payload(args: Payload) -> Result<()> {
 fn attach(args: Attach) -> Result<()> {
     let keys = KeySet::load(&args.pubkey)?;
     let attached = match (&args.reference, &args.http) {
-        (Some(reference), None) => crate::sign::attach_files(reference, &args.signature, &keys, &args.network.into())?,
+        (Some(reference), None) => {
+            let access = Access { no_fallback_tag: args.no_fallback_tag, ..args.network.into() };
+            crate::sign::attach_files(reference, &args.signature, &keys, &access)?
+        }
         (None, Some(folder)) => http::attach_files(folder, &args.signature, &keys)?,
         _ => return Err(no_place()),
     };

@@ -9,15 +9,14 @@ use kubesolo_update::base::digest::Digest;
 use kubesolo_update::base::error::{Error, Exit, Reason, Result};
 use kubesolo_update::base::{json, limits, text};
 use kubesolo_update::release::release::{
-    Architecture, Blob, DOCKER_INDEX_TYPE, DOCKER_MANIFEST_TYPE, Descriptor, OCI_INDEX_TYPE, OCI_MANIFEST_TYPE,
-    Release, SIGNATURE_TYPE,
+    Architecture, DOCKER_INDEX_TYPE, DOCKER_MANIFEST_TYPE, OCI_INDEX_TYPE, OCI_MANIFEST_TYPE, Release,
 };
-use kubesolo_update::source::artifact::{Index, SIGNATURE_BYTES, attached, may_be_signature};
-use kubesolo_update::source::cosign;
+use kubesolo_update::source::artifact::Index;
+use kubesolo_update::source::signatures::{Found, Search};
 use kubesolo_update::trust::signature::Signature;
 
 /// A published release.
-pub(super) struct Found {
+pub(super) struct Published {
     /// Of what the reference names: an index, or the one manifest.
     pub(super) digest: Digest,
     /// Its bytes.
@@ -37,7 +36,7 @@ pub(super) struct Manifest {
 }
 
 /// Reads what the reference of `registry` names. The tag is looked up once; the rest goes by digest.
-pub(super) fn read(registry: &Registry) -> Result<Found> {
+pub(super) fn read(registry: &Registry) -> Result<Published> {
     #[derive(Deserialize)]
     #[serde(rename_all = "camelCase")]
     struct Kind {
@@ -61,7 +60,7 @@ pub(super) fn read(registry: &Registry) -> Result<Found> {
     };
     if kind.manifests.is_none() {
         let manifests = vec![Manifest { release: Release::from_oci_manifest(&raw)?, raw: raw.clone() }];
-        return Ok(Found { digest, raw, media_type, is_index: false, manifests });
+        return Ok(Published { digest, raw, media_type, is_index: false, manifests });
     }
     let index = Index::parse(&raw, &origin, limits::INDEX_ENTRIES)?;
     let mut manifests = vec![];
@@ -83,7 +82,7 @@ pub(super) fn read(registry: &Registry) -> Result<Found> {
         let message = format!("{origin} has a manifest for neither amd64 nor arm64");
         return Err(Error::new(Reason::NoSuchArchitecture, message));
     }
-    Ok(Found { digest, raw, media_type, is_index: true, manifests })
+    Ok(Published { digest, raw, media_type, is_index: true, manifests })
 }
 
 /// The architectures that devices find under a tag; none if there is no such index.
@@ -93,53 +92,19 @@ pub(super) fn architectures(registry: &Registry, tag: &str) -> Result<Vec<Archit
     Ok([Architecture::Amd64, Architecture::Arm64].into_iter().filter(|a| index.choose(*a).is_some()).collect())
 }
 
-/// The signatures attached to a manifest. Other attachments are left out with a warning, as a device leaves them out.
+/// All signatures attached to a manifest. One that cannot be read is left out with a warning, as a device leaves it out.
 pub(super) fn signatures(registry: &Registry, subject: Digest) -> Result<Vec<Signature>> {
-    let mut signatures = vec![];
-    for digest in attachments(registry, subject)? {
-        let mut add = || -> Result<()> {
-            let what = format!("signature {}", text::escape(&digest));
-            for (blob, key_id) in attached(&needed(registry, &digest)?, subject, &what)? {
-                let bytes = registry.blob(&blob, SIGNATURE_BYTES)?;
-                let bytes = bytes
-                    .try_into()
-                    .map_err(|_| Error::new(Reason::MalformedSignature, format!("{what} ends too early")))?;
-                signatures.push(Signature { key_id, bytes, payload: None });
-            }
-            Ok(())
-        };
-        match add() {
-            Err(e) if e.exit() == Exit::Data || e.reason == Reason::NotFound => log::warn!("ignoring a signature: {e}"),
-            other => other?,
-        }
-    }
-    if let Some(raw) = registry.manifest(&cosign::tag(subject))? {
-        let fetch = |blob: Blob, _: &str| registry.blob(&blob.digest, limits::COSIGN_PAYLOAD_BYTES);
-        signatures.extend(cosign::signatures(&raw, subject, fetch)?);
-    }
-    Ok(signatures)
+    Ok(attachments(registry, subject)?.into_iter().flat_map(|found| found.signatures).collect())
 }
 
-/// Digests of the manifests that may be signatures of `subject`.
-pub(super) fn attachments(registry: &Registry, subject: Digest) -> Result<Vec<String>> {
-    let mut entries = registry.referrers(&subject, SIGNATURE_TYPE)?;
-    if entries.is_empty()
-        && let Some(raw) = registry.manifest(&fallback_tag(&subject))?
-    {
-        let listed: Vec<Descriptor> = Index::parse(&raw, "the list of referrers", limits::REFERRERS)?.manifests;
-        entries = listed
-            .into_iter()
-            .filter(|entry| may_be_signature(entry.artifact_type.as_deref()))
-            .map(|entry| entry.digest)
-            .collect();
+/// All manifests with signatures of `subject`.
+pub(super) fn attachments(registry: &Registry, subject: Digest) -> Result<Vec<Found>> {
+    let mut search = Search::new(subject);
+    let found: Vec<Found> = std::iter::from_fn(|| search.next(registry)).collect();
+    match search.hindrance() {
+        Some(e) if found.is_empty() && e.exit() == Exit::Unavailable && e.reason != Reason::NotFound => Err(e),
+        _ => Ok(found),
     }
-    entries.truncate(limits::SIGNATURES);
-    Ok(entries)
-}
-
-/// Where referrers of `subject` are listed in a registry that does not list them itself (OCI 1.1).
-pub(super) fn fallback_tag(subject: &Digest) -> String {
-    format!("sha256-{}", subject.hex())
 }
 
 pub(super) fn needed(registry: &Registry, name: &str) -> Result<Bytes> {

@@ -21,6 +21,7 @@ use tokio::runtime::Runtime;
 
 use crate::credentials;
 use crate::failure::{describe, may_pass, status};
+use crate::read;
 use kubesolo_update::base::digest::Digest;
 use kubesolo_update::base::error::{Context as _, Error, Reason, Result};
 use kubesolo_update::base::{files, limits, text};
@@ -32,10 +33,11 @@ use kubesolo_update::fetch::login::Login;
 use kubesolo_update::fetch::options::{Authentication, FetchOptions};
 use kubesolo_update::fetch::tls::use_ring;
 use kubesolo_update::release::release::{
-    Blob, DOCKER_INDEX_TYPE, DOCKER_MANIFEST_TYPE, OCI_INDEX_TYPE, OCI_MANIFEST_TYPE,
+    Blob, DOCKER_INDEX_TYPE, DOCKER_MANIFEST_TYPE, Descriptor, OCI_INDEX_TYPE, OCI_MANIFEST_TYPE,
 };
 use kubesolo_update::source::artifact::Index;
 use kubesolo_update::source::reference;
+use kubesolo_update::source::signatures::{Attachments, Referrers};
 
 pub use kubesolo_update::fetch::options::Rights;
 
@@ -64,6 +66,8 @@ pub struct Access {
     pub registry_ca: Option<PathBuf>,
     /// Hosts whose token servers may get the password, beside the registry's own.
     pub auth_hosts: Vec<String>,
+    /// Write no tag with the list of referrers where the registry lists them itself.
+    pub no_fallback_tag: bool,
 }
 
 impl Access {
@@ -341,24 +345,26 @@ impl Registry {
         Err(Error::new(Reason::DigestMismatch, format!("{} sends other bytes than {}", self.name(), blob.digest)))
     }
 
-    /// Digests of the referrers of `subject` that the registry lists, or the fallback tag where it has no such list.
-    pub fn referrers(&self, subject: &Digest, artifact_type: &str) -> Result<Vec<String>> {
+    /// Referrers of `subject` that the registry lists; `None` without the referrers interface. A registry may ignore the type
+    /// that is asked for.
+    pub fn listed(&self, subject: Digest, artifact_type: Option<&str>) -> Result<Option<Vec<Descriptor>>> {
         let what = format!("the list of signatures of {subject} in {}", self.name());
         let mut url = self.url("referrers", &subject.to_string());
-        url.query_pairs_mut().append_pair("artifactType", artifact_type);
-        let mut answer = self.document(&url, OCI_INDEX_TYPE, limits::REFERRERS_BYTES, &what)?;
-        if answer.status != 200 || answer.media_type() != Some(OCI_INDEX_TYPE) {
-            let url = self.url("manifests", &crate::read::fallback_tag(subject));
-            answer = self.document(&url, OCI_INDEX_TYPE, limits::REFERRERS_BYTES, &what)?;
+        if let Some(kind) = artifact_type {
+            url.query_pairs_mut().append_pair("artifactType", kind);
         }
-        if answer.status == 404 {
-            return Ok(vec![]);
+        let answer = self.document(&url, OCI_INDEX_TYPE, limits::REFERRERS_BYTES, &what)?;
+        if answer.status.is_client_error() && !matches!(answer.status.as_u16(), 401 | 403) {
+            return Ok(None);
         }
-        let raw = answer.good(&what).map_err(|e| self.as_publisher(e))?.body;
-        // A registry may ignore the filter.
-        let listed = Index::parse(&raw, &what, limits::REFERRERS)?.manifests;
-        let wanted = listed.into_iter().filter(|entry| entry.artifact_type.as_deref() == Some(artifact_type));
-        Ok(wanted.map(|entry| entry.digest).collect())
+        let answer = answer.good(&what).map_err(|e| self.as_publisher(e))?;
+        Ok(Index::parse(&answer.body, &what, usize::MAX).ok().map(|index| index.manifests))
+    }
+
+    /// True if signatures go into the tag with the list of referrers, too.
+    #[must_use]
+    pub fn writes_fallback_tag(&self) -> bool {
+        !self.access.no_fallback_tag
     }
 
     /// An error of the device's client in the terms of this program: options for settings, and its own ways to log in.
@@ -452,6 +458,28 @@ fn uploaded(result: Result<String, OciDistributionError>) -> Result<Uploaded, Oc
         Ok(_) => Ok(Uploaded::Told),
         Err(OciDistributionError::RegistryNoLocationError) => Ok(Uploaded::Untold),
         Err(e) => Err(e),
+    }
+}
+
+impl Attachments for Registry {
+    fn referrers(&self, subject: Digest, _: Option<&str>, _: u64) -> Result<Option<Referrers>> {
+        let listed = self.listed(subject, None)?;
+        Ok(listed.map(|entries| Referrers { entries, ..Referrers::default() }))
+    }
+
+    fn tagged(&self, tag: &str, limit: u64, what: &str) -> Result<Option<Vec<u8>>> {
+        match self.manifest(tag)? {
+            Some(raw) if raw.len() as u64 > limit => Err(limits::exceeded(what, format_args!("{limit} bytes"))),
+            found => Ok(found.map(Into::into)),
+        }
+    }
+
+    fn manifest(&self, entry: &Descriptor, _: &str) -> Result<Vec<u8>> {
+        read::needed(self, &entry.digest).map(Into::into)
+    }
+
+    fn blob(&self, digest: Digest, limit: u64, _: &str) -> Result<Vec<u8>> {
+        Self::blob(self, &digest, limit)
     }
 }
 

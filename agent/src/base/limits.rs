@@ -30,14 +30,22 @@ pub const LATEST_JSON_BYTES: u64 = 64 * KIB;
 pub const SIGNATURE_FILE_BYTES: u64 = 2 * KIB;
 /// List of referrers, in bytes, all its pages together.
 pub const REFERRERS_BYTES: u64 = 256 * KIB;
-/// Entries in the list of referrers, all its pages together.
+/// Entries in a list of referrers that the publisher writes, and in the index of a bundle. Agent 0.1 reads no longer list.
 pub const REFERRERS: usize = 256;
-/// Signatures of one manifest.
+/// Documents that are read to find the signatures of one manifest, in bytes: lists, manifests and signatures.
+pub const ATTACHED_BYTES: u64 = 1024 * KIB;
+/// The least that such a document counts for, in bytes. It bounds the number of requests.
+pub const ATTACHED_BYTES_LEAST: u64 = KIB;
+/// Signatures of one manifest that count; those by known keys come first.
 pub const SIGNATURES: usize = 16;
+/// Documents that cosign signed in the place of one manifest, in bytes, all together.
+pub const PAYLOADS_BYTES: usize = SIGNATURES * COSIGN_PAYLOAD_BYTES as usize;
 /// Keys times signatures for one image, where each pair has to hash all of it.
 pub const STREAMED_PAIRS: usize = 16;
 /// Payload of a cosign signature, in bytes.
 pub const COSIGN_PAYLOAD_BYTES: u64 = 4 * KIB;
+/// Sigstore bundle of a signature by cosign 3, in bytes.
+pub const SIGSTORE_BUNDLE_BYTES: u64 = 16 * KIB;
 /// Entries in the tar archive of a bundle, folders and records among them.
 pub const BUNDLE_ENTRIES: usize = 1024;
 /// Answer of a token server, in bytes.

@@ -176,13 +176,29 @@ impl Client {
     /// # Errors
     /// 69 when there is no answer, and for a status that may pass; 65 when the document is longer than its limit.
     pub fn document(&self, wanted: &Request<'_>, deadline: Deadline) -> Result<Answer> {
+        let one = self.attempt(wanted)?;
+        self.retried(wanted.what, deadline, one)
+    }
+
+    /// One attempt at a document.
+    fn attempt(&self, wanted: &Request<'_>) -> Result<impl AsyncFn() -> Result<Answer, Failure>> {
         let Request { url, accept, limit, what } = *wanted;
         let mut headers = HeaderMap::new();
         headers.insert(header::ACCEPT, HeaderValue::from_str(accept).context(Reason::Header, "ask")?);
-        self.retried(what, deadline, async || {
+        Ok(async move || {
             let answer = self.answer(Method::GET, url, &headers, what).await?;
             self.whole(answer, limit, what).await
         })
+    }
+
+    /// The same in one attempt, for a document that can be found elsewhere.
+    pub(crate) fn document_once(&self, wanted: &Request<'_>, deadline: Deadline) -> Result<Answer> {
+        let one = self.attempt(wanted)?;
+        match self.within(deadline.0, one()) {
+            None => Err(self.too_late(wanted.what)),
+            Some(Err(Failure::Final(e) | Failure::Passing(e, _))) => Err(e),
+            Some(Ok(answer)) => Ok(answer),
+        }
     }
 
     /// Checks that there is an answer with status 200; its body does not matter.

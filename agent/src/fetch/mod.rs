@@ -7,6 +7,7 @@ pub mod certificate;
 pub mod challenge;
 pub mod client;
 pub mod cluster;
+pub mod link;
 pub mod login;
 pub mod options;
 pub mod pace;

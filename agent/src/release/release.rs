@@ -355,12 +355,14 @@ impl Descriptor {
     }
 }
 
-/// Platform of an entry of an index.
+/// Platform of an entry of an index. Entries for others may lack parts of it, or have an empty one.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Platform {
     /// `linux`.
+    #[serde(default, deserialize_with = "null_is_empty")]
     pub os: String,
     /// `amd64` or `arm64`, as Go names processors.
+    #[serde(default, deserialize_with = "null_is_empty")]
     pub architecture: String,
     /// Which processors of the architecture can run it.
     pub variant: Option<String>,

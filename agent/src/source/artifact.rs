@@ -6,10 +6,10 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 
 use crate::base::digest::Digest;
-use crate::base::error::{Error, Exit, Reason, Result};
+use crate::base::error::{Error, Reason, Result};
 use crate::base::{json, limits, text};
 use crate::release::offer::{Offer, made_for};
-use crate::release::release::{self, Architecture, Descriptor, Manifest, Release, SIGNATURE_TYPE};
+use crate::release::release::{self, Architecture, Descriptor, Release};
 use crate::trust::signature::Signature;
 
 /// A manifest or an index as it was read.
@@ -23,7 +23,7 @@ pub(crate) struct Document {
 pub(crate) struct Chosen {
     pub(crate) release: Release,
     pub(crate) raw: Vec<u8>,
-    pub(crate) media_type: String,
+    pub(crate) media_type: &'static str,
     /// Of the index that led to it, if one did.
     pub(crate) index: Option<Digest>,
 }
@@ -34,7 +34,7 @@ impl Chosen {
         Offer {
             release: self.release,
             signed: self.raw,
-            signed_type: self.media_type,
+            signed_type: self.media_type.into(),
             signatures,
             file_signatures: None,
             origin,
@@ -52,7 +52,7 @@ pub(crate) fn choose(
 ) -> Result<Chosen> {
     let mut media_type = document_type(&document, origin)?;
     let (mut raw, mut index) = (document.raw, None);
-    if matches!(media_type.as_str(), release::OCI_INDEX_TYPE | release::DOCKER_INDEX_TYPE) {
+    if is_index(media_type) {
         let entries = Index::parse(&raw, origin, limits::INDEX_ENTRIES)?;
         let entry = entries.choose(architecture).ok_or_else(|| {
             let message = format!("{origin} has nothing for {architecture}, only for {}", entries.platforms());
@@ -78,25 +78,36 @@ pub(crate) fn index_signed_alone(origin: &str, index: Digest, manifest: Digest) 
         .remedy("Sign the manifest of each architecture: `cosign sign --recursive`.")
 }
 
-/// The type that a document says it has, else the one that is said of it.
-fn document_type(document: &Document, what: &str) -> Result<String> {
+/// The type of a document: the one that it has itself, else by its members. Servers give documents without a type in any
+/// Content-Type, which only distinguishes OCI from Docker. Types are compared without regard to case, but for a manifest that has its own:
+/// its bytes are signed, and every agent reads them.
+fn document_type(document: &Document, what: &str) -> Result<&'static str> {
     #[derive(Deserialize)]
     #[serde(rename_all = "camelCase")]
     struct Typed {
         media_type: Option<String>,
+        manifests: Option<IgnoredAny>,
+        layers: Option<IgnoredAny>,
     }
     let typed: Typed = json::parse(&document.raw, what)?;
-    let found = typed.media_type.or(document.said.clone()).unwrap_or_default();
-    match found.as_str() {
-        release::OCI_INDEX_TYPE
-        | release::DOCKER_INDEX_TYPE
-        | release::OCI_MANIFEST_TYPE
-        | release::DOCKER_MANIFEST_TYPE => Ok(found),
-        other => {
-            let message = format!("{what} is neither a manifest nor an index, but \"{}\"", text::escape(other));
-            Err(Error::new(Reason::MalformedManifest, message))
+    let said = document.said.as_deref().unwrap_or_default();
+    let docker = |kind: &str| said.eq_ignore_ascii_case(kind);
+    let found = match (typed.media_type.as_deref(), typed.manifests.is_some(), typed.layers.is_some()) {
+        (Some(kind), ..) if kind.eq_ignore_ascii_case(release::OCI_INDEX_TYPE) => release::OCI_INDEX_TYPE,
+        (Some(kind), ..) if kind.eq_ignore_ascii_case(release::DOCKER_INDEX_TYPE) => release::DOCKER_INDEX_TYPE,
+        (Some(release::OCI_MANIFEST_TYPE), ..) => release::OCI_MANIFEST_TYPE,
+        (Some(release::DOCKER_MANIFEST_TYPE), ..) => release::DOCKER_MANIFEST_TYPE,
+        (None, true, false) if docker(release::DOCKER_INDEX_TYPE) => release::DOCKER_INDEX_TYPE,
+        (None, true, false) => release::OCI_INDEX_TYPE,
+        (None, false, true) if docker(release::DOCKER_MANIFEST_TYPE) => release::DOCKER_MANIFEST_TYPE,
+        (None, false, true) => release::OCI_MANIFEST_TYPE,
+        (other, ..) => {
+            let other = text::escape(other.unwrap_or(said));
+            let message = format!("{what} is neither a manifest nor an index, but \"{other}\"");
+            return Err(Error::new(Reason::MalformedManifest, message));
         }
-    }
+    };
+    Ok(found)
 }
 
 /// An OCI index or a Docker manifest list.
@@ -119,8 +130,7 @@ impl Index {
     /// 65 when it is not an index, also when it can be read as a manifest.
     pub fn parse(raw: &[u8], what: &str, entries: usize) -> Result<Self> {
         let index: Self = json::parse(raw, what)?;
-        let known =
-            matches!(index.media_type.as_deref(), None | Some(release::OCI_INDEX_TYPE | release::DOCKER_INDEX_TYPE));
+        let known = index.media_type.as_deref().is_none_or(is_index);
         // One document that can be read as manifest and as index is two documents.
         if index.schema_version != 2 || !known || index.config.is_some() || index.layers.is_some() {
             return Err(Error::new(Reason::MalformedIndex, format!("{what} is not a valid index")));
@@ -140,7 +150,7 @@ impl Index {
             Architecture::Arm64 => &["", "v8"],
         };
         self.manifests.iter().find(|entry| {
-            matches!(entry.media_type.as_str(), release::OCI_MANIFEST_TYPE | release::DOCKER_MANIFEST_TYPE)
+            is_one_of(&entry.media_type, &[release::OCI_MANIFEST_TYPE, release::DOCKER_MANIFEST_TYPE])
                 && entry.platform.as_ref().is_some_and(|p| {
                     p.os == "linux"
                         && p.architecture == architecture.to_string()
@@ -151,6 +161,7 @@ impl Index {
 
     pub(crate) fn platforms(&self) -> String {
         let platforms = self.manifests.iter().filter_map(|entry| entry.platform.as_ref());
+        let platforms = platforms.filter(|p| !p.architecture.is_empty());
         let variant = |name: &str| if name.is_empty() { String::new() } else { format!("/{name}") };
         let name = |p: &release::Platform| {
             format!("{}/{}{}", p.os, p.architecture, variant(p.variant.as_deref().unwrap_or_default()))
@@ -160,63 +171,17 @@ impl Index {
     }
 }
 
-/// True if an entry in a list of referrers is worth a look. Copies made by skopeo before 1.14 have lost the types of the
-/// entries; the type of the manifest itself counts in any case.
-#[must_use]
-pub fn may_be_signature(artifact_type: Option<&str>) -> bool {
-    artifact_type.is_none_or(|found| found == SIGNATURE_TYPE)
+/// Media types have no case.
+fn is_one_of(kind: &str, known: &[&str]) -> bool {
+    known.iter().any(|one| kind.eq_ignore_ascii_case(one))
 }
 
-/// The signatures in a list of referrers, which can come in pages.
-#[derive(Default)]
-pub(crate) struct Listed {
-    entries: usize,
-    pub(crate) signatures: Vec<Descriptor>,
-}
-
-impl Listed {
-    pub(crate) fn add(&mut self, raw: &[u8], what: &str) -> Result<()> {
-        let index = Index::parse(raw, what, limits::REFERRERS - self.entries)?;
-        self.entries += index.manifests.len();
-        for entry in index.manifests {
-            let known = self.signatures.iter().any(|s| s.digest == entry.digest);
-            if may_be_signature(entry.artifact_type.as_deref()) && !known {
-                self.signatures.push(entry);
-            }
-        }
-        if self.signatures.len() > limits::SIGNATURES {
-            return Err(limits::exceeded(what, format_args!("{} signatures", limits::SIGNATURES))
-                .remedy("Remove unneeded signatures of this manifest from the registry."));
-        }
-        Ok(())
-    }
+fn is_index(kind: &str) -> bool {
+    is_one_of(kind, &[release::OCI_INDEX_TYPE, release::DOCKER_INDEX_TYPE])
 }
 
 /// An Ed25519 signature, in bytes.
 pub const SIGNATURE_BYTES: u64 = 64;
-
-/// The signatures in a manifest attached to `subject`: each layer, with the key that it names. The caller that fetches a
-/// layer limits it to [`SIGNATURE_BYTES`].
-///
-/// # Errors
-/// 65 when it is no signature, or one of another manifest.
-pub fn attached(raw: &[u8], subject: Digest, what: &str) -> Result<Vec<(Digest, Option<String>)>> {
-    let manifest: Manifest = json::parse(raw, what)?;
-    manifest.check()?;
-    if !manifest.is_of_type(SIGNATURE_TYPE) {
-        return Err(malformed_signature(what, "it has another type"));
-    }
-    if manifest.subject.as_ref().is_some_and(|s| s.digest != subject.to_string()) {
-        return Err(malformed_signature(what, "it signs another manifest"));
-    }
-    let layers = manifest.layers.iter().filter(|layer| layer.media_type == SIGNATURE_TYPE);
-    layers
-        .map(|layer| {
-            let id = key_id(&manifest.annotations).or(key_id(&layer.annotations));
-            Ok((layer.digest.parse()?, id))
-        })
-        .collect()
-}
 
 /// The key that annotations name, if they name one as they should.
 pub(crate) fn key_id(annotations: &BTreeMap<String, String>) -> Option<String> {
@@ -230,31 +195,8 @@ pub(crate) fn signature(bytes: Vec<u8>, key_id: Option<String>, what: &str) -> R
     Ok(Signature { key_id, bytes, payload: None })
 }
 
-/// All signatures of `subject` that `read` finds in its attachments. A bad one among them is left out: an account that can
-/// add to a registry must not be able to stop an update by adding nonsense.
-pub(crate) fn signatures(
-    subject: Digest,
-    entries: &[Descriptor],
-    read: impl Fn(&Descriptor) -> Result<Vec<Signature>>,
-) -> Result<Vec<Signature>> {
-    let mut signatures = vec![];
-    for entry in entries {
-        match read(entry) {
-            Ok(more) => signatures.extend(more),
-            Err(e) if e.exit() == Exit::Data || e.reason == Reason::NotFound => log::debug!(
-                "ignoring a signature: \
-                {e}"
-            ),
-            Err(e) => return Err(e),
-        }
-    }
-    if signatures.len() > limits::SIGNATURES {
-        return Err(limits::exceeded(format_args!("signatures of {subject}"), limits::SIGNATURES));
-    }
-    Ok(signatures)
-}
-
-fn malformed_signature(what: &str, why: &str) -> Error {
+/// The error of a signature that cannot be one.
+pub(crate) fn malformed_signature(what: &str, why: &str) -> Error {
     Error::new(Reason::MalformedSignature, format!("{what}: {why}"))
 }
 
@@ -282,6 +224,8 @@ mod tests {
     use proptest::prelude::*;
     use serde_json::json;
 
+    use crate::release::release::SIGNATURE_TYPE;
+
     fn good() -> Vec<u8> {
         let entry = json!({
             "mediaType": release::OCI_MANIFEST_TYPE, "digest": Digest([1; 32]), "size": 5, "artifactType": SIGNATURE_TYPE,
@@ -295,7 +239,6 @@ mod tests {
         if let Ok(index) = Index::parse(raw, "test", limits::INDEX_ENTRIES) {
             let _ = (index.choose(Architecture::Amd64), index.platforms());
         }
-        let _ = Listed::default().add(raw, "test");
     }
 
     proptest! {

@@ -22,11 +22,11 @@ use crate::release::offer::Offer;
 use crate::release::release::{self, Architecture, Blob, Descriptor, Image};
 use crate::release::statement::{Published, TAG_SUFFIX};
 use crate::source::artifact::{
-    self, Document, Index, Listed, SIGNATURE_BYTES, attached, check_digest, check_size, choose, index_signed_alone,
-    may_be_signature,
+    self, Document, Index, SIGNATURE_BYTES, check_digest, check_size, choose, index_signed_alone,
 };
+use crate::source::signatures::{Attachments, Referrers, Search};
 use crate::source::source::Source;
-use crate::source::{cosign, statement};
+use crate::source::statement;
 use crate::trust::signature::Signature;
 
 /// The name of an entry of `index.json`, as every tool writes it: a tag.
@@ -41,8 +41,17 @@ pub struct BundleSource {
     tag: Option<String>,
     default_tag: String,
     origin: String,
-    /// Of the last offer: the index that led to it, if one did.
+    offered: Option<Offered>,
+}
+
+/// The last offer.
+struct Offered {
+    release: Digest,
+    /// The index that led to it, if one did.
     index: Option<Digest>,
+    search: Search,
+    /// The release has a signature, by whatever key.
+    found: bool,
 }
 
 /// Members of an archive and their places.
@@ -165,10 +174,10 @@ impl BundleSource {
         }
         let layout = layout(&file, meta.len()).map_err(|e| e.context(&origin))?;
         let (tag, default_tag) = (tag.map(str::to_owned), default_tag.to_owned());
-        Ok(Self { file: Rc::new(file), layout, tag, default_tag, origin, index: None })
+        Ok(Self { file: Rc::new(file), layout, tag, default_tag, origin, offered: None })
     }
 
-    fn blob(&self, digest: Digest, limit: u64, what: &str) -> Result<Vec<u8>> {
+    fn read(&self, digest: Digest, limit: u64, what: &str) -> Result<Vec<u8>> {
         let extent = self.extent(digest, what)?;
         if extent.size > limit {
             return Err(limits::exceeded(what, format_args!("{limit} bytes")));
@@ -187,38 +196,29 @@ impl BundleSource {
 
     /// A manifest or an index, of its size and digest.
     fn document(&self, entry: &Descriptor, what: &str) -> Result<Document> {
-        let raw = self.blob(entry.digest.parse()?, limits::MANIFEST_BYTES, what)?;
+        let raw = self.read(entry.digest.parse()?, limits::MANIFEST_BYTES, what)?;
         check_size(&raw, entry.size, what)?;
         Ok(Document { raw, said: Some(entry.media_type.clone()) })
     }
+}
 
-    fn signatures(&self, subject: Digest) -> Result<Vec<Signature>> {
-        let listed = self.layout.index.manifests.iter();
-        let listed = listed.filter(|entry| may_be_signature(entry.artifact_type.as_deref()));
-        let mut entries: Vec<Descriptor> = listed.cloned().collect();
-        // As copied by tools that know of no referrers.
-        if let Some(list) = self.layout.named(&format!("sha256-{}", subject.hex())) {
-            let what = format!("list of referrers of {subject}");
-            let mut listed = Listed::default();
-            listed.add(&self.document(list, &what)?.raw, &what)?;
-            entries.extend(listed.signatures);
-        }
-        artifact::signatures(subject, &entries, |entry| self.signature(entry, subject))
+impl Attachments for BundleSource {
+    /// All entries of the layout: a manifest in it says itself what it is attached to.
+    fn referrers(&self, _: Digest, _: Option<&str>, _: u64) -> Result<Option<Referrers>> {
+        Ok(Some(Referrers { entries: self.layout.index.manifests.clone(), ..Referrers::default() }))
     }
 
-    fn signature(&self, entry: &Descriptor, subject: Digest) -> Result<Vec<Signature>> {
-        let what = format!("signature {}", text::escape(&entry.digest));
-        let layers = attached(&self.document(entry, &what)?.raw, subject, &what)?;
-        let read = |(digest, key_id)| {
-            let bytes = self.blob(digest, SIGNATURE_BYTES, &what)?;
-            artifact::signature(bytes, key_id, &what)
-        };
-        layers.into_iter().map(read).collect()
+    fn tagged(&self, tag: &str, _: u64, what: &str) -> Result<Option<Vec<u8>>> {
+        let entry = self.layout.named(tag);
+        entry.map(|entry| Ok(self.document(entry, what)?.raw)).transpose()
     }
 
-    fn cosign(&self, subject: Digest) -> Result<Option<Vec<u8>>> {
-        let Some(entry) = self.layout.named(&cosign::tag(subject)) else { return Ok(None) };
-        Ok(Some(self.document(entry, &format!("cosign signatures of {subject}"))?.raw))
+    fn manifest(&self, entry: &Descriptor, what: &str) -> Result<Vec<u8>> {
+        Ok(self.document(entry, what)?.raw)
+    }
+
+    fn blob(&self, digest: Digest, limit: u64, what: &str) -> Result<Vec<u8>> {
+        self.read(digest, limit, what)
     }
 }
 
@@ -231,25 +231,29 @@ impl Source for BundleSource {
         let entry = self.layout.release(self.tag.as_deref(), &self.default_tag).map_err(|e| e.context(&self.origin))?;
         let document = self.document(entry, &self.origin)?;
         let chosen = choose(document, architecture, &self.origin, |entry, what| self.document(entry, what))?;
-        let signatures = self.signatures(chosen.release.digest)?;
-        self.index = chosen.index;
+        let mut search = Search::new(chosen.release.digest);
+        let signatures = search.first(self);
+        let (release, index, found) = (chosen.release.digest, chosen.index, !signatures.is_empty());
+        self.offered = Some(Offered { release, index, search, found });
         Ok(chosen.offer(signatures, self.origin.clone()))
     }
 
-    fn more_signatures(&mut self, offer: &Offer) -> Result<Vec<Signature>> {
-        let mut found = vec![];
-        if let Some(raw) = self.cosign(offer.release.digest)? {
-            let fetch = |blob: Blob, what: &str| self.blob(blob.digest, limits::COSIGN_PAYLOAD_BYTES, what);
-            found = cosign::signatures(&raw, offer.release.digest, fetch)?;
-        }
-        if found.is_empty()
-            && offer.signatures.is_empty()
-            && let Some(index) = self.index
-            && self.cosign(index)?.is_some()
-        {
-            return Err(index_signed_alone(&self.origin, index, offer.release.digest));
-        }
-        Ok(found)
+    fn more_signatures(&mut self) -> Option<Vec<Signature>> {
+        let mut offered = self.offered.take()?;
+        let found = offered.search.next(self);
+        offered.found |= found.is_some();
+        self.offered = Some(offered);
+        found.map(|found| found.signatures)
+    }
+
+    fn hindrance(&mut self) -> Option<Error> {
+        let offered = self.offered.as_mut()?;
+        let hindrance = offered.search.hindrance();
+        let (release, index) = (offered.release, offered.index.filter(|_| !offered.found));
+        hindrance.or_else(|| {
+            Search::new(index?).next(self)?;
+            Some(index_signed_alone(&self.origin, index?, release))
+        })
     }
 
     /// Of the release that is in the bundle, by the name that it has there.
@@ -261,11 +265,11 @@ impl Source for BundleSource {
         let what = "freshness statement";
         let (statement, signatures) = statement::layers(&self.document(entry, what)?.raw, what)?;
         let one = |(digest, key_id)| {
-            let bytes = self.blob(digest, SIGNATURE_BYTES, what)?;
+            let bytes = self.read(digest, SIGNATURE_BYTES, what)?;
             artifact::signature(bytes, key_id, what)
         };
         let signatures = signatures.into_iter().map(one).collect::<Result<_>>()?;
-        Ok(Some(Published { statement: self.blob(statement, limits::FRESHNESS_BYTES, what)?, signatures }))
+        Ok(Some(Published { statement: self.read(statement, limits::FRESHNESS_BYTES, what)?, signatures }))
     }
 
     fn locate(&mut self, image: Image) -> Result<Blob> {

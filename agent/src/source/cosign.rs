@@ -1,5 +1,5 @@
-//! Signatures as cosign keeps them in a registry: one manifest at the tag `sha256-<hex>.sig`, each layer a payload, with the
-//! signature over it as an annotation.
+//! Signatures as cosign 2 keeps them in a registry: one manifest at the tag `sha256-<hex>.sig`, each layer a payload, with
+//! the signature over it as an annotation. cosign 3 keeps them so with `--new-bundle-format=false`.
 
 use std::collections::BTreeMap;
 
@@ -7,16 +7,19 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 
 use crate::base::digest::Digest;
-use crate::base::error::{Error, Exit, Reason, Result};
+use crate::base::error::Result;
 use crate::base::{json, limits};
-use crate::release::release::{Blob, Manifest};
-use crate::trust::cosign;
-use crate::trust::signature::Signature;
+use crate::release::release::{Descriptor, Manifest};
+use crate::source::artifact::malformed_signature;
+use crate::trust::signature::{Payload, Signature};
+use crate::trust::{cosign, sigstore};
 
 /// Layer with a payload.
 const PAYLOAD_TYPE: &str = "application/vnd.dev.cosign.simplesigning.v1+json";
 /// On such a layer: base64 of the signature over it.
 const SIGNATURE: &str = "dev.cosignproject.cosign/signature";
+/// On such a layer: the certificate of a signer without a key.
+const CERTIFICATE: &str = "dev.sigstore.cosign/certificate";
 
 /// Where the signatures of `subject` are.
 #[must_use]
@@ -24,65 +27,62 @@ pub fn tag(subject: Digest) -> String {
     format!("sha256-{}.sig", subject.hex())
 }
 
-/// The signatures of `subject` in the manifest `raw` from its tag. A layer that is none, for instance by a key that is not
-/// Ed25519, is left out: an account that can add to a registry must not be able to stop an update that way.
+/// The signatures of `subject` in the manifest `raw` from its tag: for each layer a signature, or why it has none. A signature of
+/// another manifest is `None`.
 ///
-/// `fetch` gives the bytes of a payload, which it need not check.
+/// `fetch` gives the bytes of a payload, at most as many as its second argument.
 ///
 /// # Errors
-/// 65 when `raw` is not a manifest, and whatever keeps `fetch` from answering.
+/// 65 when `raw` is not a manifest.
 pub fn signatures(
     raw: &[u8],
     subject: Digest,
-    mut fetch: impl FnMut(Blob, &str) -> Result<Vec<u8>>,
-) -> Result<Vec<Signature>> {
+    mut fetch: impl FnMut(Digest, u64, &str) -> Result<Vec<u8>>,
+) -> Result<Vec<Result<Option<Signature>>>> {
     let what = format!("cosign signatures of {subject}");
     let mut payloads: BTreeMap<Digest, Vec<u8>> = BTreeMap::new();
-    let mut signatures = vec![];
-    for (blob, bytes) in layers(raw, &what)? {
-        let mut read = || -> Result<Signature> {
-            // Several keys sign the same payload.
-            let payload = match payloads.get(&blob.digest) {
-                Some(known) => known.clone(),
-                None => fetch(blob, &what)?,
-            };
-            if Digest::of(&payload) != blob.digest {
-                return Err(malformed(&what, "the digest of a payload does not match"));
-            }
-            payloads.insert(blob.digest, payload.clone());
-            match cosign::subject(&payload)? {
-                named if named == subject => Ok(Signature { key_id: None, bytes, payload: Some(payload) }),
-                _ => Err(malformed(&what, "a payload is for another manifest")),
-            }
+    let mut read = |layer: Result<Layer>| {
+        let Layer { payload: digest, signature } = layer?;
+        // Several keys sign the same payload.
+        let payload = match payloads.get(&digest) {
+            Some(known) => known.clone(),
+            None => fetch(digest, limits::COSIGN_PAYLOAD_BYTES, &what)?,
         };
-        match read() {
-            Ok(signature) => signatures.push(signature),
-            Err(e) if e.exit() == Exit::Data || e.reason == Reason::NotFound => log::warn!("ignoring a signature: {e}"),
-            Err(e) => return Err(e),
+        payloads.insert(digest, payload.clone());
+        if cosign::subject(&payload)? != subject {
+            log::warn!("ignoring a signature: {what}: a payload is for another manifest");
+            return Ok(None);
         }
-    }
-    Ok(signatures)
+        Ok(Some(Signature { key_id: None, bytes: signature, payload: Some(Payload::Simple(payload)) }))
+    };
+    Ok(layers(raw, &what)?.into_iter().map(&mut read).collect())
 }
 
-/// Each payload with its signature.
-pub(crate) fn layers(raw: &[u8], what: &str) -> Result<Vec<(Blob, [u8; 64])>> {
+/// A layer with a signature.
+pub(crate) struct Layer {
+    payload: Digest,
+    signature: [u8; 64],
+}
+
+/// Each payload with its signature, or why it has none.
+pub(crate) fn layers(raw: &[u8], what: &str) -> Result<Vec<Result<Layer>>> {
     let manifest: Manifest = json::parse(raw, what)?;
     manifest.check()?;
-    let mut found = vec![];
-    for layer in manifest.layers.iter().filter(|layer| layer.media_type == PAYLOAD_TYPE) {
-        let bytes = layer.annotations.get(SIGNATURE).and_then(|text| BASE64.decode(text).ok()?.try_into().ok());
-        match bytes {
-            Some(_) if layer.size > limits::COSIGN_PAYLOAD_BYTES => log::warn!(
-                "ignoring a signature: {what}: a payload has more than the limit of {} bytes",
-                limits::COSIGN_PAYLOAD_BYTES
-            ),
-            Some(bytes) => found.push((Blob { digest: layer.digest.parse()?, size: layer.size }, bytes)),
-            None => log::warn!("ignoring a signature: {what}: it does not have the 64 bytes of Ed25519"),
-        }
-    }
-    Ok(found)
+    let payloads = manifest.layers.iter().filter(|layer| layer.media_type == PAYLOAD_TYPE);
+    Ok(payloads.map(|layer| Layer::of(layer, what)).collect())
 }
 
-fn malformed(what: &str, why: &str) -> Error {
-    Error::new(Reason::MalformedSignature, format!("{what}: {why}"))
+impl Layer {
+    fn of(layer: &Descriptor, what: &str) -> Result<Self> {
+        if layer.annotations.contains_key(CERTIFICATE) {
+            return Err(sigstore::other_form("it is made with a certificate (keyless), not with a key"));
+        }
+        if layer.size > limits::COSIGN_PAYLOAD_BYTES {
+            return Err(limits::exceeded(what, format_args!("{} bytes in a payload", limits::COSIGN_PAYLOAD_BYTES)));
+        }
+        let text = layer.annotations.get(SIGNATURE);
+        let bytes = text.and_then(|text| BASE64.decode(text).ok());
+        let bytes = bytes.ok_or_else(|| malformed_signature(what, "a payload has no signature"))?;
+        Ok(Self { payload: layer.digest.parse()?, signature: sigstore::ed25519(bytes)? })
+    }
 }

@@ -8,5 +8,6 @@ pub mod http;
 pub mod oci;
 pub mod open;
 pub mod reference;
+pub mod signatures;
 pub mod source;
 pub mod statement;

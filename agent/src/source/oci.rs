@@ -12,15 +12,17 @@ use crate::fetch::answer::{self, Answer};
 use crate::fetch::blob::BlobBody;
 use crate::fetch::body::{Body, Start};
 use crate::fetch::client::{Client, Deadline, Request};
+use crate::fetch::link;
 use crate::fetch::options::FetchOptions;
 use crate::release::offer::Offer;
-use crate::release::release::{self, Architecture, Blob, Descriptor, Image, SIGNATURE_TYPE};
+use crate::release::release::{self, Architecture, Blob, Descriptor, Image};
 use crate::release::statement::{Published, TAG_SUFFIX};
 use crate::source::artifact::{
-    self, Document, Listed, SIGNATURE_BYTES, attached, check_digest, check_size, choose, index_signed_alone,
+    self, Document, Index, SIGNATURE_BYTES, check_digest, check_size, choose, index_signed_alone,
 };
+use crate::source::signatures::{self, Attachments, Referrers, Search};
 use crate::source::source::Source;
-use crate::source::{cosign, reference, statement};
+use crate::source::{reference, statement};
 use crate::trust::signature::Signature;
 
 /// Types of a request for a manifest: every known one, or registries convert or refuse.
@@ -35,8 +37,19 @@ pub struct OciSource {
     wanted: Wanted,
     origin: String,
     looked: Option<(Answer, Deadline)>,
-    /// Of the last offer: the index that led to it, if one did, and the time for all documents.
-    offered: Option<(Option<Digest>, Deadline)>,
+    offered: Option<Offered>,
+}
+
+/// The last offer.
+struct Offered {
+    release: Digest,
+    /// The index that led to it, if one did.
+    index: Option<Digest>,
+    /// End of the time for all documents.
+    deadline: Deadline,
+    search: Search,
+    /// The release has a signature, by whatever key.
+    found: bool,
 }
 
 enum Wanted {
@@ -144,81 +157,93 @@ impl OciSource {
         Ok(answer)
     }
 
-    /// All signatures published for a manifest.
-    fn signatures(&self, subject: Digest, deadline: Deadline) -> Result<Vec<Signature>> {
-        let mut entries = self.referrers(subject, deadline)?;
-        if entries.is_empty() {
-            // No such interface here; or the registry got it after the signatures were pushed.
-            entries = self.tagged_referrers(subject, deadline)?;
-        }
-        artifact::signatures(subject, &entries, |entry| self.signature(entry, subject, deadline))
-    }
-
-    /// Signatures by the referrers interface; none if the registry does not have it.
-    fn referrers(&self, subject: Digest, deadline: Deadline) -> Result<Vec<Descriptor>> {
-        let what = format!("list of referrers of {subject}");
-        let mut next = Some(self.url("referrers", &subject.to_string()));
-        if let Some(url) = &mut next {
-            url.query_pairs_mut().append_pair("artifactType", SIGNATURE_TYPE);
-        }
-        let (mut list, mut room) = (Listed::default(), limits::REFERRERS_BYTES);
-        while let Some(url) = next {
-            let request = Request { url: &url, accept: release::OCI_INDEX_TYPE, limit: room, what: &what };
-            let answer = self.client.document(&request, deadline)?;
-            if answer.status.is_client_error() || answer.media_type() != Some(release::OCI_INDEX_TYPE) {
-                log::debug!("no referrers interface: {} {:?}", answer.status.as_u16(), answer.media_type());
-                break;
-            }
-            let answer = answer.good(&what)?;
-            room = room.saturating_sub(answer.body.len() as u64);
-            list.add(&answer.body, &what)?;
-            next = next_page(&answer);
-        }
-        Ok(list.signatures)
-    }
-
-    /// Signatures by the fallback tag, an index that publishers keep where there is no referrers interface.
-    fn tagged_referrers(&self, subject: Digest, deadline: Deadline) -> Result<Vec<Descriptor>> {
-        let tag = format!("sha256-{}", subject.hex());
-        let what = format!("list of referrers at tag {tag}");
-        let url = self.url("manifests", &tag);
-        let request =
-            Request { url: &url, accept: release::OCI_INDEX_TYPE, limit: limits::REFERRERS_BYTES, what: &what };
-        let answer = self.client.document(&request, deadline)?;
-        let mut list = Listed::default();
-        if answer.status != 404 {
-            list.add(&answer.good(&what)?.body, &what)?;
-        }
-        Ok(list.signatures)
-    }
-
-    /// A blob that is a document; the caller checks its digest.
+    /// A blob that is read whole: a signature, a payload, a statement.
     fn small_blob(&self, digest: Digest, limit: u64, what: &str, deadline: Deadline) -> Result<Vec<u8>> {
-        let url = self.url("blobs", &digest.to_string());
-        let request = Request { url: &url, accept: "*/*", limit, what };
-        Ok(self.client.document(&request, deadline)?.good(what)?.body)
+        let request = Request { url: &self.url("blobs", &digest.to_string()), accept: "*/*", limit, what };
+        let bytes = self.client.document(&request, deadline)?.good(what)?.body;
+        check_digest(&bytes, digest, what)?;
+        Ok(bytes)
     }
 
-    fn signature(&self, entry: &Descriptor, subject: Digest, deadline: Deadline) -> Result<Vec<Signature>> {
-        let what = format!("signature {}", text::escape(&entry.digest));
-        let answer = self.manifest(entry, &what, deadline)?;
-        let mut signatures = vec![];
-        for (digest, key_id) in attached(&answer.body, subject, &what)? {
-            let raw = self.small_blob(digest, SIGNATURE_BYTES, &what, deadline)?;
-            check_digest(&raw, digest, &what)?;
-            signatures.push(artifact::signature(raw, key_id, &what)?);
+    /// This source as the search for signatures uses it.
+    fn before(&self, deadline: Deadline) -> Attached<'_> {
+        Attached { source: self, deadline }
+    }
+
+    /// The error of an index that is signed, of a release that is not; if no signature of the release was found.
+    fn signed_index(&self, offered: &Offered) -> Option<Error> {
+        let index = offered.index.filter(|_| !offered.found)?;
+        Search::new(index).next(&self.before(offered.deadline))?;
+        Some(index_signed_alone(&self.origin, index, offered.release))
+    }
+}
+
+/// A source with the time that is left for its documents.
+struct Attached<'a> {
+    source: &'a OciSource,
+    deadline: Deadline,
+}
+
+impl Attached<'_> {
+    fn document(&self, url: &Url, accept: &str, limit: u64, what: &str) -> Result<Answer> {
+        self.source.client.document(&Request { url, accept, limit, what }, self.deadline)
+    }
+
+    /// One list of the referrers interface; `None` without such an interface.
+    fn referrers_page(&self, url: &Url, limit: u64, what: &str) -> Result<Option<(Answer, Index)>> {
+        let accept = release::OCI_INDEX_TYPE;
+        // The tag with the list is the better second attempt.
+        let answer = self.source.client.document_once(&Request { url, accept, limit, what }, self.deadline)?;
+        if answer.status.is_client_error() && !matches!(answer.status.as_u16(), 401 | 403) {
+            log::debug!("no referrers interface: {}", answer.status.as_u16());
+            return Ok(None);
         }
-        Ok(signatures)
+        let answer = answer.good(what)?;
+        match Index::parse(&answer.body, what, usize::MAX) {
+            Ok(index) => Ok(Some((answer, index))),
+            Err(e) => {
+                log::debug!("no referrers interface, but {:?}: {e}", answer.media_type());
+                Ok(None)
+            }
+        }
+    }
+}
+
+impl Attachments for Attached<'_> {
+    fn referrers(&self, subject: Digest, kind: Option<&str>, room: u64) -> Result<Option<Referrers>> {
+        let what = format!("list of referrers of {subject}");
+        let mut url = self.source.url("referrers", &subject.to_string());
+        if let Some(kind) = kind {
+            url.query_pairs_mut().append_pair("artifactType", kind);
+        }
+        let Some((mut answer, index)) = self.referrers_page(&url, room, &what)? else { return Ok(None) };
+        let mut found =
+            Referrers { filtered: answer.headers.contains_key("oci-filters-applied"), ..Referrers::default() };
+        let mut entries = index.manifests;
+        loop {
+            found.bytes += signatures::charge(answer.body.len());
+            found.entries.append(&mut entries);
+            let next = link::next(&answer.headers, &answer.url).filter(|next| next.origin() == answer.url.origin());
+            let Some(next) = next else { return Ok(Some(found)) };
+            match self.referrers_page(&next, room.saturating_sub(found.bytes), &what) {
+                Ok(Some((page, index))) => (answer, entries) = (page, index.manifests),
+                Ok(None) => return Ok(Some(found)),
+                Err(e) => return Ok(Some(Referrers { failure: Some(e), ..found })),
+            }
+        }
     }
 
-    /// Cosign's attachments of a manifest or an index, as they are in the registry.
-    fn cosign(&self, subject: Digest, deadline: Deadline) -> Result<Option<Vec<u8>>> {
-        let tag = cosign::tag(subject);
-        let what = format!("cosign signatures at tag {tag}");
-        let url = self.url("manifests", &tag);
-        let request = Request { url: &url, accept: MANIFESTS, limit: limits::MANIFEST_BYTES, what: &what };
-        let answer = self.client.document(&request, deadline)?;
-        if answer.status == 404 { Ok(None) } else { Ok(Some(answer.good(&what)?.body)) }
+    fn tagged(&self, tag: &str, limit: u64, what: &str) -> Result<Option<Vec<u8>>> {
+        let answer = self.document(&self.source.url("manifests", tag), MANIFESTS, limit, what)?;
+        if answer.status == 404 { Ok(None) } else { Ok(Some(answer.good(what)?.body)) }
+    }
+
+    fn manifest(&self, entry: &Descriptor, what: &str) -> Result<Vec<u8>> {
+        Ok(self.source.manifest(entry, what, self.deadline)?.body)
+    }
+
+    fn blob(&self, digest: Digest, limit: u64, what: &str) -> Result<Vec<u8>> {
+        self.source.small_blob(digest, limit, what, self.deadline)
     }
 }
 
@@ -242,28 +267,26 @@ impl Source for OciSource {
         let chosen = choose(answer.into(), architecture, &self.origin, |entry, what| {
             Ok(self.manifest(entry, what, deadline)?.into())
         })?;
-        let signatures = self.signatures(chosen.release.digest, deadline)?;
-        self.offered = Some((chosen.index, deadline));
+        let mut search = Search::new(chosen.release.digest);
+        let signatures = search.first(&self.before(deadline));
+        let (release, index, found) = (chosen.release.digest, chosen.index, !signatures.is_empty());
+        self.offered = Some(Offered { release, index, deadline, search, found });
         Ok(chosen.offer(signatures, self.origin.clone()))
     }
 
-    /// At one more request, two where there is nothing; and one for each payload.
-    fn more_signatures(&mut self, offer: &Offer) -> Result<Vec<Signature>> {
-        let (index, deadline) = self.offered.unwrap_or_else(|| (None, self.client.deadline()));
-        let mut found = vec![];
-        if let Some(raw) = self.cosign(offer.release.digest, deadline)? {
-            found = cosign::signatures(&raw, offer.release.digest, |blob, what| {
-                self.small_blob(blob.digest, limits::COSIGN_PAYLOAD_BYTES, what, deadline)
-            })?;
-        }
-        if found.is_empty()
-            && offer.signatures.is_empty()
-            && let Some(index) = index
-            && self.cosign(index, deadline)?.is_some()
-        {
-            return Err(index_signed_alone(&self.origin, index, offer.release.digest));
-        }
-        Ok(found)
+    fn more_signatures(&mut self) -> Option<Vec<Signature>> {
+        let mut offered = self.offered.take()?;
+        let found = offered.search.next(&self.before(offered.deadline));
+        offered.found |= found.is_some();
+        self.offered = Some(offered);
+        found.map(|found| found.signatures)
+    }
+
+    fn hindrance(&mut self) -> Option<Error> {
+        let mut offered = self.offered.take()?;
+        let hindrance = offered.search.hindrance().or_else(|| self.signed_index(&offered));
+        self.offered = Some(offered);
+        hindrance
     }
 
     /// At three requests and more; one where there is none.
@@ -273,7 +296,7 @@ impl Source for OciSource {
         if !reference::is_tag(&tag) {
             return Ok(None);
         }
-        let deadline = self.offered.map_or_else(|| self.client.deadline(), |(_, deadline)| deadline);
+        let deadline = self.offered.as_ref().map_or_else(|| self.client.deadline(), |offered| offered.deadline);
         let what = format!("freshness statement at tag {tag}");
         let url = self.url("manifests", &tag);
         let request = Request { url: &url, accept: MANIFESTS, limit: limits::MANIFEST_BYTES, what: &what };
@@ -318,12 +341,4 @@ impl From<Answer> for Document {
     fn from(answer: Answer) -> Self {
         Self { said: answer.media_type().map(str::to_owned), raw: answer.body }
     }
-}
-
-/// The next page of a list (RFC 8288), on the same server.
-fn next_page(answer: &Answer) -> Option<Url> {
-    let link = answer.headers.get(reqwest::header::LINK)?.to_str().ok()?;
-    let (target, rest) = link.strip_prefix('<')?.split_once('>')?;
-    let next = answer.url.join(target).ok()?;
-    (rest.contains("rel=\"next\"") && next.origin() == answer.url.origin()).then_some(next)
 }

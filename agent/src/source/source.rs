@@ -1,26 +1,61 @@
 //! A source, as an update uses it, of any kind.
 
 use crate::base::digest::Digest;
-use crate::base::error::Result;
+use crate::base::error::{Error, Reason, Result};
+use crate::base::limits;
 use crate::fetch::body::{Body, Start};
 use crate::release::offer::Offer;
 use crate::release::release::{Architecture, Blob, Image};
 use crate::release::statement::Published;
 use crate::trust::keys::KeySet;
-use crate::trust::signature::Signature;
+use crate::trust::signature::{Fingerprint, Signature};
 
-/// The release on offer, with all signatures that it takes: the source is only asked for more where the first ones do not do.
+/// The release on offer, with as many signatures as `keys` require. The source looks for more signatures only while those
+/// that were found do not suffice.
 ///
 /// # Errors
-/// Each cause that makes the offer unreadable. The caller verifies the offer.
+/// Any failure to read the offer. For a release without signature, or with too few: what kept the source from reading
+/// signatures, if anything did. The caller verifies the rest.
 pub fn offer(source: &mut dyn Source, architecture: Architecture, keys: Option<&KeySet>) -> Result<Offer> {
     let mut offer = source.offer(architecture)?;
-    let enough = |offer: &Offer| keys.is_none_or(|keys| keys.verify(&offer.signed, &offer.signatures).is_ok());
-    if offer.file_signatures.is_none() && !enough(&offer) {
-        let more = source.more_signatures(&offer)?;
-        offer.signatures.extend(more);
+    let found = std::mem::take(&mut offer.signatures);
+    gather(&mut offer, found, keys);
+    let Some(keys) = keys.filter(|_| offer.file_signatures.is_none()) else { return Ok(offer) };
+    while let Err(refusal) = keys.verify(&offer.signed, &offer.signatures) {
+        let Some(more) = source.more_signatures() else {
+            let missing = matches!(refusal.reason, Reason::SignatureMissing | Reason::SignaturesTooFew);
+            return match source.hindrance().filter(|_| missing) {
+                Some(hindrance) => Err(hindrance),
+                None => Ok(offer),
+            };
+        };
+        gather(&mut offer, more, Some(keys));
     }
     Ok(offer)
+}
+
+/// Adds signatures to an offer, within the limits of one manifest. One signature of each known key always has room: others
+/// can neither keep it out nor push it out.
+fn gather(offer: &mut Offer, more: Vec<Signature>, keys: Option<&KeySet>) {
+    let by = |signature: &Signature| keys.and_then(|keys| keys.signer(&offer.signed, signature));
+    let mut kept: Vec<(Option<Fingerprint>, Signature)> = vec![];
+    for signature in offer.signatures.iter().cloned().chain(more) {
+        let key = by(&signature);
+        let doubled = |(k, s): &(Option<Fingerprint>, Signature)| *s == signature || key.is_some() && *k == key;
+        if !kept.iter().any(doubled) {
+            kept.push((key, signature));
+        }
+    }
+    kept.sort_by_key(|(key, _)| key.is_none());
+    let mut payloads = 0;
+    kept.retain(|(_, signature)| {
+        let bytes = signature.payload.as_ref().map_or(0, |payload| payload.bytes().len());
+        let fits = payloads + bytes <= limits::PAYLOADS_BYTES;
+        payloads += if fits { bytes } else { 0 };
+        fits
+    });
+    kept.truncate(limits::SIGNATURES);
+    offer.signatures = kept.into_iter().map(|(_, signature)| signature).collect();
 }
 
 /// A server or a file with releases.
@@ -32,12 +67,15 @@ pub trait Source {
     /// The release that was looked at, or is now, and its signatures; no image is fetched.
     fn offer(&mut self, architecture: Architecture) -> Result<Offer>;
 
-    /// Signatures of the same release that take more requests to find, for when those of the offer do not do.
-    ///
-    /// # Errors
-    /// 77 when there are some that vouch for something else than devices verify; whatever keeps them from being read.
-    fn more_signatures(&mut self, _offer: &Offer) -> Result<Vec<Signature>> {
-        Ok(vec![])
+    /// Further signatures of the release of the last offer, from the next place that has some; `None` after the last place.
+    fn more_signatures(&mut self) -> Option<Vec<Signature>> {
+        None
+    }
+
+    /// The cause of missing signatures, if it is another one than an unsigned release: a place that failed, a signature that
+    /// cannot be read, a signature of the index.
+    fn hindrance(&mut self) -> Option<Error> {
+        None
     }
 
     /// The statement about which release is the latest; `None` if there is none.

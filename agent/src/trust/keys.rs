@@ -122,11 +122,8 @@ impl KeySet {
             return Err(limits::exceeded("signatures", limits::SIGNATURES));
         }
         let over: Vec<_> = signatures.iter().filter_map(|s| Some((s.over(message)?, s))).collect();
-        let fits = |key: &VerifyingKey, (message, s): &(&[u8], &Signature)| {
-            key.verify_strict(message, &ed25519_dalek::Signature::from_bytes(&s.bytes)).is_ok()
-        };
         let signed_by = |keys: &[(Fingerprint, VerifyingKey)]| {
-            let signed = keys.iter().filter(|(_, key)| over.iter().any(|one| fits(key, one)));
+            let signed = keys.iter().filter(|(_, key)| over.iter().any(|(over, s)| s.fits(key, over)));
             signed.map(|(key, _)| *key).collect::<Vec<_>>()
         };
         let vouching = signed_by(&self.keys);
@@ -135,6 +132,14 @@ impl KeySet {
             n if n < self.threshold => Err(self.too_few(&vouching)),
             _ => Ok(vouching),
         }
+    }
+
+    /// The key, known or revoked, that made this signature of exactly `message`.
+    #[must_use]
+    pub fn signer(&self, message: &[u8], signature: &Signature) -> Option<Fingerprint> {
+        let over = signature.over(message)?;
+        let mut known = self.keys.iter().chain(&self.revoked);
+        known.find(|(_, key)| signature.fits(key, &over)).map(|(name, _)| *name)
     }
 
     pub(super) fn too_few(&self, vouching: &[Fingerprint]) -> Error {

@@ -3,4 +3,5 @@
 pub mod cosign;
 pub mod keys;
 pub mod signature;
+pub mod sigstore;
 pub mod stream;

@@ -1,15 +1,17 @@
 //! Names of public keys, and signatures as they are published.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;
 
+use ed25519_dalek::VerifyingKey;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
-use sha2::{Digest as _, Sha256};
+use sha2::{Digest as _, Sha256, Sha512};
 
 use crate::base::digest::{self, Digest};
 use crate::base::error::{Error, Reason, Result};
 use crate::base::{limits, text};
-use crate::trust::cosign;
+use crate::trust::{cosign, sigstore};
 
 /// Name of a public key: first 16 hex digits of its SHA-256.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -93,16 +95,56 @@ pub struct Signature {
     pub bytes: [u8; 64],
     /// The document that cosign signed in place of the bytes, which names their digest; `None` for a signature of the bytes
     /// themselves.
-    pub payload: Option<Vec<u8>>,
+    pub payload: Option<Payload>,
+}
+
+/// A document of cosign that names the digest of a manifest.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Payload {
+    /// A document of "simple signing", the only form of cosign 2. The signature is over its bytes.
+    Simple(Vec<u8>),
+    /// An in-toto statement, the form of cosign 3. The signature is over the encoding of a DSSE envelope.
+    Statement(Vec<u8>),
+}
+
+impl Payload {
+    /// The bytes of the document.
+    #[must_use]
+    pub fn bytes(&self) -> &[u8] {
+        match self {
+            Self::Simple(bytes) | Self::Statement(bytes) => bytes,
+        }
+    }
+
+    /// The digest of the manifest that it names.
+    ///
+    /// # Errors
+    /// 65 for other bytes than such a document.
+    pub fn subject(&self) -> Result<Digest> {
+        match self {
+            Self::Simple(payload) => cosign::subject(payload),
+            Self::Statement(statement) => sigstore::subject(statement),
+        }
+    }
 }
 
 impl Signature {
     /// The bytes that it must fit so that it vouches for `message`; `None` if it is about something else.
-    pub(super) fn over<'a>(&'a self, message: &'a [u8]) -> Option<&'a [u8]> {
-        match &self.payload {
-            None => Some(message),
-            Some(payload) => (cosign::subject(payload).ok()? == Digest::of(message)).then_some(payload),
-        }
+    pub(super) fn over<'a>(&'a self, message: &'a [u8]) -> Option<Cow<'a, [u8]>> {
+        let Some(payload) = &self.payload else { return Some(message.into()) };
+        let named = payload.subject().ok()? == Digest::of(message);
+        named.then(|| match payload {
+            Payload::Simple(payload) => payload.into(),
+            Payload::Statement(statement) => sigstore::pae(statement).into(),
+        })
+    }
+
+    /// True if `key` made it over exactly these bytes, as of [`over`](Self::over). cosign 3 signs their SHA-512 (Ed25519ph of
+    /// RFC 8032), which no other signer does.
+    pub(super) fn fits(&self, key: &VerifyingKey, over: &[u8]) -> bool {
+        let signature = ed25519_dalek::Signature::from_bytes(&self.bytes);
+        let hashed = || key.verify_prehashed_strict(Sha512::new_with_prefix(over), None, &signature).is_ok();
+        key.verify_strict(over, &signature).is_ok() || self.payload.is_some() && hashed()
     }
 
     /// Reads a `.sig` file: 64 raw bytes, or lines of 128 hex digits, each a signature.

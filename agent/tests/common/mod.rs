@@ -16,6 +16,7 @@ use ed25519_dalek::{Signer, SigningKey};
 use kubesolo_update::base::digest::Digest;
 use kubesolo_update::release::release::{self, Architecture};
 use kubesolo_update::release::statement::STATEMENT_TYPE;
+use kubesolo_update::trust::sigstore;
 use serde_json::{Value, json};
 
 /// A JSON descriptor of `bytes`.
@@ -121,6 +122,45 @@ pub fn cosign_payload(signed: &[u8]) -> Vec<u8> {
         },
         "optional": null,
     }))
+}
+
+/// The in-toto statement that cosign 3 signs in the place of a manifest, with this predicate.
+pub fn statement_of(signed: &[u8], predicate: &str) -> Vec<u8> {
+    bytes(&json!({
+        "_type": "https://in-toto.io/Statement/v1",
+        "subject": [{"digest": {"sha256": Digest::of(signed).hex()}, "annotations": {}}],
+        "predicateType": predicate,
+        "predicate": {},
+    }))
+}
+
+/// The predicate of a statement that approves a manifest.
+pub const COSIGN_PREDICATE: &str = "https://sigstore.dev/cosign/sign/v1";
+
+/// A sigstore bundle as cosign 3 makes it: a statement in a DSSE envelope, and a signature over it.
+pub fn sigstore_bundle(key: &SigningKey, statement: &[u8]) -> Value {
+    let text = |bytes: &[u8]| base64::Engine::encode(&base64::engine::general_purpose::STANDARD, bytes);
+    json!({
+        "mediaType": sigstore::BUNDLE_TYPE,
+        "verificationMaterial": {"publicKey": {"hint": "hint"}},
+        "dsseEnvelope": {
+            "payload": text(statement),
+            "payloadType": "application/vnd.in-toto+json",
+            "signatures": [{"sig": text(&sign(key, &sigstore::pae(statement)))}],
+        },
+    })
+}
+
+/// The manifest that attaches such a bundle to `signed`.
+pub fn sigstore_manifest(signed: &[u8], bundle: &[u8]) -> Value {
+    json!({
+        "schemaVersion": 2,
+        "mediaType": release::OCI_MANIFEST_TYPE,
+        "artifactType": sigstore::BUNDLE_TYPE,
+        "config": descriptor("application/vnd.oci.empty.v1+json", b"{}"),
+        "layers": [descriptor(sigstore::BUNDLE_TYPE, bundle)],
+        "subject": descriptor(release::OCI_MANIFEST_TYPE, signed),
+    })
 }
 
 /// What cosign keeps at its tag: payloads, and a signature over each.

@@ -14,10 +14,11 @@ use ed25519_dalek::pkcs8::{EncodePrivateKey, EncodePublicKey, spki::der::pem::Li
 use kubesolo_update::base::error::{Exit, Reason};
 use kubesolo_update::base::limits;
 use kubesolo_update::trust::keys::KeySet;
-use kubesolo_update::trust::signature::{Fingerprint, Signature};
+use kubesolo_update::trust::signature::{Fingerprint, Payload, Signature};
+use kubesolo_update::trust::sigstore;
 use kubesolo_update::trust::stream::StreamVerifier;
 use proptest::prelude::*;
-use sha2::Sha512;
+use sha2::{Digest as _, Sha512};
 use tempfile::TempDir;
 
 const MESSAGE: &[u8] = b"a manifest";
@@ -319,7 +320,7 @@ fn as_many_keys_must_sign_as_the_threshold_says_and_each_counts_once() {
     assert_eq!(by(&[]), Err(Reason::SignatureMissing));
     // Raw and by cosign, one key is one key.
     let payload = common::cosign_payload(MESSAGE);
-    let wrapped = Signature { payload: Some(payload.clone()), ..signature(1, &payload) };
+    let wrapped = Signature { payload: Some(Payload::Simple(payload.clone())), ..signature(1, &payload) };
     assert_eq!(
         set.verify(MESSAGE, &[wrapped.clone(), signature(1, MESSAGE)]).unwrap_err().reason,
         Reason::SignaturesTooFew
@@ -371,7 +372,7 @@ fn a_payload_of_cosign_vouches_only_for_the_message_that_it_names() {
     let wrapped = |seed: u8, named: &[u8], signed: &[u8]| {
         let payload = common::cosign_payload(named);
         let bytes = sign(&key(seed), if signed.is_empty() { &payload } else { signed }).try_into().unwrap();
-        Signature { key_id: None, bytes, payload: Some(payload) }
+        Signature { key_id: None, bytes, payload: Some(Payload::Simple(payload)) }
     };
     let set = set(&[1, 2]);
     let both = [signature(1, MESSAGE), wrapped(1, MESSAGE, b""), wrapped(2, MESSAGE, b"")];
@@ -382,8 +383,43 @@ fn a_payload_of_cosign_vouches_only_for_the_message_that_it_names() {
     // The payload itself is no message, nor is a signature over it alone one of the message.
     let payload = common::cosign_payload(MESSAGE);
     set.verify(MESSAGE, &[signature(1, &payload)]).unwrap_err();
-    let itself = Signature { payload: Some(MESSAGE.to_vec()), ..signature(1, MESSAGE) };
+    let itself = Signature { payload: Some(Payload::Simple(MESSAGE.to_vec())), ..signature(1, MESSAGE) };
     set.verify(MESSAGE, &[itself]).unwrap_err();
+}
+
+/// In either form of Ed25519: cosign 3 signs the SHA-512 of what it is over.
+#[test]
+fn a_statement_of_cosign_vouches_only_for_the_message_that_it_names() {
+    let hashed = |over: &[u8]| {
+        let hash = Sha512::new_with_prefix(over);
+        key(1).sign_prehashed(hash, None).unwrap().to_bytes()
+    };
+    let pure = |over: &[u8]| <[u8; 64]>::try_from(sign(&key(1), over)).unwrap();
+    let of = |payload: Payload, bytes: [u8; 64]| [Signature { key_id: None, bytes, payload: Some(payload) }];
+    let statement = common::statement_of(MESSAGE, common::COSIGN_PREDICATE);
+    let provenance = common::statement_of(MESSAGE, "https://slsa.dev/provenance/v1");
+    let encoded = sigstore::pae(&statement);
+    let simple = common::cosign_payload(MESSAGE);
+    let set = set(&[1, 2]);
+    for good in [
+        of(Payload::Statement(statement.clone()), pure(&encoded)),
+        of(Payload::Statement(statement.clone()), hashed(&encoded)),
+        of(Payload::Simple(simple.clone()), hashed(&simple)),
+    ] {
+        assert_eq!(set.verify(MESSAGE, &good).unwrap().len(), 1);
+        set.verify(b"another message", &good).unwrap_err();
+    }
+    for wrong in [
+        of(Payload::Statement(statement.clone()), pure(&statement)),
+        of(Payload::Statement(provenance.clone()), pure(&sigstore::pae(&provenance))),
+        of(Payload::Simple(statement.clone()), pure(&statement)),
+        of(Payload::Statement(simple.clone()), pure(&sigstore::pae(&simple))),
+        // No publisher signs the SHA-512 of a manifest.
+        [Signature { key_id: None, bytes: hashed(MESSAGE), payload: None }],
+        [Signature { key_id: None, bytes: pure(&encoded), payload: None }],
+    ] {
+        set.verify(MESSAGE, &wrong).unwrap_err();
+    }
 }
 
 /// S + L is the same number to a careless verifier: a second signature that nobody made.

@@ -31,21 +31,38 @@ fn what_others_attached_stays_when_a_signature_is_added() {
     }
 }
 
+/// A pull-through cache keeps tags, and loses the interface.
 #[test]
-fn a_registry_that_lists_referrers_gets_no_fallback_tag() {
+fn the_fallback_tag_is_written_wherever_the_option_does_not_forbid_it() {
+    for no_fallback_tag in [false, true] {
+        let (registry, folder) = (Registry::start(), TempDir::new().unwrap());
+        let (key, keys) = key(&folder, "key");
+        let address = common::front::start(&registry, 0);
+        let access = Access { plain_http: vec![address.clone()], no_fallback_tag, ..Access::default() };
+        let options = Options { access, ..Options::default() };
+        let reference = format!("{address}/os");
+        publisher::release(&reference, &metadata("1.0.0"), &both(&folder), &[key], &options).unwrap();
+        let tags = std::fs::read_dir(registry.storage().join("repositories/os/_manifests/tags")).unwrap();
+        let lists = tags.filter(|tag| tag.as_ref().unwrap().file_name() != "stable").count();
+        assert_eq!(lists, if no_fallback_tag { 0 } else { 2 });
+        inspect(&format!("{reference}:stable"), Some(&keys), &options.access).unwrap().trusted().unwrap();
+        // With the interface, and without it, as a cache shows the same registry.
+        for (address, found) in [(&address, true), (&registry.address, !no_fallback_tag)] {
+            let fetch = FetchOptions { plain_http: vec![address.clone()], ..FetchOptions::default() };
+            let mut source = OciSource::new(&fetch, &format!("{address}/os"), None, "stable").unwrap();
+            let offer = source.offer(Arm64).unwrap();
+            assert_eq!(keys.verify(&offer.signed, &offer.signatures).is_ok(), found);
+        }
+    }
+    // Nothing lists the signature then, and the publisher hears of it.
     let (registry, folder) = (Registry::start(), TempDir::new().unwrap());
-    let (key, keys) = key(&folder, "key");
-    let address = common::front::start(&registry, 0);
-    let options =
-        Options { access: Access { plain_http: vec![address.clone()], ..Access::default() }, ..Options::default() };
-    let reference = format!("{address}/os");
-    publisher::release(&reference, &metadata("1.0.0"), &both(&folder), &[key], &options).unwrap();
-    let tags = std::fs::read_dir(registry.storage().join("repositories/os/_manifests/tags")).unwrap();
-    assert_eq!(tags.map(|tag| tag.unwrap().file_name()).collect::<Vec<_>>(), ["stable"]);
-    inspect(&format!("{reference}:stable"), Some(&keys), &options.access).unwrap().trusted().unwrap();
-    let options = FetchOptions { plain_http: vec![address], ..FetchOptions::default() };
-    let offer = OciSource::new(&options, &reference, None, "stable").unwrap().offer(Arm64).unwrap();
-    keys.verify(&offer.signed, &offer.signatures).unwrap();
+    let access = Access { no_fallback_tag: true, ..access(&registry) };
+    let options = Options { access, ..Options::default() };
+    let reference = format!("{}/os", registry.address);
+    let key = key(&folder, "key").0;
+    let error = publisher::release(&reference, &metadata("1.0.0"), &both(&folder), &[key], &options).unwrap_err();
+    assert_eq!(error.reason, Reason::SignatureNotListed);
+    assert!(error.remedy.contains("--no-fallback-tag"), "{}", error.remedy);
 }
 
 #[test]

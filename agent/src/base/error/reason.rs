@@ -325,6 +325,8 @@ reasons! {
             "The security epoch is lower than one that this device committed. Publish a release of that epoch: no option bypasses this rule.",
         SerialWentBack = "serial-went-back":
             "The source offers an older freshness statement than before. Find out who replays it; a new key counts from the start.",
+        SignatureForm = "signature-form":
+            "A signature is in a form that devices do not verify: made with a certificate, or by another kind of key. Sign with an Ed25519 key.",
         SignatureInvalid = "signature-invalid":
             "A signature by a known key does not match the release. Publish release and signature again; if you did not change them, find out who did.",
         SignatureMissing = "signature-missing":

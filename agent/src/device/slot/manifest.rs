@@ -15,7 +15,7 @@ use crate::release::release::{
     Architecture, Blob, DOCKER_MANIFEST_TYPE, Image, LATEST_JSON_TYPE, OCI_MANIFEST_TYPE, Release,
 };
 use crate::state::identity::Identity;
-use crate::trust::signature::{FileSignatures, Signature};
+use crate::trust::signature::{FileSignatures, Payload, Signature};
 
 /// The schema that is written. A newer one is refused.
 const SCHEMA: u32 = 1;
@@ -60,6 +60,10 @@ struct Document {
     signed_type: String,
     signed: String,
     signatures: Vec<SignatureDocument>,
+    /// Signatures of cosign 3. Agents before 0.2 ignore them: the release is unsigned for such an agent, unless it has another
+    /// signature too.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    statements: Vec<StatementDocument>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     file_signatures: Option<FileSignaturesDocument>,
 }
@@ -77,6 +81,12 @@ struct SignatureDocument {
     signature: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     payload: Option<String>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct StatementDocument {
+    signature: String,
+    statement: String,
 }
 
 #[derive(Deserialize)]
@@ -149,6 +159,7 @@ impl SlotManifest {
             signed_type: self.signed_type.clone(),
             signed: BASE64.encode(&self.signed),
             signatures: documents(&self.signatures),
+            statements: self.signatures.iter().filter_map(StatementDocument::of).collect(),
             file_signatures: self.file_signatures.as_ref().map(|files| FileSignaturesDocument {
                 kernel: documents(&files.kernel),
                 initramfs: documents(&files.initramfs),
@@ -180,15 +191,19 @@ impl SlotManifest {
             ));
         }
         let document: Document = json::parse(bytes, "manifest.json")?;
+        let signatures = [read(document.signatures)?, read(document.statements)?].concat();
         let manifest = Self {
             version: crate::release::release::version(&document.version)?,
             digest: document.release,
             signed: BASE64.decode(&document.signed).map_err(|_| malformed("signed is not base64"))?,
             signed_type: document.signed_type,
-            signatures: read(document.signatures)?,
+            signatures: within_limit(signatures)?,
             file_signatures: document
                 .file_signatures
-                .map(|files| Ok(FileSignatures { kernel: read(files.kernel)?, initramfs: read(files.initramfs)? }))
+                .map(|files| {
+                    let read = |documents| within_limit(read(documents)?);
+                    Ok(FileSignatures { kernel: read(files.kernel)?, initramfs: read(files.initramfs)? })
+                })
                 .transpose()?,
             kernel: document.kernel,
             initramfs: document.initramfs,
@@ -206,23 +221,54 @@ impl SlotManifest {
 }
 
 fn documents(signatures: &[Signature]) -> Vec<SignatureDocument> {
-    signatures.iter().map(SignatureDocument::from).collect()
+    signatures.iter().filter_map(SignatureDocument::of).collect()
 }
 
-fn read(documents: Vec<SignatureDocument>) -> Result<Vec<Signature>> {
-    if documents.len() > limits::SIGNATURES {
-        return Err(limits::exceeded("manifest.json: signatures", limits::SIGNATURES));
-    }
+fn read<T>(documents: Vec<T>) -> Result<Vec<Signature>>
+where
+    Signature: TryFrom<T, Error = Error>,
+{
     documents.into_iter().map(Signature::try_from).collect()
 }
 
-impl From<&Signature> for SignatureDocument {
-    fn from(signature: &Signature) -> Self {
-        Self {
-            key_id: signature.key_id.clone(),
-            signature: BASE64.encode(signature.bytes),
-            payload: signature.payload.as_ref().map(|payload| BASE64.encode(payload)),
-        }
+fn within_limit(signatures: Vec<Signature>) -> Result<Vec<Signature>> {
+    match signatures.len() {
+        0..=limits::SIGNATURES => Ok(signatures),
+        _ => Err(limits::exceeded("manifest.json: signatures", limits::SIGNATURES)),
+    }
+}
+
+fn signature_bytes(document: &str) -> Result<[u8; 64]> {
+    let bytes = BASE64.decode(document).ok().and_then(|bytes| bytes.try_into().ok());
+    bytes.ok_or_else(|| malformed("a signature is not 64 bytes in base64"))
+}
+
+impl SignatureDocument {
+    /// `None` for a signature that has its own form, [`StatementDocument`].
+    fn of(signature: &Signature) -> Option<Self> {
+        let payload = match &signature.payload {
+            None => None,
+            Some(Payload::Simple(payload)) => Some(BASE64.encode(payload)),
+            Some(Payload::Statement(_)) => return None,
+        };
+        Some(Self { key_id: signature.key_id.clone(), signature: BASE64.encode(signature.bytes), payload })
+    }
+}
+
+impl StatementDocument {
+    fn of(signature: &Signature) -> Option<Self> {
+        let Some(Payload::Statement(statement)) = &signature.payload else { return None };
+        Some(Self { signature: BASE64.encode(signature.bytes), statement: BASE64.encode(statement) })
+    }
+}
+
+impl TryFrom<StatementDocument> for Signature {
+    type Error = Error;
+
+    fn try_from(document: StatementDocument) -> Result<Self> {
+        let statement = BASE64.decode(&document.statement).map_err(|_| malformed("a statement is not base64"))?;
+        let payload = Some(Payload::Statement(statement));
+        Ok(Self { key_id: None, bytes: signature_bytes(&document.signature)?, payload })
     }
 }
 
@@ -230,11 +276,10 @@ impl TryFrom<SignatureDocument> for Signature {
     type Error = Error;
 
     fn try_from(document: SignatureDocument) -> Result<Self> {
-        let bytes = BASE64.decode(&document.signature).ok().and_then(|bytes| bytes.try_into().ok());
-        let bytes = bytes.ok_or_else(|| malformed("a signature is not 64 bytes in base64"))?;
         let payload = document.payload.map(|payload| BASE64.decode(payload)).transpose();
         let payload = payload.map_err(|_| malformed("the payload of a signature is not base64"))?;
-        Ok(Self { key_id: document.key_id, bytes, payload })
+        let bytes = signature_bytes(&document.signature)?;
+        Ok(Self { key_id: document.key_id, bytes, payload: payload.map(Payload::Simple) })
     }
 }
 

@@ -5,22 +5,24 @@ use kubesolo_update::base::digest::Digest;
 use kubesolo_update::base::error::{Error, Reason};
 use kubesolo_update::base::limits;
 use kubesolo_update::release::offer::Offer;
-use kubesolo_update::release::release::Architecture;
+use kubesolo_update::release::release::{Architecture, SIGNATURE_TYPE};
 use kubesolo_update::source::source::{self, Source};
 use kubesolo_update::trust::keys::KeySet;
+use kubesolo_update::trust::sigstore;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::*;
 use crate::cli_support;
 use crate::common::fault::{World, reply};
-use crate::common::{bytes, cosign_manifest, cosign_payload, key, sign};
+use crate::common::{self, bytes, cosign_manifest, cosign_payload, key, sign};
 
 fn tag(signed: &[u8]) -> String {
     format!("sha256-{}.sig", Digest::of(signed).hex())
 }
 
 /// The set with the one key of this seed.
-fn keys(seed: u8) -> KeySet {
+pub(super) fn keys(seed: u8) -> KeySet {
     let folder = TempDir::new().unwrap();
     let file = folder.path().join("key");
     std::fs::write(&file, cli_support::key(seed).public_text(PublicFormat::Hex).unwrap()).unwrap();
@@ -98,7 +100,7 @@ fn cosigns_tag_is_only_asked_for_where_no_raw_signature_does() {
 }
 
 #[test]
-fn what_does_not_vouch_for_the_manifest_is_left_out() {
+fn a_layer_that_does_not_vouch_for_the_manifest_is_told_as_what_it_is() {
     let (payload, signature) = good(1);
     let other = cosign_payload(b"another manifest");
     let of_another = (other.clone(), sign(&key(1), &other));
@@ -111,10 +113,10 @@ fn what_does_not_vouch_for_the_manifest_is_left_out() {
     let swapped = (payload.clone(), of_another.1.clone());
     for (name, one, reason) in [
         ("another manifest", &of_another, Reason::SignatureMissing),
-        ("of another type", &of_another_type, Reason::SignatureMissing),
+        ("of another type", &of_another_type, Reason::MalformedCosignPayload),
         ("over the manifest and not the payload", &raw, Reason::SignatureUnknownKey),
-        ("the manifest as payload", &itself, Reason::SignatureMissing),
-        ("another kind of key", &ecdsa, Reason::SignatureMissing),
+        ("the manifest as payload", &itself, Reason::MalformedJson),
+        ("another kind of key", &ecdsa, Reason::SignatureForm),
         ("of another payload", &swapped, Reason::SignatureUnknownKey),
     ] {
         println!("{name}");
@@ -126,9 +128,9 @@ fn what_does_not_vouch_for_the_manifest_is_left_out() {
     let mut changed = world(manifest_of, &[good(1)]);
     // It names the same manifest, but in other bytes.
     changed.files.insert(World::path(&payload), (String::new(), [&payload[..], b"\n"].concat()));
-    refused(vouched(&changed, &keys(1)), Reason::SignatureMissing);
+    refused(vouched(&changed, &keys(1)), Reason::DigestMismatch);
     changed.files.remove(&World::path(&payload));
-    refused(vouched(&changed, &keys(1)), Reason::SignatureMissing);
+    refused(vouched(&changed, &keys(1)), Reason::NotFound);
 }
 
 #[test]
@@ -141,7 +143,7 @@ fn a_payload_has_a_limit() {
     };
     assert_eq!(vouched(&padded(limits::COSIGN_PAYLOAD_BYTES), &keys(1)).unwrap(), 1);
     let large = padded(limits::COSIGN_PAYLOAD_BYTES + 1);
-    refused(vouched(&large, &keys(1)), Reason::SignatureMissing);
+    refused(vouched(&large, &keys(1)), Reason::LimitExceeded);
     assert_eq!(ask(&large, &keys(1)).1.count("/blobs/"), 0, "it is not even fetched");
 }
 
@@ -178,7 +180,7 @@ fn a_key_that_signs_in_both_ways_counts_once() {
     put(&mut world, &signed, &[good(1)]);
     let mut source = source(&broken(&world, "nothing", |_, _| ()));
     let mut offer = source.offer(Architecture::Amd64).unwrap();
-    let more = source.more_signatures(&offer).unwrap();
+    let more = source.more_signatures().unwrap();
     offer.signatures.extend(more);
     assert_eq!(offer.signatures.len(), 2);
     assert_eq!(keys(1).verify(&offer.signed, &offer.signatures).unwrap().len(), 1);
@@ -200,4 +202,141 @@ fn a_device_asks_once_when_nothing_is_new() {
         server.requests()[before..].iter().map(|r| r.path.as_str()).collect::<Vec<_>>(),
         ["/v2/os/manifests/stable"; 2]
     );
+}
+
+// ---- cosign 3
+
+/// A release whose only attachments are these bundles, in the fallback tag with entries of this artifact type.
+fn bundled(bundles: &[Value], entry_type: &Value) -> World {
+    let mut world = World::new(10);
+    let signed = world.manifest.clone();
+    let attached: Vec<Vec<u8>> = bundles
+        .iter()
+        .map(|bundle| {
+            let bundle = bytes(bundle);
+            let manifest = bytes(&common::sigstore_manifest(&signed, &bundle));
+            world.blob(&bundle);
+            world.manifest(&manifest);
+            manifest
+        })
+        .collect();
+    let mut list = common::referrers(&attached.iter().map(Vec::as_slice).collect::<Vec<_>>());
+    for entry in list["manifests"].as_array_mut().unwrap() {
+        entry["artifactType"] = entry_type.clone();
+    }
+    world.tag(&world.fallback_tag(), &bytes(&list));
+    world
+}
+
+/// By this key, for what it should be.
+fn good_bundle(seed: u8) -> Value {
+    common::sigstore_bundle(&key(seed), &common::statement_of(&World::new(10).manifest, common::COSIGN_PREDICATE))
+}
+
+#[test]
+fn a_sigstore_bundle_vouches_whatever_type_its_entry_bears() {
+    for entry_type in [
+        json!(sigstore::BUNDLE_TYPE),
+        json!("application/vnd.oci.empty.v1+json"),
+        json!(null),
+        json!(""),
+        json!("application/spdx+json"),
+        json!(SIGNATURE_TYPE),
+    ] {
+        let world = bundled(&[good_bundle(3), good_bundle(1), good_bundle(2)], &entry_type);
+        for seed in [1, 2] {
+            assert_eq!(vouched(&world, &keys(seed)).map_err(|e| format!("{entry_type}: {e}")).unwrap(), 1);
+        }
+        refused(vouched(&world, &keys(4)), Reason::SignatureUnknownKey);
+    }
+    // By the interface, which leaves out what was not asked for.
+    let world = bundled(&[good_bundle(1)], &json!(sigstore::BUNDLE_TYPE));
+    let list = world.files[&format!("/v2/os/manifests/{}", world.fallback_tag())].1.clone();
+    let mut without_tag = world.clone();
+    without_tag.files.remove(&format!("/v2/os/manifests/{}", world.fallback_tag()));
+    let server = broken(&without_tag, "/referrers/", move |request, out| {
+        let typed = request.path.contains("artifactType");
+        let headers = if typed { "OCI-Filters-Applied: artifactType\r\n" } else { "" };
+        reply(out, 200, headers, if typed { br#"{"schemaVersion":2,"manifests":[]}"# } else { &list });
+    });
+    let offer = source::offer(&mut source(&server), Architecture::Amd64, Some(&keys(1))).unwrap();
+    keys(1).verify(&offer.signed, &offer.signatures).unwrap();
+}
+
+#[test]
+fn a_bundle_that_does_not_approve_the_manifest_is_told_as_what_it_is() {
+    let manifest = World::new(10).manifest;
+    let of =
+        |signed: &[u8], predicate: &str| common::sigstore_bundle(&key(1), &common::statement_of(signed, predicate));
+    let with = |path: &str, value: Value| {
+        let mut bundle = good_bundle(1);
+        *bundle.pointer_mut(path).unwrap() = value;
+        bundle
+    };
+    let keyless = with("/verificationMaterial", json!({"certificate": {"rawBytes": "AAAA"}}));
+    let ecdsa = with("/dsseEnvelope/signatures/0/sig", json!("MEUCIQD0"));
+    let foreign = with("/dsseEnvelope/payloadType", json!("application/json"));
+    let mut large = good_bundle(1);
+    large["verificationMaterial"]["tlogEntries"] = json!(["x".repeat(16 * 1024)]);
+    let other = common::sigstore_bundle(&key(1), b"{}");
+    for (name, bundle, reason) in [
+        ("another manifest", of(b"another manifest", common::COSIGN_PREDICATE), Reason::SignatureMissing),
+        ("provenance", of(&manifest, "https://slsa.dev/provenance/v1"), Reason::SignatureMissing),
+        ("a bill of materials", of(&manifest, "https://spdx.dev/Document"), Reason::SignatureMissing),
+        ("no statement", other, Reason::MalformedJson),
+        ("a certificate", keyless, Reason::SignatureForm),
+        ("another kind of key", ecdsa, Reason::SignatureForm),
+        ("another kind of payload", foreign, Reason::MalformedSignature),
+        ("a large one", large, Reason::LimitExceeded),
+    ] {
+        println!("{name}");
+        refused(vouched(&bundled(std::slice::from_ref(&bundle), &json!(null)), &keys(1)), reason);
+        // And it is in nobody's way.
+        assert_eq!(vouched(&bundled(&[bundle, good_bundle(1)], &json!(null)), &keys(1)).unwrap(), 1);
+    }
+    // The statement is signed with its type and length, and is none of another form.
+    let statement = common::statement_of(&manifest, common::COSIGN_PREDICATE);
+    let mut bare = good_bundle(1);
+    let text = base64::Engine::encode(&base64::engine::general_purpose::STANDARD, sign(&key(1), &statement));
+    bare["dsseEnvelope"]["signatures"][0]["sig"] = json!(text);
+    refused(vouched(&bundled(&[bare], &json!(null)), &keys(1)), Reason::SignatureUnknownKey);
+}
+
+#[test]
+fn logs_and_time_stamps_of_a_bundle_are_ignored() {
+    let mut bundle = good_bundle(1);
+    bundle["verificationMaterial"]["tlogEntries"] = json!([{"logIndex": "1"}]);
+    bundle["verificationMaterial"]["timestampVerificationData"] = json!({"rfc3161Timestamps": []});
+    assert_eq!(vouched(&bundled(&[bundle], &json!(null)), &keys(1)).unwrap(), 1);
+}
+
+#[test]
+fn a_bundle_of_the_index_alone_is_told_with_its_remedy() {
+    let mut world = World::new(10);
+    world.files.remove(&format!("/v2/os/manifests/{}", world.fallback_tag()));
+    let index = world.files["/v2/os/manifests/stable"].1.clone();
+    let bundle = bytes(&common::sigstore_bundle(&key(1), &common::statement_of(&index, common::COSIGN_PREDICATE)));
+    let manifest = bytes(&common::sigstore_manifest(&index, &bundle));
+    world.blob(&bundle);
+    world.manifest(&manifest);
+    world.tag(&format!("sha256-{}", Digest::of(&index).hex()), &bytes(&common::referrers(&[&manifest])));
+    let error = refused(vouched(&world, &keys(1)), Reason::SignatureOfIndex);
+    assert!(error.remedy.contains("cosign sign --recursive"), "{}", error.remedy);
+}
+
+/// The slot keeps the statement, in a member of its own that agents before 0.2 do not know.
+#[test]
+fn a_slot_keeps_a_bundle_and_bears_it_for_an_agent_of_0_1() {
+    let world = bundled(&[good_bundle(1)], &json!("application/vnd.oci.empty.v1+json"));
+    let server = broken(&world, "nothing", |_, _| ());
+    let device = cli_support::Device::new();
+    device.from(&server, &["apply"]).code(0);
+    let before = server.requests().len();
+    device.from(&server, &["check"]).code(0).says(&["signed:"]);
+    assert_eq!(server.requests().len(), before + 1, "proven from the slot");
+    device.here(&["activate"]).code(0);
+    let manifest: Value = serde_json::from_slice(&std::fs::read(device.path("B/manifest.json")).unwrap()).unwrap();
+    // What 0.1 reads is a list without signatures: unsigned to it, and not damaged.
+    assert_eq!((&manifest["schema"], &manifest["signatures"]), (&json!(1), &json!([])));
+    assert_eq!(manifest["statements"].as_array().map(Vec::len), Some(1));
 }

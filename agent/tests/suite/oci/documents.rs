@@ -7,7 +7,7 @@ use kubesolo_update::base::digest::Digest;
 use kubesolo_update::base::error::{Exit, Reason};
 use kubesolo_update::base::limits;
 use kubesolo_update::release::release::{self, Architecture};
-use kubesolo_update::source::source::Source;
+use kubesolo_update::source::source::{self, Source};
 use serde_json::json;
 
 use super::*;
@@ -128,7 +128,9 @@ fn the_deadline_is_one_for_all_documents_together() {
     });
     let mut options = options(&[&server.address]);
     options.patience.documents = Duration::from_secs(1);
-    refused(source_with(&server, &options).offer(Architecture::Amd64), Reason::Timeout);
+    let keys = cosign::keys(1);
+    let offer = source::offer(&mut source_with(&server, &options), Architecture::Amd64, Some(&keys));
+    refused(offer, Reason::Timeout);
     assert!(server.requests().len() <= 3);
 }
 
@@ -150,7 +152,7 @@ fn what_is_no_http_is_unreachable() {
 
 #[test]
 fn what_is_neither_manifest_nor_index_is_refused() {
-    for body in ["", "[]", "{}", "null", r#"{"mediaType":"text/html"}"#, "<html>"] {
+    for body in ["", "[]", "{}", "null", r#"{"mediaType":"text/html"}"#] {
         let server = Fault::start(move |_, out| reply(out, 200, "Content-Type: application/json\r\n", body.as_bytes()));
         assert_eq!(offer(&server).unwrap_err().exit(), Exit::Data, "{body}");
     }
@@ -170,7 +172,7 @@ fn an_index_that_is_a_manifest_too_is_refused() {
     let mut list = common::referrers(&[&world.manifest]);
     list["mediaType"] = json!(release::OCI_MANIFEST_TYPE);
     world.tag(&world.fallback_tag(), &bytes(&list));
-    refused(offer(&broken(&world, "nothing", |_, _| ())), Reason::MalformedIndex);
+    assert!(offer(&broken(&world, "nothing", |_, _| ())).unwrap().signatures.is_empty());
 }
 
 #[test]
@@ -182,17 +184,64 @@ fn an_entry_that_is_no_manifest_is_passed_over() {
     assert_eq!(offer(&broken(&world, "nothing", |_, _| ())).unwrap().signed, world.manifest);
 }
 
-/// A document without a type of its own has the one that its server says.
+/// A document without a type of its own is known by its members, whatever its server says.
 #[test]
-fn the_type_of_an_untyped_document_comes_from_the_server() {
+fn the_type_of_an_untyped_document_comes_from_its_members() {
     let mut world = World::new(10);
     let mut index = common::index(&[("amd64", &world.manifest)]);
     index.as_object_mut().unwrap().remove("mediaType");
-    world.tag("stable", &bytes(&index));
-    offer(&broken(&world, "nothing", |_, _| ())).unwrap();
     let index = bytes(&index);
-    let untyped = broken(&world, "manifests/stable", move |_, out| reply(out, 200, "", &index));
-    refused(offer(&untyped), Reason::MalformedManifest);
+    let mut manifest = common::manifest("v1.0.0", Architecture::Amd64, b"kernel", &world.initramfs);
+    manifest.as_object_mut().unwrap().remove("mediaType");
+    let manifest = bytes(&manifest);
+    for said in [
+        "",
+        "Content-Type: application/json\r\n",
+        "Content-Type: Application/VND.OCI.image.index.v1+JSON; charset=utf-8\r\n",
+        "Content-Type: application/octet-stream\r\n",
+        "Content-Type: application/vnd.docker.distribution.manifest.v2+json\r\n",
+    ] {
+        let answer = index.clone();
+        let untyped = broken(&world, "manifests/stable", move |_, out| reply(out, 200, said, &answer));
+        offer(&untyped).map(|_| said).unwrap();
+        let answer = manifest.clone();
+        let untyped = broken(&world, "manifests/stable", move |_, out| reply(out, 200, said, &answer));
+        let docker = said.contains("docker");
+        let expected = if docker { release::DOCKER_MANIFEST_TYPE } else { release::OCI_MANIFEST_TYPE };
+        assert_eq!(offer(&untyped).unwrap().signed_type, expected, "{said}");
+    }
+    for neither in [&b"{}"[..], br#"{"schemaVersion":2,"manifests":[],"layers":[]}"#, b"[]"] {
+        world.tag("stable", neither);
+        let e = offer(&broken(&world, "nothing", |_, _| ())).map(drop).unwrap_err();
+        assert_eq!(e.exit(), Exit::Data, "{e}");
+    }
+    let mut capitals = common::index(&[("amd64", &world.manifest)]);
+    capitals["mediaType"] = json!(release::OCI_INDEX_TYPE.to_uppercase());
+    capitals["manifests"][0]["mediaType"] = json!(release::OCI_MANIFEST_TYPE.replace("oci", "OCI"));
+    world.tag("stable", &bytes(&capitals));
+    offer(&broken(&world, "nothing", |_, _| ())).unwrap();
+}
+
+/// Entries of others: attestations, artifacts without a platform.
+#[test]
+fn incomplete_platforms_of_other_entries_do_not_matter() {
+    let mut world = World::new(10);
+    for platform in [
+        json!({}),
+        json!({"architecture": "amd64"}),
+        json!({"os": "linux"}),
+        json!({"os": null, "architecture": null}),
+        json!({"os": "", "architecture": ""}),
+        json!(null),
+    ] {
+        let mut index = common::index(&[("amd64", b"another"), ("amd64", &world.manifest)]);
+        index["manifests"][0]["platform"] = platform.clone();
+        world.tag("stable", &bytes(&index));
+        assert_eq!(offer(&broken(&world, "nothing", |_, _| ())).unwrap().signed, world.manifest, "{platform}");
+        index["manifests"].as_array_mut().unwrap().pop();
+        world.tag("stable", &bytes(&index));
+        refused(offer(&broken(&world, "nothing", |_, _| ())), Reason::NoSuchArchitecture);
+    }
 }
 
 #[test]
