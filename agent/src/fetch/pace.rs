@@ -11,7 +11,7 @@ pub(super) struct Pace {
     paid: Duration,
 }
 
-/// What arrives at once at most, in time at the rate of the limit.
+/// Time at the limit whose bytes may arrive at once.
 const BURST: Duration = Duration::from_secs(1);
 
 impl Pace {

@@ -7,7 +7,10 @@ use std::path::Path;
 fn messages(script: &str) -> Vec<String> {
     let after_mark = script.split("echo ").skip(1);
     let quoted = after_mark.filter_map(|rest| rest.trim_start_matches("-n ").strip_prefix('"')?.split('"').next());
-    quoted.filter(|text| text.starts_with("ks: ")).map(|text| text.split('$').next().unwrap_or_default().to_owned()).collect()
+    quoted
+        .filter(|text| text.starts_with("ks: "))
+        .map(|text| text.split('$').next().unwrap_or_default().to_owned())
+        .collect()
 }
 
 #[test]
