@@ -90,6 +90,16 @@ run_by_timer() {
 date -u -s "$(date -u +%Y-%m-%d) 12:30:00"
 echo "test: timer outside: $(run_by_timer)"
 kubesolo-update apply; echo "test: apply outside: $?"
+unit=kubesolo-update.service
+mkdir -p /etc/credstore /run/systemd/system/$unit.d
+printf '[Service]\nExecStart=\nExecStart=/usr/bin/kubesolo-update check\n' >/run/systemd/system/$unit.d/check.conf
+systemctl daemon-reload
+for logins in '{' '{"auths": {"registry.example": {"auth": "dTpw"}}}'; do
+    (umask 077; printf '%s' "$logins" >/etc/credstore/registry-auth)
+    systemctl start $unit; echo "test: check with a credential: $(systemctl show -P ExecMainStatus $unit)"
+done
+rm /run/systemd/system/$unit.d/check.conf
+systemctl daemon-reload
 kubesolo-update apply --force; echo "test: apply --force: $?"
 date -u -s "$(date -u -d tomorrow +%Y-%m-%d) 01:59:30"
 sleep 600
@@ -123,6 +133,9 @@ pub(super) fn systemd(run: &Run) -> Result<()> {
     machine.wait_for(HEALTHY)?;
     machine.wait_for("test: timer outside: success 75")?;
     machine.wait_for("test: apply outside: 75")?;
+    // The unit gets its login as a credential: one that is broken stops it.
+    machine.wait_for("test: check with a credential: 78")?;
+    machine.wait_for("test: check with a credential: 0")?;
     machine.wait_for("test: apply --force: 0")?;
     machine.wait_for("ks: boot slot=B try counter=2")?;
     // Half of a long start on a busy machine.
