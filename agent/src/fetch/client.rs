@@ -16,6 +16,7 @@ use tokio::runtime::Runtime;
 use crate::base::error::{Context, Error, Reason, Result};
 use crate::base::{interrupt, limits, text};
 use crate::fetch::answer::{Answer, Failure, HIDDEN, number, passing, refusal, unreachable};
+use crate::fetch::certificate::Verifier;
 use crate::fetch::challenge::{Bearer, Challenge, challenge};
 use crate::fetch::login::{Found, Login};
 use crate::fetch::options::{Authentication, FetchOptions, Rights};
@@ -29,6 +30,8 @@ use crate::fetch::url::{PlainHosts, host, origin, repository, shown, without_log
 /// One HTTP client with one set of authorities, proxies and times, for everything that one command fetches.
 pub struct Client {
     runtime: Runtime,
+    /// Of all servers with TLS; made when it is needed.
+    verifier: OnceCell<Arc<Verifier>>,
     /// By [`Peer`]; made when they are needed.
     http: [OnceCell<reqwest::Client>; 3],
     proxies: Arc<Proxies>,
@@ -107,6 +110,7 @@ impl Client {
             .context(Reason::Runtime, "start the network runtime")?;
         let client = Self {
             runtime,
+            verifier: OnceCell::new(),
             http: Default::default(),
             source: None,
             clock: Box::new(SinceBoot),
@@ -120,7 +124,7 @@ impl Client {
         };
         // A wrong file is an error of the configuration, whether or not this run needs it.
         if options.registry_ca.is_some() {
-            client.http(Peer::Any)?;
+            client.verifier()?;
         }
         Ok(client)
     }
@@ -147,12 +151,22 @@ impl Client {
         }
     }
 
+    fn verifier(&self) -> Result<Arc<Verifier>> {
+        if let Some(verifier) = self.verifier.get() {
+            return Ok(verifier.clone());
+        }
+        let verifier = tls::verifier(&self.options)?;
+        Ok(self.verifier.get_or_init(|| verifier).clone())
+    }
+
     fn http(&self, peer: Peer) -> Result<&reqwest::Client> {
         let cell = &self.http[peer as usize];
         if let Some(http) = cell.get() {
             return Ok(http);
         }
-        let http = tls::http(&self.options, &self.proxies, peer)?;
+        let plain = peer == Peer::Plain && !self.proxies.have_tls();
+        let verifier = if plain { None } else { Some(self.verifier()?) };
+        let http = tls::http(&self.options, &self.proxies, peer, verifier)?;
         Ok(cell.get_or_init(|| http))
     }
 

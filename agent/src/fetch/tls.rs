@@ -23,7 +23,7 @@ pub fn use_ring() {
 /// The servers that an HTTP client is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Peer {
-    /// Those without TLS. No authority is known: reading a certificate store costs more than all the rest of a check.
+    /// Those without TLS.
     Plain,
     /// Any with TLS.
     Any,
@@ -31,26 +31,34 @@ pub(super) enum Peer {
     Source,
 }
 
-/// Makes the HTTP client for these servers.
+/// Verifies servers by the authorities of system and settings. To read them costs more than all the rest of a check.
+///
+/// # Errors
+/// 78 for a file of the settings that cannot be used.
+pub(super) fn verifier(options: &FetchOptions) -> Result<Arc<Verifier>> {
+    let authorities = Arc::new(authorities(system_authorities(), options.registry_ca.as_deref())?);
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let verifier = WebPkiServerVerifier::builder_with_provider(authorities, provider).build();
+    Ok(Arc::new(Verifier(verifier.context(Reason::Tls, "set up TLS")?)))
+}
+
+/// Makes the HTTP client for these servers. Without a verifier, none with TLS is trusted.
 ///
 /// # Errors
 /// 78 for files of the settings that cannot be used.
-pub(super) fn http(options: &FetchOptions, proxies: &Arc<Proxies>, peer: Peer) -> Result<reqwest::Client> {
+pub(super) fn http(
+    options: &FetchOptions,
+    proxies: &Arc<Proxies>,
+    peer: Peer,
+    verifier: Option<Arc<Verifier>>,
+) -> Result<reqwest::Client> {
     use_ring();
-    let authorities = match peer {
-        Peer::Plain if !proxies.have_tls() => rustls::RootCertStore::empty(),
-        _ => authorities(system_authorities(), options.registry_ca.as_deref())?,
-    };
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let tls = rustls::ClientConfig::builder_with_provider(provider.clone())
+    let tls = rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
         .with_safe_default_protocol_versions()
         .context(Reason::Tls, "set up TLS")?;
-    let tls = if authorities.is_empty() {
-        tls.with_root_certificates(authorities)
-    } else {
-        let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(authorities), provider).build();
-        let verifier = Verifier(verifier.context(Reason::Tls, "set up TLS")?);
-        tls.dangerous().with_custom_certificate_verifier(Arc::new(verifier))
+    let tls = match verifier {
+        Some(verifier) => tls.dangerous().with_custom_certificate_verifier(verifier),
+        None => tls.with_root_certificates(rustls::RootCertStore::empty()),
     };
     let tls = match &options.client_certificate {
         Some(files) if peer == Peer::Source => identified(tls, files)?,
