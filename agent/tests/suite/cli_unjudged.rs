@@ -167,6 +167,22 @@ fn a_release_that_nobody_judged_has_not_failed_when_its_slot_is_written_over_or_
 }
 
 #[test]
+fn a_run_that_cannot_look_after_the_verdict_says_nothing() {
+    let (registry, device) = activated("1.0.0");
+    device.power_on();
+    let copy = fs::read(device.path("S/state.json")).unwrap();
+    device.make_unhealthy();
+    device.here(&["healthcheck", "--auto-rollback-after", "1"]).code(1).says(&["slot B is reverted"]);
+    device.make_healthy();
+    Cause::Lock.run(&device);
+    // As if the power had gone before the revert was recorded.
+    device.write("S/state.json", &copy);
+    fs::remove_file(device.path("S/trust.json")).unwrap();
+    back(&device);
+    device.from(&registry, &["apply", "--json"]).refused(75, "failed-before");
+}
+
+#[test]
 fn what_a_person_rolled_back_is_not_taken_for_a_release_that_nobody_judged() {
     let (registry, device) = activated("1.0.0");
     device.power_on();

@@ -156,7 +156,9 @@ impl Device {
                 world.broken |= rules::of_plan(world, Command::Healthcheck, &world.todo);
             }
             Action::Blind => {
-                let trial = world.booted().map(|(booted, _)| booted.trial).filter(|trial| !trial.is_none());
+                // After a verdict, or beside an environment that another program changed, it says nothing.
+                let undecided = |booted: &Booted| matches!(before, View::Ours(state) if state.commit(*booted).is_ok());
+                let trial = world.booted().map(|(booted, _)| booted).filter(undecided).map(|booted| booted.trial);
                 world.unjudged = trial.or(world.unjudged);
             }
             Action::LoseNotes => world.notes = Notes::default(),
@@ -215,6 +217,10 @@ fn counts_again(world: &mut World, before: View, older: BootState) {
         let lost = SlotId::BOTH.into_iter().filter(lost).filter_map(|slot| world.slot(slot).manifest());
         let lost = lost.fold(0, |all, release| all | release.bit());
         world.ghost.owed &= !(lost & !world.failed);
+        // The same trial once more, unless a run of the agent has read that nobody judged it.
+        if world.not_judged.is_none_or(|one| one.id != newer.trial) {
+            world.ghost.excused &= !lost;
+        }
     }
     let known = |state: BootState| (state.on_trial(), state.trial);
     if let View::Ours(newer) = before

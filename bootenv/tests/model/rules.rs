@@ -202,8 +202,6 @@ fn is_settled(world: &World) -> bool {
             Kind::UBoot => world.older == Some(world.main),
         }
         && world.notes.trial.is_none()
-        // A run that could not look came after the commit, in the same boot.
-        && world.unjudged.is_none_or(|trial| trial != booted.trial)
         && !marked
 }
 

@@ -1,5 +1,6 @@
 //! `healthcheck`.
 
+use bootenv::protocol::View;
 use serde_json::json;
 
 use crate::base::error::{Error, Exit, Reason, Result};
@@ -20,7 +21,7 @@ const UNHEALTHY: u8 = 1;
 
 pub(in crate::cli) fn healthcheck(call: &Call<'_>, no_reboot: bool) -> Result<u8> {
     judge(call, no_reboot).inspect_err(|error| {
-        if matches!(error.reason, Reason::Locked | Reason::StateNoSpace) {
+        if matches!(error.reason, Reason::Locked | Reason::StateNoSpace) && is_undecided(call) {
             could_not_look(call.cli, error);
         }
     })
@@ -45,6 +46,11 @@ fn judge(call: &Call<'_>, no_reboot: bool) -> Result<u8> {
         (false, true) => Exit::CannotWrite.code(),
         (false, false) => UNHEALTHY,
     })
+}
+
+/// Whether no run of this boot has decided about its trial. Where nothing tells, there may be one to decide about.
+fn is_undecided(call: &Call<'_>) -> bool {
+    call.find().map_or(true, |boot| matches!(boot.env.view(), View::Ours(env) if env.commit(boot.booted).is_ok()))
 }
 
 /// A health run that cannot look says so, for the last good slot: nothing of this speaks against the release on trial. It
