@@ -48,7 +48,7 @@ fn judge(call: &Call<'_>, no_reboot: bool) -> Result<u8> {
     })
 }
 
-/// Whether no run of this boot has decided about its trial. Where nothing tells, there may be one to decide about.
+/// True until a run of this boot decides about its trial, and where the boot environment cannot be found.
 fn is_undecided(call: &Call<'_>) -> bool {
     call.find().map_or(true, |boot| matches!(boot.env.view(), View::Ours(env) if env.commit(boot.booted).is_ok()))
 }
