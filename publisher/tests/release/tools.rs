@@ -287,3 +287,44 @@ fn signatures_by_the_real_cosign_are_accepted_and_ours_verified_by_it() {
     std::fs::write(dir.join("manifest"), b"something else").unwrap();
     cosign(&verify).unwrap_err();
 }
+
+/// cosign 3 of Debian's unstable suite: its bundle, and its old format, which is Ed25519ph.
+#[test]
+fn signatures_by_the_real_cosign_3_are_accepted_in_both_forms() {
+    let (registry, folder) = (Registry::start(), TempDir::new().unwrap());
+    let dir = folder.path();
+    tool("openssl", dir, &["genpkey", "-algorithm", "ed25519", "-out", "key"]).unwrap();
+    tool("openssl", dir, &["pkey", "-in", "key", "-pubout", "-out", "key.pub"]).unwrap();
+    let cosign = |arguments: &[&str]| tool("cosign3", dir, arguments).unwrap();
+    cosign(&["import-key-pair", "--key", "key", "--output-key-prefix", "cosign"]);
+    cosign(&["signing-config", "create", "--out", "none.json"]);
+    let keys = KeySet::load(&dir.join("key.pub")).unwrap();
+    let bundle = ["--signing-config", "none.json"];
+    let old = ["--tlog-upload=false", "--new-bundle-format=false", "--use-signing-config=false"];
+    for (name, form) in [("bundle", &bundle[..]), ("old", &old[..])] {
+        let images = [images::files(dir, Amd64, 1), images::files(dir, Arm64, 2)];
+        let options = Options { access: access(&registry), ..Options::default() };
+        let metadata = Metadata::new("1.2.0".parse().unwrap(), "stable");
+        let tag = format!("{}/{name}", registry.address);
+        let published = publisher::release(&tag, &metadata, &images, &[], &options).unwrap();
+        let index = format!("{tag}@{}", published.index);
+        let sign = ["sign", "--key", "cosign.key", "--allow-http-registry", "--yes", "--recursive"];
+        cosign(&[&sign[..], form, &[&index]].concat());
+        inspect(&format!("{tag}:stable"), Some(&keys), &access(&registry)).unwrap().trusted().unwrap();
+
+        let device = Device::new();
+        device.write("K", &std::fs::read(dir.join("key.pub")).unwrap());
+        let arguments = ["apply", "--registry", &tag, "--plain-http", &registry.address, "--pubkey", "K"];
+        device.run(&device.local(&arguments)).code(0);
+        // The slot keeps what proves it.
+        device.here(&["verify"]).says(&["slot B holds: 1.2.0, signed by"]);
+        device.here(&["activate"]).code(0);
+        // A bundle file takes the signatures along.
+        let file = dir.join(format!("{name}.tar"));
+        publisher::bundle::bundle(&format!("{tag}:stable"), &file, None, &access(&registry)).unwrap();
+        let device = Device::new();
+        device.write("K", &std::fs::read(dir.join("key.pub")).unwrap());
+        let file = file.to_str().unwrap();
+        device.run(&device.local(&["apply", "--bundle", file, "--pubkey", "K"])).code(0);
+    }
+}
