@@ -59,10 +59,16 @@ pub fn decide(on: &PowerOn) -> Decision {
         View::Ours(state) => ours(on, state),
         View::Foreign(foreign) => decide_foreign(on, foreign),
         View::Invalid => match on.second {
-            Some(second) => {
-                fall(on, Fallback::Env, second.good, [second.a, second.b], "main block invalid, second file")
+            Some(second) => fall(
+                on,
+                Fallback::Env,
+                second.good,
+                [second.a, second.b],
+                "boot environment invalid, its second file counts",
+            ),
+            None => {
+                fall(on, Fallback::Env, SlotId::A, [SlotState::Good; 2], "both files of the boot environment invalid")
             }
-            None => fall(on, Fallback::Env, SlotId::A, [SlotState::Good; 2], "both files of the environment invalid"),
         },
     }
 }
@@ -89,7 +95,7 @@ fn ours(on: &PowerOn, state: BootState) -> Decision {
         left => (BootState { counter: left - 1, ..state }, state.trial, "trial: one more try"),
     };
     if !on.can_save {
-        return fall(on, Fallback::Save, state.good, states, "the environment cannot be saved");
+        return fall(on, Fallback::Save, state.good, states, "the boot environment cannot be saved");
     }
     let stored = difference(&state, &next);
     boot(on, stored, &Choice { slot: next.active, trial, states: [next.a, next.b], reason })
@@ -104,13 +110,13 @@ fn decide_foreign(on: &PowerOn, env: Foreign) -> Decision {
     let (active, counter, reason) = match env.counter {
         0 if on.files[other as usize] == Files::Hold => (other, 2, "foreign environment: no tries left, other slot"),
         0 => {
-            let choice = Choice::ordinary(env.active, states, "foreign environment: no other slot holds");
+            let choice = Choice::ordinary(env.active, states, "foreign environment: no other slot can be booted");
             return boot(on, vec![], &choice);
         }
         left => (env.active, left - 1, "foreign environment: one more try"),
     };
     if !on.can_save {
-        return fall(on, Fallback::Save, env.active, states, "the environment cannot be saved");
+        return fall(on, Fallback::Save, env.active, states, "the boot environment cannot be saved");
     }
     let mut stored = vec![("boot_counter", counter.to_string())];
     if active != env.active {

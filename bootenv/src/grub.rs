@@ -39,7 +39,7 @@ pub enum Error {
         /// Names of the other variables there.
         others: Vec<String>,
     },
-    /// A variable that is to be set stands in more than one place, or beyond the first sector.
+    /// A variable that is to be set is there more than once, or beyond the first sector.
     Double(String),
     /// The change would alter more than one sector, or the length.
     Sectors,
@@ -52,11 +52,11 @@ impl fmt::Display for Error {
                 write!(f, "it has {size} bytes instead of {} to {MAX_SIZE}", SIGNATURE.len() + 1)
             }
             Error::Signature => f.write_str("it does not start with the line \"# GRUB Environment Block\""),
-            Error::Elsewhere => f.write_str("its variable env_block says that GRUB keeps the variables elsewhere"),
+            Error::Elsewhere => f.write_str("its variable env_block makes GRUB keep the variables elsewhere"),
             Error::Full { others } => {
                 write!(f, "its first {SECTOR} bytes have no room beside other variables: {}", others.join(" "))
             }
-            Error::Double(name) => write!(f, "the variable {} stands in more than one place", name.escape_default()),
+            Error::Double(name) => write!(f, "the variable {} is there more than once", name.escape_default()),
             Error::Sectors => f.write_str("the change would reach beyond one sector"),
         }
     }

@@ -23,8 +23,8 @@ pub const ARGUMENTS: &str = "kernel-args.cfg";
 const SWITCH: &str = include_str!("../loader/switch.cfg");
 /// The same of version 0.1. It searches a label without a hint, so that a disk that GRUB finds first can hide the slots.
 const SWITCH_0_1: &str = include_str!("../loader/switch-0.1.cfg");
-const _: () = assert!(SWITCH.len() < SECTOR, "one sector has to hold it, and a comment after it");
-const _: () = assert!(SWITCH_0_1.len() < SECTOR, "one sector has to hold it, and a comment after it");
+const _: () = assert!(SWITCH.len() < SECTOR, "it must fit into one sector, with a comment after it");
+const _: () = assert!(SWITCH_0_1.len() < SECTOR, "it must fit into one sector, with a comment after it");
 /// Argument that only our loader file puts on the kernel command line.
 const OURS: &str = "ks.proto=1";
 /// Parts that KubeSolo OS's loader file needs: its variables, and how it stores them.

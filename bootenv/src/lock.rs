@@ -73,7 +73,7 @@ pub fn take(path: &Path, patience: Duration) -> io::Result<Held> {
             Attempt::Changed => {}
         }
     }
-    Err(io::Error::other("another program changes it all the time"))
+    Err(io::Error::other("another program keeps changing it"))
 }
 
 enum Attempt {

@@ -204,7 +204,7 @@ fn a_wrong_geometry_is_refused_and_nothing_is_written() {
         (format!("{env} 0 0x400\n{redundant} 0 0x400\n"), "has 512 bytes"),
         (format!("{env} -0x400 0x200\n{redundant} 0 0x200\n"), "has 512 bytes"),
         (format!("{env} 0 0x200\n{env} 0x100 0x200\n"), "has 512 bytes"),
-        (format!("{env} 0 0x100\n{env} 0x80 0x100\n"), "same bytes"),
+        (format!("{env} 0 0x100\n{env} 0x80 0x100\n"), "both copies overlap"),
         (format!("{env}.absent 0 0x200\n{redundant} 0 0x200\n"), "cannot open"),
         (format!("/dev/null 0 0x200\n{redundant} 0 0x200\n"), "neither a block device nor a file"),
     ];

@@ -20,7 +20,7 @@ cd "$here"
 
 say() { printf '\n== %s\n' "$*"; }
 show() { printf '$ %s\n' "$*"; "$@"; }
-# A command of the device. What differs from a real one is that slots and environment are folders and files here.
+# A command of the device. On a real one, slots and boot environment are partitions, not folders and files.
 device() {
     printf '$ kubesolo-update %s\n' "$*"
     command=$1
@@ -29,7 +29,8 @@ device() {
     # shellcheck disable=SC2086 # words of a command
     $agent --conf update.conf --state data/update/state.json "$command" "$@"
 }
-# What the bootloader does at power-on: decide, store, and tell the kernel. As grub.cfg does, so that a panic restarts.
+# The bootloader at power-on: it decides, stores, and passes its arguments to the kernel. As grub.cfg does, so that a panic
+# restarts.
 power_on() {
     "$bin/examples/boot" --store grubenv ksenv2 A B | tee boot.txt
     sed -n 's/^boots: /panic=5 /p' boot.txt >cmdline
@@ -44,7 +45,7 @@ say 'A registry on loopback, and a key for the releases'
 . "$scripts/registry.sh"
 show "$bin/kubesolo-release" --quiet keygen keys
 
-say 'Three releases: 1.0.0, 2.0.0, and 3.0.0, which will turn out to be bad'
+say 'Three releases: 1.0.0, 2.0.0, and 3.0.0, which is bad'
 release() {
     echo "release $1" >root/version
     (cd root && find . | cpio --quiet -o -H newc | gzip -n >../initramfs.gz)
@@ -55,7 +56,7 @@ release() {
 release 1.0.0
 
 say 'The device: two slots, an environment block, settings'
-# What `grub-editenv grubenv set active_slot=A boot_success=1 boot_counter=3` leaves: 1024 bytes, padded with '#'.
+# As `grub-editenv grubenv set active_slot=A boot_success=1 boot_counter=3` makes it: 1024 bytes, padded with '#'.
 {
     printf '# GRUB Environment Block\nactive_slot=A\nboot_success=1\nboot_counter=3\n'
     head -c 1024 /dev/zero | tr '\0' '#'
@@ -73,23 +74,23 @@ health_dir=health.d
 CONF
 cat update.conf
 
-say '1.0.0 comes into slot B, is booted on trial, and is committed'
+say 'Update to 1.0.0: write it into slot B, boot it on trial, commit it'
 device check
 device apply --activate
 power_on
 device healthcheck
 
-say '2.0.0 comes into slot A. First it is only staged'
+say 'Update to 2.0.0: stage it in slot A, then activate it'
 release 2.0.0
 device apply
 device status
 device activate
-say 'Which slot does the bootloader boot now, and why?'
+say 'The bootloader decides at power-on'
 power_on
 device healthcheck
 device status
 
-say '3.0.0 is signed and complete, but unhealthy: its trial is reverted, and 2.0.0 is back'
+say '3.0.0 is signed and complete, but unhealthy: its trial is reverted to 2.0.0'
 release 3.0.0
 device apply --activate
 power_on
@@ -99,8 +100,8 @@ device healthcheck --auto-rollback-after 1 || echo "(exit code $?: unhealthy)"
 rm health.d/10-node
 power_on
 device healthcheck
-say 'It is remembered, and not installed again by itself'
+say 'The device remembers 3.0.0, and does not install it again'
 device apply || echo "(exit code $?: not now)"
 device status
 
-say 'Done. Look around in target/try'
+say 'Done. All files are in target/try'

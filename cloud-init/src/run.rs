@@ -93,7 +93,7 @@ pub fn run(options: &Options, system: &System) -> Result<Done> {
     }
     let user_data = UserData::parse(&seed.user_data, &format!("{}/user-data", seed.origin))?;
     if !user_data.others.is_empty() {
-        log::info!("{}/user-data: left to others: {}", seed.origin, escape(&user_data.others.join(", ")));
+        log::info!("{}/user-data: ignored, for other programs: {}", seed.origin, escape(&user_data.others.join(", ")));
     }
     let conf = user_data.conf(&format!("{}, instance {}", seed.origin, seed.instance));
     if options.check {
@@ -119,7 +119,7 @@ fn is_done(options: &Options, seed: &Seed) -> Result<bool> {
         Comparison::New => return Ok(false),
         Comparison::Same => log::debug!("instance {instance} was set up before"),
         Comparison::Changed => log::warn!(
-            "the user-data of {} has changed and is ignored: instance {instance} was set up before. A new instance-id in its meta-data makes it count",
+            "the user-data of {} has changed and is ignored: instance {instance} was set up before. To apply it, set a new instance-id in its meta-data",
             seed.origin
         ),
     }

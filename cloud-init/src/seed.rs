@@ -60,7 +60,7 @@ pub fn find(system: &System, folder: Option<&Path>, configured: bool) -> Result<
     };
     if let Some(folder) = folder {
         if let Ok(Volume::Found(volume)) = system.seed(configured) {
-            log::warn!("{} is ignored, since there is the seed folder {}", volume.display(), folder.display());
+            log::warn!("{} is ignored, because there is the seed folder {}", volume.display(), folder.display());
         }
         return read(folder, &folder.display().to_string(), Kind::Folder).map(Some);
     }

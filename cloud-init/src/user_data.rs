@@ -122,13 +122,13 @@ fn kind(all: &str) -> Option<(&'static str, &'static str)> {
     let lower = all.lines().next()?.to_ascii_lowercase();
     let begins = |begin: &[&str]| begin.iter().any(|begin| lower.starts_with(begin));
     Some(if begins(&["content-type:", "mime-version:"]) {
-        ("MIME multipart, which is not read here", "Give its text/cloud-config part by itself.")
+        ("MIME multipart, which is not supported", "Give its text/cloud-config part by itself.")
     } else if begins(&["#!"]) {
-        ("a script, which is not run here", "Give a #cloud-config document with an updates: block.")
+        ("a script, which is not supported", "Give a #cloud-config document with an updates: block.")
     } else if begins(&["## template:"]) {
-        ("a template (jinja), which is not filled in here", "Give the #cloud-config document that it makes.")
+        ("a template (jinja), which is not supported", "Give the #cloud-config document that it makes.")
     } else if begins(&["#include"]) {
-        ("a list of addresses (#include), which is not followed here", "Give the #cloud-config document itself.")
+        ("a list of addresses (#include), which is not supported", "Give the #cloud-config document itself.")
     } else if begins(&["#cloud-config-archive"]) {
         ("an archive of documents, which is not read here", "Give its text/cloud-config part by itself.")
     } else if begins(&["#cloud-boothook", "#part-handler", "#cloud-config-jsonp"]) {

@@ -66,14 +66,14 @@ impl fmt::Display for Error {
             Error::TooSmall { device, have, need } => {
                 write!(f, "{} has {have} bytes, and the environment lies at up to byte {need}", device.display())
             }
-            Error::Overlap => f.write_str("both copies lie in the same bytes"),
+            Error::Overlap => f.write_str("both copies overlap"),
             Error::Damaged(copies) => {
                 let each: Vec<String> = copies.iter().map(|(place, why)| format!("{place}: {why}")).collect();
                 write!(f, "no copy can be read ({})", each.join("; "))
             }
             Error::Format(error) => error.fmt(f),
             Error::Changed => f.write_str("another program changed it at the same time"),
-            Error::ReadBack => f.write_str("what was read back from the medium is not what was written"),
+            Error::ReadBack => f.write_str("the bytes read back from the medium differ from the written ones"),
             Error::Locked(path) => write!(f, "another program holds {}", path.display()),
         }
     }

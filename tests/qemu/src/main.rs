@@ -33,7 +33,7 @@ const DEMO: Scenario = Scenario {
     only: None,
     quick: false,
     wide: false,
-    body: demo::tell,
+    body: demo::show,
 };
 
 /// What a name on the command line can be.

@@ -26,11 +26,11 @@ const SCRIPT: &[(&str, &str)] = &[
     ),
 ];
 
-/// Tells the story.
+/// Shows the demo.
 ///
 /// # Errors
-/// Whatever does not go as told.
-pub fn tell(run: &Run) -> Result<()> {
+/// A step that does not happen.
+pub fn show(run: &Run) -> Result<()> {
     say("A registry on loopback, a signing key, and release 1.0.0: a Debian kernel, and an initramfs with the agent.");
     let bench = Bench::build(run)?;
     let loader = if run.firmware == Firmware::UBoot { "U-Boot" } else { "GRUB" };
@@ -50,7 +50,7 @@ pub fn tell(run: &Run) -> Result<()> {
     pause();
     say(&format!(
         "The device reboots into slot B, on trial: {loader} counts the try down before it loads anything.\n\
-         If this boot hangs, panics or is unhealthy, the device comes back to 1.0.0 by itself."
+         If this boot hangs, panics or is unhealthy, the device returns to 1.0.0 without help."
     ));
     machine.wait_for("ks: boot slot=B try")?;
     machine.wait_for("slot B is committed")?;
@@ -64,10 +64,8 @@ pub fn tell(run: &Run) -> Result<()> {
     machine.wait_for("the application does not answer")?;
     machine.wait_for("ks: boot slot=B committed")?;
     pause();
-    say(
-        "The hook of 3.0.0 itself found that it is unhealthy and reverted: the device is back in 2.0.0, without help.\n\
-         It remembers: the agent is offered 3.0.0 again, and declines.",
-    );
+    say("The health hook of 3.0.0 found the device unhealthy and reverted: 2.0.0 is back, without help.\n\
+         The registry still offers 3.0.0. The agent has recorded its failure and does not install it again.");
     machine.wait_for("failed on this device")?;
     machine.wait_for("demo: the end")?;
     pause();
@@ -79,7 +77,7 @@ pub fn tell(run: &Run) -> Result<()> {
     expect("the last good slot", &environment.good, &SlotId::B)?;
     expect("slot A", &environment.a, &SlotState::Fail)?;
     say(&format!(
-        "Done: the device is in 2.0.0, and 3.0.0 is remembered as failed. Everything that the device said is in\n{}",
+        "Done: the device runs 2.0.0, and 3.0.0 is recorded as failed. The log of its serial line:\n{}",
         run.file("serial.log").display()
     ));
     Ok(())
@@ -89,12 +87,12 @@ fn say(text: &str) {
     println!("\n== {}", text.replace('\n', "\n   "));
 }
 
-/// Lets the screen catch up with what the device said.
+/// Lets the screen catch up with the device.
 fn pause() {
     thread::sleep(Duration::from_millis(600));
 }
 
-/// Shows the serial line of the device, without what its kernel and firmware say.
+/// Shows the serial line of the device, without the lines of its kernel and firmware.
 struct Screen {
     over: Arc<AtomicBool>,
     thread: thread::JoinHandle<()>,
@@ -127,7 +125,7 @@ impl Screen {
     }
 }
 
-/// What U-Boot says of its own accord, and for each command of the script.
+/// Lines of U-Boot itself, and of each command of the script.
 const UBOOT: &[&str] = &[
     "U-Boot 2",
     "DRAM:",

@@ -65,7 +65,7 @@ pub const ALL: &[Scenario] = &[
     quick(
         "adopt-cut-points",
         Bios,
-        "whatever a power cut leaves of an adoption boots as before or as wanted",
+        "after every power cut in an adoption the device boots by the old or the new loader file",
         old::cut_points,
     ),
     long(
@@ -77,13 +77,13 @@ pub const ALL: &[Scenario] = &[
     long(
         "blank-slot",
         Bios,
-        "a slot without a filesystem is refused, or made anew where mke2fs is",
+        "a slot without a filesystem is refused, or recreated where mke2fs is",
         device::blank_slot,
     ),
     quick(
         "second-disk",
         Bios,
-        "another disk with all labels changes nothing, whichever is found first; beside a copy the device keeps its hands off",
+        "another disk with all labels changes nothing, whichever is found first; beside a copy the device changes nothing",
         device::second_disk,
     ),
     quick(
@@ -95,7 +95,7 @@ pub const ALL: &[Scenario] = &[
     long(
         "env-damaged",
         Uefi,
-        "an environment with one or both files damaged boots and is made anew",
+        "an environment with one or both files damaged boots and is rebuilt",
         device::env_damaged,
     ),
     only(
@@ -132,15 +132,10 @@ pub const ALL: &[Scenario] = &[
     quick(
         "panic",
         Uefi,
-        "a release that panics uses up its tries; the one before is back and remembers",
+        "a release that panics uses up its tries; the previous release is back, and the failure is recorded",
         device::panic,
     ),
-    quick(
-        "power-cut-in-apply",
-        Uefi,
-        "power cuts while a slot is written cost nothing but the write",
-        device::cut_in_apply,
-    ),
+    quick("power-cut-in-apply", Uefi, "power cuts while a slot is written cost only the write", device::cut_in_apply),
     quick(
         "truncated-initramfs",
         Uefi,
@@ -156,7 +151,7 @@ pub const ALL: &[Scenario] = &[
         "a seed configures the agent, which updates only inside its window; --force is for the console",
         first_boot::seed,
     ),
-    quick("cut-points", Uefi, "whatever a power cut leaves of an update boots a published release", prove::scenario),
+    quick("cut-points", Uefi, "after every power cut in an update a published release boots", prove::scenario),
     quick(
         "corrupt-kernel",
         Uefi,
@@ -190,7 +185,7 @@ pub const ALL: &[Scenario] = &[
         "a try that cannot be counted is no try: the last good slot boots",
         loader::variable_twice,
     ),
-    only(STUB, quick("loader-hash", Bios, "of changed files, the bootloader starts none", table::changed)),
+    only(STUB, quick("loader-hash", Bios, "the bootloader starts no changed file", table::changed)),
     long(
         "loader-empty-kernel",
         Uefi,
@@ -203,7 +198,7 @@ pub const ALL: &[Scenario] = &[
         "with another disk in front, GRUB boots its own disk and names the partition",
         loader::second_disk,
     ),
-    long("loader-both-void", Bios, "with both slots void the one that holds boots", loader::both_void),
+    long("loader-both-void", Bios, "with both slots void the complete one boots", loader::both_void),
     long(
         "loader-cut-in-save",
         Bios,
@@ -213,12 +208,12 @@ pub const ALL: &[Scenario] = &[
     long(
         "loader-switch",
         Uefi,
-        "a switched device goes on with its old loader file where the new one cannot run",
+        "a switched device continues with its old loader file where the new one cannot run",
         old::switch,
     ),
     long("loader-foreign-env", Uefi, "a second kernel loaded by GRUB gets its own command line", loader::foreign_env),
     only(BARE, quick("stage-deadline", Bios, "a trial that nobody decides ends by the deadline", stage::deadline)),
-    only(BARE, long("stage-late", Bios, "a trial that takes its time to become healthy is not given up", stage::late)),
+    only(BARE, long("stage-late", Bios, "a trial that takes its time to become healthy is not reverted", stage::late)),
     only(
         BARE,
         quick("stage-no-data", Bios, "without its data partition a device stays up, with network", stage::no_data),
@@ -228,7 +223,7 @@ pub const ALL: &[Scenario] = &[
         long(
             "stage-watchdog",
             Bios,
-            "the watchdog ends a trial that hangs, and is given up afterwards",
+            "the watchdog ends a trial that hangs, and is released afterwards",
             stage::watchdog,
         ),
     ),
@@ -249,13 +244,13 @@ pub const ALL: &[Scenario] = &[
         wide: true,
         ..arm64("arm64-table", "U-Boot and the model decide alike, every three conditions", table_uboot::all)
     },
-    arm64("arm64-cut-points", "whatever a power cut leaves of an update boots a published release", prove::scenario),
+    arm64("arm64-cut-points", "after every power cut in an update a published release boots", prove::scenario),
     arm64(
         "arm64-one-tag",
         "one tag serves a device on amd64 and one on arm64, each with its own images",
         uboot::one_tag,
     ),
-    arm64("arm64-panic", "a release that panics uses up its tries; the one before is back", device::panic),
+    arm64("arm64-panic", "a release that panics uses up its tries; the previous release is back", device::panic),
     arm64("arm64-power-cut-in-apply", "power cuts while a slot is written cost nothing else", device::cut_in_apply),
     arm64(
         "arm64-env-damaged",

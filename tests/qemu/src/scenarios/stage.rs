@@ -101,7 +101,7 @@ pub(super) fn deadline(run: &Run) -> Result<()> {
     expect_on(&mut machine)
 }
 
-/// What becomes healthy within the window is not given up before, whatever the agent does by itself.
+/// What becomes healthy within the window is not reverted before, whatever the agent does by itself.
 pub(super) fn late(run: &Run) -> Result<()> {
     let bare = Bare::build(run, "cloud", true)?;
     let mut machine = bare.boot(run, &[TRIAL, "verdict=late"])?;
