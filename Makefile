@@ -73,6 +73,9 @@ test-all: ## Run make lint, make deny, all tests with the release build, and all
 	build/scripts/agent-0.1.sh
 	cargo test --workspace --locked --test suite -- --ignored compat:: fleet::
 	build/scripts/cloud-init.sh
+	@build/scripts/setup.sh arm64
+	@PROFILE=dev ARCH=arm64 build/scripts/build-agent.sh
+	build/scripts/same-encoder.sh
 	$(built)/qemu-tests --firmware bios all
 	$(built)/qemu-tests --firmware uefi all
 	@$(MAKE) --no-print-directory test-loaders
