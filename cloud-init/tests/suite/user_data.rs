@@ -29,7 +29,13 @@ fn holds(bytes: &[u8]) -> bool {
 #[test]
 fn user_data_takes_each_setting_of_the_agent_and_no_other() {
     for setting in rows::all() {
-        let document = |value: &str| format!("#cloud-config\nupdates:\n  {}: '{value}'\n", setting.key);
+        // These two are set together or not at all.
+        let partner = match setting.key {
+            "registry_cert" => "  registry_key: /etc/kubesolo/client-key.pem\n",
+            "registry_key" => "  registry_cert: /etc/kubesolo/client.pem\n",
+            _ => "",
+        };
+        let document = |value: &str| format!("#cloud-config\nupdates:\n  {}: '{value}'\n{partner}", setting.key);
         let taken = UserData::parse(document(setting.typical()).as_bytes(), "user-data").unwrap();
         assert_eq!(taken.updates[0].value, setting.typical());
         let odd = "\u{1}://?";
