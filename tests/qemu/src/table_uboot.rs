@@ -249,7 +249,10 @@ fn one(run: &Run, bench: &Bench, (number, cell): (usize, &Cell), file: &Path) ->
         }
         after[range.clone()].copy_from_slice(&on_disk[range]);
     }
-    match on_disk.iter().zip(&after).position(|(seen, wanted)| seen != wanted) {
+    // U-Boot 2025.01 keeps variables of UEFI in a file of the boot partition, `ubootefi.var`.
+    let first = if crate::loaders().is_some() { bench.layout.slot(SlotId::A).0 as usize } else { 0 };
+    let differs = |(at, (seen, wanted)): (usize, (&u8, &u8))| (seen != wanted).then_some(at);
+    match on_disk.iter().zip(&after).enumerate().skip(first).find_map(differs) {
         None => Ok(()),
         Some(at) => Err(explain(format!("the disk differs at byte {at}")).into()),
     }
