@@ -126,6 +126,17 @@ fn squid(folder: &Path, port: u16, login: bool) -> String {
 }
 
 impl Proxy {
+    /// The same once it has these words.
+    pub fn log_with(&self, words: &str) -> String {
+        for _ in 0..100 {
+            if self.log().contains(words) {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        self.log()
+    }
+
     /// What it wrote about requests.
     pub fn log(&self) -> String {
         let read = |name: &str| fs::read_to_string(self.folder.path().join(name)).unwrap_or_default();

@@ -246,7 +246,7 @@ fn what_cannot_be_the_environment_is_refused_with_its_reason_and_nothing_is_writ
         ("absent 0x0 0x1000\nenv 0x8000 0x1000\n", "env-unreadable", "cannot open absent"),
         ("small 0x0 0x1000\nenv 0x8000 0x1000\n", "env-unreadable", "has 100 bytes"),
         ("env 0x0 0x1000\nenv 0xf800 0x1000\n", "env-unreadable", "has 65536 bytes"),
-        ("env 0x0 0x1000\nenv 0x800 0x1000\n", "env-unreadable", "same bytes"),
+        ("env 0x0 0x1000\nenv 0x800 0x1000\n", "env-unreadable", "both copies overlap"),
         ("/dev/null 0x0 0x1000\nenv 0x8000 0x1000\n", "env-unreadable", "neither a block device nor a file"),
         ("env 0x0 0x2000\nenv 0x8000 0x2000\n", "env-invalid", "checksum"),
         ("env 0x10 0x1000\nenv 0x8010 0x1000\n", "env-invalid", "checksum"),
