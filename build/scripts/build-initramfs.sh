@@ -58,7 +58,8 @@ cp "$agent" "$root/usr/bin/kubesolo-update"
 cloudinit=$(dirname "$agent")/kubesolo-cloudinit
 [ ! -x "$cloudinit" ] || cp "$cloudinit" "$root/usr/bin/"
 cp -r initramfs-hooks/usr/. "$root/usr/"
-cp -r initramfs-hooks/etc/kubesolo/. "$root/etc/kubesolo/"
+# Not the example: a check that cannot be run is reported at every boot.
+mkdir -p "$root/etc/kubesolo/health.d"
 if [ -n "$base" ]; then
     # The agent's units, and what they call. /lib is a link in the archive that comes first.
     mkdir -p "$root/usr/lib/systemd/system"
