@@ -88,7 +88,7 @@ fn a_healthy_trial_is_committed_on_a_full_partition_and_recorded_later() {
     // Each boot until there is room again.
     disk.device.power_on();
     disk.device.here(&["healthcheck"]).code(0).says(&["slot B is committed"]);
-    // What changes a slot or the environment waits for its records.
+    // A change of a slot or of the environment waits for its records.
     disk.device.from(&disk.registry, &["apply", "--json"]).refused(73, "state-no-space");
     disk.free();
     disk.device.here(&["healthcheck"]).code(0);

@@ -137,7 +137,7 @@ impl Proxy {
         self.log()
     }
 
-    /// What it wrote about requests.
+    /// Its lines about requests.
     pub fn log(&self) -> String {
         let read = |name: &str| fs::read_to_string(self.folder.path().join(name)).unwrap_or_default();
         read("log") + &read("access")

@@ -83,7 +83,7 @@ impl Guarded {
     }
 }
 
-/// A token for whoever proves to be the account: by GET with Basic, or by POST with the password or the refresh token.
+/// A token for a client that proves to be the account: by GET with Basic, or by POST with the password or the refresh token.
 fn serve(folder: &Path, request: &Request, out: &mut TcpStream) {
     let (_, query) = request.path.split_once('?').unwrap_or_default();
     let asked = if request.method == "POST" { &request.body } else { query };

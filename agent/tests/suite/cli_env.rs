@@ -180,7 +180,7 @@ fn variables_of_others_that_leave_no_room_are_named_with_the_way_out() {
     let told = device.here(&["doctor"]);
     assert!(told.stdout.contains(command), "{}", told.stdout);
     assert!(told.stdout.lines().any(|line| line.contains("FAIL") && line.contains("environment")), "{}", told.stdout);
-    // What it says helps, and nothing is lost for good.
+    // Its remedy helps, and nothing is lost for good.
     device.shell(command, Path::new(""));
     device.from(&registry, &["apply", "--activate"]).code(0);
     device.shell(

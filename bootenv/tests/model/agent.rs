@@ -186,7 +186,7 @@ impl Plan {
         Some(())
     }
 
-    /// What an earlier run of this trial noted because it could not look is over.
+    /// Ends the note that an earlier run of this trial left because it could not look.
     fn can_look(&mut self) {
         if self.world.unjudged == Some(self.booted.trial) && !self.is(Mutation::LooksWithoutTakingBack) {
             self.step(Step::Unjudged(None));

@@ -66,7 +66,7 @@ fn strangers(bytes: &[u8]) -> Vec<Vec<u8>> {
         }
     }
     lines.pop();
-    // What only fills a gap comes and goes.
+    // Filling of a gap comes and goes.
     lines.retain(|line| !ours(line) && line.iter().any(|b| *b != b'#'));
     lines
 }

@@ -151,7 +151,7 @@ fn grub_reads_and_stores_in_a_block_that_no_tool_wrote_as_this_crate_says() {
         let holds = set && next_values.iter().all(|(name, value)| again.get(name) == Some(value));
         assert_eq!(saved.holds, holds, "{shown}");
         *(if saved.holds { &mut stored } else { &mut lost }) += 1;
-        // What this crate stores in it is what GRUB reads.
+        // GRUB reads the values that this crate stores in it.
         let Ok(steps) = block.stores(&next.variables()) else { continue };
         fs::write(&file, steps.last().unwrap_or(&block).bytes()).expect("a file");
         let listed = String::from_utf8_lossy(&editenv(&file, &["list"])).into_owned();

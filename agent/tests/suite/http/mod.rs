@@ -23,7 +23,8 @@ use kubesolo_update::source::http::HttpSource;
 use kubesolo_update::source::source::Source;
 use serde_json::{Value, json};
 
-fn options() -> FetchOptions {
+/// Short times, and no proxy.
+pub fn options() -> FetchOptions {
     let patience = Patience {
         connect: Duration::from_secs(5),
         documents: Duration::from_secs(20),

@@ -6,11 +6,9 @@ mod proxies;
 
 use std::net::TcpListener;
 use std::path::Path;
-use std::time::Duration;
 
 use kubesolo_update::base::error::{Error, Reason};
-use kubesolo_update::config::proxy::ProxySetting;
-use kubesolo_update::fetch::options::{FetchOptions, Patience};
+use kubesolo_update::fetch::options::FetchOptions;
 use kubesolo_update::release::release::Architecture;
 use kubesolo_update::source::http::HttpSource;
 use kubesolo_update::source::oci::OciSource;
@@ -20,23 +18,11 @@ use tempfile::TempDir;
 use crate::common;
 use crate::common::nginx::Nginx;
 use crate::common::registry::Registry;
-use crate::http::Site;
+use crate::http::{self, Site};
 
 /// For a server with a certificate by this authority.
 fn options(authority: &Path) -> FetchOptions {
-    let patience = Patience {
-        connect: Duration::from_secs(5),
-        documents: Duration::from_secs(20),
-        idle: Duration::from_secs(5),
-        retry_pause: Duration::from_millis(10),
-        ..Patience::default()
-    };
-    FetchOptions {
-        registry_ca: Some(authority.to_owned()),
-        proxy: Some(ProxySetting::Direct),
-        patience,
-        ..FetchOptions::default()
-    }
+    FetchOptions { registry_ca: Some(authority.to_owned()), ..http::options() }
 }
 
 /// Takes the release on offer, and fetches the larger image of it.

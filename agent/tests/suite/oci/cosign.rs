@@ -336,7 +336,7 @@ fn a_slot_keeps_a_bundle_and_bears_it_for_an_agent_of_0_1() {
     assert_eq!(server.requests().len(), before + 1, "proven from the slot");
     device.here(&["activate"]).code(0);
     let manifest: Value = serde_json::from_slice(&std::fs::read(device.path("B/manifest.json")).unwrap()).unwrap();
-    // What 0.1 reads is a list without signatures: unsigned to it, and not damaged.
+    // Version 0.1 reads a list without signatures: unsigned to it, and not damaged.
     assert_eq!((&manifest["schema"], &manifest["signatures"]), (&json!(1), &json!([])));
     assert_eq!(manifest["statements"].as_array().map(Vec::len), Some(1));
 }

@@ -116,7 +116,7 @@ const ODD_RANGES: [&str; 8] = [
     "",
 ];
 
-/// What comes is never put in a wrong place, and a download that has begun is not lost.
+/// No byte is put in a wrong place, and a download that has begun is not lost.
 #[test]
 fn any_answer_to_a_range_but_the_right_one_ends_in_the_right_bytes() {
     let world = World::new(1000);

@@ -176,7 +176,7 @@ fn a_registry_that_refuses_a_password_is_asked_what_it_takes() {
     assert_eq!(server.requests().len(), 3);
 }
 
-/// What a registry can name to get at a password.
+/// The places that a registry can name to get at a password.
 #[test]
 fn no_trick_with_the_realm_gets_a_login() {
     let elsewhere = Fault::start(|_, out| reply(out, 200, "", b"{\"token\":\"t\"}"));
