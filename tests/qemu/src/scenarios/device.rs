@@ -499,7 +499,8 @@ pub(super) fn torn_data(run: &Run) -> Result<()> {
 }
 
 /// The device goes through an update with another disk in front of its own, and runs with it behind. That disk has all labels
-/// and a data partition with settings that would break the device.
+/// and a data partition with settings that would break the device. U-Boot starts the first disk that it finds: in front, the
+/// other disk would be the booted one.
 pub(super) fn second_disk(run: &Run) -> Result<()> {
     const WHERE: &str = "for role in data slot-a slot-b efi; do kubesolo-update disk $role; done; \
         echo \"test: data on $(sed -n 's,^\\(/dev/[a-z]*\\)[0-9] /var/lib/kubesolo .*,\\1,p' /proc/mounts)\"";
@@ -518,12 +519,18 @@ pub(super) fn second_disk(run: &Run) -> Result<()> {
         [("1.0.0", format!("{WHERE}; kubesolo-update apply --activate --reboot")), ("2.0.0", WHERE.to_owned())];
     let script: Vec<_> = script.iter().map(|(version, commands)| (*version, commands.as_str())).collect();
     let mut device = bench.device(&script)?;
-    device.front_disk = Some(foreign.clone());
+    let own = if run.firmware == Firmware::UBoot {
+        device.more_disks.push(foreign.clone());
+        "test: data on /dev/vda"
+    } else {
+        device.front_disk = Some(foreign.clone());
+        "test: data on /dev/vdb"
+    };
     let mut machine = Machine::power_on(&device, &run.dir)?;
-    machine.wait_for("test: data on /dev/vdb")?;
+    machine.wait_for(own)?;
     machine.wait_for("ks: boot slot=B try counter=2")?;
     machine.wait_for(HEALTHY)?;
-    machine.wait_for("test: data on /dev/vdb")?;
+    machine.wait_for(own)?;
     succeeded(&mut machine)?;
     machine.power_cut()?;
     let committed = BootState { a: SlotState::Good, counter: 2, ..BootState::committed(SlotId::B) };
@@ -546,6 +553,9 @@ pub(super) fn second_disk(run: &Run) -> Result<()> {
     fs::copy(&bench.disk.path, &copy)?;
     let before = bench.disk.env_bytes()?;
     for front in [true, false] {
+        if front && run.firmware == Firmware::UBoot {
+            continue;
+        }
         let mut device = bench.device(&script)?;
         if front {
             device.front_disk = Some(copy.clone());

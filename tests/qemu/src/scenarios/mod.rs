@@ -269,6 +269,11 @@ pub const ALL: &[Scenario] = &[
     ),
     arm64("arm64-watchdog", "the hardware watchdog ends a trial in which the kernel hangs", uboot::watchdog),
     arm64("arm64-unhealthy", "a release whose health check fails is reverted by its own hook", device::unhealthy),
+    arm64(
+        "arm64-second-disk",
+        "another disk with all labels behind that of the device changes nothing; beside a copy nothing is stored",
+        device::second_disk,
+    ),
     arm64("arm64-commit", "a device with U-Boot updates itself from a registry and keeps the release", device::commit),
     arm64("arm64-missing-kernel", "a slot without a kernel is passed over, and its trial ends", uboot::missing_kernel),
     arm64(
