@@ -42,7 +42,7 @@ struct Step {
     call: String,
     /// Its number among its like.
     number: usize,
-    /// What it gave.
+    /// Its result.
     result: f64,
     line: String,
 }
@@ -68,7 +68,7 @@ impl Bench {
     }
 }
 
-/// Everything of a device, to begin anew.
+/// Everything of a device, to start again from.
 type Copy = Vec<(std::path::PathBuf, Vec<u8>)>;
 
 fn save(device: &Device) -> Copy {
@@ -112,7 +112,7 @@ fn steps(device: &Device, arguments: &[&str]) -> Vec<Step> {
     steps
 }
 
-/// What holds whenever the power may go or a run ends, and what the bootloader would start.
+/// The rules that hold whenever the power may go or a run ends, and the slot that the bootloader would start.
 fn holds(device: &Device, case: &str) -> SlotId {
     let block = Block::parse(&device.env_bytes()).unwrap_or_else(|e| panic!("{case}: {e}"));
     let View::Ours(state) = block.view() else { panic!("{case}: {:?}", block.view()) };
@@ -212,7 +212,7 @@ fn cross_holding(
                 Signal(_) => {
                     assert!(output.status.signal().is_some() || output.status.code() > Some(128), "{case}: {output:?}");
                 }
-                // An error that does not matter is none; one that does is told with its code.
+                // A harmless error is no failure; any other is reported with its code.
                 _ => assert!(matches!(output.status.code(), Some(0 | 1 | 70 | 73 | 78)), "{case}: {output:?}"),
             }
             fs::remove_file(device.path("trace")).unwrap();
@@ -304,7 +304,7 @@ fn old_loader(bench: &Bench) {
 
 const OLD_LOADER: &[u8] = include_bytes!("../../bootenv/tests/kubesolo-os.cfg");
 
-/// What GRUB would run boots slot B: the old loader file, or the whole new one with an environment that is ours.
+/// GRUB would boot slot B: by the old loader file, or by the whole new one with an environment of ours.
 fn boots_by_either_loader(device: &Device, case: &str) {
     let read = |name: &str| fs::read(device.path(name)).unwrap_or_default();
     let block = Block::parse(&device.env_bytes()).unwrap_or_else(|e| panic!("{case}: {e}"));
@@ -343,7 +343,7 @@ fn descriptor(call: &str) -> &str {
     call.split_once('<').and_then(|(_, rest)| rest.split_once('>')).map_or("", |(path, _)| path)
 }
 
-/// What a store says about a variable.
+/// The outcome of a store for a variable.
 fn stored(call: &str, name: &str) -> String {
     call.split_once(&format!("\\n{name}="))
         .map_or(String::new(), |(_, rest)| rest.split('\\').next().unwrap().to_owned())
@@ -405,7 +405,7 @@ fn order(bench: &Bench, arguments: &[&str]) -> usize {
             "fsync" | "fdatasync" => drop(dirty.remove(&path)),
             _ => {}
         }
-        // What the health check tries there is not to stay.
+        // The files that the health check tries to write there are removed again.
         dirty.retain(|path| !path.starts_with(&format!("{here}/data")));
     }
     assert!(dirty.is_empty(), "not on the medium in the end: {dirty:?}");

@@ -251,7 +251,7 @@ fn not_now_leaves_the_phase_and_a_refusal_ends_in_failed() {
         state.begin("two".into(), now()); // the first was killed
         assert_eq!((state.phase(), state.last_error.as_str()), (Phase::Checking, "old"));
         state.skip(&not_now(), now());
-        // What was killed while it wrote does not go on.
+        // A program that was killed while it wrote does not go on.
         let interrupted = matches!(phase, Phase::Checking | Phase::Downloading);
         assert_eq!((state.phase(), state.last_error.as_str()), (if interrupted { Phase::Idle } else { phase }, "old"));
         assert_eq!(state.last_skip.as_ref().map(|skip| skip.reason.clone()), Some(Reason::Window.into()));
@@ -474,7 +474,7 @@ fn an_account_that_holds_the_lock_of_0_1_stops_nobody() {
     assert_eq!(["lock", "history.json", "state.json", "trust.json"].map(mode), [0o600, 0o600, 0o644, 0o644]);
     holder.kill().unwrap();
     holder.wait().unwrap();
-    // What 0.1 in the other slot wrote is taken from others again, before there is anything to record.
+    // Files that 0.1 in the other slot made readable become private again, before there is anything to record.
     fs::set_permissions(place.path("history.json"), fs::Permissions::from_mode(0o644)).unwrap();
     place.lock();
     assert_eq!(mode("history.json"), 0o600);

@@ -17,7 +17,7 @@ use mutations::{MUTATIONS, Mutation, UBOOT_MUTATIONS};
 use stateright::{Checker, HasDiscoveries, Model};
 use world::Kind::{self, Grub, UBoot};
 
-/// Explores a device until a rule is broken or nothing is left, and tells how many states it saw and what was broken,
+/// Explores a device until a rule is broken or nothing is left, and returns how many states it saw and which rule broke,
 /// with the way there.
 fn explore(kind: Kind, faults: u8, mutation: Option<Mutation>) -> (usize, Vec<(&'static str, String)>) {
     let checker = Device { kind, faults, mutation }

@@ -52,7 +52,7 @@ fn a_store_that_is_cut_off_at_any_sector_leaves_the_old_state_or_the_new_one() {
             assert!(seen == before || seen == next, "sectors {arrived:b}");
             assert_eq!(seen == next, torn == written, "sectors {arrived:b}");
         }
-        // What is left of a store that was cut off is what the next store writes over.
+        // The next store writes over the remains of a store that was cut off.
         bench.put(&places[1], &[&written[..SECTOR], &other[SECTOR..]].concat());
         let loaded = bench.store().load().expect("an environment");
         bench.store().store(&loaded, &next).expect("stored again");
@@ -105,8 +105,8 @@ fn counting() -> Environment {
     Environment::default().with(&pairs)
 }
 
-/// U-Boot with `CONFIG_BOOTCOUNT_ENV`, from reset to `bootcmd` or `altbootcmd`, as its documentation says. What `altbootcmd`
-/// sets is read from its text.
+/// U-Boot with `CONFIG_BOOTCOUNT_ENV`, from reset to `bootcmd` or `altbootcmd`, as its documentation says. The variables
+/// that `altbootcmd` sets are read from its text.
 fn boot(environment: &mut Environment) -> bool {
     let number =
         |name: &str, environment: &Environment| environment.get(name).map_or(0, |n| n.parse().expect("a number"));
@@ -323,7 +323,7 @@ fn both_locks_are_held_until_the_store_is_done() {
     let bench = Bench::new(&Geometry::pair());
     bench.seed(&[("a".to_owned(), "1".to_owned())].into(), Format::Redundant);
     let sysfs = bench.dir.join("sys");
-    // Before the store writes, it waits for what it is told about write protection.
+    // Before the store writes, it waits for the state of the write protection.
     let switches = ["env", "redundant"].map(|name| sysfs.join(name).join("force_ro"));
     for switch in &switches {
         fs::create_dir_all(switch.parent().expect("a folder")).expect("a folder");

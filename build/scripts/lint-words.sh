@@ -1,5 +1,5 @@
 #!/bin/sh
-# Checks pages, and comments and messages of the product's sources: banned words and sentences that begin with a clause
+# Checks pages, and comments and messages of all sources: banned words and sentences that begin with a clause
 # (docs/STYLE.md). Checks that links between pages have a target.
 set -eu
 cd "$(dirname "$0")/../.."
@@ -44,7 +44,7 @@ $found"
 $found"
 done
 
-for source in $(git ls-files '*/src/*.rs' 'bootenv/src/*.rs' | grep -v -e '^tests/' | sort -u); do
+for source in $(git ls-files '*.rs'); do
     found=$(code_prose "$source" | grep -nwiE "$words" || true)
     [ -z "$found" ] || complain "$source has a banned word:
 $found"

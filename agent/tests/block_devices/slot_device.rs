@@ -107,7 +107,7 @@ fn a_filled_device_holds_a_clean_filesystem_with_the_release() {
     }
 }
 
-/// What is mounted, as this thread sees it.
+/// The mounts that this thread sees.
 fn mounts() -> String {
     fs::read_to_string("/proc/thread-self/mountinfo").unwrap()
 }
@@ -294,7 +294,7 @@ fn reading_writes_nothing_to_the_device() {
     assert!(before == fs::read(&disk.image).unwrap());
 }
 
-/// A journal that was not replayed is left for whoever writes: the bootloader does not replay it either.
+/// A journal that was not replayed is left to the next writer: the bootloader does not replay it either.
 #[test]
 fn a_journal_is_not_replayed_by_reading() {
     let _alone = alone();

@@ -281,7 +281,7 @@ fn a_device_that_does_not_say_that_it_is_a_slot_is_never_made_anew() {
     }
 }
 
-/// Whether there is strace, which is said if not.
+/// True if strace is there; a line is printed if it is not.
 fn strace() -> bool {
     let there = Command::new("strace").arg("-V").output().is_ok_and(|output| output.status.success());
     if !there {

@@ -1,4 +1,4 @@
-//! What a refusal must leave as it was: both slots and the boot environment.
+//! The state that a refusal must leave unchanged: both slots and the boot environment.
 
 use std::fs;
 
@@ -8,7 +8,7 @@ use bootenv::protocol::SlotState;
 use super::{Device, Ran, Tree, publish};
 use crate::common::registry::Registry;
 
-/// What is left of a run that was refused.
+/// The traces of a run that was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Left {
     /// Both slots and the environment are as they were, to the byte.
@@ -17,7 +17,7 @@ pub enum Left {
     Void,
 }
 
-/// What must not change.
+/// The parts that must not change.
 pub struct Before {
     active: Tree,
     free: Option<Tree>,

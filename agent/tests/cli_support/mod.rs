@@ -40,7 +40,7 @@ pub struct Device {
     pub bootenv: &'static str,
 }
 
-/// What a command did.
+/// The result of a command.
 #[derive(Debug)]
 pub struct Ran {
     pub code: Option<i32>,
@@ -163,7 +163,7 @@ impl Device {
         [&self.local(arguments)[..], &source].concat()
     }
 
-    /// What the bootloader does at power-on: it decides, stores, and tells the kernel.
+    /// Acts as the bootloader at power-on: it decides, stores, and passes the result to the kernel.
     pub fn power_on(&self) -> Decision {
         let block = Block::parse(&self.env_bytes()).unwrap();
         let second = fs::read(self.path("ksenv2")).ok().and_then(|bytes| Block::parse(&bytes).ok()?.as_second());
@@ -312,7 +312,7 @@ impl Ran {
         serde_json::from_str(&self.stdout).unwrap_or_else(|e| panic!("{e}: {self:#?}"))
     }
 
-    /// It failed with this exit code and reason, in `--json`, and told a person the same.
+    /// It failed with this exit code and reason, in `--json` and in the message for people.
     #[track_caller]
     pub fn refused(self, code: i32, reason: &str) -> Value {
         let ran = self.code(code);
@@ -379,7 +379,7 @@ pub fn key(seed: u8) -> PrivateKey {
     PrivateKey::load(&file).unwrap()
 }
 
-/// Publishes and signs a release for this device as `os:stable`, as `kubesolo-release` does. `salt` tells images apart.
+/// Publishes and signs a release for this device as `os:stable`, as `kubesolo-release` does. Another `salt` gives other images.
 pub fn publish(registry: &Registry, version: &str, salt: u8) -> Digest {
     publish_as(registry, salt, Metadata::new(version.parse().unwrap(), "stable"), "os:stable")
 }

@@ -9,7 +9,7 @@ use super::Device;
 pub const STEPS: &str =
     "openat,write,pwrite64,fsync,fdatasync,rename,renameat,renameat2,unlink,unlinkat,mkdir,ftruncate";
 
-/// Whether programs can be traced here; it is printed if not.
+/// True if programs can be traced here; a line is printed if not.
 pub fn can_trace() -> bool {
     let probe = Command::new("strace").args(["-o", "/dev/null", "true"]).output();
     let can = probe.is_ok_and(|output| output.status.success());

@@ -23,7 +23,7 @@ impl AsRef<str> for Fault {
     }
 }
 
-/// What was asked.
+/// The request.
 #[derive(Clone, Debug)]
 pub struct Request {
     /// `GET` or `HEAD`.

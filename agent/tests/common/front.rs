@@ -1,4 +1,4 @@
-//! What Debian's registry does not do: a server in front of it that lists referrers, and refuses uploads for a moment.
+//! A server in front of Debian's registry that lists referrers, and refuses uploads for a moment, as that registry cannot.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};

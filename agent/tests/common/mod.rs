@@ -1,4 +1,4 @@
-//! What several test programs need: a real registry, and releases to put in it.
+//! Parts that several test programs need: a real registry, and releases to put in it.
 #![allow(dead_code, reason = "each test program uses its own part")]
 #![allow(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
 
@@ -112,7 +112,7 @@ pub fn bytes(value: &Value) -> Vec<u8> {
     serde_json::to_vec(value).unwrap()
 }
 
-/// What cosign signs in the place of `signed`.
+/// The payload that cosign signs in the place of `signed`.
 pub fn cosign_payload(signed: &[u8]) -> Vec<u8> {
     bytes(&json!({
         "critical": {
@@ -163,7 +163,7 @@ pub fn sigstore_manifest(signed: &[u8], bundle: &[u8]) -> Value {
     })
 }
 
-/// What cosign keeps at its tag: payloads, and a signature over each.
+/// The content of cosign's tag: payloads, and a signature over each.
 pub fn cosign_manifest(signatures: &[(&[u8], &[u8])]) -> Value {
     let layers: Vec<Value> = signatures
         .iter()

@@ -75,7 +75,7 @@ impl Nginx {
         let _ = self.child.wait();
     }
 
-    /// What was asked so far.
+    /// The requests so far.
     pub fn served(&self) -> Vec<Served> {
         let log = std::fs::read_to_string(self.folder.path().join("log")).unwrap_or_default();
         let line = |line: &str| {

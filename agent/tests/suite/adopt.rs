@@ -38,7 +38,7 @@ fn tree(device: &Device) -> cli_support::Tree {
     device.tree("").into_iter().filter(|(path, _)| !path.ends_with("lock") && !path.ends_with("S")).collect()
 }
 
-/// What the switched `grub.cfg` makes GRUB run.
+/// The file that the switched `grub.cfg` makes GRUB run.
 fn starts_the_new_loader(device: &Device) -> bool {
     let sum = format!("{}  ksloader.cfg\n", Digest::of(&read(device, "ksloader.cfg")).hex());
     kind(&read(device, "grub.cfg")) == Kind::Switched && read(device, "ksloader.sum") == sum.as_bytes()

@@ -307,7 +307,7 @@ fn what_is_wrong_with_the_release_in_an_archive_is_refused() {
         println!("{name}");
         refused(&archive, expected, words, left);
     }
-    // What was refused above is the trick, not the release; and as many others as the limit allows hide nothing.
+    // The trick was refused above, not the release; and as many others as the limit allows hide nothing.
     // Beside a signature of which the file is missing, and of one that is none.
     let mut in_the_way = all.clone();
     in_the_way.splice(1..1, referrers(&[b"not there", &index])["manifests"].as_array().unwrap().clone());

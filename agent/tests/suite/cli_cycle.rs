@@ -124,7 +124,7 @@ fn an_ordinary_user_updates_folders_twice_and_gets_rid_of_a_bad_release() {
     assert!(state["last_error"].as_str().unwrap().contains("3.0.0 failed its trial"), "{state}");
     device.here(&["status"]).code(0).says(&["rolled_back", "failed:", "3.0.0"]);
 
-    // A person may try it again; what is mended is another release, and needs no word.
+    // A person may try it again; a repaired release is another one, and needs no word.
     device.from(&registry, &["apply", "--retry-failed", "--dry-run"]).code(0).says(&["3.0.0"]);
     publish(&registry, "3.0.1", 4);
     install(&device, &registry);

@@ -66,7 +66,7 @@ fn an_active_slot_of_another_program_is_given_up_only_if_the_bootloader_passed_i
         device.here(&["healthcheck"]).code(0).says(&["took over the boot environment, slot B committed"]);
         device.env()
     };
-    // What it wrote is damaged since.
+    // The file that it wrote is damaged since.
     let device = changed_by_another("");
     device.write("A/vmlinuz", b"something else");
     assert_eq!(device.power_on().start.unwrap().slot, SlotId::B);

@@ -174,7 +174,7 @@ fn a_clock_set_back_makes_no_expired_statement_valid_again() {
     assert_eq!(last_seen().map(|time| time <= Utc::now()), Some(true));
     assert_eq!(word(&check(&device, &registry).1), ("fresh", None));
 
-    // What was issued is known, as far as the clock can tell that it may be past.
+    // The time of issue is known, as far as the clock can show that it may be past.
     set(&device, "");
     known(hours(-100));
     device.from(&registry, &["apply"]).code(0);
@@ -219,7 +219,7 @@ fn a_serial_that_goes_back_is_refused_for_each_key_and_channel_by_itself() {
         device.from(&registry, &["apply"]).code(0);
         assert_eq!(serial(&device), serial_now);
     }
-    // Another key counts anew, so that one in wrong hands locks nobody out.
+    // Another key has a count of its own, so that a stolen one locks nobody out.
     device.save_key(&key(3), "F");
     state(&registry, &old, 3);
     device.from(&registry, &["apply"]).code(0);

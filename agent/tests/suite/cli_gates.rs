@@ -1,4 +1,4 @@
-//! What can put an update off or refuse it, as the real program meets it.
+//! Everything that can put an update off or refuse it, as the real program meets it.
 
 use crate::{cli_support, common};
 
@@ -51,7 +51,7 @@ fn a_device_waits_for_its_wave_and_says_when_it_comes() {
     // A person need not wait.
     let lifted = device.from(&registry, &["apply", "--ignore-rollout"]).code(0);
     assert!(lifted.stderr.contains("--ignore-rollout is in effect"), "{lifted:?}");
-    // What was fetched may be activated: that is no question of waves any more.
+    // A release that was fetched may be activated: waves do not count any more.
     device.here(&["activate"]).code(0);
 
     // Canaries go first.
@@ -175,7 +175,7 @@ fn programs_can_put_an_update_off_or_refuse_it_before_anything_is_erased() {
         assert_eq!((device.tree("A"), device.tree("B"), device.env_bytes()), before, "{script}");
         assert_eq!(device.phase() == "failed", code == 77, "{script}");
     }
-    // What cannot even be started says nothing.
+    // A program that cannot even be started says nothing.
     device.write("hooks/10-ask", b"\x7fELF, but not really");
     device.from(&registry, &["apply", "--json"]).refused(77, "hook-refused");
     // Each step asks for itself.
@@ -184,7 +184,7 @@ fn programs_can_put_an_update_off_or_refuse_it_before_anything_is_erased() {
     let before = (device.tree("A"), device.tree("B"), device.env_bytes());
     device.here(&["activate", "--json"]).refused(75, "hook-later");
     assert_eq!((device.tree("A"), device.tree("B"), device.env_bytes()), before);
-    // A slot that was written before it came to that is told.
+    // A slot that was written before that is reported.
     publish(&registry, "3.0.0", 3);
     let error = device.from(&registry, &["apply", "--activate", "--json"]).refused(75, "hook-later");
     assert!(error["remedy"].as_str().unwrap().ends_with("Slot B has 3.0.0, complete and not activated."), "{error}");
@@ -237,7 +237,7 @@ fn no_trial_begins_that_a_panic_would_never_end() {
     assert_eq!(device.env().active, SlotId::B);
 }
 
-/// A server that answers like an API server whose node has the label or not, and knows whoever has a certificate.
+/// A server that answers like an API server whose node has the label or not, and knows every client with a certificate.
 struct ApiServer {
     nginx: Nginx,
     port: u16,
@@ -311,7 +311,7 @@ fn a_node_that_is_labelled_as_blocked_is_not_updated_and_force_lifts_that() {
     assert!(asked.ends_with("&fieldSelector=metadata.name%3Dnode-7"), "{asked}");
     let check = device.from(&registry, &["check", "--json"]).code(0).json();
     assert_eq!(gate(&check, "node-block")["reason"], json!("node-blocked"));
-    // Nobody else is asked for it, and whoever has no certificate may have a token.
+    // No other server is asked, and a user without a certificate may have a token.
     device.write("kubeconfig", server.kubeconfig("good").as_bytes());
     let check = [&device.asking(&registry, &["check", "--json"])[..], &["--pubkey", "K"]].concat();
     let proxied = device.command(&check).env("HTTPS_PROXY", "http://127.0.0.1:9").output().unwrap();
@@ -321,7 +321,7 @@ fn a_node_that_is_labelled_as_blocked_is_not_updated_and_force_lifts_that() {
     device.here(&["activate", "--force"]).code(0);
 }
 
-/// As in KubeSolo OS: what cannot be told is no reason to stay, for the update may be what mends it.
+/// As in KubeSolo OS: an unknown state is no reason to stay, because the update may be the repair.
 #[test]
 fn a_node_that_is_not_blocked_or_cannot_be_asked_is_updated() {
     let (registry, server) = (Registry::start(), ApiServer::start(FREE));
@@ -350,7 +350,7 @@ fn a_node_that_is_not_blocked_or_cannot_be_asked_is_updated() {
         device.from(&registry, &["check"]).says(&[shown]);
         device.from(&registry, &["run"]).code(0);
     }
-    // What answers wrongly has not said that the node is blocked either.
+    // A wrong answer does not say that the node is blocked either.
     let endless = BLOCKED.to_owned() + &" ".repeat(limits::NODES_BYTES);
     for answer in ["", "[]", "{\"items\": null}", &endless] {
         let server = ApiServer::start(answer);
@@ -483,7 +483,7 @@ fn held_by(closed: &[&str], digests: [Digest; 2], kubeconfig: &str) -> (Device, 
     (device, choose("minimum-version", "late", "stable"))
 }
 
-/// What `check`, `apply --dry-run`, `run` and `apply` say is the first closed gate. A check ends with 0 and has no code.
+/// The first closed gate by `check`, `apply --dry-run`, `run` and `apply`. A check ends with 0 and has no code.
 fn first_closed(device: &Device, registry: &Registry, tag: &str) -> Vec<(Option<i64>, String)> {
     let ask = |command: &[&str]| {
         let mut arguments = device.asking(registry, command);

@@ -366,7 +366,7 @@ fn an_environment_that_is_no_valid_block_is_refused_and_left_as_it_is() {
     refused(&device, &registry, (78, "env-unreadable"), &["grubenv"], Untouched);
     fs::remove_file(device.path("grubenv")).unwrap();
 
-    // What GRUB does not read is never written, not even to mend it.
+    // A file that GRUB does not read is never written, not even to repair it.
     device.set_env(&format!("{basic}env_block=512+1\n"));
     let elsewhere = device.env_bytes();
     refused(&device, &registry, (78, "env-elsewhere"), &["grubenv", "env_block"], Untouched);

@@ -1,4 +1,4 @@
-//! `history`, `metrics` and `doctor`: what whoever runs many devices looks at.
+//! `history`, `metrics` and `doctor`: the views of an operator of many devices.
 
 use crate::{cli_support, common};
 
@@ -117,7 +117,7 @@ fn what_fails_meanwhile_is_an_attempt_of_its_own_and_not_the_end_of_a_trial() {
     device.write("conf", b"auto=never\n");
     device.from(&registry, &["run", "--json"]).refused(78, "bad-config");
     fs::remove_file(device.path("conf")).unwrap();
-    assert_eq!(device.phase(), "failed", "whoever watches this device hears of settings that stop it");
+    assert_eq!(device.phase(), "failed", "a monitor hears of settings that stop this device");
     assert_eq!(told(&device), [line("1.0.0", "activated"), line("", "failed"), line("", "failed")]);
 
     device.power_on();
@@ -223,7 +223,7 @@ fn value(series: &Series, name: &str, labels: &[(&str, &str)]) -> Option<f64> {
     series.get(&(format!("kubesolo_update_{name}"), labels)).copied()
 }
 
-/// The page of whoever runs the devices names each series and each gate.
+/// The page for operators names each series and each gate.
 #[test]
 fn the_documentation_names_every_metric_and_every_gate() {
     let docs = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/operating.md")).unwrap();
@@ -300,7 +300,7 @@ fn a_file_that_somebody_wrote_cannot_forge_a_series() {
     let series = metrics(&device);
     assert_eq!(value(&series, "forged", &[]), None);
     assert_eq!(value(&series, "last_run_info", &[("outcome", evil), ("reason", "\u{fffd}")]), Some(1.0));
-    // What cannot be read is no reason to say nothing.
+    // An unreadable file is no reason to say nothing.
     device.write("S/state.json", b"{\"schema\": 99}");
     assert!(value(&metrics(&device), "problems", &[]).unwrap() > 0.0);
     device.write("conf", b"nonsense\n");

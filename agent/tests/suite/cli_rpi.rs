@@ -47,7 +47,7 @@ fn a_try_that_is_healthy_changes_the_partition_of_every_boot() {
     boot(&device, SlotId::A);
     device.from(&registry, &["apply", "--activate"]).code(0);
     assert_eq!((boots(&device), state(&device).on_trial()), ([2, 3], Some(SlotId::B)));
-    // What the agent notes before it asks the firmware for a try.
+    // The note of the agent before it asks the firmware for a try.
     device.write("autoboot.txt", &render(&BootState { counter: 0, ..state(&device) }));
     boot(&device, SlotId::B);
     device.here(&["healthcheck"]).code(0).says(&["slot B is committed"]);
@@ -67,7 +67,7 @@ fn a_try_that_came_back_is_over_and_remembered() {
     // An ordinary reboot is no try: the activation waits.
     boot(&device, SlotId::A);
     device.here(&["healthcheck"]).code(0).says(&["slot B will be tried"]);
-    // What the agent notes before it asks the firmware for a try.
+    // The note of the agent before it asks the firmware for a try.
     device.write("autoboot.txt", &render(&BootState { counter: 0, ..state(&device) }));
     boot(&device, SlotId::A);
     device.here(&["healthcheck"]).code(0).says(&["the trial of the other slot ended"]);

@@ -1,4 +1,5 @@
-//! What a device accepts and what never again: m of n keys, revoked keys, security epochs. The real program, a real registry.
+//! Releases that a device accepts, and those that it never accepts again: m of n keys, revoked keys, security epochs.
+//! The real program, a real registry.
 
 use crate::{cli_support, common};
 
@@ -171,7 +172,7 @@ fn no_command_goes_below_a_committed_epoch() {
         let check = device.run(&device.asking(&registry, &["check", "--json"])).code(0).json();
         check["gates"].as_array().unwrap().iter().find(|gate| gate["name"] == "security-epoch").unwrap()["open"].clone()
     };
-    // Whether or not what was committed is remembered: the slot that runs says it too.
+    // Even if the record of the commit is lost: the slot that runs says it too.
     for lost in [false, true] {
         for _ in 0..2 {
             refused(&device, || apply(&device, &registry, &all), 77, "security-epoch");
@@ -220,7 +221,7 @@ fn an_epoch_goes_up_by_a_thousand_at_most_from_the_highest_that_the_device_knows
     fs::remove_file(device.path("B/manifest.json")).unwrap();
     offer("3.0.0", 7001);
     refused_above(6000);
-    // What an agent without this rule staged is not activated; it does not vouch for itself.
+    // A slot that an agent without this rule staged is not activated; it does not vouch for itself.
     device.write("S/trust.json", b"{\"schema\":1,\"security_epoch\":6500}");
     offer("3.0.0", 7500);
     apply(&device, &registry, &["--allow-downgrade"]).code(0);
@@ -235,7 +236,7 @@ fn an_epoch_counts_once_its_release_is_committed_and_the_fallback_below_it_is_to
     install(&device, &registry);
     Release::new("2.0.0", &[1]).epoch(9).publish(&registry);
     apply(&device, &registry, &["--activate"]).code(0);
-    // What waits for its trial is looked at again, and counts for nothing yet.
+    // A release that waits for its trial is checked again, and counts for nothing yet.
     device.run(&device.local(&["activate"])).code(0);
     assert_eq!(trust(&device)["security_epoch"], 1);
     device.power_on();
@@ -273,7 +274,7 @@ fn a_revoked_key_is_worth_nothing_whatever_is_lost_or_rolled_back() {
     still();
     fs::remove_file(device.path("S/trust.json")).unwrap();
     still();
-    assert_eq!(trust(&device)["revoked_keys"][0], fingerprint(1).to_string(), "told again by the slot, and kept");
+    assert_eq!(trust(&device)["revoked_keys"][0], fingerprint(1).to_string(), "read from the slot again, and kept");
     fs::remove_file(device.path("S/trust.json")).unwrap();
     rolled_back(&device);
     assert_eq!(device.version_in(device.env().active).as_deref(), Some("1.0.0"));
@@ -316,7 +317,7 @@ fn a_commit_that_would_leave_too_few_keys_reverts() {
     assert_eq!(device.phase(), "rolled_back");
     device.power_on();
     refused(&device, || apply(&device, &registry, &[]), 75, "failed-before");
-    // The same with the note of the trial lost: the slot tells what it revokes.
+    // The same with the note of the trial lost: the slot says which keys it revokes.
     Release::new("2.1.0", &[1, 2]).revoking(&[2]).publish(&registry);
     apply(&device, &registry, &["--activate"]).code(0);
     fs::remove_file(device.path("S/state.json")).unwrap();
@@ -357,7 +358,7 @@ fn a_commit_that_was_cut_off_before_it_was_noted_is_noted_at_the_next_run() {
     let block = Block::parse(&device.env_bytes()).unwrap().with(&committed).unwrap();
     device.write("grubenv", block.bytes());
     assert!(!device.path("S/trust.json").exists());
-    // What signed the release is not even known any more.
+    // The key that signed the release is not even known any more.
     give(&device, "keys", &[3]);
     healthcheck(&device).code(0);
     assert_eq!(trust(&device)["security_epoch"], 4);
@@ -522,7 +523,7 @@ fn settings_keys_and_state_that_others_may_write_are_refused() {
     let names = ["conf", "keys/1.pub", "keys", "S/state.json", "S/trust.json", "S/lock", "S", "A", "A/vmlinuz"];
     apply(&device, &registry, &[]).code(0);
     device.write("S/trust.json", b"{\"schema\":1}");
-    // What was staged is not activated then, and written again by the next run.
+    // A staged release is not activated then, and written again by the next run.
     for name in ["B/manifest.json", "B/vmlinuz"] {
         mode(name, 0o646);
         let error = device.run(&device.local(&["activate", "--json"])).code(78).json()["error"].clone();
@@ -534,7 +535,7 @@ fn settings_keys_and_state_that_others_may_write_are_refused() {
         mode(name, was | 0o002);
         let ran = device.run(&device.asking(&registry, &["apply", "--json"]));
         if name == "A/vmlinuz" {
-            // What the bootloader reads and nothing here relies on.
+            // A file that the bootloader reads and nothing here relies on.
             ran.code(0);
         } else {
             let error = ran.code(78).json()["error"].clone();

@@ -170,7 +170,7 @@ fn the_other_copy_takes_over_whichever_is_damaged() {
         assert_eq!((decision.start.unwrap().slot, decision.start.unwrap().fallback), (SlotId::B, None));
         let status = device.here(&["status"]).code(0).says(&["environment:  ours"]);
         assert!(status.stderr.contains("one copy is damaged"), "{status:?}");
-        // The next run mends it.
+        // The next run repairs it.
         device.here(&["healthcheck"]).code(0);
         assert_eq!(agree(&device), committed);
     }
@@ -290,7 +290,7 @@ fn a_slot_without_right_checksums_is_none() {
     device.from(&registry, &["apply"]).code(0);
     device.write("B/crc32.txt", checksums(b"other", b"bytes").as_bytes());
     device.here(&["activate", "--json"]).refused(65, "slot-damaged");
-    // It counts as not staged, and is written anew.
+    // It counts as not staged, and is written again.
     device.from(&registry, &["apply", "--activate"]).code(0);
     power_on(&device);
     device.here(&["healthcheck"]).code(0).says(&["slot B is committed"]);

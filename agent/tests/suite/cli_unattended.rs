@@ -1,4 +1,4 @@
-//! What the timer does: the real program, run as nobody watches it, on a device of folders.
+//! The work of the timer: the real program, run unattended, on a device of folders.
 
 use crate::{cli_support, common};
 
@@ -183,7 +183,7 @@ fn a_full_data_partition_stops_a_run_before_it_changes_anything() {
     device.from(&registry, &["run"]).code(0).says(&["boots next"]);
 }
 
-/// Ended while it downloads, by whoever shuts the system down: the next run goes on.
+/// A download that a shutdown ended: the next run goes on.
 #[test]
 fn a_run_that_is_ended_by_a_signal_leaves_nothing_that_disturbs_the_next() {
     // Not INT: a shell has its background jobs ignore it, and what they start does too.
@@ -215,7 +215,7 @@ fn a_run_that_is_ended_by_a_signal_leaves_nothing_that_disturbs_the_next() {
     }
 }
 
-/// What is wrong in the settings is told with its line, to whoever watches too, before anything else happens.
+/// A fault in the settings is reported with its line, to monitors too, before anything else happens.
 #[test]
 fn wrong_settings_stop_a_run_and_unknown_ones_do_not() {
     let (registry, device) = (Registry::start(), Device::new());
@@ -332,7 +332,7 @@ fn two_at_once_do_not_disturb_each_other() {
     let_it_prove_itself(&device);
 }
 
-/// What KubeSolo OS or an old version left in the folder of the state, or a bad medium made of it.
+/// Files that KubeSolo OS or an old version left in the folder of the state, or that a bad medium made of it.
 #[test]
 fn damaged_files_of_the_state_are_set_aside_and_the_run_goes_on() {
     for name in ["state.json", "trust.json", "history.json"] {

@@ -114,7 +114,7 @@ fn every_file_of_0_1_is_read_and_kept_whole() {
     }
 }
 
-/// What people read may be worded better by now; what was known when 0.1 looked may have expired.
+/// Texts for people may have better words by now; knowledge that was valid when 0.1 looked may have expired.
 fn without_words(mut status: Value) -> Value {
     for name in ["agent", "freshness"] {
         status.as_object_mut().unwrap().remove(name);

@@ -40,7 +40,7 @@ impl Machine {
         self.dir.path().join(name)
     }
 
-    /// What the bootloader says, and nothing known of the disk.
+    /// The arguments of the bootloader, and nothing known of the disk.
     fn boot(&self, line: &str) {
         fs::write(self.at("proc/cmdline"), line).unwrap();
         self.uptime(5.0);
@@ -51,7 +51,7 @@ impl Machine {
         fs::write(self.at("proc/uptime"), format!("{seconds:.2} 1.00\n")).unwrap();
     }
 
-    /// What sysfs shows of a device, below `devices`; its number is 254 and `minor`.
+    /// The view of sysfs on a device, below `devices`; its number is 254 and `minor`.
     fn shown(&self, folder: &str, minor: u32, name: &str, units: u64) -> PathBuf {
         let real = self.at("sys/devices").join(folder);
         fs::create_dir_all(real.join("holders")).unwrap();
@@ -182,7 +182,7 @@ fn nothing_that_boots_is_changed_while_another_disk_can_be_the_booted_one() {
     let env = commands.device.env_bytes();
     let reference = format!("{}/os", registry.as_ref());
     let source = ["--registry", &reference, "--tag", "stable", "--plain-http", registry.as_ref(), "--pubkey", "K"];
-    // The made-up slots tell no version.
+    // The made-up slots have no version.
     let apply = [&["apply", "--json", "--allow-downgrade"][..], &source].concat();
     let verbs = [&apply[..], &["activate", "--json", "--pubkey", "K"], &["rollback", "--json"], &["adopt", "--json"]];
     for verb in verbs {
@@ -252,7 +252,7 @@ fn a_partition_is_found_by_its_name_or_by_the_label_of_its_filesystem() {
     fs::write(machine.node("vda3"), ext("KSOLODATA")).unwrap();
     machine.finds(Role::Data, "vda3");
     machine.finds(Role::Env, "vda4");
-    // What cannot be read is named where nothing is found.
+    // An unreadable disk is named where nothing is found.
     fs::remove_file(machine.node("vda4")).unwrap();
     let message = machine.refuses(Role::Env, Reason::DiskNotReady);
     assert!(message.contains("KSOLOENV") && message.contains("vda4"), "{message}");
@@ -461,7 +461,7 @@ fn the_partitions_of_a_multipath_device_are_those_of_its_mapping() {
         let part = machine.at(&format!("sys/class/block/dm-{number}"));
         symlink(part, whole.join(format!("holders/dm-{number}"))).unwrap();
     }
-    // What the mapping's own partitions hold is not another disk above it.
+    // The mapping's own partitions are not another disk above it.
     machine.finds(Role::Data, "dm-3");
     machine.system.check_data_on("254:103").unwrap();
 }

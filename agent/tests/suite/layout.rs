@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Each module of a folder with the modules that it uses. What a module keeps in a folder of its own is part of it.
+/// Each module of a folder with the modules that it uses. A module's own folder is part of it.
 type Graph = BTreeMap<String, BTreeSet<String>>;
 
 /// The folders as docs/architecture.md has them, the lowest first.

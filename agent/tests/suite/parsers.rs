@@ -1,4 +1,4 @@
-//! What the fuzz targets start from, and what they once found, is read on every test run.
+//! Every test run reads the inputs that the fuzz targets start from, and those that they once found.
 
 use std::fs;
 use std::path::Path;
@@ -38,7 +38,7 @@ enum Change {
 }
 
 fn changes() -> impl Strategy<Value = Vec<Change>> {
-    // What means something to one of the parsers.
+    // Characters that mean something to one of the parsers.
     let words = [
         "{",
         "}",

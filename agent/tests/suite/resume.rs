@@ -218,7 +218,7 @@ fn another_release_in_the_meantime_gets_no_byte_of_the_first_but_its_own() {
     is_filled(&device, &second);
 }
 
-/// A record says what an earlier run did; whoever can write it can only cost a download.
+/// A record says how far an earlier run came; a forged one can only cost a download.
 #[test]
 fn a_record_that_is_wrong_forged_or_ahead_of_the_disk_ends_in_the_right_image() {
     let world = world(6 * MIB);

@@ -21,7 +21,7 @@ use kubesolo_update::schedule::rollout::{Place, Rollout};
 const DEVICES: usize = 100_000;
 /// Each device asks once an hour, at a minute of its own, as the timer does.
 const INTERVAL: usize = 60;
-/// What is simulated, in minutes.
+/// The length of the simulation, in minutes.
 const LENGTH: usize = 96 * 60;
 /// An image as of the benchmark: kernel and compressed initramfs.
 const IMAGE_MIB: f64 = 135.6;
@@ -72,7 +72,7 @@ fn the_requests_of_a_run_are_those_of_the_simulation() {
     assert_eq!((first_held, held, taken, nothing_new), (FIRST_HELD, HELD, TAKEN, NOTHING_NEW));
 }
 
-/// What happened in each minute.
+/// The events of each minute.
 struct Run {
     requests: Vec<u64>,
     taken: Vec<u64>,

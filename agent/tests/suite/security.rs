@@ -45,13 +45,13 @@ fn refused_on(device: &Device, server: &Fault, expected: (i32, &str), words: &[&
     before.holds(device, ran, expected, words, left);
 }
 
-/// What `server` offers is refused like this.
+/// The offer of `server` is refused like this.
 #[track_caller]
 fn refused(server: &Fault, expected: (i32, &str), words: &[&str], left: Left) {
     refused_on(&with_staged(), server, expected, words, left);
 }
 
-/// What `world` offers is refused like this, before anything is touched.
+/// The offer of `world` is refused like this, before anything is touched.
 #[track_caller]
 fn refused_offer(world: &World, expected: (i32, &str), words: &[&str]) {
     refused(&served(world, "nothing", |_, _| ()), expected, words, Untouched);
@@ -99,7 +99,7 @@ fn documents_changed_on_the_way_are_refused() {
     let server = served(&world, &format!("/manifests/{digest}"), move |_, out| {
         fault::reply(out, 200, &format!("Content-Type: {OCI_MANIFEST_TYPE}\r\n"), &body);
     });
-    // Of the same size, so that only the digest can tell.
+    // Of the same size, so that only the digest differs.
     refused(&server, (65, "digest-mismatch"), &["manifest for amd64"], Untouched);
     let body = bytes(&index(&[("amd64", &changed)]));
     let header = format!("Content-Type: {OCI_INDEX_TYPE}\r\nDocker-Content-Digest: {}\r\n", Digest::of(b"other"));
@@ -228,7 +228,7 @@ fn a_tag_that_moves_gains_nothing() {
     let now = Arc::new(Mutex::new(world.clone()));
     let shown = now.clone();
     let server = Fault::start(move |request, out| shown.lock().unwrap().answer(request, out));
-    // Between check and apply: what is applied is judged anew.
+    // Between check and apply: `apply` judges its own offer again.
     let device = with_staged();
     device.from(&server, &["check"]).code(0).says(&["signed:"]);
     *now.lock().unwrap() = other.clone();
@@ -253,7 +253,7 @@ fn a_tag_that_moves_gains_nothing() {
     assert_eq!(content["release"], json!(Digest::of(&world.manifest)));
 }
 
-/// Whoever writes to the slot has root; still, what lies there is proven again before it can boot.
+/// A writer of the slot has root; still, the content is proven again before it can boot.
 #[test]
 fn a_slot_changed_between_apply_and_activate_is_not_activated() {
     let change = |device: &Device, change: &dyn Fn(&mut Value)| {
@@ -423,7 +423,7 @@ fn foreign_urls_of_layers_are_not_asked() {
     assert!(elsewhere.requests().is_empty());
 }
 
-/// All of these are signed by the key that the device knows: it is the type alone that tells.
+/// All of these are signed by the key that the device knows: only the type differs.
 #[test]
 fn nothing_signed_passes_for_something_else() {
     let world = World::new(3000);
@@ -479,7 +479,7 @@ fn nothing_signed_passes_for_something_else() {
     }
 }
 
-/// What acts on a terminal, begins a new line in a log, or ends a string.
+/// Characters that act on a terminal, begin a new line in a log, or end a string.
 const HOSTILE: &str = "\u{1b}]0;x\u{7}\u{1b}[2J\r\nactive_slot=B\n\u{0}\u{9b}31m\u{202e}\u{7f}'\"`$(reboot)";
 
 #[track_caller]

@@ -106,7 +106,7 @@ fn no_unit_leaves_a_core_dump_with_credentials() {
     assert_eq!(readers, 4);
 }
 
-/// What the init stage takes for a trial, with this kernel command line; `None` without the right to mount.
+/// The trial that the init stage finds on this kernel command line; `None` without the right to mount.
 fn stage_in_trial(line: &str) -> Option<bool> {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("cmdline");

@@ -1,4 +1,4 @@
-//! What several tests of this crate need.
+//! Parts that several tests of this crate need.
 #![allow(dead_code, reason = "each test binary uses its own part")]
 
 pub mod uboot;

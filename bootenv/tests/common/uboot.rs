@@ -11,7 +11,7 @@ use bootenv::uboot::store::{Loaded, Store};
 use bootenv::uboot::{Environment, Format};
 use proptest::prelude::*;
 
-/// What a disk writes whole or not at all, in bytes.
+/// The unit that a disk writes whole or not at all, in bytes.
 pub const SECTOR: usize = 512;
 
 /// Names and values.
@@ -26,7 +26,7 @@ pub struct Geometry {
     pub copies: Vec<(&'static str, i64)>,
     /// Bytes of each file.
     pub file: u64,
-    /// What follows the size in a line.
+    /// The rest of a line behind the size.
     pub sectors: &'static str,
     /// The files are behind block devices.
     pub devices: bool,
@@ -66,7 +66,7 @@ impl Geometry {
         Self { size: 0x200, copies: vec![("env", 0), ("redundant", 0)], file: 0x200, sectors: "", devices: false }
     }
 
-    /// What its copies begin with.
+    /// The first bytes of its copies.
     pub fn format(&self) -> Format {
         if self.copies.len() == 1 { Format::Single } else { Format::Redundant }
     }
@@ -139,7 +139,7 @@ impl Bench {
         Self { _folder: folder, devices, dir, config }
     }
 
-    /// What `fw_env.config` says.
+    /// The content of `fw_env.config`.
     pub fn places(&self) -> Vec<Place> {
         config::parse(&fs::read(&self.config).expect("the file")).expect("both tools read it")
     }
@@ -194,7 +194,7 @@ impl Bench {
         }
     }
 
-    /// What `fw_printenv` says, if it can read anything.
+    /// The output of `fw_printenv`, if it can read anything.
     pub fn printed(&self, tools: Tools) -> Result<Variables, String> {
         let output = self.tool(tools, "fw_printenv", &[]);
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
@@ -209,7 +209,7 @@ impl Bench {
         Ok(pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).collect())
     }
 
-    /// What this crate and the tools of both projects read.
+    /// The values that this crate and the tools of both projects read.
     pub fn views(&self) -> [Result<Variables, String>; 3] {
         let ours = self.store().load().map(|loaded| ours(&loaded)).map_err(|e| e.to_string());
         let [libubootenv, u_boot] = Tools::BOTH.map(|tools| self.printed(tools));
@@ -232,7 +232,7 @@ pub fn environment(variables: &Variables) -> Environment {
     Environment::default().with(&pairs)
 }
 
-/// What this crate has read.
+/// The values that this crate has read.
 pub fn ours(loaded: &Loaded) -> Variables {
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("UTF-8");
     loaded.environment.variables().into_iter().map(|(name, value)| (text(name), text(value))).collect()

@@ -9,7 +9,7 @@ use bootenv::{Fallback, SlotId, TrialId};
 use super::mutations::Mutation;
 use super::world::{Content, Kind, Main, NotJudged, Note, Notes, Release, Step, World};
 
-/// What somebody or a timer calls.
+/// A call by a person or a timer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Command {
     Healthcheck,
@@ -43,7 +43,7 @@ pub fn plan(world: &World, command: Command, well: bool, mutation: Option<Mutati
     let Some((booted, release)) = world.booted() else { return vec![] };
     let healthy = well && release.healthy();
     let mut plan = Plan { world: world.clone(), booted, healthy, mutation, steps: vec![] };
-    // Whether it went through or was refused is all the same to the model: the steps before a refusal are made.
+    // A refused call is no other case for the model: the steps before a refusal are made.
     let _ = match command {
         Command::Healthcheck => plan.healthcheck(),
         Command::Apply(release) => plan.apply(release),
@@ -77,7 +77,7 @@ impl Plan {
         }
     }
 
-    /// What the fallback says: GRUB's second file, or U-Boot's other copy.
+    /// The content of the fallback: GRUB's second file, or U-Boot's other copy.
     fn raise(&mut self, state: BootState) {
         match self.world.kind {
             Kind::Grub => self.second(FallbackBlock::of(&state)),

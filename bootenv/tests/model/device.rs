@@ -18,7 +18,7 @@ pub struct Device {
     pub mutation: Option<Mutation>,
 }
 
-/// What happens next.
+/// The next event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Action {
     /// The bootloader runs. `survives`: until userspace runs; else the power goes after its store, or the kernel dies.
@@ -62,7 +62,7 @@ impl Model for Device {
     }
 
     fn actions(&self, world: &World, actions: &mut Vec<Action>) {
-        // What follows a broken rule tells nothing more.
+        // States behind a broken rule show nothing more.
         if world.broken != 0 {
             return;
         }
@@ -163,7 +163,7 @@ impl Device {
             }
             Action::LoseNotes => world.notes = Notes::default(),
             Action::Foreign { active, success, keeps } => {
-                // `fw_setenv` writes nothing but its own defaults where no copy can be read: a person made it anew.
+                // `fw_setenv` writes nothing but its own defaults where no copy can be read: a person created it again.
                 world.put_main(&[]);
                 if !keeps {
                     world.main = Main::TORN;
@@ -206,7 +206,7 @@ fn trial_vanishes(world: &mut World, before: View, keeps_marks: bool) {
 fn counts_again(world: &mut World, before: View, older: BootState) {
     world.ghost.last_good = older.good;
     if let Some(slot) = older.on_trial() {
-        // Whatever ended it but a cancel came after a try.
+        // Every end but a cancel came after a try.
         let ended =
             matches!(before, View::Ours(newer) if newer.on_trial().is_none() && newer.slot(slot) != SlotState::Void);
         world.ghost.tried |= older.counter < TRIES || ended;
@@ -255,7 +255,7 @@ pub fn power_on(world: &mut World, can_save: bool, survives: bool, mutation: Opt
     }
 }
 
-/// What the bootloader decides, unless it is one that gets it wrong.
+/// The decision of the bootloader, unless it is one that gets it wrong.
 fn mistaken(on: &PowerOn, mutation: Option<Mutation>) -> Decision {
     let right = decide(on);
     let Some(mutation) = mutation else { return right };
@@ -312,7 +312,7 @@ fn mistaken(on: &PowerOn, mutation: Option<Mutation>) -> Decision {
     }
 }
 
-/// Whether `rule` was broken in this world.
+/// True if `rule` was broken in this world.
 pub fn is_broken(world: &World, rule: Rule) -> bool {
     world.broken & rule.bit() != 0
 }

@@ -14,7 +14,7 @@ use super::device::{Device, is_broken, power_on};
 use super::mutations::Mutation;
 use super::world::{Content, Kind, Main, Power, Release, Step, World};
 
-/// What must never be broken.
+/// The rules that must never be broken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rule {
     VerifiedOnly,
@@ -88,7 +88,7 @@ impl Broken {
     }
 }
 
-/// What holds in every state.
+/// The rules for every state.
 pub fn of_state(world: &World) -> u32 {
     let mut broken = Broken(0);
     let View::Ours(state) = world.main.view() else {
@@ -103,7 +103,7 @@ pub fn of_state(world: &World) -> u32 {
     broken.0
 }
 
-/// What holds whenever something is written, whatever happened since the job began.
+/// The rules for every write, independent of the job so far.
 pub fn of_write(world: &World, step: Step) -> u32 {
     let mut broken = Broken(0);
     let Some(slot) = step.writes() else { return 0 };
@@ -121,7 +121,7 @@ pub fn of_write(world: &World, step: Step) -> u32 {
     broken.0
 }
 
-/// What holds of a whole job, by what the agent knew when it began.
+/// The rules for a whole job, by the knowledge of the agent when it began.
 pub fn of_plan(world: &World, command: Command, steps: &[Step]) -> u32 {
     let mut broken = Broken(0);
     let Some((booted, release)) = world.booted() else { return 0 };
@@ -219,7 +219,7 @@ fn ends_properly(world: &World, command: Command, slot: SlotId, state: &BootStat
     committed || (marked && world.ghost.tried) || (cancelled && untried && asked)
 }
 
-/// What holds of every power-on. `world` is as it was before, `after` has what was stored.
+/// The rules for every power-on. `world` is as it was before, `after` has the stored values.
 pub fn of_boot(world: &World, after: &World, on: &PowerOn, decision: &Decision) -> u32 {
     let mut broken = Broken(0);
     let Some(start) = decision.start else {
@@ -277,7 +277,7 @@ thread_local! {
     static REST: RefCell<Memo> = RefCell::new(HashMap::new());
 }
 
-/// What holds when nothing goes wrong any more: the device is switched on again and again, and runs its health hook.
+/// The rules once nothing goes wrong any more: the device is switched on again and again, and runs its health hook.
 pub fn of_rest(world: &World, mutation: Option<Mutation>) -> u32 {
     let key = (mutation, world.kind, world.main, world.second, world.older, world.slots);
     if let Some(known) = REST.with(|memo| memo.borrow().get(&key).copied()) {
@@ -330,12 +330,12 @@ fn is_declared(world: &World) -> bool {
     }
 }
 
-/// Whether a healthy device that has run its hook has a slot for the next release.
+/// True if a healthy device that has run its hook has a slot for the next release.
 fn can_be_updated(world: &World) -> bool {
     let Some((booted, _)) = world.booted() else { return true };
     match world.main.view() {
         View::Ours(state) => state.success && state.target(booted.slot).is_ok(),
-        // Declared limit: with both copies of U-Boot damaged a person has to make the environment anew.
+        // Declared limit: with both copies of U-Boot damaged a person has to create the environment again.
         View::Invalid => world.kind == Kind::UBoot && world.main == Main::TORN,
         View::Foreign(_) => false,
     }

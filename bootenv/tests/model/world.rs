@@ -7,7 +7,7 @@ use bootenv::{SlotId, TrialId};
 /// A release of the OS. Its behaviour is part of its name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Release {
-    /// What the device was made with: healthy, older than the others.
+    /// The first content of the device: healthy, older than the others.
     Home,
     /// Healthy.
     New,
@@ -44,7 +44,7 @@ pub enum Content {
 }
 
 impl Content {
-    /// What the bootloader finds.
+    /// The content that the bootloader finds.
     pub fn files(self) -> Files {
         match self {
             Content::Nothing => Files::Broken,
@@ -53,7 +53,7 @@ impl Content {
         }
     }
 
-    /// What the slot's manifest says.
+    /// The content of the slot's manifest.
     pub fn manifest(self) -> Option<Release> {
         match self {
             Content::Complete { release, .. } | Content::Rotten(release) => Some(release),
@@ -61,7 +61,7 @@ impl Content {
         }
     }
 
-    /// What comes up when it is booted; `None` if the kernel dies.
+    /// The system that comes up when it is booted; `None` if the kernel dies.
     pub fn runs(self) -> Option<Release> {
         match self {
             Content::Nothing | Content::Junk | Content::Rotten(_) => None,
@@ -134,7 +134,7 @@ impl std::fmt::Debug for Main {
     }
 }
 
-/// A trial as it is noted in state.json before the environment is told of it.
+/// A trial as state.json notes it, before the environment has it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Note {
     pub id: TrialId,
@@ -159,7 +159,7 @@ pub struct NotJudged {
     pub release: Release,
 }
 
-/// What runs.
+/// The running system.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Power {
     Off,
@@ -211,12 +211,12 @@ impl Step {
     }
 }
 
-/// What no device stores, but rules speak of.
+/// Values that no device stores, but rules speak of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Ghost {
     /// The slot that was committed last.
     pub last_good: SlotId,
-    /// Slots whose content was committed once: a healthy boot proves them, whoever wrote them.
+    /// Slots whose content was committed once: a healthy boot proves them, independent of their writer.
     pub proven: [bool; 2],
     /// The bootloader has counted, or tried to count, a try of the trial that runs.
     pub tried: bool,
@@ -245,7 +245,7 @@ pub enum Kind {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct World {
     pub kind: Kind,
-    /// What the bootloader reads first. With U-Boot the copy that counts.
+    /// The file that the bootloader reads first. With U-Boot the copy that counts.
     pub main: Main,
     /// GRUB's second file.
     pub second: Option<FallbackBlock>,
@@ -260,7 +260,7 @@ pub struct World {
     /// Releases in trust.json.
     pub failed: u8,
     pub power: Power,
-    /// What the running job still has to do.
+    /// The steps that the running job still has to do.
     pub todo: Vec<Step>,
     /// Faults that may still happen.
     pub faults: u8,

@@ -7,7 +7,7 @@ use bootenv::rpi::{SIZE, render, view};
 use bootenv::{SlotId, TrialId};
 use proptest::prelude::*;
 
-/// What the firmware boots, read from the file as its documentation says.
+/// The folder that the firmware boots, read from the file as its documentation says.
 fn firmware(bytes: &[u8], tryboot: bool) -> Option<u32> {
     let text = std::str::from_utf8(bytes).ok()?;
     let (mut applies, mut partition, mut a_b) = (true, None, false);

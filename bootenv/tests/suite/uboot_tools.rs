@@ -35,7 +35,7 @@ fn all_tools_read_what_this_crate_writes_in_every_geometry() {
     }
 }
 
-/// Who changes a variable.
+/// The writer of a variable.
 #[derive(Clone, Copy, Debug)]
 enum Who {
     Ours,
@@ -118,7 +118,7 @@ fn all_count_the_same_copy_whatever_the_flags() {
     }
 }
 
-/// What is left of a write: which of its sectors arrived. All of them in order and against it, and some by lot.
+/// The remains of a write: which of its sectors arrived. All of them in order and against it, and some at random.
 fn tears(sectors: usize) -> Vec<Vec<bool>> {
     let prefixes =
         (0..=sectors).flat_map(|n| [true, false].map(|first| (0..sectors).map(|s| (s < n) == first).collect()));
@@ -169,7 +169,7 @@ fn whatever_is_left_of_a_torn_store_is_the_old_state_or_the_new_one_for_all_tool
         let single = geometry.copies.len() == 1;
         let target = places.len() - 1;
         if !single {
-            // What the store goes over: nothing, rubbish, an older state.
+            // The content that the store replaces: nothing, rubbish, an older state.
             let older = environment(&[("older".to_owned(), "1".to_owned())].into());
             let older = older.encode(geometry.size, Format::Redundant, 0).expect("it fits");
             let other = [vec![0; geometry.size], vec![0x5a; geometry.size], older];

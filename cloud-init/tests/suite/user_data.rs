@@ -1,4 +1,4 @@
-//! User-data of any content: what is taken says the same in update.conf, what is refused is told in one line.
+//! User-data of any content: update.conf says the same as accepted data; a refusal has one line.
 
 use kubesolo_cloudinit::user_data::{UserData, unpack};
 use kubesolo_update::config::{Conf, Config, Overrides, rows};
@@ -7,7 +7,7 @@ use proptest::sample::Index;
 
 const EXAMPLE: &str = include_str!("../../examples/updates.yaml");
 
-/// What holds of every document; true if it is taken.
+/// The rules for every document; true if it is accepted.
 fn holds(bytes: &[u8]) -> bool {
     match UserData::parse(bytes, "user-data") {
         Err(error) => {

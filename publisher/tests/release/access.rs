@@ -156,7 +156,7 @@ fn the_script_for_ci_publishes_from_its_environment() {
 }
 
 const CI: [(&str, &str); 2] = [("KUBESOLO_RELEASE_USER", "ci"), ("KUBESOLO_RELEASE_PASSWORD", "hunter2-secret")];
-/// What Basic sends of these: base64 of ci:hunter2-secret.
+/// The header that Basic sends for these: base64 of ci:hunter2-secret.
 const BASIC: &str = "Basic Y2k6aHVudGVyMi1zZWNyZXQ=";
 
 /// A server that gives every request that is not for a token this challenge, and tokens `t0`, `t1`, ….

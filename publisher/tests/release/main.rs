@@ -1,4 +1,4 @@
-//! What `kubesolo-release` publishes to a real registry, as a device, a person and the standard tools see it.
+//! Releases that `kubesolo-release` publishes to a real registry, as a device, a person and the standard tools see them.
 #![allow(clippy::unwrap_used)]
 
 #[path = "../../../agent/tests/cli_support/mod.rs"]

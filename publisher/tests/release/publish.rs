@@ -1,4 +1,4 @@
-//! What is published, and when.
+//! The content of a published release, and the moment of its publication.
 
 use super::*;
 

@@ -164,7 +164,7 @@ fn keys_are_never_overwritten_and_the_private_one_is_private() {
     drop(reader);
     let mut unheard = Command::new(env!("CARGO_BIN_EXE_kubesolo-release"));
     let unheard = unheard.args(["keygen", path(&folder.path().join("unheard"))]).stdout(writer).status().unwrap();
-    assert_eq!(unheard.code(), Some(0), "whoever does not want to read it still has the keys");
+    assert_eq!(unheard.code(), Some(0), "a person who does not want to read it still has the keys");
     assert_eq!(std::fs::read(&private).unwrap(), before);
     // The public half is in the way: no new private key may be left lying about.
     let lone = folder.path().join("lone.pem");
@@ -202,7 +202,7 @@ fn a_private_key_that_others_can_read_or_that_is_no_file_is_refused() {
         std::fs::set_permissions(&file, std::fs::Permissions::from_mode(mode)).unwrap();
         PrivateKey::load(&file).unwrap();
     }
-    // Whoever gives the key itself is told so, without an echo of it.
+    // A person who gives the key itself hears so, without an echo of it.
     let pem = std::fs::read_to_string(&file).unwrap();
     for key in [&["--key", &pem][..], &[&format!("--key={pem}")]] {
         let ran = run(&[&["sign", "registry.example/os:stable"], key].concat(), &[]);

@@ -92,7 +92,7 @@ fn keys_and_signatures_of_openssl_are_accepted() {
     let key = PrivateKey::load(&dir.join("o")).unwrap();
     assert_eq!(keys.ids().collect::<Vec<_>>(), [key.id()]);
 
-    // What openssl signs and what we sign is the same, to the byte.
+    // The signatures of openssl and of this program are the same, to the byte.
     let digest = published.manifests[0].1;
     let manifest = registry.read("os", &digest.to_string());
     std::fs::write(dir.join("manifest"), &manifest).unwrap();
@@ -264,7 +264,7 @@ fn signatures_by_the_real_cosign_are_accepted_and_ours_verified_by_it() {
 
     cosign(&[&sign[..], &["--recursive", &index]].concat()).unwrap();
     device.from(&registry, &["apply"]).code(0);
-    // What the slot holds is proven again without the registry, by the payload that it keeps.
+    // The content of the slot is proven again without the registry, by the payload that it keeps.
     device.here(&["verify"]).says(&["slot B holds: 1.2.0, signed by"]);
     device.here(&["activate"]).code(0);
     device.power_on();

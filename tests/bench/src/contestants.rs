@@ -1,4 +1,4 @@
-//! Who takes part, and with which command. Each ends with both images in `target/bench/run/slot`, verified.
+//! The contestants, and the command of each. Each ends with both images in `target/bench/run/slot`, verified.
 
 use std::path::Path;
 use std::process::Command;
@@ -48,7 +48,7 @@ pub const ALL: [Contestant; 8] = [
     Script,
 ];
 
-/// What the commands need to know.
+/// The values that the commands need.
 pub struct Course<'a> {
     /// The release to install.
     pub release: &'a Release,
@@ -57,7 +57,7 @@ pub struct Course<'a> {
 }
 
 impl Contestant {
-    /// What it is called in the tables.
+    /// Its name in the tables.
     pub fn name(self) -> &'static str {
         match self {
             Floor(Server::Registry) => "floor, registry",

@@ -21,7 +21,7 @@ use crate::{measure, release};
 const INITRAMFS_BYTES: u64 = 5 << 30;
 const BREAK_AT: u64 = (4 << 30) + 12345;
 const KERNEL: &[u8] = b"no kernel, but the agent does not look into it";
-/// What the agent may take at any size.
+/// The limit of the agent's memory at any size.
 const PEAK_KIB: u64 = 12 * 1024;
 const BLOCK: usize = 64 * 1024;
 
@@ -35,7 +35,7 @@ fn block(number: u64) -> [u8; BLOCK] {
     block
 }
 
-/// What the stub serves.
+/// The files that the stub serves.
 struct Stub {
     manifest: Vec<u8>,
     referrers: Vec<u8>,

@@ -1,4 +1,4 @@
-//! What an update costs: rounds in which every contestant installs the same release once, in random order, and what each
+//! The cost of an update: rounds in which every contestant installs the same release once, in random order, and what each
 //! cost beside a floor program in the same round.
 
 mod contestants;
@@ -133,7 +133,7 @@ fn bench(docs: bool, plan: &[(u64, usize)]) -> Result<()> {
     report::write(&fields, &idle, &absent, docs)
 }
 
-/// What a device pays that has what is on offer: asked again and again, this is most of what it ever pays.
+/// The cost of a check on a device that has the offer already: most of the cost that a device ever has.
 fn idle_check(
     agent: Contestant,
     course: &Course,

@@ -1,4 +1,4 @@
-//! What one command costs. It runs below a process of its own, because peak memory and the like are those of all
+//! The cost of one command. It runs below a process of its own, because peak memory and the like are those of all
 //! children that a process ever had.
 
 use std::fs::{self, File};
@@ -30,7 +30,7 @@ pub struct Cost {
     pub before_read_back: Option<(f64, f64)>,
 }
 
-/// Measures a command below a process of its own. What it says goes to `log`.
+/// Measures a command below a process of its own. Its output goes to `log`.
 ///
 /// # Errors
 /// It cannot be started, or fails; the message has what it said.

@@ -29,7 +29,7 @@ pub struct Row {
     pub costs: Vec<Cost>,
 }
 
-/// What it costs to learn that nothing is new.
+/// The cost of a check that finds nothing new.
 pub struct Idle {
     /// Whose check.
     pub contestant: Contestant,

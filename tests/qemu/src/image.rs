@@ -25,7 +25,7 @@ pub const UBOOT_SIZE: usize = 0x4000;
 /// Where the second copy begins.
 pub const UBOOT_SECOND: u64 = 0x80000;
 
-/// What goes into a slot.
+/// The content of a slot.
 #[derive(Clone, Debug)]
 pub struct Content {
     /// The kernel.
@@ -61,7 +61,7 @@ pub struct Plan {
     pub loader: Option<PathBuf>,
     /// Sizes in MiB.
     pub size: Size,
-    /// What it boots by.
+    /// The bootloader.
     pub firmware: Firmware,
 }
 
@@ -144,7 +144,7 @@ pub struct Disk {
     pub path: PathBuf,
     /// Sizes of its partitions.
     pub size: Size,
-    /// What it boots by.
+    /// The bootloader.
     pub firmware: Firmware,
 }
 
@@ -211,7 +211,7 @@ impl Disk {
         Ok(File::options().write(true).open(&self.path)?.write_all_at(bytes, self.copy(number))?)
     }
 
-    /// What the environment says, whoever the bootloader is.
+    /// The content of the environment, with any bootloader.
     ///
     /// # Errors
     /// It cannot be read.
@@ -258,7 +258,7 @@ impl Disk {
         run(self.mtools("mtype")?.arg(format!("::/{path}")))
     }
 
-    /// Writes a file of the EFI partition anew.
+    /// Replaces a file of the EFI partition.
     ///
     /// # Errors
     /// It cannot be written.
@@ -318,7 +318,7 @@ impl Disk {
     /// It is not there.
     pub fn slot_file(&self, slot: SlotId, name: &str) -> Result<Vec<u8>> {
         let to = self.path.with_extension("tmp");
-        // debugfs always exits 0; what it wrote tells.
+        // debugfs always exits 0; its output decides.
         let _ = fs::remove_file(&to);
         self.debugfs(slot, false, &format!("dump /{name} {}", to.display()))?;
         let bytes = fs::read(&to).map_err(|_| format!("slot {slot} has no file {name}"))?;
@@ -334,7 +334,7 @@ impl Disk {
         self.debugfs(slot, true, &format!("rm /{name}"))
     }
 
-    /// Writes a file of a slot anew, without touching its hash file.
+    /// Replaces a file of a slot, without touching its hash file.
     ///
     /// # Errors
     /// It cannot be written.
@@ -370,7 +370,7 @@ impl Disk {
     }
 }
 
-/// What U-Boot would read from two copies of its environment.
+/// The copy that U-Boot would read from two copies of its environment.
 #[must_use]
 pub fn uboot_view(copies: &[Vec<u8>; 2]) -> View {
     let valid = [0, 1].map(|copy: usize| flags(&copies[copy], Format::Redundant).ok());

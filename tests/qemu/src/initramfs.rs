@@ -8,7 +8,7 @@ use flate2::write::GzEncoder;
 
 use crate::{Result, tool};
 
-/// What the device does once it is up.
+/// The work of the device once it is up.
 #[derive(Clone, Copy, Debug)]
 pub enum Then {
     /// Nothing, for ever.

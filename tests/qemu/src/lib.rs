@@ -20,7 +20,7 @@ pub mod views;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// Whatever ends a scenario; its text is for a person.
+/// Any error that ends a scenario; its text is for a person.
 pub type Error = Box<dyn std::error::Error + Send + Sync>;
 /// See [`Error`].
 pub type Result<T> = std::result::Result<T, Error>;
@@ -31,7 +31,7 @@ pub fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().expect("the workspace this was built from")
 }
 
-/// What a device's processor understands.
+/// The instruction set of a device's processor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Architecture {
     /// x86-64.

@@ -27,7 +27,7 @@ const UEFI_VARIABLES_ARM64: &str = "/usr/share/AAVMF/AAVMF_VARS.fd";
 /// bootloaders.
 const UBOOT: &str = "usr/lib/u-boot/qemu_arm64/u-boot.bin";
 
-/// What the device starts with.
+/// The firmware that the device starts with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Firmware {
     /// SeaBIOS.
@@ -53,7 +53,7 @@ impl Firmware {
         }
     }
 
-    /// What it runs on.
+    /// The hardware that it runs on.
     #[must_use]
     pub fn architecture(self) -> Architecture {
         match self {
@@ -66,7 +66,7 @@ impl Firmware {
 /// The hardware.
 #[derive(Clone, Debug)]
 pub struct Device {
-    /// What it starts with.
+    /// The firmware that it starts with.
     pub firmware: Firmware,
     /// Its disk, raw.
     pub disk: PathBuf,
@@ -302,10 +302,10 @@ impl Machine {
         }
     }
 
-    /// Whether the device is still on.
+    /// True while the device is on.
     ///
     /// # Errors
-    /// The system does not tell.
+    /// The system does not say.
     pub fn is_on(&mut self) -> Result<bool> {
         Ok(self.child.try_wait()?.is_none())
     }
@@ -325,7 +325,7 @@ impl Machine {
         Err(format!("QEMU still runs after {} s.\n{}", PATIENCE.as_secs(), self.tail()).into())
     }
 
-    /// What the device said since the last wait.
+    /// The console output of the device since the last wait.
     ///
     /// # Errors
     /// The log cannot be read.

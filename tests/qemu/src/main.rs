@@ -28,7 +28,7 @@ struct Cli {
 
 const DEMO: Scenario = Scenario {
     name: "demo",
-    about: "the main story, told",
+    about: "the main story, on the terminal",
     firmware: Firmware::Uefi,
     only: None,
     quick: false,
@@ -36,7 +36,7 @@ const DEMO: Scenario = Scenario {
     body: demo::show,
 };
 
-/// What a name on the command line can be.
+/// The meaning of a name on the command line.
 fn names() -> impl Iterator<Item = &'static str> {
     ["demo", "quick", "all", "arm64"].into_iter().chain(ALL.iter().map(|scenario| scenario.name))
 }

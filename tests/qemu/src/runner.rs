@@ -15,11 +15,11 @@ use crate::{Result, root};
 pub struct Scenario {
     /// How it is called on the command line.
     pub name: &'static str,
-    /// What it shows, in one line.
+    /// The property that it shows, in one line.
     pub about: &'static str,
-    /// What the device starts with unless the command line says otherwise.
+    /// The firmware of the device unless the command line says otherwise.
     pub firmware: Firmware,
-    /// Why it is told with that firmware only, if so.
+    /// The reason why it runs with that firmware only, if so.
     pub only: Option<&'static str>,
     /// Part of `make test`.
     pub quick: bool,
@@ -29,12 +29,12 @@ pub struct Scenario {
     pub body: fn(&Run) -> Result<()>,
 }
 
-/// What a scenario gets.
+/// The context of a scenario.
 #[derive(Debug)]
 pub struct Run {
     /// Its own folder, empty. Logs stay there; disks are removed if all went well.
     pub dir: PathBuf,
-    /// What its devices start with.
+    /// The firmware of its devices.
     pub firmware: Firmware,
     /// How many devices it may run beside each other.
     pub jobs: usize,
@@ -116,7 +116,7 @@ pub fn run_all(scenarios: &[&Scenario], firmware: Option<Firmware>, jobs: usize)
     Ok(failed.into_inner())
 }
 
-/// What is large says nothing once all went well.
+/// Removes large files once all went well.
 fn clean(run: &Run) -> Result<()> {
     for entry in fs::read_dir(&run.dir)? {
         let path = entry?.path();

@@ -20,7 +20,7 @@ pub struct Server {
 }
 
 impl Server {
-    /// Starts what `command` makes for a free port, and waits until it answers. What it prints goes into `log`.
+    /// Starts the program of `command` on a free port, and waits until it answers. Its output goes into `log`.
     ///
     /// # Errors
     /// It does not run, or does not answer.

@@ -11,7 +11,7 @@ use crate::image::{Content, Plan, Size};
 use crate::runner::Run;
 use crate::{Result, root, run, tool};
 
-/// What QEMU needs for the stub to end it.
+/// The device that QEMU needs for the stub to end it.
 pub const DEVICE: [&str; 2] = ["-device", "isa-debug-exit,iobase=0xf4,iosize=4"];
 /// QEMU's exit code then: twice the byte that the stub writes, plus one.
 pub const EXIT: i32 = 0x21;

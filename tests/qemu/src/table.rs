@@ -1,7 +1,7 @@
 //! The decision table of the slot protocol, replayed on real GRUB and held against the model in `bootenv::boot`.
 //!
 //! A cell is an environment, the content of two slots, and whether the disk can be written. Each is one power-on of a
-//! device whose kernels are stubs. What GRUB started, what it told the kernel, and every byte of the disk afterwards
+//! device whose kernels are stubs. The kernel that GRUB started, its arguments, and every byte of the disk afterwards
 //! must be what the model says.
 
 use std::collections::HashSet;
@@ -26,7 +26,7 @@ const SLOTS: [SlotId; 2] = SlotId::BOTH;
 const STATES: [SlotState; 3] = [SlotState::Good, SlotState::Void, SlotState::Fail];
 const CLASSES: [Files; 3] = [Files::Hold, Files::Load, Files::Broken];
 const TRIAL: TrialId = TrialId(0xbeef_0001);
-/// Prints what GRUB was told to do with the stub's exit; `ks_delay` lets a retry come at once.
+/// Prints GRUB's decision with the stub's exit; `ks_delay` lets a retry come at once.
 const SETTINGS: &str = "set ks_args=\"table\"\nset ks_delay=0\n";
 
 /// One way in which a slot's files can be.
@@ -97,7 +97,7 @@ const VARIANTS: &[Variant] = &[
 /// The largest file of an environment in the table, in bytes.
 const MAX_SIZE: usize = 2048;
 
-/// What is in one of the two files of the environment.
+/// The content of one of the two files of the environment.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum EnvFile {
     /// These bytes, [`MAX_SIZE`] at most.
@@ -127,7 +127,7 @@ impl Cell {
         }
     }
 
-    /// What the model does, and the bytes of the main block afterwards if they are others.
+    /// The decision of the model, and the bytes of the main block afterwards if they are others.
     fn decide(&self) -> (Decision, Option<Vec<u8>>) {
         let on = self.power_on();
         let Some(block) = self.block() else { return (decide(&on), None) };
@@ -518,7 +518,7 @@ pub(crate) fn each(run: &Run, cells: &[Cell], play: impl Fn(usize, &Cell, &Path)
     if differences.is_empty() {
         return Ok(());
     }
-    // The first ones tell enough.
+    // The first ones are enough.
     let shown = differences[..differences.len().min(5)].join("\n");
     Err(format!("{} of {} cells differ\n{shown}", differences.len(), cells.len()).into())
 }
@@ -561,7 +561,7 @@ fn one(run: &Run, parts: &Parts, cell: &Cell, file: &Path, dir: &Path) -> Result
     Ok(())
 }
 
-/// What the stub says when GRUB does what the model says; `None`: nothing is started.
+/// The stub's line when GRUB decides as the model; `None`: nothing is started.
 fn wanted(cell: &Cell, decision: &Decision, part_ids: &[String; 2]) -> Option<String> {
     let start = decision.start?;
     let slot = start.slot;

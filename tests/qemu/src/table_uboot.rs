@@ -111,7 +111,7 @@ fn variables(cell: &Cell) -> Option<Vec<(&'static str, String)>> {
     Some(NAMES.into_iter().filter_map(|name| Some((name, block.get(name)?.to_owned()))).collect())
 }
 
-/// Both copies, and which one counts. What the other one is changes from cell to cell: never written, damaged, older.
+/// Both copies, and which one counts. The other one changes from cell to cell: never written, damaged, older.
 fn copies(number: usize, cell: &Cell) -> ([Vec<u8>; 2], usize) {
     let current = number % 2;
     let encode = |variables: &[(&str, String)], flags: u8| {
@@ -210,7 +210,7 @@ impl Bench {
     }
 }
 
-/// Plays one cell and compares what was started, what it was told, and every byte of the disk.
+/// Plays one cell and compares the kernel that was started, its arguments, and every byte of the disk.
 fn one(run: &Run, bench: &Bench, (number, cell): (usize, &Cell), file: &Path) -> Result<()> {
     let decision = decide(&power_on(cell));
     let (copies, current) = copies(number, cell);
@@ -258,7 +258,7 @@ fn one(run: &Run, bench: &Bench, (number, cell): (usize, &Cell), file: &Path) ->
     }
 }
 
-/// What the stub says when U-Boot does what the model says; `None`: nothing is started.
+/// The stub's line when U-Boot decides as the model; `None`: nothing is started.
 fn wanted(cell: &Cell, decision: &Decision, part_ids: &[String; 2]) -> Option<String> {
     let start = decision.start?;
     let slot = start.slot;

@@ -190,7 +190,7 @@ fn compare(run: &Run, case: &Case, verdict: &str, disk: &File, block: u64) -> Re
     Ok(())
 }
 
-/// What `fw_printenv` says, of libubootenv and of U-Boot.
+/// The output of `fw_printenv`, of libubootenv and of U-Boot.
 fn printed(run: &Run, case: &Case) -> Result<Vec<(PathBuf, String)>> {
     let image = run.write("one.env", &case.bytes)?;
     let line = |path: &str| format!("{path} 0x0 {:#x}\n", case.bytes.len());

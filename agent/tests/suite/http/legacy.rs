@@ -5,7 +5,7 @@ use crate::cli_support::{self, Device};
 use crate::common::key;
 use bootenv::protocol::SlotState;
 
-/// What such a server has: no signature of the document, which has no word of architecture or channel.
+/// The documents of such a server: no signature, and no word of architecture or channel.
 fn old(site: &Site) -> Site {
     let mut old = site.with(json!({"architecture": null, "channel": null, "security_epoch": 9}));
     old.files.remove("/os/latest.json.sig");

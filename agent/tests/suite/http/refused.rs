@@ -1,4 +1,4 @@
-//! What a device does with a server that is wrong: exit code, reason, and what stays untouched.
+//! A device against a server that is wrong: exit code, reason, and the parts that stay untouched.
 
 use std::fs;
 

@@ -1,4 +1,4 @@
-//! What a real nginx serves, and how it is asked.
+//! Files that a real nginx serves, and the requests for them.
 
 use std::path::Path;
 use std::sync::{Arc, Mutex};
@@ -90,7 +90,7 @@ fn a_registry_is_asked_once_too_when_nothing_is_new() {
     shared.lock().unwrap().tag("stable", &common::bytes(&common::index(&[("amd64", &manifest), ("arm64", b"{}")])));
     assert!(asked(&["apply"]).0.len() > 3);
     assert_eq!(asked(&["check"]).0, tag);
-    // A key that did not sign it must be told so, and looks for other signatures.
+    // A device whose key did not sign it says so, and looks for other signatures.
     device.save_key(&cli_support::key(2), "K");
     device.from(&server, &["check", "--json"]).refused(77, "signature-unknown-key");
 }
@@ -104,7 +104,7 @@ fn what_is_staged_is_not_fetched_again() {
     let before = server.requests().len();
     device.over_http(&server, &["apply"]).code(0).says(&["already complete in slot B"]);
     assert_eq!(server.requests()[before..], ["GET /os/latest.json"]);
-    // What rotted is.
+    // A rotten file is.
     device.write("B/vmlinuz", b"rotten");
     device.over_http(&server, &["apply"]).code(0).says(&["written into slot B"]);
     device.here(&["verify"]).says(&["slot B holds: 1.0.0"]);

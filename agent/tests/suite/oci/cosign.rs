@@ -93,7 +93,7 @@ fn cosigns_tag_is_only_asked_for_where_no_raw_signature_does() {
         (2, 1),
         "beside the raw one of another key"
     );
-    // Whoever has no key needs none.
+    // An optional signature needs no key.
     let server = broken(&world, "nothing", |_, _| ());
     source::offer(&mut source(&server), Architecture::Amd64, None).unwrap();
     assert_eq!(server.count(&tag(&world.manifest)), 0);
@@ -186,14 +186,14 @@ fn a_key_that_signs_in_both_ways_counts_once() {
     assert_eq!(keys(1).verify(&offer.signed, &offer.signatures).unwrap().len(), 1);
 }
 
-/// What a slot was filled from is proven by the payload that the slot keeps.
+/// The content of a slot is proven by the payload that the slot keeps.
 #[test]
 fn a_device_asks_once_when_nothing_is_new() {
     let world = world(manifest_of, &[good(1)]);
     let server = broken(&world, "nothing", |_, _| ());
     let device = cli_support::Device::new();
     device.from(&server, &["apply"]).code(0);
-    // What cosign costs: its tag, and a payload.
+    // The cost of cosign: its tag, and a payload.
     assert_eq!((server.count(&tag(&world.manifest)), server.count(&World::path(&good(1).0))), (1, 1));
     let before = server.requests().len();
     device.from(&server, &["check"]).code(0).says(&["signed:"]);

@@ -1,4 +1,4 @@
-//! What a real registry serves.
+//! Releases that a real registry serves.
 
 use kubesolo_update::base::digest::Digest;
 use kubesolo_update::base::error::{Exit, Reason};

@@ -148,7 +148,7 @@ fn the_search_for_signatures_has_a_limit() {
     verified(&broken(&world, "nothing", |_, _| ())).unwrap();
     listed(&mut world, &all);
     let server = broken(&world, "nothing", |_, _| ());
-    // Told as what it is: the first signature that cannot be read.
+    // Reported as the first signature that cannot be read.
     refused(verified(&server), Reason::NotFound);
     assert!(server.count("manifests/sha256:") <= 12);
 }

@@ -162,7 +162,8 @@ fn shared(step: world::Step, world: &World) -> Option<Step> {
     })
 }
 
-/// What both files said before a command: the agent replaces them more often than the model, which knows only what decides.
+/// The content of both files before a command: the agent replaces them more often than the model, which knows only the
+/// deciding parts.
 struct Known(Vec<String>);
 
 impl Known {
@@ -220,7 +221,7 @@ struct Done {
     calls: Vec<String>,
 }
 
-/// What the agent logged, with its calls that change the device's files, or read a whole image.
+/// The steps that the agent logged, with its calls that change the device's files, or read a whole image.
 fn logged(device: &Device) -> Vec<Done> {
     let mark = format!("DEBUG [{}] ", step::TARGET);
     let here = format!("{}/", device.dir.path().display());

@@ -19,7 +19,7 @@ const LONGEST: usize = 40_000;
 /// The same for cuts while the device boots.
 const BOOT: usize = 12_000;
 
-/// What was seen.
+/// The counts.
 #[derive(Debug, Default)]
 pub struct Cuts {
     /// Power cuts.
@@ -28,7 +28,7 @@ pub struct Cuts {
     pub healthy: usize,
     /// Updates that were committed.
     pub updates: u64,
-    /// What would boot after each cut.
+    /// The slot that would boot after each cut.
     pub decisions: BTreeMap<&'static str, usize>,
 }
 

@@ -55,7 +55,7 @@ pub struct Recording<'a> {
     pub(crate) bench: Bench<'a>,
     /// Its disk before.
     pub before: Vec<u8>,
-    /// What it wrote.
+    /// The output of the cycle.
     pub log: Log,
     /// Both files of each published release, hashed together.
     pub published: Vec<[u8; 32]>,

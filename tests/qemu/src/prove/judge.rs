@@ -1,4 +1,4 @@
-//! What a disk would boot, and whether that is a release that was published.
+//! The release that a disk would boot, and whether that one was published.
 
 use std::collections::HashMap;
 
@@ -15,7 +15,7 @@ use crate::machine::Firmware;
 
 type Hash = [u8; 32];
 
-/// What a slot holds.
+/// The content of a slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Content {
     /// As the bootloader sees it.
@@ -31,7 +31,7 @@ pub struct Seen {
     pub block: Option<Block>,
     /// GRUB's second file as it stands.
     pub second: Vec<u8>,
-    /// What the bootloader does.
+    /// The decision of the bootloader.
     pub decision: Decision,
     /// The content of the slots that were looked at.
     pub contents: [Option<Content>; 2],
@@ -43,7 +43,7 @@ pub struct Seen {
 struct Found {
     view: View,
     second: Option<FallbackBlock>,
-    /// What each part of it promises of slot A, slot B: any of them may be all that is left.
+    /// The promise of each part of it about slot A, slot B: any part may be the only one that is left.
     promises: Vec<[SlotState; 2]>,
     block: Option<Block>,
     second_bytes: Vec<u8>,
@@ -137,7 +137,7 @@ impl Judge {
         content
     }
 
-    /// Looks at a disk. `version` tells the content of a slot apart from its content after other cuts, where that is known.
+    /// Judges a disk. `version` separates the content of a slot from its content after other cuts, where that is known.
     ///
     /// # Errors
     /// The device would not boot a published release, or something is promised that does not hold; in words.

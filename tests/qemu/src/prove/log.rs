@@ -1,4 +1,4 @@
-//! What QEMU's `blklogwrites` driver records: the format of dm-log-writes (Linux, drivers/md/dm-log-writes.c).
+//! The recording of QEMU's `blklogwrites` driver: the format of dm-log-writes (Linux, drivers/md/dm-log-writes.c).
 
 use std::fs;
 use std::ops::Range;
@@ -36,7 +36,7 @@ pub struct Log {
 }
 
 impl Log {
-    /// Reads a recording. What a power cut left of the last request is left out.
+    /// Reads a recording. The part of the last request that a power cut left is ignored.
     ///
     /// # Errors
     /// It is no recording, or has a request that a replay would get wrong.

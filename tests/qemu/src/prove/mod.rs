@@ -42,13 +42,13 @@ pub struct Effort {
 }
 
 impl Effort {
-    /// What a scenario of `make test` can afford.
+    /// The number of cuts that a scenario of `make test` can afford.
     pub const SHORT: Effort = Effort { seed: 1, variants: 4, sample: 0, boots: 0 };
-    /// What `make prove` does.
+    /// The number of cuts of `make prove`.
     pub const FULL: Effort = Effort { seed: 1, variants: 24, sample: 8, boots: 4 };
 }
 
-/// What was tried, all of it with a good end.
+/// The cuts that were tried, all of them with a good end.
 #[derive(Debug, Default)]
 pub struct Report {
     /// Requests of the device, flushes among them.

@@ -1,4 +1,4 @@
-//! What happens after a cut: read by the code of the bootloader's own project, gone on from by the agent, booted for real.
+//! The time after a cut: read by the code of the bootloader's own project, gone on from by the agent, booted for real.
 
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
@@ -85,9 +85,9 @@ pub fn cannot_mount() -> Option<String> {
 }
 
 /// The agent's real code on the real filesystems of this disk, which the kernel mounts: the health run of the boot that
-/// the bootloader decided on, then the update anew. Both must end in a state that is known, and leave nothing behind.
+/// the bootloader decided on, then the update from the start. Both must end in a state that is known, and leave nothing behind.
 ///
-/// Whether the update went on with a download that the cut had interrupted.
+/// True if the update went on with a download that the cut had interrupted.
 ///
 /// # Errors
 /// With what they said.
@@ -103,7 +103,7 @@ pub fn agent_goes_on(run: &Run, recording: &Recording, image: &Path, seen: &Seen
     let disk = Disk { path: image.to_owned(), ..recording.bench.disk.clone() };
     let uboot = run.firmware == Firmware::UBoot;
     if uboot {
-        // What U-Boot stores before it starts a kernel.
+        // The copy that U-Boot stores before it starts a kernel.
         let place = |copy| Place { device: image.to_owned(), offset: disk.copy(copy) as i64, size: UBOOT_SIZE };
         let store = Store::new([0, 1].map(place).to_vec()).with_system(&[], &work);
         if !seen.decision.stored.is_empty() {
@@ -134,7 +134,7 @@ pub fn agent_goes_on(run: &Run, recording: &Recording, image: &Path, seen: &Seen
     script.args(["--mount", "--propagation", "private", "sh", "-c", AGENT_RUNS, "agent-runs"]).arg(&work).arg(image);
     script.args([a, b, size, data].map(|n| n.to_string()));
     script.arg(if uboot { disk.copy(0).to_string() } else { String::new() });
-    // On a host of another kind an emulator comes first. What it emulates is the processor: the agent's system calls are
+    // On a host of another kind an emulator comes first. It emulates only the processor: the agent's system calls are
     // those of the kernel here.
     let agent = run.firmware.architecture().agent_here()?;
     let script = script.arg(agent.get_program()).args(agent.get_args()).output()?;

@@ -85,7 +85,7 @@ impl<'a> Ext4<'a> {
     fn inode(&self, number_of: usize) -> Option<&'a [u8]> {
         let field = |at: usize, width| number(self.part, 1024 + at, width);
         let (per_group, size) = (field(40, 4)?, field(88, 2)?);
-        // With 64-bit block numbers (incompatible feature 0x80) descriptors tell their size.
+        // With 64-bit block numbers (incompatible feature 0x80) descriptors have their size.
         let descriptor = if field(96, 4)? & 0x80 != 0 { field(254, 2)? } else { 32 };
         let (group, index) = ((number_of.checked_sub(1)?).checked_div(per_group)?, (number_of - 1) % per_group);
         let at = (field(20, 4)? + 1) * self.block + group * descriptor;

@@ -1,4 +1,4 @@
-//! What a power cut can leave: every prefix of the requests, torn requests, and any part of what was not flushed yet, in
+//! The disks that a power cut can leave: every prefix of the requests, torn requests, and any part of the unflushed ones, in
 //! any order.
 
 use std::fmt;
@@ -12,11 +12,11 @@ use crate::cells::Seeded;
 pub struct Cut {
     /// So many requests were sent.
     pub after: usize,
-    /// What became of them.
+    /// The fate of the requests.
     pub left: Left,
 }
 
-/// What became of the requests that were sent.
+/// The fate of the requests that were sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Left {
     /// All are on the medium.

@@ -1,7 +1,7 @@
 //! A U-Boot that counts boots itself (`CONFIG_BOOTCOUNT_ENV`), with the protocol's variables in its own environment: two
 //! files of its FAT partition.
 //!
-//! Kernels are stubs that say what they were told. This program does to the environment what the agent does on a board, by
+//! Kernels are stubs that print their arguments. This program does to the environment what the agent does on a board, by
 //! the same code.
 
 use std::fs;
@@ -22,7 +22,7 @@ use crate::{Result, built, root, stub};
 /// Where this U-Boot keeps its environment.
 const FILES: [&str; 2] = ["uboot.env", "uboot-2.env"];
 const SIZE: usize = 0x4000;
-/// What is this board's in `bootcount.env`: its disk, and where things are loaded to.
+/// This board's own values in `bootcount.env`: its disk, and the load addresses.
 const DISK: (&str, &str) = ("load mmc 0:1", "load virtio 0:1");
 const BOARD: [(&str, &str); 5] = [
     ("bootdelay", "-2"),
@@ -77,7 +77,7 @@ impl<'a> Board<'a> {
         }
     }
 
-    /// What the agent does to go from one state to the next.
+    /// The agent's way from one state to the next.
     fn set(&self, next: &BootState) -> Result<()> {
         let store = self.store()?;
         let current = store.load().map_err(|e| e.to_string())?;
@@ -86,7 +86,7 @@ impl<'a> Board<'a> {
         FILES.iter().try_for_each(|file| self.disk.put_esp_file(file, &fs::read(self.run.file(file))?))
     }
 
-    /// One power-on: the slot whose kernel is started must be told this.
+    /// One power-on: the slot whose kernel is started must get these arguments.
     fn boots(&self, slot: SlotId, trial: TrialId) -> Result<()> {
         let before = self.disk.copies()?;
         let mut device = Device::new(self.run.firmware, &self.disk.path);

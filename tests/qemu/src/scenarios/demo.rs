@@ -1,4 +1,4 @@
-//! The main job, told on the terminal: a device updates itself, and a release that is not healthy does not stay.
+//! The main job, shown on the terminal: a device updates itself, and a release that is not healthy does not stay.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -16,7 +16,7 @@ use crate::Result;
 use crate::machine::{Firmware, plain};
 use crate::runner::Run;
 
-/// What the device does by itself in the demo, for each version that it is in. On a real one a timer does it.
+/// The commands of the device in the demo, for each version that it is in. On a real one a timer runs them.
 const SCRIPT: &[(&str, &str)] = &[
     ("1.0.0", "kubesolo-update check; kubesolo-update apply --activate --reboot"),
     (

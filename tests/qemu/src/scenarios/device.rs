@@ -21,16 +21,16 @@ use crate::{Architecture, Result, built, root, tool};
 
 pub(super) const PUBLISHER: &str = "target/dist/amd64/kubesolo-release";
 pub(crate) const BUILD: &str = "build/scripts/build-agent.sh";
-/// What the health step says once a boot is decided to be good.
+/// The line of the health step once a boot is decided to be good.
 pub(crate) const HEALTHY: &str = "kubesolo: healthy";
-/// What the test image says when the script of the second disk is over.
+/// The line of the test image when the script of the second disk is over.
 pub(crate) const SCRIPT_ENDED: &str = "guest: script ended with ";
 
 /// Where the disk's builder puts U-Boot's environment.
 pub(crate) const FW_ENV_CONFIG: &str =
     "/dev/disk/by-partlabel/KSOLOENV 0x0 0x4000\n/dev/disk/by-partlabel/KSOLOENV 0x80000 0x4000\n";
 
-/// What is wrong with a release.
+/// The fault of a release.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Flaw {
     /// Nothing.
@@ -173,7 +173,7 @@ impl<'a> Bench<'a> {
             args += " no_timer_check";
         }
         if self.userland.is_some() {
-            // What services say comes on the console, and no prompt in between.
+            // The output of services comes on the console, and no prompt in between.
             let console = "journal+console";
             args += &format!(" systemd.default_standard_output={console} systemd.default_standard_error={console}");
             args += " systemd.mask=serial-getty@ttyS0.service";
@@ -548,7 +548,7 @@ pub(super) fn second_disk(run: &Run) -> Result<()> {
     machine.power_cut()?;
     expect("the environment afterwards", &state(&bench.disk)?, &committed)?;
 
-    // A copy bit by bit: nothing tells which one was booted.
+    // A copy bit by bit: nothing shows which one was booted.
     let copy = run.file("copy.img");
     fs::copy(&bench.disk.path, &copy)?;
     let before = bench.disk.env_bytes()?;
@@ -578,7 +578,7 @@ pub(super) fn env_damaged(run: &Run) -> Result<()> {
         [(&["grubenv"][..], "fallback=env"), (&["ksenv2"], "committed"), (&["grubenv", "ksenv2"], "fallback=env")]
     {
         for (number, name) in names.iter().enumerate() {
-            // Alike, the two could not be told apart on the disk.
+            // Alike, the two could not be distinguished on the disk.
             bench.disk.overwrite(name, &[0xa0 + number as u8; SIZE])?;
         }
         let mut machine = bench.power_on(&[("1.0.0", "kubesolo-update status")])?;

@@ -80,7 +80,7 @@ pub(super) fn seed(run: &Run) -> Result<()> {
     is_updated(run, &bench)
 }
 
-/// What the device does by itself before the update. The timer is the real one. A change of the clock starts the first run; the
+/// The commands of the device before the update. The timer is the real one. A change of the clock starts the first run; the
 /// calendar starts the last one: the machine-id is one for which the timer elapses five seconds after the hour.
 const BEFORE: &str = r#"
 run_by_timer() {

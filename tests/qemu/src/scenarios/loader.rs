@@ -18,7 +18,7 @@ use crate::{Result, kernel, root};
 
 const TRIAL: TrialId = TrialId(0x1234_abcd);
 
-/// What userspace of a test initramfs said about its boot.
+/// The line of userspace in a test initramfs about its boot.
 struct Up {
     release: String,
     booted: Booted,

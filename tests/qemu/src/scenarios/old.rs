@@ -21,7 +21,7 @@ use crate::prove::replay::Replay;
 use crate::runner::Run;
 use crate::{Result, kernel, root};
 
-/// What this loader file passes to the kernel, and no other.
+/// The argument that this loader file passes to the kernel, and no other.
 const OWN_ARGUMENT: &str = "kubesolo.device=field-7";
 
 fn old_loader() -> PathBuf {
@@ -123,7 +123,7 @@ pub(super) fn cut_points(run: &Run) -> Result<()> {
     Ok(())
 }
 
-/// What the slot of a device looks like.
+/// The content of a device's slot.
 #[derive(Clone, Copy, PartialEq)]
 enum Files {
     /// Both images are as they were.

@@ -1,4 +1,4 @@
-//! What the init stage does when things go wrong. The kernel is started directly, and a script stands in for the agent.
+//! The init stage when things go wrong. The kernel is started directly, and a script stands in for the agent.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -101,7 +101,7 @@ pub(super) fn deadline(run: &Run) -> Result<()> {
     expect_on(&mut machine)
 }
 
-/// What becomes healthy within the window is not reverted before, whatever the agent does by itself.
+/// A system that becomes healthy within the window is not reverted before, whatever the agent does by itself.
 pub(super) fn late(run: &Run) -> Result<()> {
     let bare = Bare::build(run, "cloud", true)?;
     let mut machine = bare.boot(run, &[TRIAL, "verdict=late"])?;
@@ -110,7 +110,7 @@ pub(super) fn late(run: &Run) -> Result<()> {
     machine.power_cut()
 }
 
-/// Unhealthy boots of a committed slot: four restarts, then the device stays up. A healthy one begins anew.
+/// Unhealthy boots of a committed slot: four restarts, then the device stays up. A healthy one starts the count again.
 pub(super) fn unhealthy(run: &Run) -> Result<()> {
     let bare = Bare::build(run, "cloud", true)?;
     let one = |verdict: &str| bare.boot(run, &[COMMITTED, "ks.health_window=0", verdict]);

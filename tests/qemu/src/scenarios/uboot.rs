@@ -58,7 +58,7 @@ pub(super) fn env_damaged(run: &Run) -> Result<()> {
     machine.wait_for(&format!("{SCRIPT_ENDED}78"))?;
     machine.power_cut()?;
     expect("both copies afterwards", &(bench.disk.copies()? == damaged), &true)?;
-    // A person writes it anew.
+    // A person writes it again.
     bench.disk.put_copy(0, &whole[0])?;
     let mut machine = bench.power_on(&[])?;
     machine.wait_for("ks: boot slot=B committed")?;
@@ -66,7 +66,7 @@ pub(super) fn env_damaged(run: &Run) -> Result<()> {
     machine.power_cut()
 }
 
-/// What is on the disk while U-Boot stores: the old copy, and any sectors of the new one.
+/// The disk while U-Boot stores: the old copy, and any sectors of the new one.
 pub(super) fn cut_in_save(run: &Run) -> Result<()> {
     let bench = Bench::build(run)?;
     let activated = bench.activate(Flaw::None)?;
@@ -110,14 +110,14 @@ pub(super) fn cut_in_save(run: &Run) -> Result<()> {
     bench.stays_in("2.0.0", SlotId::B)
 }
 
-/// Debian's kernel for clouds drives no watchdog that QEMU's `virt` board can have; its full one does. What hangs is the
+/// Debian's kernel for clouds drives no watchdog that QEMU's `virt` board can have; its full one does. The hang is in the
 /// kernel itself: nothing but the hardware ends that.
 pub(super) fn watchdog(run: &Run) -> Result<()> {
     let bench = Bench::with_watchdog(run, stage::kernel("full-arm64")?.join("vmlinuz"))?;
     let activated = bench.activate(Flaw::Hangs)?;
     let mut machine = bench.power_on(&[])?;
     machine.wait_for("ks: boot slot=B try counter=2")?;
-    // What a kernel says that will not reboot by itself.
+    // The arguments of a kernel that will not reboot by itself.
     machine.wait_for("end Kernel panic - not syncing")?;
     machine.wait_for("ks: boot slot=B try counter=1")?;
     machine.power_cut()?;
