@@ -12,6 +12,7 @@
 pub mod base;
 pub mod cli;
 pub mod config;
+pub mod delta;
 pub mod device;
 pub mod fetch;
 pub mod policy;

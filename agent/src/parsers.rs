@@ -12,6 +12,7 @@ use crate::base::digest::Digest;
 use crate::base::error::{Error, Result};
 use crate::base::{json, limits};
 use crate::config::{Conf, Config, Overrides};
+use crate::delta::index::Index as Pieces;
 use crate::device::slot::SlotManifest;
 use crate::device::table::{PartId, Table};
 use crate::fetch::certificate;
@@ -55,6 +56,7 @@ pub const ALL: &[(&str, Parser)] = &[
     ("manifest", manifest),
     ("memory", memory),
     ("partition-table", partition_table),
+    ("pieces", pieces),
     ("registry", registry),
     ("signature", signature),
     ("sigstore", sigstore),
@@ -111,6 +113,20 @@ fn partition_table(bytes: &[u8]) -> bool {
         assert_eq!(id.to_string().parse(), Ok(*id));
         assert!(table.named(id).iter().all(|entry| entry.number > 0));
     }
+    true
+}
+
+/// An index of pieces, of the size that it says. It is written as it was read, and covers every byte of the image.
+fn pieces(bytes: &[u8]) -> bool {
+    let said = bytes.get(8..16).and_then(|size| size.try_into().ok());
+    let Some(index) = told(Pieces::parse(bytes, said.map_or(0, u64::from_le_bytes))) else { return false };
+    assert_eq!(index.encode(), bytes);
+    let mut end = 0;
+    for piece in index.pieces() {
+        assert!(piece.offset == end && (1..=limits::PIECE_BYTES).contains(&piece.len));
+        end = piece.end();
+    }
+    assert_eq!(end, index.size());
     true
 }
 

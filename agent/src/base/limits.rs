@@ -58,6 +58,18 @@ pub const LOGINS_BYTES: u64 = 1024 * KIB;
 pub const ERROR_BODY_BYTES: u64 = 8 * KIB;
 /// A kernel or initramfs, in bytes. Larger than any that a boot loader can load; it keeps sums of sizes far from overflow.
 pub const IMAGE_BYTES: u64 = 16 * GIB;
+/// Pieces of an initramfs in its index, and pieces of the booted one that a device knows at a time.
+pub const PIECES: usize = 65_536;
+/// A piece of an initramfs, in bytes.
+pub const PIECE_BYTES: usize = 512 * KIB as usize;
+/// An index of pieces, in bytes: 20, and 19 for each.
+pub const PIECES_BYTES: u64 = 20 + 19 * PIECES as u64;
+/// Earlier releases for which a release has patches.
+pub const PATCHES: usize = 8;
+/// The table at the start of patches, in bytes.
+pub const PATCH_TABLE_BYTES: u64 = 2048 * KIB;
+/// Requests for parts of one image.
+pub const RANGES: usize = 256;
 /// A statement of freshness, in bytes.
 pub const FRESHNESS_BYTES: u64 = 4 * KIB;
 /// Architectures in a statement of freshness.

@@ -8,7 +8,9 @@ use serde::de::IgnoredAny;
 use crate::base::digest::Digest;
 use crate::base::error::{Error, Reason, Result};
 use crate::base::{json, limits, text};
-use crate::release::release::{Architecture, Image, Release, revoked_keys, rollout, version};
+use crate::release::release::{
+    self, Architecture, Blob, Image, Patches, Release, null_is_empty, revoked_keys, rollout, version,
+};
 use crate::trust::signature::Fingerprint;
 
 /// A `latest.json`, as it was read. URLs are as they are written there: relative ones resolve against the document.
@@ -41,11 +43,57 @@ struct Document {
     initramfs_url: Option<String>,
     initramfs_sha256: Option<String>,
     initramfs_sig_url: Option<String>,
+    initramfs_pieces_url: Option<String>,
+    initramfs_pieces_sha256: Option<String>,
+    initramfs_pieces_size: Option<u64>,
+    #[serde(default, deserialize_with = "null_is_empty")]
+    initramfs_patches: Vec<PatchesMember>,
     metadata_sig_url: Option<String>,
     #[serde(rename = "schemaVersion")]
     schema_version: Option<IgnoredAny>,
     #[serde(rename = "mediaType")]
     media_type: Option<IgnoredAny>,
+}
+
+/// An element of `initramfs_patches`.
+#[derive(Clone, Debug, Deserialize)]
+struct PatchesMember {
+    from: Option<String>,
+    from_version: Option<String>,
+    url: Option<String>,
+    sha256: Option<String>,
+    size: Option<u64>,
+    table_size: Option<u64>,
+    table_sha256: Option<String>,
+    encoder: Option<String>,
+}
+
+impl PatchesMember {
+    fn is_known(&self) -> bool {
+        self.encoder.as_deref().is_some_and(Patches::has_known_encoder)
+    }
+
+    fn read(&self) -> Result<Patches> {
+        needed("initramfs_patches.url", &self.url)?;
+        Ok(Patches {
+            blob: blob("initramfs_patches.sha256", &self.sha256, self.size)?,
+            from: needed("initramfs_patches.from", &self.from)?.parse()?,
+            from_version: version(needed("initramfs_patches.from_version", &self.from_version)?)
+                .map_err(|e| e.context("initramfs_patches.from_version"))?,
+            table: blob("initramfs_patches.table_sha256", &self.table_sha256, self.table_size)?,
+        })
+    }
+
+    fn texts(&self) -> [(&'static str, &Option<String>); 6] {
+        [
+            ("initramfs_patches.from", &self.from),
+            ("initramfs_patches.from_version", &self.from_version),
+            ("initramfs_patches.url", &self.url),
+            ("initramfs_patches.sha256", &self.sha256),
+            ("initramfs_patches.table_sha256", &self.table_sha256),
+            ("initramfs_patches.encoder", &self.encoder),
+        ]
+    }
 }
 
 impl Latest {
@@ -72,11 +120,15 @@ impl Latest {
             )
         })?;
         let revoked_keys = given(&self.document.revoked_keys).map_or(Ok(BTreeSet::new()), revoked_keys)?;
-        self.release_for(architecture.parse()?, self.document.security_epoch.unwrap_or(0), revoked_keys)
+        let release =
+            self.release_for(architecture.parse()?, self.document.security_epoch.unwrap_or(0), revoked_keys)?;
+        let (pieces, patches) = (self.document.pieces()?, self.document.patches()?);
+        Patches::check(&patches, pieces.as_ref()).map_err(malformed)?;
+        Ok(Release { pieces, patches, ..release })
     }
 
     /// The release that an unsigned document claims. Old documents lack the architecture, and no record that outlives this
-    /// release may rest on a claim.
+    /// release may rest on a claim. Its images come whole.
     pub fn claimed(&self, otherwise: Architecture) -> Result<Release> {
         let architecture = given(&self.document.architecture).map_or(Ok(otherwise), str::parse)?;
         self.release_for(architecture, 0, BTreeSet::new())
@@ -107,7 +159,21 @@ impl Latest {
                 .map_err(|why| malformed(format_args!("rollout: {why}")))?,
             kernel: image("vmlinuz_sha256", &self.document.vmlinuz_sha256)?,
             initramfs: image("initramfs_sha256", &self.document.initramfs_sha256)?,
+            pieces: None,
+            patches: vec![],
         })
+    }
+
+    /// Where the file of that digest is; `None` if the document does not name it.
+    pub fn url_of(&self, wanted: Digest) -> Result<Option<&str>> {
+        let document = &self.document;
+        let [kernel, initramfs] = self.image_urls()?;
+        let images = [(kernel, &document.vmlinuz_sha256), (initramfs, &document.initramfs_sha256)];
+        let others = [(&document.initramfs_pieces_url, &document.initramfs_pieces_sha256)];
+        let others = others.into_iter().chain(document.initramfs_patches.iter().map(|one| (&one.url, &one.sha256)));
+        let others = others.filter_map(|(url, sha256)| Some((given(url)?, sha256)));
+        let hex = wanted.hex();
+        Ok(images.into_iter().chain(others).find(|(_, sha256)| given(sha256) == Some(&hex)).map(|(url, _)| url))
     }
 
     /// Where kernel and initramfs are.
@@ -129,6 +195,21 @@ impl Latest {
 }
 
 impl Document {
+    fn pieces(&self) -> Result<Option<Blob>> {
+        if given(&self.initramfs_pieces_url).is_none() {
+            return Ok(None);
+        }
+        let blob = blob("initramfs_pieces_sha256", &self.initramfs_pieces_sha256, self.initramfs_pieces_size)?;
+        release::pieces(blob).map(Some)
+    }
+
+    fn patches(&self) -> Result<Vec<Patches>> {
+        let known = self.initramfs_patches.iter().filter(|one| one.is_known());
+        let all = known.map(PatchesMember::read).collect::<Result<Vec<_>>>()?;
+        Patches::check_limits(&all)?;
+        Ok(all)
+    }
+
     fn check_lengths(&self) -> Result<()> {
         let texts = [
             ("channel", &self.channel),
@@ -144,10 +225,13 @@ impl Document {
             ("initramfs_url", &self.initramfs_url),
             ("initramfs_sha256", &self.initramfs_sha256),
             ("initramfs_sig_url", &self.initramfs_sig_url),
+            ("initramfs_pieces_url", &self.initramfs_pieces_url),
+            ("initramfs_pieces_sha256", &self.initramfs_pieces_sha256),
             ("metadata_sig_url", &self.metadata_sig_url),
         ];
+        let texts = texts.into_iter().chain(self.initramfs_patches.iter().flat_map(PatchesMember::texts));
         let notes = [("release_notes", &self.release_notes, limits::RELEASE_NOTES_BYTES)];
-        let texts = texts.into_iter().map(|(name, text)| (name, text, limits::ANNOTATION_BYTES)).chain(notes);
+        let texts = texts.map(|(name, text)| (name, text, limits::ANNOTATION_BYTES)).chain(notes);
         for (name, text, limit) in texts {
             if text.as_ref().is_some_and(|text| text.len() > limit) {
                 return Err(limits::exceeded(format_args!("{name} of latest.json"), format_args!("{limit} bytes")));
@@ -171,6 +255,14 @@ fn image(name: &str, member: &Option<String>) -> Result<Image> {
         .parse()
         .map_err(|_| malformed(format_args!("{name} is \"{}\", not 64 hex digits in lower case", text::escape(hex))))?;
     Ok(Image { digest, size: None })
+}
+
+/// A file whose size stands beside its digest, in a member of the same name.
+fn blob(name: &str, sha256: &Option<String>, size: Option<u64>) -> Result<Blob> {
+    let Image { digest, .. } = image(name, sha256)?;
+    let size = size.filter(|size| (1..=limits::IMAGE_BYTES).contains(size));
+    let size = size.ok_or_else(|| malformed(format_args!("the size beside {name} is not that of a file")))?;
+    Ok(Blob { digest, size })
 }
 
 fn missing(name: &str) -> Error {

@@ -6,7 +6,7 @@ use std::str::FromStr;
 
 use chrono::DateTime;
 use serde::de::IgnoredAny;
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::base::digest::Digest;
 use crate::base::error::{Error, Reason, Result};
@@ -19,6 +19,10 @@ use crate::trust::signature::Fingerprint;
 pub const KERNEL_TYPE: &str = "application/vnd.kubesolo.os.kernel.v1+octet-stream";
 /// Layer with the initramfs.
 pub const INITRAMFS_TYPE: &str = "application/vnd.kubesolo.os.initramfs.v1+gzip";
+/// Layer with the index of the pieces of the initramfs, see [`Release::pieces`].
+pub const PIECES_TYPE: &str = "application/vnd.kubesolo.os.initramfs.pieces.v1";
+/// Layer with patches for pieces of the initramfs, see [`Patches`].
+pub const PATCHES_TYPE: &str = "application/vnd.kubesolo.os.initramfs.patches.v1";
 /// Artifact and layer type of a signature: 64 raw bytes, Ed25519 over the exact bytes of the manifest it refers to.
 pub const SIGNATURE_TYPE: &str = "application/vnd.kubesolo.os.signature.v1+ed25519";
 
@@ -57,6 +61,16 @@ pub const BOARD: &str = "io.kubesolo.os.board";
 pub const ROLLOUT: &str = "io.kubesolo.os.rollout";
 /// Size of the unpacked initramfs, decimal, in bytes.
 pub const INITRAMFS_UNPACKED_SIZE: &str = "io.kubesolo.os.initramfs_unpacked_size";
+/// On a layer of patches: digest of the earlier initramfs.
+pub const PATCHES_FROM: &str = "io.kubesolo.os.patches.from";
+/// On a layer of patches: version of the earlier release.
+pub const PATCHES_FROM_VERSION: &str = "io.kubesolo.os.patches.from_version";
+/// On a layer of patches: size and digest of the table at its start, `BYTES:sha256:HEX`.
+pub const PATCHES_TABLE: &str = "io.kubesolo.os.patches.table";
+/// On a layer of patches: the encoder that makes a piece of the patched bytes.
+pub const PATCHES_ENCODER: &str = "io.kubesolo.os.patches.encoder";
+/// The encoder that this version has. Patches for another one are ignored: the publisher may be newer.
+pub const ENCODER: &str = "deflate-1";
 /// On a signature: first 16 hex digits of the SHA-256 of the raw public key.
 pub const KEY_ID: &str = "io.kubesolo.os.key_id";
 
@@ -148,6 +162,58 @@ impl From<Blob> for Image {
     }
 }
 
+/// Patches that make pieces of an initramfs from pieces of an earlier one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Patches {
+    /// The whole layer: the table, then the patches.
+    #[serde(flatten)]
+    pub blob: Blob,
+    /// Digest of the earlier initramfs.
+    pub from: Digest,
+    /// Version of the earlier release.
+    #[serde(serialize_with = "as_text")]
+    pub from_version: semver::Version,
+    /// The first bytes of the layer.
+    pub table: Blob,
+}
+
+impl Patches {
+    /// True for an encoder that this version has.
+    pub(super) fn has_known_encoder(name: &str) -> bool {
+        name == ENCODER
+    }
+
+    /// The rules for all patches of a release.
+    pub(super) fn check(all: &[Self], pieces: Option<&Blob>) -> Result<(), String> {
+        let doubled = |(at, one): (usize, &Self)| all[..at].iter().any(|other| other.from == one.from);
+        if all.iter().enumerate().any(doubled) {
+            return Err("two layers of patches are from the same initramfs".into());
+        }
+        if let Some(one) = all.iter().find(|one| one.table.size > one.blob.size) {
+            return Err(format!("the table of the patches from {} is longer than the patches", one.from_version));
+        }
+        if pieces.is_none() && !all.is_empty() {
+            return Err("it has patches, but no index of pieces".into());
+        }
+        Ok(())
+    }
+
+    /// The limits of their number and of their tables.
+    pub(super) fn check_limits(all: &[Self]) -> Result<()> {
+        if all.len() > limits::PATCHES {
+            return Err(limits::exceeded("patches of a release", limits::PATCHES));
+        }
+        if all.iter().any(|one| one.table.size > limits::PATCH_TABLE_BYTES) {
+            return Err(limits::exceeded("table of patches", format_args!("{} bytes", limits::PATCH_TABLE_BYTES)));
+        }
+        Ok(())
+    }
+}
+
+fn as_text<S: Serializer>(version: &semver::Version, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(version)
+}
+
 /// Metadata of a release. Texts are as long as [`limits`] allows, and may hold any characters: escape them before
 /// they are shown.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -180,6 +246,10 @@ pub struct Release {
     pub kernel: Image,
     /// The compressed initramfs.
     pub initramfs: Image,
+    /// The index of the pieces of the initramfs, so that a device fetches those that it lacks.
+    pub pieces: Option<Blob>,
+    /// For devices that run an earlier release; none without `pieces`.
+    pub patches: Vec<Patches>,
 }
 
 impl Release {
@@ -212,6 +282,8 @@ impl Release {
         let text = |key: &str| manifest.annotations.get(key).filter(|value| !value.is_empty());
         let needed = |key: &str| text(key).ok_or_else(|| malformed(format_args!("annotation {key} is missing")));
         let number = |key: &str| text(key).map(|value| decimal(key, value)).transpose();
+        let (pieces, patches) = (manifest.pieces()?, manifest.patches()?);
+        Patches::check(&patches, pieces.as_ref()).map_err(malformed)?;
         Ok(Self {
             digest: Digest::of(raw),
             version: version(needed(VERSION)?)?,
@@ -230,6 +302,8 @@ impl Release {
                 .map_err(|why| malformed(format_args!("annotation {ROLLOUT}: {why}")))?,
             kernel: blob(KERNEL_TYPE, "kernel")?.into(),
             initramfs: blob(INITRAMFS_TYPE, "initramfs")?.into(),
+            pieces,
+            patches,
         })
     }
 }
@@ -316,6 +390,27 @@ impl Manifest {
         Ok(())
     }
 
+    /// The layer with the index of pieces.
+    fn pieces(&self) -> Result<Option<Blob>> {
+        let mut layers = self.layers.iter().filter(|layer| layer.media_type == PIECES_TYPE);
+        let Some(layer) = layers.next() else { return Ok(None) };
+        if layers.next().is_some() {
+            return Err(malformed(format_args!("more than one index of pieces: two layers {PIECES_TYPE}")));
+        }
+        pieces(layer.blob("index of pieces")?).map(Some)
+    }
+
+    /// The layers with patches of an encoder that this version has.
+    fn patches(&self) -> Result<Vec<Patches>> {
+        let known = |layer: &&Descriptor| {
+            let encoder = layer.annotations.get(PATCHES_ENCODER);
+            layer.media_type == PATCHES_TYPE && encoder.is_some_and(|name| Patches::has_known_encoder(name))
+        };
+        let all = self.layers.iter().filter(known).map(Descriptor::patches).collect::<Result<Vec<_>>>()?;
+        Patches::check_limits(&all)?;
+        Ok(all)
+    }
+
     /// Before OCI 1.1, the type of the config was the type of the artifact.
     #[must_use]
     pub fn is_of_type(&self, artifact_type: &str) -> bool {
@@ -353,6 +448,35 @@ impl Descriptor {
             size => Ok(Blob { digest, size }),
         }
     }
+
+    fn patches(&self) -> Result<Patches> {
+        let needed = |key: &str| {
+            let value = self.annotations.get(key).map(String::as_str);
+            value.ok_or_else(|| malformed(format_args!("annotation {key} of a layer of patches is missing")))
+        };
+        let at = |key: &'static str| move |e: Error| e.context(format_args!("annotation {key}"));
+        let table = needed(PATCHES_TABLE)?.split_once(':').and_then(|(size, digest)| {
+            let size = Some(size).filter(|size| size.bytes().all(|b| b.is_ascii_digit()))?.parse().ok()?;
+            Some(Blob { digest: digest.parse().ok()?, size })
+        });
+        let table = table.filter(|table| table.size > 0);
+        Ok(Patches {
+            blob: self.blob("layer of patches")?,
+            from: needed(PATCHES_FROM)?.parse().map_err(at(PATCHES_FROM))?,
+            from_version: version(needed(PATCHES_FROM_VERSION)?).map_err(at(PATCHES_FROM_VERSION))?,
+            table: table.ok_or_else(|| {
+                malformed(format_args!("annotation {PATCHES_TABLE} is not a size and a digest: BYTES:sha256:HEX"))
+            })?,
+        })
+    }
+}
+
+/// An index of pieces, if it is not too large to be one.
+pub(super) fn pieces(blob: Blob) -> Result<Blob> {
+    if blob.size > limits::PIECES_BYTES {
+        return Err(limits::exceeded("index of pieces", format_args!("{} bytes", limits::PIECES_BYTES)));
+    }
+    Ok(blob)
 }
 
 /// Platform of an entry of an index. Entries for others may lack parts of it, or have an empty one.

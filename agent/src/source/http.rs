@@ -143,16 +143,12 @@ impl HttpSource {
         Ok(FileSignatures { kernel: one(kernel)?, initramfs: one(initramfs)? })
     }
 
-    /// Where an image of the offered release is, and how it is called in messages.
+    /// Where an image of the offered release is, or what belongs to it, and how it is called in messages.
     fn image(&mut self, digest: Digest) -> Result<(Url, String)> {
         let looked = self.looked()?;
-        let latest = &looked.latest;
-        let release = latest.claimed(Architecture::current())?;
-        let urls = latest.image_urls()?.map(str::to_owned);
-        let found = [release.kernel, release.initramfs].iter().position(|image| image.digest == digest);
-        let found =
-            found.ok_or_else(|| Error::new(Reason::NoSuchImage, format!("the offer does not have {digest}")))?;
-        let url = self.resolve(&urls[found])?;
+        let url = looked.latest.url_of(digest)?;
+        let url = url.ok_or_else(|| Error::new(Reason::NoSuchImage, format!("the offer does not have {digest}")))?;
+        let url = self.resolve(url)?;
         let what = url::shown(&url);
         Ok((url, what))
     }

@@ -83,6 +83,8 @@ reasons! {
             "latest.json lacks a required member or has a wrong value. Publish the release again.",
         MalformedManifest = "malformed-manifest":
             "The manifest of the release lacks a required part or has a wrong value. Publish the release again.",
+        MalformedPieces = "malformed-pieces":
+            "The index of the pieces of an initramfs is not valid. Publish the release again.",
         MalformedReferrers = "malformed-referrers":
             "The registry's list of signatures is not valid. Find out who wrote that tag, delete it and sign again.",
         MalformedSignature = "malformed-signature":

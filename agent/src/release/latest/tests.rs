@@ -78,6 +78,63 @@ fn a_claim_needs_no_architecture_and_raises_no_epoch() {
     assert_eq!(other.claimed(Architecture::Amd64).unwrap().architecture, Architecture::Arm64);
 }
 
+fn pieced() -> Value {
+    json!({
+        "initramfs_pieces_url": "p", "initramfs_pieces_sha256": "33".repeat(32), "initramfs_pieces_size": 500,
+        "initramfs_patches": [{
+            "from": Digest([0x44; 32]), "from_version": "v1.2.2", "url": "patches-1.2.2", "sha256": "55".repeat(32),
+            "size": 3000, "table_size": 120, "table_sha256": "66".repeat(32), "encoder": "deflate-1",
+        }, {"encoder": "deflate-9", "form": "unknown"}],
+    })
+}
+
+#[test]
+fn pieces_and_patches_are_read() {
+    let latest = Latest::parse(&with(pieced())).unwrap();
+    let release = latest.release().unwrap();
+    assert_eq!(release.pieces, Some(Blob { digest: Digest([0x33; 32]), size: 500 }));
+    let expected = Patches {
+        blob: Blob { digest: Digest([0x55; 32]), size: 3000 },
+        from: Digest([0x44; 32]),
+        from_version: semver::Version::new(1, 2, 2),
+        table: Blob { digest: Digest([0x66; 32]), size: 120 },
+    };
+    assert_eq!(release.patches, [expected]);
+    for (byte, url) in [(0x11, "vmlinuz"), (0x22, "https://cdn.example/i"), (0x33, "p"), (0x55, "patches-1.2.2")] {
+        assert_eq!(latest.url_of(Digest([byte; 32])).unwrap(), Some(url));
+    }
+    assert_eq!(latest.url_of(Digest([0x44; 32])).unwrap(), None);
+    // An unsigned document vouches for whole images at most.
+    let claimed = latest.claimed(Architecture::Arm64).unwrap();
+    assert_eq!((claimed.pieces, claimed.patches), (None, vec![]));
+}
+
+#[test]
+fn pieces_and_patches_are_strict() {
+    let without = |pointer: &str| {
+        let mut change = pieced();
+        let (parent, member) = pointer.rsplit_once('/').unwrap();
+        change.pointer_mut(parent).unwrap().as_object_mut().unwrap().remove(member);
+        with(change)
+    };
+    for member in ["/initramfs_pieces_sha256", "/initramfs_pieces_size", "/initramfs_pieces_url"] {
+        refused(&without(member), "malformed-latest-json");
+    }
+    for member in ["from", "from_version", "url", "sha256", "size", "table_size", "table_sha256"] {
+        refused(&without(&format!("/initramfs_patches/0/{member}")), "malformed-latest-json");
+    }
+    let changed = |pointer: &str, value: Value| {
+        let mut change = pieced();
+        *change.pointer_mut(pointer).unwrap() = value;
+        with(change)
+    };
+    refused(&changed("/initramfs_pieces_size", json!(0)), "malformed-latest-json");
+    refused(&changed("/initramfs_pieces_size", json!(limits::PIECES_BYTES + 1)), "limit-exceeded");
+    refused(&changed("/initramfs_patches/0/table_size", json!(3001)), "malformed-latest-json");
+    refused(&changed("/initramfs_patches/0/url", json!("x".repeat(limits::ANNOTATION_BYTES + 1))), "limit-exceeded");
+    read(&changed("/initramfs_patches", Value::Null)).unwrap();
+}
+
 #[test]
 fn one_spelling_of_a_digest() {
     for wrong in

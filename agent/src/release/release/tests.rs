@@ -120,6 +120,88 @@ fn each_image_is_there_exactly_once_and_unknown_layers_are_ignored() {
     });
 }
 
+fn patches(byte: u8) -> Value {
+    let mut layer = layer(PATCHES_TYPE, byte, 3000);
+    layer["annotations"] = json!({
+        PATCHES_FROM: Digest([byte + 1; 32]), PATCHES_FROM_VERSION: "v1.2.2", PATCHES_ENCODER: "deflate-1",
+        PATCHES_TABLE: format!("120:{}", Digest([9; 32])),
+    });
+    layer
+}
+
+/// A release with an index of pieces and these layers of patches.
+fn pieced(layers: &[Value]) -> impl FnOnce(&mut Value) + use<> {
+    let more = [&[layer(PIECES_TYPE, 30, 500)], layers].concat();
+    move |m| m["layers"].as_array_mut().unwrap().extend(more)
+}
+
+#[test]
+fn pieces_and_patches_are_read() {
+    let release = accepted(pieced(&[patches(40), patches(50)]));
+    assert_eq!(release.pieces, Some(Blob { digest: Digest([30; 32]), size: 500 }));
+    let from: Vec<Digest> = release.patches.iter().map(|one| one.from).collect();
+    assert_eq!(from, [Digest([41; 32]), Digest([51; 32])]);
+    let one = &release.patches[0];
+    assert_eq!(one.blob, Blob { digest: Digest([40; 32]), size: 3000 });
+    assert_eq!(one.table, Blob { digest: Digest([9; 32]), size: 120 });
+    assert_eq!(one.from_version, semver::Version::new(1, 2, 2));
+    let plain = accepted(|_| ());
+    assert_eq!((plain.pieces, plain.patches), (None, vec![]));
+}
+
+#[test]
+fn patches_for_an_unknown_encoder_are_ignored() {
+    let mut unknown = patches(40);
+    unknown["annotations"] = json!({PATCHES_ENCODER: "deflate-9", PATCHES_TABLE: "of another form"});
+    assert_eq!(accepted(pieced(&[unknown, patches(50)])).patches.len(), 1);
+    assert_eq!(accepted(pieced(&[layer(PATCHES_TYPE, 40, 1)])).patches, vec![]);
+}
+
+#[test]
+fn pieces_and_patches_are_strict() {
+    let twice = refused("malformed-manifest", pieced(&[layer(PIECES_TYPE, 31, 500)]));
+    assert!(twice.contains("more than one"), "{twice}");
+    let alone = refused("malformed-manifest", |m| m["layers"].as_array_mut().unwrap().push(patches(40)));
+    assert!(alone.contains("no index of pieces"), "{alone}");
+    assert!(refused("malformed-manifest", pieced(&[patches(40), patches(40)])).contains("same initramfs"));
+    let changed = |key: &str, value: Value| {
+        let mut layer = patches(40);
+        layer["annotations"][key] = value;
+        pieced(&[layer])
+    };
+    refused("malformed-digest", changed(PATCHES_FROM, json!("41".repeat(32))));
+    refused("malformed-version", changed(PATCHES_FROM_VERSION, json!("older")));
+    let table = Digest([9; 32]);
+    for wrong in [format!("{table}"), format!("0:{table}"), format!("+5:{table}"), "5:".into(), "5:sha256:00".into()] {
+        assert!(refused("malformed-manifest", changed(PATCHES_TABLE, json!(wrong))).contains(PATCHES_TABLE));
+    }
+    let longer = refused("malformed-manifest", changed(PATCHES_TABLE, json!(format!("3001:{table}"))));
+    assert!(longer.contains("longer than the patches"), "{longer}");
+    for key in [PATCHES_FROM, PATCHES_FROM_VERSION, PATCHES_TABLE] {
+        let mut layer = patches(40);
+        layer["annotations"].as_object_mut().unwrap().remove(key);
+        assert!(refused("malformed-manifest", pieced(&[layer])).contains(key));
+    }
+}
+
+#[test]
+fn pieces_and_patches_have_limits() {
+    let index = |size: u64| move |m: &mut Value| m["layers"].as_array_mut().unwrap().push(layer(PIECES_TYPE, 30, size));
+    accepted(index(limits::PIECES_BYTES));
+    refused("limit-exceeded", index(limits::PIECES_BYTES + 1));
+    let many: Vec<Value> = (0..=limits::PATCHES as u8).map(|n| patches(40 + 2 * n)).collect();
+    accepted(pieced(&many[1..]));
+    refused("limit-exceeded", pieced(&many));
+    let mut large = patches(40);
+    large["size"] = json!(limits::PATCH_TABLE_BYTES * 2);
+    let mut sized = |bytes: u64| {
+        large["annotations"][PATCHES_TABLE] = json!(format!("{bytes}:{}", Digest([9; 32])));
+        pieced(&[large.clone()])
+    };
+    accepted(sized(limits::PATCH_TABLE_BYTES));
+    refused("limit-exceeded", sized(limits::PATCH_TABLE_BYTES + 1));
+}
+
 #[test]
 fn sizes_and_digests_of_images_are_plausible() {
     refused("malformed-manifest", |m| m["layers"][0]["size"] = json!(0));
