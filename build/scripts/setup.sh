@@ -132,6 +132,9 @@ need_oracles() {
     need_squid
     need openssl openssl 'makes and verifies signatures beside ours'
     need skopeo skopeo 'reads and copies releases beside ours'
+    need xz xz-utils 'compresses an initramfs in another way'
+    need zstd zstd 'the same'
+    need lz4 lz4 'the same'
     need kubectl kubernetes-client 'reads a kubeconfig beside us'
     need mkenvimage u-boot-tools "makes U-Boot's environment beside us, and its scripts"
     need_uboot_tools

@@ -31,7 +31,8 @@ Exit codes:
   70  internal
   73  a file cannot be written
   75  verify: not now, the freshness statement is missing or old
-  77  a signature is missing, or not by the given key; the registry names a token server
+  77  a signature is missing, or not by the given key; publish: the version is published with
+      other images, or a higher one is; the registry names a token server
       that must not get the password; verify: such a device refuses the release
   78  a key or the configuration is not usable";
 
@@ -218,6 +219,12 @@ pub(super) struct Publish {
     /// Another tag to move to the release. Repeatable
     #[arg(long, value_name = "TAG", conflicts_with = "http")]
     pub(super) also_tag: Vec<String>,
+    /// Replace a higher version, or other images of the same version. Devices that installed those refuse this release
+    #[arg(long)]
+    pub(super) replace: bool,
+    /// Check everything, also against the published release, and write nothing
+    #[arg(long)]
+    pub(super) dry_run: bool,
     /// Unsafe: publish a kernel that is not a known kind of Linux boot image
     #[arg(long)]
     pub(super) unsafe_unchecked_kernel: bool,

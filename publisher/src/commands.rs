@@ -160,9 +160,9 @@ fn publish(args: Publish) -> Result<()> {
             Some(Images { architecture, kernel, initramfs })
         })
         .collect();
-    let unchecked_kernel = args.unsafe_unchecked_kernel;
+    let (unchecked_kernel, replace, dry_run) = (args.unsafe_unchecked_kernel, args.replace, args.dry_run);
     if let Some(folder) = &args.http {
-        let options = http::Options { url: args.url, unchecked_kernel };
+        let options = http::Options { url: args.url, unchecked_kernel, replace, dry_run };
         for (architecture, digest) in http::publish(folder, &metadata, &images, &keys, &options)? {
             say!("{architecture}      {digest} {}/{architecture}/latest.json", folder.display());
         }
@@ -172,9 +172,9 @@ fn publish(args: Publish) -> Result<()> {
         return Err(Error::new(Reason::NoPlace, "name a reference, or --http"));
     };
     let access = Access { no_fallback_tag: args.no_fallback_tag, ..args.network.into() };
-    let options = Options { access, unchecked_kernel, also_tags: args.also_tag };
+    let options = Options { access, unchecked_kernel, also_tags: args.also_tag, replace, dry_run };
     let published = crate::release(&reference, &metadata, &images, &keys, &options)?;
-    say!("published  {}", published.reference);
+    say!("{}  {}", if dry_run { "would be " } else { "published" }, published.reference);
     say!("index      {}", published.index);
     for (architecture, digest) in &published.manifests {
         say!("{architecture}      {digest}");

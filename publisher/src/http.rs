@@ -8,6 +8,7 @@ use serde_json::{Map, Value};
 
 use super::key::PrivateKey;
 use super::sign::{Attached, Payload, fitting};
+use super::succession::{self, Next};
 use super::{Images, Metadata, blob, check_set, initramfs, kernel, repack};
 use kubesolo_update::base::digest::Digest;
 use kubesolo_update::base::error::{Context as _, Error, Reason, Result};
@@ -30,6 +31,10 @@ pub struct Options {
     pub url: Option<String>,
     /// Skip the check that the kernel is one.
     pub unchecked_kernel: bool,
+    /// Replace a higher version, or other images of the same version.
+    pub replace: bool,
+    /// Check everything and write nothing.
+    pub dry_run: bool,
 }
 
 /// Writes a release below `folder`: for each architecture a folder of that name with `latest.json`, its signature and the
@@ -54,8 +59,20 @@ pub fn publish(
         .iter()
         .map(|images| Tree::new(folder, base.as_ref(), metadata, images, keys))
         .collect::<Result<Vec<_>>>()?;
-    trees.iter().try_for_each(|tree| tree.add_files(keys))?;
-    trees.iter().try_for_each(Tree::switch)?;
+    let next: Vec<Next> = trees.iter().map(Tree::next).collect();
+    let place = folder.display().to_string();
+    let old = match published(folder) {
+        Err(e) if e.reason == Reason::NotFound => vec![],
+        found => found?.into_iter().map(|(release, _)| release).collect(),
+    };
+    if !options.replace {
+        succession::check(&place, &old, metadata, &next)?;
+    }
+    succession::warn_of_lost(&place, &old, &next);
+    if !options.dry_run {
+        trees.iter().try_for_each(|tree| tree.add_files(keys))?;
+        trees.iter().try_for_each(Tree::switch)?;
+    }
     Ok(trees.iter().map(|tree| (tree.images.architecture, Digest::of(&tree.document))).collect())
 }
 
@@ -108,10 +125,12 @@ impl<'a> Tree<'a> {
         keys: &[PrivateKey],
     ) -> Result<Self> {
         let architecture = images.architecture.to_string();
-        let unpacked = initramfs::unpacked_size(&images.initramfs)?;
+        let unpacked = initramfs::check(&images.initramfs)?;
         let (kernel, initramfs) =
             (Named::new(&images.kernel, "vmlinuz")?, Named::new(&images.initramfs, "kubesolo-os.gz")?);
-        repack::warn_of_few_restart_points(&images.initramfs, initramfs.blob.size)?;
+        if unpacked.is_some() {
+            repack::warn_of_few_restart_points(&images.initramfs, initramfs.blob.size)?;
+        }
         let url = |name: &str| match base {
             Some(base) => format!("{base}{architecture}/{name}"),
             None => name.to_owned(),
@@ -128,7 +147,7 @@ impl<'a> Tree<'a> {
         put("board", metadata.board.clone().map(Into::into));
         put("revoked_keys", metadata.revoked().map(Into::into));
         put("rollout", metadata.rollout.as_ref().map(|waves| waves.to_string().into()));
-        put("initramfs_unpacked_size", Some(unpacked.into()));
+        put("initramfs_unpacked_size", unpacked.map(Into::into));
         for (title, image) in [("vmlinuz", &kernel), ("initramfs", &initramfs)] {
             put(&format!("{title}_url"), Some(url(&image.name).into()));
             put(&format!("{title}_sha256"), Some(image.blob.digest.hex().into()));
@@ -150,6 +169,10 @@ impl<'a> Tree<'a> {
         let made: Vec<[u8; 64]> = keys.iter().map(|key| key.sign(&document)).collect();
         let signature = (!made.is_empty()).then(|| (name, signature_file(&made)));
         Ok(Self { images, folder: root.join(architecture), kernel, initramfs, document, signature })
+    }
+
+    fn next(&self) -> Next {
+        Next { architecture: self.images.architecture, kernel: self.kernel.blob, initramfs: self.initramfs.blob }
     }
 
     /// Everything but `latest.json`: what devices read now is not touched.

@@ -1,10 +1,12 @@
-//! Does an initramfs unpack? Asked before it is published, because the device that finds out does not boot.
+//! The contents of an initramfs, read before it is published: a device that finds an error there does not boot.
 //!
 //! Input that the kernel accepts (`init/initramfs.c`, `Documentation/driver-api/early-userspace/buffer-format.rst`): archives in
-//! newc format one after the other, each plain (the early archive with CPU microcode) or in a gzip member of its own,
-//! with zeros between them. An archive may not run on into the next gzip member. Stricter than the kernel in one
-//! thing: every archive must end with its trailer, or a file cut between two entries would pass.
+//! newc format one after the other, each plain (the early archive with CPU microcode) or in a compressed part of its own,
+//! with zeros between them. Parts in gzip are read here; of any other compression only the name is known. An archive may not
+//! run on into the next gzip member. Stricter than the kernel in one thing: every archive must end with its trailer, or a
+//! file cut between two entries would pass.
 
+use std::fmt;
 use std::io::{self, BufRead, BufReader, Read};
 use std::path::Path;
 
@@ -20,18 +22,104 @@ pub const UNPACKED_BYTES: u64 = 8 << 30;
 const NAME_BYTES: u64 = 4096;
 pub(crate) const HEADER_BYTES: usize = 110;
 const BUFFER_BYTES: usize = 64 << 10;
+/// The second number of a cpio header is the mode: the type of the file, and its permissions.
+const MODE: usize = 1;
+const TYPE_MASK: u64 = 0o170_000;
+const REGULAR: u64 = 0o100_000;
+const SYMLINK: u64 = 0o120_000;
+const EXECUTE: u64 = 0o111;
+
+/// The parts of an initramfs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Unpacked {
+    /// Bytes of all archives up to `opaque`, headers and padding included.
+    pub(crate) bytes: u64,
+    /// Number of gzip members.
+    pub(crate) gzip_members: u32,
+    /// The first part in another compression. Nothing from there on was read.
+    pub(crate) opaque: Option<Opaque>,
+}
+
+/// A part whose contents are unknown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Opaque {
+    compression: &'static str,
+    /// In bytes from the start of the file.
+    at: u64,
+}
+
+impl fmt::Display for Opaque {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} from byte {} on", self.compression, self.at)
+    }
+}
 
 /// Reads the file at `path` to its end as the kernel would unpack it, and returns its unpacked size: the bytes of all
-/// archives, headers and padding included (for one gzip member what `zcat FILE | wc -c` prints).
-pub fn unpacked_size(path: &Path) -> Result<u64> {
+/// archives, headers and padding included (for one gzip member, the output of `zcat FILE | wc -c`). `None` if a part has
+/// another compression than gzip; a warning names it.
+///
+/// # Errors
+/// 65 if it is empty, does not unpack, or has no `/init` that the kernel can start; 69 if it cannot be read.
+pub(crate) fn check(path: &Path) -> Result<Option<u64>> {
+    const NOTHING: &str = "Nothing was published.";
     let refused = |e: io::Error| {
         let unread = e.raw_os_error().is_some();
         let reason = if unread { Reason::ImageUnreadable } else { Reason::InitramfsBroken };
         Error::new(reason, format!("the initramfs {} does not unpack: {e}", path.display()))
-            .remedy("Nothing was published. Build the initramfs again: newc cpio, compressed with gzip.")
+            .remedy(format!("{NOTHING} Build the initramfs again: newc cpio, compressed with gzip."))
     };
-    let file = files::open_data(path).map_err(refused)?;
-    unpack(BufReader::with_capacity(BUFFER_BYTES, file), UNPACKED_BYTES, &mut ()).map_err(refused)
+    let unusable = |why: &str| {
+        Error::new(Reason::BadInitramfs, format!("the initramfs {} {why}: no device could start it", path.display()))
+            .remedy(format!("{NOTHING} Build the initramfs again, with an executable /init."))
+    };
+    let mut raw = BufReader::with_capacity(BUFFER_BYTES, files::open_data(path).map_err(refused)?);
+    if raw.fill_buf().map_err(refused)?.is_empty() {
+        return Err(unusable("is empty"));
+    }
+    let mut init = Init::default();
+    let unpacked = unpack(raw, UNPACKED_BYTES, &mut init).map_err(refused)?;
+    if let Some(opaque) = unpacked.opaque {
+        log::warn!(
+            "the initramfs {} is compressed with {opaque}, which cannot be looked into: neither its /init nor its unpacked \
+             size was checked, and devices cannot check their memory. With gzip they can",
+            path.display()
+        );
+        return Ok(None);
+    }
+    init.check().map_err(unusable)?;
+    Ok(Some(unpacked.bytes))
+}
+
+/// Looks for `/init`, the program that the kernel starts. A later entry of that name replaces an earlier one.
+#[derive(Debug, Default)]
+struct Init {
+    mode: Option<u64>,
+}
+
+impl Init {
+    /// A symbolic link passes without a look at its target.
+    fn check(&self) -> Result<(), &'static str> {
+        match self.mode {
+            None => Err("has no /init"),
+            Some(mode) if mode & TYPE_MASK == SYMLINK => Ok(()),
+            Some(mode) if mode & TYPE_MASK != REGULAR => Err("has an /init that is no file"),
+            Some(mode) if mode & EXECUTE == 0 => Err("has an /init that is not executable"),
+            Some(_) => Ok(()),
+        }
+    }
+}
+
+impl Sink for Init {
+    fn entry(&mut self, header: &mut [u8; HEADER_BYTES], mut name: &[u8], _len: u64) -> io::Result<()> {
+        // cpio keeps the names that it is given: init, ./init, /init.
+        while let Some(rest) = name.strip_prefix(b"./").or_else(|| name.strip_prefix(b"/")) {
+            name = rest;
+        }
+        if name == b"init" {
+            self.mode = field(header, MODE);
+        }
+        Ok(())
+    }
 }
 
 /// Takes an initramfs in pieces, in its order.
@@ -55,20 +143,22 @@ pub(crate) trait Sink {
 
 impl Sink for () {}
 
-/// The same on any bytes, with `limit` as the largest size accepted. `sink` takes what was unpacked.
-pub(crate) fn unpack(raw: impl BufRead, limit: u64, sink: &mut impl Sink) -> io::Result<u64> {
+/// Reads an initramfs to its end, or to its first part in another compression than gzip. `limit` is the largest unpacked
+/// size accepted, in bytes. `sink` takes the unpacked bytes.
+pub(crate) fn unpack(raw: impl BufRead, limit: u64, sink: &mut impl Sink) -> io::Result<Unpacked> {
     let mut raw = Counted { inner: raw, read: 0, limit: u64::MAX };
-    let mut unpacked = 0;
-    let mut gzip_members = 0u32;
+    let mut found = Unpacked { bytes: 0, gzip_members: 0, opaque: None };
     loop {
         let before = raw.read;
         let next = archives(&mut raw, sink)?;
-        unpacked += raw.read - before;
+        found.bytes += raw.read - before;
         match next {
-            None if gzip_members == 0 => return Err(bad("it has no gzip member")),
-            None => return Ok(unpacked),
+            None => return Ok(found),
             Some(0x1f) => {}
-            Some(other) => return Err(bad(&describe(other, &mut raw))),
+            Some(_) => {
+                found.opaque = Some(opaque(&mut raw)?);
+                return Ok(found);
+            }
         }
         let at = raw.read;
         sink.member()?;
@@ -76,14 +166,14 @@ pub(crate) fn unpack(raw: impl BufRead, limit: u64, sink: &mut impl Sink) -> io:
         let mut member = Counted {
             inner: BufReader::with_capacity(BUFFER_BYTES, decoder),
             read: 0,
-            limit: limit.saturating_sub(unpacked),
+            limit: limit.saturating_sub(found.bytes),
         };
         let rest = archives(&mut member, sink).map_err(|e| in_member(&e, at))?;
         if rest.is_some() {
             return Err(in_member(&bad("other bytes follow the last archive"), at));
         }
-        unpacked += member.read;
-        gzip_members += 1;
+        found.bytes += member.read;
+        found.gzip_members += 1;
     }
 }
 
@@ -96,18 +186,21 @@ fn bad(why: &str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, why)
 }
 
-/// Names the compression that begins with this byte: the usual mistake is another one than gzip.
-fn describe(first: u8, raw: &mut Counted<impl BufRead>) -> String {
-    let name = match first {
-        0xfd => "xz",
-        0x28 => "zstd",
-        b'B' => "bzip2",
-        0x02 | 0x04 => "lz4",
-        0x5d => "lzma",
-        0x89 => "lzo",
-        _ => return format!("neither an archive nor gzip at byte {}", raw.read),
+/// The compression of the next part by its first two bytes, as the kernel distinguishes them (`lib/decompress.c`).
+fn opaque(raw: &mut Counted<impl BufRead>) -> io::Result<Opaque> {
+    let at = raw.read;
+    let mut magic = [0; 2];
+    let known = raw.read_exact(&mut magic);
+    let compression = match magic {
+        [0x42, 0x5a] => "bzip2",
+        [0x5d, 0x00] => "lzma",
+        [0xfd, 0x37] => "xz",
+        [0x89, 0x4c] => "lzo",
+        [0x02, 0x21] => "lz4",
+        [0x28, 0xb5] => "zstd",
+        _ => return Err(bad(&format!("neither an archive nor a compression that Linux knows at byte {at}"))),
     };
-    format!("this looks like {name} at byte {}, and devices expect gzip", raw.read)
+    known.map(|()| Opaque { compression, at })
 }
 
 /// Reads archives and the zeros between them. Returns the first byte that is neither, unread, or `None` at the end.
@@ -283,8 +376,12 @@ mod tests {
         encoder.finish().unwrap()
     }
 
-    fn check(bytes: &[u8]) -> Result<u64, String> {
+    fn read(bytes: &[u8]) -> Result<Unpacked, String> {
         unpack(bytes, 1 << 20, &mut ()).map_err(|e| e.to_string())
+    }
+
+    fn check(bytes: &[u8]) -> Result<u64, String> {
+        read(bytes).map(|unpacked| unpacked.bytes)
     }
 
     #[test]
@@ -304,7 +401,7 @@ mod tests {
     #[test]
     fn cut_anywhere_it_is_refused() {
         let file = gzip(&[archive_of("init", &[1; 3000]), archive_of("second", &[2; 100])].concat());
-        for end in 0..file.len() {
+        for end in 1..file.len() {
             assert!(check(&file[..end]).is_err(), "the first {end} of {} bytes were accepted", file.len());
         }
     }
@@ -342,13 +439,57 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_gzip_is_named() {
-        assert!(check(&[0xfd, b'7', b'z', b'X', b'Z', 0]).unwrap_err().contains("xz"));
-        assert!(check(&[0x28, 0xb5, 0x2f, 0xfd]).unwrap_err().contains("zstd"));
-        assert!(check(&archive_of("init", b"x")).unwrap_err().contains("no gzip"));
-        assert!(check(b"").unwrap_err().contains("no gzip"));
+    fn another_compression_is_named_and_not_refused() {
+        let early = archive_of("kernel/x86/microcode/GenuineIntel.bin", &[7; 1000]);
+        for (magic, name) in [
+            (&b"BZh9"[..], "bzip2"),
+            (&[0x5d, 0, 0], "lzma"),
+            (&[0xfd, b'7', b'z', b'X', b'Z', 0], "xz"),
+            (&[0x89, b'L'], "lzo"),
+            (&[0x02, 0x21, 0x4c, 0x18], "lz4"),
+            (&[0x28, 0xb5, 0x2f, 0xfd], "zstd"),
+        ] {
+            let opaque = |bytes: &[u8]| read(bytes).unwrap().opaque.unwrap().to_string();
+            assert_eq!(opaque(magic), format!("{name} from byte 0 on"));
+            assert_eq!(opaque(&[&early, magic].concat()), format!("{name} from byte {} on", early.len()));
+        }
+    }
+
+    #[test]
+    fn other_bytes_are_refused() {
+        for bytes in [&b"junk"[..], &[0x28], &[0xfd, 0], &[0x5d, 1]] {
+            assert!(check(bytes).unwrap_err().contains("byte 0"), "{bytes:?}");
+        }
         assert!(check(&[gzip(&archive_of("init", b"x")), b"junk".to_vec()].concat()).is_err());
         assert!(check(&gzip(&[archive_of("init", b"x"), b"junk".to_vec()].concat())).is_err());
+    }
+
+    #[test]
+    fn the_init_of_any_archive_counts_and_the_last_one_wins() {
+        let of = |name: &str, mode: u32| {
+            let mut archive = archive_of(name, b"x");
+            archive[14..22].copy_from_slice(format!("{mode:08x}").as_bytes());
+            archive
+        };
+        let init = |parts: &[Vec<u8>]| {
+            let mut init = Init::default();
+            unpack(&parts.concat()[..], 1 << 20, &mut init).unwrap();
+            init.check()
+        };
+        let (other, good) = (gzip(&of("sbin/init", 0o100_755)), of("init", 0o100_755));
+        assert_eq!(init(std::slice::from_ref(&other)), Err("has no /init"));
+        assert_eq!(init(&[]), Err("has no /init"));
+        for parts in [
+            vec![good.clone()],
+            vec![gzip(&good), other.clone()],
+            vec![good.clone(), other.clone()],
+            vec![other.clone(), gzip(&of("./init", 0o120_777))],
+            vec![gzip(&of("/init", 0o100_100))],
+        ] {
+            assert_eq!(init(&parts), Ok(()));
+        }
+        assert_eq!(init(&[gzip(&of("init", 0o100_644))]), Err("has an /init that is not executable"));
+        assert_eq!(init(&[good, gzip(&of("init", 0o040_755))]), Err("has an /init that is no file"));
     }
 
     #[test]

@@ -27,6 +27,7 @@ mod read;
 pub mod registry;
 pub mod repack;
 pub mod sign;
+mod succession;
 pub mod verify;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -45,6 +46,7 @@ use kubesolo_update::schedule::rollout::Waves;
 use kubesolo_update::trust::keys::KeySet;
 use kubesolo_update::trust::signature::Fingerprint;
 use registry::{Access, Registry, Rights};
+use succession::Next;
 
 /// Artifact type of a release manifest. OCI asks for one when there is no config; devices ignore it.
 pub const RELEASE_TYPE: &str = "application/vnd.kubesolo.os.release.v1";
@@ -61,7 +63,7 @@ pub struct Images {
     pub architecture: Architecture,
     /// A Linux boot image.
     pub kernel: PathBuf,
-    /// An initramfs compressed with gzip.
+    /// An initramfs, best compressed with gzip: devices cannot check their memory for any other compression.
     pub initramfs: PathBuf,
 }
 
@@ -121,6 +123,10 @@ pub struct Options {
     pub unchecked_kernel: bool,
     /// Tags beside the one of the reference that are moved to the release after it.
     pub also_tags: Vec<String>,
+    /// Replace a higher version, or other images of the same version.
+    pub replace: bool,
+    /// Check everything and write nothing.
+    pub dry_run: bool,
 }
 
 /// A published release.
@@ -138,7 +144,10 @@ pub struct Published {
 /// moves the tag last, so that no device ever sees the tag on something unsigned or incomplete. Without keys the release
 /// is unsigned.
 ///
-/// Doing it again is safe: what is there is not uploaded again, and the same input gives the same digests.
+/// Doing it again is safe: the same input gives the same digests, and uploads that are complete are not repeated.
+///
+/// # Errors
+/// 77 where a tag has a higher version, or the same version with other images, unless `options.replace`.
 pub fn release(
     reference: &str,
     metadata: &Metadata,
@@ -155,7 +164,25 @@ pub fn release(
         return Err(Error::new(Reason::Usage, "a release needs a tag, not a digest"));
     }
     let tag = registry.tag().unwrap_or(&metadata.channel).to_owned();
-    [&tag].into_iter().chain(&options.also_tags).try_for_each(|tag| registry.check_tag(tag))?;
+    let tags: Vec<&String> = [&tag].into_iter().chain(&options.also_tags).collect();
+    tags.iter().try_for_each(|tag| registry.check_tag(tag))?;
+    let next: Vec<Next> = prepared.iter().map(Prepared::next).collect();
+    for tag in &tags {
+        let (place, old) = (format!("{}:{tag}", registry.name()), succession::published(&registry, tag)?);
+        if !options.replace {
+            succession::check(&place, &old, metadata, &next)?;
+        }
+        succession::warn_of_lost(&place, &old, &next);
+    }
+    let index = index(metadata, &prepared);
+    let published = Published {
+        reference: format!("{}:{tag}", registry.name()),
+        index: Digest::of(&index),
+        manifests: prepared.iter().map(|p| (p.images.architecture, Digest::of(&p.manifest))).collect(),
+    };
+    if options.dry_run {
+        return Ok(published);
+    }
 
     registry.put_bytes("config", EMPTY)?;
     for one in &prepared {
@@ -167,23 +194,8 @@ pub fn release(
             sign::attach(&registry, &one.manifest, &key.sign(&one.manifest), key.id())?;
         }
     }
-    for architecture in read::architectures(&registry, &tag)? {
-        if !prepared.iter().any(|one| one.images.architecture == architecture) {
-            log::warn!(
-                "the tag {tag} had a release for {architecture}, which this one lacks: those devices get no update"
-            );
-        }
-    }
-    let index = index(metadata, &prepared);
-    let mut digest = registry.put_manifest(Some(&tag), &index, release::OCI_INDEX_TYPE)?;
-    for tag in &options.also_tags {
-        digest = registry.put_manifest(Some(tag), &index, release::OCI_INDEX_TYPE)?;
-    }
-    Ok(Published {
-        reference: format!("{}:{tag}", registry.name()),
-        index: digest,
-        manifests: prepared.iter().map(|p| (p.images.architecture, Digest::of(&p.manifest))).collect(),
-    })
+    tags.into_iter().try_for_each(|tag| registry.put_manifest(Some(tag), &index, release::OCI_INDEX_TYPE).map(drop))?;
+    Ok(published)
 }
 
 /// Moves tags to a release that is published already, if each of its manifests is signed by one of the keys. Returns the
@@ -211,14 +223,19 @@ struct Prepared<'a> {
 }
 
 impl<'a> Prepared<'a> {
+    fn next(&self) -> Next {
+        Next { architecture: self.images.architecture, kernel: self.kernel, initramfs: self.initramfs }
+    }
+
     fn new(images: &'a Images, metadata: &Metadata, options: &Options) -> Result<Self> {
         if !options.unchecked_kernel {
             kernel::check(&images.kernel, images.architecture)?;
         }
-        let unpacked = initramfs::unpacked_size(&images.initramfs)?;
-        log::info!("{} initramfs: unpacks to {unpacked} bytes", images.architecture);
+        let unpacked = initramfs::check(&images.initramfs)?;
         let (kernel, initramfs) = (blob(&images.kernel)?, blob(&images.initramfs)?);
-        repack::warn_of_few_restart_points(&images.initramfs, initramfs.size)?;
+        if unpacked.is_some() {
+            repack::warn_of_few_restart_points(&images.initramfs, initramfs.size)?;
+        }
         let layers = json!([
             descriptor(release::KERNEL_TYPE, &kernel, "vmlinuz"),
             descriptor(release::INITRAMFS_TYPE, &initramfs, "kubesolo-os.gz"),
@@ -228,9 +245,9 @@ impl<'a> Prepared<'a> {
             (release::CHANNEL, metadata.channel.clone()),
             (release::ARCHITECTURE, images.architecture.to_string()),
             (release::RELEASE_DATE, metadata.release_date.clone()),
-            (release::INITRAMFS_UNPACKED_SIZE, unpacked.to_string()),
         ]);
         let optional = [
+            (release::INITRAMFS_UNPACKED_SIZE, unpacked.map(|bytes| bytes.to_string())),
             (release::MIN_COMPATIBLE_VERSION, metadata.min_compatible_version.as_ref().map(ToString::to_string)),
             (release::RELEASE_NOTES, metadata.release_notes.clone()),
             (release::SECURITY_EPOCH, metadata.security_epoch.map(|epoch| epoch.to_string())),

@@ -35,19 +35,28 @@ pub(super) struct Manifest {
     pub(super) raw: Bytes,
 }
 
-/// Reads what the reference of `registry` names. The tag is looked up once; the rest goes by digest.
+/// Reads the tag or digest in the reference of `registry`. The tag is looked up once; the rest goes by digest.
 pub(super) fn read(registry: &Registry) -> Result<Published> {
+    let name = registry.digest().or(registry.tag()).ok_or_else(|| {
+        let message = format!("{} has neither tag nor digest", registry.name());
+        Error::new(Reason::Usage, message).remedy("Write HOST[:PORT]/PATH:TAG or …/PATH@sha256:DIGEST.")
+    })?;
+    complete(registry, name, needed(registry, name)?)
+}
+
+/// Reads another tag of the repository; `None` if it does not exist.
+pub(super) fn tagged(registry: &Registry, tag: &str) -> Result<Option<Published>> {
+    registry.manifest(tag)?.map(|raw| complete(registry, tag, raw)).transpose()
+}
+
+/// Follows an index or manifest to the manifest of each architecture.
+fn complete(registry: &Registry, name: &str, raw: Bytes) -> Result<Published> {
     #[derive(Deserialize)]
     #[serde(rename_all = "camelCase")]
     struct Kind {
         media_type: Option<String>,
         manifests: Option<IgnoredAny>,
     }
-    let name = registry.digest().or(registry.tag()).ok_or_else(|| {
-        let message = format!("{} has neither tag nor digest", registry.name());
-        Error::new(Reason::Usage, message).remedy("Write HOST[:PORT]/PATH:TAG or …/PATH@sha256:DIGEST.")
-    })?;
-    let raw = needed(registry, name)?;
     let origin = format!("{} of {}", text::escape(name), registry.name());
     let digest = Digest::of(&raw);
     let kind: Kind = json::parse(&raw, &origin)?;
@@ -83,13 +92,6 @@ pub(super) fn read(registry: &Registry) -> Result<Published> {
         return Err(Error::new(Reason::NoSuchArchitecture, message));
     }
     Ok(Published { digest, raw, media_type, is_index: true, manifests })
-}
-
-/// The architectures that devices find under a tag; none if there is no such index.
-pub(super) fn architectures(registry: &Registry, tag: &str) -> Result<Vec<Architecture>> {
-    let Some(raw) = registry.manifest(tag)? else { return Ok(vec![]) };
-    let Ok(index) = Index::parse(&raw, tag, limits::INDEX_ENTRIES) else { return Ok(vec![]) };
-    Ok([Architecture::Amd64, Architecture::Arm64].into_iter().filter(|a| index.choose(*a).is_some()).collect())
 }
 
 /// All signatures attached to a manifest. One that cannot be read is left out with a warning, as a device leaves it out.

@@ -54,12 +54,24 @@ pub fn repack(input: &Path, output: &Path) -> Result<Repacked> {
     if let Some(e) = packer.failed.take() {
         return Err(not_written(e));
     }
-    unpacked.map_err(|e| {
+    let broken = |reason, why: &str| {
+        Error::new(reason, format!("{} {why}", input.display()))
+            .remedy("Nothing was written. Build the initramfs again: newc cpio, compressed with gzip.")
+    };
+    let unpacked = unpacked.map_err(|e| {
         let unread = e.raw_os_error().is_some();
         let reason = if unread { Reason::ImageUnreadable } else { Reason::InitramfsBroken };
-        Error::new(reason, format!("{} does not unpack: {e}", input.display()))
-            .remedy("Nothing was written. Build the initramfs again: newc cpio, compressed with gzip.")
+        broken(reason, &format!("does not unpack: {e}"))
     })?;
+    if let Some(opaque) = unpacked.opaque {
+        return Err(broken(
+            Reason::InitramfsBroken,
+            &format!("is compressed with {opaque}, and only gzip can be repacked"),
+        ));
+    }
+    if unpacked.gzip_members == 0 {
+        return Err(broken(Reason::InitramfsBroken, "has no part that is compressed with gzip"));
+    }
     let (_, size, pieces) = packer.finish().map_err(not_written)?;
     replacement.finish().map_err(not_written)?;
     Ok(Repacked { size, pieces })

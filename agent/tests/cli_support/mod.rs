@@ -389,7 +389,8 @@ pub fn publish_as(registry: &Registry, salt: u8, metadata: Metadata, place: &str
     let folder = TempDir::new().unwrap();
     let images: Images = images::files(folder.path(), Architecture::current(), salt);
     let access = Access { plain_http: vec![registry.address.clone()], ..Access::default() };
-    let options = Options { access, ..Options::default() };
+    // Devices must refuse on their own.
+    let options = Options { access, replace: true, ..Options::default() };
     let reference = format!("{}/{place}", registry.address);
     publisher::release(&reference, &metadata, &[images], &[key(1)], &options).unwrap().manifests[0].1
 }

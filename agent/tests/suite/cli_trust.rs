@@ -74,7 +74,8 @@ impl<'a> Release<'a> {
         let access = Access { plain_http: vec![registry.address.clone()], ..Access::default() };
         let keys: Vec<_> = self.by.iter().map(|seed| key(*seed)).collect();
         let reference = format!("{}/os:stable", registry.address);
-        let options = Options { access, ..Options::default() };
+        // Devices must refuse on their own.
+        let options = Options { access, replace: true, ..Options::default() };
         publisher::release(&reference, &metadata, &[images], &keys, &options).unwrap().manifests[0].1
     }
 }

@@ -87,6 +87,7 @@ fn unusable_files_are_refused_before_anything_is_sent() {
     };
     let initramfs = std::fs::read(&good.initramfs).unwrap();
     let kernel = std::fs::read(&good.kernel).unwrap();
+    let without_init = String::from_utf8(images::archive(b"x")).unwrap().replace("init\0", "itin\0").into_bytes();
     let with_initramfs = |bytes: &[u8]| Images { initramfs: write(bytes), ..good.clone() };
     let with_kernel = |bytes: &[u8]| Images { kernel: write(bytes), ..good.clone() };
     let mut without_64_bits = kernel.clone();
@@ -94,7 +95,11 @@ fn unusable_files_are_refused_before_anything_is_sent() {
     let cases = [
         (with_initramfs(&initramfs[..initramfs.len() - 1]), "initramfs-broken"),
         (with_initramfs(&images::gzip(b"not an archive")), "initramfs-broken"),
-        (with_initramfs(b""), "initramfs-broken"),
+        (with_initramfs(b"junk"), "initramfs-broken"),
+        (with_initramfs(b""), "bad-initramfs"),
+        (with_initramfs(&[0; 512]), "bad-initramfs"),
+        (with_initramfs(&images::gzip(&without_init)), "bad-initramfs"),
+        (with_initramfs(&[&without_init[..], &images::gzip(&without_init)].concat()), "bad-initramfs"),
         (with_kernel(b"#!/bin/sh"), "kernel-unusable"),
         (with_kernel(&kernel[..4096]), "kernel-unusable"),
         (with_kernel(&without_64_bits), "kernel-unusable"),
@@ -111,6 +116,108 @@ fn unusable_files_are_refused_before_anything_is_sent() {
     let twice = [good.clone(), good];
     assert_eq!(publish(&registry, "1.0.0", &twice, &[]).unwrap_err().exit(), Exit::Usage);
     assert_eq!(publish(&registry, "1.0.0", &[], &[]).unwrap_err().exit(), Exit::Usage);
+}
+
+/// The other compressions of Linux, by their own programs, alone and behind an early archive.
+#[test]
+fn another_compression_is_published_with_a_warning_that_names_it() {
+    let folder = TempDir::new().unwrap();
+    let files = images::files(folder.path(), Amd64, 1);
+    let plain = images::archive(&[7; 5000]);
+    std::fs::write(folder.path().join("plain"), &plain).unwrap();
+    for (name, command) in [("zstd", "zstd -qc plain"), ("xz", "xz --check=crc32 -c plain"), ("lz4", "lz4 -lqc plain")]
+    {
+        let packed = tools::tool("sh", folder.path(), &["-c", command]).unwrap();
+        for early in [&plain[..0], &plain[..]] {
+            std::fs::write(&files.initramfs, [early, &packed].concat()).unwrap();
+            let www = folder.path().join(format!("{name}-{}", early.len()));
+            let release = ["publish", "--http", path(&www), "--version", "1.0.0", "--channel", "stable", "--unsigned"];
+            let place = ["--amd64", path(&files.kernel), path(&files.initramfs)];
+            let output = run(&[&release[..], &place].concat(), &[]);
+            let words = format!("{name} from byte {} on, which cannot be looked into", early.len());
+            assert!(output.status.success() && text(&output.stderr).contains(&words), "{output:?}");
+            let latest = std::fs::read_to_string(www.join("amd64/latest.json")).unwrap();
+            assert!(!latest.contains("initramfs_unpacked_size"), "{latest}");
+        }
+    }
+}
+
+/// Publishes version and images onto a tag, with more options, and returns the reason of the refusal.
+fn onto(registry: &Registry, tag: &str, release: (&str, &Images), more: &[&str]) -> Result<String, String> {
+    let reference = format!("{}/os:{tag}", registry.address);
+    let (version, images) = release;
+    let arguments = ["publish", &reference, "--version", version, "--channel", "stable", "--unsigned"];
+    let place = ["--plain-http", &registry.address, "--amd64", path(&images.kernel), path(&images.initramfs)];
+    let output = run(&[&arguments[..], &place, more].concat(), &[("SOURCE_DATE_EPOCH", "0")]);
+    let words = text(&output.stderr);
+    match words.lines().find_map(|line| line.trim().strip_prefix("More: kubesolo-release explain ")) {
+        None => Ok(text(&output.stdout)),
+        Some(reason) => {
+            assert!(output.status.code() == Some(77) && words.contains("Nothing was published"), "{words}");
+            Err(reason.to_owned())
+        }
+    }
+}
+
+#[test]
+fn a_tag_never_goes_back_or_changes_the_images_of_a_version_by_accident() {
+    let (registry, folder) = (Registry::start(), TempDir::new().unwrap());
+    let (first, other) = (images::files(folder.path(), Amd64, 1), images::files(folder.path(), Amd64, 2));
+    let refused = |tag, release, more: &[&str]| onto(&registry, tag, release, more).unwrap_err();
+    let mut current = onto(&registry, "stable", ("1.2.0", &first), &["--also-tag", "v1.2.0"]).unwrap();
+    let mut holds = |release, more: &[&str]| {
+        current = onto(&registry, "stable", release, more).unwrap();
+        let found = inspect(&format!("{}/os:stable", registry.address), None, &access(&registry)).unwrap();
+        assert!(current.contains(&found.index.unwrap().to_string()), "{current}");
+    };
+    assert_eq!(refused("stable", ("1.2.0", &other), &[]), "version-published");
+    assert_eq!(refused("stable", ("1.2.0+2", &other), &[]), "version-published");
+    assert_eq!(refused("stable", ("1.1.9", &other), &[]), "version-lower");
+    assert_eq!(refused("stable", ("1.2.0-rc.1", &first), &[]), "version-lower");
+    // A second tag is moved, too.
+    assert_eq!(refused("beta", ("1.0.0", &first), &["--also-tag", "v1.2.0"]), "version-lower");
+    // Other waves for the same images, a higher version, and on purpose.
+    holds(("1.2.0", &first), &["--rollout", "5%@0h,100%@24h"]);
+    holds(("1.3.0", &other), &[]);
+    holds(("1.3.0", &first), &["--replace"]);
+    holds(("1.2.0", &other), &["--replace"]);
+}
+
+#[test]
+fn a_release_for_another_architecture_may_join_its_version() {
+    let (registry, folder) = (Registry::start(), TempDir::new().unwrap());
+    let [amd64, arm64] = both(&folder);
+    publish(&registry, "1.0.0", std::slice::from_ref(&amd64), &[]).unwrap();
+    publish(&registry, "1.0.0", &[amd64, arm64.clone()], &[]).unwrap();
+    let changed = Images { initramfs: images::files(folder.path(), Amd64, 9).initramfs, ..arm64 };
+    assert_eq!(publish(&registry, "1.0.0", &[changed], &[]).unwrap_err().reason, Reason::VersionPublished);
+}
+
+#[test]
+fn a_tag_without_a_release_does_not_stop_a_release() {
+    let (registry, folder) = (Registry::start(), TempDir::new().unwrap());
+    let images = images::files(folder.path(), Amd64, 1);
+    let index = json!({ "schemaVersion": 2, "mediaType": release::OCI_INDEX_TYPE, "manifests": [] }).to_string();
+    registry.manifest("os", "stable", release::OCI_INDEX_TYPE, index.as_bytes());
+    onto(&registry, "stable", ("1.0.0", &images), &[]).unwrap();
+}
+
+#[test]
+fn a_dry_run_refuses_the_same_and_writes_nothing() {
+    let (registry, folder) = (Registry::start(), TempDir::new().unwrap());
+    let (first, other) = (images::files(folder.path(), Amd64, 1), images::files(folder.path(), Amd64, 2));
+    let would = onto(&registry, "stable", ("1.0.0", &first), &["--dry-run"]).unwrap();
+    assert!(!registry.storage().join("repositories").exists(), "something was uploaded");
+    let digest = |text: &str| text.lines().find(|line| line.starts_with("index")).unwrap().to_owned();
+    let published = onto(&registry, "stable", ("1.0.0", &first), &[]).unwrap();
+    assert_eq!(digest(&would), digest(&published));
+    assert!(would.starts_with("would be") && published.starts_with("published"), "{would}{published}");
+    assert_eq!(onto(&registry, "stable", ("1.0.0", &other), &["--dry-run"]).unwrap_err(), "version-published");
+    assert_eq!(onto(&registry, "stable", ("0.9.0", &first), &["--dry-run"]).unwrap_err(), "version-lower");
+    let higher = onto(&registry, "stable", ("2.0.0", &other), &["--dry-run"]).unwrap();
+    assert_ne!(digest(&higher), digest(&published));
+    let found = inspect(&format!("{}/os:stable", registry.address), None, &access(&registry)).unwrap();
+    assert!(published.contains(&found.index.unwrap().to_string()));
 }
 
 #[test]

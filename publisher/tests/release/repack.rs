@@ -185,7 +185,7 @@ fn a_broken_initramfs_leaves_the_output_as_it_was() {
     for (bytes, words) in [
         (&good[..good.len() / 2], "does not unpack"),
         (&[0xfd, b'7', b'z', b'X', b'Z', 0], "xz"),
-        (&plain, "no gzip member"),
+        (&plain, "no part that is compressed with gzip"),
     ] {
         fs::write(folder.path().join("bad"), bytes).unwrap();
         let (code, said) = repack(&folder, "bad", "out.gz");
@@ -226,7 +226,7 @@ fn publish_warns_of_an_initramfs_that_was_not_repacked() {
     let noise: Vec<u8> = (0..3 << 20).map(|_| random()).collect();
     fs::write(folder.path().join("in.gz"), images::gzip(&images::archive(&noise))).unwrap();
     let publish = |initramfs: &str| {
-        let www = folder.path().join("www");
+        let www = folder.path().join(format!("www-{initramfs}"));
         let initramfs = folder.path().join(initramfs);
         let release = ["--version", "1.0.0", "--channel", "stable", "--unsigned"];
         let place =

@@ -178,3 +178,28 @@ fn what_no_device_would_take_is_not_written() {
         assert!(!folder.path().join("www/amd64").join(absent).exists(), "{absent}");
     }
 }
+
+#[test]
+fn a_tree_never_goes_back_or_changes_the_images_of_a_version_by_accident() {
+    let folder = workshop();
+    let publish = |more: &str| {
+        let output = try_run(&folder, &format!("{PUBLISH} --unsigned {more}"));
+        (output.status.code().unwrap(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    let before = || read(&folder, "www/amd64/latest.json");
+    assert_eq!(publish("--version 1.2.0 --dry-run").0, 0);
+    assert!(!folder.path().join("www").exists());
+    assert_eq!(publish("--version 1.2.0").0, 0);
+    let first = before();
+    let (code, words) = publish("--version 1.1.0");
+    assert!(code == 77 && words.contains("explain version-lower"), "{words}");
+    assert_eq!(publish("--version 1.2.0 --rollout 100%@1h --dry-run").0, 0);
+    assert!(before() == first);
+    let other = images::files(folder.path(), Architecture::Amd64, 9);
+    std::fs::rename(other.initramfs, folder.path().join("kubesolo-os.gz")).unwrap();
+    let (code, words) = publish("--version 1.2.0");
+    assert!(code == 77 && words.contains("explain version-published"), "{words}");
+    assert!(before() == first);
+    assert_eq!(publish("--version 1.2.0 --replace").0, 0);
+    assert!(before() != first);
+}

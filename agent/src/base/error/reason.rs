@@ -49,6 +49,8 @@ reasons! {
             "The command line is wrong. See --help of the command.",
     }
     Data {
+        BadInitramfs = "bad-initramfs":
+            "The initramfs is empty, or has no /init that the kernel can start. Build it again, with an executable /init.",
         BadRedirect = "bad-redirect":
             "The server redirects to a place that cannot be fetched. Fix the server.",
         BadUrl = "bad-url":
@@ -343,6 +345,10 @@ reasons! {
             "Fewer keys signed the release than signature_threshold= requires. Add signatures by other keys; each key counts once.",
         TooOld = "too-old":
             "The release requires a newer version than the running one. Install a release in between first.",
+        VersionLower = "version-lower":
+            "The tag or tree has a higher version, and devices refuse to go back. Publish a higher version, or move the tag back with `kubesolo-release tag`.",
+        VersionPublished = "version-published":
+            "The tag or tree has this version with other images. Publish the images under a new version.",
         WrongArchitecture = "wrong-architecture":
             "The release is for another architecture. Publish it for this architecture too.",
     }
