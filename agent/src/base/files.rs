@@ -20,6 +20,7 @@ use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Component, Path, PathBuf};
 
 use nix::libc;
+use nix::sys::statfs::{FsType, OVERLAYFS_SUPER_MAGIC, TMPFS_MAGIC, statfs};
 use nix::unistd::{getegid, geteuid};
 
 use crate::base::error::{Error, Reason, Result};
@@ -27,6 +28,8 @@ use crate::base::{limits, text};
 
 /// The device that has nothing in it, for `--conf /dev/null`: major 1, minor 3 (kernel, admin-guide/devices.txt).
 const NULL: (u32, u32) = (1, 3);
+/// The kernel's `linux/magic.h`.
+const RAMFS_MAGIC: FsType = FsType(0x8584_58f6);
 const GROUP_WRITES: u32 = 0o020;
 const OTHERS_WRITE: u32 = 0o002;
 /// All permissions of group and others.
@@ -299,6 +302,15 @@ pub fn read_kernel(path: &Path) -> io::Result<String> {
     let mut bytes = vec![];
     open_with(path, 0)?.take(KERNEL_BYTES).read_to_end(&mut bytes)?;
     Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+/// True if a path, or the nearest folder above it that exists, is in memory and so lost at a reboot: in a tmpfs or ramfs, or
+/// in an overlay, whose writable part the kernel does not name.
+#[must_use]
+pub fn is_in_memory(path: &Path) -> bool {
+    let there = path.ancestors().find(|path| path.exists());
+    let kind = there.and_then(|path| statfs(path).ok()).map(|filesystem| filesystem.filesystem_type());
+    kind.is_some_and(|kind| [TMPFS_MAGIC, RAMFS_MAGIC, OVERLAYFS_SUPER_MAGIC].contains(&kind))
 }
 
 /// The path without links; `None` if nothing has that name. Nobody but root and this user can have made it lead elsewhere, or

@@ -5,8 +5,10 @@ use chrono::{DateTime, Utc};
 use crate::base::error::{Error, Reason, Result};
 use crate::cli::args::Cli;
 use crate::config::Config;
+use crate::device::blocks::System;
 use crate::device::boot::{Boot, BootedBasis};
 use crate::device::reboot;
+use crate::device::seen::Step;
 use crate::policy::gate::Lifted;
 use crate::update::records::{LockedRecords, Records};
 use crate::update::update::{Update, no_slot_touched};
@@ -24,9 +26,21 @@ impl Call<'_> {
         Boot::find(self.config, self.cli.places.booted, self.cli.places.cmdline.as_deref())
     }
 
+    /// The same for a health run or an unattended run, which `doctor` looks for.
+    pub(super) fn find_by(&self, step: Step) -> Result<Boot> {
+        let boot = self.find_to_change(false)?;
+        if !boot.folders() {
+            System::default().mark(step);
+        }
+        Ok(boot)
+    }
+
     /// The same for a command that changes something, and reboots on demand.
     pub(super) fn find_to_change(&self, reboot: bool) -> Result<Boot> {
         let boot = self.find().map_err(no_slot_touched)?;
+        if let Some(active) = boot.active().filter(|_| !boot.folders()) {
+            System::default().keep_active(active);
+        }
         if reboot && boot.folders() {
             let message = "--reboot needs a device, and these slots are folders";
             return Err(Error::new(Reason::RebootWithFolders, message).remedy("Omit the option."));

@@ -7,6 +7,7 @@ use crate::base::text;
 use crate::config::report::{Checked as SettingsChecked, Effective};
 use crate::device::health::Check;
 use crate::policy::gate::Gate;
+use crate::report::doctor::{Findings, Verdict as Severity};
 use crate::state::history::History;
 use crate::state::state::Outcome;
 use crate::update::check::CheckReport;
@@ -62,6 +63,16 @@ pub(super) fn checked(checked: &CheckReport) -> String {
     let next = checked.gates.iter().find_map(Gate::refusal).map(|refusal| refusal.remedy);
     let _ = writeln!(out, "next:     {}", next.as_deref().unwrap_or("kubesolo-update apply"));
     out
+}
+
+pub(super) fn findings(findings: &Findings) -> String {
+    let lines = findings.0.iter().fold(String::new(), |all, finding| format!("{all}{finding}\n"));
+    let warnings = count(findings.count(Severity::Warn), "warning");
+    format!("{lines}{} failed, {warnings}\n", findings.count(Severity::Fail))
+}
+
+fn count(number: usize, noun: &str) -> String {
+    format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
 }
 
 pub(super) fn applied(applied: &ApplyReport) -> String {
@@ -132,7 +143,6 @@ pub(super) fn settings_checked(checked: &SettingsChecked) -> String {
     for problem in &checked.problems {
         let _ = writeln!(out, "{}\n  next: {}", text::printable(&problem.to_string()), problem.remedy);
     }
-    let count = |n: usize, what: &str| format!("{n} {what}{}", if n == 1 { "" } else { "s" });
     let files = if checked.files.is_empty() { "no file, the defaults count".into() } else { checked.files.join(", ") };
     let (settings, problems) = (count(checked.settings, "setting"), count(checked.problems.len(), "problem"));
     let _ = writeln!(out, "{}: {settings}, {problems}", text::printable(&files));

@@ -7,6 +7,7 @@ use bootenv::protocol::{BootState, Booted, TRIES, View};
 use bootenv::{SlotId, TrialId};
 
 use crate::base::error::{Error, Reason, Result};
+use crate::base::files;
 use crate::base::words::words;
 use crate::config::Config;
 use crate::device::blocks::{self, CommandLine};
@@ -109,6 +110,22 @@ impl Boot {
     #[must_use]
     pub fn folders(&self) -> bool {
         are_folders(&self.slots) && !self.by_firmware
+    }
+
+    /// True if a file is lost at the next reboot of this device, because it is in memory.
+    #[must_use]
+    pub fn loses(&self, file: &Path) -> bool {
+        !self.folders() && files::is_in_memory(file)
+    }
+
+    /// The active slot by the boot environment; `None` if the environment is damaged.
+    #[must_use]
+    pub fn active(&self) -> Option<SlotId> {
+        match self.env.view() {
+            View::Ours(state) => Some(state.active),
+            View::Foreign(foreign) => Some(foreign.active),
+            View::Invalid => None,
+        }
     }
 
     /// The state for `apply`, `activate` and `rollback`: an environment that is ours, or in folders one that can be made

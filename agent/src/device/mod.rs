@@ -8,5 +8,6 @@ pub mod health;
 pub mod mount;
 pub mod programs;
 pub mod reboot;
+pub mod seen;
 pub mod slot;
 pub mod table;

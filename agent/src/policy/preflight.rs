@@ -3,10 +3,12 @@
 use std::fs;
 use std::path::Path;
 
+use bootenv::Fallback;
+use bootenv::protocol::{SlotState, View};
 use serde::Serialize;
 
 use crate::base::console::progress::size;
-use crate::base::error::{Error, Reason, Result};
+use crate::base::error::{Error, Exit, Reason, Result};
 use crate::base::{files, text};
 use crate::device::blocks::System;
 use crate::device::boot::Boot;
@@ -141,6 +143,34 @@ impl Safety {
         Err(Error::new(Reason::NoPanicTimeout, message)
             .remedy("Start kernels with panic=5 in the loader file (see grub/kernel-args.cfg), and reboot once."))
     }
+}
+
+/// Refuses to begin a trial with a bootloader that cannot check hashes. Such a bootloader finds no slot complete, and starts
+/// the active one all the same (`ks.fallback=load`): the new release would run, and not as a trial.
+///
+/// The agent itself reads the slot. If its images are right although the bootloader was asked to start it and found it
+/// incomplete, then the fault is the bootloader's.
+///
+/// # Errors
+/// 78 when this bootloader cannot, or when the slot cannot be read.
+pub fn loader_hashes(boot: &Boot, system: &System) -> Result<()> {
+    let slot = boot.booted.slot;
+    // A health run of this boot may have made the booted slot the active one.
+    let asked = system.first_active().filter(|_| !boot.folders()).or(boot.active());
+    let marked_bad = matches!(boot.env.view(), View::Ours(env) if env.slot(slot) != SlotState::Good);
+    if boot.booted.fallback != Some(Fallback::Load) || asked != Some(slot) || marked_bad {
+        return Ok(());
+    }
+    match boot.slots.get(slot).hashes() {
+        Err(damage) if damage.exit() == Exit::Data => return Ok(()),
+        found => found?,
+    };
+    let message = format!(
+        "the bootloader found slot {slot} incomplete (ks.fallback=load), and it is complete: the bootloader cannot check hashes"
+    );
+    Err(Error::new(Reason::LoaderCannotHash, message).remedy(
+        "Its console names the command that it lacks, such as hashsum or crc32. Install it again with that command, and reboot.",
+    ))
 }
 
 /// The same of this boot; `None` where the slots are folders, and what this machine was booted with is nobody's business.

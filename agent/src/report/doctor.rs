@@ -1,5 +1,7 @@
 //! Is this device set up so that an update can work, and so that it survives one that does not?
 
+mod integration;
+
 use std::fmt;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -8,15 +10,15 @@ use bootenv::loader::Kind;
 use bootenv::protocol::View;
 use chrono::Utc;
 use nix::libc;
-use nix::sys::statfs::{EXT4_SUPER_MAGIC, FsType, OVERLAYFS_SUPER_MAGIC, Statfs, TMPFS_MAGIC, statfs};
-use nix::unistd::{AccessFlags, access};
+use nix::sys::statfs::{EXT4_SUPER_MAGIC, Statfs, statfs};
+use nix::unistd::{AccessFlags, access, geteuid};
 use serde::Serialize;
 
 use crate::base::console::progress::size;
 use crate::base::error::{Error, Result};
 use crate::base::{files, replace, text};
 use crate::config::{Config, Origin, conf};
-use crate::device::blocks::{CommandLine, DEADLINE_MARGIN};
+use crate::device::blocks::{CommandLine, DEADLINE_MARGIN, System};
 use crate::device::boot::Boot;
 use crate::device::health::WANTED;
 use crate::device::programs;
@@ -24,12 +26,12 @@ use crate::policy::{node, preflight, trust_policy};
 use crate::schedule::clock::Clock;
 use crate::schedule::window::Window;
 use crate::schedule::zone::Zone;
+use crate::source::open;
 use crate::state::store::{Loaded, Store};
 use crate::trust::keys::KeySet;
 use crate::update::adopt;
+use integration::Seen;
 
-/// The kernel's `linux/magic.h`.
-const RAMFS_MAGIC: FsType = FsType(0x8584_58f6);
 /// Free bytes of the data partition below which a state may not be written any more, and below which it is time to look.
 const SPACE_LEAST: u64 = 1 << 20;
 const SPACE_WANTED: u64 = 16 << 20;
@@ -100,7 +102,13 @@ impl Findings {
     /// True if anything is a failure.
     #[must_use]
     pub fn any_failed(&self) -> bool {
-        self.0.iter().any(|finding| finding.verdict == Verdict::Fail)
+        self.count(Verdict::Fail) > 0
+    }
+
+    /// Number of findings with this verdict.
+    #[must_use]
+    pub fn count(&self, verdict: Verdict) -> usize {
+        self.0.iter().filter(|finding| finding.verdict == verdict).count()
     }
 }
 
@@ -119,7 +127,6 @@ pub fn look(conf: &Path, config: Result<Config>, state: &Path, boot: impl FnOnce
     health(&mut all, &config);
     hooks(&mut all, &config);
     node(&mut all, &config);
-    device_id(&mut all, &config, memory.as_ref());
     if let Some(boot) = all.take("slots", boot(&config)) {
         device(&mut all, &config, &boot, memory.as_ref(), state);
     }
@@ -223,11 +230,13 @@ fn shown(place: &str) -> String {
 }
 
 fn source(all: &mut Findings, config: &Config) {
-    match &config.source {
-        Some(Origin::Http(url)) => all.add("source", Verdict::Ok, shown(url)),
-        Some(Origin::Bundle(file)) => all.add("source", Verdict::Ok, file.display().to_string()),
-        Some(Origin::Oci(reference)) => all.add("source", Verdict::Ok, shown(reference)),
-        None => all.add("source", Verdict::Fail, "none: set registry= or server="),
+    // As `apply` opens it: with tag, authorities, logins and proxies, and without a request.
+    if all.take("source", open::open(config)).is_some() {
+        match &config.source {
+            Some(Origin::Http(place) | Origin::Oci(place)) => all.add("source", Verdict::Ok, shown(place)),
+            Some(Origin::Bundle(file)) => all.add("source", Verdict::Ok, file.display().to_string()),
+            None => {}
+        }
     }
     if !config.plain_http.is_empty() {
         all.add("source", Verdict::Warn, format!("without TLS: {}", text::escape(&config.plain_http.join(", "))));
@@ -323,18 +332,22 @@ fn node(all: &mut Findings, config: &Config) {
     }
 }
 
-fn device_id(all: &mut Findings, config: &Config, memory: Option<&Loaded>) {
+fn device_id(all: &mut Findings, config: &Config, boot: &Boot, memory: Option<&Loaded>) {
     let file = config.machine_id_file.display();
+    let in_memory = boot.loses(&config.machine_id_file);
+    let why = if in_memory { format!("{file} is lost at each reboot") } else { format!("{file} has none") };
     let known = memory.map(|memory| memory.state.clone()).unwrap_or_default();
-    let message = match known.device_id(&config.machine_id_file) {
-        Some(id) if known.device_id == id => format!("created by the agent, because {file} has none"),
-        Some(_) => file.to_string(),
-        None => format!("{file} has none: the first run creates one"),
+    let message = match known.device_id(&config.machine_id_file, in_memory) {
+        Some(id) if known.device_id == id => format!("kept by the agent with its state, because {why}"),
+        Some(_) if !in_memory => file.to_string(),
+        _ => format!("{why}: the first run creates one, and keeps it with the state"),
     };
     all.add("device id", Verdict::Ok, message);
 }
 
 fn device(all: &mut Findings, config: &Config, boot: &Boot, memory: Option<&Loaded>, state: &Path) {
+    device_id(all, config, boot, memory);
+    integration::fallback(all, boot, &System::default());
     let running = boot.booted.slot;
     match (boot.slots.get(running).manifest(), &config.version_file) {
         (Ok(Some(content)), _) => all.add("running", Verdict::Ok, format!("{} in slot {running}", content.version)),
@@ -352,17 +365,23 @@ fn device(all: &mut Findings, config: &Config, boot: &Boot, memory: Option<&Load
         let words = format!("{twin} can be the booted disk as well: take it out, nothing is changed until then");
         all.add("disk", Verdict::Warn, words);
     }
+    integration::release_settings(all, config, boot);
     loader(all, config, boot);
     environment(all, boot);
     room(all, boot);
     if boot.folders() {
         return;
     }
-    let mounted = statfs(existing(replace::folder_of(state))).map(|filesystem| filesystem.filesystem_type());
-    let lost = mounted.is_ok_and(|kind| [TMPFS_MAGIC, RAMFS_MAGIC, OVERLAYFS_SUPER_MAGIC].contains(&kind));
+    let lost = files::is_in_memory(replace::folder_of(state));
     let good = "the state survives a reboot";
     let bad = "the state is in memory and lost at every reboot: mount the data partition";
     all.either("data mount", !lost, Verdict::Fail, &Words { good, bad });
+    if geteuid().is_root() {
+        let last_run = memory.and_then(|memory| memory.state.last_run.as_ref()).map(|run| run.at);
+        integration::calls(all, &Seen::read(&System::default(), last_run));
+    } else {
+        all.add("health run", Verdict::Warn, "only root can read who called the agent in this boot: run it as root");
+    }
     deadline(all, config, &CommandLine::parse(boot.line.as_deref().unwrap_or_default()));
     if let Some(safety) = preflight::safety(boot) {
         let bad = "does not reboot: add panic=5 to the loader file";

@@ -40,6 +40,17 @@ pub fn build_date() -> DateTime<Utc> {
     DateTime::from_timestamp(epoch.unwrap_or(SOURCE_DATE).max(SOURCE_DATE), 0).unwrap_or_default()
 }
 
+/// A span of time for people, in the largest unit that keeps it to two digits: `45 s`, `12 min`, `30 h`, `5 d`.
+#[must_use]
+pub fn span(seconds: u64) -> String {
+    match seconds {
+        0..100 => format!("{seconds} s"),
+        100..6_000 => format!("{} min", seconds / 60),
+        6_000..172_800 => format!("{} h", seconds / 3_600),
+        _ => format!("{} d", seconds / 86_400),
+    }
+}
+
 impl Clock {
     /// The clock of this system, which shows `shown`. The kernel knows whether it is steered (`adjtimex`), as every NTP
     /// client reports it, except chrony without `rtcsync`.

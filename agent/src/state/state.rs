@@ -309,9 +309,13 @@ impl State {
     }
 
     /// Id of this device: the id in the file, as of `machine-id(5)`, else the agent's own; `None` before the
-    /// first run.
+    /// first run. A file in memory has another id at each boot, or that of the OS image, so the agent's own comes first then.
     #[must_use]
-    pub fn device_id(&self, file: &Path) -> Option<String> {
+    pub fn device_id(&self, file: &Path, in_memory: bool) -> Option<String> {
+        let own = Some(self.device_id.clone()).filter(|id| !id.is_empty());
+        if in_memory {
+            return own;
+        }
         let read = files::read_linked(file, limits::MACHINE_ID_BYTES, Reason::UnsafeFile).unwrap_or_else(|why| {
             log::warn!("machine id ignored: {why}");
             None
@@ -319,7 +323,6 @@ impl State {
         let text = String::from_utf8(read.unwrap_or_default()).unwrap_or_default();
         let id = text.trim();
         let is_id = id.len() == 32 && id.bytes().all(|b| b.is_ascii_hexdigit()) && id.bytes().any(|b| b != b'0');
-        let own = Some(self.device_id.clone()).filter(|id| !id.is_empty());
         if is_id { Some(id.to_owned()) } else { own }
     }
 
@@ -476,4 +479,26 @@ pub fn random() -> Result<u32> {
     let mut bytes = [0; 4];
     getrandom::getrandom(&mut bytes).context(Reason::NoRandomNumbers, "get a random number")?;
     Ok(u32::from_ne_bytes(bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[test]
+    fn an_id_in_memory_does_not_count_and_the_own_one_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("machine-id");
+        fs::write(&file, "0123456789abcdef0123456789abcdef\n").unwrap();
+        let mut state = State::default();
+        assert_eq!(state.device_id(&file, true), None, "the first run creates one");
+        state.identify().unwrap();
+        let own = state.device_id.clone();
+        fs::write(&file, "fedcba9876543210fedcba9876543210\n").unwrap();
+        state.identify().unwrap();
+        assert_eq!(state.device_id(&file, true), Some(own));
+        assert_eq!(state.device_id(&file, false).as_deref(), Some("fedcba9876543210fedcba9876543210"));
+    }
 }

@@ -3,6 +3,7 @@
 use bootenv::TrialId;
 
 use crate::base::error::{Error, Reason, Result};
+use crate::device::blocks::System;
 use crate::device::slot::SlotManifest;
 use crate::policy::hooks::Step;
 use crate::policy::trust_policy::{self, TrustPolicy};
@@ -45,6 +46,7 @@ impl Update<'_> {
         // Not the waves: that was decided when it was fetched, and a share only grows.
         gate::pass(&[self.session().fits_memory(release)])?;
         self.ends_by_itself()?;
+        preflight::loader_hashes(self.boot, &System::default())?;
         self.ask_hooks(Step::Activate, &running, release)?;
         self.begin_trial(&staged, &policy)
     }

@@ -362,7 +362,8 @@ impl Session<'_> {
 
     /// Open if the wave of this device has come.
     fn wave(&self, release: &Release) -> Gate {
-        let id = self.records.state.device_id(&self.config.machine_id_file);
+        let file = &self.config.machine_id_file;
+        let id = self.records.state.device_id(file, self.boot.loses(file));
         rules::rollout(self.config, id.as_deref(), self.lifted, release, self.clock.now())
     }
 }

@@ -437,3 +437,21 @@ fn state_that_cannot_be_kept_is_refused_before_anything_is_changed() {
     device.from(&registry, &["apply", "--json"]).refused(73, "state-not-permitted");
     assert_eq!((device.tree("A"), device.tree("B"), device.env_bytes()), before);
 }
+
+/// A bootloader without `hashsum` finds no slot complete, and starts the active one as if it were the last resort.
+#[test]
+fn a_bootloader_that_cannot_hash_gets_no_trial_and_a_damaged_slot_does_not_accuse_it() {
+    let (registry, device) = (Registry::start(), Device::new());
+    publish(&registry, "1.0.0", 1);
+    device.from(&registry, &["apply"]).code(0);
+    let environment = device.env_bytes();
+    device.write("cmdline", b"panic=5 kubesolo.slot=A ks.trial=00000000 ks.fallback=load ks.proto=1\n");
+    let error = device.here(&["activate", "--json"]).refused(78, "loader-cannot-hash");
+    assert!(error["remedy"].as_str().unwrap().contains("hashsum"), "{error}");
+    assert_eq!(device.env_bytes(), environment, "nothing was stored");
+    device.here(&["doctor"]).code(78).says(&["FAIL  boot          the bootloader found slot A incomplete"]);
+    // The bootloader was right.
+    device.write("A/vmlinuz", b"rotten");
+    device.here(&["doctor"]).says(&["warn  boot          the bootloader fell back to slot A (ks.fallback=load)"]);
+    device.here(&["activate"]).code(0);
+}

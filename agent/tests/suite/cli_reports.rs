@@ -7,8 +7,9 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Stdio};
 
-use cli_support::{Device, Ran, publish};
+use cli_support::{Device, Ran, publish, publish_as};
 use common::registry::Registry;
+use kubesolo_release::Metadata;
 use serde_json::{Value, json};
 
 fn history(device: &Device) -> Vec<Value> {
@@ -408,27 +409,53 @@ fn the_doctor_tells_one_thing_from_another() {
         assert_eq!(sound.get(name).map_or("", String::as_str), verdict, "{name} in {sound:#?}");
     }
 
+    let warnings = device
+        .here(&["doctor", "--json"])
+        .json()
+        .as_array()
+        .unwrap()
+        .iter()
+        .fold(0, |sum, finding| sum + usize::from(finding["verdict"] == "warn"));
+    device.here(&["doctor"]).says(&[&format!("\n0 failed, {warnings} warning")]);
+
     for (what, conf, name, verdict) in [
+        (
+            "a tag that no registry takes",
+            "registry=r.example/os\ntag=no/tag\npubkey=K\ndata_dir=data\n",
+            "source",
+            "fail",
+        ),
+        (
+            "authorities that are not there",
+            "registry=r.example/os\nregistry_ca=gone\npubkey=K\ndata_dir=data\n",
+            "source",
+            "fail",
+        ),
         ("no source", "pubkey=K\ndata_dir=data\n", "source", "fail"),
-        ("no keys", "registry=r/os\ndata_dir=data\npubkey=gone\n", "keys", "fail"),
-        ("a bad key", "registry=r/os\ndata_dir=data\npubkey=conf\n", "keys", "fail"),
-        ("a key that is not known", "registry=r/os\ndata_dir=data\npubkey=K\nchanel=x\n", "settings", "warn"),
+        ("no keys", "registry=r.example/os\ndata_dir=data\npubkey=gone\n", "keys", "fail"),
+        ("a bad key", "registry=r.example/os\ndata_dir=data\npubkey=conf\n", "keys", "fail"),
+        ("a key that is not known", "registry=r.example/os\ndata_dir=data\npubkey=K\nchanel=x\n", "settings", "warn"),
         ("a line that is none", "registry\n", "settings", "fail"),
         ("a bad window", "maintenance_window=night\n", "settings", "fail"),
         (
             "a window that never opens",
-            "registry=r/os\npubkey=K\ndata_dir=data\nmaintenance_window=03:00-03:00\n",
+            "registry=r.example/os\npubkey=K\ndata_dir=data\nmaintenance_window=03:00-03:00\n",
             "window",
             "fail",
         ),
         (
             "a zone that is not there",
-            "registry=r/os\npubkey=K\ndata_dir=data\nmaintenance_zone=Nowhere/Land\n",
+            "registry=r.example/os\npubkey=K\ndata_dir=data\nmaintenance_zone=Nowhere/Land\n",
             "window",
             "fail",
         ),
-        ("no data folder", "registry=r/os\npubkey=K\ndata_dir=gone\n", "data", "fail"),
-        ("no health checks", "registry=r/os\npubkey=K\ndata_dir=data\nhealth_dir=gone\n", "health checks", "warn"),
+        ("no data folder", "registry=r.example/os\npubkey=K\ndata_dir=gone\n", "data", "fail"),
+        (
+            "no health checks",
+            "registry=r.example/os\npubkey=K\ndata_dir=data\nhealth_dir=gone\n",
+            "health checks",
+            "warn",
+        ),
     ] {
         device.write("conf", conf.as_bytes());
         let found = findings(&device, if verdict == "fail" { 78 } else { 0 });
@@ -448,6 +475,23 @@ fn the_doctor_tells_one_thing_from_another() {
     assert_eq!(findings(&device, 78)["environment"], "fail");
     fs::remove_file(device.path("grubenv")).unwrap();
     assert_eq!(findings(&device, 78)["slots"], "fail");
+}
+
+#[test]
+fn settings_that_refuse_the_running_release_are_a_warning() {
+    let (registry, device) = (Registry::start(), Device::new());
+    let board = Metadata { board: Some("rpi5".into()), ..Metadata::new("1.0.0".parse().unwrap(), "stable") };
+    publish_as(&registry, 1, board, "os:stable");
+    device.write("conf", b"board=rpi5\nchannel=stable\n");
+    device.from(&registry, &["apply", "--activate"]).code(0);
+    device.power_on();
+    device.here(&["healthcheck"]).code(0);
+    device.here(&["doctor"]).says(&["ok    channel       stable\n", "ok    board         rpi5\n"]);
+    device.write("conf", b"channel=beta\n");
+    device.here(&["doctor"]).says(&[
+        "warn  channel       by these settings the running release would be refused: the release is for channel stable",
+        "warn  board         by these settings the running release would be refused: the release is for board rpi5",
+    ]);
 }
 
 #[test]

@@ -415,6 +415,8 @@ reasons! {
             "The file is not a private key. Name the PEM file of an Ed25519 private key (PKCS #8).",
         KeyUnreadable = "key-unreadable":
             "The private key cannot be read. Name a regular file that this user can read.",
+        LoaderCannotHash = "loader-cannot-hash":
+            "The bootloader cannot check the hashes of a slot, so a new release would not start as a trial. Install it with the command that its console names.",
         LoaderNotInUse = "loader-not-in-use":
             "grub.cfg follows the slot protocol, but another loader file started this boot. Reboot; else name GRUB's folder with --bootenv.",
         LoaderUnreadable = "loader-unreadable":

@@ -9,12 +9,12 @@ use crate::cli::call::Call;
 use crate::cli::output::print;
 use crate::cli::show;
 use crate::device::blocks::{self, CommandLine};
+use crate::device::seen::Step;
 use crate::device::{health, reboot};
 use crate::policy::gate::Lifted;
 use crate::state::memory::Unjudged;
 use crate::state::store::Store;
 use crate::update::trial::{self, Verdict};
-use crate::update::update::no_slot_touched;
 
 /// Exit code of a `healthcheck` that found the system unhealthy.
 const UNHEALTHY: u8 = 1;
@@ -29,7 +29,7 @@ pub(in crate::cli) fn healthcheck(call: &Call<'_>, no_reboot: bool) -> Result<u8
 
 fn judge(call: &Call<'_>, no_reboot: bool) -> Result<u8> {
     let mut records = call.lock()?;
-    let mut boot = call.find().map_err(no_slot_touched)?;
+    let mut boot = call.find_by(Step::Health)?;
     records.can_look(boot.booted.trial);
     trial::seen(&boot, &mut records, call.now)?;
     let checks = health::run(call.config);

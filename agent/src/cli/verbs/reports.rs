@@ -71,7 +71,7 @@ pub(in crate::cli) fn foreign_data(cli: &Cli, error: Error) -> u8 {
 }
 
 fn print_findings(cli: &Cli, findings: &Findings) {
-    print(cli, &findings.0, || findings.0.iter().fold(String::new(), |all, finding| format!("{all}{finding}\n")));
+    print(cli, &findings.0, || show::findings(findings));
 }
 
 pub(in crate::cli) fn verify(call: &Call<'_>) -> Result<u8> {

@@ -7,6 +7,7 @@ use crate::cli::call::Call;
 use crate::cli::output::print;
 use crate::cli::show;
 use crate::config::Auto;
+use crate::device::seen::Step;
 use crate::state::state::Outcome;
 use crate::update::attempt::{Called, recorded};
 use crate::update::unattended::{self, Done};
@@ -16,7 +17,7 @@ pub(in crate::cli) fn run(call: &Call<'_>) -> Result<u8> {
     let mut records = call.lock()?;
     let called = if config.auto == Auto::Check { Called::Question } else { Called::Attempt };
     let done = recorded(&mut records, called, |records| {
-        unattended::run(config, &mut call.find_to_change(false)?, records, &Utc::now)
+        unattended::run(config, &mut call.find_by(Step::Run)?, records, &Utc::now)
     })?;
     match done {
         Done::Checked(checked) => print(call.cli, &checked, || show::checked(&checked)),

@@ -428,11 +428,6 @@ impl System {
         Error::new(Reason::DiskNotReady, error.message)
             .remedy(format!("Disks have {PATIENCE} s to show up. {}", error.remedy))
     }
-
-    /// Seconds since the start of the kernel.
-    fn uptime(&self) -> Option<f64> {
-        files::read_kernel(&self.proc.join("uptime")).ok()?.split(' ').next()?.parse().ok()
-    }
 }
 
 /// `MAJOR:MINOR` of the block device that a folder, or the nearest one above it that exists, is on; `None` if that is the root

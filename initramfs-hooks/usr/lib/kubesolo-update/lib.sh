@@ -30,6 +30,13 @@ in_trial() {
     esac
 }
 
+# seen STEP: a mark that this boot called the step, for `kubesolo-update doctor`. Only root reads it.
+seen() (
+    umask 077
+    mkdir -p /run/kubesolo-update/seen
+    echo "uptime=$(cut -d. -f1 /proc/uptime)" >"/run/kubesolo-update/seen/$1"
+)
+
 # Reports a fault on the console and in a file. The device stays up.
 degraded() {
     say "degraded: $*"
