@@ -13,6 +13,8 @@ use crate::base::error::{Error, Result};
 use crate::base::{json, limits};
 use crate::config::{Conf, Config, Overrides};
 use crate::delta::index::Index as Pieces;
+use crate::delta::pack::Table as Patches;
+use crate::delta::patch::apply as apply_patch;
 use crate::device::slot::SlotManifest;
 use crate::device::table::{PartId, Table};
 use crate::fetch::certificate;
@@ -56,6 +58,8 @@ pub const ALL: &[(&str, Parser)] = &[
     ("manifest", manifest),
     ("memory", memory),
     ("partition-table", partition_table),
+    ("patch", patch),
+    ("patches", patches),
     ("pieces", pieces),
     ("registry", registry),
     ("signature", signature),
@@ -127,6 +131,33 @@ fn pieces(bytes: &[u8]) -> bool {
         end = piece.end();
     }
     assert_eq!(end, index.size());
+    true
+}
+
+/// One patch for a piece of at most 64 KiB, whose length comes first. The result has this length.
+fn patch(bytes: &[u8]) -> bool {
+    let Some((raw, bytes)) = bytes.split_first_chunk() else { return false };
+    let raw = usize::from(u16::from_le_bytes(*raw));
+    let sources: Vec<u8> = (0..=u16::MAX).flat_map(u16::to_le_bytes).collect();
+    let mut out = vec![];
+    let applied = apply_patch(bytes, &sources, raw, &mut out).is_ok();
+    assert!(if applied { out.len() == raw } else { out.len() <= raw });
+    applied
+}
+
+/// The table of patches for an image of 64 pieces. The size of all patches comes first. It is written as it was read.
+fn patches(bytes: &[u8]) -> bool {
+    let pieces: Vec<u8> = (0..64).flat_map(|n| [&[n; 16][..], &[0, n, 1]].concat()).collect();
+    let size = (0..64u64).map(|n| 65_536 + n * 256).sum::<u64>();
+    let index = [b"KSPIECE1", &size.to_le_bytes()[..], &64u32.to_le_bytes(), &pieces].concat();
+    let (Ok(index), Some((size, table))) = (Pieces::parse(&index, size), bytes.split_first_chunk()) else {
+        return false;
+    };
+    let read = told(Patches::parse(table.to_vec(), &index, u64::from_le_bytes(*size)));
+    let Some(read) = read else { return false };
+    let mut again = vec![];
+    read.entries().for_each(|entry| entry.write(&mut again));
+    assert_eq!(again, table);
     true
 }
 

@@ -1,6 +1,6 @@
 #!/bin/sh
 # Shows that the encoder `deflate-1` makes the same bytes on arm64 as on amd64: both programs repack the same initramfs.
-# publisher/src/deflate.rs has the golden digest, which tests compare on amd64.
+# agent/src/delta/encoder.rs has the golden digest, which tests compare on amd64.
 #
 #   build/scripts/same-encoder.sh     after build-agent.sh with ARCH='amd64 arm64'
 set -eu

@@ -14,7 +14,6 @@ pub mod cli;
 pub mod commands;
 pub mod credentials;
 pub mod date;
-pub mod deflate;
 pub mod factory;
 mod failure;
 pub mod freshness;

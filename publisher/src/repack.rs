@@ -2,7 +2,7 @@
 //!
 //! The result is one gzip member (RFC 1952) that every tool and every kernel reads as before. Its deflate stream is cut into
 //! pieces at the borders of files, and each piece is compressed alone: a file that did not change is the same bytes in the
-//! next release. The same input gives the same bytes on every machine ([`deflate`](crate::deflate)).
+//! next release. The same input gives the same bytes on every machine ([`encoder`](kubesolo_update::delta::encoder)).
 
 use std::io::{self, BufReader, BufWriter, Read as _, Write};
 use std::path::Path;
@@ -10,8 +10,9 @@ use std::path::Path;
 use kubesolo_update::base::error::{Context as _, Error, Reason, Result};
 use kubesolo_update::base::files;
 use kubesolo_update::base::replace::Replacement;
+use kubesolo_update::delta::cutter::MARK;
+use kubesolo_update::delta::encoder::Deflate1;
 
-use crate::deflate::{Deflate1, MARK};
 use crate::initramfs::{self, HEADER_BYTES, Sink, UNPACKED_BYTES, field};
 
 /// No piece is longer, unless it is the rest of a larger entry. In bytes before compression.
@@ -160,7 +161,8 @@ impl<W: Write> Packer<W> {
         if self.piece.is_empty() {
             return Ok(());
         }
-        self.encoder.piece(&self.piece, &mut self.compressed);
+        let expanded = || io::Error::other("a piece grows when it is compressed");
+        self.encoder.piece(&self.piece, &mut self.compressed).ok_or_else(expanded)?;
         self.piece.clear();
         self.pieces += 1;
         let compressed = std::mem::take(&mut self.compressed);

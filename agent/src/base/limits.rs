@@ -68,6 +68,14 @@ pub const PIECES_BYTES: u64 = 20 + 19 * PIECES as u64;
 pub const PATCHES: usize = 8;
 /// The table at the start of patches, in bytes.
 pub const PATCH_TABLE_BYTES: u64 = 2048 * KIB;
+/// Pieces of the earlier image that one patch refers to.
+pub const PATCH_SOURCES: usize = 8;
+/// The content of these pieces together, in bytes.
+pub const SOURCE_BYTES: usize = 512 * KIB as usize;
+/// The content of a piece that takes part in a patch, in bytes.
+pub const PIECE_RAW_BYTES: usize = 256 * KIB as usize;
+/// The content of the sources of all patches, in bytes for each byte of the unpacked initramfs. It bounds the time for them.
+pub const SOURCES_PER_BYTE: u64 = 8;
 /// Requests for parts of one image.
 pub const RANGES: usize = 256;
 /// A statement of freshness, in bytes.

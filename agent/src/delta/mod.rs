@@ -1,4 +1,7 @@
 //! An initramfs of pieces: the device has most of them and fetches the rest.
 
 pub mod cutter;
+pub mod encoder;
 pub mod index;
+pub mod pack;
+pub mod patch;

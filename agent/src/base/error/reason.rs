@@ -85,6 +85,8 @@ reasons! {
             "latest.json lacks a required member or has a wrong value. Publish the release again.",
         MalformedManifest = "malformed-manifest":
             "The manifest of the release lacks a required part or has a wrong value. Publish the release again.",
+        MalformedPatches = "malformed-patches":
+            "The table of the patches of an initramfs is not valid. Publish the release again.",
         MalformedPieces = "malformed-pieces":
             "The index of the pieces of an initramfs is not valid. Publish the release again.",
         MalformedReferrers = "malformed-referrers":

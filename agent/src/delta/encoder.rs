@@ -16,10 +16,8 @@ const WINDOW_BITS: i32 = -15;
 /// zlib's default strategy.
 const STRATEGY: i32 = 0;
 
-/// Every piece ends with this: the empty stored block of a full flush. No later byte refers to one before it.
-pub const MARK: [u8; 4] = [0, 0, 0xff, 0xff];
-
-/// Compresses pieces of a deflate stream, each without knowledge of the others.
+/// Compresses pieces of a deflate stream, each without knowledge of the others. Each ends with
+/// [`MARK`](crate::delta::cutter::MARK).
 pub struct Deflate1(Box<CompressorOxide>);
 
 impl fmt::Debug for Deflate1 {
@@ -36,29 +34,27 @@ impl Default for Deflate1 {
 }
 
 impl Deflate1 {
-    /// Appends one piece to `out`. Returns the number of bytes.
-    pub fn piece(&mut self, raw: &[u8], out: &mut Vec<u8>) -> usize {
+    /// Appends one piece to `out` and returns its length; `None` where the encoder expands the bytes by more than an eighth,
+    /// which no content is known to cause.
+    pub fn piece(&mut self, raw: &[u8], out: &mut Vec<u8>) -> Option<usize> {
         self.0.reset();
         let start = out.len();
-        // Incompressible data is stored: 5 bytes more for each block of at most 64 KiB, and the flush.
-        out.resize(start + raw.len() + raw.len() / 1024 + 128, 0);
+        // Nine bits for each literal, and the flush.
+        out.resize(start + raw.len() + raw.len() / 8 + 128, 0);
         let done = deflate(&mut self.0, raw, &mut out[start..], MZFlush::Full);
-        assert!(
-            done.status == Ok(MZStatus::Ok)
-                && done.bytes_consumed == raw.len()
-                && start + done.bytes_written < out.len(),
-            "the output has room for each piece"
-        );
-        out.truncate(start + done.bytes_written);
-        done.bytes_written
+        let complete = done.status == Ok(MZStatus::Ok)
+            && done.bytes_consumed == raw.len()
+            && start + done.bytes_written < out.len();
+        out.truncate(if complete { start + done.bytes_written } else { start });
+        complete.then_some(done.bytes_written)
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use kubesolo_update::base::digest::Digest;
-
     use super::*;
+    use crate::base::digest::Digest;
+    use crate::delta::cutter::MARK;
 
     /// 4 MB of words, numbers and noise, the same on every machine.
     fn sample() -> Vec<u8> {
@@ -90,11 +86,11 @@ mod tests {
         let (mut encoder, mut out) = (Deflate1::default(), vec![]);
         for piece in [&sample[..1], &sample[..100_000], &sample[100_000..231_072], &sample] {
             let before = out.len();
-            assert_eq!(encoder.piece(piece, &mut out), out.len() - before);
+            assert_eq!(encoder.piece(piece, &mut out), Some(out.len() - before));
             assert!(out.ends_with(&MARK));
             // Nothing of an earlier piece has an influence.
             let mut alone = vec![];
-            Deflate1::default().piece(piece, &mut alone);
+            Deflate1::default().piece(piece, &mut alone).unwrap();
             assert!(out[before..] == alone[..]);
         }
         let golden = (878_298, "91a60346c19c74a5b7a9a737f59a9471d1a18d5ea9dec6a02521f5b6b76d2806");
