@@ -3,5 +3,6 @@
 pub mod cutter;
 pub mod encoder;
 pub mod index;
+pub mod known;
 pub mod pack;
 pub mod patch;
