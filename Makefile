@@ -122,7 +122,7 @@ qemu: ## List the stories
 	@PROFILE=dev build/scripts/build-agent.sh
 	@$(built)/qemu-tests
 
-bench: ## Measure the cost of an update and of other tools: 10 min; DOCS=1 writes docs/performance.md
+bench: ## Measure the cost of an update and of other tools: 10 min; DOCS=1 writes docs/performance.md, BEFORE= adds an older agent
 	@build/scripts/setup.sh rust bench
 	@build/scripts/build-agent.sh
 	@cargo build --quiet --locked --release -p bench

@@ -1,6 +1,6 @@
 //! The contestants, and the command of each. Each ends with both images in `target/bench/run/slot`, verified.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use qemu_tests::{Result, run, tool};
@@ -23,6 +23,8 @@ pub enum Contestant {
     Floor(Server),
     /// This agent.
     Agent(Server),
+    /// An older agent, whose path is in `BEFORE`.
+    Before(Server),
     /// curl, sha256sum, openssl, cp and sync in a shell script.
     Script,
     /// skopeo, then cp.
@@ -34,15 +36,17 @@ pub enum Contestant {
 }
 
 pub use Contestant::Agent;
-use Contestant::{Floor, Mender, Script, Skopeo, SwUpdate};
+use Contestant::{Before, Floor, Mender, Script, Skopeo, SwUpdate};
 
 /// All, in the order of the tables.
-pub const ALL: [Contestant; 8] = [
+pub const ALL: [Contestant; 10] = [
     Floor(Server::Registry),
     Agent(Server::Registry),
+    Before(Server::Registry),
     Skopeo,
     Floor(Server::Web),
     Agent(Server::Web),
+    Before(Server::Web),
     SwUpdate,
     Mender,
     Script,
@@ -56,6 +60,11 @@ pub struct Course<'a> {
     pub ports: [u16; 2],
 }
 
+/// The older agent that is measured in the same run, if there is one.
+fn before() -> Option<PathBuf> {
+    std::env::var_os("BEFORE").filter(|path| !path.is_empty()).map(PathBuf::from)
+}
+
 impl Contestant {
     /// Its name in the tables.
     pub fn name(self) -> &'static str {
@@ -64,6 +73,8 @@ impl Contestant {
             Floor(Server::Web) => "floor, HTTP",
             Agent(Server::Registry) => "kubesolo-update, registry",
             Agent(Server::Web) => "kubesolo-update, HTTP",
+            Before(Server::Registry) => "older kubesolo-update, registry",
+            Before(Server::Web) => "older kubesolo-update, HTTP",
             Script => "curl, sha256sum, openssl, cp, sync",
             Skopeo => "skopeo to dir, cp, sync",
             SwUpdate => "SWUpdate, HTTP",
@@ -74,7 +85,7 @@ impl Contestant {
     /// The server it fetches from.
     pub fn server(self) -> Server {
         match self {
-            Floor(server) | Agent(server) => server,
+            Floor(server) | Agent(server) | Before(server) => server,
             Skopeo => Server::Registry,
             Script | SwUpdate | Mender => Server::Web,
         }
@@ -86,6 +97,7 @@ impl Contestant {
             |names: &[&str]| names.iter().find_map(|name| tool(name).err().map(|_| format!("{name} is not installed")));
         match self {
             Floor(_) | Agent(_) => None,
+            Before(_) => before().is_none().then(|| "BEFORE= names no older agent".to_owned()),
             Script => lacks(&["curl", "sha256sum", "openssl"]),
             Skopeo => lacks(&["skopeo"]),
             SwUpdate => lacks(&["swupdate", "cpio"]),
@@ -153,8 +165,9 @@ impl Contestant {
                     .map(|word: &str| word.to_owned())
                     .into()
             }
-            Agent(server) => {
-                let agent = release::agent()?.display().to_string();
+            Agent(server) | Before(server) => {
+                let older = before().filter(|_| matches!(self, Before(_)));
+                let agent = older.map_or_else(release::agent, Ok)?.display().to_string();
                 let from = match server {
                     Server::Registry => {
                         ["--registry".to_owned(), format!("{registry}/os:{tag}"), "--plain-http".into(), registry]

@@ -119,7 +119,7 @@ fn bench(docs: bool, plan: &[(u64, usize)]) -> Result<()> {
             }
         }
         if fields.is_empty() {
-            for agent in [Contestant::Agent(Server::Registry), Contestant::Agent(Server::Web)] {
+            for &agent in present.iter().filter(|one| matches!(one, Contestant::Agent(_) | Contestant::Before(_))) {
                 idle.push(idle_check(agent, &course, &counted, &relays, &run)?);
             }
         }
