@@ -117,7 +117,7 @@ block() {
 moment() {
     place=$out/moments/$1
     mkdir -p "$place"
-    for file in S/state.json S/trust.json S/history.json grubenv ksenv2 env fw_env.config cmdline; do
+    for file in S/state.json S/trust.json S/history.json grubenv ksenv2 env fw_env.config autoboot.txt cmdline; do
         [ ! -e "$file" ] || cp "$file" "$place/"
     done
     for slot in A B; do
@@ -194,6 +194,16 @@ cat copy-1 copy-2 >./env
 must 0 healthcheck --booted A
 apply 0 1.0.0 --booted A --activate
 moment u-boot-activated
+cd ..
+
+device raspberry-pi
+cd raspberry-pi
+env=rpi:.
+printf '[all]\ntryboot_a_b=1\nboot_partition=2\n[tryboot]\nboot_partition=3\n' >autoboot.txt
+echo 'panic=5 kubesolo.slot=A ks.trial=00000000 ks.proto=1' >cmdline
+must 0 healthcheck
+apply 0 1.0.0 --activate
+moment raspberry-pi-activated
 cd ..
 
 device before

@@ -20,7 +20,7 @@ fn bench() -> (Registry, Device) {
     (registry, device)
 }
 
-fn state(device: &Device) -> BootState {
+pub(crate) fn state(device: &Device) -> BootState {
     match view(&fs::read(device.path("autoboot.txt")).unwrap()) {
         View::Ours(state) => state,
         other => panic!("{other:?}"),
@@ -35,7 +35,7 @@ fn boots(device: &Device) -> [u32; 2] {
     numbers.try_into().unwrap()
 }
 
-fn boot(device: &Device, slot: SlotId) {
+pub(crate) fn boot(device: &Device, slot: SlotId) {
     let state = state(device);
     let trial = if state.on_trial() == Some(slot) { state.trial } else { bootenv::TrialId::NONE };
     device.write("cmdline", format!("panic=5 kubesolo.slot={slot} ks.trial={trial} ks.proto=1\n").as_bytes());

@@ -1,7 +1,7 @@
 //! Agent 0.1 may be in the other slot of a device: each agent reads what the other one writes, and means the same.
 //! `tests/fixtures/0.1` has what 0.1 writes. The same with 0.1 itself takes its binary, so `make test-all` runs that.
 
-use crate::{cli_support, cli_uboot};
+use crate::{cli_rpi, cli_support, cli_uboot};
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -15,7 +15,7 @@ use kubesolo_update::state::store::Store;
 use kubesolo_update::trust::signature::Fingerprint;
 use serde_json::{Value, json};
 
-/// Moments of a device with GRUB; `u-boot-activated` is the one with U-Boot.
+/// Moments of a device with GRUB.
 const MOMENTS: [&str; 10] = [
     "failed",
     "staged",
@@ -28,7 +28,9 @@ const MOMENTS: [&str; 10] = [
     "not-started",
     "waiting",
 ];
+/// Moments of a device with U-Boot, and of a Raspberry Pi.
 const UBOOT: &str = "u-boot-activated";
+const RASPBERRY_PI: &str = "raspberry-pi-activated";
 
 fn fixtures() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/0.1")
@@ -52,7 +54,7 @@ fn device(moment: &str) -> Device {
     let (mut device, all, place) = (Device::new(), fixtures(), fixtures().join("moments").join(moment));
     copy(&all, &["conf", "version", "K.pem", "F.pem", "bundle.tar"], &device, "");
     copy(&place, &["state.json", "trust.json", "history.json"], &device, "S/");
-    copy(&place, &["grubenv", "ksenv2", "env", "fw_env.config", "cmdline"], &device, "");
+    copy(&place, &["grubenv", "ksenv2", "env", "fw_env.config", "autoboot.txt", "cmdline"], &device, "");
     for line in fs::read_to_string(place.join("slots")).unwrap().lines() {
         let (slot, release) = line.split_once(' ').unwrap();
         for name in device.names(slot) {
@@ -62,9 +64,14 @@ fn device(moment: &str) -> Device {
             ["vmlinuz", "vmlinuz.sha256", "kubesolo-os.gz", "kubesolo-os.gz.sha256", "manifest.json", "crc32.txt"];
         copy(&all.join("releases").join(release), &files, &device, &format!("{slot}/"));
     }
-    if moment == UBOOT {
+    let other = match moment {
+        UBOOT => Some("uboot:fw_env.config"),
+        RASPBERRY_PI => Some("rpi:."),
+        _ => None,
+    };
+    if let Some(bootenv) = other {
         fs::remove_file(device.path("grubenv")).unwrap();
-        device.bootenv = "uboot:fw_env.config";
+        device.bootenv = bootenv;
     }
     device
 }
@@ -90,7 +97,7 @@ fn store(device: &Device) -> Store {
 
 #[test]
 fn every_file_of_0_1_is_read_and_kept_whole() {
-    for moment in MOMENTS.iter().chain(&[UBOOT]) {
+    for moment in MOMENTS.iter().chain(&[UBOOT, RASPBERRY_PI]) {
         let (device, place) = (device(moment), fixtures().join("moments").join(moment));
         let lock = store(&device).lock().unwrap();
         let found = lock.load().unwrap();
@@ -133,7 +140,7 @@ fn status(device: &Device) -> Value {
 
 #[test]
 fn the_status_of_a_device_is_that_of_0_1() {
-    for moment in MOMENTS.iter().chain(&[UBOOT]) {
+    for moment in MOMENTS.iter().chain(&[UBOOT, RASPBERRY_PI]) {
         let old = without_words(read_json(&fixtures().join("moments").join(moment).join("status.json")));
         includes(&without_words(status(&device(moment))), &old).unwrap_or_else(|e| panic!("{moment}: {e}"));
     }
@@ -253,6 +260,17 @@ fn a_trial_that_0_1_began_under_u_boot_is_committed() {
     device.here(&["healthcheck"]).code(0).says(&["slot B is committed"]);
     let environment = &status(&device)["environment"];
     assert_eq!((&environment["kind"], &environment["good"]), (&json!("ours"), &json!("B")));
+}
+
+#[test]
+fn a_trial_that_0_1_began_on_a_raspberry_pi_is_committed() {
+    let device = device(RASPBERRY_PI);
+    // The note of the agent before it asks the firmware for a try.
+    let tried = BootState { counter: 0, ..cli_rpi::state(&device) };
+    device.write("autoboot.txt", &bootenv::rpi::render(&tried));
+    cli_rpi::boot(&device, SlotId::B);
+    device.here(&["healthcheck"]).code(0).says(&["slot B is committed"]);
+    assert_eq!(cli_rpi::state(&device).good, SlotId::B);
 }
 
 #[test]
