@@ -143,6 +143,36 @@ fn agent_and_init_stage_agree_on_what_a_trial_is() {
     }
 }
 
+/// The exit code of the deadline unit with this kernel command line; `None` without the right to mount.
+fn deadline(line: &str) -> Option<i32> {
+    let top = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let unit = fs::read_to_string(top.join("systemd/kubesolo-update-deadline.service")).unwrap();
+    let script = unit.lines().find_map(|line| line.strip_prefix("ExecStart=/bin/sh -c '")?.strip_suffix("'")).unwrap();
+    let lib = top.join("../initramfs-hooks/usr/lib/kubesolo-update/lib.sh");
+    let script =
+        script.replace("/usr/lib/kubesolo-update/lib.sh", lib.to_str().unwrap()).replace("/var/lib/kubesolo", "/");
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("cmdline");
+    fs::write(&file, line).unwrap();
+    let mounted = format!("mount --bind \"$1\" /proc/cmdline || exit 9; {script}");
+    let output = Command::new("unshare").args(["-m", "sh", "-c", &mounted, "sh"]).arg(&file).output().unwrap();
+    output.status.code().filter(|code| *code != 9 && output.stderr.is_empty())
+}
+
+/// The unit restarts the device when its command fails.
+#[test]
+fn the_deadline_ends_a_trial_and_no_other_boot() {
+    for (line, code) in [
+        ("ks.trial=1234abcd quiet\n", 1),
+        ("ks.trial=1234abcd ks.trial=5678abcd\n", 0),
+        ("ks.trial=1234ABCD\n", 0),
+        ("ks.trial=\n", 0),
+    ] {
+        let Some(ended) = deadline(line) else { return eprintln!("skipped: not root") };
+        assert_eq!(ended, code, "{line}");
+    }
+}
+
 /// The number of the only line that begins with these words.
 fn number(text: &str, begin: &str) -> u64 {
     let mut found = text.lines().filter_map(|line| line.trim().strip_prefix(begin));

@@ -40,6 +40,7 @@ seen() (
 # Reports a fault on the console and in a file. The device stays up.
 degraded() {
     say "degraded: $*"
+    mkdir -p $run
     echo "$*" >>$run/degraded
 }
 
