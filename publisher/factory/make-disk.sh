@@ -34,7 +34,8 @@ for need in $needs; do
 done
 
 work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
+new=''
+trap 'rm -rf "$work" ${new:+"$new"}' EXIT
 loader=${LOADER:-$work/loader}
 if [ -z "${LOADER:-}" ] && [ "$boot" = grub ]; then
     ARCH=$architecture "$here/make-loader.sh" "$loader"
@@ -126,8 +127,12 @@ ext4 KSOLOB "${SLOT_B:-$work/empty}" -O '^has_journal,^metadata_csum_seed'
 # Blocks that only root can use, so that another account cannot keep the agent from writing. The last -m counts.
 ext4 KSOLODATA "${DATA:-$work/empty}" -m 5
 
-# Whole or not at all, and as sparse as it was made.
-cp --sparse=always "$disk" "$output.new"
-mv "$output.new" "$output"
+# Whole or not at all, never through a link that lies there, and as sparse as it was made.
+new=$(mktemp "$(dirname "$output")/.make-disk.XXXXXX")
+cp --sparse=always "$disk" "$new"
+chmod "$(printf %o $((0666 & ~0$(umask))))" "$new"
+sync "$new"
+mv -T "$new" "$output"
+sync "$(dirname "$output")"
 case $boot-$architecture in grub-amd64) how='BIOS and UEFI' ;; grub-arm64) how=UEFI ;; *) how=U-Boot ;; esac
 echo "make-disk: $output: $((end / 2048 + 1)) MiB, boots slot A through $how"

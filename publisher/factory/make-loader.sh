@@ -31,16 +31,18 @@ for need in $needs; do
 done
 command -v grub-mkimage >/dev/null || fail 'grub-mkimage is missing: install grub-common' 69
 mkdir -p "$dir"
+work=$(mktemp -d "$dir/.make-loader.XXXXXX")
+trap 'rm -rf "$work"' EXIT
 
 # The rescue parser reads this: plain commands only. What fails is reported, and the next line runs.
-cat >"$dir/early-efi.cfg" <<'END'
+cat >"$work/early-efi.cfg" <<'END'
 configfile $prefix/grub.cfg
 echo "ks: there is no usable grub.cfg, trying again in 30 s"
 sleep 30
 reboot
 END
 # Without the serial line here it would stay silent if grub.cfg cannot be read. UEFI's console is where UEFI says.
-{ printf 'serial --unit=0 --speed=115200\nterminal_output console serial\n'; cat "$dir/early-efi.cfg"; } >"$dir/early-pc.cfg"
+{ printf 'serial --unit=0 --speed=115200\nterminal_output console serial\n'; cat "$work/early-efi.cfg"; } >"$work/early-pc.cfg"
 
 # Only what grub.cfg uses. gcry_sha256 is loaded by name: nothing depends on it. all_video: a screen for the kernel.
 modules='part_gpt part_msdos fat ext2 normal configfile echo test true loadenv hashsum gcry_sha256 linux boot search
@@ -48,14 +50,19 @@ modules='part_gpt part_msdos fat ext2 normal configfile echo test true loadenv h
 # shellcheck disable=SC2086 # a list of module names
 if [ "$arch" = arm64 ]; then
     # arm64 has no multiboot, and no kernel to forget with it.
-    grub-mkimage -d "$lib/arm64-efi" -O arm64-efi -o "$dir/BOOTAA64.EFI" -p '(,gpt1)/grub' -c "$dir/early-efi.cfg" \
+    grub-mkimage -d "$lib/arm64-efi" -O arm64-efi -o "$work/BOOTAA64.EFI" -p '(,gpt1)/grub' -c "$work/early-efi.cfg" \
         all_video $modules
-    exit
 else
     modules="$modules multiboot"
-    grub-mkimage -d "$lib/i386-pc" -O i386-pc -o "$dir/core.img" -p '(,gpt1)/grub' -c "$dir/early-pc.cfg" \
+    grub-mkimage -d "$lib/i386-pc" -O i386-pc -o "$work/core.img" -p '(,gpt1)/grub' -c "$work/early-pc.cfg" \
         biosdisk $modules
-    grub-mkimage -d "$lib/x86_64-efi" -O x86_64-efi -o "$dir/BOOTX64.EFI" -p '(,gpt1)/grub' -c "$dir/early-efi.cfg" \
+    grub-mkimage -d "$lib/x86_64-efi" -O x86_64-efi -o "$work/BOOTX64.EFI" -p '(,gpt1)/grub' -c "$work/early-efi.cfg" \
         all_video $modules
+    cp "$lib/i386-pc/boot.img" "$work/boot.img"
 fi
-cp "$lib/i386-pc/boot.img" "$dir/boot.img"
+# By rename, so that a link that lies there is replaced and not followed.
+for file in "$work"/*; do
+    sync "$file"
+    mv -T "$file" "$dir/${file##*/}"
+done
+sync "$dir"
