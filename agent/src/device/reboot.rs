@@ -20,13 +20,18 @@ pub fn now(why: &str) -> Result<()> {
     with(why, None)
 }
 
+/// True if systemd is process 1.
+pub fn under_systemd() -> bool {
+    Path::new(SYSTEMD).exists()
+}
+
 /// The same, with an argument for the firmware.
 ///
 /// # Errors
 /// 70 when the kernel refuses.
 pub fn with(why: &str, argument: Option<&str>) -> Result<()> {
     log::warn!("rebooting: {why}");
-    if Path::new(SYSTEMD).exists() {
+    if under_systemd() {
         let argument = argument.map(|argument| format!("--reboot-argument={argument}"));
         match programs::tool("systemctl").map(|mut command| command.arg("reboot").args(argument).status()) {
             Ok(Ok(status)) if status.success() => return Ok(()),

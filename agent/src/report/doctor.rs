@@ -21,7 +21,7 @@ use crate::config::{Config, Origin, conf};
 use crate::device::blocks::{CommandLine, DEADLINE_MARGIN, System};
 use crate::device::boot::Boot;
 use crate::device::health::WANTED;
-use crate::device::programs;
+use crate::device::{programs, reboot};
 use crate::policy::{node, preflight, trust_policy};
 use crate::schedule::clock::Clock;
 use crate::schedule::window::Window;
@@ -382,7 +382,8 @@ fn device(all: &mut Findings, config: &Config, boot: &Boot, memory: Option<&Load
     } else {
         all.add("health run", Verdict::Warn, "only root can read who called the agent in this boot: run it as root");
     }
-    deadline(all, config, &CommandLine::parse(boot.line.as_deref().unwrap_or_default()));
+    let timer = reboot::under_systemd().then(deadline_timer).flatten();
+    deadline(all, config, &CommandLine::parse(boot.line.as_deref().unwrap_or_default()), timer);
     if let Some(safety) = preflight::safety(boot) {
         let bad = "does not reboot: add panic=5 to the loader file";
         all.either("panic", safety.panic_seconds.is_some(), Verdict::Fail, &Words { good: "reboots", bad });
@@ -403,19 +404,50 @@ fn device(all: &mut Findings, config: &Config, boot: &Boot, memory: Option<&Load
     }
 }
 
-/// A trial that ends before its last health run is over would be given up although it may be healthy.
-fn deadline(all: &mut Findings, config: &Config, line: &CommandLine) {
+/// `OnBootSec=` of the deadline timer in seconds, as systemd has it with all drop-ins.
+fn deadline_timer() -> Option<u64> {
+    let mut command = programs::tool("systemctl").ok()?;
+    let output = command.args(["show", "-P", "TimersMonotonic", "kubesolo-update-deadline.timer"]).output().ok()?;
+    on_boot(std::str::from_utf8(&output.stdout).ok()?)
+}
+
+/// The seconds of `OnBootUSec=`, a time span as in systemd.time(7): `{ OnBootUSec=25min ; next_elapse=25min }`.
+fn on_boot(timers: &str) -> Option<u64> {
+    let (_, rest) = timers.split_once("OnBootUSec=")?;
+    let words = rest.split([';', '}']).next()?.split_whitespace();
+    words
+        .map(|word| {
+            let (number, unit) = word.split_at(word.find(|c: char| !c.is_ascii_digit())?);
+            let seconds = match unit {
+                "s" => 1,
+                "min" => 60,
+                "h" => 3600,
+                "d" => 86400,
+                _ => return None,
+            };
+            number.parse::<u64>().ok()?.checked_mul(seconds)
+        })
+        .try_fold(0_u64, |sum, part| sum.checked_add(part?))
+}
+
+/// A trial that ends before its last health run is over would be given up although it may be healthy. Under systemd the
+/// deadline is that of its timer.
+fn deadline(all: &mut Findings, config: &Config, line: &CommandLine, timer: Option<u64>) {
     let checks = config.health_timeout.as_secs();
     let least = line.health_window.saturating_add(checks).saturating_add(DEADLINE_MARGIN);
-    let (window, deadline) = (line.health_window, line.deadline);
+    let (window, deadline) = (line.health_window, timer.unwrap_or(line.deadline));
     let message = format!(
         "{deadline} s; the health window of {window} s, health_timeout={checks} and {DEADLINE_MARGIN} s need {least} s"
     );
     if deadline >= least {
         return all.add("deadline", Verdict::Ok, message);
     }
-    let remedy =
-        format!("Add ks.deadline={least} (with systemd: OnBootSec= of the deadline timer), or lower health_timeout=");
+    let remedy = match timer {
+        Some(_) => {
+            format!("Set OnBootSec={least}s in a drop-in of kubesolo-update-deadline.timer, or lower health_timeout=")
+        }
+        None => format!("Add ks.deadline={least}, or lower health_timeout="),
+    };
     all.add("deadline", Verdict::Warn, format!("{message}. {remedy}"));
 }
 
@@ -514,8 +546,28 @@ mod tests {
         ] {
             let config = Config { health_timeout: Duration::from_secs(checks), ..defaults.clone() };
             let mut all = Findings::default();
-            deadline(&mut all, &config, &CommandLine::parse(line));
+            deadline(&mut all, &config, &CommandLine::parse(line), None);
             assert_eq!(all.0[0].verdict, verdict, "{line} {checks}: {}", all.0[0].message);
+        }
+    }
+
+    #[test]
+    fn under_systemd_the_deadline_is_that_of_the_timer() {
+        let config = Config::resolve(&Conf::default(), &Overrides::default()).unwrap();
+        let line = CommandLine::parse("ks.health_window=1200 ks.deadline=1800");
+        for (timer, verdict) in [(Some(1500), Verdict::Warn), (Some(1800), Verdict::Ok), (None, Verdict::Ok)] {
+            let mut all = Findings::default();
+            deadline(&mut all, &config, &line, timer);
+            assert_eq!(all.0[0].verdict, verdict, "{timer:?}");
+        }
+        for (shown, seconds) in [
+            ("{ OnBootUSec=25min ; next_elapse=0 }\n", Some(1500)),
+            ("{ OnBootUSec=1h 30min 5s ; next_elapse=1h 30min 5s }\n", Some(5405)),
+            ("{ OnUnitActiveSec=1h ; next_elapse=0 }\n", None),
+            ("{ OnBootUSec=infinity ; next_elapse=0 }\n", None),
+            ("", None),
+        ] {
+            assert_eq!(on_boot(shown), seconds, "{shown}");
         }
     }
 }
