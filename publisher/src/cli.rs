@@ -83,6 +83,9 @@ pub(super) struct Cli {
     /// Increase verbosity
     #[arg(short, long, global = true, help_heading = "Messages")]
     pub(super) verbose: bool,
+    /// Print the result, or the error, as one JSON object
+    #[arg(long, global = true, help_heading = "Messages")]
+    pub(super) json: bool,
 }
 
 #[derive(Subcommand)]
@@ -95,6 +98,7 @@ pub(super) enum Command {
     Freshness(Freshness),
     Verify(Verify),
     Inspect(Inspect),
+    List(List),
     Tag(Tag),
     Bundle(Bundle),
     Repack(Repack),
@@ -391,9 +395,21 @@ pub(super) struct Inspect {
     /// Public key, or folder of keys, as on the device; exits 77 if an architecture has no signature by one of them
     #[arg(long, value_name = "FILE|DIR")]
     pub(super) pubkey: Option<PathBuf>,
-    /// Print JSON
-    #[arg(long)]
-    pub(super) json: bool,
+    #[command(flatten)]
+    pub(super) network: Network,
+}
+
+/// List the releases of a repository: tags, versions, dates and signers
+///
+/// Tags with signatures or freshness statements are left out. Reads at most 1000 other tags.
+#[derive(Args)]
+pub(super) struct List {
+    /// Repository
+    #[arg(value_name = "HOST[:PORT]/PATH")]
+    pub(super) reference: String,
+    /// Public key, or folder of keys, as on the device; without it, signers are as the signatures name them, unchecked
+    #[arg(long, value_name = "FILE|DIR")]
+    pub(super) pubkey: Option<PathBuf>,
     #[command(flatten)]
     pub(super) network: Network,
 }

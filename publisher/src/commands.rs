@@ -8,27 +8,63 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 use log::LevelFilter;
+use serde_json::{Map, Value, json};
 use simple_logger::SimpleLogger;
 
 use super::cli::{
-    Attach, Bundle, Cli, Command, Factory, Format, Freshness, Inspect, Keygen, Payload, Publish, Repack, Sign, Tag,
-    Verify,
+    Attach, Bundle, Cli, Command, Factory, Format, Freshness, Inspect, Keygen, List, Payload, Publish, Repack, Sign,
+    Tag, Verify,
 };
 use super::factory::Content;
 use super::freshness::{Place, Terms};
 use super::key::{PrivateKey, PublicFormat};
 use super::registry::Access;
 use super::{Images, Metadata, Options, authorities, date, factory, http};
-use kubesolo_update::base::console;
+use kubesolo_update::base::digest::Digest;
+use kubesolo_update::base::error::Context as _;
+use kubesolo_update::base::{console, text};
 use kubesolo_update::cli::explain;
 use kubesolo_update::config::{Conf, Config, Overrides};
 use kubesolo_update::release::release::Architecture;
 use kubesolo_update::trust::keys::KeySet;
 use kubesolo_update::{Error, Exit, Reason, Result};
 
-/// A line to standard output.
+/// Adds a line to a text.
 macro_rules! say {
-    ($($words:tt)*) => { console::print(&format!("{}\n", format_args!($($words)*))) };
+    ($text:ident, $($words:tt)*) => { $text.push_str(&format!("{}\n", format_args!($($words)*))) };
+}
+
+/// Version of the JSON that commands print. New members do not change it.
+const SCHEMA: u32 = 1;
+
+/// The result of a command: lines for people, or one JSON object for scripts.
+struct Answer {
+    text: String,
+    data: Value,
+    /// The result is there, and is not what was asked for.
+    failure: Option<Error>,
+}
+
+impl Answer {
+    fn new(text: String, data: Value) -> Self {
+        Self { text, data, failure: None }
+    }
+
+    fn print(self, json: bool) -> Result<()> {
+        console::print(&if json { document(self.data) } else { self.text });
+        self.failure.map_or(Ok(()), Err)
+    }
+}
+
+/// JSON in ASCII: texts of a release may have characters that act on a terminal, and JSON can escape them all.
+fn document(mut object: Value) -> String {
+    object["schema"] = json!(SCHEMA);
+    format!("{}\n", text::ascii(&format!("{object:#}")))
+}
+
+/// Digests by architecture.
+fn by_architecture(digests: &[(Architecture, Digest)]) -> Value {
+    digests.iter().map(|(architecture, digest)| (architecture.to_string(), json!(digest))).collect::<Map<_, _>>().into()
 }
 
 /// True if the value is a private key itself: no message may repeat it.
@@ -52,6 +88,10 @@ pub fn main() -> ExitCode {
         Err(e) => {
             // help and version go to stdout and are no error
             console::note_output(e.print());
+            if e.use_stderr() && std::env::args_os().any(|argument| argument == "--json") {
+                let error = Error::new(Reason::Usage, e.to_string());
+                console::print(&document(json!({"error": error.json()})));
+            }
             return ExitCode::from(match (e.use_stderr(), console::all_printed()) {
                 (true, _) => Exit::Usage.code(),
                 (false, said) => said.map_or_else(|lost| lost.exit().code(), |()| 0),
@@ -69,7 +109,25 @@ pub fn main() -> ExitCode {
         .with_module_level("kubesolo_release", level)
         .with_module_level("kubesolo_update", level);
     console::log_to_stderr(levels);
-    let result = with_authorities(&cli.command).and_then(|()| match cli.command {
+    let result = with_authorities(&cli.command).and_then(|()| run(cli.command)?.print(cli.json));
+    match result.and_then(|()| console::all_printed()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            if cli.json {
+                console::print(&document(json!({"error": e.json()})));
+            }
+            let remedy = if e.remedy.is_empty() { String::new() } else { format!("{}\n", e.remedy) };
+            console::print_error(&format!(
+                "kubesolo-release: {e}\n{remedy}{}",
+                explain::hint("kubesolo-release", e.reason)
+            ));
+            ExitCode::from(e.exit().code())
+        }
+    }
+}
+
+fn run(command: Command) -> Result<Answer> {
+    match command {
         Command::Keygen(args) => keygen(args),
         Command::Publish(args) => publish(*args),
         Command::Sign(args) => sign(args),
@@ -78,24 +136,14 @@ pub fn main() -> ExitCode {
         Command::Freshness(args) => freshness(args),
         Command::Verify(args) => verify(args),
         Command::Inspect(args) => inspect(args),
+        Command::List(args) => list(args),
         Command::Tag(args) => tag(args),
         Command::Bundle(args) => bundle(args),
         Command::Repack(args) => repack(&args),
         Command::Factory(args) => factory(*args),
         Command::Explain(args) => {
-            console::print(&explain::text(args.word.as_deref()));
-            Ok(())
-        }
-    });
-    match result.and_then(|()| console::all_printed()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(e) => {
-            let remedy = if e.remedy.is_empty() { String::new() } else { format!("{}\n", e.remedy) };
-            console::print_error(&format!(
-                "kubesolo-release: {e}\n{remedy}{}",
-                explain::hint("kubesolo-release", e.reason)
-            ));
-            ExitCode::from(e.exit().code())
+            let word = args.word.as_deref();
+            Ok(Answer::new(explain::text(word), json!({ "reasons": explain::explained(word) })))
         }
     }
 }
@@ -114,7 +162,7 @@ fn with_authorities(command: &Command) -> Result<()> {
     Err(Error::new(Reason::NoAuthorities, format!("cannot restart with certificates: {failed}")))
 }
 
-fn keygen(args: Keygen) -> Result<()> {
+fn keygen(args: Keygen) -> Result<Answer> {
     let (format, name) = match args.public_format {
         Format::Pem => (PublicFormat::Pem, "public.pem"),
         Format::Hex => (PublicFormat::Hex, "public.hex"),
@@ -130,17 +178,19 @@ fn keygen(args: Keygen) -> Result<()> {
     };
     let key = PrivateKey::generate()?;
     key.save(&private, &public, format)?;
-    say!("key id       {}", key.id());
-    say!("private key  {} (never put it on a device, or into a backup that others can read)", private.display());
-    say!("public key   {} (for devices: pubkey= in update.conf)", public.display());
-    Ok(())
+    let mut text = String::new();
+    say!(text, "key id       {}", key.id());
+    say!(text, "private key  {} (never put it on a device, or into a backup that others can read)", private.display());
+    say!(text, "public key   {} (for devices: pubkey= in update.conf)", public.display());
+    let data = json!({ "key_id": key.id().to_string(), "private_key": private, "public_key": public });
+    Ok(Answer::new(text, data))
 }
 
 fn keys(files: &[PathBuf]) -> Result<Vec<PrivateKey>> {
     files.iter().map(|file| PrivateKey::load(file)).collect()
 }
 
-fn publish(args: Publish) -> Result<()> {
+fn publish(args: Publish) -> Result<Answer> {
     let keys = keys(&args.key)?;
     let metadata = Metadata {
         version: args.version,
@@ -161,12 +211,15 @@ fn publish(args: Publish) -> Result<()> {
         })
         .collect();
     let (unchecked_kernel, replace, dry_run) = (args.unsafe_unchecked_kernel, args.replace, args.dry_run);
+    let mut text = String::new();
     if let Some(folder) = &args.http {
         let options = http::Options { url: args.url, unchecked_kernel, replace, dry_run };
-        for (architecture, digest) in http::publish(folder, &metadata, &images, &keys, &options)? {
-            say!("{architecture}      {digest} {}/{architecture}/latest.json", folder.display());
+        let manifests = http::publish(folder, &metadata, &images, &keys, &options)?;
+        for (architecture, digest) in &manifests {
+            say!(text, "{architecture}      {digest} {}/{architecture}/latest.json", folder.display());
         }
-        return Ok(());
+        let data = json!({ "folder": folder, "dry_run": dry_run, "manifests": by_architecture(&manifests) });
+        return Ok(Answer::new(text, data));
     }
     let Some(reference) = args.reference else {
         return Err(Error::new(Reason::NoPlace, "name a reference, or --http"));
@@ -174,42 +227,53 @@ fn publish(args: Publish) -> Result<()> {
     let access = Access { no_fallback_tag: args.no_fallback_tag, ..args.network.into() };
     let options = Options { access, unchecked_kernel, also_tags: args.also_tag, replace, dry_run };
     let published = crate::release(&reference, &metadata, &images, &keys, &options)?;
-    say!("{}  {}", if dry_run { "would be " } else { "published" }, published.reference);
-    say!("index      {}", published.index);
+    say!(text, "{}  {}", if dry_run { "would be " } else { "published" }, published.reference);
+    say!(text, "index      {}", published.index);
     for (architecture, digest) in &published.manifests {
-        say!("{architecture}      {digest}");
+        say!(text, "{architecture}      {digest}");
     }
-    Ok(())
+    let data = json!({
+        "reference": published.reference, "index": published.index, "dry_run": dry_run,
+        "manifests": by_architecture(&published.manifests),
+    });
+    Ok(Answer::new(text, data))
 }
 
-fn sign(args: Sign) -> Result<()> {
+fn sign(args: Sign) -> Result<Answer> {
     let access = Access { no_fallback_tag: args.no_fallback_tag, ..args.network.into() };
-    for (architecture, digest) in crate::sign::sign(&args.reference, &keys(&args.key)?, &access)? {
-        say!("signed {architecture} {digest}");
+    let signed = crate::sign::sign(&args.reference, &keys(&args.key)?, &access)?;
+    let mut text = String::new();
+    for (architecture, digest) in &signed {
+        say!(text, "signed {architecture} {digest}");
     }
-    Ok(())
+    Ok(Answer::new(text, json!({ "signed": by_architecture(&signed) })))
 }
 
 fn no_place() -> Error {
     Error::new(Reason::NoPlace, "name a reference, or --http")
 }
 
-fn payload(args: Payload) -> Result<()> {
+fn payload(args: Payload) -> Result<Answer> {
     let payloads = match (&args.reference, &args.http) {
         (Some(reference), None) => crate::sign::payload(reference, &args.output, &args.network.into())?,
         (None, Some(folder)) => http::payload(folder, &args.output)?,
         _ => return Err(no_place()),
     };
+    let (mut text, mut all) = (String::new(), vec![]);
     for crate::sign::Payload { release, digest, file } in payloads {
-        say!("{}      {digest} {}", release.architecture, file.display());
+        say!(text, "{}      {digest} {}", release.architecture, file.display());
         for (name, image) in [("kernel", release.kernel), ("initramfs", release.initramfs)] {
-            say!("  {name:<9} {}", image.digest);
+            say!(text, "  {name:<9} {}", image.digest);
         }
+        all.push(json!({
+            "architecture": release.architecture.to_string(), "digest": digest, "file": file,
+            "kernel": release.kernel.digest, "initramfs": release.initramfs.digest,
+        }));
     }
-    Ok(())
+    Ok(Answer::new(text, json!({ "payloads": all })))
 }
 
-fn attach(args: Attach) -> Result<()> {
+fn attach(args: Attach) -> Result<Answer> {
     let keys = KeySet::load(&args.pubkey)?;
     let attached = match (&args.reference, &args.http) {
         (Some(reference), None) => {
@@ -219,13 +283,16 @@ fn attach(args: Attach) -> Result<()> {
         (None, Some(folder)) => http::attach_files(folder, &args.signature, &keys)?,
         _ => return Err(no_place()),
     };
+    let (mut text, mut all) = (String::new(), vec![]);
     for (architecture, digest, id) in attached {
-        say!("signed {architecture} {digest} by {id}");
+        say!(text, "signed {architecture} {digest} by {id}");
+        let architecture = architecture.to_string();
+        all.push(json!({ "architecture": architecture, "digest": digest, "key_id": id.to_string() }));
     }
-    Ok(())
+    Ok(Answer::new(text, json!({ "signatures": all })))
 }
 
-fn verify(args: Verify) -> Result<()> {
+fn verify(args: Verify) -> Result<Answer> {
     let access: Access = args.network.into();
     let mut over = Overrides::default();
     over.bundle = args.bundle;
@@ -241,22 +308,33 @@ fn verify(args: Verify) -> Result<()> {
     over.set("plain_http", (!access.plain_http.is_empty()).then(|| access.plain_http.join(" ")));
     let config = Config::resolve(&Conf::default(), &over)?;
     let (architecture, now) = (args.architecture, chrono::Utc::now());
+    let (mut text, mut all) = (String::new(), vec![]);
     for release in crate::verify::verify(&config, &access, architecture, !args.metadata_only, now)? {
-        say!("{}", release.architecture);
-        say!("  digest     {}", release.digest);
-        say!("  version    {}", release.version);
-        for key in release.keys {
-            say!("  signed by  {key}");
+        say!(text, "{}", release.architecture);
+        say!(text, "  digest     {}", release.digest);
+        say!(text, "  version    {}", release.version);
+        for key in &release.keys {
+            say!(text, "  signed by  {key}");
         }
-        if let Some(freshness) = release.freshness {
-            say!("  freshness  {freshness}");
+        if let Some(freshness) = &release.freshness {
+            say!(text, "  freshness  {freshness}");
         }
         match release.bytes {
-            Some(bytes) => say!("  images     {bytes} bytes, as signed"),
-            None => say!("  images     not fetched"),
+            Some(bytes) => say!(text, "  images     {bytes} bytes, as signed"),
+            None => say!(text, "  images     not fetched"),
         }
+        all.push(json!({
+            "architecture": release.architecture.to_string(), "digest": release.digest,
+            "version": release.version.to_string(), "signed_by": words(&release.keys),
+            "freshness": release.freshness, "image_bytes": release.bytes,
+        }));
     }
-    Ok(())
+    Ok(Answer::new(text, json!({ "releases": all })))
+}
+
+/// Values as a list of texts.
+fn words<T: ToString>(values: &[T]) -> Vec<String> {
+    values.iter().map(ToString::to_string).collect()
 }
 
 /// A path as text of a setting.
@@ -265,7 +343,7 @@ fn utf8(path: &Path) -> Result<&str> {
         .ok_or_else(|| Error::new(Reason::Usage, format!("{} is not UTF-8", path.display())).remedy("Rename the file."))
 }
 
-fn freshness(args: Freshness) -> Result<()> {
+fn freshness(args: Freshness) -> Result<Answer> {
     let keys = keys(&args.key)?;
     let place = match (args.reference, args.http) {
         (Some(reference), None) => Place::Registry(reference, args.network.into()),
@@ -284,53 +362,65 @@ fn freshness(args: Freshness) -> Result<()> {
             (statement, keys.iter().map(PrivateKey::id).collect())
         }
     };
-    say!("channel    {}", kubesolo_update::base::text::escape(&statement.channel));
-    say!("serial     {}", statement.serial);
-    say!("not after  {}", statement.not_after.to_rfc3339_opts(chrono::SecondsFormat::Secs, true));
+    let not_after = statement.not_after.to_rfc3339_opts(chrono::SecondsFormat::Secs, true);
+    let mut text = String::new();
+    say!(text, "channel    {}", text::escape(&statement.channel));
+    say!(text, "serial     {}", statement.serial);
+    say!(text, "not after  {not_after}");
     for (architecture, digest) in &statement.digests {
-        say!("{architecture}      {digest}");
+        say!(text, "{architecture}      {digest}");
     }
-    for id in by {
-        say!("signed by  {id}");
+    for id in &by {
+        say!(text, "signed by  {id}");
     }
-    Ok(())
+    let data = json!({
+        "channel": statement.channel, "serial": statement.serial, "not_after": not_after,
+        "digests": statement.digests, "signed_by": words(&by),
+    });
+    Ok(Answer::new(text, data))
 }
 
-fn inspect(args: Inspect) -> Result<()> {
+fn inspect(args: Inspect) -> Result<Answer> {
     let keys = args.pubkey.as_deref().map(KeySet::load).transpose()?;
     let found = crate::inspect::inspect(&args.reference, keys.as_ref(), &args.network.into())?;
-    if args.json {
-        say!("{}", found.json()?);
-    } else {
-        console::print(&found.to_string());
-    }
-    found.trusted()
+    let data = serde_json::to_value(&found).context(Reason::Json, "write the answer as JSON")?;
+    Ok(Answer { failure: found.trusted().err(), ..Answer::new(found.to_string(), data) })
 }
 
-fn tag(args: Tag) -> Result<()> {
+fn list(args: List) -> Result<Answer> {
+    let keys = args.pubkey.as_deref().map(KeySet::load).transpose()?;
+    let found = crate::list::list(&args.reference, keys.as_ref(), &args.network.into())?;
+    let data = serde_json::to_value(&found).context(Reason::Json, "write the answer as JSON")?;
+    Ok(Answer::new(found.to_string(), data))
+}
+
+fn tag(args: Tag) -> Result<Answer> {
     let keys = KeySet::load(&args.pubkey)?.needing(args.threshold.max(1), &BTreeSet::new())?;
     let digest = crate::retag(&args.reference, &args.tag, &keys, &args.network.into())?;
+    let mut text = String::new();
     for tag in &args.tag {
-        say!("{tag} is {digest}");
+        say!(text, "{tag} is {digest}");
     }
-    Ok(())
+    Ok(Answer::new(text, json!({ "digest": digest, "tags": args.tag })))
 }
 
-fn bundle(args: Bundle) -> Result<()> {
+fn bundle(args: Bundle) -> Result<Answer> {
     let bundled = crate::bundle::bundle(&args.reference, &args.file, args.architecture, &args.network.into())?;
-    for (architecture, digest) in bundled {
-        say!("{architecture}      {digest} {}", args.file.display());
+    let mut text = String::new();
+    for (architecture, digest) in &bundled {
+        say!(text, "{architecture}      {digest} {}", args.file.display());
     }
-    Ok(())
+    Ok(Answer::new(text, json!({ "file": args.file, "manifests": by_architecture(&bundled) })))
 }
 
-fn repack(args: &Repack) -> Result<()> {
+fn repack(args: &Repack) -> Result<Answer> {
     let repacked = crate::repack::repack(&args.input, &args.output)?;
-    say!("repacked   {}: {} bytes in {} pieces", args.output.display(), repacked.size, repacked.pieces);
-    Ok(())
+    let mut text = String::new();
+    say!(text, "repacked   {}: {} bytes in {} pieces", args.output.display(), repacked.size, repacked.pieces);
+    Ok(Answer::new(text, json!({ "file": args.output, "size": repacked.size, "pieces": repacked.pieces })))
 }
 
-fn factory(args: Factory) -> Result<()> {
+fn factory(args: Factory) -> Result<Answer> {
     let keys = args.pubkey.as_deref().map(KeySet::load).transpose()?;
     let keys = keys.map(|keys| keys.needing(args.threshold as usize, &BTreeSet::new())).transpose()?;
     let content = match (args.reference, args.bundle, args.unsafe_unpublished.map(<[PathBuf; 2]>::try_from)) {
@@ -348,10 +438,16 @@ fn factory(args: Factory) -> Result<()> {
         data_mib: args.data_mib,
     };
     let made = factory::factory(&args.dir, &content, keys.as_ref(), &device, &args.network.into())?;
-    if let Some(release) = made.release {
-        say!("slot A     {} {}", release.version, release.digest);
+    let mut text = String::new();
+    let script = args.dir.join("make-disk.sh");
+    if let Some(release) = &made.release {
+        say!(text, "slot A     {} {}", release.version, release.digest);
     }
-    say!("slots      {} MiB each", made.slot_mib);
-    say!("next       {}/make-disk.sh DISK.img", args.dir.display());
-    Ok(())
+    say!(text, "slots      {} MiB each", made.slot_mib);
+    say!(text, "next       {} DISK.img", script.display());
+    let data = json!({
+        "folder": args.dir, "version": made.release.as_ref().map(|release| release.version.to_string()),
+        "digest": made.release.map(|release| release.digest), "slot_mib": made.slot_mib, "next": script,
+    });
+    Ok(Answer::new(text, data))
 }

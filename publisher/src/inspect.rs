@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::read;
 use super::registry::{Access, Registry, Rights};
 use kubesolo_update::base::digest::Digest;
-use kubesolo_update::base::error::{Context as _, Error, Reason, Result};
+use kubesolo_update::base::error::{Error, Reason, Result};
 use kubesolo_update::base::text;
 use kubesolo_update::release::release::Image;
 use kubesolo_update::trust::keys::KeySet;
@@ -103,12 +103,6 @@ pub fn inspect(reference: &str, keys: Option<&KeySet>, access: &Access) -> Resul
 }
 
 impl Inspection {
-    /// JSON in ASCII: texts of the release may hold characters that act on a terminal, and JSON can escape them all.
-    pub fn json(&self) -> Result<String> {
-        let json = serde_json::to_string_pretty(self).context(Reason::Json, "write the answer as JSON")?;
-        Ok(text::ascii(&json))
-    }
-
     /// An error that names the architectures without a signature by a given key.
     pub fn trusted(&self) -> Result<()> {
         let untrusted: Vec<&str> =

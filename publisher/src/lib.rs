@@ -22,6 +22,7 @@ pub mod initramfs;
 pub mod inspect;
 pub mod kernel;
 pub mod key;
+pub mod list;
 mod read;
 pub mod registry;
 pub mod repack;

@@ -7,7 +7,7 @@ use std::fs::File;
 use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use oci_client::client::{Certificate, CertificateEncoding, Client, ClientConfig, ClientProtocol};
@@ -16,15 +16,17 @@ use oci_client::secrets::RegistryAuth;
 use oci_client::{Reference, RegistryOperation};
 use reqwest::Url;
 use reqwest::header::HeaderValue;
+use serde::Deserialize;
 use sha2::Digest as _;
 use tokio::runtime::Runtime;
 
 use crate::credentials;
 use crate::failure::{describe, may_pass, status};
 use crate::read;
+use kubesolo_update::base::console::progress::{self, Progress as _, Shown};
 use kubesolo_update::base::digest::Digest;
 use kubesolo_update::base::error::{Context as _, Error, Reason, Result};
-use kubesolo_update::base::{files, limits, text};
+use kubesolo_update::base::{files, json, limits, text};
 use kubesolo_update::fetch::answer::Answer;
 use kubesolo_update::fetch::blob::BlobBody;
 use kubesolo_update::fetch::body::Body as _;
@@ -52,7 +54,12 @@ const TRIES: u32 = 4;
 /// Wait before the second try; doubles with each.
 const RETRY_WAIT: Duration = Duration::from_secs(1);
 const CHUNK_BYTES: usize = 256 << 10;
-const PROGRESS_EVERY: Duration = Duration::from_secs(5);
+/// The most tags of a repository, those of signatures included.
+const TAG_NAMES: usize = 10_000;
+/// Tags that one request asks for. A registry may send more.
+const TAGS_OF_A_PAGE: usize = 500;
+/// The largest answer to it, in bytes: all names of 128 characters, which is the longest.
+const TAG_PAGE_BYTES: u64 = 2 << 20;
 
 /// As servers see this program.
 pub(crate) const USER_AGENT: &str = concat!("kubesolo-release/", env!("CARGO_PKG_VERSION"));
@@ -289,6 +296,33 @@ impl Registry {
         self.reader.document(&request, self.reader.deadline()).map_err(|e| self.as_publisher(e))
     }
 
+    /// Names of all tags.
+    ///
+    /// # Errors
+    /// 65 for more than 10,000 names, 69 when the registry does not answer.
+    pub fn tags(&self) -> Result<Vec<String>> {
+        #[derive(Deserialize)]
+        struct Page {
+            tags: Option<Vec<String>>,
+        }
+        let what = format!("the tags of {}", self.name());
+        let mut url = self.url("tags", "list");
+        url.query_pairs_mut().append_pair("n", &TAGS_OF_A_PAGE.to_string());
+        let mut tags = vec![];
+        for _ in 0..TAG_NAMES / TAGS_OF_A_PAGE {
+            let answer = self.document(&url, "application/json", TAG_PAGE_BYTES, &what)?;
+            let answer = answer.good(&what).map_err(|e| self.as_publisher(e))?;
+            let page: Page = json::parse(&answer.body, &what)?;
+            tags.extend(page.tags.unwrap_or_default());
+            match answer.next().filter(|next| next.origin() == url.origin()) {
+                _ if tags.len() > TAG_NAMES => break,
+                Some(next) => url = next,
+                None => return Ok(tags),
+            }
+        }
+        Err(limits::exceeded("list of tags", format_args!("{TAG_NAMES} names")))
+    }
+
     /// Reads a manifest or index; `None` if there is none.
     pub fn manifest(&self, tag_or_digest: &str) -> Result<Option<Bytes>> {
         let types = [OCI_INDEX_TYPE, OCI_MANIFEST_TYPE, DOCKER_INDEX_TYPE, DOCKER_MANIFEST_TYPE].join(", ");
@@ -503,19 +537,16 @@ fn client(access: &Access) -> Result<Client> {
     .map_err(|e| Error::new(Reason::NoClient, format!("cannot set up the registry client: {}", describe(&e))))
 }
 
-/// A file in pieces. Shows progress, since a kernel over a slow line takes a while.
+/// A file in pieces. Shows progress, because an upload over a slow line takes minutes.
 struct Chunks {
-    what: String,
     file: File,
-    size: u64,
-    sent: u64,
-    told: Instant,
+    progress: Shown,
 }
 
 impl Chunks {
     fn open(what: &str, path: &Path, size: u64) -> std::io::Result<Self> {
-        log::info!("{what}: uploading {size} bytes");
-        Ok(Self { what: what.to_owned(), file: files::open_data(path)?, size, sent: 0, told: Instant::now() })
+        log::info!("{what}: uploading {}", progress::size(size));
+        Ok(Self { file: files::open_data(path)?, progress: Shown::new("uploading", size) })
     }
 }
 
@@ -527,11 +558,7 @@ impl Iterator for Chunks {
         match (&self.file).take(CHUNK_BYTES as u64).read_to_end(&mut chunk) {
             Err(e) => return Some(Err(e.into())),
             Ok(0) => return None,
-            Ok(read) => self.sent += read as u64,
-        }
-        if self.told.elapsed() >= PROGRESS_EVERY {
-            log::info!("{}: {} of {} bytes", self.what, self.sent, self.size);
-            self.told = Instant::now();
+            Ok(read) => self.progress.advance(read as u64),
         }
         Some(Ok(chunk.into()))
     }

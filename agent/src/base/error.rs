@@ -85,6 +85,17 @@ impl Error {
         Self { reason, message: message.into(), remedy: String::new(), retry_after: None }
     }
 
+    /// The error for scripts: exit code, reason, message and next step.
+    #[must_use]
+    pub fn json(&self) -> serde_json::Value {
+        serde_json::json!({
+            "exit_code": self.exit().code(),
+            "reason": self.reason,
+            "message": self.message,
+            "remedy": self.remedy,
+        })
+    }
+
     /// The exit code of the reason.
     #[must_use]
     pub fn exit(&self) -> Exit {

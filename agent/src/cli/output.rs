@@ -27,18 +27,13 @@ pub(super) fn print(cli: &Cli, data: &impl Serialize, text: impl FnOnce() -> Str
 /// Prints a failure to standard output, for scripts. An answer to a question has a verdict in any case: a script that only
 /// reads the verdict must not take its absence for good news.
 pub(super) fn print_json_error(error: &Error, question: bool) {
-    let mut document = json!({"error": as_json(error)});
+    let mut document = json!({"error": error.json()});
     if question {
         let held = error.exit() == Exit::NotAllowed;
         document["verdict"] = json!(if held { Outcome::Held } else { Outcome::Unknown });
         document["reason"] = json!(error.reason);
     }
     console::print(&format!("{}\n", text::ascii(&document.to_string())));
-}
-
-/// A failure, for scripts.
-pub(super) fn as_json(error: &Error) -> serde_json::Value {
-    json!({"exit_code": error.exit().code(), "reason": error.reason, "message": error.message, "remedy": error.remedy})
 }
 
 /// Prints a failure to standard error, for people.

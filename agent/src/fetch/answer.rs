@@ -10,6 +10,7 @@ use crate::base::digest::Digest;
 use crate::base::error::{Error, Reason, Result};
 use crate::base::text;
 use crate::fetch::certificate;
+use crate::fetch::link;
 use crate::fetch::url::{host, origin};
 
 /// An answer with its body, whatever its status.
@@ -43,6 +44,11 @@ impl Answer {
     pub fn media_type(&self) -> Option<&str> {
         let value = self.headers.get(header::CONTENT_TYPE)?.to_str().ok()?;
         value.split(';').next().map(str::trim)
+    }
+
+    /// The next page of a list, if there is one.
+    pub fn next(&self) -> Option<Url> {
+        link::next(&self.headers, &self.url)
     }
 
     /// Refuses every status but 200, and a web page.

@@ -12,7 +12,6 @@ use crate::fetch::answer::{self, Answer};
 use crate::fetch::blob::BlobBody;
 use crate::fetch::body::{Body, Start};
 use crate::fetch::client::{Client, Deadline, Request};
-use crate::fetch::link;
 use crate::fetch::options::FetchOptions;
 use crate::release::offer::Offer;
 use crate::release::release::{self, Architecture, Blob, Descriptor, Image};
@@ -223,7 +222,7 @@ impl Attachments for Attached<'_> {
         loop {
             found.bytes += signatures::charge(answer.body.len());
             found.entries.append(&mut entries);
-            let next = link::next(&answer.headers, &answer.url).filter(|next| next.origin() == answer.url.origin());
+            let next = answer.next().filter(|next| next.origin() == answer.url.origin());
             let Some(next) = next else { return Ok(Some(found)) };
             match self.referrers_page(&next, room.saturating_sub(found.bytes), &what) {
                 Ok(Some((page, index))) => (answer, entries) = (page, index.manifests),

@@ -11,6 +11,7 @@ mod docs;
 mod factory;
 mod login;
 mod offline;
+mod output;
 mod publish;
 mod repack;
 mod signatures;

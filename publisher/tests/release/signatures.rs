@@ -137,10 +137,13 @@ fn texts_of_a_release_cannot_act_on_a_terminal() {
     metadata.release_notes = Some("\u{1b}[2J\u{9b}2J\u{202e}😀".into());
     publisher::release(&format!("{}/os", registry.address), &metadata, &images, &[], &options).unwrap();
     let found = inspect(&format!("{}/os:stable", registry.address), None, &access(&registry)).unwrap();
-    for shown in [found.to_string(), found.json().unwrap()] {
+    let as_json =
+        |verb: &[&str]| text(&run(&[verb, &["--json", "--plain-http", &registry.address]].concat(), &[]).stdout);
+    let json = as_json(&["inspect", &format!("{}/os:stable", registry.address)]);
+    for shown in [found.to_string(), json.clone(), as_json(&["list", &format!("{}/os", registry.address)])] {
         assert!(shown.chars().all(|c| c == '\n' || (' '..='~').contains(&c)), "{shown}");
     }
-    let json: serde_json::Value = serde_json::from_str(&found.json().unwrap()).unwrap();
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
     assert_eq!(json["manifests"][0]["release_notes"], "\u{1b}[2J\u{9b}2J\u{202e}😀");
 }
 

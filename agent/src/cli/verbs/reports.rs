@@ -6,7 +6,7 @@ use crate::base::error::{Context as _, Error, Exit, Reason, Result};
 use crate::base::replace;
 use crate::cli::args::{Cli, Command};
 use crate::cli::call::Call;
-use crate::cli::output::{as_json, print, print_error};
+use crate::cli::output::{print, print_error};
 use crate::cli::show;
 use crate::config::Config;
 use crate::device::blocks::System;
@@ -82,7 +82,7 @@ pub(in crate::cli) fn verify(call: &Call<'_>) -> Result<u8> {
     });
     let mut findings = json!({"slots": slots});
     if let Some(error) = &damaged {
-        findings["error"] = as_json(error);
+        findings["error"] = error.json();
     }
     print(call.cli, &findings, || slots.iter().fold(String::new(), |all, slot| format!("{all}{slot}\n")));
     damaged.as_ref().inspect(|error| print_error(error));
