@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 use super::key::PrivateKey;
 use super::sign::{Attached, Payload, fitting};
 use super::succession::{self, Next};
-use super::{Images, Metadata, blob, check_set, initramfs, kernel, repack};
+use super::{Images, Metadata, PIECES_TITLE, blob, check_set, initramfs, kernel, pieces};
 use kubesolo_update::base::digest::Digest;
 use kubesolo_update::base::error::{Context as _, Error, Reason, Result};
 use kubesolo_update::base::replace::{Replacement, replace};
@@ -98,6 +98,7 @@ struct Tree<'a> {
     folder: PathBuf,
     kernel: Named,
     initramfs: Named,
+    pieces: Option<Small>,
     document: Vec<u8>,
     /// Name below `folder`, and content; `None` when it is unsigned.
     signature: Option<(String, Vec<u8>)>,
@@ -116,6 +117,20 @@ impl Named {
     }
 }
 
+/// A file that is made here, and its name below the folder.
+struct Small {
+    blob: Blob,
+    name: String,
+    bytes: Vec<u8>,
+}
+
+impl Small {
+    fn pieces(bytes: Vec<u8>) -> Self {
+        let blob = Blob::of(&bytes);
+        Self { blob, name: format!("{FILES}/{PIECES_TITLE}-{}", &blob.digest.hex()[..16]), bytes }
+    }
+}
+
 impl<'a> Tree<'a> {
     fn new(
         root: &Path,
@@ -128,9 +143,7 @@ impl<'a> Tree<'a> {
         let unpacked = initramfs::check(&images.initramfs)?;
         let (kernel, initramfs) =
             (Named::new(&images.kernel, "vmlinuz")?, Named::new(&images.initramfs, "kubesolo-os.gz")?);
-        if unpacked.is_some() {
-            repack::warn_of_few_restart_points(&images.initramfs, initramfs.blob.size)?;
-        }
+        let pieces = pieces(images, unpacked, initramfs.blob.size)?.map(Small::pieces);
         let url = |name: &str| match base {
             Some(base) => format!("{base}{architecture}/{name}"),
             None => name.to_owned(),
@@ -153,6 +166,11 @@ impl<'a> Tree<'a> {
             put(&format!("{title}_sha256"), Some(image.blob.digest.hex().into()));
             put(&format!("{title}_sig_url"), keys.first().map(|_| url(&signature_of(&image.name)).into()));
         }
+        if let Some(Small { blob, name, .. }) = &pieces {
+            put("initramfs_pieces_url", Some(url(name).into()));
+            put("initramfs_pieces_sha256", Some(blob.digest.hex().into()));
+            put("initramfs_pieces_size", Some(blob.size.into()));
+        }
         // A signature in its own place: a device that has the old document never gets the new signature.
         let id = Digest::of(Value::Object(document.clone()).to_string().as_bytes()).hex();
         let name = format!("{FILES}/latest.json-{}.sig", &id[..16]);
@@ -168,7 +186,7 @@ impl<'a> Tree<'a> {
         }
         let made: Vec<[u8; 64]> = keys.iter().map(|key| key.sign(&document)).collect();
         let signature = (!made.is_empty()).then(|| (name, signature_file(&made)));
-        Ok(Self { images, folder: root.join(architecture), kernel, initramfs, document, signature })
+        Ok(Self { images, folder: root.join(architecture), kernel, initramfs, pieces, document, signature })
     }
 
     fn next(&self) -> Next {
@@ -193,6 +211,9 @@ impl<'a> Tree<'a> {
                     .context(Reason::ImageUnreadable, format!("read {}", target.display()))?;
                 put(&self.folder.join(signature_of(&image.name)), &key.sign(&bytes))?;
             }
+        }
+        if let Some(Small { name, bytes, .. }) = &self.pieces {
+            put(&self.folder.join(name), bytes)?;
         }
         match &self.signature {
             Some((name, bytes)) => put(&self.folder.join(name), bytes),

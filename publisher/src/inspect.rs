@@ -9,7 +9,7 @@ use super::registry::{Access, Registry, Rights};
 use kubesolo_update::base::digest::Digest;
 use kubesolo_update::base::error::{Error, Reason, Result};
 use kubesolo_update::base::text;
-use kubesolo_update::release::release::Image;
+use kubesolo_update::release::release::{Blob, Image, Patches};
 use kubesolo_update::trust::keys::KeySet;
 
 /// A published release. As JSON, the answer of `kubesolo-release inspect --json`.
@@ -52,6 +52,10 @@ pub struct Inspected {
     pub initramfs: Image,
     /// In bytes.
     pub initramfs_unpacked_size: Option<u64>,
+    /// The index of the pieces of the initramfs; absent where devices fetch it whole.
+    pub initramfs_pieces: Option<Blob>,
+    /// Patches, for devices that run an earlier release.
+    pub initramfs_patches: Vec<Patches>,
     /// All that are attached.
     pub signatures: Vec<Seal>,
     /// True if a device with the given key would take the release; absent when no key was given.
@@ -89,6 +93,8 @@ pub fn inspect(reference: &str, keys: Option<&KeySet>, access: &Access) -> Resul
             kernel: release.kernel,
             initramfs: release.initramfs,
             initramfs_unpacked_size: release.initramfs_unpacked_size,
+            initramfs_pieces: release.pieces,
+            initramfs_patches: release.patches,
             trusted: keys.map(|keys| keys.verify(&manifest.raw, &signatures).is_ok()),
             signatures: signatures
                 .into_iter()
@@ -154,6 +160,13 @@ impl fmt::Display for Inspected {
         match self.initramfs_unpacked_size {
             Some(size) => writeln!(f, "  unpacked    {size} bytes")?,
             None => writeln!(f, "  unpacked    unknown")?,
+        }
+        match self.initramfs_pieces {
+            Some(Blob { size, .. }) => writeln!(f, "  pieces      index of {size} bytes: devices fetch what changed")?,
+            None => writeln!(f, "  pieces      none: devices fetch the whole initramfs")?,
+        }
+        for Patches { blob, from_version, from, .. } in &self.initramfs_patches {
+            writeln!(f, "  patches     from {from_version}: {} bytes, for the initramfs {from}", blob.size)?;
         }
         if self.signatures.is_empty() {
             writeln!(f, "  signature   none")?;

@@ -54,6 +54,8 @@ pub const RELEASE_TYPE: &str = "application/vnd.kubesolo.os.release.v1";
 const EMPTY_TYPE: &str = "application/vnd.oci.empty.v1+json";
 const EMPTY: &[u8] = b"{}";
 /// The standard annotation that tools show as a file name.
+/// The name of an index of pieces as a file.
+const PIECES_TITLE: &str = "kubesolo-os.pieces";
 const TITLE: &str = "org.opencontainers.image.title";
 
 /// The files of one architecture.
@@ -189,6 +191,9 @@ pub fn release(
         let architecture = one.images.architecture;
         registry.put_file(&format!("{architecture} kernel"), &one.kernel, &one.images.kernel)?;
         registry.put_file(&format!("{architecture} initramfs"), &one.initramfs, &one.images.initramfs)?;
+        if let Some(bytes) = &one.pieces {
+            registry.put_bytes(&format!("{architecture} index of pieces"), bytes)?;
+        }
         registry.put_manifest(None, &one.manifest, release::OCI_MANIFEST_TYPE)?;
         for key in keys {
             sign::attach(&registry, &one.manifest, &key.sign(&one.manifest), key.id())?;
@@ -219,6 +224,8 @@ struct Prepared<'a> {
     images: &'a Images,
     kernel: Blob,
     initramfs: Blob,
+    /// The index of pieces.
+    pieces: Option<Vec<u8>>,
     manifest: Vec<u8>,
 }
 
@@ -233,13 +240,12 @@ impl<'a> Prepared<'a> {
         }
         let unpacked = initramfs::check(&images.initramfs)?;
         let (kernel, initramfs) = (blob(&images.kernel)?, blob(&images.initramfs)?);
-        if unpacked.is_some() {
-            repack::warn_of_few_restart_points(&images.initramfs, initramfs.size)?;
-        }
-        let layers = json!([
+        let pieces = pieces(images, unpacked, initramfs.size)?;
+        let mut layers = vec![
             descriptor(release::KERNEL_TYPE, &kernel, "vmlinuz"),
             descriptor(release::INITRAMFS_TYPE, &initramfs, "kubesolo-os.gz"),
-        ]);
+        ];
+        layers.extend(pieces.as_deref().map(|bytes| descriptor(release::PIECES_TYPE, &Blob::of(bytes), PIECES_TITLE)));
         let mut annotations = BTreeMap::from([
             (release::VERSION, metadata.version.to_string()),
             (release::CHANNEL, metadata.channel.clone()),
@@ -267,8 +273,16 @@ impl<'a> Prepared<'a> {
         // The device's own parser and limits have the last word.
         Release::from_oci_manifest(&manifest)
             .map_err(|e| e.context(format!("no device would accept the {} release", images.architecture)))?;
-        Ok(Self { images, kernel, initramfs, manifest })
+        Ok(Self { images, kernel, initramfs, pieces, manifest })
     }
+}
+
+/// The bytes of the index of pieces of an initramfs that was unpacked.
+fn pieces(images: &Images, unpacked: Option<u64>, size: u64) -> Result<Option<Vec<u8>>> {
+    if unpacked.is_none() {
+        return Ok(None);
+    }
+    Ok(repack::index(&images.initramfs, size)?.map(|index| index.encode()))
 }
 
 fn check_set(architectures: impl Iterator<Item = Architecture>) -> Result<()> {

@@ -8,10 +8,11 @@ use std::io::{self, BufReader, BufWriter, Read as _, Write};
 use std::path::Path;
 
 use kubesolo_update::base::error::{Context as _, Error, Reason, Result};
-use kubesolo_update::base::files;
 use kubesolo_update::base::replace::Replacement;
+use kubesolo_update::base::{files, limits};
 use kubesolo_update::delta::cutter::MARK;
 use kubesolo_update::delta::encoder::Deflate1;
+use kubesolo_update::delta::index::Index;
 
 use crate::initramfs::{self, HEADER_BYTES, Sink, UNPACKED_BYTES, field};
 
@@ -99,16 +100,39 @@ pub fn restart_points(path: &Path) -> Result<u64> {
     }
 }
 
-/// Warns of an initramfs that devices can only fetch whole: one with fewer than one restart point per MiB.
-pub(crate) fn warn_of_few_restart_points(path: &Path, size: u64) -> Result<()> {
-    if restart_points(path)? < size >> 20 {
+/// The index of the pieces of an initramfs of `size` bytes. `None` for one with fewer than one restart point per MiB, which
+/// devices can only fetch whole, or with too many pieces; with a warning.
+///
+/// # Errors
+/// 69 when the file cannot be read; 65 when it changes meanwhile.
+pub(crate) fn index(path: &Path, size: u64) -> Result<Option<Index>> {
+    let points = restart_points(path)?;
+    if points < size >> 20 {
         log::warn!(
             "the initramfs {} has too few restart points, so the next release shares no bytes with it: run \
              `kubesolo-release repack` before `publish`",
             path.display()
         );
     }
-    Ok(())
+    if points < (size >> 20).max(1) {
+        return Ok(None);
+    }
+    let failed = || format!("read {}", path.display());
+    let file = files::open_data(path).context(Reason::ImageUnreadable, failed())?;
+    let index = Index::of(BufReader::new(file)).context(Reason::ImageUnreadable, failed())?;
+    match &index {
+        Some(index) if index.size() != size => {
+            let message = format!("{} changed while it was read", path.display());
+            return Err(Error::new(Reason::FileChanged, message).remedy("Publish again."));
+        }
+        Some(_) => {}
+        None => log::warn!(
+            "the initramfs {} has more than {} pieces, so devices fetch it whole",
+            path.display(),
+            limits::PIECES
+        ),
+    }
+    Ok(index)
 }
 
 struct Packer<W> {

@@ -133,6 +133,14 @@ pub struct Blob {
     pub size: u64,
 }
 
+impl Blob {
+    /// A file with these bytes.
+    #[must_use]
+    pub fn of(bytes: &[u8]) -> Self {
+        Self { digest: Digest::of(bytes), size: bytes.len() as u64 }
+    }
+}
+
 /// An image as a release names it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Image {

@@ -59,3 +59,24 @@ pub fn files(folder: &Path, architecture: Architecture, salt: u8) -> Images {
         initramfs: write(format!("initramfs-{architecture}-{salt}.gz"), gzip(&archive(&[salt; 1000]))),
     }
 }
+
+/// Bytes that do not compress, the same for the same seed.
+pub fn noise(seed: u64, len: usize) -> Vec<u8> {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let mut word = move || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state.to_le_bytes()
+    };
+    std::iter::repeat_with(&mut word).flatten().take(len).collect()
+}
+
+/// An initramfs with restart points: its one file has these bytes.
+pub fn repacked(init: &[u8]) -> Vec<u8> {
+    let folder = tempfile::TempDir::new().unwrap();
+    let (before, after) = (folder.path().join("before"), folder.path().join("after"));
+    std::fs::write(&before, gzip(&archive(init))).unwrap();
+    kubesolo_release::repack::repack(&before, &after).unwrap();
+    std::fs::read(after).unwrap()
+}

@@ -12,6 +12,7 @@ mod factory;
 mod login;
 mod offline;
 mod output;
+mod pieces;
 mod publish;
 mod repack;
 mod signatures;
