@@ -138,9 +138,10 @@ pub struct CommandLine {
     pub seed_removable: bool,
     /// `kubesolo.seed=fixed`: settings may come from another fixed disk on a device that was configured before.
     pub seed_fixed: bool,
-    /// `ks.health_window=`: time in seconds that a boot has to become healthy; [`HEALTH_WINDOW`] if it is absent or odd.
+    /// `ks.health_window=`: time in seconds that a boot has to become healthy; [`HEALTH_WINDOW`] if it is absent or odd. The
+    /// last one counts, as for the init stage.
     pub health_window: u64,
-    /// `ks.deadline=`: time in seconds until an undecided trial ends; [`DEADLINE`] if it is absent or odd.
+    /// `ks.deadline=`: time in seconds until an undecided trial ends; [`DEADLINE`] if it is absent or odd. The last one counts.
     pub deadline: u64,
     /// `kubesolo.data=`: another place of the data partition. None if it is repeated.
     pub data: Option<String>,
@@ -164,6 +165,10 @@ impl CommandLine {
     #[must_use]
     pub fn parse(line: &str) -> Self {
         let seed = |wanted: &str| parameter::<String>(line, "kubesolo.seed").is_ok_and(|seed| seed == wanted);
+        let seconds = |name: &str, default| {
+            let last = values(line, name).last().filter(|value| value.bytes().all(|byte| byte.is_ascii_digit()));
+            last.and_then(|value| value.parse().ok()).unwrap_or(default)
+        };
         Self {
             slot: parameter(line, "kubesolo.slot"),
             trial: parameter(line, "ks.trial"),
@@ -172,8 +177,8 @@ impl CommandLine {
             part: parameter(line, "ks.part"),
             seed_removable: seed("removable"),
             seed_fixed: seed("fixed"),
-            health_window: parameter(line, "ks.health_window").unwrap_or(HEALTH_WINDOW),
-            deadline: parameter(line, "ks.deadline").unwrap_or(DEADLINE),
+            health_window: seconds("ks.health_window", HEALTH_WINDOW),
+            deadline: seconds("ks.deadline", DEADLINE),
             data: parameter(line, "kubesolo.data").ok(),
             root: values(line, "root").last().map(str::to_owned),
         }

@@ -543,6 +543,8 @@ mod tests {
             ("ks.deadline=1600", 400, Verdict::Ok),
             ("ks.health_window=901", 300, Verdict::Warn),
             ("ks.health_window=60 ks.deadline=660", 300, Verdict::Ok),
+            ("ks.health_window=900 ks.health_window=901", 300, Verdict::Warn),
+            ("ks.deadline=1600 ks.deadline=+1700", 300, Verdict::Ok),
         ] {
             let config = Config { health_timeout: Duration::from_secs(checks), ..defaults.clone() };
             let mut all = Findings::default();
