@@ -4,6 +4,7 @@
 //!
 //! * [`protocol`]: what the variables mean and which change of them is legal. Pure: state in, state out.
 //! * [`grub`]: the bytes of GRUB's environment block. Pure: bytes in, bytes out.
+//! * [`data`]: checkpoints of data, and what a boot does with them before services start. Pure.
 //! * [`medium`]: one atomic write of such a block in place, synced and read back.
 //! * [`rpi`]: the bytes of a Raspberry Pi's `autoboot.txt`.
 //! * [`lock`]: a lock file that no other account can hold.
@@ -19,6 +20,7 @@
 #![warn(clippy::too_many_arguments, clippy::too_many_lines)]
 
 pub mod boot;
+pub mod data;
 pub mod grub;
 pub mod loader;
 pub mod lock;
@@ -95,7 +97,7 @@ impl fmt::Display for OutsideAlphabet {
 impl std::error::Error for OutsideAlphabet {}
 
 /// Names one trial, so that only the boot that was started for it can commit it. `00000000` is none.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default, PartialOrd, Ord)]
 pub struct TrialId(pub u32);
 
 impl TrialId {

@@ -296,6 +296,17 @@ impl BootState {
         Ok(self.back_to_good())
     }
 
+    /// Ends the running trial before a service of it has run: the data could not be saved. The slot is void, the release
+    /// is not to blame.
+    ///
+    /// # Errors
+    /// [`Illegal::NotThisTrial`] unless this very boot was started for the trial.
+    pub fn withdraw(self, booted: Booted) -> Result<BootState, Illegal> {
+        self.this_trial(booted)?;
+        let next = BootState { active: self.good, success: true, trial: TrialId::NONE, ..self };
+        Ok(next.with(booted.slot, SlotState::Void))
+    }
+
     /// The bootloader's store when no tries are left, and that of [`BootState::settle`] after a fallback.
     #[must_use]
     pub fn back_to_good(self) -> BootState {

@@ -3,6 +3,8 @@
 
 #[path = "model/agent.rs"]
 mod agent;
+#[path = "model/data.rs"]
+mod data;
 #[path = "model/device.rs"]
 mod device;
 #[path = "model/mutations.rs"]
@@ -93,6 +95,73 @@ fn every_mistake_is_noticed() {
                 let names: Vec<&str> = rules.iter().map(|(rule, _)| *rule).collect();
                 println!("{kind:?}: {mutation:?}, {faults} faults, {states} states: {}", names.join("; "));
             }
+        }
+    }
+    assert!(missed.is_empty(), "the model does not notice {missed:?}");
+}
+
+/// Explores checkpoints until a rule is broken or nothing is left.
+fn explore_data(limits: data::Limits) -> (usize, Vec<(&'static str, String)>) {
+    let checker = data::Device(limits)
+        .checker()
+        .threads(std::thread::available_parallelism().map_or(1, usize::from))
+        .finish_when(HasDiscoveries::AnyFailures)
+        .spawn_bfs()
+        .join();
+    let shown = |(world, action): (data::World, Option<data::Action>)| match action {
+        Some(data::Action::Next) => format!("  {:?}\n", world.todo.first()),
+        Some(action) => format!("  {action:?}\n"),
+        None => format!("  = {world:?}\n"),
+    };
+    let broken = checker.discoveries().into_iter();
+    let broken = broken.map(|(rule, path)| (rule, path.into_vec().into_iter().map(shown).collect())).collect();
+    (checker.unique_state_count(), broken)
+}
+
+fn data_rules_hold(limits: data::Limits) {
+    let (states, broken) = explore_data(limits);
+    println!("{limits:?}, states: {states}");
+    let broken = broken.into_iter().map(|(rule, way)| format!("{rule}:\n{way}")).collect::<String>();
+    assert!(broken.is_empty(), "{broken}");
+}
+
+const DATA: data::Limits = data::Limits { faults: 0, trials: 3, old: 0, mutation: None };
+
+#[test]
+fn data_go_back_with_the_slot_without_faults() {
+    data_rules_hold(DATA);
+}
+
+#[test]
+fn data_go_back_with_the_slot_with_any_fault() {
+    data_rules_hold(data::Limits { faults: 1, trials: 2, ..DATA });
+}
+
+#[test]
+#[ignore = "explores more than a million states"]
+fn data_go_back_with_the_slot_with_any_two_faults() {
+    data_rules_hold(data::Limits { faults: 2, trials: 1, ..DATA });
+}
+
+/// The release before the first with checkpoints, and a release before it that comes back.
+#[test]
+fn data_rules_hold_beside_agents_that_know_no_checkpoints() {
+    for old in [0b001, 0b010, 0b100] {
+        data_rules_hold(data::Limits { old, ..DATA });
+    }
+}
+
+#[test]
+fn every_mistake_with_data_is_noticed() {
+    let mut missed = Vec::new();
+    for (mutation, faults, old) in data::MUTATIONS {
+        let trials = if *faults == 0 { 3 } else { 2 };
+        let (states, broken) =
+            explore_data(data::Limits { faults: *faults, trials, old: *old, mutation: Some(*mutation), ..DATA });
+        let names: Vec<&str> = broken.iter().map(|(rule, _)| *rule).collect();
+        println!("{mutation:?}, {faults} faults, {states} states: {}", names.join("; "));
+        if names.is_empty() {
+            missed.push(mutation);
         }
     }
     assert!(missed.is_empty(), "the model does not notice {missed:?}");
