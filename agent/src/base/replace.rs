@@ -107,9 +107,12 @@ fn create_beside(target: &Path, mode: u32) -> io::Result<(File, PathBuf)> {
     Err(ErrorKind::AlreadyExists.into())
 }
 
-/// `create_new` follows no link.
+/// Creates a file that does not exist yet, for writing. `create_new` follows no link.
+///
+/// # Errors
+/// As [`create`].
 #[expect(clippy::disallowed_methods, reason = "this is the one way to create a file")]
-fn open_new(path: &Path, mode: u32) -> io::Result<File> {
+pub fn open_new(path: &Path, mode: u32) -> io::Result<File> {
     let file = OpenOptions::new().write(true).create_new(true).mode(mode).open(path)?;
     if file.metadata()?.permissions().mode() & 0o7777 != mode {
         // A umask took something away. FAT keeps modes of its own, and refuses others.
@@ -129,9 +132,17 @@ fn remove(path: &Path) -> io::Result<()> {
 ///
 /// # Errors
 /// Errors of the filesystem.
-#[expect(clippy::disallowed_methods, reason = "a folder, which is only synced")]
 pub fn sync_folder(file: &Path) -> io::Result<()> {
-    File::open(folder_of(file))?.sync_all()
+    open_folder(folder_of(file))?.sync_all()
+}
+
+/// Opens a folder, to sync it or its filesystem.
+///
+/// # Errors
+/// Errors of the filesystem.
+#[expect(clippy::disallowed_methods, reason = "a folder, which is only synced")]
+pub fn open_folder(folder: &Path) -> io::Result<File> {
+    File::open(folder)
 }
 
 /// The folder that a file is in.

@@ -1,17 +1,21 @@
 //! The system calls that have no safe wrapper.
 #![allow(unsafe_code)]
 
+use std::ffi::{CString, OsStr};
 use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 
 use nix::errno::Errno;
 use nix::libc;
 
-// Requests 97 and 94 of linux/fs.h.
+// Requests 97, 94 and 9 (FICLONE) of linux/fs.h.
 mod ioctl {
     nix::ioctl_none_bad!(blkflsbuf, nix::request_code_none!(0x12, 97));
     nix::ioctl_read_bad!(blkroget, nix::request_code_none!(0x12, 94), nix::libc::c_int);
+    nix::ioctl_write_int!(ficlone, 0x94, 9);
 }
 
 /// Writes out and drops what the kernel caches of a block device (`BLKFLSBUF`).
@@ -62,10 +66,47 @@ pub fn clock_is_synchronised() -> bool {
 
 /// Restarts with a command for the firmware (`LINUX_REBOOT_CMD_RESTART2`). Comes back only if the kernel refuses.
 pub fn reboot_with(argument: &str) -> io::Result<()> {
-    let argument = std::ffi::CString::new(argument)?;
+    let argument = CString::new(argument)?;
     let (magic, more, command) =
         (libc::LINUX_REBOOT_MAGIC1, libc::LINUX_REBOOT_MAGIC2, libc::LINUX_REBOOT_CMD_RESTART2);
     // SAFETY: the kernel reads a string that ends in NUL and lives until the call is over.
     Errno::result(unsafe { libc::syscall(libc::SYS_reboot, magic, more, command, argument.as_ptr()) })?;
+    Ok(())
+}
+
+/// Shares the blocks of a file with a new one (`FICLONE`); an error where the filesystem cannot.
+pub fn clone_blocks(from: &File, to: &File) -> io::Result<()> {
+    let from = libc::c_ulong::try_from(from.as_raw_fd()).map_err(io::Error::other)?;
+    // SAFETY: both descriptors are open for as long as the borrows live; the request takes a descriptor by value.
+    unsafe { ioctl::ficlone(to.as_raw_fd(), from) }?;
+    Ok(())
+}
+
+/// Longest list of names, and longest value, of extended attributes (`XATTR_LIST_MAX`, `XATTR_SIZE_MAX` of linux/limits.h).
+const XATTR_BYTES: usize = 65536;
+
+/// Copies the extended attributes of a file, or of a link itself: access control lists are among them.
+pub fn copy_xattrs(from: &Path, to: &Path) -> io::Result<()> {
+    let (from, to) = (CString::new(from.as_os_str().as_bytes())?, CString::new(to.as_os_str().as_bytes())?);
+    let mut names = vec![0u8; XATTR_BYTES];
+    // SAFETY: the path ends in NUL; the kernel writes at most as many bytes as the buffer has.
+    let length = match Errno::result(unsafe { libc::llistxattr(from.as_ptr(), names.as_mut_ptr().cast(), names.len()) })
+    {
+        Ok(length) => length.cast_unsigned(),
+        Err(Errno::ENOTSUP) => return Ok(()),
+        Err(e) => return Err(e.into()),
+    };
+    let mut value = vec![0u8; if length == 0 { 0 } else { XATTR_BYTES }];
+    for name in names[..length].split(|byte| *byte == 0).filter(|name| !name.is_empty()) {
+        let name = CString::new(OsStr::from_bytes(name).as_bytes())?;
+        // SAFETY: as above, with two strings that end in NUL.
+        let size = Errno::result(unsafe {
+            libc::lgetxattr(from.as_ptr(), name.as_ptr(), value.as_mut_ptr().cast(), value.len())
+        })?;
+        // SAFETY: as above; the kernel reads `size` bytes that it wrote before.
+        Errno::result(unsafe {
+            libc::lsetxattr(to.as_ptr(), name.as_ptr(), value.as_ptr().cast(), size.cast_unsigned(), 0)
+        })?;
+    }
     Ok(())
 }

@@ -2,6 +2,7 @@
 
 pub mod blocks;
 pub mod boot;
+pub mod data;
 pub mod disk;
 pub mod env;
 pub mod health;

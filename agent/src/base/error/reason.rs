@@ -213,6 +213,8 @@ reasons! {
             "A file cannot be written. The message has the file and the cause.",
         DamagedFilesystem = "damaged-filesystem":
             "The filesystem is damaged and cannot be recreated: mke2fs is missing, or the label is not that of a slot. Run mke2fs by hand.",
+        DataIncomplete = "data-incomplete":
+            "The data of a trial that failed cannot be put back, and no service starts. Repair the data partition, then run `kubesolo-update data`.",
         DeviceBusy = "device-busy":
             "Another process has the partition mounted or open. Find it with `findmnt` or `fuser -m`, and try again.",
         EnvFull = "env-full":
@@ -255,6 +257,8 @@ reasons! {
             "An image of this release came with wrong bytes before, and is not fetched again for some hours. Wait, or run `apply --retry-failed`.",
         Clock = "clock":
             "The clock cannot be right, and the decision depends on the time. Set the clock, or let NTP set it.",
+        DataCheckpoint = "data-checkpoint":
+            "The data cannot be saved before a trial. `kubesolo-update data check` shows the cause; the next attempt follows by itself.",
         DiskNotReady = "disk-not-ready":
             "The disk that was booted, or a partition of it, is not there yet. Disks have 10 s to show up; try again.",
         EnvBusy = "env-busy":
