@@ -11,11 +11,47 @@ use log::{Log, Metadata, Record};
 use simple_logger::SimpleLogger;
 
 use crate::base::error::{Error, Reason, Result};
+use crate::base::sys;
 
 pub mod progress;
 
 /// The first error of standard output.
 static LOST: OnceLock<String> = OnceLock::new();
+
+/// Columns of a terminal that does not know them: a serial line.
+const USUAL_COLUMNS: usize = 80;
+
+/// Abilities of standard output.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Terminal {
+    /// Columns, where text is to break; `None`: no terminal.
+    pub columns: Option<usize>,
+    /// True if words may have colours.
+    pub colours: bool,
+}
+
+impl Terminal {
+    /// Standard output as it is. `colours` decides about colours; without it they need a terminal with a `TERM` other than
+    /// `dumb`, and no `NO_COLOR` (<https://no-color.org>).
+    #[must_use]
+    pub fn of_output(colours: Option<bool>) -> Self {
+        let columns = sys::columns(&io::stdout()).map(|columns| match columns {
+            0 => USUAL_COLUMNS,
+            columns => usize::from(columns),
+        });
+        let plain = is_set("NO_COLOR") || is_dumb();
+        Self { columns, colours: colours.unwrap_or(columns.is_some() && !plain) }
+    }
+}
+
+/// True if this terminal only shows text, by `TERM`.
+pub(crate) fn is_dumb() -> bool {
+    std::env::var_os("TERM").is_some_and(|term| term == "dumb")
+}
+
+fn is_set(variable: &str) -> bool {
+    std::env::var_os(variable).is_some_and(|value| !value.is_empty())
+}
 
 /// To standard output. A reader that went away has what it wanted; any other error is kept for [`all_printed`].
 pub fn print(text: &str) {

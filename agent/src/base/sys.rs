@@ -16,6 +16,7 @@ mod ioctl {
     nix::ioctl_none_bad!(blkflsbuf, nix::request_code_none!(0x12, 97));
     nix::ioctl_read_bad!(blkroget, nix::request_code_none!(0x12, 94), nix::libc::c_int);
     nix::ioctl_write_int!(ficlone, 0x94, 9);
+    nix::ioctl_read_bad!(winsize, nix::libc::TIOCGWINSZ, nix::libc::winsize);
 }
 
 /// Writes out and drops what the kernel caches of a block device (`BLKFLSBUF`).
@@ -31,6 +32,14 @@ pub fn is_read_only(device: &File) -> io::Result<bool> {
     // SAFETY: the descriptor is open for as long as the borrow lives; the request writes one int, to `answer`.
     unsafe { ioctl::blkroget(device.as_raw_fd(), &raw mut answer) }?;
     Ok(answer != 0)
+}
+
+/// Columns of a terminal (`TIOCGWINSZ`); 0 if the terminal does not know, as many serial ones. `None` if this is no terminal.
+pub fn columns(output: &impl AsRawFd) -> Option<u16> {
+    let mut size = libc::winsize { ws_row: 0, ws_col: 0, ws_xpixel: 0, ws_ypixel: 0 };
+    // SAFETY: the descriptor is open for as long as the borrow lives; the request fills one `winsize`, which is `size`.
+    unsafe { ioctl::winsize(output.as_raw_fd(), &raw mut size) }.ok()?;
+    Some(size.ws_col)
 }
 
 /// Starts to write out what was written to this part of a file, without waiting for it.

@@ -4,8 +4,9 @@ use std::path::PathBuf;
 
 use bootenv::SlotId;
 use clap::builder::{PossibleValuesParser, TypedValueParser as _};
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, ColorChoice, Parser, Subcommand};
 
+use crate::base::console::Terminal;
 use crate::cli::explain;
 use crate::config::rows::{self, checked, help};
 use crate::config::{CONF_FILE, Overrides};
@@ -61,6 +62,9 @@ pub struct Cli {
     /// Print only errors.
     #[arg(short, long, conflicts_with = "verbose", global = true)]
     pub quiet: bool,
+    /// Colours on standard output; auto: on a terminal, unless NO_COLOR is set.
+    #[arg(long, value_name = "WHEN", default_value = "auto", global = true)]
+    color: ColorChoice,
     #[command(flatten)]
     pub(crate) places: Places,
     #[command(subcommand)]
@@ -120,6 +124,9 @@ pub(crate) enum Command {
         from: From,
         #[command(flatten)]
         lifted: Lifted,
+        /// Exit 0 if there is nothing new, 100 if an update is available, else with the code of the first closed gate.
+        #[arg(long)]
+        exit_code: bool,
     },
     /// Fetch the offer, verify it and write it into the free slot.
     #[command(after_help = SEE_HELP)]
@@ -277,6 +284,15 @@ fn slot(name: &str) -> Result<SlotId, &'static str> {
 }
 
 impl Cli {
+    /// Standard output, with the colours that the command line wants.
+    pub(super) fn terminal(&self) -> Terminal {
+        Terminal::of_output(match self.color {
+            ColorChoice::Auto => None,
+            ColorChoice::Always => Some(true),
+            ColorChoice::Never => Some(false),
+        })
+    }
+
     /// The settings that the command line makes.
     #[must_use]
     pub fn overrides(&self) -> Overrides {

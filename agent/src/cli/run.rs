@@ -151,7 +151,7 @@ fn run_with(call: &Call<'_>) -> Result<u8> {
     match &call.cli.command {
         Command::Status | Command::Metrics { .. } => reports::status(call),
         Command::Verify => reports::verify(call),
-        Command::Check { lifted, .. } => check::check(call, *lifted),
+        Command::Check { lifted, exit_code, .. } => check::check(call, *lifted, *exit_code),
         Command::Apply { lifted, dry_run: true, .. } => apply::dry_run(call, *lifted),
         Command::Apply { lifted, activate, reboot, .. } => apply::apply(call, *lifted, *activate, *reboot),
         Command::Run { .. } => unattended::run(call),

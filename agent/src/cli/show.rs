@@ -1,23 +1,31 @@
 //! Results of the commands, for people.
 
+mod check;
+mod screen;
+mod status;
+
 use std::fmt::Write as _;
 
+pub(super) use self::check::checked;
+pub(super) use self::status::status;
+
+use self::screen::{Screen, Tone};
+use crate::base::console::Terminal;
 use crate::base::console::progress::size;
 use crate::base::text;
 use crate::config::report::{Checked as SettingsChecked, Effective};
 use crate::device::health::Check;
-use crate::policy::gate::Gate;
-use crate::report::doctor::{Findings, Verdict as Severity};
+use crate::report::doctor::{Finding, Findings, Verdict as Severity};
+use crate::schedule::clock;
 use crate::state::history::History;
 use crate::state::state::Outcome;
-use crate::update::check::CheckReport;
 use crate::update::trial::{HealthReport, Verdict};
 use crate::update::update::ApplyReport;
 
 pub(super) fn history(history: &History) -> String {
     let mut out = String::new();
     for entry in &history.attempts {
-        let at = entry.updated_at.map_or("unknown time".into(), |at| at.format("%Y-%m-%d %H:%M:%S UTC").to_string());
+        let at = entry.updated_at.map_or("unknown time".into(), clock::shown);
         let known = |version: &str| if version.is_empty() { "unknown".to_owned() } else { text::escape(version) };
         let times = if entry.times > 1 { format!(", {} times", entry.times) } else { String::new() };
         let error = if entry.error.is_empty() { String::new() } else { format!(": {}", text::escape(&entry.error)) };
@@ -27,48 +35,19 @@ pub(super) fn history(history: &History) -> String {
     if out.is_empty() { "no attempt yet\n".into() } else { out }
 }
 
-pub(super) fn checked(checked: &CheckReport) -> String {
-    let mut out = String::new();
-    let running = checked.running.as_deref().unwrap_or("unknown");
-    let _ = writeln!(out, "running:  {running}");
-    let offered = &checked.offered;
-    let size = offered.size.map_or(String::new(), |bytes| format!(" ({})", size(bytes)));
-    let _ = writeln!(out, "offered:  {} from {}{size}", offered.version, offered.origin);
-    let _ = writeln!(out, "digest:   {}", offered.digest);
-    let by = match (offered.claimed, &offered.signed_by[..]) {
-        (true, _) => "claimed: the server signs only the images".into(),
-        (false, []) => "not checked: no key".into(),
-        (false, by) => by.join(", "),
-    };
-    let _ = writeln!(out, "signed:   {by}");
-    if let Some(freshness) = &checked.freshness {
-        let _ = writeln!(out, "latest:   {freshness}");
-    }
-    if let Some(notes) = &offered.release_notes {
-        let _ = writeln!(out, "notes:    {}", text::escape(notes));
-    }
-    for gate in &checked.gates {
-        let verdict = match (gate.open, gate.unknown) {
-            (true, false) => "open  ",
-            (true, true) => "warn  ",
-            (false, _) => "closed",
+pub(super) fn findings(findings: &Findings, terminal: Terminal) -> String {
+    let mut screen = Screen::new(terminal);
+    for Finding { name, verdict, message } in &findings.0 {
+        let (tone, word) = match verdict {
+            Severity::Ok => (Tone::Good, "ok"),
+            Severity::Warn => (Tone::Held, "warn"),
+            Severity::Fail => (Tone::Bad, "FAIL"),
         };
-        let opens = gate.opens_at.map_or(String::new(), |at| format!("; opens {}", at.format("%Y-%m-%d %H:%M UTC")));
-        let _ = writeln!(out, "gate:     {verdict} {}: {}{opens}", gate.name, gate.message);
+        screen.item(tone, word, &format!("{name:<13} {message}"));
     }
-    let _ = writeln!(out, "verdict:  {}", checked.verdict);
-    if checked.verdict == Outcome::UpToDate {
-        return out;
-    }
-    let next = checked.gates.iter().find_map(Gate::refusal).map(|refusal| refusal.remedy);
-    let _ = writeln!(out, "next:     {}", next.as_deref().unwrap_or("kubesolo-update apply"));
-    out
-}
-
-pub(super) fn findings(findings: &Findings) -> String {
-    let lines = findings.0.iter().fold(String::new(), |all, finding| format!("{all}{finding}\n"));
     let warnings = count(findings.count(Severity::Warn), "warning");
-    format!("{lines}{} failed, {warnings}\n", findings.count(Severity::Fail))
+    screen.plain(&format!("{} failed, {warnings}", findings.count(Severity::Fail)));
+    screen.finish()
 }
 
 fn count(number: usize, noun: &str) -> String {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use semver::Version;
 
 use crate::base::digest::Digest;
@@ -11,7 +11,7 @@ use crate::base::{limits, text};
 use crate::config::Config;
 use crate::policy::gate::{Gate, Lifted};
 use crate::release::release::{Architecture, Release};
-use crate::schedule::clock::Clock;
+use crate::schedule::clock::{self, Clock};
 use crate::schedule::rollout::{Place, Wariness};
 use crate::schedule::window::Window;
 use crate::schedule::zone::Zone;
@@ -62,7 +62,7 @@ pub fn not_before(until: Option<DateTime<Utc>>, now: DateTime<Utc>) -> Gate {
     let Some(until) = until.filter(|until| now < *until && *until - now <= longest) else {
         return Gate::open(name, "no Retry-After in effect");
     };
-    let shown = until.to_rfc3339_opts(SecondsFormat::Secs, true);
+    let shown = clock::shown(until);
     let message = format!("the server's Retry-After is in effect until {shown}");
     let remedy = "Wait, or run `kubesolo-update apply`, which ignores it.";
     Gate::closed(name, Reason::NotBefore, message, remedy).opening(Some(until))
@@ -296,13 +296,13 @@ fn failed_before(device: &Device<'_>) -> Gate {
 pub fn bytes_failed_before(wrong: Option<&WrongBytes>, lifted: Lifted) -> Gate {
     let name = "bytes-failed-before";
     let Some(wrong) = wrong else { return Gate::open(name, "no image is known for wrong bytes") };
-    let (digest, at) = (wrong.digest, wrong.failed_at.to_rfc3339_opts(SecondsFormat::Secs, true));
+    let (digest, at) = (wrong.digest, clock::shown(wrong.failed_at));
     let message = format!("image {digest} came with wrong bytes, the last time at {at}");
     if lifted.retry_failed {
         return Gate::open(name, format!("{message}; allowed by --retry-failed"));
     }
     let until = wrong.opens_at();
-    let shown = until.to_rfc3339_opts(SecondsFormat::Secs, true);
+    let shown = clock::shown(until);
     let remedy = format!(
         "Wait until {shown}: it is not fetched before. If the server has the right bytes by now, run `kubesolo-update apply \
          --retry-failed`."

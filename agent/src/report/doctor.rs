@@ -2,7 +2,6 @@
 
 mod integration;
 
-use std::fmt;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
@@ -23,7 +22,7 @@ use crate::device::boot::Boot;
 use crate::device::health::WANTED;
 use crate::device::{programs, reboot};
 use crate::policy::{node, preflight, trust_policy};
-use crate::schedule::clock::Clock;
+use crate::schedule::clock::{self, Clock};
 use crate::schedule::window::Window;
 use crate::schedule::zone::Zone;
 use crate::source::open;
@@ -57,17 +56,6 @@ pub struct Finding {
     pub verdict: Verdict,
     /// The same in words, with what to do.
     pub message: String,
-}
-
-impl fmt::Display for Finding {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let verdict = match self.verdict {
-            Verdict::Ok => "ok",
-            Verdict::Warn => "warn",
-            Verdict::Fail => "FAIL",
-        };
-        write!(f, "{verdict:<5} {:<13} {}", self.name, self.message)
-    }
 }
 
 /// The two messages of a check.
@@ -284,7 +272,7 @@ fn window(all: &mut Findings, config: &Config) {
     }
     match window.opens_at(&zone, Utc::now()) {
         Some(at) => {
-            let at = at.format("%Y-%m-%d %H:%M UTC");
+            let at = clock::shown(at);
             let message = format!("{window} {}, next open {at}; auto={}", zone.name(), config.auto);
             all.add(name, Verdict::Ok, message);
         }

@@ -18,9 +18,12 @@ use crate::device::slot::{Facts, SlotManifest, Slots};
 use crate::policy::preflight::{self, Safety};
 use crate::policy::trust_policy::TrustPolicy;
 use crate::schedule::clock::Clock;
+use crate::schedule::window::Window;
+use crate::schedule::zone::Zone;
+use crate::state::format::optional_seconds;
 use crate::state::freshness;
 use crate::state::phase::Phase;
-use crate::state::state::{LastRun, Skip};
+use crate::state::state::{LastRun, Skip, Waiting};
 use crate::state::store::Store;
 use crate::state::trust::Trust;
 
@@ -39,6 +42,12 @@ pub struct Status {
     pub next_boot: Option<NextBoot>,
     /// Where the last update stands.
     pub phase: Phase,
+    /// Time of the last change of that; absent before the first update.
+    #[serde(with = "optional_seconds", skip_serializing_if = "Option::is_none")]
+    pub since: Option<DateTime<Utc>>,
+    /// The phase is one of a run, and no run is at work: it was killed, or lost power.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub interrupted: bool,
     /// The version of the last attempt.
     pub to_version: String,
     /// Attempts for it.
@@ -51,6 +60,12 @@ pub struct Status {
     pub last_run: Option<LastRun>,
     /// A server asked not to be asked before.
     pub not_before: Option<String>,
+    /// The wave that this device waits for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub waiting: Option<Waiting>,
+    /// The maintenance window; absent where the settings cannot be used.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub window: Option<WindowStatus>,
     /// Means that end a failed boot before userspace can; absent where no boot uses these slots.
     pub safety: Option<Safety>,
     /// When a trial last showed that agent and bootloader use the same environment.
@@ -103,6 +118,21 @@ pub struct SlotStatus {
     pub digest: Option<String>,
     /// True if all files are there with their sizes; see `verify` for their content.
     pub complete: bool,
+    /// Both images are there, with or without a manifest.
+    #[serde(skip)]
+    pub has_images: bool,
+}
+
+/// The maintenance window by now.
+#[derive(Debug, Serialize)]
+pub struct WindowStatus {
+    /// Its spans and zone, as in the settings; `always` without a window.
+    pub spans: String,
+    /// True if an update may start now.
+    pub open: bool,
+    /// When it opens, if it is closed and that is known.
+    #[serde(with = "optional_seconds", skip_serializing_if = "Option::is_none")]
+    pub opens_at: Option<DateTime<Utc>>,
 }
 
 words! {
@@ -148,7 +178,8 @@ pub struct NextBoot {
 /// Gathers the report.
 #[must_use]
 pub fn find(boot: Result<Boot>, slots: impl FnOnce() -> Result<Slots>, state: &Path) -> Status {
-    let (memory, unreadable) = Store::new(state).read_each();
+    let store = Store::new(state);
+    let (memory, unreadable) = store.read_each();
     let mut problems: Vec<_> =
         memory.warnings.iter().cloned().chain(unreadable.into_iter().map(|e| e.message)).collect();
     let boot = boot.inspect_err(|e| problems.push(e.message.clone())).ok();
@@ -160,12 +191,16 @@ pub fn find(boot: Result<Boot>, slots: impl FnOnce() -> Result<Slots>, state: &P
         environment: None,
         next_boot: None,
         phase: state.phase(),
+        since: state.updated_at,
+        interrupted: matches!(state.phase(), Phase::Checking | Phase::Downloading) && !store.is_locked(),
         to_version: state.attempt.to_version,
         attempt_count: state.attempt_count,
         last_error: state.last_error,
         last_skip: state.last_skip,
         last_run: state.last_run,
         not_before: state.not_before.map(rfc3339),
+        waiting: state.waiting,
+        window: None,
         safety: None,
         link_shown: state.link_shown.map(rfc3339),
         security_epoch: trust.security_epoch,
@@ -184,6 +219,21 @@ pub fn find(boot: Result<Boot>, slots: impl FnOnce() -> Result<Slots>, state: &P
 }
 
 impl Status {
+    /// Adds the maintenance window of the settings, by now.
+    pub fn add_window(&mut self, config: &Config) {
+        let (window, now) = (&config.maintenance_window, Utc::now());
+        match Zone::open(config.maintenance_zone.as_deref()) {
+            Ok(zone) => {
+                let open = window.is_open(&zone, now);
+                let opens_at = if open { None } else { window.opens_at(&zone, now) };
+                let spans =
+                    if *window == Window::always() { window.to_string() } else { format!("{window} {}", zone.name()) };
+                self.window = Some(WindowStatus { spans, open, opens_at });
+            }
+            Err(error) => self.problems.push(error.message),
+        }
+    }
+
     /// Adds the running version from elsewhere, where the booted slot does not have it.
     pub fn name_running(&mut self, version: impl FnOnce() -> Result<Option<Version>>) {
         let Some(booted) = self.booted.as_mut().filter(|booted| booted.version.is_none()) else { return };
@@ -208,6 +258,7 @@ impl Status {
                 version: manifest.map(|m| m.version.to_string()),
                 digest: manifest.map(|m| m.digest.to_string()),
                 complete: facts.as_ref().is_some_and(Facts::looks_complete),
+                has_images: facts.as_ref().is_some_and(|f| f.kernel.is_some() && f.initramfs.is_some()),
             });
             facts.as_ref().map_or(Files::Broken, at_a_glance)
         })
@@ -286,100 +337,6 @@ fn environment(boot: &Boot, view: View) -> Environment {
         View::Invalid => {}
     }
     environment
-}
-
-impl fmt::Display for Status {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.write_boot(f)?;
-        self.write_update(f)?;
-        self.write_trust(f)?;
-        self.problems.iter().try_for_each(|problem| writeln!(f, "not readable: {problem}"))
-    }
-}
-
-fn or_unknown(text: Option<&String>) -> &str {
-    text.map_or("unknown", String::as_str)
-}
-
-impl Status {
-    /// The lines about this boot and the next one.
-    fn write_boot(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.booted {
-            Some(booted) => self.write_booted(f, booted)?,
-            None => writeln!(f, "running:      unknown")?,
-        }
-        for slot in &self.slots {
-            let complete = if slot.complete { "complete" } else { "incomplete" };
-            let state = slot.state.map_or("unknown", SlotState::as_str);
-            let version = or_unknown(slot.version.as_ref());
-            writeln!(f, "slot {}:       {state}, {complete}, version {version} in {}", slot.slot, slot.place)?;
-        }
-        if let Some(env) = &self.environment {
-            let damage = env.damage.as_ref().map_or(String::new(), |d| format!(": {d}"));
-            writeln!(f, "environment:  {}{damage} ({})", env.kind, env.place)?;
-            if let (Some(slot), Some(left)) = (&env.on_trial, env.tries_left) {
-                writeln!(f, "trial:        slot {slot}, {left} tries left")?;
-            }
-        }
-        if let Some(next) = &self.next_boot {
-            let slot = next.slot.as_ref().map_or("nothing".into(), |slot| format!("slot {slot}"));
-            writeln!(f, "next boot:    {slot} ({})", next.reason)?;
-        }
-        if let Some(safety) = &self.safety {
-            writeln!(f, "on a hang:    {}", safety.words())?;
-            let shown = self.link_shown.as_deref().unwrap_or("not yet, the next trial shows it");
-            writeln!(f, "env link:     {shown}")?;
-        }
-        Ok(())
-    }
-
-    fn write_booted(&self, f: &mut fmt::Formatter<'_>, booted: &Booted) -> fmt::Result {
-        let Booted { slot, known, .. } = booted;
-        let on_trial = self.environment.as_ref().is_some_and(|env| env.on_trial.as_ref() == Some(slot));
-        let trial = match &booted.trial {
-            Some(trial) if on_trial => format!(", on trial {trial}"),
-            Some(trial) => format!(", trial {trial} is over"),
-            None => String::new(),
-        };
-        let fallback = booted.fallback.map_or(String::new(), |why| format!(", by fallback ({why})"));
-        let version = or_unknown(booted.version.as_ref());
-        writeln!(f, "running:      slot {slot} ({known}), version {version}{trial}{fallback}")?;
-        if booted.old_loader {
-            writeln!(f, "loader:       of KubeSolo OS; updates wait for `kubesolo-update adopt`")?;
-        }
-        Ok(())
-    }
-
-    /// The lines about the last update and the last run.
-    fn write_update(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let target = if self.to_version.is_empty() { String::new() } else { format!(" ({})", self.to_version) };
-        writeln!(f, "last update:  {}{target}", self.phase)?;
-        if !self.last_error.is_empty() {
-            writeln!(f, "last error:   {}", self.last_error)?;
-        }
-        if let Some(skip) = &self.last_skip {
-            writeln!(f, "last skip:    {}", skip.message)?;
-        }
-        if let Some(until) = &self.not_before {
-            writeln!(f, "not before:   {until}, Retry-After of the server")?;
-        }
-        Ok(())
-    }
-
-    /// The lines about epoch, keys, freshness and failed releases.
-    fn write_trust(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.below_security_epoch {
-            let floor = self.security_epoch;
-            writeln!(f, "warning:      the running release is below the committed security epoch {floor}: update it")?;
-        }
-        if !self.revoked_keys.is_empty() {
-            writeln!(f, "revoked keys: {}", self.revoked_keys.join(", "))?;
-        }
-        if let Some(freshness) = &self.freshness {
-            writeln!(f, "latest:       {freshness}")?;
-        }
-        self.failed.iter().try_for_each(|failed| writeln!(f, "failed:       {failed}"))
-    }
 }
 
 /// Result of reading a whole slot.

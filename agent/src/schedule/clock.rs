@@ -51,6 +51,27 @@ pub fn span(seconds: u64) -> String {
     }
 }
 
+/// A time for people, to the minute: `2026-11-28 02:00 UTC`.
+#[must_use]
+pub fn shown(time: DateTime<Utc>) -> String {
+    time.format("%Y-%m-%d %H:%M UTC").to_string()
+}
+
+/// The same for a time in the form of RFC 3339; any other text as it is.
+#[must_use]
+pub fn plain(time: &str) -> String {
+    DateTime::parse_from_rfc3339(time).map_or_else(|_| time.to_owned(), |time| shown(time.to_utc()))
+}
+
+/// A time in the past, with its age: `2026-11-28 02:00 UTC (3 h ago)`. By a clock that was set back it may be ahead.
+#[must_use]
+pub fn ago(time: DateTime<Utc>, now: DateTime<Utc>) -> String {
+    match u64::try_from((now - time).num_seconds()) {
+        Ok(seconds) => format!("{} ({} ago)", shown(time), span(seconds)),
+        Err(_) => shown(time),
+    }
+}
+
 impl Clock {
     /// The clock of this system, which shows `shown`. The kernel knows whether it is steered (`adjtimex`), as every NTP
     /// client reports it, except chrony without `rtcsync`.

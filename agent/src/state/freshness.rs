@@ -7,7 +7,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::base::error::Reason;
 use crate::base::words::{Recorded, words};
-use crate::schedule::clock::Clock;
+use crate::schedule::clock::{Clock, shown};
 use crate::state::format::optional_seconds;
 
 words! {
@@ -94,8 +94,4 @@ impl fmt::Display for FreshnessReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}", self.word.as_str(), self.message)
     }
-}
-
-pub(crate) fn shown(time: DateTime<Utc>) -> impl fmt::Display {
-    time.format("%Y-%m-%d %H:%M UTC")
 }

@@ -2,6 +2,7 @@
 //! one folder.
 
 use std::fs::File;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use bootenv::TrialId;
@@ -10,6 +11,7 @@ use serde::de::DeserializeOwned;
 
 use crate::base::console;
 use crate::base::error::{Error, Reason, Result};
+use crate::base::files;
 use crate::base::replace::folder_of;
 use crate::state::fetches::Fetches;
 use crate::state::file::{self, Found, PRIVATE, PUBLIC, SCHEMA};
@@ -147,6 +149,15 @@ impl Store {
             None => loaded.trust_lost = true,
         }
         Ok(())
+    }
+
+    /// True if a run holds the lock now. Needs no right to the lock: the kernel lists all locks by inode (`proc_locks(5)`).
+    #[must_use]
+    pub fn is_locked(&self) -> bool {
+        let Ok(meta) = folder_of(&self.state).join("lock").metadata() else { return false };
+        let locks = files::read_kernel(Path::new("/proc/locks")).unwrap_or_default();
+        let mark = format!(":{}", meta.ino());
+        locks.split_ascii_whitespace().any(|word| word.ends_with(&mark))
     }
 
     /// Takes the lock, which is held until the returned value is dropped or the process ends. Makes the folder if need be.

@@ -52,13 +52,13 @@ fn an_old_device_is_switched_by_one_sector_and_updates_itself_then() {
     let refused = device.from(&registry, &["apply", "--json"]).refused(78, "old-loader");
     assert!(refused["remedy"].as_str().unwrap().contains("kubesolo-update adopt"));
     device
-        .here(&["status"])
+        .here(&["status", "-v"])
         .code(0)
         .says(&["loader:       of KubeSolo OS", "next boot:    slot A (the loader file of KubeSolo OS"]);
     device.set_env("active_slot=A\nboot_success=1\nboot_counter=0\n");
-    device.here(&["status"]).code(0).says(&["next boot:    slot A (the loader file of KubeSolo OS"]);
+    device.here(&["status", "-v"]).code(0).says(&["next boot:    slot A (the loader file of KubeSolo OS"]);
     device.set_env("active_slot=A\nboot_success=0\nboot_counter=0\n");
-    device.here(&["status"]).code(0).says(&["next boot:    slot B (the loader file of KubeSolo OS"]);
+    device.here(&["status", "-v"]).code(0).says(&["next boot:    slot B (the loader file of KubeSolo OS"]);
     let before = device.env_bytes();
     device.make_unhealthy();
     device.here(&["healthcheck"]).code(1).says(&["the old loader file counts this boot as failed"]);

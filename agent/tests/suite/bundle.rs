@@ -417,7 +417,7 @@ fn a_device_is_updated_from_our_bundle_without_a_network() {
     assert!(whole.len() < fs::read(both.path("bundle.tar")).unwrap().len());
     drop(registry);
     for device in [&both, &one] {
-        from_bundle(device, &["check"]).code(0).says(&["offered:  1.2.0 from bundle bundle.tar"]);
+        from_bundle(device, &["check"]).code(0).says(&["offered:      1.2.0 from bundle bundle.tar"]);
         let arguments = device.local(&["apply", "--activate", "--bundle", "bundle.tar", "--pubkey", "K"]);
         let traced = Command::new("strace")
             .args(["-f", "-e", "trace=%network", "-o", "trace", env!("CARGO_BIN_EXE_kubesolo-update")])
@@ -431,7 +431,7 @@ fn a_device_is_updated_from_our_bundle_without_a_network() {
         device.power_on();
         device.here(&["healthcheck"]).code(0).says(&["committed"]);
         device.here(&["verify"]).says(&["slot B holds: 1.2.0, signed by"]);
-        from_bundle(device, &["check"]).code(0).says(&["up-to-date"]);
+        from_bundle(device, &["check"]).code(0).says(&["up to date: 1.2.0"]);
     }
 }
 
@@ -451,7 +451,7 @@ fn bundles_by_oras_and_skopeo_are_taken_and_ours_by_oras() {
         tool("tar", dir, &["-C", "layout", "--format", format, "-cf", "bundle.tar", "."]);
         from_bundle(&device, &["check"])
             .code(0)
-            .says(&["offered:  1.2.0", &format!("signed:   {}", cli_support::key(1).id())]);
+            .says(&["offered:      1.2.0", &format!("signed:       {}", cli_support::key(1).id())]);
     }
     from_bundle(&device, &["apply"]).code(0);
 

@@ -122,7 +122,7 @@ fn an_ordinary_user_updates_folders_twice_and_gets_rid_of_a_bad_release() {
     let state = device.state();
     assert_eq!((&state["phase"], &state["last_skip"]["reason"]), (&json!("rolled_back"), &json!("failed-before")));
     assert!(state["last_error"].as_str().unwrap().contains("3.0.0 failed its trial"), "{state}");
-    device.here(&["status"]).code(0).says(&["rolled_back", "failed:", "3.0.0"]);
+    device.here(&["status"]).code(0).says(&["3.0.0 was left or reverted", "failed:", "3.0.0"]);
 
     // A person may try it again; a repaired release is another one, and needs no word.
     device.from(&registry, &["apply", "--retry-failed", "--dry-run"]).code(0).says(&["3.0.0"]);
@@ -352,7 +352,7 @@ fn what_is_staged_or_running_is_not_fetched_again() {
     device.here(&["healthcheck"]).code(0);
     let report = device.from(&server, &["apply", "--json"]).code(0).json();
     assert_eq!((&report["outcome"], &report["written"]), (&json!("up-to-date"), &json!(false)));
-    device.from(&server, &["check"]).code(0).says(&["verdict:  up-to-date"]);
+    device.from(&server, &["check"]).code(0).says(&["up to date: 1.0.0"]);
     assert_eq!((images(), device.phase().as_str()), (2, "success"));
 
     // A slot that rotted is not taken for staged: the hashes are read again.
@@ -435,7 +435,7 @@ fn a_run_killed_while_it_downloads_leaves_nothing_that_disturbs_the_next() {
     let before = device.tree("");
     device.from(&server, &["apply", "--json"]).refused(75, "locked");
     device.here(&["healthcheck", "--json"]).refused(75, "locked");
-    device.here(&["status"]).code(0).says(&["last update:  downloading (1.0.0)"]);
+    device.here(&["status"]).code(0).says(&["update:       downloading 1.0.0 now"]);
     device.from(&server, &["check"]).code(0);
     assert_eq!(device.tree(""), before);
     killed.kill().unwrap();
@@ -474,7 +474,7 @@ fn status_works_without_anything_to_look_at() {
     fs::create_dir(device.path("empty")).unwrap();
     // No settings, no state, no slots, no environment, no /proc/cmdline of ours, no root.
     let bare = device.run(&["--conf", "nowhere/update.conf", "--state", "nowhere/state.json", "status"]).code(0);
-    bare.says(&["running:      unknown", "last update:  idle", "not readable:"]);
+    bare.says(&["running:      unknown", "update:       none yet", "not readable:"]);
     let report = device.run(&["--conf", "nowhere", "--state", "nowhere", "--json", "status"]).code(0).json();
     assert_eq!((&report["booted"], &report["phase"]), (&Value::Null, &json!("idle")));
     assert!(!report["problems"].as_array().unwrap().is_empty());
@@ -662,7 +662,7 @@ fn what_a_factory_filled_is_known_by_its_version() {
     device.write("version", b"v1.0.0\nbuilt on a Friday\n");
     let check = device.from(&registry, &["check", "--json"]).code(0).json();
     assert_eq!((&check["verdict"], &check["running"]), (&json!("up-to-date"), &json!("1.0.0")));
-    device.here(&["status"]).code(0).says(&["running:      slot A (assumed), version 1.0.0"]);
+    device.here(&["status"]).code(0).says(&["running:      1.0.0 in slot A"]);
     device.here(&["metrics"]).code(0).says(&["slot=\"A\",version=\"1.0.0\"} 1"]);
     device.from(&registry, &["run"]).code(0).says(&["1.0.0 is running; nothing to do"]);
     assert_eq!((device.phase().as_str(), device.names("B").len()), ("idle", 0));

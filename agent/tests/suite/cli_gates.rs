@@ -46,7 +46,11 @@ fn a_device_waits_for_its_wave_and_says_when_it_comes() {
     let check = device.from(&registry, &["check", "--json"]).code(0).json();
     let last = (date + TimeDelta::hours(72)).to_rfc3339_opts(SecondsFormat::Secs, true);
     assert_eq!(gate(&check, "rollout")["opens_at"], json!(last));
-    device.from(&registry, &["check"]).code(0).says(&["gate:     closed rollout", "; opens 20"]);
+    device.from(&registry, &["check"]).code(0).says(&[
+        "is held back by rollout until 20",
+        "gate:         closed rollout",
+        "; opens 20",
+    ]);
 
     // A person need not wait.
     let lifted = device.from(&registry, &["apply", "--ignore-rollout"]).code(0);
@@ -229,10 +233,10 @@ fn no_trial_begins_that_a_panic_would_never_end() {
         let error = device.here(&["activate", "--json"]).refused(78, "no-panic-timeout");
         assert!(error["remedy"].as_str().unwrap().contains("panic=5"), "{error}");
         assert_eq!((device.tree("A"), device.tree("B"), device.env_bytes()), before, "{line}");
-        device.here(&["status"]).code(0).says(&["a panic lasts until somebody cuts the power"]);
+        device.here(&["status", "-v"]).code(0).says(&["a panic lasts until somebody cuts the power"]);
     }
     device.write("cmdline", b"panic=5 kubesolo.slot=A ks.trial=00000000 ks.proto=1\n");
-    device.here(&["status"]).code(0).says(&["a panic reboots after 5 s"]);
+    device.here(&["status", "-v"]).code(0).says(&["a panic reboots after 5 s"]);
     device.here(&["activate"]).code(0);
     assert_eq!(device.env().active, SlotId::B);
 }
@@ -346,8 +350,8 @@ fn a_node_that_is_not_blocked_or_cannot_be_asked_is_updated() {
         // Not known is not "not blocked".
         let known = name == "no label";
         assert_eq!(found.get("unknown").is_none(), known, "{name}: {found}");
-        let shown = if known { "gate:     open   node-block" } else { "gate:     warn   node-block: unknown" };
-        device.from(&registry, &["check"]).says(&[shown]);
+        let shown = if known { "gate:         open   node-block" } else { "gate:         warn   node-block: unknown" };
+        device.from(&registry, &["check", "-v"]).says(&[shown]);
         device.from(&registry, &["run"]).code(0);
     }
     // A wrong answer does not say that the node is blocked either.

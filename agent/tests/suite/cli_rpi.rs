@@ -55,7 +55,7 @@ fn a_try_that_is_healthy_changes_the_partition_of_every_boot() {
     let before = fs::read(device.path("autoboot.txt")).unwrap();
     boot(&device, SlotId::B);
     device.here(&["healthcheck"]).code(0);
-    device.here(&["status"]).code(0).says(&["environment:  ours (./autoboot.txt)"]);
+    device.here(&["status", "-v"]).code(0).says(&["environment:  ours (./autoboot.txt)"]);
     assert_eq!(fs::read(device.path("autoboot.txt")).unwrap(), before);
 }
 

@@ -137,7 +137,7 @@ fn an_update_is_committed_and_both_copies_say_so() {
     let before = fs::read(device.path("env")).unwrap();
     power_on(&device);
     device.here(&["healthcheck"]).code(0);
-    device.here(&["status"]).code(0).says(&["environment:  ours (env at 0x0 and env at 0x8000)"]);
+    device.here(&["status", "-v"]).code(0).says(&["environment:  ours (env at 0x0 and env at 0x8000)"]);
     assert_eq!(fs::read(device.path("env")).unwrap(), before, "an ordinary boot writes nothing");
 }
 
@@ -168,7 +168,7 @@ fn the_other_copy_takes_over_whichever_is_damaged() {
         put(&device, copy, &[0x5a; 512]);
         let decision = power_on(&device);
         assert_eq!((decision.start.unwrap().slot, decision.start.unwrap().fallback), (SlotId::B, None));
-        let status = device.here(&["status"]).code(0).says(&["environment:  ours"]);
+        let status = device.here(&["status", "-v"]).code(0).says(&["environment:  ours"]);
         assert!(status.stderr.contains("one copy is damaged"), "{status:?}");
         // The next run repairs it.
         device.here(&["healthcheck"]).code(0);
@@ -192,7 +192,7 @@ fn over_two_damaged_copies_nothing_is_written() {
     assert_eq!(decision.start.unwrap().fallback, Some(Fallback::Env));
     refused(&device, &registry, (78, "env-invalid"), &["checksum", "The agent does not overwrite it"]);
     device.here(&["healthcheck"]).code(0).says(&["not overwritten"]);
-    device.here(&["status"]).code(0).says(&["environment:  invalid: no copy can be read"]);
+    device.here(&["status", "-v"]).code(0).says(&["environment:  invalid: no copy can be read"]);
     untouched(&device);
 }
 

@@ -36,6 +36,7 @@ mod oci;
 mod parsers;
 mod resume;
 mod rollout;
+mod screens;
 mod security;
 mod slot_folder;
 mod steps;

@@ -77,7 +77,7 @@ fn from_publisher_to_device(server: &Guarded, environment: &[(&str, &str)]) -> D
         fs::remove_file(&bundle).unwrap_or_default();
     }
     let device = device(server, &public);
-    on(&device, &["check"]).code(0).says(&["offered:  1.0.0"]);
+    on(&device, &["check"]).code(0).says(&["offered:      1.0.0"]);
     on(&device, &["apply"]).code(0);
     assert_eq!(device.version_in(bootenv::SlotId::B).as_deref(), Some("1.0.0"));
     // While nothing is new, a check is one look at the tag.

@@ -23,6 +23,7 @@ pub(in crate::cli) fn status(call: &Call<'_>) -> Result<u8> {
     let slots = || Slots::locate(call.config, &System::default());
     let mut status = status::find(call.find(), slots, &call.cli.state);
     status.name_running(|| running::version_by_file(call.config));
+    status.add_window(call.config);
     print_status(call.cli, &status)
 }
 
@@ -35,7 +36,7 @@ pub(in crate::cli) fn status_without_settings(cli: &Cli, error: Error) -> Result
 /// As a report for people, or as a page for monitoring.
 fn print_status(cli: &Cli, status: &Status) -> Result<u8> {
     let Command::Metrics { output } = &cli.command else {
-        print(cli, status, || status.to_string());
+        print(cli, status, || show::status(status, cli.terminal(), cli.verbose > 0));
         return Ok(0);
     };
     // The page counts unreadable sources as problems, where monitoring sees them.
@@ -71,7 +72,7 @@ pub(in crate::cli) fn foreign_data(cli: &Cli, error: Error) -> u8 {
 }
 
 fn print_findings(cli: &Cli, findings: &Findings) {
-    print(cli, &findings.0, || show::findings(findings));
+    print(cli, &findings.0, || show::findings(findings, cli.terminal()));
 }
 
 pub(in crate::cli) fn verify(call: &Call<'_>) -> Result<u8> {

@@ -20,7 +20,9 @@ pub(in crate::cli) fn run(call: &Call<'_>) -> Result<u8> {
         unattended::run(config, &mut call.find_by(Step::Run)?, records, &Utc::now)
     })?;
     match done {
-        Done::Checked(checked) => print(call.cli, &checked, || show::checked(&checked)),
+        Done::Checked(checked) => {
+            print(call.cli, &checked, || show::checked(&checked, call.cli.terminal(), call.cli.verbose > 0));
+        }
         Done::Applied(applied) => {
             print(call.cli, &applied, || show::applied(&applied));
             let due = applied.outcome == Outcome::Activated && config.auto == Auto::Activate && config.auto_reboot;

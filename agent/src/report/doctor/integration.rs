@@ -41,7 +41,7 @@ impl Seen {
     }
 }
 
-/// Who called the agent in this boot.
+/// Callers of the agent in this boot.
 pub(super) fn calls(all: &mut Findings, seen: &Seen) {
     let up = format!("up {}", clock::span(seen.uptime));
     let called = |mark: &Mark| {
@@ -60,8 +60,7 @@ pub(super) fn calls(all: &mut Findings, seen: &Seen) {
     match (&seen.run, seen.last_run) {
         (Some(mark), _) => all.add("timer", Verdict::Ok, called(mark)),
         (None, Some(at)) if seen.uptime < RUN_SOON => {
-            let at = at.format("%Y-%m-%d %H:%M UTC");
-            all.add("timer", Verdict::Ok, format!("not called yet, {up}; the last run ended {at}"));
+            all.add("timer", Verdict::Ok, format!("not called yet, {up}; the last run ended {}", clock::shown(at)));
         }
         (None, _) => {
             let words = "no timer called `kubesolo-update run` in this boot, so there are no unattended updates. Start the \

@@ -26,7 +26,7 @@ fn it_is_updated_from_when_the_settings_say_so_and_every_step_tells() {
     assert!(check.stderr.contains("legacy_file_signatures=yes"), "{check:?}");
     let offered = check.json()["offered"].clone();
     assert_eq!((&offered["claimed"], &offered["signed_by"]), (&json!(true), &json!([])));
-    device.over_http(&server, &["check"]).code(0).says(&["signed:   claimed"]);
+    device.over_http(&server, &["check"]).code(0).says(&["signed:       claimed"]);
     device.over_http(&server, &["apply"]).code(0).says(&["1.0.0 is written into slot B"]);
     device.here(&["verify"]).says(&["slot B holds: 1.0.0, signed by"]);
     // Without the setting, what such a server gave is not activated; with it, its signatures are proven again.

@@ -21,7 +21,7 @@ const SCRIPT: &[(&str, &str)] = &[
     ("1.0.0", "kubesolo-update check; kubesolo-update apply --activate --reboot"),
     (
         "2.0.0",
-        "until kubesolo-update check >/run/check 2>/dev/null && grep -q 'offered:  3.0.0' /run/check; do sleep 1; done; \
+        "until kubesolo-update check >/run/check 2>/dev/null && grep -q 'offered: *3.0.0' /run/check; do sleep 1; done; \
          kubesolo-update apply --activate --reboot; kubesolo-update status; echo demo: the end",
     ),
 ];

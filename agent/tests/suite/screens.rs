@@ -1,0 +1,126 @@
+//! Texts for people: parts, verdicts, colours, width.
+
+use crate::{cli_support, common};
+
+use std::process::Command;
+
+use cli_support::{Device, Ran, publish, publish_as};
+use common::registry::Registry;
+use kubesolo_release::Metadata;
+
+/// The program on a terminal of that many columns, as util-linux' `script` makes one.
+fn on_terminal(device: &Device, arguments: &[&str], columns: u32, term: &str) -> String {
+    let words: Vec<_> = arguments.iter().map(|word| format!("'{word}'")).collect();
+    let line = format!("stty cols {columns} && exec {} {}", device.program.display(), words.join(" "));
+    let mut script = Command::new("script");
+    script.args(["-qec", &line, "/dev/null"]).current_dir(device.dir.path()).stdin(std::process::Stdio::null());
+    script.env_clear().env("PATH", "/usr/bin:/bin").env("TERM", term);
+    let ran: Ran = script.output().unwrap().into();
+    assert_eq!(ran.code, Some(0), "{ran:?}");
+    ran.stdout.replace('\r', "")
+}
+
+fn staged() -> (Registry, Device) {
+    let (registry, device) = (Registry::start(), Device::new());
+    publish(&registry, "1.0.0", 1);
+    device.from(&registry, &["apply", "--activate"]).code(0);
+    device.power_on();
+    device.here(&["healthcheck"]).code(0);
+    publish(&registry, "1.1.0", 2);
+    device.from(&registry, &["run"]).code(0);
+    (registry, device)
+}
+
+#[test]
+fn status_has_three_parts_and_the_details_on_demand() {
+    let (_registry, device) = staged();
+    let short = device.here(&["status"]).code(0).stdout;
+    let parts: Vec<_> = short.split("\n\n").collect();
+    assert_eq!(parts.len(), 3, "{short}");
+    assert_eq!(parts[0], "running:      1.0.0 in slot B, good");
+    assert_eq!(parts[1], "slot A:       1.1.0, staged");
+    assert!(parts[2].starts_with("update:       1.1.0 is staged, 20"), "{short}");
+    assert!(
+        parts[2].ends_with("\nwindow:       always, open now\nnext:         kubesolo-update activate --reboot\n"),
+        "{short}"
+    );
+    assert!(parts[2].contains(" s ago): staged\n"), "{short}");
+    let long = device.here(&["status", "-v"]).code(0).stdout;
+    assert!(long.contains("\nenvironment:  ours (grubenv)\nnext boot:    slot B (committed)\n"), "{long}");
+
+    device.here(&["activate"]).code(0);
+    device.here(&["status"]).code(0).says(&["slot A:       1.1.0, boots next on trial"]);
+    device.power_on();
+    device.here(&["healthcheck"]).code(0);
+    device.here(&["status"]).code(0).says(&["slot B:       1.0.0, the previous release"]);
+}
+
+#[test]
+fn a_device_as_it_was_made_runs_the_factory_image() {
+    let device = Device::new();
+    device.here(&["status"]).code(0).says(&["running:      the factory image in slot A", "update:       none yet"]);
+}
+
+#[test]
+fn a_download_that_died_is_interrupted() {
+    let (_registry, device) = staged();
+    let state = std::fs::read_to_string(device.path("S/state.json")).unwrap();
+    device.write("S/state.json", state.replace("\"staged\"", "\"downloading\"").as_bytes());
+    device.here(&["status"]).code(0).says(&["update:       the download of 1.1.0 was interrupted, 20"]);
+    assert_eq!(device.here(&["status", "--json"]).json()["interrupted"], true);
+    // A run is at work.
+    let lock = std::fs::File::open(device.path("S/lock")).unwrap();
+    lock.lock().unwrap();
+    device.here(&["status"]).code(0).says(&["update:       downloading 1.1.0 now"]);
+}
+
+#[test]
+fn check_begins_with_the_verdict_and_its_exit_code_is_one_on_demand() {
+    let (registry, device) = (Registry::start(), Device::new());
+    let ends = |code: i32| device.from(&registry, &["check", "--exit-code"]).code(code).stdout;
+    publish(&registry, "1.0.0", 1);
+    let first = ends(75);
+    assert!(first.starts_with("unknown: an unknown version runs, 1.0.0 is offered\n"), "{first}");
+    device.from(&registry, &["check"]).code(0);
+    device.from(&registry, &["apply", "--activate"]).code(0);
+    device.power_on();
+    device.here(&["healthcheck"]).code(0);
+    let text = ends(0);
+    assert!(text.starts_with("up to date: 1.0.0\n\noffered:      1.0.0 from "), "{text}");
+    assert!(!text.contains("gate:") && !text.contains("next:"), "{text}");
+    assert!(device.from(&registry, &["check", "-v"]).code(0).stdout.contains("gate:         open   channel"));
+    publish(&registry, "1.1.0", 2);
+    assert!(ends(100).starts_with("update available: 1.0.0 to 1.1.0\n"));
+    publish_as(&registry, 3, Metadata::new("0.9.0".parse().unwrap(), "stable"), "os:stable");
+    let held = ends(77);
+    assert!(
+        held.starts_with("held: 0.9.0 is held back by version\n") && held.contains("gate:         closed version"),
+        "{held}"
+    );
+}
+
+#[test]
+fn colours_are_for_terminals_or_on_demand() {
+    let (_registry, device) = staged();
+    let local = device.local(&["status"]);
+    let good = "\u{1b}[32mgood\u{1b}[0m";
+    assert!(!device.run(&local).stdout.contains('\u{1b}'));
+    assert!(device.run(&[&local[..], &["--color", "always"]].concat()).stdout.contains(good));
+    assert!(on_terminal(&device, &local, 80, "xterm").contains(good));
+    assert!(!on_terminal(&device, &local, 80, "dumb").contains('\u{1b}'));
+    assert!(!on_terminal(&device, &[&local[..], &["--color", "never"]].concat(), 80, "xterm").contains('\u{1b}'));
+    let quiet = device.command(&local).env("NO_COLOR", "1").output().unwrap();
+    assert!(!quiet.stdout.contains(&0x1b));
+}
+
+#[test]
+fn lines_end_where_the_terminal_ends() {
+    let (_registry, device) = staged();
+    for columns in [40, 80, 120] {
+        let text = on_terminal(&device, &device.local(&["status", "-v"]), columns, "dumb");
+        let long = text.lines().find(|line| line.len() > columns as usize);
+        assert_eq!(long, None, "{columns} columns:\n{text}");
+        let words: Vec<_> = text.split_whitespace().filter(|word| *word != "ago):").collect();
+        assert!(words.contains(&"environment:") && words.contains(&"(grubenv)"), "{text}");
+    }
+}
