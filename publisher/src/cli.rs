@@ -217,6 +217,9 @@ pub(super) struct Publish {
     /// Key to revoke on each device that commits this release: its public key file, or the SHA-256 of the raw key. Repeatable
     #[arg(long, value_name = "FILE|HEX")]
     pub(super) revoke_key: Vec<PathBuf>,
+    /// Earlier release whose devices fetch patches instead of the initramfs: a reference, a bundle, or a tree of --http. Repeatable, at most 8
+    #[arg(long, value_name = "REF|FILE")]
+    pub(super) delta_from: Vec<String>,
     /// Waves: each share of the devices may install the release from that many hours after its date
     #[arg(long, value_name = "5%@0h,25%@24h,100%@72h")]
     pub(super) rollout: Option<Waves>,

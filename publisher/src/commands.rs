@@ -213,7 +213,8 @@ fn publish(args: Publish) -> Result<Answer> {
     let (unchecked_kernel, replace, dry_run) = (args.unsafe_unchecked_kernel, args.replace, args.dry_run);
     let mut text = String::new();
     if let Some(folder) = &args.http {
-        let options = http::Options { url: args.url, unchecked_kernel, replace, dry_run };
+        let (delta_from, access) = (args.delta_from, args.network.into());
+        let options = http::Options { url: args.url, unchecked_kernel, replace, dry_run, delta_from, access };
         let manifests = http::publish(folder, &metadata, &images, &keys, &options)?;
         for (architecture, digest) in &manifests {
             say!(text, "{architecture}      {digest} {}/{architecture}/latest.json", folder.display());
@@ -225,7 +226,8 @@ fn publish(args: Publish) -> Result<Answer> {
         return Err(Error::new(Reason::NoPlace, "name a reference, or --http"));
     };
     let access = Access { no_fallback_tag: args.no_fallback_tag, ..args.network.into() };
-    let options = Options { access, unchecked_kernel, also_tags: args.also_tag, replace, dry_run };
+    let (also_tags, delta_from) = (args.also_tag, args.delta_from);
+    let options = Options { access, unchecked_kernel, also_tags, replace, dry_run, delta_from };
     let published = crate::release(&reference, &metadata, &images, &keys, &options)?;
     say!(text, "{}  {}", if dry_run { "would be " } else { "published" }, published.reference);
     say!(text, "index      {}", published.index);

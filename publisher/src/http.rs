@@ -4,24 +4,28 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use reqwest::Url;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
+use super::delta::{self, Deltas};
 use super::key::PrivateKey;
+use super::registry::Access;
 use super::sign::{Attached, Payload, fitting};
 use super::succession::{self, Next};
-use super::{Images, Metadata, PIECES_TITLE, blob, check_set, initramfs, kernel, pieces};
+use super::{Images, Metadata, PIECES_TITLE, blob, check_set, initramfs, kernel};
 use kubesolo_update::base::digest::Digest;
 use kubesolo_update::base::error::{Context as _, Error, Reason, Result};
 use kubesolo_update::base::replace::{Replacement, replace};
 use kubesolo_update::base::{files, limits, text};
 use kubesolo_update::release::latest::Latest;
-use kubesolo_update::release::release::{Architecture, Blob, Release};
+use kubesolo_update::release::release::{self, Architecture, Blob, Release};
 use kubesolo_update::trust::keys::KeySet;
 use kubesolo_update::trust::signature::Signature;
 
 /// Folder for the files that `latest.json` names. They never change: their names follow from their content.
 const FILES: &str = "files";
 const LATEST_JSON: &str = "latest.json";
+/// Name of a file with patches, before the start of its digest.
+const PATCHES_TITLE: &str = "kubesolo-os.patches";
 
 /// How a tree is written.
 #[derive(Clone, Debug, Default)]
@@ -35,6 +39,10 @@ pub struct Options {
     pub replace: bool,
     /// Check everything and write nothing.
     pub dry_run: bool,
+    /// Earlier releases whose devices get patches: references, bundles, trees.
+    pub delta_from: Vec<String>,
+    /// How the registries of these releases are reached.
+    pub access: Access,
 }
 
 /// Writes a release below `folder`: for each architecture a folder of that name with `latest.json`, its signature and the
@@ -57,7 +65,7 @@ pub fn publish(
     }
     let trees = images
         .iter()
-        .map(|images| Tree::new(folder, base.as_ref(), metadata, images, keys))
+        .map(|images| Tree::new(&Place { root: folder, base: base.as_ref(), options }, metadata, images, keys))
         .collect::<Result<Vec<_>>>()?;
     let next: Vec<Next> = trees.iter().map(Tree::next).collect();
     let place = folder.display().to_string();
@@ -92,13 +100,29 @@ fn base(url: &str) -> Result<Url> {
     Ok(base)
 }
 
+/// Where a tree is written, and how.
+struct Place<'a> {
+    root: &'a Path,
+    base: Option<&'a Url>,
+    options: &'a Options,
+}
+
+/// Name of an initramfs in the folder of its architecture.
+pub(super) fn initramfs_name(digest: Digest) -> String {
+    file_name("kubesolo-os.gz", digest)
+}
+
+fn file_name(title: &str, digest: Digest) -> String {
+    format!("{FILES}/{title}-{}", &digest.hex()[..16])
+}
+
 /// One architecture.
 struct Tree<'a> {
     images: &'a Images,
     folder: PathBuf,
     kernel: Named,
     initramfs: Named,
-    pieces: Option<Small>,
+    deltas: Deltas,
     document: Vec<u8>,
     /// Name below `folder`, and content; `None` when it is unsigned.
     signature: Option<(String, Vec<u8>)>,
@@ -113,38 +137,19 @@ struct Named {
 impl Named {
     fn new(path: &Path, title: &str) -> Result<Self> {
         let blob = blob(path)?;
-        Ok(Self { blob, name: format!("{FILES}/{title}-{}", &blob.digest.hex()[..16]) })
-    }
-}
-
-/// A file that is made here, and its name below the folder.
-struct Small {
-    blob: Blob,
-    name: String,
-    bytes: Vec<u8>,
-}
-
-impl Small {
-    fn pieces(bytes: Vec<u8>) -> Self {
-        let blob = Blob::of(&bytes);
-        Self { blob, name: format!("{FILES}/{PIECES_TITLE}-{}", &blob.digest.hex()[..16]), bytes }
+        Ok(Self { blob, name: file_name(title, blob.digest) })
     }
 }
 
 impl<'a> Tree<'a> {
-    fn new(
-        root: &Path,
-        base: Option<&Url>,
-        metadata: &Metadata,
-        images: &'a Images,
-        keys: &[PrivateKey],
-    ) -> Result<Self> {
+    fn new(place: &Place<'_>, metadata: &Metadata, images: &'a Images, keys: &[PrivateKey]) -> Result<Self> {
         let architecture = images.architecture.to_string();
         let unpacked = initramfs::check(&images.initramfs)?;
         let (kernel, initramfs) =
             (Named::new(&images.kernel, "vmlinuz")?, Named::new(&images.initramfs, "kubesolo-os.gz")?);
-        let pieces = pieces(images, unpacked, initramfs.blob.size)?.map(Small::pieces);
-        let url = |name: &str| match base {
+        let from = delta::From { places: &place.options.delta_from, access: &place.options.access };
+        let deltas = Deltas::new(images, initramfs.blob, unpacked, &from)?;
+        let url = |name: &str| match place.base {
             Some(base) => format!("{base}{architecture}/{name}"),
             None => name.to_owned(),
         };
@@ -166,11 +171,7 @@ impl<'a> Tree<'a> {
             put(&format!("{title}_sha256"), Some(image.blob.digest.hex().into()));
             put(&format!("{title}_sig_url"), keys.first().map(|_| url(&signature_of(&image.name)).into()));
         }
-        if let Some(Small { blob, name, .. }) = &pieces {
-            put("initramfs_pieces_url", Some(url(name).into()));
-            put("initramfs_pieces_sha256", Some(blob.digest.hex().into()));
-            put("initramfs_pieces_size", Some(blob.size.into()));
-        }
+        document.extend(delta_members(&deltas, &url));
         // A signature in its own place: a device that has the old document never gets the new signature.
         let id = Digest::of(Value::Object(document.clone()).to_string().as_bytes()).hex();
         let name = format!("{FILES}/latest.json-{}.sig", &id[..16]);
@@ -186,7 +187,8 @@ impl<'a> Tree<'a> {
         }
         let made: Vec<[u8; 64]> = keys.iter().map(|key| key.sign(&document)).collect();
         let signature = (!made.is_empty()).then(|| (name, signature_file(&made)));
-        Ok(Self { images, folder: root.join(architecture), kernel, initramfs, pieces, document, signature })
+        let folder = place.root.join(architecture);
+        Ok(Self { images, folder, kernel, initramfs, deltas, document, signature })
     }
 
     fn next(&self) -> Next {
@@ -212,8 +214,11 @@ impl<'a> Tree<'a> {
                 put(&self.folder.join(signature_of(&image.name)), &key.sign(&bytes))?;
             }
         }
-        if let Some(Small { name, bytes, .. }) = &self.pieces {
-            put(&self.folder.join(name), bytes)?;
+        if let Some(index) = &self.deltas.index {
+            put(&self.folder.join(file_name(PIECES_TITLE, Digest::of(index))), index)?;
+        }
+        for pack in &self.deltas.packs {
+            copy(&pack.path(), &self.folder.join(file_name(PATCHES_TITLE, pack.blob.digest)))?;
         }
         match &self.signature {
             Some((name, bytes)) => put(&self.folder.join(name), bytes),
@@ -230,6 +235,34 @@ impl<'a> Tree<'a> {
         }
         put(&self.folder.join("latest.json"), &self.document)
     }
+}
+
+/// The members for the index of pieces and for patches.
+fn delta_members(deltas: &Deltas, url: &dyn Fn(&str) -> String) -> Map<String, Value> {
+    let mut members = Map::new();
+    if let Some(index) = &deltas.index {
+        let digest = Digest::of(index);
+        members.insert("initramfs_pieces_url".into(), url(&file_name(PIECES_TITLE, digest)).into());
+        members.insert("initramfs_pieces_sha256".into(), digest.hex().into());
+        members.insert("initramfs_pieces_size".into(), index.len().into());
+    }
+    let packs = deltas.packs.iter().map(|pack| {
+        json!({
+            "from": pack.from,
+            "from_version": pack.from_version.to_string(),
+            "url": url(&file_name(PATCHES_TITLE, pack.blob.digest)),
+            "sha256": pack.blob.digest.hex(),
+            "size": pack.blob.size,
+            "table_size": pack.table.size,
+            "table_sha256": pack.table.digest.hex(),
+            "encoder": release::ENCODER,
+        })
+    });
+    let packs: Vec<Value> = packs.collect();
+    if !packs.is_empty() {
+        members.insert("initramfs_patches".into(), packs.into());
+    }
+    members
 }
 
 fn signature_of(name: &str) -> String {

@@ -165,8 +165,15 @@ impl fmt::Display for Inspected {
             Some(Blob { size, .. }) => writeln!(f, "  pieces      index of {size} bytes: devices fetch what changed")?,
             None => writeln!(f, "  pieces      none: devices fetch the whole initramfs")?,
         }
+        let (whole, index) = (self.initramfs.size.unwrap_or(0), self.initramfs_pieces.map_or(0, |index| index.size));
         for Patches { blob, from_version, from, .. } in &self.initramfs_patches {
-            writeln!(f, "  patches     from {from_version}: {} bytes, for the initramfs {from}", blob.size)?;
+            let fetched = blob.size + index;
+            let percent = fetched as f64 * 100.0 / whole as f64;
+            writeln!(
+                f,
+                "  patches     from {from_version}: devices fetch {fetched} bytes, {percent:.2} % of the initramfs; its base is \
+                 {from}"
+            )?;
         }
         if self.signatures.is_empty() {
             writeln!(f, "  signature   none")?;

@@ -14,6 +14,7 @@ pub mod cli;
 pub mod commands;
 pub mod credentials;
 pub mod date;
+mod delta;
 pub mod factory;
 mod failure;
 pub mod freshness;
@@ -37,6 +38,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
+use delta::Deltas;
 use key::PrivateKey;
 use kubesolo_update::base::digest::Digest;
 use kubesolo_update::base::error::{Context as _, Error, Reason, Result};
@@ -129,6 +131,8 @@ pub struct Options {
     pub replace: bool,
     /// Check everything and write nothing.
     pub dry_run: bool,
+    /// Earlier releases whose devices get patches: references, bundles, trees of [`http::publish`].
+    pub delta_from: Vec<String>,
 }
 
 /// A published release.
@@ -191,8 +195,12 @@ pub fn release(
         let architecture = one.images.architecture;
         registry.put_file(&format!("{architecture} kernel"), &one.kernel, &one.images.kernel)?;
         registry.put_file(&format!("{architecture} initramfs"), &one.initramfs, &one.images.initramfs)?;
-        if let Some(bytes) = &one.pieces {
-            registry.put_bytes(&format!("{architecture} index of pieces"), bytes)?;
+        if let Some(index) = &one.deltas.index {
+            registry.put_bytes(&format!("{architecture} index of pieces"), index)?;
+        }
+        for pack in &one.deltas.packs {
+            let what = format!("{architecture} patches from {}", pack.from_version);
+            registry.put_file(&what, &pack.blob, &pack.path())?;
         }
         registry.put_manifest(None, &one.manifest, release::OCI_MANIFEST_TYPE)?;
         for key in keys {
@@ -224,8 +232,7 @@ struct Prepared<'a> {
     images: &'a Images,
     kernel: Blob,
     initramfs: Blob,
-    /// The index of pieces.
-    pieces: Option<Vec<u8>>,
+    deltas: Deltas,
     manifest: Vec<u8>,
 }
 
@@ -240,12 +247,13 @@ impl<'a> Prepared<'a> {
         }
         let unpacked = initramfs::check(&images.initramfs)?;
         let (kernel, initramfs) = (blob(&images.kernel)?, blob(&images.initramfs)?);
-        let pieces = pieces(images, unpacked, initramfs.size)?;
+        let from = delta::From { places: &options.delta_from, access: &options.access };
+        let deltas = Deltas::new(images, initramfs, unpacked, &from)?;
         let mut layers = vec![
             descriptor(release::KERNEL_TYPE, &kernel, "vmlinuz"),
             descriptor(release::INITRAMFS_TYPE, &initramfs, "kubesolo-os.gz"),
         ];
-        layers.extend(pieces.as_deref().map(|bytes| descriptor(release::PIECES_TYPE, &Blob::of(bytes), PIECES_TITLE)));
+        layers.extend(delta_layers(&deltas));
         let mut annotations = BTreeMap::from([
             (release::VERSION, metadata.version.to_string()),
             (release::CHANNEL, metadata.channel.clone()),
@@ -273,16 +281,23 @@ impl<'a> Prepared<'a> {
         // The device's own parser and limits have the last word.
         Release::from_oci_manifest(&manifest)
             .map_err(|e| e.context(format!("no device would accept the {} release", images.architecture)))?;
-        Ok(Self { images, kernel, initramfs, pieces, manifest })
+        Ok(Self { images, kernel, initramfs, deltas, manifest })
     }
 }
 
-/// The bytes of the index of pieces of an initramfs that was unpacked.
-fn pieces(images: &Images, unpacked: Option<u64>, size: u64) -> Result<Option<Vec<u8>>> {
-    if unpacked.is_none() {
-        return Ok(None);
-    }
-    Ok(repack::index(&images.initramfs, size)?.map(|index| index.encode()))
+/// The layers with the index of pieces and with patches.
+fn delta_layers(deltas: &Deltas) -> Vec<Value> {
+    let index = deltas.index.iter().map(|index| descriptor(release::PIECES_TYPE, &Blob::of(index), PIECES_TITLE));
+    let packs = deltas.packs.iter().map(|pack| {
+        let mut layer =
+            descriptor(release::PATCHES_TYPE, &pack.blob, &format!("kubesolo-os.from-{}", pack.from_version));
+        layer["annotations"][release::PATCHES_FROM] = json!(pack.from);
+        layer["annotations"][release::PATCHES_FROM_VERSION] = json!(pack.from_version.to_string());
+        layer["annotations"][release::PATCHES_TABLE] = json!(format!("{}:{}", pack.table.size, pack.table.digest));
+        layer["annotations"][release::PATCHES_ENCODER] = json!(release::ENCODER);
+        layer
+    });
+    index.chain(packs).collect()
 }
 
 fn check_set(architectures: impl Iterator<Item = Architecture>) -> Result<()> {

@@ -343,7 +343,7 @@ mod tests {
     use crate::delta::cutter::MARK;
     use crate::delta::patch::tests as by_hand;
 
-    /// What the test server sends, a few bytes at a time.
+    /// A body that sends a few bytes at a time.
     struct Sent(Vec<u8>, usize);
 
     impl Body for Sent {

@@ -7,6 +7,7 @@ mod cli_support;
 mod common;
 
 mod access;
+mod delta;
 mod docs;
 mod factory;
 mod login;
