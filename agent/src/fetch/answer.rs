@@ -3,7 +3,7 @@
 use std::error::Error as _;
 use std::time::Duration;
 
-use reqwest::header::{self, HeaderMap};
+use reqwest::header::{self, HeaderMap, HeaderValue};
 use reqwest::{StatusCode, Url};
 
 use crate::base::digest::Digest;
@@ -164,6 +164,17 @@ pub(super) fn number(headers: &HeaderMap, name: header::HeaderName) -> Option<u6
     headers.get(name)?.to_str().ok()?.parse().ok()
 }
 
+/// The `ETag`, if it stands for every byte (RFC 9110: a weak one does not).
+pub(crate) fn entity_tag(headers: &HeaderMap) -> Option<HeaderValue> {
+    headers.get(header::ETAG).filter(|tag| tag.as_bytes().starts_with(b"\"")).cloned()
+}
+
+/// Requests that the server still permits: Docker Hub writes `ratelimit-remaining: 76;w=21600`.
+pub(super) fn ratelimit_remaining(headers: &HeaderMap) -> Option<u64> {
+    let value = headers.get("ratelimit-remaining")?.to_str().ok()?;
+    value.split(';').next()?.trim().parse().ok()
+}
+
 /// The digest in a `Docker-Content-Digest` header, if it is one of ours.
 pub(crate) fn digest_of(headers: &HeaderMap) -> Option<Digest> {
     headers.get("docker-content-digest")?.to_str().ok()?.parse().ok()
@@ -184,7 +195,6 @@ pub(super) fn cause(e: &reqwest::Error) -> String {
 mod tests {
     use super::*;
     use proptest::prelude::*;
-    use reqwest::header::HeaderValue;
 
     proptest! {
         #[test]

@@ -10,7 +10,7 @@ use reqwest::{Method, Response, Url};
 
 use crate::base::error::{Error, Reason, Result};
 use crate::base::{interrupt, limits, text};
-use crate::fetch::answer::{Failure, cause, passing, refusal};
+use crate::fetch::answer::{Failure, cause, entity_tag, passing, refusal};
 use crate::fetch::body::{Body, Start};
 use crate::fetch::client::Client;
 use crate::fetch::url::origin;
@@ -304,11 +304,6 @@ impl BlobBody {
         }
         Ok(())
     }
-}
-
-/// The `ETag`, if it stands for every byte (RFC 9110: a weak one does not).
-fn entity_tag(headers: &HeaderMap) -> Option<HeaderValue> {
-    headers.get(header::ETAG).filter(|tag| tag.as_bytes().starts_with(b"\"")).cloned()
 }
 
 /// Where a `Content-Range` ends that begins at `from`, if it is part of this image. Nexus leaves the unit out.

@@ -1,6 +1,6 @@
 //! Requests: redirects, tokens, retries and limits, the same for every document and image.
 
-use std::cell::{OnceCell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::{BTreeSet, HashMap};
 use std::fmt;
 use std::future::Future;
@@ -15,7 +15,7 @@ use tokio::runtime::Runtime;
 
 use crate::base::error::{Context, Error, Reason, Result};
 use crate::base::{interrupt, limits, text};
-use crate::fetch::answer::{Answer, Failure, HIDDEN, number, passing, refusal, unreachable};
+use crate::fetch::answer::{Answer, Failure, HIDDEN, number, passing, ratelimit_remaining, refusal, unreachable};
 use crate::fetch::certificate::Verifier;
 use crate::fetch::challenge::{Bearer, Challenge, challenge};
 use crate::fetch::login::{Found, Login};
@@ -40,6 +40,8 @@ pub struct Client {
     pub(super) clock: Box<dyn Clock>,
     /// The origin that sees the client certificate.
     source: Option<String>,
+    /// Requests that the source still permits, by its last answer with a limit.
+    remaining: Cell<Option<u64>>,
     pub(super) options: FetchOptions,
     plain: PlainHosts,
     tokens: RefCell<Tokens>,
@@ -85,6 +87,14 @@ pub struct Request<'a> {
 #[derive(Clone, Copy, Debug)]
 pub struct Deadline(Instant);
 
+impl Deadline {
+    /// Half of the time that is left, for what can be had elsewhere.
+    pub(crate) fn half(self) -> Self {
+        let now = Instant::now();
+        Self(now + self.0.saturating_duration_since(now) / 2)
+    }
+}
+
 impl<'a> Sent<'a> {
     fn new(method: Method, url: &'a Url, headers: &'a HeaderMap) -> Self {
         Self { method, url, headers, authorization: None, form: None, confined: false }
@@ -113,6 +123,7 @@ impl Client {
             verifier: OnceCell::new(),
             http: Default::default(),
             source: None,
+            remaining: Cell::default(),
             clock: Box::new(SinceBoot),
             pace: RefCell::new(options.max_rate.map(Pace::new)),
             proxies: Arc::new(Proxies::new(options)?),
@@ -143,12 +154,15 @@ impl Client {
     }
 
     fn peer(&self, url: &Url) -> Peer {
-        let is_source = || self.source.as_ref().is_some_and(|source| *source == origin(url));
         match url.scheme() {
-            "https" if self.options.client_certificate.is_some() && is_source() => Peer::Source,
+            "https" if self.options.client_certificate.is_some() && self.is_source(url) => Peer::Source,
             "https" => Peer::Any,
             _ => Peer::Plain,
         }
+    }
+
+    fn is_source(&self, url: &Url) -> bool {
+        self.source.as_ref().is_some_and(|source| *source == origin(url))
     }
 
     fn verifier(&self) -> Result<Arc<Verifier>> {
@@ -190,24 +204,51 @@ impl Client {
     /// # Errors
     /// 69 when there is no answer, and for a status that may pass; 65 when the document is longer than its limit.
     pub fn document(&self, wanted: &Request<'_>, deadline: Deadline) -> Result<Answer> {
-        let one = self.attempt(wanted)?;
+        let one = self.attempt(wanted, accepting(wanted)?);
         self.retried(wanted.what, deadline, one)
     }
 
+    /// The same for a document that is known by its `ETag`: with status 304 it is still the same.
+    pub(crate) fn document_unless(&self, wanted: &Request<'_>, etag: &str, deadline: Deadline) -> Result<Answer> {
+        let mut headers = accepting(wanted)?;
+        headers.insert(header::IF_NONE_MATCH, HeaderValue::from_str(etag).context(Reason::Header, "ask")?);
+        // A cache in between asks the server, too.
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+        self.retried(wanted.what, deadline, self.attempt(wanted, headers))
+    }
+
+    /// The headers of a document that is there, by a HEAD in one attempt; `None` if that gives no such answer. Not every server
+    /// knows the method, so a GET decides then, and names what is wrong.
+    ///
+    /// # Errors
+    /// 69 when the registry refuses the login, which a GET would not change.
+    pub(crate) fn head(&self, wanted: &Request<'_>, deadline: Deadline) -> Result<Option<HeaderMap>> {
+        let headers = accepting(wanted)?;
+        let answer = self.answer(Method::HEAD, wanted.url, &headers, wanted.what);
+        match self.within(deadline.half().0, answer) {
+            Some(Ok(answer)) if answer.status() == StatusCode::OK => Ok(Some(answer.headers().clone())),
+            Some(Err(Failure::Final(e))) if e.reason == Reason::LoginRefused => Err(e),
+            _ => Ok(None),
+        }
+    }
+
+    /// Requests that the source still permits, by its last answer with a limit.
+    pub(crate) fn ratelimit_remaining(&self) -> Option<u64> {
+        self.remaining.get()
+    }
+
     /// One attempt at a document.
-    fn attempt(&self, wanted: &Request<'_>) -> Result<impl AsyncFn() -> Result<Answer, Failure>> {
-        let Request { url, accept, limit, what } = *wanted;
-        let mut headers = HeaderMap::new();
-        headers.insert(header::ACCEPT, HeaderValue::from_str(accept).context(Reason::Header, "ask")?);
-        Ok(async move || {
+    fn attempt(&self, wanted: &Request<'_>, headers: HeaderMap) -> impl AsyncFn() -> Result<Answer, Failure> {
+        let Request { url, limit, what, .. } = *wanted;
+        async move || {
             let answer = self.answer(Method::GET, url, &headers, what).await?;
             self.whole(answer, limit, what).await
-        })
+        }
     }
 
     /// The same in one attempt, for a document that can be found elsewhere.
     pub(crate) fn document_once(&self, wanted: &Request<'_>, deadline: Deadline) -> Result<Answer> {
-        let one = self.attempt(wanted)?;
+        let one = self.attempt(wanted, accepting(wanted)?);
         match self.within(deadline.0, one()) {
             None => Err(self.too_late(wanted.what)),
             Some(Err(Failure::Final(e) | Failure::Passing(e, _))) => Err(e),
@@ -453,6 +494,9 @@ impl Client {
             }
             let response = request.send().await.map_err(|e| self.unreachable(&e, &url, what))?;
             log::debug!("{} {} {}", sent.method, shown(&url), response.status().as_u16());
+            if let Some(remaining) = ratelimit_remaining(response.headers()).filter(|_| self.is_source(&url)) {
+                self.remaining.set(Some(remaining));
+            }
             if let Some(proxy) = self.proxies.of(&url)
                 && url.scheme() == "http"
                 && proxy::refuses(&response)
@@ -599,6 +643,11 @@ impl Client {
             None => Ok(answer),
         }
     }
+}
+
+fn accepting(wanted: &Request<'_>) -> Result<HeaderMap> {
+    let accept = HeaderValue::from_str(wanted.accept).context(Reason::Header, "ask")?;
+    Ok(HeaderMap::from_iter([(header::ACCEPT, accept)]))
 }
 
 /// The place that a redirect leads to; `None` for any other answer.

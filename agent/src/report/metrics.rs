@@ -9,6 +9,7 @@ use chrono::{DateTime, Utc};
 use serde::{Serialize, Serializer};
 
 use crate::report::status::{EnvKind, SlotStatus, Status};
+use crate::state::fetches::Fetches;
 use crate::state::freshness::FreshnessVerdict;
 use crate::state::phase::Phase;
 use crate::state::state::{Outcome, State};
@@ -52,11 +53,15 @@ pub fn page(all: &[Series]) -> String {
 
 /// All series, from the findings of `status` and the records.
 #[must_use]
-pub fn series(status: &Status, state: &State, trust: &Trust) -> Vec<Series> {
+pub fn series(status: &Status, state: &State, trust: &Trust, fetches: &Fetches) -> Vec<Series> {
     let mut page = Page(vec![]);
     identity(&mut page, status);
     attempts(&mut page, state);
     runs(&mut page, status, state);
+    if let Some(remaining) = fetches.ratelimit_remaining {
+        let help = "Number of requests that the source still permits, by its last answer.";
+        page.family("ratelimit_remaining", Kind::Gauge, help).is(&[], remaining);
+    }
     releases(&mut page, status, trust);
     boots(&mut page, status, state);
     page.family("problems", Kind::Gauge, "Number of items that status cannot read.")

@@ -25,7 +25,7 @@ use crate::source::artifact::{
     self, Document, Index, SIGNATURE_BYTES, check_digest, check_size, choose, index_signed_alone,
 };
 use crate::source::signatures::{Attachments, Referrers, Search};
-use crate::source::source::Source;
+use crate::source::source::{Known, Source};
 use crate::source::statement;
 use crate::trust::signature::Signature;
 
@@ -223,7 +223,7 @@ impl Attachments for BundleSource {
 }
 
 impl Source for BundleSource {
-    fn look(&mut self) -> Result<Digest> {
+    fn look(&mut self, _: &Known<'_>) -> Result<Digest> {
         self.layout.release(self.tag.as_deref(), &self.default_tag).map_err(|e| e.context(&self.origin))?.digest.parse()
     }
 

@@ -3,11 +3,12 @@
 use std::fmt;
 use std::rc::Rc;
 
-use reqwest::Url;
+use reqwest::{StatusCode, Url};
 
 use crate::base::digest::Digest;
 use crate::base::error::{Error, Reason, Result};
 use crate::base::{limits, text};
+use crate::fetch::answer::{self, Answer};
 use crate::fetch::blob::BlobBody;
 use crate::fetch::body::{Body, Start};
 use crate::fetch::client::{Client, Deadline, Request};
@@ -17,7 +18,8 @@ use crate::release::latest::Latest;
 use crate::release::offer::{Offer, made_for};
 use crate::release::release::{Architecture, Blob, Image, LATEST_JSON_TYPE};
 use crate::release::statement::{self, Published};
-use crate::source::source::Source;
+use crate::source::source::{Known, Source};
+use crate::state::fetches::Tagged;
 use crate::trust::signature::{FileSignatures, Signature};
 
 const LATEST_JSON: &str = "latest.json";
@@ -30,13 +32,16 @@ pub struct HttpSource {
     legacy: bool,
     origin: String,
     looked: Option<Rc<Looked>>,
+    /// The document of the last look, if the server gave it an `ETag`.
+    tagged: Option<Tagged>,
+    /// End of the time for all documents.
+    deadline: Option<Deadline>,
 }
 
 /// The server's answer.
 struct Looked {
     raw: Vec<u8>,
     latest: Latest,
-    deadline: Deadline,
 }
 
 impl fmt::Debug for HttpSource {
@@ -75,23 +80,40 @@ impl HttpSource {
         }
         let mut client = Client::new(&options)?;
         client.set_source(&document)?;
-        Ok(Self { client: Rc::new(client), origin: url::shown(&document), document, legacy, looked: None })
+        let (client, origin) = (Rc::new(client), url::shown(&document));
+        Ok(Self { client, origin, document, legacy, looked: None, tagged: None, deadline: None })
     }
 
     fn looked(&mut self) -> Result<Rc<Looked>> {
         if let Some(looked) = &self.looked {
             return Ok(looked.clone());
         }
-        let deadline = self.client.deadline();
+        let answer = self.document(None)?;
+        self.read(answer)
+    }
+
+    /// Fetches `latest.json`; with an `ETag`, the answer may be that it is still the same.
+    fn document(&mut self, etag: Option<&str>) -> Result<Answer> {
+        let deadline = self.deadline();
         let limit = limits::LATEST_JSON_BYTES;
         let request = Request { url: &self.document, accept: "application/json", limit, what: &self.origin };
-        let answer = self.client.document(&request, deadline)?;
+        match etag {
+            Some(etag) => self.client.document_unless(&request, etag, deadline),
+            None => self.client.document(&request, deadline),
+        }
+    }
+
+    fn read(&mut self, answer: Answer) -> Result<Rc<Looked>> {
         let raw = answer.good(&self.origin).map_err(|e| match e.reason {
             Reason::NotFound => e.remedy("Check the server in the settings: latest.json must be in that folder."),
             _ => e,
         })?;
         let latest = Latest::parse(&raw.body).map_err(|e| e.context(&self.origin))?;
-        Ok(self.looked.insert(Rc::new(Looked { raw: raw.body, latest, deadline })).clone())
+        Ok(self.looked.insert(Rc::new(Looked { raw: raw.body, latest })).clone())
+    }
+
+    fn deadline(&mut self) -> Deadline {
+        *self.deadline.get_or_insert_with(|| self.client.deadline())
     }
 
     /// A URL of the document, absolute.
@@ -117,7 +139,7 @@ impl HttpSource {
 
     /// The signatures over the document itself. An attacker who can change the document must not be able to place them on
     /// another server.
-    fn signatures(&self, looked: &Looked) -> Result<Vec<Signature>> {
+    fn signatures(&self, looked: &Looked, deadline: Deadline) -> Result<Vec<Signature>> {
         let beside = || self.resolve(&format!("{LATEST_JSON}.sig"));
         let url = match looked.latest.signature_url().map(|named| self.resolve(named)).transpose()? {
             Some(url) if url.origin() == self.document.origin() => url,
@@ -131,12 +153,12 @@ impl HttpSource {
             }
             None => beside()?,
         };
-        self.signature_file(&url, looked.deadline)
+        self.signature_file(&url, deadline)
     }
 
-    fn file_signatures(&self, looked: &Looked) -> Result<FileSignatures> {
+    fn file_signatures(&self, looked: &Looked, deadline: Deadline) -> Result<FileSignatures> {
         let one = |named: Option<&str>| match named {
-            Some(named) => self.signature_file(&self.resolve(named)?, looked.deadline),
+            Some(named) => self.signature_file(&self.resolve(named)?, deadline),
             None => Ok(vec![]),
         };
         let [kernel, initramfs] = looked.latest.image_signature_urls();
@@ -163,21 +185,51 @@ fn without_secrets(server: &str) -> String {
 }
 
 impl Source for HttpSource {
-    fn look(&mut self) -> Result<Digest> {
-        self.looked = None;
-        Ok(Digest::of(&self.looked()?.raw))
+    fn look(&mut self, known: &Known<'_>) -> Result<Digest> {
+        (self.looked, self.tagged, self.deadline) = (None, None, None);
+        let is_known = |tagged: &&Tagged| tagged.url == self.origin && known.documents.contains(&tagged.document);
+        let tagged = known.tagged.filter(is_known).filter(|tagged| tagged.counts(known.now));
+        let answer = self.document(tagged.map(|tagged| &*tagged.etag))?;
+        if let Some(tagged) = tagged.filter(|_| answer.status == StatusCode::NOT_MODIFIED) {
+            self.tagged = Some(tagged.clone());
+            return Ok(tagged.document);
+        }
+        let etag = answer::entity_tag(&answer.headers).and_then(|etag| etag.to_str().ok().map(str::to_owned));
+        let document = Digest::of(&self.read(answer)?.raw);
+        self.tagged = etag.and_then(|etag| Tagged::new(&self.origin, document, &etag, known.now));
+        Ok(document)
+    }
+
+    /// The URLs of images are in the document.
+    fn recall(&mut self, document: &[u8]) {
+        let is_it = self.tagged.as_ref().is_some_and(|tagged| tagged.document == Digest::of(document));
+        if let Ok(latest) = Latest::parse(document)
+            && is_it
+            && self.looked.is_none()
+        {
+            self.looked = Some(Rc::new(Looked { raw: document.to_owned(), latest }));
+        }
+    }
+
+    fn tagged(&self) -> Option<Tagged> {
+        self.tagged.clone()
+    }
+
+    fn ratelimit_remaining(&self) -> Option<u64> {
+        self.client.ratelimit_remaining()
     }
 
     fn offer(&mut self, architecture: Architecture) -> Result<Offer> {
         let looked = self.looked()?;
-        let signatures = self.signatures(&looked)?;
+        let deadline = self.deadline();
+        let signatures = self.signatures(&looked, deadline)?;
         let legacy = signatures.is_empty() && self.legacy;
         let release = if legacy { looked.latest.claimed(architecture) } else { looked.latest.release() };
         let release = release.map_err(|e| e.context(&self.origin))?;
         looked.latest.image_urls().map_err(|e| e.context(&self.origin))?;
         let remedy = "Name the folder for this architecture in the settings (server=).";
         made_for(architecture, &release, &self.origin, remedy)?;
-        let file_signatures = legacy.then(|| self.file_signatures(&looked)).transpose()?;
+        let file_signatures = legacy.then(|| self.file_signatures(&looked, deadline)).transpose()?;
         Ok(Offer {
             release,
             signed: looked.raw.clone(),
@@ -189,7 +241,7 @@ impl Source for HttpSource {
     }
 
     fn freshness(&mut self) -> Result<Option<Published>> {
-        let deadline = self.looked()?.deadline;
+        let deadline = self.deadline();
         let url = self.resolve(statement::FILE)?;
         let what = format!("freshness statement {}", url::shown(&url));
         let request = Request { url: &url, accept: "application/json", limit: limits::FRESHNESS_BYTES, what: &what };

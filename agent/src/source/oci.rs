@@ -20,7 +20,7 @@ use crate::source::artifact::{
     self, Document, Index, SIGNATURE_BYTES, check_digest, check_size, choose, index_signed_alone,
 };
 use crate::source::signatures::{self, Attachments, Referrers, Search};
-use crate::source::source::Source;
+use crate::source::source::{Known, Source};
 use crate::source::{reference, statement};
 use crate::trust::signature::Signature;
 
@@ -35,8 +35,22 @@ pub struct OciSource {
     repository: String,
     wanted: Wanted,
     origin: String,
-    looked: Option<(Answer, Deadline)>,
+    looked: Option<Looked>,
     offered: Option<Offered>,
+}
+
+/// The last look.
+struct Looked {
+    /// End of the time for all documents.
+    deadline: Deadline,
+    seen: Seen,
+}
+
+enum Seen {
+    /// What the name stands for.
+    Document(Answer),
+    /// Only its digest.
+    Digest(Digest),
 }
 
 /// The last offer.
@@ -54,6 +68,15 @@ struct Offered {
 enum Wanted {
     Tag(String),
     Digest(Digest),
+}
+
+impl fmt::Display for Wanted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tag(tag) => f.write_str(tag),
+            Self::Digest(digest) => digest.fmt(f),
+        }
+    }
 }
 
 impl fmt::Debug for OciSource {
@@ -116,23 +139,28 @@ impl OciSource {
         url
     }
 
-    /// The one look at the tag: everything after it goes by digest.
-    fn resolve(&self, deadline: Deadline) -> Result<Answer> {
-        let reference = match &self.wanted {
-            Wanted::Tag(tag) => tag.clone(),
-            Wanted::Digest(digest) => digest.to_string(),
-        };
+    /// The digest that the name stands for, without what it stands for; `None` if the registry cannot say it so.
+    fn named(&self, deadline: Deadline) -> Result<Option<Digest>> {
+        let url = self.url("manifests", &self.wanted.to_string());
+        let request = Request { url: &url, accept: MANIFESTS, limit: 0, what: &self.origin };
+        let headers = self.client.head(&request, deadline)?;
+        Ok(headers.and_then(|headers| answer::digest_of(&headers)))
+    }
+
+    /// The one read of the tag: everything after it goes by digest.
+    fn resolve(&self, wanted: &Wanted, deadline: Deadline) -> Result<Answer> {
         let limit = limits::INDEX_BYTES.max(limits::MANIFEST_BYTES);
-        let request = Request { url: &self.url("manifests", &reference), accept: MANIFESTS, limit, what: &self.origin };
+        let url = self.url("manifests", &wanted.to_string());
+        let request = Request { url: &url, accept: MANIFESTS, limit, what: &self.origin };
         let answer = self.client.document(&request, deadline)?;
         if answer.status == 404 {
-            let what = if matches!(self.wanted, Wanted::Tag(_)) { "tag" } else { "digest" };
+            let what = if matches!(wanted, Wanted::Tag(_)) { "tag" } else { "digest" };
             let message = format!("{}: the registry has no such {what}", self.origin);
             return Err(Error::new(Reason::TagNotFound, message)
                 .remedy(format!("Check registry, tag and channel against what was published. {}", answer::HIDDEN)));
         }
         let answer = answer.good(&self.origin)?;
-        let expected = match &self.wanted {
+        let expected = match wanted {
             Wanted::Digest(digest) => Some(*digest),
             Wanted::Tag(_) => answer::digest_of(&answer.headers),
         };
@@ -247,21 +275,33 @@ impl Attachments for Attached<'_> {
 }
 
 impl Source for OciSource {
-    fn look(&mut self) -> Result<Digest> {
+    /// By HEAD, which registries do not count as a pull. Only a digest that is known is taken from it: some registries answer
+    /// HEAD with the digest of another manifest.
+    fn look(&mut self, known: &Known<'_>) -> Result<Digest> {
         let deadline = self.client.deadline();
-        let answer = self.resolve(deadline)?;
-        let digest = Digest::of(&answer.body);
-        self.looked = Some((answer, deadline));
+        let named = if known.documents.is_empty() { None } else { self.named(deadline)? };
+        let (digest, seen) = match named.filter(|digest| known.documents.contains(digest)) {
+            Some(digest) => (digest, Seen::Digest(digest)),
+            None => {
+                let answer = self.resolve(&self.wanted, deadline)?;
+                (Digest::of(&answer.body), Seen::Document(answer))
+            }
+        };
+        self.looked = Some(Looked { deadline, seen });
         Ok(digest)
     }
 
+    fn ratelimit_remaining(&self) -> Option<u64> {
+        self.client.ratelimit_remaining()
+    }
+
     fn offer(&mut self, architecture: Architecture) -> Result<Offer> {
-        let (answer, deadline) = match self.looked.take() {
-            Some(looked) => looked,
-            None => {
-                let deadline = self.client.deadline();
-                (self.resolve(deadline)?, deadline)
-            }
+        let looked = self.looked.take();
+        let deadline = looked.as_ref().map_or_else(|| self.client.deadline(), |looked| looked.deadline);
+        let answer = match looked.map(|looked| looked.seen) {
+            Some(Seen::Document(answer)) => answer,
+            Some(Seen::Digest(digest)) => self.resolve(&Wanted::Digest(digest), deadline)?,
+            None => self.resolve(&self.wanted, deadline)?,
         };
         let chosen = choose(answer.into(), architecture, &self.origin, |entry, what| {
             Ok(self.manifest(entry, what, deadline)?.into())
@@ -295,7 +335,9 @@ impl Source for OciSource {
         if !reference::is_tag(&tag) {
             return Ok(None);
         }
-        let deadline = self.offered.as_ref().map_or_else(|| self.client.deadline(), |offered| offered.deadline);
+        let looked = self.looked.as_ref().map(|looked| looked.deadline);
+        let deadline = self.offered.as_ref().map(|offered| offered.deadline).or(looked);
+        let deadline = deadline.unwrap_or_else(|| self.client.deadline());
         let what = format!("freshness statement at tag {tag}");
         let url = self.url("manifests", &tag);
         let request = Request { url: &url, accept: MANIFESTS, limit: limits::MANIFEST_BYTES, what: &what };

@@ -1,5 +1,7 @@
 //! A source, as an update uses it, of any kind.
 
+use chrono::{DateTime, Utc};
+
 use crate::base::digest::Digest;
 use crate::base::error::{Error, Reason, Result};
 use crate::base::limits;
@@ -7,6 +9,7 @@ use crate::fetch::body::{Body, Start};
 use crate::release::offer::Offer;
 use crate::release::release::{Architecture, Blob, Image};
 use crate::release::statement::Published;
+use crate::state::fetches::Tagged;
 use crate::trust::keys::KeySet;
 use crate::trust::signature::{Fingerprint, Signature};
 
@@ -58,11 +61,36 @@ fn gather(offer: &mut Offer, more: Vec<Signature>, keys: Option<&KeySet>) {
     offer.signatures = kept.into_iter().map(|(_, signature)| signature).collect();
 }
 
+/// What a caller knows before it looks, so that a server need not send it again.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Known<'a> {
+    /// Documents whose offers the caller has, proven.
+    pub documents: &'a [Digest],
+    /// The document of an earlier look.
+    pub tagged: Option<&'a Tagged>,
+    /// The time.
+    pub now: DateTime<Utc>,
+}
+
 /// A server or a file with releases.
 pub trait Source {
     /// Digest of the document that names the current release, by one request where the server permits that. With the same
-    /// digest the offer is the same as before.
-    fn look(&mut self) -> Result<Digest>;
+    /// digest the offer is the same as before. A document that is known is not fetched, if the server can name it in a
+    /// cheaper way.
+    fn look(&mut self, known: &Known<'_>) -> Result<Digest>;
+
+    /// Hands over the document of the last look, where the caller has its bytes.
+    fn recall(&mut self, _document: &[u8]) {}
+
+    /// The document of the last look and its `ETag`, for the next look.
+    fn tagged(&self) -> Option<Tagged> {
+        None
+    }
+
+    /// Requests that the server still permits, by its last answer with a limit.
+    fn ratelimit_remaining(&self) -> Option<u64> {
+        None
+    }
 
     /// The release that was looked at, or is now, and its signatures; no image is fetched.
     fn offer(&mut self, architecture: Architecture) -> Result<Offer>;

@@ -1,4 +1,5 @@
-//! `fetch.json`: the beginnings of images that an interrupted download left in a slot, and images that came with wrong bytes.
+//! `fetch.json`: the beginnings of images that an interrupted download left in a slot, images that came with wrong bytes, and
+//! the last answer of the source.
 //!
 //! Nothing in it is believed: the bytes in the slot are hashed before they count, and at the end the digest of the whole image
 //! decides. A wrong record costs a download from the first byte, and nothing else.
@@ -19,6 +20,8 @@ pub const PAUSE: TimeDelta = TimeDelta::hours(1);
 pub const PAUSE_MAX: TimeDelta = TimeDelta::hours(24);
 /// Longest `ETag` that is kept, in bytes.
 const VERSION_BYTES: usize = 256;
+/// How long an `ETag` stands for its document. Servers make it of size and time, which two documents can have in common.
+pub const TAG_LIFE: TimeDelta = TimeDelta::hours(24);
 
 /// Memory of downloads.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -30,6 +33,41 @@ pub struct Fetches {
     /// Images that came with wrong bytes, the oldest first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub wrong: Vec<WrongBytes>,
+    /// The document of the last look at an HTTP server.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tagged: Option<Tagged>,
+    /// Requests that the source still permits, by its last answer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ratelimit_remaining: Option<u64>,
+}
+
+/// A document of an HTTP server, and the `ETag` that came with it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tagged {
+    /// Its URL.
+    pub url: String,
+    /// Its digest.
+    pub document: Digest,
+    /// A strong one: it stands for every byte.
+    pub etag: String,
+    /// When the document came, by the device's clock.
+    #[serde(with = "seconds")]
+    pub read_at: DateTime<Utc>,
+}
+
+impl Tagged {
+    /// A document that came just now; `None` for an `ETag` that is not kept.
+    #[must_use]
+    pub fn new(url: &str, document: Digest, etag: &str, now: DateTime<Utc>) -> Option<Self> {
+        let kept = etag.starts_with('"') && etag.len() <= VERSION_BYTES;
+        kept.then(|| Self { url: url.to_owned(), document, etag: etag.to_owned(), read_at: now })
+    }
+
+    /// True if the `ETag` still stands for the document. None from the future counts: the clock was wrong then, or is now.
+    #[must_use]
+    pub fn counts(&self, now: DateTime<Utc>) -> bool {
+        self.read_at <= now && now - self.read_at < TAG_LIFE
+    }
 }
 
 /// The beginnings of images in a slot that is void.
@@ -72,7 +110,7 @@ pub struct WrongBytes {
 
 impl Default for Fetches {
     fn default() -> Self {
-        Self { schema: SCHEMA, partial: None, wrong: vec![] }
+        Self { schema: SCHEMA, partial: None, wrong: vec![], tagged: None, ratelimit_remaining: None }
     }
 }
 
@@ -145,6 +183,18 @@ impl Fetches {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_etag_counts_for_a_day_and_only_a_strong_one() {
+        let now = DateTime::UNIX_EPOCH + TimeDelta::days(20_000);
+        let tagged = |etag: &str| Tagged::new("http://host/latest.json", image(1), etag, now);
+        let kept = tagged("\"x\"").unwrap();
+        assert!(kept.counts(now) && kept.counts(now + TAG_LIFE - TimeDelta::seconds(1)));
+        assert!(!kept.counts(now + TAG_LIFE) && !kept.counts(now - TimeDelta::seconds(1)));
+        for odd in ["W/\"x\"", "", &format!("\"{}\"", "x".repeat(VERSION_BYTES))] {
+            assert_eq!(tagged(odd), None, "{odd}");
+        }
+    }
 
     fn image(n: u8) -> Digest {
         Digest::of(&[n])

@@ -112,12 +112,19 @@ impl Store {
     /// Reads without a lock and without changing anything, as `status` does.
     pub fn read(&self) -> Result<Loaded> {
         let mut loaded = self.load(|path, why| Ok(format!("{} is damaged: {why}", path.display())))?;
-        // It is not for every account to read, and a question that lacks it has an answer all the same.
-        match file::read(&self.fetches(), SCHEMA) {
-            Ok(found) => loaded.fetches = found.document().unwrap_or_default(),
-            Err(error) => log::debug!("{error}"),
-        }
+        loaded.fetches = self.read_fetches();
         Ok(loaded)
+    }
+
+    /// It is not for every account to read, and a question that lacks it has an answer all the same.
+    fn read_fetches(&self) -> Fetches {
+        match file::read(&self.fetches(), SCHEMA) {
+            Ok(found) => found.document().unwrap_or_default(),
+            Err(error) => {
+                log::debug!("{error}");
+                Fetches::default()
+            }
+        }
     }
 
     /// The readable ones of both files, and the errors of the others: an unusable file does not hide the other.
@@ -125,6 +132,7 @@ impl Store {
         let damaged = |path: &Path, why: &str| Ok(format!("{} is damaged: {why}", path.display()));
         let mut loaded = Loaded::default();
         let read = [self.load_state(&mut loaded, damaged), self.load_trust(&mut loaded, damaged)];
+        loaded.fetches = self.read_fetches();
         (loaded, read.into_iter().filter_map(Result::err).collect())
     }
 

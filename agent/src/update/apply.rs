@@ -93,6 +93,7 @@ impl Update<'_> {
         let clock = session.clock;
         let found = session.evaluate_by(policy, Depth::FirstClosed)?;
         self.records.keep_look(&clock, found.freshness.as_ref())?;
+        self.records.keep_answer(&*found.candidate.source);
         if let Some(waiting) = found.waiting(self.config) {
             self.records.state.waiting = waiting;
         }

@@ -46,7 +46,10 @@ impl Candidate {
         keys: Option<&KeySet>,
     ) -> Result<Self> {
         let (offer, changed) = match held {
-            Some(content) => (content.offer(source.origin())?, false),
+            Some(content) => {
+                source.recall(&content.signed);
+                (content.offer(source.origin())?, false)
+            }
             None => (source::offer(&mut *source, Architecture::current(), keys)?, true),
         };
         let signed_by = signed_by(&offer, keys)?;

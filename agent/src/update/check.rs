@@ -28,6 +28,9 @@ pub struct CheckReport {
     pub freshness: Option<FreshnessReport>,
     /// Every gate.
     pub gates: Vec<Gate>,
+    /// Requests that the source still permits, if it names a limit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ratelimit_remaining: Option<u64>,
 }
 
 /// A release on offer, for people and scripts.
@@ -64,6 +67,7 @@ impl CheckReport {
             running: found.running.version.map(|version| version.to_string()),
             freshness: found.freshness.map(|seen| seen.verdict),
             gates: found.gates,
+            ratelimit_remaining: found.candidate.source.ratelimit_remaining(),
         }
     }
 }

@@ -16,6 +16,7 @@ use crate::device::boot::Boot;
 use crate::device::slot::SlotManifest;
 use crate::policy::freshness::FreshnessFinding;
 use crate::schedule::clock::Clock;
+use crate::source::source::Source;
 use crate::state::fetches::Fetches;
 use crate::state::memory::{NotJudged, Unjudged};
 use crate::state::phase::Phase;
@@ -152,6 +153,16 @@ impl LockedRecords {
         }
         self.state.freshness = freshness.map(|seen| seen.verdict.clone());
         if changed { self.lock.save_trust(&self.records.trust) } else { Ok(()) }
+    }
+
+    /// Remembers the answer of the source: it makes the next look cheaper, and monitoring shows it.
+    pub fn keep_answer(&mut self, source: &dyn Source) {
+        let (tagged, remaining) = (source.tagged(), source.ratelimit_remaining());
+        let fetches = &mut self.records.fetches;
+        if fetches.tagged != tagged || fetches.ratelimit_remaining != remaining {
+            (fetches.tagged, fetches.ratelimit_remaining) = (tagged, remaining);
+            self.save_fetches();
+        }
     }
 
     /// Replaces the latest time known, which nothing else lowers, and writes it.

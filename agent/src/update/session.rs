@@ -21,6 +21,7 @@ use crate::policy::{hooks, node, rules};
 use crate::release::release::{Blob, Release};
 use crate::schedule::clock::Clock;
 use crate::source::open;
+use crate::source::source::Known;
 use crate::state::state::{LastOffer, Waiting};
 use crate::trust::keys::KeySet;
 use crate::update::candidate::Candidate;
@@ -167,7 +168,10 @@ impl Session<'_> {
             policy.required_keys(self.config)?;
         }
         let mut source = open::open(self.config)?;
-        let document = source.look().map_err(advised)?;
+        let documents = self.known(&running, &policy, depth);
+        let tagged = self.records.fetches.tagged.as_ref();
+        let known = Known { documents: &documents, tagged, now: self.clock.now() };
+        let document = source.look(&known).map_err(advised)?;
         if depth == Depth::FirstClosed {
             self.pass_wave(document)?;
         }
@@ -207,6 +211,19 @@ impl Session<'_> {
         asked.ask(|| self.wave(&release));
         asked.ask(|| hooks::gate(config));
         found.gates = asked.gates;
+    }
+
+    /// The documents that this evaluation needs only the digest of: the device waits for their wave, or a slot has their offer,
+    /// proven by the keys that count now.
+    fn known(&self, running: &Running, policy: &TrustPolicy, depth: Depth) -> Vec<Digest> {
+        let state = &self.records.state;
+        let other = self.boot.slots.get(self.boot.booted.slot.other()).manifest().ok().flatten();
+        let contents = [running.manifest.as_ref(), other.as_ref()].map(|content| content.map(|content| content.digest));
+        let waits = state.waiting.as_ref().map(|waiting| waiting.document);
+        let waits = waits.filter(|waits| depth == Depth::FirstClosed && self.pass_wave(*waits).is_err());
+        let offers = contents.into_iter().flatten().chain(state.last_offer.map(|offer| offer.document));
+        let held = offers.filter(|document| self.held(*document, running, policy).is_some());
+        waits.into_iter().chain(held).collect()
     }
 
     /// A device that waits for its wave of this very document need not read the release again.

@@ -42,6 +42,7 @@ pub fn run(
         let session = update.session();
         let (clock, found) = (session.clock, session.evaluate(Depth::EveryGate)?);
         update.records.keep_look(&clock, found.freshness.as_ref())?;
+        update.records.keep_answer(&*found.candidate.source);
         return Ok(Done::Checked(Box::new(CheckReport::of(found))));
     }
     let staged = update.apply(false)?;

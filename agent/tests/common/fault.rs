@@ -34,7 +34,7 @@ pub struct Request {
     pub headers: Vec<(String, String)>,
     /// As text; empty for most requests.
     pub body: String,
-    /// Requests for the same path before this one.
+    /// Requests of the same method for the same path before this one.
     pub earlier: usize,
 }
 
@@ -64,7 +64,8 @@ impl Fault {
                     let Some(mut request) = read(&stream) else { return };
                     {
                         let mut seen = seen.lock().unwrap();
-                        request.earlier = seen.iter().filter(|r| r.path == request.path).count();
+                        request.earlier =
+                            seen.iter().filter(|r| (&r.method, &r.path) == (&request.method, &request.path)).count();
                         seen.push(request.clone());
                     }
                     answer(&request, &mut stream);
@@ -194,6 +195,11 @@ impl World {
     pub fn answer(&self, request: &Request, out: &mut TcpStream) {
         match self.files.get(&request.path) {
             None => reply(out, 404, "", b"404 page not found"),
+            Some((media_type, body)) if request.method == "HEAD" => {
+                let digest = Digest::of(body);
+                let said = format!("Content-Type: {media_type}\r\nDocker-Content-Digest: {digest}\r\n");
+                head(out, 200, &format!("{said}Content-Length: {}\r\n", body.len()));
+            }
             Some((media_type, body)) => match request.from() {
                 None => reply(out, 200, &format!("Content-Type: {media_type}\r\n"), body),
                 Some(from) => {

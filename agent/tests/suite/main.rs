@@ -34,6 +34,7 @@ mod layout;
 mod network;
 mod oci;
 mod parsers;
+mod requests;
 mod resume;
 mod rollout;
 mod screens;

@@ -33,6 +33,9 @@ pub(in crate::cli) fn checked(checked: &CheckReport, terminal: Terminal, details
     if let Some(notes) = &offered.release_notes {
         screen.line("notes:", &text::escape(notes));
     }
+    if let Some(remaining) = checked.ratelimit_remaining {
+        screen.line("limit:", &format!("{remaining} requests left at the source"));
+    }
     for gate in checked.gates.iter().filter(|gate| details || !gate.open || gate.unknown) {
         gate_line(&mut screen, gate);
     }

@@ -41,7 +41,7 @@ fn print_status(cli: &Cli, status: &Status) -> Result<u8> {
     };
     // The page counts unreadable sources as problems, where monitoring sees them.
     let (records, _) = Store::new(&cli.state).read_each();
-    let series = metrics::series(status, &records.state, &records.trust);
+    let series = metrics::series(status, &records.state, &records.trust, &records.fetches);
     let page = metrics::page(&series);
     match output {
         None => print(cli, &series, || page),

@@ -21,7 +21,7 @@ fn a_look_is_one_request_and_is_not_repeated_by_the_offer() {
     let site = Site::small();
     let server = site.serve();
     let mut source = source(&server);
-    assert_eq!(source.look().unwrap(), Digest::of(site.get("latest.json")));
+    assert_eq!(source.look(&Known::default()).unwrap(), Digest::of(site.get("latest.json")));
     source.offer(Architecture::Amd64).unwrap();
     assert_eq!(paths(&server), ["/os/latest.json", "/os/latest.json.sig"]);
 }

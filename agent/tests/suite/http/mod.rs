@@ -20,7 +20,7 @@ use kubesolo_update::fetch::options::{FetchOptions, Patience};
 use kubesolo_update::release::offer::Offer;
 use kubesolo_update::release::release::Architecture;
 use kubesolo_update::source::http::HttpSource;
-use kubesolo_update::source::source::Source;
+use kubesolo_update::source::source::{Known, Source};
 use serde_json::{Value, json};
 
 /// Short times, and no proxy.
@@ -69,7 +69,7 @@ pub struct Site {
 }
 
 impl Site {
-    fn new(version: &str, kernel: &[u8], initramfs: &[u8]) -> Self {
+    pub fn new(version: &str, kernel: &[u8], initramfs: &[u8]) -> Self {
         let mut site = Self { files: BTreeMap::new() };
         for (name, bytes) in [("vmlinuz", kernel), ("kubesolo-os.gz", initramfs)] {
             site.put(name, bytes);
@@ -89,7 +89,7 @@ impl Site {
         Self::new("1.0.0", b"kernel", &b"initramfs ".repeat(30_000))
     }
 
-    fn put(&mut self, name: &str, bytes: &[u8]) {
+    pub fn put(&mut self, name: &str, bytes: &[u8]) {
         self.files.insert(format!("/os/{name}"), bytes.to_vec());
     }
 
@@ -127,10 +127,12 @@ impl Site {
         site
     }
 
-    fn answer(&self, request: &Request, out: &mut TcpStream) {
+    pub fn answer(&self, request: &Request, out: &mut TcpStream) {
+        let tag = self.files.get(&request.path).map(|body| format!("\"{}\"", &Digest::of(body).hex()[..12]));
         match (self.files.get(&request.path), request.from()) {
             (None, _) => fault::reply(out, 404, "", b"not here"),
-            (Some(body), None) => fault::reply(out, 200, "", body),
+            (Some(_), None) if tag.as_deref() == request.header("if-none-match") => fault::head(out, 304, ""),
+            (Some(body), None) => fault::reply(out, 200, &format!("ETag: {}\r\n", tag.unwrap_or_default()), body),
             (Some(body), Some(from)) => {
                 let range = format!("Content-Range: bytes {from}-{}/{}\r\n", body.len() - 1, body.len());
                 fault::reply(out, 206, &range, &body[from..]);

@@ -192,10 +192,10 @@ fn with_tls_it_is_never_left_and_its_authority_must_be_known() {
     let mut source = HttpSource::new(&trusted, &format!("https://{secure}/os"), false).unwrap();
     let offer = source.offer(Architecture::Amd64).unwrap();
     assert_eq!(fetch(&mut source, &offer).unwrap(), site.get("kubesolo-os.gz"));
-    let away = HttpSource::new(&trusted, &format!("https://{secure}/away"), false).unwrap().look();
+    let away = HttpSource::new(&trusted, &format!("https://{secure}/away"), false).unwrap().look(&Known::default());
     refused(away, Reason::InsecureRedirect);
     assert_eq!(plain.requests().len(), 0);
-    let unknown = HttpSource::new(&options(), &format!("https://{secure}/os"), false).unwrap().look();
+    let unknown = HttpSource::new(&options(), &format!("https://{secure}/os"), false).unwrap().look(&Known::default());
     refused(unknown, Reason::CertificateUntrusted);
 }
 

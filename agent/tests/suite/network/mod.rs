@@ -12,7 +12,7 @@ use kubesolo_update::fetch::options::FetchOptions;
 use kubesolo_update::release::release::Architecture;
 use kubesolo_update::source::http::HttpSource;
 use kubesolo_update::source::oci::OciSource;
-use kubesolo_update::source::source::Source;
+use kubesolo_update::source::source::{Known, Source};
 use tempfile::TempDir;
 
 use crate::common;

@@ -93,7 +93,8 @@ fn a_refusal_of_a_proxy_is_told_as_the_proxys() {
         assert!(forwarded.message.contains("answers 403: it forbids forbidden.test"), "{forwarded:?}");
         // The server's own refusal stays the server's.
         refused(over_http(&options, &format!("http://{plain}/closed")), Reason::AccessDenied);
-        let closed = OciSource::new(&options, &format!("{plain}/closed"), None, "stable").unwrap().look();
+        let closed =
+            OciSource::new(&options, &format!("{plain}/closed"), None, "stable").unwrap().look(&Known::default());
         refused(closed, Reason::AccessDenied);
         // A proxy that is not there is named, too.
         let address = proxy.address.clone();

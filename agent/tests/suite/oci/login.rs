@@ -61,7 +61,7 @@ fn a_password_goes_along_so_that_a_look_is_one_request() {
     let server = guarded(&world, |_| "Basic realm=\"r\"".into(), BASIC, |_, _| ());
     let options = with_login(&server.address, &password(), &[&server.address]);
     let mut source = source_with(&server, &options);
-    source.look().unwrap();
+    source.look(&Known::default()).unwrap();
     assert_eq!(authorizations(&server), [Some(BASIC.to_owned())]);
     source.offer(Architecture::Amd64).unwrap();
     assert_eq!(fetch(&mut source, &initramfs(&world)).unwrap(), world.initramfs);
@@ -81,7 +81,7 @@ fn a_look_with_a_token_server_is_three_requests() {
         },
     );
     let options = with_login(&server.address, &password(), &[&server.address]);
-    source_with(&server, &options).look().unwrap();
+    source_with(&server, &options).look(&Known::default()).unwrap();
     let paths: Vec<_> = server.requests().into_iter().map(|request| request.path).collect();
     // A challenge without a scope: the agent names the right that it needs.
     let token = "/token?service=s&scope=repository%3Aos%3Apull";
@@ -208,7 +208,7 @@ fn no_trick_with_the_realm_gets_a_login() {
     let server = guarded(&World::new(10), move |_| format!("Bearer realm=\"{realm}\""), "Bearer t", |_, _| ());
     let mut options = with_login(&server.address, &password(), &[&server.address, &format!("localhost:{port}")]);
     options.authentication.token_hosts = vec!["localhost".into()];
-    source_with(&server, &options).look().unwrap();
+    source_with(&server, &options).look(&Known::default()).unwrap();
     assert_eq!(authorizations(&elsewhere), [Some(BASIC.to_owned())]);
     let target = format!("http://localhost:{port}/stolen");
     let server = guarded(
@@ -345,7 +345,7 @@ fn a_token_file_saves_requests_and_gives_one_registry_nothing_of_another() {
     let cached = |server: &Fault| {
         let mut options = with_login(&server.address, &password(), &[&server.address]);
         options.authentication.token_cache = Some(folder.path().join("tokens"));
-        source_with(server, &options).look().unwrap();
+        source_with(server, &options).look(&Known::default()).unwrap();
     };
     cached(&server);
     assert_eq!(server.requests().len(), 3);

@@ -21,7 +21,7 @@ use kubesolo_update::fetch::options::{FetchOptions, Patience};
 use kubesolo_update::release::offer::Offer;
 use kubesolo_update::release::release::{Architecture, Blob};
 use kubesolo_update::source::oci::OciSource;
-use kubesolo_update::source::source::Source;
+use kubesolo_update::source::source::{Known, Source};
 
 fn impatient() -> Patience {
     Patience {
