@@ -183,7 +183,7 @@ impl Slot {
             Some(named) => match (named.strip_prefix("LABEL="), named.strip_prefix("PARTUUID=")) {
                 (Some(label), _) => system.find(label).map(Place::Device),
                 (_, Some(identity)) => partition(identity, system).map(Place::Device),
-                _ => place(named),
+                _ => place(named, system),
             },
         };
         let place = found.map_err(|e| e.context(format_args!("slot {id}")))?;
@@ -422,14 +422,17 @@ fn partition(identity: &str, system: &System) -> Result<PathBuf> {
     system.identified(&id.map_err(|why| unusable(Path::new(identity), why))?)
 }
 
-fn place(path: &str) -> Result<Place> {
+fn place(path: &str, system: &System) -> Result<Place> {
     let named = Path::new(path);
+    if let Some(device) = system.by_link(named)? {
+        return Ok(Place::Device(device));
+    }
     let meta = named.metadata().map_err(|e| unusable(named, e))?;
     if meta.is_dir() {
         Dir::folder(named)?;
         Ok(Place::Folder(named.to_owned()))
     } else if meta.file_type().is_block_device() {
-        // A link as of /dev/disk/by-label is common; messages name the device.
+        // A link as of /dev/mapper is common; messages name the device.
         Ok(Place::Device(named.canonicalize().map_err(|e| unusable(named, e))?))
     } else {
         Err(unusable(named, "it is neither a folder nor a block device"))

@@ -12,6 +12,7 @@ use crate::common::registry::Registry;
 use kubesolo_update::base::error::Reason;
 use kubesolo_update::device::blocks::System;
 use kubesolo_update::device::disk::{Role, Seed};
+use kubesolo_update::device::slot::{Place, Slot};
 use kubesolo_update::device::table::{PartId, Table};
 
 /// Partitions of a device: slot A, slot B, data, and one that has the label of none.
@@ -498,6 +499,45 @@ fn data_on_another_disk_is_read_only_if_it_is_named_by_its_identity() {
     machine.refuses(Role::Data, Reason::DeviceNotFound);
 }
 
+/// The slot of this setting, on the made-up machine.
+fn slot_b(machine: &Machine, setting: &str) -> Result<PathBuf, Reason> {
+    match Slot::locate(bootenv::SlotId::B, Some(setting), &machine.system).map_err(|error| error.reason)?.place {
+        Place::Device(node) => Ok(node),
+        Place::Folder(folder) => panic!("{}", folder.display()),
+    }
+}
+
+/// A link as udev makes it.
+fn udev_link(machine: &Machine, name: &str, node: &str) {
+    let link = machine.node("disk").join(name);
+    fs::create_dir_all(link.parent().unwrap()).unwrap();
+    let _ = fs::remove_file(&link);
+    symlink(format!("../../{node}"), link).unwrap();
+}
+
+#[test]
+fn links_by_name_in_the_settings_lead_to_no_foreign_disk() {
+    let machine = Machine::new("");
+    let part = machine.device("pci0/virtio1", "vda", 0, 1);
+    machine.device("pci0/virtio2", "vdb", 16, 2);
+    machine.boot(&format!("ks.part={part}"));
+    // udev makes such a link for one of the disks that carry the name: here the other one.
+    for kind in ["by-label", "by-partlabel"] {
+        udev_link(&machine, &format!("{kind}/KSOLOB"), "vdb2");
+        assert_eq!(slot_b(&machine, &format!("/dev/disk/{kind}/KSOLOB")), Ok(machine.node("vda2")), "{kind}");
+        assert_eq!(slot_b(&machine, &format!("/dev//disk/./{kind}/KSOLOB")), Ok(machine.node("vda2")), "{kind}");
+    }
+    // The identity of a partition is named on purpose, that of a filesystem is in each copy of it.
+    assert_eq!(slot_b(&machine, &format!("/dev/disk/by-partuuid/{}", id(2, 2))), Ok(machine.node("vdb2")));
+    udev_link(&machine, "by-uuid/abcd", "vda2");
+    assert_eq!(slot_b(&machine, "/dev/disk/by-uuid/abcd"), Ok(machine.node("vda2")));
+    machine.uptime(30.0);
+    udev_link(&machine, "by-uuid/abcd", "vdb2");
+    for setting in ["by-uuid/abcd", "by-uuid/gone", "by-label/gone", "by-partuuid/abcd"] {
+        assert_eq!(slot_b(&machine, &format!("/dev/disk/{setting}")), Err(Reason::DeviceNotFound), "{setting}");
+    }
+}
+
 #[test]
 fn another_disk_is_found_by_identity_on_purpose() {
     let machine = Machine::new("");
@@ -567,6 +607,14 @@ fn a_disk_that_somebody_could_have_brought_is_removable() {
         ("soc/mmc0", &[("device/type", "SD")], true),
         ("pci0/tb0", &[("../../removable", "removable")], true),
         ("pci0/tb0", &[("../../removable", "fixed")], false),
+        // No device of this machine: what is below it cannot be determined.
+        ("virtual/loop", &[], true),
+        ("virtual/nbd", &[], true),
+        ("virtual/md", &[("md/level", "raid1")], true),
+        ("platform/host3/session1/target3:0:0", &[], true),
+        ("pci0/nvme0", &[("device/transport", "tcp")], true),
+        ("virtual/nvme-subsystem/nvme-subsys0", &[], true),
+        ("virtual/nvme-subsystem/nvme-subsys0", &[("device/nvme0/transport", "pcie")], false),
     ] {
         let machine = Machine::new("");
         let part = machine.device("pci0/virtio0", "vda", 0, 1);
@@ -578,5 +626,47 @@ fn a_disk_that_somebody_could_have_brought_is_removable() {
         machine.boot(&format!("ks.part={part}"));
         let ignored = matches!(machine.system.seed(false).unwrap(), Seed::Ignored(_));
         assert_eq!(ignored, removable, "{bus} {files:?}");
+    }
+}
+
+/// An array or a mapping of these devices, with a seed on it.
+fn seed_above(machine: &Machine, below: &[&str]) -> bool {
+    let shown = machine.shown("virtual/block/dm-0", 200, "", 100);
+    fs::create_dir_all(shown.join("slaves")).unwrap();
+    fs::write(shown.join("removable"), "0\n").unwrap();
+    for device in below {
+        let real = fs::canonicalize(machine.at("sys/class/block").join(device)).unwrap();
+        symlink(&shown, real.join("holders/dm-0")).unwrap();
+        symlink(real, shown.join("slaves").join(device)).unwrap();
+    }
+    fs::write(machine.node("dm-0"), cidata()).unwrap();
+    match machine.system.seed(false).unwrap() {
+        Seed::Found(node) => node == machine.node("dm-0"),
+        Seed::Ignored(why) => {
+            assert_eq!(why.len(), 1, "{why:?}");
+            false
+        }
+    }
+}
+
+#[test]
+fn an_assembled_device_is_as_removable_as_any_of_its_parts() {
+    for (below, counts) in [
+        (&["vdy"][..], true),
+        (&["vdx1", "vdy"], true),
+        (&["vdy", "sdz"], false),
+        (&["vdy", "sdz1"], false),
+        (&["sdz"], false),
+        (&["vdy", "loop0"], false),
+        (&[], false),
+    ] {
+        let machine = Machine::new("");
+        let part = machine.device("pci0/virtio0", "vda", 0, 1);
+        machine.device("pci0/virtio1", "vdx", 16, 2);
+        machine.disk("pci0/virtio2", "vdy", 32, &[0; 4096], &[]);
+        machine.device("pci0/usb1/1-1", "sdz", 48, 3);
+        machine.disk("virtual", "loop0", 64, &[0; 4096], &[]);
+        machine.boot(&format!("ks.part={part}"));
+        assert_eq!(seed_above(&machine, below), counts, "{below:?}");
     }
 }

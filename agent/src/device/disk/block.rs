@@ -249,20 +249,49 @@ impl Block {
         ours && number == Some(u64::from(entry.number)) && fits
     }
 
-    /// True if a person in front of the machine could have brought this disk: it is on USB, an SD card or an optical drive, or
-    /// the kernel calls it or what it hangs on removable.
-    pub(super) fn is_removable(&self) -> bool {
-        const OPTICAL: &str = "5"; // SCSI peripheral type
-        let says = |folder: &Path, word: &str| {
-            files::read_kernel(&folder.join("removable")).is_ok_and(|said| said.trim() == word)
+    /// True if a person in front of the machine could have brought a disk that this device lies on, or if that cannot be
+    /// determined: an array or a mapping is removable if any device below it is.
+    pub(super) fn is_removable(&self, system: &System) -> bool {
+        self.is_removable_within(system, DEPTH)
+    }
+
+    fn is_removable_within(&self, system: &System, depth: u32) -> bool {
+        let below = match self.sysfs.parent() {
+            Some(whole) if self.sysfs.join("partition").exists() => vec![whole.to_owned()],
+            _ => self.entries("slaves"),
         };
-        let on_usb = self.sysfs.components().any(|part| part.as_os_str().to_string_lossy().starts_with("usb"));
-        let told = self.says("removable");
-        on_usb
+        if below.is_empty() {
+            return self.is_removable_disk(system);
+        }
+        let removable = |folder: &PathBuf| {
+            Self::new(system, folder).is_none_or(|below| depth == 0 || below.is_removable_within(system, depth - 1))
+        };
+        below.iter().any(removable)
+    }
+
+    /// True if the disk is on USB, an SD card or an optical drive, if the kernel calls it or a device that it is attached to
+    /// removable, or if it is no device of this machine: a file, memory, or a disk of the network.
+    fn is_removable_disk(&self, system: &System) -> bool {
+        const OPTICAL: &str = "5"; // SCSI peripheral type
+        // The head of an NVMe disk with several paths is attached to all of its controllers.
+        let controllers = self.entries("device").into_iter().filter(|path| path.join("transport").exists());
+        let places: Vec<_> = match self.is_virtual(system) {
+            true => controllers.filter_map(|controller| fs::canonicalize(controller).ok()).collect(),
+            false => vec![self.sysfs.clone()],
+        };
+        let says = |folder: &Path, words: &[&str]| {
+            files::read_kernel(&folder.join("removable")).is_ok_and(|said| words.contains(&said.trim()))
+        };
+        let is_brought = |place: &PathBuf| {
+            let on_usb = place.components().any(|part| part.as_os_str().to_string_lossy().starts_with("usb"));
+            on_usb || place.ancestors().skip(1).any(|folder| says(folder, &["removable", "1"]))
+        };
+        places.is_empty()
+            || places.iter().any(is_brought)
+            || self.is_remote()
             // An unreadable answer is neither yes nor no.
-            || told != "0"
+            || self.says("removable") != "0"
             || ["SD", OPTICAL].contains(&self.says("device/type").as_str())
-            || self.sysfs.ancestors().skip(1).any(|folder| says(folder, "removable") || says(folder, "1"))
     }
 }
 

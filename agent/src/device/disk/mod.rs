@@ -91,13 +91,58 @@ impl System {
             Role::SlotB => self.find(SLOT_B_LABEL),
             Role::Efi => self.find(ESP_LABEL),
             Role::Env => self.find(ENV_LABEL),
-            Role::Seed => match self.seed(Path::new(INSTANCE_RECORD).exists())? {
+            Role::Seed => match self.seed(self.was_configured()?)? {
                 Seed::Found(device) => Ok(device),
                 Seed::Ignored(why) => {
                     let why = if why.is_empty() { "there is none".to_owned() } else { why.join("; ") };
                     Err(Error::new(Reason::DeviceNotFound, format!("no seed volume: {why}")))
                 }
             },
+        }
+    }
+
+    /// True if user-data set this device up before. Only our own data partition can say so.
+    fn was_configured(&self) -> Result<bool> {
+        self.check_data()?;
+        Ok(Path::new(INSTANCE_RECORD).exists())
+    }
+
+    /// The block device that a path of the settings names; `None` if the path is none of udev's links by name, and is to be
+    /// opened as it is. udev's links by name lead to any disk that carries the name: a label is looked for on the disk that
+    /// was booted, a partition's identity on all disks, and the link of a filesystem's identity must lead to our disk.
+    ///
+    /// # Errors
+    /// 75 when it is not there yet, 78 when it is not there, is ambiguous, or is on another disk.
+    pub fn by_link(&self, path: &Path) -> Result<Option<PathBuf>> {
+        let Ok(link) = path.strip_prefix("/dev/disk") else { return Ok(None) };
+        let mut parts = link.iter().map(|part| part.to_str());
+        let (Some(Some(kind)), Some(Some(name)), None) = (parts.next(), parts.next(), parts.next()) else {
+            return Ok(None);
+        };
+        match kind {
+            "by-label" | "by-partlabel" => self.find(name).map(Some),
+            "by-partuuid" => {
+                let id = name.to_ascii_lowercase().parse();
+                self.identified(&id.map_err(|why| unusable_link(path, &why))?).map(Some)
+            }
+            "by-uuid" => self.on_own_disk(path, &self.dev.join("disk").join(link)).map(Some),
+            _ => Ok(None),
+        }
+    }
+
+    /// The device that a link leads to, if that is on the disk that was booted.
+    fn on_own_disk(&self, named: &Path, link: &Path) -> Result<PathBuf> {
+        let disk = self.own_disk()?;
+        let dev = fs::canonicalize(&self.dev).unwrap_or_default();
+        let real = fs::canonicalize(link).unwrap_or_default();
+        let device = real.strip_prefix(&dev).ok().and_then(|node| Block::by_node(self, &self.dev.join(node)));
+        match device {
+            Some(device) if device.lies_on(self, &disk) => Ok(device.node),
+            Some(device) => {
+                let why = format!("it is {}, which is not on {disk}", device.node.display());
+                Err(unusable_link(named, &why))
+            }
+            None => Err(self.not_yet(unusable_link(named, &"it leads to no block device"))),
         }
     }
 
@@ -208,7 +253,7 @@ impl System {
                 continue;
             }
             let ours = own.as_ref().is_some_and(|own| volume.lies_on(self, own));
-            let removable = volume.disk(self).is_none_or(|disk| disk.is_removable());
+            let removable = volume.is_removable(self);
             let why = match removable {
                 _ if ours => None,
                 true => (!line.seed_removable).then_some(
@@ -475,6 +520,12 @@ fn not_found(label: &str, disk: &Block, unreadable: &[String]) -> Error {
     let message = with_reasons(format!("there is no partition with the label {label} on {disk}"), unreadable);
     Error::new(Reason::DeviceNotFound, message)
         .remedy("Name the place on the command line or in update.conf, or label the filesystem or partition.")
+}
+
+/// A link of udev's that a setting names, and that leads to nothing of use.
+fn unusable_link(link: &Path, why: &dyn std::fmt::Display) -> Error {
+    Error::new(Reason::DeviceNotFound, format!("cannot use \"{}\": {why}", text::escape(&link.to_string_lossy())))
+        .remedy("Name a partition of another disk by its identity: PARTUUID=…, or /dev/disk/by-partuuid/….")
 }
 
 fn with_reasons(message: String, unreadable: &[String]) -> String {

@@ -9,7 +9,7 @@ use bootenv::lock::Replaced;
 use bootenv::protocol::{BootState, View};
 use bootenv::step::Step;
 use bootenv::uboot::bootcount;
-use bootenv::uboot::config::{self, Place};
+use bootenv::uboot::config;
 use bootenv::uboot::store::{Error as StoreError, Loaded, Store};
 
 use super::Bootloader;
@@ -22,8 +22,6 @@ use crate::device::blocks::System;
 const REMEDY: &str = "The agent does not overwrite it. Compare the geometry in fw_env.config with that of the \
     bootloader; if it is right, write the environment again, as the image builder does (mkenvimage).";
 const LABEL_REMEDY: &str = "Give the partition this label, or name its device.";
-/// Where udev shows partitions by their names.
-const BY_LABEL: [&str; 2] = ["/dev/disk/by-partlabel/", "/dev/disk/by-label/"];
 
 #[derive(Debug)]
 pub(super) struct UBoot {
@@ -47,7 +45,8 @@ impl UBoot {
             )
         })?;
         for place in &mut places {
-            find(place, devices).map_err(|e| e.context(&name).remedy(LABEL_REMEDY))?;
+            let found = devices.by_link(&place.device).map_err(|e| e.context(&name).remedy(LABEL_REMEDY))?;
+            place.device = found.unwrap_or_else(|| place.device.clone());
         }
         let shown: Vec<String> = places.iter().map(|place| text::escape(&place.to_string())).collect();
         let (store, place) = (Store::new(places), shown.join(" and "));
@@ -174,12 +173,4 @@ fn unreadable(config: &str, place: &str, why: &StoreError) -> Error {
         _ => Error::new(Reason::EnvUnreadable, message)
             .remedy(format!("Compare {config}, which bootenv= names, with the disk and with U-Boot's own settings.")),
     }
-}
-
-/// A name that udev would make is found without it, and on the disk that was booted: udev's links may lead to another one.
-fn find(place: &mut Place, devices: &System) -> Result<()> {
-    if let Some(label) = BY_LABEL.iter().find_map(|folder| place.device.to_str()?.strip_prefix(folder)) {
-        place.device = devices.find(label)?;
-    }
-    Ok(())
 }
