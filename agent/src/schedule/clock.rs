@@ -145,12 +145,15 @@ impl Clock {
         self.believed().is_ok_and(|now| time <= now + TOLERANCE)
     }
 
-    /// The time that is to be kept for later runs, when it says something new. It only goes up.
+    /// The time that is to be kept for later runs, when it says something new: once a day, which spares the medium, and as
+    /// soon as `expired` is over, the end of a statement. It only goes up.
     #[must_use]
-    pub fn to_keep(&self) -> Option<DateTime<Utc>> {
+    pub fn to_keep(&self, expired: Option<DateTime<Utc>>) -> Option<DateTime<Utc>> {
         let new = self.synchronised && self.believed().is_ok();
-        // Once a day is enough, and spares the medium.
-        let moved = |last: DateTime<Utc>| (self.shown - last).num_hours() >= 24;
+        let moved = |last: DateTime<Utc>| {
+            let is_over = expired.is_some_and(|end| last <= end && end < self.shown);
+            is_over || (self.shown - last).num_hours() >= 24
+        };
         (new && self.last_seen.is_none_or(moved)).then_some(self.shown)
     }
 
@@ -229,11 +232,17 @@ mod tests {
 
     #[test]
     fn the_last_time_seen_is_that_of_a_synchronised_clock() {
-        assert_eq!(clock(400, false, None).to_keep(), None, "a wrong hardware clock would lock the device out");
-        assert_eq!(clock(-1, true, None).to_keep(), None);
-        assert_eq!(clock(3, true, None).to_keep(), Some(clock(3, true, None).shown));
-        assert_eq!(clock(3, true, Some(9)).to_keep(), None, "it never goes back");
-        assert_eq!(clock(9, true, Some(3)).to_keep(), Some(clock(9, true, None).shown));
-        assert_eq!(clock(3, true, Some(3)).to_keep(), None, "not at every run");
+        assert_eq!(clock(400, false, None).to_keep(None), None, "a wrong hardware clock would lock the device out");
+        assert_eq!(clock(-1, true, None).to_keep(None), None);
+        assert_eq!(clock(3, true, None).to_keep(None), Some(clock(3, true, None).shown));
+        assert_eq!(clock(3, true, Some(9)).to_keep(None), None, "it never goes back");
+        assert_eq!(clock(9, true, Some(3)).to_keep(None), Some(clock(9, true, None).shown));
+        assert_eq!(clock(3, true, Some(3)).to_keep(None), None, "not at every run");
+        let hours = |n| clock(3, true, None).shown + TimeDelta::hours(n);
+        let later = Clock { shown: hours(2), ..clock(3, true, Some(3)) };
+        assert_eq!(later.to_keep(Some(hours(1))), Some(hours(2)), "what expired stays expired");
+        assert_eq!(later.to_keep(Some(hours(-1))), None, "which is known already");
+        assert_eq!(later.to_keep(Some(hours(3))), None, "and what did not expire needs nothing");
+        assert_eq!(Clock { synchronised: false, ..later }.to_keep(Some(hours(1))), None);
     }
 }

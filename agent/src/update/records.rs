@@ -11,7 +11,7 @@ use bootenv::protocol::{BootState, SlotState, View};
 use bootenv::{SlotId, TrialId};
 use chrono::{DateTime, Utc};
 
-use crate::base::error::{Error, Exit, Result};
+use crate::base::error::{Error, Exit, Reason, Result};
 use crate::device::boot::Boot;
 use crate::device::slot::SlotManifest;
 use crate::policy::freshness::FreshnessFinding;
@@ -144,7 +144,9 @@ impl LockedRecords {
     pub fn keep_look(&mut self, clock: &Clock, freshness: Option<&FreshnessFinding>) -> Result<()> {
         let mut changed = false;
         let issued = freshness.and_then(|seen| seen.issued);
-        if let Some(time) = clock.to_keep().max(issued).filter(|time| Some(*time) > self.trust.last_seen) {
+        let expired = freshness.filter(|seen| seen.verdict.reason == Some(Reason::Expired.into()));
+        let expired = expired.and_then(|seen| seen.verdict.not_after);
+        if let Some(time) = clock.to_keep(expired).max(issued).filter(|time| Some(*time) > self.trust.last_seen) {
             self.trust.last_seen = Some(time);
             changed = true;
         }
@@ -372,4 +374,35 @@ enum Ending {
     NotStarted,
     /// For this cause.
     NotJudged(String),
+}
+
+#[cfg(test)]
+mod tests {
+    use chrono::TimeDelta;
+
+    use super::*;
+    use crate::schedule::clock::build_date;
+    use crate::state::freshness::{FreshnessReport, FreshnessVerdict};
+
+    #[test]
+    fn a_statement_that_expired_stays_expired_when_the_clock_goes_back_by_hours() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut records = LockedRecords::lock(&folder.path().join("state.json")).unwrap();
+        let end = build_date() + TimeDelta::days(100);
+        let stated = FreshnessReport::new(FreshnessVerdict::Fresh, None, "fresh").with(Some(1), Some(end));
+        let mut look = |hours: i64| {
+            let shown = end + TimeDelta::hours(hours);
+            let clock = Clock { shown, synchronised: true, last_seen: records.trust.last_seen };
+            let verdict = stated.clone().by_now(&clock);
+            let finding = FreshnessFinding { verdict: verdict.clone(), serials: vec![], issued: None };
+            records.keep_look(&clock, Some(&finding)).unwrap();
+            (verdict.reason.and_then(|reason| reason.known()), Records::read(&folder.path().join("state.json")))
+        };
+        assert_eq!(look(-2).0, None);
+        let (expired, kept) = look(1);
+        assert_eq!(expired, Some(Reason::Expired));
+        assert_eq!(kept.unwrap().trust.last_seen, Some(end + TimeDelta::hours(1)), "it was written");
+        assert_eq!(look(-3).0, Some(Reason::Expired), "a time server set the clock back");
+        assert_eq!(look(5).1.unwrap().trust.last_seen, Some(end + TimeDelta::hours(1)), "written once");
+    }
 }
