@@ -117,9 +117,10 @@ pub fn check_folder(meta: &Metadata, path: &Path, reason: Reason) -> Result<()> 
 pub fn check_owner(meta: &Metadata, path: &Path, reason: Reason) -> Result<()> {
     let shown = path.display();
     check_user(meta, path, reason)?;
-    // A group of one's own is what many systems give every user, with a mask that lets it write.
-    let foreign_group = meta.gid() != getegid().as_raw() && meta.mode() & GROUP_WRITES != 0;
-    if foreign_group || meta.mode() & OTHERS_WRITE != 0 {
+    // A group of one's own is what many systems give every user, with a mask that lets it write. The group of root is none:
+    // containers run with it.
+    let own_group = meta.gid() == getegid().as_raw() && !geteuid().is_root();
+    if meta.mode() & GROUP_WRITES != 0 && !own_group || meta.mode() & OTHERS_WRITE != 0 {
         let why = format!("writable by others (mode {:04o})", meta.mode() & 0o7777);
         return Err(distrust(path, reason, why, &format!("Remove that permission: chmod go-w {shown}")));
     }
@@ -436,9 +437,12 @@ mod tests {
             mode(&file, others);
             assert!(refused(&file).contains("chmod go-w"), "{others:o}");
         }
-        // The group of this user is this user's; any other is not.
+        // The group of this user is this user's; any other is not. Other accounts may be in root's group.
         mode(&file, 0o664);
-        read(&file, 7, REASON).unwrap();
+        match geteuid().is_root() {
+            true => assert!(refused(&file).contains("writable by others (mode 0664)")),
+            false => assert_eq!(read(&file, 7, REASON).unwrap().unwrap(), b"content"),
+        }
         let check = |path: &Path| check_folder(&path.metadata().unwrap(), path, REASON);
         mode(folder.path(), 0o777);
         assert!(check(folder.path()).unwrap_err().remedy.contains("chmod go-w"));
