@@ -7,7 +7,8 @@ use std::io::{self, ErrorKind, Write as _};
 use std::sync::OnceLock;
 
 use bootenv::step::{self, Step};
-use log::{Log, Metadata, Record};
+use log::{Level, Log, Metadata, Record};
+use nix::sys::stat::fstat;
 use simple_logger::SimpleLogger;
 
 use crate::base::error::{Error, Reason, Result};
@@ -80,9 +81,39 @@ pub fn all_printed() -> Result<()> {
     }
 }
 
-/// To standard error. A failure to write there cannot be reported.
+/// To standard error, as an error. A failure to write there cannot be reported.
 pub fn print_error(text: &str) {
-    let _ = io::stderr().write_all(text.as_bytes());
+    print_note(Level::Error, text);
+}
+
+/// To standard error. If that is the journal, each line has its priority (`sd-daemon(3)`).
+pub(crate) fn print_note(level: Level, text: &str) {
+    let marked: String = match is_journal() {
+        true => text.lines().map(|line| format!("<{}>{line}\n", priority(level))).collect(),
+        false => text.to_owned(),
+    };
+    let _ = io::stderr().write_all(marked.as_bytes());
+}
+
+/// Priorities of `syslog(3)`.
+fn priority(level: Level) -> u8 {
+    match level {
+        Level::Error => 3,
+        Level::Warn => 4,
+        Level::Info => 6,
+        Level::Debug | Level::Trace => 7,
+    }
+}
+
+/// True if standard error is the stream to the journal that systemd made, by device and inode in `JOURNAL_STREAM`
+/// (`systemd.exec(5)`).
+fn is_journal() -> bool {
+    static IS_JOURNAL: OnceLock<bool> = OnceLock::new();
+    *IS_JOURNAL.get_or_init(|| {
+        let stream = std::env::var("JOURNAL_STREAM").unwrap_or_default();
+        let found = fstat(io::stderr()).map(|stat| format!("{}:{}", stat.st_dev, stat.st_ino));
+        found.is_ok_and(|found| found == stream)
+    })
 }
 
 /// Logs a step that is done. A test compares the order of these records with the model of the slot protocol, and with the
@@ -108,9 +139,19 @@ impl Log for Unbreakable {
     fn log(&self, record: &Record<'_>) {
         if self.enabled(record.metadata()) {
             // In one piece, so that lines of two processes are not mixed.
-            print_error(&format!("{:<5} [{}] {}\n", record.level(), record.target(), record.args()));
+            print_note(record.level(), &line(record));
         }
     }
 
     fn flush(&self) {}
+}
+
+/// A record for people. Only a debug record names its module.
+fn line(record: &Record<'_>) -> String {
+    match record.level() {
+        Level::Error => format!("error: {}\n", record.args()),
+        Level::Warn => format!("warning: {}\n", record.args()),
+        Level::Info => format!("{}\n", record.args()),
+        level => format!("{level:<5} [{}] {}\n", record.target(), record.args()),
+    }
 }

@@ -6,7 +6,7 @@ use bootenv::SlotId;
 use clap::builder::{PossibleValuesParser, TypedValueParser as _};
 use clap::{Args, ColorChoice, Parser, Subcommand};
 
-use crate::base::console::Terminal;
+use crate::base::console::{Terminal, progress};
 use crate::cli::explain;
 use crate::config::rows::{self, checked, help};
 use crate::config::{CONF_FILE, Overrides};
@@ -65,6 +65,9 @@ pub struct Cli {
     /// Colours on standard output; auto: on a terminal, unless NO_COLOR is set.
     #[arg(long, value_name = "WHEN", default_value = "auto", global = true)]
     color: ColorChoice,
+    /// Progress on standard error; json: one line each second, for programs.
+    #[arg(long, value_name = "FORM", default_value = "auto", global = true)]
+    pub(super) progress: progress::Mode,
     #[command(flatten)]
     pub(crate) places: Places,
     #[command(subcommand)]

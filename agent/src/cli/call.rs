@@ -1,5 +1,7 @@
 //! One call of the program, with its settings: what the commands share.
 
+use std::time::Instant;
+
 use chrono::{DateTime, Utc};
 
 use crate::base::error::{Error, Reason, Result};
@@ -18,6 +20,8 @@ pub(super) struct Call<'a> {
     pub(super) cli: &'a Cli,
     pub(super) config: &'a Config,
     pub(super) now: DateTime<Utc>,
+    /// The same by a clock that is never set, for the time that the call takes.
+    pub(super) started: Instant,
 }
 
 impl Call<'_> {

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::process::ExitCode;
+use std::time::Instant;
 
 use chrono::Utc;
 use clap::Parser;
@@ -9,8 +10,9 @@ use clap::builder::StyledStr;
 use clap::error::{ContextKind, ContextValue};
 use simple_logger::SimpleLogger;
 
+use crate::base::console::{self, progress};
 use crate::base::error::{Error, Exit, Reason, Result};
-use crate::base::{console, text};
+use crate::base::text;
 use crate::cli::args::{Cli, Command, TrustCommand};
 use crate::cli::call::{Call, lock};
 use crate::cli::explain;
@@ -45,6 +47,7 @@ pub fn main() -> ExitCode {
         }
     };
     console::log_to_stderr(levels(&cli));
+    progress::choose(cli.progress);
     match (run(&cli), console::all_printed()) {
         (Ok(0), Err(lost)) if only_reports(&cli.command) => failed(&lost),
         (Ok(code), lost) => {
@@ -144,7 +147,7 @@ fn run(cli: &Cli) -> Result<u8> {
     for warning in &config.warnings {
         log::warn!("{warning}");
     }
-    run_with(&Call { cli, config: &config, now: Utc::now() })
+    run_with(&Call { cli, config: &config, now: Utc::now(), started: Instant::now() })
 }
 
 fn run_with(call: &Call<'_>) -> Result<u8> {

@@ -5,6 +5,7 @@ mod screen;
 mod status;
 
 use std::fmt::Write as _;
+use std::time::Duration;
 
 pub(super) use self::check::checked;
 pub(super) use self::status::status;
@@ -18,19 +19,25 @@ use crate::device::health::Check;
 use crate::report::doctor::{Finding, Findings, Verdict as Severity};
 use crate::schedule::clock;
 use crate::state::history::History;
+use crate::state::phase::Phase;
 use crate::state::state::Outcome;
 use crate::update::trial::{HealthReport, Verdict};
-use crate::update::update::ApplyReport;
+use crate::update::update::{ApplyReport, Costs};
 
-pub(super) fn history(history: &History) -> String {
+/// Past attempts. An attempt that no run is `under_way` with ended without an outcome.
+pub(super) fn history(history: &History, under_way: bool) -> String {
     let mut out = String::new();
     for entry in &history.attempts {
         let at = entry.updated_at.map_or("unknown time".into(), clock::shown);
         let known = |version: &str| if version.is_empty() { "unknown".to_owned() } else { text::escape(version) };
         let times = if entry.times > 1 { format!(", {} times", entry.times) } else { String::new() };
         let error = if entry.error.is_empty() { String::new() } else { format!(": {}", text::escape(&entry.error)) };
+        let outcome = match (entry.phase, under_way) {
+            (Phase::Checking | Phase::Downloading, false) => "interrupted",
+            (phase, _) => phase.as_str(),
+        };
         let (from, to) = (known(&entry.attempt.from_version), known(&entry.attempt.to_version));
-        let _ = writeln!(out, "{at}  {:<11} {from} to {to}{times}{error}", entry.phase.as_str());
+        let _ = writeln!(out, "{at}  {:<11} {from} to {to}{times}{error}", outcome);
     }
     if out.is_empty() { "no attempt yet\n".into() } else { out }
 }
@@ -54,7 +61,22 @@ fn count(number: usize, noun: &str) -> String {
     format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
 }
 
-pub(super) fn applied(applied: &ApplyReport) -> String {
+/// Summary of a download: bytes, time and rate.
+fn costs_of(costs: &Costs, took: Duration) -> String {
+    let mut parts = vec![];
+    if costs.fetched > 0 {
+        let seconds = took.as_secs().max(1);
+        let (fetched, rate) = (size(costs.fetched), size(costs.fetched / seconds));
+        parts.push(format!("fetched {fetched} in {} ({rate}/s)", clock::span(seconds)));
+    }
+    if costs.reused > 0 {
+        parts.push(format!("copied {} from the booted slot", size(costs.reused)));
+    }
+    if parts.is_empty() { String::new() } else { format!("{}\n", parts.join(", ")) }
+}
+
+/// The outcome of `apply` or `activate`, which took that long.
+pub(super) fn applied(applied: &ApplyReport, took: Duration) -> String {
     let ApplyReport { version, slot, .. } = applied;
     match applied.outcome {
         Outcome::UpToDate => format!("{version} is running; nothing to do\n"),
@@ -63,10 +85,8 @@ pub(super) fn applied(applied: &ApplyReport) -> String {
         }
         Outcome::Staged => {
             let how = if applied.written { "written into" } else { "already complete in" };
-            let reused = applied.costs.filter(|costs| costs.reused > 0).map_or(String::new(), |costs| {
-                format!("copied from the booted slot: {}, not fetched again\n", size(costs.reused))
-            });
-            format!("{version} is {how} slot {slot} and verified\n{reused}next: kubesolo-update activate --reboot\n")
+            let costs = applied.costs.map_or(String::new(), |costs| costs_of(&costs, took));
+            format!("{version} is {how} slot {slot} and verified\n{costs}next: kubesolo-update activate --reboot\n")
         }
         _ => format!(
             "{version} in slot {slot} boots next, on trial {}\nnext: reboot; then kubesolo-update healthcheck commits or reverts it\n",

@@ -351,7 +351,7 @@ fn a_release_with_the_images_of_the_running_one_costs_no_image() {
     let (first, device) = (world(5 * MIB), Device::new());
     runs(&first, &device);
     let server = Halting::new(&World::of(first.initramfs.clone(), "v1.1.0"));
-    device.from(&server, &["apply"]).code(0).says(&["copied from the booted slot: 5.0 MiB, not fetched again"]);
+    device.from(&server, &["apply"]).code(0).says(&["copied 5.0 MiB from the booted slot"]);
     assert_eq!((server.requests(), server.server.count(&kernel())), (0, 0));
     assert!(fs::read(device.path("A/kubesolo-os.gz")).unwrap() == first.initramfs);
     device.here(&["verify"]).code(0);

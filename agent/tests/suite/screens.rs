@@ -124,3 +124,46 @@ fn lines_end_where_the_terminal_ends() {
         assert!(words.contains(&"environment:") && words.contains(&"(grubenv)"), "{text}");
     }
 }
+
+#[test]
+fn progress_for_programs_begins_at_once_and_ends_with_everything() {
+    let (registry, device) = (Registry::start(), Device::new());
+    publish(&registry, "1.0.0", 1);
+    let ran = device.from(&registry, &["apply", "--progress", "json"]).code(0);
+    let lines: Vec<serde_json::Value> = ran
+        .stderr
+        .lines()
+        .filter(|line| line.starts_with('{'))
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    let (first, last) = (&lines[0], &lines[lines.len() - 1]);
+    assert_eq!((&first["schema"], &first["progress"], &first["done"]), (&1.into(), &"fetching".into(), &0.into()));
+    assert!(last["done"] == last["total"] && last["total"].as_u64() > Some(0), "{lines:?}");
+    assert!(ran.stdout.contains("fetched ") && ran.stdout.contains("B/s)\n"), "{ran:?}");
+    assert!(!device.from(&registry, &["apply", "--progress", "none"]).code(0).stderr.contains("fetching"));
+}
+
+#[test]
+fn the_journal_gets_priorities_and_nobody_gets_module_paths() {
+    use std::os::unix::fs::MetadataExt;
+    let device = Device::new();
+    device.write("conf", b"chanel=x\n");
+    let log = std::fs::File::create(device.path("log")).unwrap();
+    let meta = log.metadata().unwrap();
+    let stream = format!("{}:{}", meta.dev(), meta.ino());
+    let run = |arguments: &[&str], stream: &str| {
+        let log = std::fs::File::create(device.path("log")).unwrap();
+        let mut command = device.command(&device.local(arguments));
+        command.env("JOURNAL_STREAM", stream).stderr(log).status().unwrap();
+        std::fs::read_to_string(device.path("log")).unwrap()
+    };
+    let warned = run(&["status"], &stream);
+    assert!(warned.starts_with("<4>warning: conf:1: unknown key"), "{warned}");
+    let refused = run(&["activate"], &stream);
+    assert!(
+        refused.contains("\n<3>kubesolo-update: ") && refused.lines().all(|line| line.starts_with('<')),
+        "{refused}"
+    );
+    let elsewhere = run(&["status", "-v"], "1:1");
+    assert!(elsewhere.starts_with("warning: conf:1") && !elsewhere.contains("::"), "{elsewhere}");
+}

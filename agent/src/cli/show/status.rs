@@ -102,7 +102,7 @@ impl Page<'_> {
                     format!("{release}, {}", self.screen.paint(Tone::Bad, "failed its trial"))
                 }
                 None if slot.complete => release,
-                None => "unknown".into(),
+                None => "no complete release".into(),
             };
             self.screen.line(&format!("slot {}:", slot.slot), &words);
         }

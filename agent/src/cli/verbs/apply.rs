@@ -15,7 +15,7 @@ pub(in crate::cli) fn dry_run(call: &Call<'_>, lifted: Lifted) -> Result<u8> {
     log_lifted(lifted);
     let (boot, records) = (call.find()?, call.read()?);
     let planned = apply::dry_run(&Session::new(call.config, &boot, &records, lifted, call.now))?;
-    print(call.cli, &planned, || show::applied(&planned));
+    print(call.cli, &planned, || show::applied(&planned, call.started.elapsed()));
     Ok(0)
 }
 
@@ -27,7 +27,7 @@ pub(in crate::cli) fn apply(call: &Call<'_>, lifted: Lifted, activate: bool, reb
         let boot = &mut call.find_to_change(reboot)?;
         call.update(boot, records, lifted).apply(activate)
     })?;
-    print(call.cli, &applied, || show::applied(&applied));
+    print(call.cli, &applied, || show::applied(&applied, call.started.elapsed()));
     if reboot && applied.outcome == Outcome::Activated {
         call.restart_into_trial()?;
     }

@@ -53,8 +53,9 @@ fn print_status(cli: &Cli, status: &Status) -> Result<u8> {
 }
 
 pub(in crate::cli) fn history(cli: &Cli) -> Result<u8> {
-    let history = Store::new(&cli.state).read_history()?;
-    print(cli, &history.attempts, || show::history(&history));
+    let store = Store::new(&cli.state);
+    let history = store.read_history()?;
+    print(cli, &history.attempts, || show::history(&history, store.is_locked()));
     Ok(0)
 }
 

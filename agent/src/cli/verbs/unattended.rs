@@ -24,7 +24,7 @@ pub(in crate::cli) fn run(call: &Call<'_>) -> Result<u8> {
             print(call.cli, &checked, || show::checked(&checked, call.cli.terminal(), call.cli.verbose > 0));
         }
         Done::Applied(applied) => {
-            print(call.cli, &applied, || show::applied(&applied));
+            print(call.cli, &applied, || show::applied(&applied, call.started.elapsed()));
             let due = applied.outcome == Outcome::Activated && config.auto == Auto::Activate && config.auto_reboot;
             if due && !call.find()?.folders() {
                 call.restart_into_trial()?;
