@@ -76,6 +76,7 @@ test-all: ## Run make lint, make deny, all tests with the release build, and all
 	@build/scripts/setup.sh arm64
 	@PROFILE=dev ARCH=arm64 build/scripts/build-agent.sh
 	build/scripts/same-encoder.sh
+	@cargo build --quiet --locked --workspace --bins --examples
 	$(built)/qemu-tests --firmware bios all
 	$(built)/qemu-tests --firmware uefi all
 	@$(MAKE) --no-print-directory test-loaders
