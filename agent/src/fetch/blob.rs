@@ -30,6 +30,8 @@ pub struct BlobBody {
     received: u64,
     /// The received bytes came in an earlier run, of which only a record is left.
     begun: bool,
+    /// A stream went on after received bytes.
+    in_pieces: bool,
     /// Bytes that came, each as often as it came.
     spent: u64,
     ask: Ask,
@@ -99,6 +101,7 @@ impl BlobBody {
             by_name: false,
             received: 0,
             begun: false,
+            in_pieces: false,
             spent: 0,
             ask: Ask::Range,
             resumes: None,
@@ -139,6 +142,7 @@ impl BlobBody {
                 if self.by_name && self.version.is_none() {
                     self.version = entity_tag(stream.response.headers());
                 }
+                self.in_pieces |= self.received > 0;
                 if self.received > 0 && self.ask != Ask::Whole {
                     self.resumes = Some(stream.skip == 0);
                 }
@@ -323,6 +327,10 @@ impl Body for BlobBody {
 
     fn version(&self) -> Option<String> {
         self.version.as_ref().and_then(|version| version.to_str().ok()).map(str::to_owned)
+    }
+
+    fn in_pieces(&self) -> bool {
+        self.in_pieces
     }
 
     fn fetched(&self) -> u64 {

@@ -20,6 +20,12 @@ pub trait Body {
         None
     }
 
+    /// True if the bytes do not all come from one answer. Pieces that do not fit each other are then a possible cause of a wrong
+    /// digest: CNCF Distribution as a cache ends an answer that breaks with the text of an error.
+    fn in_pieces(&self) -> bool {
+        false
+    }
+
     /// Bytes that came over the network until now, each as often as it came.
     fn fetched(&self) -> u64 {
         0

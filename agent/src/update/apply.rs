@@ -295,8 +295,9 @@ impl<'a> Transfer<'a> {
         Ok(costs)
     }
 
-    /// One image. The bytes that an earlier run left were hashed against a record, which may be wrong itself: if the whole is
-    /// wrong, it is fetched once more, from its first byte.
+    /// One image. Pieces may not fit each other, and the record of an earlier run may be wrong itself: an image that came in
+    /// pieces and is wrong is fetched once more, from its first byte. One that counts by its own signature is not: its verifier
+    /// is spent.
     fn image(&mut self, part: Part, writer: &mut Writer, arrival: &mut Arrival<'_>) -> Result<()> {
         let blob = self.images[part as usize];
         arrival.image = None;
@@ -314,11 +315,10 @@ impl<'a> Transfer<'a> {
         if let Some(verifier) = verifier {
             body = Box::new(Guarded::new(body, verifier));
         }
-        let went_on = body.position() > 0;
         let result = writer.part(part, &blob, &mut *body, arrival);
         let result = match result {
-            Err(e) if went_on && e.exit() == Exit::Data => {
-                log::warn!("{e}; fetching all of it, since an earlier run began it");
+            Err(e) if body.in_pieces() && e.exit() == Exit::Data => {
+                log::warn!("{e}; it came in pieces: fetching all of it once more");
                 arrival.forget();
                 start = Start { spent: body.fetched(), ..Start::default() };
                 body = self.source.resume(&blob, &start)?;
@@ -341,6 +341,10 @@ impl Body for Complete {
 
     fn position(&self) -> u64 {
         self.0
+    }
+
+    fn in_pieces(&self) -> bool {
+        true
     }
 }
 

@@ -312,6 +312,39 @@ fn wrong_bytes_are_not_fetched_again_at_every_run() {
     is_filled(&device, &world);
 }
 
+/// As CNCF Distribution does it as a cache whose upstream fails: the answer was announced with the whole length.
+#[test]
+fn an_error_at_the_end_of_a_broken_answer_does_not_spoil_the_image() {
+    let (world, device) = (world(MIB), Device::new());
+    let (honest, path) = (world.clone(), World::path(&world.initramfs));
+    let server = Fault::start(move |request, out| match (request.path == path, request.earlier) {
+        (true, 0) => {
+            head(out, 200, &format!("Content-Length: {MIB}\r\n"));
+            send(out, &honest.initramfs[..500_000]);
+            send(out, b"{\"errors\":[{\"code\":\"UNKNOWN\",\"message\":\"unknown error\",\"detail\":{}}]}\n");
+        }
+        _ => honest.answer(request, out),
+    });
+    let ran = device.from(&server, &["apply"]).code(0);
+    assert!(ran.stderr.contains("it came in pieces: fetching all of it once more"), "{ran:?}");
+    assert_eq!(server.count(&World::path(&world.initramfs)), 3);
+    is_filled(&device, &world);
+    // A server whose bytes are wrong in one piece, too, is asked no more often than that.
+    let (world, device) = (self::world(MIB), Device::new());
+    let (honest, path) = (world.clone(), World::path(&world.initramfs));
+    let server = Fault::start(move |request, out| match (request.path == path, request.earlier) {
+        (true, 0) => {
+            head(out, 200, &format!("Content-Length: {MIB}\r\n"));
+            send(out, &[7; 500_000]);
+        }
+        (true, _) if request.from().is_none() => reply(out, 200, "", &vec![7; MIB as usize]),
+        _ => honest.answer(request, out),
+    });
+    device.from(&server, &["apply", "--json"]).refused(65, "digest-mismatch");
+    assert_eq!(server.count(&World::path(&world.initramfs)), 3);
+    assert_eq!(record(&device)["wrong"][0]["times"], 1);
+}
+
 /// Slot B runs the first release, and the second one with the same kernel is on offer.
 fn runs(first: &World, device: &Device) {
     let server = Halting::new(first);
