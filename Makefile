@@ -72,6 +72,8 @@ test-all: ## Run make lint, make deny, all tests with the release build, and all
 	cargo test --locked -p bootenv --test model -- --ignored
 	build/scripts/agent-0.1.sh
 	cargo test --workspace --locked --test suite -- --ignored compat:: fleet::
+	build/scripts/build-ferro.sh
+	cargo test --locked -p kubesolo-release --test release -- --ignored servers::
 	build/scripts/cloud-init.sh
 	@build/scripts/setup.sh arm64
 	@PROFILE=dev ARCH=arm64 build/scripts/build-agent.sh

@@ -284,7 +284,7 @@ for what in "$@"; do
     esac
 done
 install_packages
-[ -z "${oracles:-}" ] || build/scripts/fetch-release-tools.sh oras cosign cosign3
+[ -z "${oracles:-}" ] || build/scripts/fetch-release-tools.sh oras cosign cosign3 crane
 [ -z "${uboot_tools:-}" ] || build/scripts/build-uboot.sh tools
 [ -z "${uboot_counting:-}" ] || build/scripts/build-uboot.sh counting
 [ -z "${arm64:-}" ] || libraries_for_arm64

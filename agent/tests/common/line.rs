@@ -21,6 +21,16 @@ impl AsRef<str> for Line {
 impl Line {
     /// The n-th connection breaks when it has carried `breaks(n)` bytes to the agent.
     pub fn start(server: &str, breaks: impl Fn(u64) -> u64 + Send + 'static) -> Self {
+        Self::relay(server, move |n, _| breaks(n))
+    }
+
+    /// Breaks once: when this many bytes went to the agent, in the middle of what follows.
+    pub fn broken_once(server: &str, bytes: u64) -> Self {
+        Self::relay(server, move |_, carried| if carried < bytes { bytes - carried } else { u64::MAX })
+    }
+
+    /// A connection breaks after `breaks(n, carried)` bytes, where `carried` is the sum of all connections before it.
+    fn relay(server: &str, breaks: impl Fn(u64, u64) -> u64 + Send + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let (address, server) = (listener.local_addr().unwrap().to_string(), server.to_owned());
         let carried = Arc::new(AtomicU64::new(0));
@@ -30,7 +40,7 @@ impl Line {
                 let (client, behind) = (client.unwrap(), TcpStream::connect(&server).unwrap());
                 let (mut up, mut there) = (client.try_clone().unwrap(), behind.try_clone().unwrap());
                 std::thread::spawn(move || std::io::copy(&mut up, &mut there));
-                let (counter, bytes) = (counter.clone(), breaks(n));
+                let (counter, bytes) = (counter.clone(), breaks(n, counter.load(Ordering::SeqCst)));
                 std::thread::spawn(move || carry(behind, client, bytes, &counter));
             }
         });

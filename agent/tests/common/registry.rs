@@ -39,6 +39,11 @@ impl Registry {
         Self::serve(self.storage.clone(), more)
     }
 
+    /// A pull-through cache of another registry, empty at first.
+    pub fn cache(upstream: &str) -> Self {
+        Self::serve(Arc::new(TempDir::new().unwrap()), &format!("proxy:\n  remoteurl: http://{upstream}\n"))
+    }
+
     fn serve(storage: Arc<TempDir>, more: &str) -> Self {
         let program = find("docker-registry").expect("docker-registry is needed: apt-get install docker-registry");
         // Another process can take the port between its choice and its use.
@@ -168,10 +173,10 @@ impl Answer {
 
 /// A program of the system, or of the tools that the set-up put below `target`.
 pub fn find(program: &str) -> Option<PathBuf> {
-    let tools = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/tools/usr");
+    let tools = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/tools");
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path)
-        .chain([tools.join("bin"), tools.join("sbin"), "/usr/sbin".into()])
+        .chain([tools.join("usr/bin"), tools.join("usr/sbin"), tools.join("bin"), "/usr/sbin".into()])
         .map(|dir| dir.join(program))
         .find(|p| p.is_file())
 }

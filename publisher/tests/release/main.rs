@@ -16,6 +16,7 @@ mod output;
 mod pieces;
 mod publish;
 mod repack;
+mod servers;
 mod signatures;
 mod tools;
 mod tree;

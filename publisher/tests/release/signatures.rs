@@ -46,8 +46,9 @@ fn the_fallback_tag_is_written_wherever_the_option_does_not_forbid_it() {
         let lists = tags.filter(|tag| tag.as_ref().unwrap().file_name() != "stable").count();
         assert_eq!(lists, if no_fallback_tag { 0 } else { 2 });
         inspect(&format!("{reference}:stable"), Some(&keys), &options.access).unwrap().trusted().unwrap();
-        // With the interface, and without it, as a cache shows the same registry.
-        for (address, found) in [(&address, true), (&registry.address, !no_fallback_tag)] {
+        // With the interface, and without it, by a cache.
+        let cache = Registry::cache(&address);
+        for (address, found) in [(&address, true), (&cache.address, !no_fallback_tag)] {
             let fetch = FetchOptions { plain_http: vec![address.clone()], ..FetchOptions::default() };
             let mut source = OciSource::new(&fetch, &format!("{address}/os"), None, "stable").unwrap();
             let offer = source.offer(Arm64).unwrap();

@@ -3,6 +3,7 @@
 use super::*;
 use crate::cli_support::{Device, Ran};
 use crate::common::fault::{Fault, reply};
+use crate::common::line::Line;
 use crate::common::proxy::{FORBIDDEN, KINDS, Kind, LOGIN, Proxy};
 use crate::common::tls::certificates;
 
@@ -47,6 +48,39 @@ fn a_release_comes_through_a_proxy_with_and_without_login() {
         let [one, other] = server.both(&direct);
         assert_eq!((one.unwrap(), other.unwrap()), (server.initramfs().to_vec(), server.initramfs().to_vec()));
         assert_eq!(proxy.log(), log);
+    }
+}
+
+/// The connection to the proxy breaks in the middle of an image, or the one from the proxy to the server.
+#[test]
+fn an_image_goes_on_where_a_connection_broke_before_or_behind_a_proxy() {
+    let folder = certificates();
+    let server = Secure::start(folder.path(), "");
+    let ca = folder.path().join("ca.pem");
+    let resumed = || server.nginx.served().iter().filter(|served| served.range != "-" && served.status == 206).count();
+    for (kind, behind, scheme) in KINDS
+        .into_iter()
+        .flat_map(|kind| [false, true].map(|behind| (kind, behind)))
+        .flat_map(|(kind, behind)| ["https", "http"].map(|scheme| (kind, behind, scheme)))
+    {
+        let case = format!("{kind:?} {scheme}, behind: {behind}");
+        let proxy = kind.start(false);
+        let address = if scheme == "https" { &server.address } else { &server.nginx.address };
+        let fetch = |from: fn(&FetchOptions, &str, &str) -> Result<Vec<u8>, Error>| {
+            let before = resumed();
+            let line = Line::broken_once(if behind { address } else { &proxy.address }, 150_000);
+            let to = named(kind, if behind { &line.address } else { address });
+            let by = if behind { &proxy.address } else { &line.address };
+            let options = FetchOptions {
+                proxy: Some(format!("http://{by}").parse().unwrap()),
+                plain_http: if scheme == "http" { vec![to.clone()] } else { vec![] },
+                ..options(&ca)
+            };
+            assert_eq!(from(&options, scheme, &to).unwrap(), server.initramfs(), "{case}");
+            assert_eq!(resumed(), before + 1, "{case}");
+        };
+        fetch(|options, scheme, to| over_http(options, &format!("{scheme}://{to}/os")));
+        fetch(|options, _, to| by_registry(options, to));
     }
 }
 
