@@ -85,7 +85,7 @@ pub(super) fn applied(applied: &ApplyReport, took: Duration) -> String {
         }
         Outcome::Staged => {
             let how = if applied.written { "written into" } else { "already complete in" };
-            let costs = applied.costs.map_or(String::new(), |costs| costs_of(&costs, took));
+            let costs = applied.costs.as_ref().map_or(String::new(), |costs| costs_of(costs, took));
             format!("{version} is {how} slot {slot} and verified\n{costs}next: kubesolo-update activate --reboot\n")
         }
         _ => format!(

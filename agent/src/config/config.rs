@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::proxy::{NoProxy, ProxySetting};
-use super::values::{Auto, BootEnv, Freshness, Origin, Threshold};
+use super::values::{Auto, BootEnv, DeltaSetting, Freshness, Origin, Threshold};
 use crate::schedule::rollout::Wariness;
 use crate::schedule::window::Window;
 
@@ -73,6 +73,8 @@ pub struct Config {
     pub registry_timeout: Duration,
     /// `max_rate=`: bytes of images per second; `None` means no limit.
     pub max_rate: Option<u64>,
+    /// `delta=`
+    pub delta: DeltaSetting,
     /// `plain_http=`: `host` or `host:port` that are reached without TLS.
     pub plain_http: Vec<String>,
     /// `allow_unsigned=`: counts only when there is no key at all.

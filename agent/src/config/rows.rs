@@ -5,7 +5,7 @@
 
 use super::config::Config;
 use super::proxy::{NoProxy, ProxySetting};
-use super::values::{Auto, BootEnv, Freshness, Origin, Threshold};
+use super::values::{Auto, BootEnv, DeltaSetting, Freshness, Origin, Threshold};
 use super::values::{hosts, http_url, number, path, rate, registry, seconds, seconds_within, switch, word};
 use crate::base::limits;
 use crate::schedule::rollout::Wariness;
@@ -196,6 +196,22 @@ const SOURCE: &[Setting] = &[
         help: "Limit for the download of images, in bytes per second; K is 1024, M is 1024 K.",
         more: "At least 4K. The pauses that it makes do not count as a slow download.",
         read: |c, v| put(&mut c.max_rate, rate(v)),
+        ..ROW
+    },
+    Setting {
+        key: "delta",
+        form: "yes|no|only",
+        default: "yes",
+        help: "How an initramfs of pieces is fetched.",
+        choices: &[
+            ("yes", "the pieces that the booted slot lacks, or the whole image where that saves little"),
+            ("no", "always the whole image"),
+            (
+                "only",
+                "never the whole image: a release without a delta waits (exit code 75), for a link that costs money",
+            ),
+        ],
+        read: |c, v| put(&mut c.delta, v.parse::<DeltaSetting>()),
         ..ROW
     },
     Setting {

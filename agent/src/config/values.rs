@@ -167,6 +167,31 @@ impl FromStr for Freshness {
     }
 }
 
+/// How an initramfs of pieces is fetched.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum DeltaSetting {
+    /// By pieces, or whole where that saves little.
+    #[default]
+    Yes,
+    /// Whole.
+    No,
+    /// By pieces, or not at all.
+    Only,
+}
+
+impl FromStr for DeltaSetting {
+    type Err = &'static str;
+
+    fn from_str(value: &str) -> Result<Self, &'static str> {
+        match (value, switch(value)) {
+            ("only", _) => Ok(Self::Only),
+            (_, Ok(true)) => Ok(Self::Yes),
+            (_, Ok(false)) => Ok(Self::No),
+            _ => Err("expected yes, no or only"),
+        }
+    }
+}
+
 /// Any text but none.
 pub(super) fn word(value: &str) -> Result<String, &'static str> {
     if value.is_empty() { Err("expected a value") } else { Ok(value.to_owned()) }

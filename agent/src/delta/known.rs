@@ -7,6 +7,7 @@ use crate::base::error::{Error, Reason, Result};
 use crate::base::{interrupt, limits};
 use crate::delta::cutter::{Cut, Cutter, Hash, hash};
 use crate::delta::pack::Sources;
+use crate::device::slot::SlotBody;
 
 const READ_BYTES: usize = 128 * 1024;
 
@@ -17,6 +18,12 @@ pub trait Medium {
     /// # Errors
     /// Those of the medium.
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize>;
+}
+
+impl Medium for SlotBody {
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        SlotBody::read_at(self, buffer, offset)
+    }
 }
 
 /// A piece in the file.

@@ -8,8 +8,8 @@ mod manifest;
 mod writer;
 
 use std::fs::File;
-use std::io::Read;
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::io::{self, Read};
+use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use bootenv::step::Step;
@@ -404,6 +404,16 @@ pub struct SlotBody {
     file: File,
     place: String,
     _mounted: Option<Mounted>,
+}
+
+impl SlotBody {
+    /// Reads at any place, whatever was read before; fewer bytes only at the end.
+    ///
+    /// # Errors
+    /// Those of the medium.
+    pub fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        self.file.read_at(buffer, offset)
+    }
 }
 
 impl Body for SlotBody {

@@ -11,7 +11,7 @@ use reqwest::{Method, Response, Url};
 use crate::base::error::{Error, Reason, Result};
 use crate::base::{interrupt, limits, text};
 use crate::fetch::answer::{Failure, cause, entity_tag, passing, refusal};
-use crate::fetch::body::{Body, Start};
+use crate::fetch::body::{Body, Parts, Start};
 use crate::fetch::client::Client;
 use crate::fetch::url::origin;
 
@@ -24,6 +24,10 @@ pub struct BlobBody {
     url: Url,
     what: String,
     size: u64,
+    /// The end of the part that is wanted.
+    end: u64,
+    /// Parts are wanted, and not all that is missing.
+    parts: bool,
     /// Of the first answer, where the name of a file says nothing about its content.
     version: Option<HeaderValue>,
     by_name: bool,
@@ -68,8 +72,10 @@ struct Stream {
     response: Response,
     /// The length was announced, or the end is marked: an early end is the server's statement, not an accident.
     framed: bool,
-    /// Known already, sent again by a server that does not resume.
+    /// Known already or not wanted, and sent by a server that does not resume.
     skip: u64,
+    /// Bytes that came behind the part that is wanted.
+    rest: Bytes,
     /// Where in the image it ends: a server may send a part of a range.
     end: u64,
 }
@@ -97,6 +103,8 @@ impl BlobBody {
             url,
             what,
             size,
+            end: size,
+            parts: false,
             version: None,
             by_name: false,
             received: 0,
@@ -131,6 +139,16 @@ impl BlobBody {
         Ok(self)
     }
 
+    /// To fetch parts of the blob. No request is sent yet.
+    pub(crate) fn parts(self) -> Self {
+        Self { parts: true, end: 0, ..self }
+    }
+
+    /// True if the next request is for less than all.
+    fn is_range(&self) -> bool {
+        self.ask != Ask::Whole && (self.received > 0 || self.end < self.size)
+    }
+
     /// One attempt to get a stream that goes on after what was received; `Ok` without one means: try again.
     fn connect(&mut self) -> Result<()> {
         let end = Instant::now() + self.client.options.patience.idle;
@@ -143,14 +161,14 @@ impl BlobBody {
                     self.version = entity_tag(stream.response.headers());
                 }
                 self.in_pieces |= self.received > 0;
-                if self.received > 0 && self.ask != Ask::Whole {
+                if self.is_range() {
                     self.resumes = Some(stream.skip == 0);
                 }
                 self.stream = Some(stream);
                 Ok(())
             }
             Some(Ok(Answered::Other(why))) => {
-                let again = self.ask == Ask::Range;
+                let again = self.ask == Ask::Range && !self.parts;
                 self.ask = if again { Ask::RangeAgain } else { Ask::Whole };
                 let next = if again { "asking once more" } else { "beginning at its first byte" };
                 log::info!("{} after {} of {} bytes: {why}; {next}", self.what, self.received, self.size);
@@ -171,11 +189,11 @@ impl BlobBody {
     }
 
     async fn request(&self) -> Result<Answered, Failure> {
-        let ranged = self.received > 0 && self.ask != Ask::Whole;
+        let ranged = self.is_range();
         let mut headers = HeaderMap::new();
         if ranged {
             // With its end: some registries refuse an open range.
-            let range = HeaderValue::try_from(format!("bytes={}-{}", self.received, self.size - 1));
+            let range = HeaderValue::try_from(format!("bytes={}-{}", self.received, self.end - 1));
             headers.extend(range.ok().map(|range| (header::RANGE, range)));
             headers.extend(self.version.clone().map(|version| (header::IF_RANGE, version)));
         }
@@ -196,11 +214,13 @@ impl BlobBody {
         }
         let other = |why: String| Ok(Answered::Other(format!("{} {why}", origin(url))));
         let (skip, end) = match status.as_u16() {
-            200 if self.ask == Ask::Range && self.received > 0 => return other("sends all of it".into()),
+            200 if self.ask == Ask::Range && self.received > 0 && !self.parts => {
+                return other("sends all of it".into());
+            }
             200 => (self.received, self.size),
             206 if ranged => match rest(response.headers(), self.received, self.size) {
-                Some(end) => (0, end),
-                None => {
+                Some(end) if end <= self.end => (0, end),
+                _ => {
                     let range = response.headers().get(header::CONTENT_RANGE).and_then(|value| value.to_str().ok());
                     return other(format!("sends another part: {}", text::escape(range.unwrap_or("unnamed"))));
                 }
@@ -218,7 +238,7 @@ impl BlobBody {
             return Err(Error::new(Reason::SizeMismatch, message).into());
         }
         let framed = told.is_some() || response.headers().contains_key(header::TRANSFER_ENCODING);
-        Ok(Answered::Stream(Stream { response, framed, skip, end }))
+        Ok(Answered::Stream(Stream { response, framed, skip, rest: Bytes::new(), end }))
     }
 
     /// Counts a failed attempt and waits, or gives up.
@@ -263,19 +283,11 @@ impl BlobBody {
         Error::new(Reason::SizeMismatch, message)
     }
 
-    /// The bytes of a chunk that are not known yet. All of them count for the budget.
-    fn new_of(&mut self, mut bytes: Bytes) -> Result<Bytes> {
-        let Some(stream) = &mut self.stream else { return Ok(bytes) };
+    /// The bytes of a chunk that are wanted. All of them count for the budget.
+    fn new_of(&mut self, bytes: Bytes) -> Result<Bytes> {
         self.spent += bytes.len() as u64;
         self.begun = false;
-        let known = stream.skip.min(bytes.len() as u64);
-        stream.skip -= known;
-        // At most its length.
-        drop(bytes.split_to(known as usize));
-        if bytes.len() as u64 > stream.end - self.received {
-            return Err(self.surplus());
-        }
-        self.received += bytes.len() as u64;
+        let bytes = self.wanted(bytes)?;
         let budget = limits::fetch_budget(self.size);
         if self.spent > budget && self.received < self.size {
             let message = format!(
@@ -294,10 +306,27 @@ impl BlobBody {
         Ok(bytes)
     }
 
-    /// The size is reached; a stream of unknown length must end now.
+    /// Passes over what is known, and keeps what lies behind the part.
+    fn wanted(&mut self, mut bytes: Bytes) -> Result<Bytes> {
+        let Some(stream) = &mut self.stream else { return Ok(bytes) };
+        let known = stream.skip.min(bytes.len() as u64);
+        stream.skip -= known;
+        // At most its length.
+        drop(bytes.split_to(known as usize));
+        if bytes.len() as u64 > stream.end - self.received {
+            return Err(self.surplus());
+        }
+        let wanted = (self.end - self.received).min(bytes.len() as u64);
+        stream.rest = bytes.split_off(wanted as usize);
+        self.received += wanted;
+        Ok(bytes)
+    }
+
+    /// The end of the part is reached, and that of the stream if it was for this part; one of unknown length must end now. The
+    /// connection is free for the next part then.
     fn end(&mut self) -> Result<()> {
-        let Some(mut stream) = self.stream.take() else { return Ok(()) };
-        while stream.response.content_length().is_none() {
+        let Some(mut stream) = self.stream.take_if(|stream| stream.end == self.received) else { return Ok(()) };
+        while stream.response.content_length().is_none() || self.parts {
             let end = Instant::now() + self.client.options.patience.idle;
             match self.client.within(end, stream.response.chunk()) {
                 Some(Ok(Some(more))) if more.is_empty() => {}
@@ -338,11 +367,19 @@ impl Body for BlobBody {
     }
 
     fn chunk(&mut self) -> Result<Option<Bytes>> {
-        while self.received < self.size {
+        while self.received < self.end {
             let Some(stream) = &mut self.stream else {
                 self.connect()?;
                 continue;
             };
+            if !stream.rest.is_empty() {
+                let rest = std::mem::take(&mut stream.rest);
+                let bytes = self.wanted(rest)?;
+                if !bytes.is_empty() {
+                    return Ok(Some(bytes));
+                }
+                continue;
+            }
             let begin = self.client.now();
             let (idle, left) = (self.client.options.patience.idle, self.rate.left());
             let next = self.client.within(Instant::now() + idle.min(left), stream.response.chunk());
@@ -376,6 +413,28 @@ impl Body for BlobBody {
         }
         self.end()?;
         Ok(None)
+    }
+}
+
+impl Parts for BlobBody {
+    fn part(&mut self, from: u64, end: u64) -> Result<()> {
+        let gap = from.checked_sub(self.received).filter(|_| from < end && end <= self.size);
+        let Some(gap) = gap else { return Err(Error::new(Reason::Internal, "parts of an image out of order")) };
+        match &mut self.stream {
+            // It sends everything: what lies between the parts is passed over.
+            Some(stream) if stream.end == self.size && (gap == 0 || stream.end > self.end) => stream.skip += gap,
+            _ => self.stream = None,
+        }
+        (self.received, self.failed_at, self.end) = (from, self.failed_at + gap, end);
+        while self.stream.is_none() {
+            self.connect()?;
+        }
+        Ok(())
+    }
+
+    fn is_whole(&self) -> bool {
+        self.ask == Ask::Whole
+            || self.stream.as_ref().is_some_and(|stream| stream.end == self.size && self.end < self.size)
     }
 }
 

@@ -32,6 +32,20 @@ pub trait Body {
     }
 }
 
+/// An image of which parts are fetched, one after the other.
+pub trait Parts: Body {
+    /// Goes on with the bytes from `from` to before `end`, which lie behind those of the part before. Returns when the server
+    /// answered; [`Body::chunk`] gives `None` at `end`.
+    ///
+    /// # Errors
+    /// Those of the server.
+    fn part(&mut self, from: u64, end: u64) -> Result<()>;
+
+    /// True once the server sends the whole image, whatever part is asked for: every later part costs no request, and all the
+    /// bytes before it.
+    fn is_whole(&self) -> bool;
+}
+
 /// Where to begin, in an image that an earlier attempt began.
 #[derive(Clone, Debug, Default)]
 pub struct Start {

@@ -10,7 +10,7 @@ use crate::base::error::{Error, Reason, Result};
 use crate::base::{limits, text};
 use crate::fetch::answer::{self, Answer};
 use crate::fetch::blob::BlobBody;
-use crate::fetch::body::{Body, Start};
+use crate::fetch::body::{Body, Parts, Start};
 use crate::fetch::client::{Client, Deadline, Request};
 use crate::fetch::options::FetchOptions;
 use crate::fetch::url;
@@ -276,6 +276,11 @@ impl Source for HttpSource {
     fn resume(&mut self, blob: &Blob, start: &Start) -> Result<Box<dyn Body>> {
         let (url, what) = self.image(blob.digest)?;
         Ok(Box::new(BlobBody::new(self.client.clone(), url, blob.size, what).named().begin(start)?))
+    }
+
+    fn parts(&mut self, blob: &Blob) -> Result<Option<Box<dyn Parts>>> {
+        let (url, what) = self.image(blob.digest)?;
+        Ok(Some(Box::new(BlobBody::new(self.client.clone(), url, blob.size, what).named().parts())))
     }
 
     fn origin(&self) -> String {

@@ -10,7 +10,7 @@ use crate::base::error::{Error, Reason, Result};
 use crate::base::{limits, text};
 use crate::fetch::answer::{self, Answer};
 use crate::fetch::blob::BlobBody;
-use crate::fetch::body::{Body, Start};
+use crate::fetch::body::{Body, Parts, Start};
 use crate::fetch::client::{Client, Deadline, Request};
 use crate::fetch::options::FetchOptions;
 use crate::release::offer::Offer;
@@ -375,6 +375,12 @@ impl Source for OciSource {
         let what = format!("image {} of {}", blob.digest, self.origin);
         let url = self.url("blobs", &blob.digest.to_string());
         Ok(Box::new(BlobBody::new(self.client.clone(), url, blob.size, what).begin(start)?))
+    }
+
+    fn parts(&mut self, blob: &Blob) -> Result<Option<Box<dyn Parts>>> {
+        let what = format!("image {} of {}", blob.digest, self.origin);
+        let url = self.url("blobs", &blob.digest.to_string());
+        Ok(Some(Box::new(BlobBody::new(self.client.clone(), url, blob.size, what).parts())))
     }
 }
 

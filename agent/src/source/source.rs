@@ -5,7 +5,7 @@ use chrono::{DateTime, Utc};
 use crate::base::digest::Digest;
 use crate::base::error::{Error, Reason, Result};
 use crate::base::limits;
-use crate::fetch::body::{Body, Start};
+use crate::fetch::body::{Body, Parts, Start};
 use crate::release::offer::Offer;
 use crate::release::release::{Architecture, Blob, Image};
 use crate::release::statement::Published;
@@ -123,6 +123,11 @@ pub trait Source {
     /// Starts to fetch an image of the offered release. That the server has it, and of the right size, is known when this
     /// returns, so nothing needs to be erased before.
     fn open(&mut self, blob: &Blob) -> Result<Box<dyn Body>>;
+
+    /// The same to fetch parts of it, by requests that follow; `None` where nothing is gained by that.
+    fn parts(&mut self, _blob: &Blob) -> Result<Option<Box<dyn Parts>>> {
+        Ok(None)
+    }
 
     /// True if images come over a network, so that the memory of downloads concerns them.
     fn is_remote(&self) -> bool {

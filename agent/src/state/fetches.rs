@@ -39,6 +39,9 @@ pub struct Fetches {
     /// Requests that the source still permits, by its last answer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ratelimit_remaining: Option<u64>,
+    /// Images of which a delta ended in wrong bytes, the oldest first: they are fetched whole.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub no_delta: Vec<Digest>,
 }
 
 /// A document of an HTTP server, and the `ETag` that came with it.
@@ -110,7 +113,7 @@ pub struct WrongBytes {
 
 impl Default for Fetches {
     fn default() -> Self {
-        Self { schema: SCHEMA, partial: None, wrong: vec![], tagged: None, ratelimit_remaining: None }
+        Self { schema: SCHEMA, partial: None, wrong: vec![], no_delta: vec![], tagged: None, ratelimit_remaining: None }
     }
 }
 
@@ -170,6 +173,14 @@ impl Fetches {
         self.wrong.push(WrongBytes { digest, failed_at: now, times: before.saturating_add(1) });
         let surplus = self.wrong.len().saturating_sub(WRONG_KEPT);
         self.wrong.drain(..surplus);
+    }
+
+    /// Remembers that a delta of an image ended in wrong bytes.
+    pub fn remember_no_delta(&mut self, digest: Digest) {
+        self.no_delta.retain(|known| *known != digest);
+        self.no_delta.push(digest);
+        let surplus = self.no_delta.len().saturating_sub(WRONG_KEPT);
+        self.no_delta.drain(..surplus);
     }
 
     /// Forgets it; whether there was anything.

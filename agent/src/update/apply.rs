@@ -8,6 +8,9 @@ use chrono::Utc;
 use crate::base::console::progress::{Progress, Shown};
 use crate::base::error::{Error, Exit, Reason, Result};
 use crate::base::interrupt;
+use crate::config::DeltaSetting;
+use crate::delta::body::DeltaBody;
+use crate::delta::prepare::{self, Delta};
 use crate::device::slot::{Begun, Kept, Part, Slot, SlotManifest, Watch, Writer};
 use crate::fetch::body::{Body, Start};
 use crate::policy::gate;
@@ -22,6 +25,7 @@ use crate::state::state::{self, Outcome};
 use crate::trust::keys::KeySet;
 use crate::trust::stream::StreamVerifier;
 use crate::update::candidate::Candidate;
+use crate::update::pieces::{self, Asking};
 use crate::update::records::LockedRecords;
 use crate::update::session::{Depth, Evaluation, Session, Target, advised};
 use crate::update::trial;
@@ -143,9 +147,23 @@ impl Update<'_> {
         let manifest = SlotManifest::new(&found.candidate.offer, images, self.now);
         let recorded = self.records.fetches.partial.is_some();
         let begun = self.begun(&found.candidate, target, images);
+        let asking = Asking {
+            config: self.config,
+            boot: self.boot,
+            running: &found.running,
+            fetches: &self.records.fetches,
+            lifted: self.lifted,
+        };
+        let start = begun.iter().find(|begun| begun.part == Part::Initramfs).map_or(0, |begun| begun.offset);
+        let mut spent = 0;
+        let delta = asking.prepare(&mut found.candidate, images[Part::Initramfs as usize], start, &mut spent);
+        let delta = delta.map_err(untouched)?;
         let mut transfer =
             Transfer::new(&mut found.candidate, images, found.policy.keys.as_ref()).map_err(untouched)?;
         transfer.recorded = recorded;
+        transfer.only = self.config.delta == DeltaSetting::Only;
+        transfer.delta = delta.map(Box::new).map(ByPieces::Planned);
+        transfer.spent = spent;
         let booted = self.boot.slots.get(self.boot.booted.slot);
         transfer.running = found
             .running
@@ -153,6 +171,9 @@ impl Update<'_> {
             .as_ref()
             .map(|manifest| Running { slot: booted.clone(), images: [manifest.kernel, manifest.initramfs] });
         if begun.is_empty() {
+            if transfer.only {
+                transfer.begin_delta(0).map_err(untouched)?;
+            }
             transfer.open_first().map_err(untouched)?;
         }
         self.void(target)?;
@@ -211,6 +232,12 @@ struct Transfer<'a> {
     first: Option<(Part, Box<dyn Body>)>,
     /// The booted slot and its content. It may have an image already.
     running: Option<Running>,
+    /// The initramfs, where it comes in pieces.
+    delta: Option<ByPieces>,
+    /// It must not come in another way.
+    only: bool,
+    /// Bytes that came for it until now.
+    spent: u64,
     /// There is a record of these images, which is to go when they are complete.
     recorded: bool,
     /// Where only the images are signed.
@@ -225,11 +252,47 @@ impl<'a> Transfer<'a> {
             }
             None => [None, None],
         };
-        Ok(Self { source: &mut *candidate.source, images, first: None, running: None, recorded: false, verifiers })
+        Ok(Self {
+            source: &mut *candidate.source,
+            images,
+            first: None,
+            running: None,
+            delta: None,
+            only: false,
+            spent: 0,
+            recorded: false,
+            verifiers,
+        })
+    }
+
+    /// Sends the first request for a part of the initramfs, if it comes in pieces. The slot has so many bytes of it.
+    fn begin_delta(&mut self, offset: u64) -> Result<()> {
+        let Some(ByPieces::Planned(delta)) = self.delta.take_if(|delta| matches!(delta, ByPieces::Planned(_))) else {
+            return Ok(());
+        };
+        let start = Start { offset, spent: self.spent, version: None };
+        match delta.begin(self.source, &self.images[Part::Initramfs as usize], &start) {
+            Ok(body) if self.only && body.is_whole() => Err(prepare::none("the server sends no part of an image")),
+            Ok(body) => {
+                self.delta = Some(ByPieces::Begun(Box::new(body)));
+                Ok(())
+            }
+            Err(e) if self.only || e.reason == Reason::Interrupted => Err(pieces::refused(e)),
+            Err(e) => {
+                log::warn!("the initramfs is fetched whole: {e}");
+                Ok(())
+            }
+        }
     }
 
     fn open_first(&mut self) -> Result<()> {
         let Some(part) = Part::BOTH.into_iter().find(|part| self.twin(*part).is_none()) else { return Ok(()) };
+        if part == Part::Initramfs {
+            self.begin_delta(0)?;
+            if self.delta.is_some() {
+                return Ok(());
+            }
+        }
         self.first = Some((part, self.source.open(&self.images[part as usize])?));
         Ok(())
     }
@@ -304,9 +367,14 @@ impl<'a> Transfer<'a> {
         if writer.begun(part) < blob.size && self.copied(part, writer, arrival)? {
             return Ok(());
         }
+        let spent = match self.by_pieces(part, writer, arrival)? {
+            Pieces::Written => return Ok(()),
+            Pieces::None => 0,
+            Pieces::Wrong(spent) => spent,
+        };
         let verifier = self.verifiers[part as usize].take();
         arrival.image = (self.source.is_remote() && verifier.is_none()).then_some(blob);
-        let mut start = arrival.start(writer.begun(part));
+        let mut start = Start { spent, ..arrival.start(writer.begun(part)) };
         let mut body = match self.first.take_if(|(first, _)| *first == part) {
             Some((_, first)) => first,
             None if start.offset == blob.size => Box::new(Complete(start.offset)),
@@ -326,9 +394,54 @@ impl<'a> Transfer<'a> {
             }
             result => result,
         };
-        arrival.costs.fetched += body.fetched();
+        arrival.costs.fetched += body.fetched() - spent;
         arrival.judge(result, body.fetched())
     }
+
+    /// The initramfs by its pieces. If the whole is wrong, the index or what sent the pieces is, and no delta of this image is
+    /// tried again.
+    fn by_pieces(&mut self, part: Part, writer: &mut Writer, arrival: &mut Arrival<'_>) -> Result<Pieces> {
+        if part != Part::Initramfs {
+            return Ok(Pieces::None);
+        }
+        self.begin_delta(writer.begun(part))?;
+        let Some(ByPieces::Begun(mut body)) = self.delta.take() else {
+            arrival.costs.fetched += self.spent;
+            return Ok(if self.spent > 0 { Pieces::Wrong(self.spent) } else { Pieces::None });
+        };
+        let blob = self.images[part as usize];
+        arrival.image = Some(blob);
+        let result = writer.part(part, &blob, &mut *body, arrival);
+        arrival.costs.add(&body);
+        match result {
+            Err(e) if e.exit() == Exit::Data => {
+                arrival.forget();
+                arrival.records.fetches.remember_no_delta(blob.digest);
+                arrival.records.save_fetches();
+                if self.only {
+                    return Err(e);
+                }
+                log::warn!("{e}; fetching all of it, and no delta of this image again");
+                Ok(Pieces::Wrong(body.fetched()))
+            }
+            result => arrival.judge(result, body.fetched()).map(|()| Pieces::Written),
+        }
+    }
+}
+
+/// The initramfs, where it comes in pieces.
+enum ByPieces {
+    Planned(Box<Delta>),
+    Begun(Box<DeltaBody>),
+}
+
+/// What came of them.
+enum Pieces {
+    /// It does not come in pieces.
+    None,
+    Written,
+    /// It is still to be fetched, after so many bytes.
+    Wrong(u64),
 }
 
 /// An image that an earlier run fetched to its end.

@@ -6,6 +6,7 @@ pub mod apply;
 pub mod attempt;
 pub mod candidate;
 pub mod check;
+mod pieces;
 pub mod records;
 pub mod running;
 pub mod session;

@@ -1,12 +1,16 @@
 //! An update under way, and what it reports.
 
+use std::collections::BTreeMap;
+
 use bootenv::SlotId;
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 
 use crate::base::error::{Error, Result};
 use crate::config::Config;
+use crate::delta::body::{DeltaBody, Tally};
 use crate::device::boot::Boot;
+use crate::fetch::body::Body as _;
 use crate::policy::gate::Lifted;
 use crate::policy::hooks::{self, Question, Step};
 use crate::release::release::Release;
@@ -52,14 +56,37 @@ pub struct ApplyReport {
 }
 
 /// Where the bytes of the images came from.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Costs {
     /// Over the network, each byte as often as it came.
     #[serde(rename = "bytes_fetched")]
     pub fetched: u64,
-    /// From the booted slot, which has the same image.
+    /// From the booted slot, which has the same image, or pieces of it.
     #[serde(rename = "bytes_reused")]
     pub reused: u64,
+    /// Made by patches.
+    #[serde(rename = "bytes_patched", skip_serializing_if = "is_zero")]
+    pub patched: u64,
+    /// Pieces that were fetched although the booted slot or a patch was to give them, by the cause.
+    #[serde(rename = "pieces_fell_back", skip_serializing_if = "BTreeMap::is_empty")]
+    pub fallbacks: BTreeMap<&'static str, u64>,
+}
+
+fn is_zero(bytes: &u64) -> bool {
+    *bytes == 0
+}
+
+impl Costs {
+    /// Adds an image that came in pieces.
+    pub(super) fn add(&mut self, body: &DeltaBody) {
+        let Tally { reused, patched, fallbacks } = body.tally();
+        self.fetched += body.fetched();
+        self.reused += reused;
+        self.patched += patched;
+        for (why, pieces) in fallbacks {
+            *self.fallbacks.entry(why).or_default() += pieces;
+        }
+    }
 }
 
 impl ApplyReport {

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 
 use kubesolo_update::base::digest::Digest;
 use kubesolo_update::release::release::{self, Architecture};
+use serde_json::Value;
 
 use super::{bytes, key, key_id, sign};
 
@@ -47,6 +48,13 @@ impl Request {
     /// The first byte that a `Range` asks for.
     pub fn from(&self) -> Option<usize> {
         self.header("range")?.strip_prefix("bytes=")?.split_once('-')?.0.parse().ok()
+    }
+}
+
+impl Request {
+    /// The last byte that a `Range` asks for.
+    pub fn to(&self) -> Option<usize> {
+        self.header("range")?.strip_prefix("bytes=")?.split_once('-')?.1.parse().ok()
     }
 }
 
@@ -145,7 +153,22 @@ impl World {
 
     /// With this initramfs, as this version.
     pub fn of(initramfs: Vec<u8>, version: &str) -> Self {
-        let manifest = bytes(&super::manifest(version, Architecture::Amd64, b"kernel", &initramfs));
+        let manifest = super::manifest(version, Architecture::Amd64, b"kernel", &initramfs);
+        Self::of_manifest(&manifest, initramfs)
+    }
+
+    /// The same, with an index of pieces.
+    pub fn of_pieces(initramfs: Vec<u8>, version: &str, pieces: &[u8]) -> Self {
+        let mut manifest = super::manifest(version, Architecture::Amd64, b"kernel", &initramfs);
+        manifest["layers"].as_array_mut().unwrap().push(super::descriptor(release::PIECES_TYPE, pieces));
+        let mut world = Self::of_manifest(&manifest, initramfs);
+        world.blob(pieces);
+        world
+    }
+
+    /// With this manifest.
+    pub fn of_manifest(manifest: &Value, initramfs: Vec<u8>) -> Self {
+        let manifest = bytes(manifest);
         let mut world = Self { files: BTreeMap::new(), manifest: manifest.clone(), initramfs: initramfs.clone() };
         world.blob(b"kernel");
         world.blob(&initramfs);
@@ -203,8 +226,9 @@ impl World {
             Some((media_type, body)) => match request.from() {
                 None => reply(out, 200, &format!("Content-Type: {media_type}\r\n"), body),
                 Some(from) => {
-                    let range = format!("Content-Range: bytes {from}-{}/{}\r\n", body.len() - 1, body.len());
-                    reply(out, 206, &range, &body[from..]);
+                    let last = request.to().unwrap_or(body.len() - 1);
+                    let range = format!("Content-Range: bytes {from}-{last}/{}\r\n", body.len());
+                    reply(out, 206, &range, &body[from..=last]);
                 }
             },
         }

@@ -259,6 +259,8 @@ reasons! {
             "The clock cannot be right, and the decision depends on the time. Set the clock, or let NTP set it.",
         DataCheckpoint = "data-checkpoint":
             "The data cannot be saved before a trial. `kubesolo-update data check` shows the cause; the next attempt follows by itself.",
+        DeltaOnly = "delta-only":
+            "delta=only, and this release would be fetched whole. Wait for a release with a delta, or set delta=yes.",
         DiskNotReady = "disk-not-ready":
             "The disk that was booted, or a partition of it, is not there yet. Disks have 10 s to show up; try again.",
         EnvBusy = "env-busy":

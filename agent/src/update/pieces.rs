@@ -1,0 +1,85 @@
+//! Whether an initramfs comes in pieces: the setting, the memory and the source have a say before the release has.
+
+use log::Level;
+
+use crate::base::error::{Error, Exit, Reason, Result};
+use crate::config::{Config, DeltaSetting};
+use crate::delta::prepare::{self, Delta, Wanted};
+use crate::device::boot::Boot;
+use crate::policy::gate::Lifted;
+use crate::release::release::Blob;
+use crate::state::fetches::Fetches;
+use crate::update::candidate::Candidate;
+use crate::update::running::Running;
+
+/// Who asks for a delta.
+#[derive(Clone, Copy)]
+pub(super) struct Asking<'a> {
+    pub(super) config: &'a Config,
+    pub(super) boot: &'a Boot,
+    pub(super) running: &'a Running,
+    pub(super) fetches: &'a Fetches,
+    pub(super) lifted: Lifted,
+}
+
+impl Asking<'_> {
+    /// True if the booted slot has the image as a whole.
+    fn has(&self, image: &Blob) -> bool {
+        let manifest = self.running.manifest.as_ref();
+        manifest.is_some_and(|manifest| [manifest.kernel, manifest.initramfs].contains(image))
+    }
+
+    /// Plans a delta of `image`, of which `start` bytes are there; `None` where the image comes whole. `spent` grows by the
+    /// bytes that came for it.
+    ///
+    /// # Errors
+    /// 75 `delta-only` where `delta=only` keeps the image from being fetched whole, or what kept the server from answering;
+    /// 75 `interrupted`.
+    pub(super) fn prepare(
+        &self,
+        candidate: &mut Candidate,
+        image: Blob,
+        start: u64,
+        spent: &mut u64,
+    ) -> Result<Option<Delta>> {
+        let setting = self.config.delta;
+        let here = !candidate.source.is_remote() || self.has(&image) || start == image.size;
+        if setting == DeltaSetting::No || here {
+            return Ok(None);
+        }
+        let release = &candidate.offer.release;
+        let wrong_before = self.fetches.no_delta.contains(&image.digest) && !self.lifted.retry_failed;
+        let delta = if wrong_before {
+            Err(prepare::none("one of this image ended in wrong bytes before"))
+        } else {
+            let wanted = Wanted {
+                release,
+                image,
+                start,
+                slot: self.boot.slots.get(self.boot.booted.slot),
+                booted: self.running.manifest.as_ref().map(|manifest| manifest.initramfs.digest),
+                version: self.running.version.as_ref(),
+            };
+            prepare::prepare(&mut *candidate.source, &wanted, spent)
+        };
+        match delta {
+            Ok(delta) => Ok(Some(delta)),
+            Err(e) if e.reason == Reason::Interrupted => Err(e),
+            Err(e) if setting == DeltaSetting::Only => Err(refused(e)),
+            Err(e) => {
+                let level = if e.reason == Reason::DeltaOnly { Level::Info } else { Level::Warn };
+                log::log!(level, "the initramfs is fetched whole: {e}");
+                Ok(None)
+            }
+        }
+    }
+}
+
+/// The error of `delta=only`. A server that does not answer, and wants nothing else, is told as it is.
+pub(super) fn refused(why: Error) -> Error {
+    match why.exit() {
+        Exit::Unavailable => why,
+        _ if why.reason == Reason::DeltaOnly => why,
+        _ => prepare::none(why),
+    }
+}
