@@ -296,6 +296,14 @@ impl Cli {
         })
     }
 
+    /// True if the command line itself names a source of releases.
+    pub(super) fn names_source(&self) -> bool {
+        match &self.command {
+            Command::Check { from, .. } => from.server.is_some() || from.registry.is_some() || from.bundle.is_some(),
+            _ => false,
+        }
+    }
+
     /// The settings that the command line makes.
     #[must_use]
     pub fn overrides(&self) -> Overrides {

@@ -3,12 +3,13 @@
 use std::time::Instant;
 
 use chrono::{DateTime, Utc};
+use nix::unistd::geteuid;
 
 use crate::base::error::{Error, Reason, Result};
 use crate::cli::args::Cli;
 use crate::config::Config;
 use crate::device::blocks::System;
-use crate::device::boot::{Boot, BootedBasis};
+use crate::device::boot::{Boot, BootedBasis, is_out_of_sight};
 use crate::device::reboot;
 use crate::device::seen::Step;
 use crate::policy::gate::Lifted;
@@ -27,7 +28,14 @@ pub(super) struct Call<'a> {
 impl Call<'_> {
     /// Finds the device.
     pub(super) fn find(&self) -> Result<Boot> {
-        Boot::find(self.config, self.cli.places.booted, self.cli.places.cmdline.as_deref())
+        let found = Boot::find(self.config, self.cli.places.booted, self.cli.places.cmdline.as_deref());
+        found.map_err(|error| {
+            if geteuid().is_root() || !is_out_of_sight(&error) {
+                return error;
+            }
+            let remedy = format!("Only root can read the disks of a device: run it as root. {}", error.remedy);
+            error.remedy(remedy.trim_end())
+        })
     }
 
     /// The same for a health run or an unattended run, which `doctor` looks for.

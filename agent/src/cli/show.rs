@@ -37,7 +37,7 @@ pub(super) fn history(history: &History, under_way: bool) -> String {
             (phase, _) => phase.as_str(),
         };
         let (from, to) = (known(&entry.attempt.from_version), known(&entry.attempt.to_version));
-        let _ = writeln!(out, "{at}  {:<11} {from} to {to}{times}{error}", outcome);
+        let _ = writeln!(out, "{at}  {outcome:<11} {from} to {to}{times}{error}");
     }
     if out.is_empty() { "no attempt yet\n".into() } else { out }
 }

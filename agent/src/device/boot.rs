@@ -27,6 +27,19 @@ words! {
     }
 }
 
+/// True if the slots or the boot environment of this machine are not seen, for a reason that an account without root has on
+/// every device: only root can read disks.
+#[must_use]
+pub fn is_out_of_sight(error: &Error) -> bool {
+    use Reason::{
+        BootedSlotUnknown, DeviceNotFound, DiskNotReady, EnvUnreadable, NoSysfs, SlotUnreadable, SlotUnusable,
+    };
+    matches!(
+        error.reason,
+        BootedSlotUnknown | DeviceNotFound | DiskNotReady | EnvUnreadable | NoSysfs | SlotUnreadable | SlotUnusable
+    )
+}
+
 /// The device as the agent finds it.
 #[derive(Debug)]
 pub struct Boot {

@@ -172,7 +172,9 @@ pub fn channel(release: &Release, ours: Option<&str>) -> Gate {
     }
 }
 
-fn architecture(release: &Release) -> Gate {
+/// Open if the release is for the architecture of this program.
+#[must_use]
+pub fn architecture(release: &Release) -> Gate {
     let here = Architecture::current();
     if release.architecture == here {
         return Gate::open("architecture", here.to_string());

@@ -7,13 +7,15 @@ use bootenv::boot::{Files, PowerOn, decide_with};
 use bootenv::protocol::{SlotState, View};
 use bootenv::{Fallback, SlotId};
 use chrono::{DateTime, SecondsFormat, Utc};
+use nix::unistd::geteuid;
 use semver::Version;
 use serde::{Serialize, Serializer};
 
 use crate::base::error::Result;
 use crate::base::words::words;
 use crate::config::Config;
-use crate::device::boot::{Boot, BootedBasis};
+use crate::device::blocks::CommandLine;
+use crate::device::boot::{Boot, BootedBasis, is_out_of_sight};
 use crate::device::slot::{Facts, SlotManifest, Slots};
 use crate::policy::preflight::{self, Safety};
 use crate::policy::trust_policy::TrustPolicy;
@@ -80,6 +82,9 @@ pub struct Status {
     pub freshness: Option<freshness::FreshnessReport>,
     /// Releases that failed here: version and digest.
     pub failed: Vec<String>,
+    /// This account is not root, and the disks are not seen: root may see more.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub needs_root: bool,
     /// Items that cannot be read.
     pub problems: Vec<String>,
 }
@@ -182,6 +187,7 @@ pub fn find(boot: Result<Boot>, slots: impl FnOnce() -> Result<Slots>, state: &P
     let (memory, unreadable) = store.read_each();
     let mut problems: Vec<_> =
         memory.warnings.iter().cloned().chain(unreadable.into_iter().map(|e| e.message)).collect();
+    let needs_root = !geteuid().is_root() && boot.as_ref().is_err_and(is_out_of_sight);
     let boot = boot.inspect_err(|e| problems.push(e.message.clone())).ok();
     let (state, trust) = (memory.state, memory.trust);
     let mut status = Status {
@@ -208,6 +214,7 @@ pub fn find(boot: Result<Boot>, slots: impl FnOnce() -> Result<Slots>, state: &P
         revoked_keys: trust.revoked_keys.iter().map(|key| key.id().to_string()).collect(),
         freshness: state.freshness.map(|seen| seen.by_now(&Clock::system(Utc::now(), trust.last_seen))),
         failed: trust.failed.iter().map(|f| format!("{} ({}): {}", f.version, f.identity.release, f.reason)).collect(),
+        needs_root,
         problems,
     };
     match boot {
@@ -219,6 +226,20 @@ pub fn find(boot: Result<Boot>, slots: impl FnOnce() -> Result<Slots>, state: &P
 }
 
 impl Status {
+    /// Adds the booted slot from the kernel command line, which every account can read, where the device is not seen.
+    pub fn name_booted(&mut self, line: &str) {
+        let line = CommandLine::parse(line);
+        let Some(slot) = line.slot.ok().filter(|_| self.booted.is_none()) else { return };
+        self.booted = Some(Booted {
+            slot: slot.to_string(),
+            version: None,
+            known: BootedBasis::CommandLine,
+            trial: line.trial.ok().filter(|trial| !trial.is_none()).map(|trial| trial.to_string()),
+            fallback: line.fallback.ok(),
+            old_loader: line.proto != Ok(1),
+        });
+    }
+
     /// Adds the maintenance window of the settings, by now.
     pub fn add_window(&mut self, config: &Config) {
         let (window, now) = (&config.maintenance_window, Utc::now());

@@ -1,14 +1,22 @@
 //! `check`: an evaluation, for people and scripts.
 
+use std::collections::BTreeSet;
+
+use chrono::{DateTime, Utc};
 use serde::Serialize;
 
-use crate::base::error::Reason;
-use crate::policy::gate::Gate;
+use crate::base::error::{Error, Reason, Result};
+use crate::config::Config;
+use crate::policy::gate::{Gate, Lifted};
+use crate::policy::{rules, trust_policy};
 use crate::release::release::Release;
+use crate::schedule::clock::Clock;
+use crate::source::open;
+use crate::source::source::Known;
 use crate::state::freshness::FreshnessReport;
 use crate::state::state::Outcome;
 use crate::update::candidate::Candidate;
-use crate::update::session::Evaluation;
+use crate::update::session::{Evaluation, advised};
 
 /// The outcome of `check`.
 #[derive(Debug, Serialize)]
@@ -28,6 +36,9 @@ pub struct CheckReport {
     pub freshness: Option<FreshnessReport>,
     /// Every gate.
     pub gates: Vec<Gate>,
+    /// Why the device is not seen, and what to do; absent where it is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub device: Option<String>,
     /// Requests that the source still permits, if it names a limit.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ratelimit_remaining: Option<u64>,
@@ -67,9 +78,41 @@ impl CheckReport {
             running: found.running.version.map(|version| version.to_string()),
             freshness: found.freshness.map(|seen| seen.verdict),
             gates: found.gates,
+            device: None,
             ratelimit_remaining: found.candidate.source.ratelimit_remaining(),
         }
     }
+}
+
+/// The same on a machine that is no device, or for an account that cannot see its slots for the reason `why`: what is on
+/// offer, by the keys of the settings, and the gates that need no device.
+///
+/// # Errors
+/// Those that make the offer unreadable or unproven: 65, 69, 77, 78.
+pub fn without_device(config: &Config, now: DateTime<Utc>, why: &Error) -> Result<CheckReport> {
+    let none_revoked = BTreeSet::new();
+    let keys = trust_policy::keys(config)?;
+    let keys = keys.map(|keys| keys.needing(config.signature_threshold.keys(), &none_revoked)).transpose()?;
+    let mut source = open::open(config)?;
+    let document = source.look(&Known { now, ..Known::default() }).map_err(advised)?;
+    let candidate = Candidate::read(source, document, None, keys.as_ref()).map_err(advised)?;
+    let release = candidate.release();
+    let gates = vec![
+        rules::window(config, Lifted::default(), &Clock::system(now, None))?,
+        rules::channel(release, config.channel.as_deref()),
+        rules::architecture(release),
+        rules::board(release, config.board.as_deref()),
+    ];
+    Ok(CheckReport {
+        verdict: Outcome::Unknown,
+        reason: Some(why.reason),
+        running: None,
+        offered: Offered::of(&candidate),
+        freshness: None,
+        gates,
+        device: Some(format!("{}. {}", why.message, why.remedy)),
+        ratelimit_remaining: candidate.source.ratelimit_remaining(),
+    })
 }
 
 impl Offered {

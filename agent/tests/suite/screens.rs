@@ -167,3 +167,31 @@ fn the_journal_gets_priorities_and_nobody_gets_module_paths() {
     let elsewhere = run(&["status", "-v"], "1:1");
     assert!(elsewhere.starts_with("warning: conf:1") && !elsewhere.contains("::"), "{elsewhere}");
 }
+
+/// An ordinary account on a machine without slots, as a publisher's laptop.
+#[test]
+fn check_works_without_slots_and_without_root() {
+    let (registry, device) = (Registry::start(), Device::of_ordinary_user());
+    publish(&registry, "1.0.0", 1);
+    let reference = format!("{}/os:stable", registry.address);
+    let ask = |more: &[&str]| {
+        let source = ["check", "--registry", &reference, "--plain-http", &registry.address];
+        device.run(&[&["--conf", "/dev/null", "--state", "nowhere/state.json"], &source[..], more].concat())
+    };
+    let text = ask(&["--pubkey", "K"]).code(0).stdout;
+    assert!(text.starts_with("unknown: 1.0.0 is offered; the slots of this machine are not seen\n"), "{text}");
+    assert!(text.contains("\nsigned:       ") && text.contains("run it as root"), "{text}");
+    let report = ask(&["--pubkey", "K", "--json"]).code(0).json();
+    assert_eq!((&report["verdict"], &report["reason"]), (&"unknown".into(), &"device-not-found".into()));
+    ask(&["--pubkey", "K", "--exit-code"]).code(78);
+    // The key decides here, too.
+    device.save_key(&cli_support::key(2), "other");
+    ask(&["--pubkey", "other", "--json"]).refused(77, "signature-unknown-key");
+    assert!(ask(&[]).code(0).stdout.contains("signed:       not checked: no key"));
+
+    let status = device.run(&["--conf", "/dev/null", "--state", "nowhere/state.json", "status"]).code(0).stdout;
+    assert!(status.contains("next:         run it as root: only root can read the disks of a device\n"), "{status}");
+    device.write("line", b"kubesolo.slot=B ks.trial=00000000 ks.proto=1\n");
+    let booted = ["--conf", "/dev/null", "--state", "nowhere/state.json", "--cmdline", "line", "status"];
+    device.run(&booted).code(0).says(&["running:      an unknown release in slot B"]);
+}

@@ -39,7 +39,9 @@ pub(in crate::cli) fn checked(checked: &CheckReport, terminal: Terminal, details
     for gate in checked.gates.iter().filter(|gate| details || !gate.open || gate.unknown) {
         gate_line(&mut screen, gate);
     }
-    if checked.verdict != Outcome::UpToDate {
+    if let Some(device) = &checked.device {
+        screen.line("device:", device);
+    } else if checked.verdict != Outcome::UpToDate {
         let next = checked.gates.iter().find_map(Gate::refusal).map(|refusal| refusal.remedy);
         screen.line("next:", next.as_deref().unwrap_or("kubesolo-update apply"));
     }
@@ -49,6 +51,10 @@ pub(in crate::cli) fn checked(checked: &CheckReport, terminal: Terminal, details
 fn verdict(checked: &CheckReport, screen: &Screen) -> String {
     let running = checked.running.as_deref().unwrap_or("an unknown version");
     let offered = &checked.offered.version;
+    if checked.device.is_some() {
+        let word = screen.paint(Tone::Held, "unknown");
+        return format!("{word}: {offered} is offered; the slots of this machine are not seen");
+    }
     let closed = checked.gates.iter().find(|gate| !gate.open);
     let because = closed.map_or(String::new(), |gate| {
         let opens = gate.opens_at.map_or(String::new(), |at| format!(" until {}", clock::shown(at)));

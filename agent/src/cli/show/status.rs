@@ -15,8 +15,10 @@ use bootenv::protocol::SlotState;
 pub(in crate::cli) fn status(status: &Status, terminal: Terminal, details: bool) -> String {
     let mut page = Page { status, screen: Screen::new(terminal), now: Utc::now() };
     page.running();
-    page.screen.part();
-    page.other_slot();
+    if !status.slots.is_empty() {
+        page.screen.part();
+        page.other_slot();
+    }
     page.screen.part();
     page.update();
     if details {
@@ -25,6 +27,9 @@ pub(in crate::cli) fn status(status: &Status, terminal: Terminal, details: bool)
     }
     for problem in &status.problems {
         page.screen.toned("not readable:", Tone::Bad, problem);
+    }
+    if status.needs_root {
+        page.screen.line("next:", "run it as root: only root can read the disks of a device");
     }
     page.screen.finish()
 }

@@ -9,7 +9,7 @@ use crate::cli::call::Call;
 use crate::cli::output::{print, print_error};
 use crate::cli::show;
 use crate::config::Config;
-use crate::device::blocks::System;
+use crate::device::blocks::{self, System};
 use crate::device::boot::Boot;
 use crate::device::slot::Slots;
 use crate::report::doctor::{self, Findings};
@@ -22,6 +22,9 @@ use crate::update::running;
 pub(in crate::cli) fn status(call: &Call<'_>) -> Result<u8> {
     let slots = || Slots::locate(call.config, &System::default());
     let mut status = status::find(call.find(), slots, &call.cli.state);
+    if let (None, Ok(line)) = (&status.booted, blocks::command_line(call.cli.places.cmdline.as_deref())) {
+        status.name_booted(&line);
+    }
     status.name_running(|| running::version_by_file(call.config));
     status.add_window(call.config);
     print_status(call.cli, &status)
