@@ -1,6 +1,6 @@
 # One verb per habit. Every target installs its tools and prints them (build/scripts/setup.sh).
 .DEFAULT_GOAL := help
-.PHONY: help try demo agent builder dist reproduce kernel initramfs image lint test test-all test-loaders prove fuzz qemu qemu-arm64 prove-uboot bench large deny rollout
+.PHONY: help try demo agent builder install dist reproduce kernel initramfs image lint test test-all test-loaders prove fuzz qemu qemu-arm64 prove-uboot bench large deny rollout
 export PATH := $(PATH):/usr/sbin:/sbin:$(CURDIR)/target/tools/usr/bin:$(CURDIR)/target/tools/bin
 
 # One target, one profile and one set of features for everything that is built and tried here, so that nothing is
@@ -32,6 +32,12 @@ agent: ## Build static binaries for the device: target/dist/amd64; ARCH=arm64 or
 builder: ## Run make dist in build/Dockerfile.builder, by buildah on a base of Debian packages: target/builder/dist
 	@build/scripts/setup.sh builder
 	@build/scripts/builder.sh
+
+install: ## Install what make agent built, with units, man pages and docs: DESTDIR=, PREFIX= (/usr), ARCH= (amd64)
+	@[ -x target/dist/$(or $(ARCH),amd64)/kubesolo-release ] || $(MAKE) --no-print-directory agent
+	@[ target/generated -nt target/dist/$(or $(ARCH),amd64)/kubesolo-update ] || \
+	    cargo run --quiet --locked -p generate -- target/generated
+	@DESTDIR='$(DESTDIR)' PREFIX='$(or $(PREFIX),/usr)' build/scripts/install.sh device initramfs release doc
 
 dist: ## Make archives, Debian packages and SHA256SUMS for both architectures: target/dist
 	@build/scripts/setup.sh rust $(if $(ARCH),$(arm64),arm64)

@@ -4,6 +4,7 @@
 #
 #   build/scripts/dist.sh
 #     ARCH='amd64 arm64'
+#     PROFILE=release          dev packs binaries that are quick to build, to try the packing
 #     SOURCE_DATE_EPOCH        time of every file; the commit's, when git is there to ask
 #     DEBFULLNAME, DEBEMAIL    who answers for the packages
 set -eu
@@ -21,51 +22,25 @@ dist=target/dist
 generated=target/generated
 
 architectures=${ARCH:-amd64 arm64}
-PROFILE=release ARCH=$architectures build/scripts/build-agent.sh
+PROFILE=${PROFILE:-release} ARCH=$architectures build/scripts/build-agent.sh
 rm -rf "$generated" "$dist/root"
 cargo run --quiet --locked -p generate -- "$generated"
 rm -f "$dist"/*.tar.gz "$dist"/*.deb "$dist/SHA256SUMS"
 mkdir -p "$dist/root"
 
-# put MODE FILE PATH: below $root
-put() {
-    mkdir -p "$(dirname "$root/$3")"
-    install -m "$1" "$2" "$root/$3"
-}
-
-# put_all MODE PATH FILE...
-put_all() {
-    mode=$1 path=$2
-    shift 2
-    for file; do
-        put "$mode" "$file" "$path/$(basename "$file")"
-    done
-}
-
-# A folder of the image, with its modes.
-put_tree() {
-    for file in $(cd "$1" && find . -type f); do
-        mode=644
-        [ ! -x "$1/$file" ] || mode=755
-        put "$mode" "$1/$file" "$2/$file"
-    done
-}
-
-# put_documents PACKAGE MAN...: man pages and completions by the program's name
-put_documents() {
-    package=$1
+# install_into FOLDER PART...
+install_into() {
+    into=$1
     shift
-    for page; do
-        put 644 "$page" "usr/share/man/man${page##*.}/$(basename "$page")"
-    done
-    for shell in bash-completion/completions:bash/$package zsh/vendor-completions:zsh/_$package \
-        fish/vendor_completions.d:fish/$package.fish; do
-        [ ! -e "$generated/completions/${shell#*:}" ] || put_all 644 "usr/share/${shell%%:*}" "$generated/completions/${shell#*:}"
-    done
-    doc=usr/share/doc/$package
-    put 644 CHANGELOG.md "$doc/CHANGELOG.md"
-    put 644 "$generated/third-party-licences" "$doc/third-party-licences"
-    copyright >"$root/$doc/copyright"
+    DESTDIR=$into PREFIX=/usr ARCH=${arch:-} build/scripts/install.sh "$@"
+}
+
+# policy PACKAGE: the files that Debian wants of each package
+policy() {
+    doc=$root/usr/share/doc/$1
+    mkdir -p "$doc"
+    install -m 644 CHANGELOG.md "$doc/CHANGELOG.md"
+    copyright >"$doc/copyright"
 }
 
 copyright() {
@@ -88,26 +63,6 @@ Comment:
 TEXT
 }
 
-device_tree() {
-    put_all 755 usr/bin "$dist/$1/kubesolo-update" "$dist/$1/kubesolo-cloudinit"
-    put_documents kubesolo-update "$generated"/man/kubesolo-update*.8 "$generated"/man/kubesolo-cloudinit.8 \
-        "$generated"/man/update.conf.5
-    put_all 644 usr/share/doc/kubesolo-update/examples docs/update.conf initramfs-hooks/etc/kubesolo/health.d/*
-    put_tree initramfs-hooks/usr usr
-    put_all 644 usr/share/kubesolo-update/loader bootenv/loader/*
-    put_all 644 usr/lib/systemd/system agent/systemd/*
-    mkdir -p "$root/etc/kubesolo/health.d"
-}
-
-initramfs_tree() {
-    put_tree initramfs-hooks/etc/initramfs-tools usr/share/initramfs-tools
-}
-
-release_tree() {
-    put_all 755 usr/bin "$dist/$1/kubesolo-release"
-    put_documents kubesolo-release "$generated"/man/kubesolo-release*.1
-}
-
 same_time() {
     find "$1" -exec touch --no-dereference --date="@$SOURCE_DATE_EPOCH" {} +
 }
@@ -116,8 +71,9 @@ same_time() {
 deb() {
     printf '%s (%s) unstable; urgency=medium\n\n  * Version %s: see CHANGELOG.md.\n\n -- %s  %s\n' "$1" "$debian_version" \
         "$version" "$maintainer" "$(date -u -R -d "@$SOURCE_DATE_EPOCH")" >"$root/usr/share/doc/$1/changelog"
-    find "$root/usr/share" -type f \( -path '*/man/*' -o -name changelog -o -name '*.md' -o -name third-party-licences \) \
-        -exec gzip -9n {} +
+    # Pages of the manual link to each other, so they stay as they are.
+    find "$root/usr/share" -type f \( -path '*/man/*' -o -name changelog -o -name third-party-licences \
+        -o -path "*/doc/$1/CHANGELOG.md" \) -not -path '*/kubesolo-update-doc/CHANGELOG.md' -exec gzip -9n {} +
     mkdir -p "$root/usr/share/lintian/overrides" "$root/DEBIAN"
     # One binary that needs nothing else is the point.
     [ "$2" = all ] || printf "$1: %s [usr/bin/*]\n" statically-linked-binary shared-library-lacks-prerequisites \
@@ -135,9 +91,8 @@ deb() {
 }
 
 root=$dist/root/kubesolo-update-initramfs
-initramfs_tree
-put_documents kubesolo-update-initramfs
-rm "$root/usr/share/doc/kubesolo-update-initramfs/third-party-licences"
+install_into "$root" initramfs
+policy kubesolo-update-initramfs
 deb kubesolo-update-initramfs all <<EOT
 Depends: kubesolo-update (>= $debian_version), initramfs-tools, busybox-static
 Description: A/B image updates: a system that is its initramfs
@@ -147,11 +102,24 @@ Description: A/B image updates: a system that is its initramfs
  with a root filesystem of its own does not find it any more.
 EOT
 
+root=$dist/root/kubesolo-update-doc
+install_into "$root" doc
+policy kubesolo-update-doc
+deb kubesolo-update-doc all <<EOT
+Description: A/B image updates: guides, reference and recipes
+ The pages of kubesolo-update and kubesolo-release: integration, releases,
+ operation, trust, recovery, recipes for image builders, and the files for a
+ fleet (alerts, a dashboard, an Ansible role).
+EOT
+
 for arch in $architectures; do
     root=$dist/root/$arch/kubesolo-update
-    device_tree "$arch"
+    install_into "$root" device
+    policy kubesolo-update
+    cp "$generated/third-party-licences" "$doc/"
     deb kubesolo-update "$arch" <<'EOT'
 Recommends: e2fsprogs
+Suggests: kubesolo-update-doc
 Description: A/B image updates: the agent on the device
  Takes a release (a kernel and an initramfs) from an OCI registry, an HTTP
  server or a file, checks its signature and digests, writes it to the boot
@@ -162,9 +130,12 @@ Description: A/B image updates: the agent on the device
 EOT
 
     root=$dist/root/$arch/kubesolo-release
-    release_tree "$arch"
+    install_into "$root" release
+    policy kubesolo-release
+    cp "$generated/third-party-licences" "$doc/"
     deb kubesolo-release "$arch" <<'EOT'
 Recommends: ca-certificates
+Suggests: kubesolo-update-doc
 Description: A/B image updates: makes, signs and publishes releases
  Makes keys, publishes a kernel and an initramfs for kubesolo-update to an OCI
  registry or as a tree for an HTTP server, signs them, and shows what is
@@ -173,11 +144,8 @@ EOT
 
     name=kubesolo-update-$version-linux-$arch
     root=$dist/root/$name
-    device_tree "$arch"
-    initramfs_tree
-    release_tree "$arch"
-    put_all 644 . README.md LICENSE CHANGELOG.md SECURITY.md
-    put_all 644 docs docs/*
+    install_into "$root" device initramfs release archive
+    cp "$generated/third-party-licences" "$root/"
     same_time "$root"
     tar --create --directory "$dist/root" --sort=name --format=gnu --owner=0 --group=0 --numeric-owner \
         --mtime="@$SOURCE_DATE_EPOCH" --mode=u=rwX,go=rX "$name" | gzip -9n >"$dist/$name.tar.gz"

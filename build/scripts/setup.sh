@@ -140,6 +140,7 @@ need_oracles() {
     need_uboot_tools
     need strace strace 'makes one system call after the other fail'
     need systemd-analyze systemd 'judges the units; nothing of it is started'
+    need man man-db 'reads the pages of the manual'
     need zsh zsh 'completes command lines, as bash does'
     need fish fish 'completes command lines'
     oracles=1

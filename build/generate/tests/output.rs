@@ -55,6 +55,64 @@ fn each_command_has_a_page_and_is_completed_and_each_linked_crate_is_listed() {
     assert!(licences.contains("Permission is hereby granted"));
 }
 
+/// The titles of a page, as man prints them: man-pages(7) has the order.
+fn titles(page: &str) -> Vec<&str> {
+    page.lines().filter_map(|line| line.strip_prefix(".SH ")).map(|title| title.trim_matches('"')).collect()
+}
+
+#[test]
+fn each_page_of_a_command_has_the_sections_of_a_manual_in_their_order() {
+    let folder = generated();
+    let pages = std::fs::read_dir(folder.path().join("man")).expect("pages");
+    let (mut commands, order) =
+        (0, ["NAME", "SYNOPSIS", "DESCRIPTION", "OPTIONS", "EXIT STATUS", "ENVIRONMENT", "FILES", "SEE ALSO"]);
+    for file in pages {
+        let file = file.expect("a page").path();
+        let page = std::fs::read_to_string(&file).expect("text");
+        let titles = titles(&page);
+        assert_eq!(titles.last(), Some(&"SEE ALSO"), "{}", file.display());
+        if file.extension().is_some_and(|section| section == "1" || section == "8") {
+            commands += 1;
+            let found: Vec<&str> = titles.iter().copied().filter(|title| order.contains(title)).collect();
+            assert_eq!(found, order, "{}", file.display());
+        }
+        // Options of each heading by name, and help at the end.
+        for part in page.split(".SH ") {
+            let names: Vec<&str> = part
+                .lines()
+                .filter(|line| line.contains("\\-\\-") && line.starts_with("\\fB\\-"))
+                .filter_map(|line| line.split("\\fB\\-\\-").nth(1)?.split("\\fR").next())
+                .filter(|name| !matches!(*name, "help" | "version"))
+                .collect();
+            assert!(names.is_sorted() || file.ends_with("kubesolo-cloudinit.8"), "{}: {names:?}", file.display());
+        }
+        let checked = Command::new("man").args(["--warnings=w", "-l", "-Tutf8"]).arg(&file).output().expect("man");
+        let words = String::from_utf8_lossy(&checked.stderr);
+        assert!(checked.status.success() && words.is_empty(), "{}: {words}", file.display());
+    }
+    assert!(commands > 30, "{commands}");
+}
+
+#[test]
+fn the_page_of_formats_has_every_name_of_the_formats() {
+    let folder = generated();
+    let page = read(&folder, "man/kubesolo-release.7");
+    let source = |file: &str| {
+        std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../agent/src/release").join(file))
+            .expect("source")
+    };
+    let text = source("release.rs") + &source("statement.rs");
+    let names: Vec<&str> = text
+        .split('"')
+        .filter(|name| name.starts_with("io.kubesolo.os.") || name.starts_with("application/vnd.kubesolo.os."))
+        .filter(|name| !name.starts_with("io.kubesolo.os.patches.") && !name.ends_with("latest.v1+json"))
+        .collect();
+    assert!(names.len() > 14, "{names:?}");
+    for name in names {
+        assert!(page.contains(name), "{name}");
+    }
+}
+
 /// Completions of each line by a shell; the end of a line has only one.
 fn completed(shell: &mut Command, lines: &[&str]) -> Vec<String> {
     let ran = shell.args(lines).stdin(Stdio::null()).output();
