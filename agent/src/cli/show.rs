@@ -14,15 +14,24 @@ use self::screen::{Screen, Tone};
 use crate::base::console::Terminal;
 use crate::base::console::progress::size;
 use crate::base::text;
+use crate::base::words::Recorded;
 use crate::config::report::{Checked as SettingsChecked, Effective};
 use crate::device::health::Check;
 use crate::report::doctor::{Finding, Findings, Verdict as Severity};
 use crate::schedule::clock;
-use crate::state::history::History;
+use crate::state::history::{History, TrialOutcome};
 use crate::state::phase::Phase;
 use crate::state::state::Outcome;
 use crate::update::trial::{HealthReport, Verdict};
 use crate::update::update::{ApplyReport, Costs};
+
+/// A phase, and how the trial ended that led to it, if the phase does not say so itself.
+fn with_outcome(phase: &str, outcome: Option<&Recorded<TrialOutcome>>) -> String {
+    match outcome {
+        None | Some(Recorded::Known(TrialOutcome::Committed | TrialOutcome::Failed)) => phase.to_owned(),
+        Some(other) => format!("{phase} ({})", text::escape(&other.to_string())),
+    }
+}
 
 /// Past attempts. An attempt that no run is `under_way` with ended without an outcome.
 pub(super) fn history(history: &History, under_way: bool) -> String {
@@ -32,11 +41,12 @@ pub(super) fn history(history: &History, under_way: bool) -> String {
         let known = |version: &str| if version.is_empty() { "unknown".to_owned() } else { text::escape(version) };
         let times = if entry.times > 1 { format!(", {} times", entry.times) } else { String::new() };
         let error = if entry.error.is_empty() { String::new() } else { format!(": {}", text::escape(&entry.error)) };
-        let outcome = match (entry.phase, under_way) {
+        let phase = match (entry.phase, under_way) {
             (Phase::Checking | Phase::Downloading, false) => "interrupted",
             (phase, _) => phase.as_str(),
         };
         let (from, to) = (known(&entry.attempt.from_version), known(&entry.attempt.to_version));
+        let outcome = with_outcome(phase, entry.outcome.as_ref());
         let _ = writeln!(out, "{at}  {outcome:<11} {from} to {to}{times}{error}");
     }
     if out.is_empty() { "no attempt yet\n".into() } else { out }

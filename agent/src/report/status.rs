@@ -12,7 +12,7 @@ use semver::Version;
 use serde::{Serialize, Serializer};
 
 use crate::base::error::Result;
-use crate::base::words::words;
+use crate::base::words::{Recorded, words};
 use crate::config::Config;
 use crate::device::blocks::CommandLine;
 use crate::device::boot::{Boot, BootedBasis, is_out_of_sight};
@@ -24,6 +24,7 @@ use crate::schedule::window::Window;
 use crate::schedule::zone::Zone;
 use crate::state::format::optional_seconds;
 use crate::state::freshness;
+use crate::state::history::TrialOutcome;
 use crate::state::phase::Phase;
 use crate::state::state::{LastRun, Skip, Waiting};
 use crate::state::store::Store;
@@ -44,7 +45,10 @@ pub struct Status {
     pub next_boot: Option<NextBoot>,
     /// Where the last update stands.
     pub phase: Phase,
-    /// Time of the last change of that; absent before the first update.
+    /// How its trial ended, if it had one that ended.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub outcome: Option<Recorded<TrialOutcome>>,
+    /// Time of the last change of the phase; absent before the first update.
     #[serde(with = "optional_seconds", skip_serializing_if = "Option::is_none")]
     pub since: Option<DateTime<Utc>>,
     /// The phase is one of a run, and no run is at work: it was killed, or lost power.
@@ -197,6 +201,7 @@ pub fn find(boot: Result<Boot>, slots: impl FnOnce() -> Result<Slots>, state: &P
         environment: None,
         next_boot: None,
         phase: state.phase(),
+        outcome: state.outcome.clone(),
         since: state.updated_at,
         interrupted: matches!(state.phase(), Phase::Checking | Phase::Downloading) && !store.is_locked(),
         to_version: state.attempt.to_version,

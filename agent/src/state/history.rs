@@ -4,6 +4,7 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
 use crate::base::digest::Digest;
+use crate::base::words::{Recorded, words};
 use crate::state::file::SCHEMA;
 use crate::state::format::optional_seconds;
 use crate::state::phase::Phase;
@@ -28,6 +29,20 @@ pub struct Attempt {
     pub to_release: Option<Digest>,
 }
 
+words! {
+    /// How a trial ended.
+    pub enum TrialOutcome {
+        /// A health run committed its release.
+        Committed = "committed",
+        /// The release failed: a health run reverted it, or no health run came so far.
+        Failed = "failed",
+        /// No boot of the trial was seen. The release may be tried once more.
+        NotStarted = "not-started",
+        /// No health run could look. The release may be tried once more.
+        NotJudged = "not-judged",
+    }
+}
+
 /// Past attempts, and the current one.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct History {
@@ -49,6 +64,9 @@ pub struct Entry {
     pub updated_at: Option<DateTime<Utc>>,
     /// The last phase of it.
     pub phase: Phase,
+    /// How its trial ended, if it had one that ended. Version 0.1 has no such member.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub outcome: Option<Recorded<TrialOutcome>>,
     /// Cause of a failure, and the next step; empty without one.
     pub error: String,
     /// How often in a row it failed in the same way.
@@ -57,7 +75,14 @@ pub struct Entry {
 
 impl Default for Entry {
     fn default() -> Self {
-        Self { attempt: Attempt::default(), updated_at: None, phase: Phase::Idle, error: String::new(), times: 1 }
+        Self {
+            attempt: Attempt::default(),
+            updated_at: None,
+            phase: Phase::Idle,
+            outcome: None,
+            error: String::new(),
+            times: 1,
+        }
     }
 }
 

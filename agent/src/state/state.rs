@@ -15,7 +15,7 @@ use crate::schedule::rollout::Wariness;
 use crate::state::file::{self, SCHEMA};
 use crate::state::format::{as_text, optional_seconds, seconds};
 use crate::state::freshness;
-use crate::state::history::{Attempt, Entry};
+use crate::state::history::{Attempt, Entry, TrialOutcome};
 use crate::state::identity::Identity;
 use crate::state::phase::Phase;
 use crate::state::trust::FailedRelease;
@@ -51,6 +51,10 @@ pub struct State {
     pub updated_at: Option<DateTime<Utc>>,
     /// Why the last attempt failed, and what to do; empty when it did not.
     pub last_error: String,
+    /// How the trial of the attempt ended; `None` before its end, after an attempt without a trial, and in files of version
+    /// 0.1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub outcome: Option<Recorded<TrialOutcome>>,
     /// Why the last run did nothing.
     pub last_skip: Option<Skip>,
     /// How the last run ended.
@@ -245,6 +249,7 @@ impl Default for State {
             attempts_total: 0,
             updated_at: None,
             last_error: String::new(),
+            outcome: None,
             last_skip: None,
             last_run: None,
             link_shown: None,
@@ -362,6 +367,7 @@ impl State {
     fn target(&mut self, version: String, release: Digest) {
         (self.attempt.to_version, self.attempt.to_release) = (version, Some(release));
         self.last_error.clear();
+        self.outcome = None;
         self.last_skip = None;
     }
 
@@ -388,6 +394,13 @@ impl State {
         }
         // Version 0.1 notes the attempt of a trial without its target.
         self.target(trial.version.clone(), trial.identity.release);
+    }
+
+    /// Ends the noted trial: the attempt is its own, and ended so.
+    pub fn end_trial(&mut self, trial: &Trial, outcome: TrialOutcome) {
+        self.trial = None;
+        self.follow(trial);
+        self.outcome = Some(outcome.into());
     }
 
     /// Begins the attempt to go back to what a slot held before.
@@ -431,6 +444,7 @@ impl State {
         }
         self.set(Phase::Failed, now);
         self.last_error = told(error);
+        self.outcome = None;
         self.last_skip = None;
     }
 
@@ -463,6 +477,7 @@ impl State {
             attempt: self.attempt.clone(),
             updated_at: self.updated_at,
             phase: self.phase,
+            outcome: self.outcome.clone(),
             error: error.to_owned(),
             times: 1,
         }

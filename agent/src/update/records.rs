@@ -18,6 +18,7 @@ use crate::policy::freshness::FreshnessFinding;
 use crate::schedule::clock::Clock;
 use crate::source::source::Source;
 use crate::state::fetches::Fetches;
+use crate::state::history::TrialOutcome;
 use crate::state::memory::{NotJudged, Unjudged};
 use crate::state::phase::Phase;
 use crate::state::state::{State, Trial};
@@ -183,7 +184,7 @@ impl LockedRecords {
     /// 73 when it cannot be written.
     pub fn failed(&mut self, trial: &Trial, why: &str, now: DateTime<Utc>) -> Result<()> {
         self.remember(trial.failure(why, now))?;
-        self.end_trial(trial);
+        self.state.end_trial(trial, TrialOutcome::Failed);
         self.state.health_failures = 0;
         self.state.last_error = format!("{} failed its trial: {why}", trial.version);
         self.enter(Phase::RolledBack, now)
@@ -244,7 +245,7 @@ impl LockedRecords {
         if memory.forget(trial.identity.release) {
             self.lock.save_memory(&memory)?;
         }
-        self.end_trial(trial);
+        self.state.end_trial(trial, TrialOutcome::Committed);
         self.state.not_started.retain(|release| *release != trial.identity.release);
         self.state.enter(Phase::Success, now).or_else(|_| self.committed(now))?;
         self.record();
@@ -261,6 +262,7 @@ impl LockedRecords {
             return self.failed(trial, &format!("its trial ended without a verdict, twice: it {what}"), now);
         }
         log::warn!("the trial of {} {what}; one more attempt is possible", trial.version);
+        let outcome = if cause.is_some() { TrialOutcome::NotJudged } else { TrialOutcome::NotStarted };
         match cause {
             Some(cause) => {
                 let version = trial.version.clone();
@@ -273,16 +275,11 @@ impl LockedRecords {
                 self.state.not_started.truncate(NOT_STARTED_KEPT);
             }
         }
-        self.end_trial(trial);
+        self.state.end_trial(trial, outcome);
         self.state.last_error = format!("the trial of {} {what}", trial.version);
         self.state.enter(Phase::RolledBack, now)?;
         self.record();
         self.save()
-    }
-
-    fn end_trial(&mut self, trial: &Trial) {
-        self.state.trial = None;
-        self.state.follow(trial);
     }
 
     fn committed(&mut self, now: DateTime<Utc>) -> Result<()> {

@@ -5,7 +5,8 @@ use crate::{cli_support, common};
 use std::fs::{self, File};
 
 use bootenv::SlotId;
-use bootenv::protocol::SlotState;
+use bootenv::grub::Block;
+use bootenv::protocol::{BootState, SlotState};
 use cli_support::{Device, Ran, publish};
 use common::registry::Registry;
 use serde_json::{Value, json};
@@ -75,6 +76,54 @@ fn activated(version: &str) -> (Registry, Device) {
     (registry, device)
 }
 
+/// The end of the last trial, in `status`, in `state.json` and in the last entry of `history` alike.
+fn outcome(device: &Device) -> Value {
+    let status = device.here(&["status", "--json"]).code(0).json();
+    let history = device.here(&["history", "--json"]).code(0).json();
+    let last = history.as_array().unwrap().last().unwrap().clone();
+    assert_eq!(status["outcome"], last["outcome"]);
+    status["outcome"].clone()
+}
+
+#[test]
+fn the_end_of_a_trial_is_a_word_until_the_next_attempt() {
+    let (registry, device) = activated("1.0.0");
+    assert_eq!(outcome(&device), Value::Null, "on trial");
+    device.power_on();
+    device.here(&["healthcheck"]).code(0);
+    assert_eq!(outcome(&device), "committed");
+    device.from(&registry, &["apply"]).code(0).says(&["nothing to do"]);
+    assert_eq!(outcome(&device), "committed", "a run that finds nothing is no attempt");
+    publish(&registry, "2.0.0", 1);
+    device.from(&registry, &["apply", "--activate"]).code(0);
+    assert_eq!(outcome(&device), Value::Null);
+    device.power_on();
+    device.make_unhealthy();
+    device.here(&["healthcheck", "--auto-rollback-after", "1"]).code(1);
+    device.make_healthy();
+    device.power_on();
+    device.here(&["healthcheck"]).code(0);
+    assert_eq!(outcome(&device), "failed");
+    // The words of other versions are kept, and a file without any is that of version 0.1.
+    let mut state = device.state();
+    state["outcome"] = "of another version".into();
+    device.write("S/state.json", state.to_string().as_bytes());
+    assert_eq!(device.here(&["status", "--json"]).code(0).json()["outcome"], "of another version");
+    state.as_object_mut().unwrap().remove("outcome");
+    device.write("S/state.json", state.to_string().as_bytes());
+    assert_eq!(device.here(&["status", "--json"]).code(0).json()["outcome"], Value::Null);
+}
+
+#[test]
+fn a_trial_that_never_started_has_a_word_of_its_own() {
+    let (_registry, device) = activated("1.0.0");
+    // Somebody put another environment there: slot A starts, and nothing is marked.
+    device.write("grubenv", Block::main(&BootState::committed(SlotId::A)).bytes());
+    device.power_on();
+    device.here(&["healthcheck"]).code(0);
+    assert_eq!(outcome(&device), "not-started");
+}
+
 fn failed(device: &Device) -> Value {
     device.here(&["status", "--json"]).code(0).json()["failed"].clone()
 }
@@ -87,12 +136,14 @@ fn a_release_that_no_health_run_could_judge_is_tried_once_more() {
         let error = device.state()["last_error"].as_str().unwrap().to_owned();
         assert!(error.contains("the trial of 1.0.0 was not judged: ") && error.contains(cause.words()), "{error}");
         assert_eq!((device.phase().as_str(), failed(&device)), ("rolled_back", json!([])), "{cause:?}");
-        device.here(&["history"]).code(0).says(&["was not judged", cause.words()]);
+        device.here(&["history"]).code(0).says(&["rolled_back (not-judged)", "was not judged", cause.words()]);
+        assert_eq!(outcome(&device), "not-judged");
 
         device.from(&registry, &["apply", "--activate"]).code(0).says(&["boots next"]);
         cause.tries(&device);
         let why = failed(&device)[0].as_str().unwrap().to_owned();
         assert!(why.contains("without a verdict, twice") && why.contains(cause.words()), "{why}");
+        assert_eq!(outcome(&device), "failed");
         device.from(&registry, &["apply", "--json"]).refused(75, "failed-before");
     }
 }

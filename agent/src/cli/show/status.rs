@@ -218,7 +218,8 @@ impl Page<'_> {
             let shown = self.status.link_shown.as_deref().map(clock::plain);
             self.screen.line("env link:", &shown.unwrap_or_else(|| "not yet, the next trial shows it".into()));
         }
-        self.screen.line("phase:", &format!("{}, attempt {}", self.status.phase, self.status.attempt_count));
+        let phase = super::with_outcome(self.status.phase.as_str(), self.status.outcome.as_ref());
+        self.screen.line("phase:", &format!("{phase}, attempt {}", self.status.attempt_count));
         self.screen.line("agent:", self.status.agent);
     }
 }
