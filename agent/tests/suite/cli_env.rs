@@ -6,7 +6,7 @@ use std::fs;
 use std::path::Path;
 
 use bootenv::SlotId;
-use bootenv::grub::{Block, SIZE};
+use bootenv::grub::{Block, MAX_SIZE, SIZE};
 use bootenv::protocol::{BootState, SlotState, View};
 use cli_support::{Device, publish};
 use common::registry::Registry;
@@ -207,4 +207,22 @@ fn a_rebuilt_environment_has_the_size_of_the_damaged_one_and_what_others_had_in_
         assert!(matches!(block.view(), View::Ours(_)));
         device.here(&["healthcheck"]).code(0).says(&["slot B is committed"]);
     }
+}
+
+#[test]
+fn an_environment_that_is_too_large_for_the_agent_is_left_to_grub() {
+    let registry = Registry::start();
+    publish(&registry, "2.0.0", 1);
+    let device = committed();
+    let (mut bytes, second) = (device.env_bytes(), fs::read(device.path("ksenv2")).unwrap());
+    bytes.resize(MAX_SIZE + 1, b'#');
+    device.write("grubenv", &bytes);
+    left_so(&device, &["it has 65537 bytes", "not overwritten"]);
+    let error = device.from(&registry, &["apply", "--json"]).refused(78, "env-invalid");
+    assert!(error["remedy"].as_str().unwrap().contains("truncate"), "{error}");
+    assert_eq!((device.env_bytes(), fs::read(device.path("ksenv2")).unwrap()), (bytes, second));
+    // Its remedy helps, and keeps the variables.
+    device.shell("truncate -s 1024 grubenv", Path::new(""));
+    device.here(&["healthcheck"]).code(0).says(&["slot B is committed"]);
+    assert_eq!(Block::parse(&device.env_bytes()).unwrap().get("other"), Some("kept"));
 }

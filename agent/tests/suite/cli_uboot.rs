@@ -3,7 +3,7 @@
 use crate::{cli_support, common};
 
 use std::fs;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, PermissionsExt, symlink};
 use std::process::Command;
 
 use bootenv::boot::{Decision, Files, PowerOn, decide};
@@ -272,16 +272,39 @@ fn variables_that_do_not_fit_leave_slot_and_environment_alone() {
     let (registry, device) = bench();
     // Only what the board needs, so that ours are to be added.
     let full = [
-        ("big", "x".repeat(SIZE - 80)),
+        ("big", "x".repeat(SIZE - 84)),
+        ("board", "edge".into()),
         ("active_slot", "A".into()),
         ("boot_success", "1".into()),
         ("boot_counter", "3".into()),
     ];
     put(&device, 0, &Environment::default().with(&full).encode(SIZE, Format::Redundant, 7).unwrap());
     let before = fs::read(device.path("env")).unwrap();
-    refused(&device, &registry, (73, "env-write"), &["the variables need"]);
+    let words = ["the variables need", "big (4017 bytes)", "board", "fw_setenv NAME"];
+    refused(&device, &registry, (73, "env-full"), &words);
+    let doctor = device.here(&["doctor", "--json"]).json();
+    let finding = doctor.as_array().unwrap().iter().find(|one| one["name"] == "environment").unwrap().clone();
+    assert!(
+        finding["verdict"] == "fail" && finding["message"].as_str().unwrap().contains("fw_setenv NAME"),
+        "{doctor}"
+    );
     assert_eq!(fs::read(device.path("env")).unwrap(), before);
     assert_eq!(device.names("B"), Vec::<String>::new());
+}
+
+#[test]
+fn an_environment_in_a_file_is_trusted_like_a_setting() {
+    let (registry, device) = bench();
+    let before = fs::read(device.path("env")).unwrap();
+    fs::set_permissions(device.path("env"), fs::Permissions::from_mode(0o666)).unwrap();
+    refused(&device, &registry, (78, "env-unreadable"), &["env is not trusted", "writable by others"]);
+    fs::rename(device.path("env"), device.path("elsewhere")).unwrap();
+    symlink("elsewhere", device.path("env")).unwrap();
+    refused(&device, &registry, (78, "env-unreadable"), &["env is not trusted", "symbolic link"]);
+    assert_eq!(fs::read(device.path("elsewhere")).unwrap(), before);
+    fs::remove_file(device.path("env")).unwrap();
+    nix::unistd::mkfifo(&device.path("env"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+    refused(&device, &registry, (78, "env-unreadable"), &["not a regular file"]);
 }
 
 #[test]

@@ -151,6 +151,14 @@ impl Store {
         Ok(Loaded { replaced_locks: locks.replaced, ..self.read()? })
     }
 
+    /// Checks that each place has room for these variables. Reads and writes nothing.
+    ///
+    /// # Errors
+    /// [`FormatError::Full`].
+    pub fn fits(&self, next: &Environment) -> Result<(), FormatError> {
+        self.places.iter().try_for_each(|place| next.encode(place.size, self.format(), 0).map(drop))
+    }
+
     /// Stores `next`, by one write of the copy that does not count. Nothing is written if it does not fit, or if another
     /// program has changed anything since `current` was read.
     ///
@@ -245,6 +253,7 @@ fn cannot_be_there(error: &io::Error) -> bool {
 }
 
 /// Opens what a place names, and finds its first byte.
+#[expect(clippy::disallowed_methods, reason = "a block device, or a file that the agent has checked")]
 fn open(place: &Place, write: bool) -> Result<(File, u64), Error> {
     let device = &place.device;
     let file =
@@ -272,6 +281,7 @@ fn open(place: &Place, write: bool) -> Result<(File, u64), Error> {
 struct Unprotected(Option<PathBuf>);
 
 impl Unprotected {
+    #[expect(clippy::disallowed_methods, reason = "a switch of the kernel")]
     fn open(sysfs: &Path, device: &Path) -> Result<Self, Error> {
         let device = device.canonicalize().map_err(io("open", device))?;
         let switch = sysfs.join(device.file_name().unwrap_or_default()).join("force_ro");
@@ -285,6 +295,7 @@ impl Unprotected {
     }
 }
 
+#[expect(clippy::disallowed_methods, reason = "a switch of the kernel")]
 impl Drop for Unprotected {
     fn drop(&mut self) {
         // The store itself is not concerned: the device is only less protected than before.

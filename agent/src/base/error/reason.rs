@@ -218,7 +218,7 @@ reasons! {
         DeviceBusy = "device-busy":
             "Another process has the partition mounted or open. Find it with `findmnt` or `fuser -m`, and try again.",
         EnvFull = "env-full":
-            "Other variables fill the boot environment. Remove those that the message names with `grub-editenv FILE unset NAME`.",
+            "Other variables fill the boot environment. Remove those that the message names: `grub-editenv FILE unset NAME`, with U-Boot `fw_setenv NAME`.",
         EnvWrite = "env-write":
             "The boot environment cannot be written. Check the bootloader's partition: full, read-only or damaged.",
         FilesystemFeatures = "filesystem-features":

@@ -6,7 +6,7 @@
 use std::path::Path;
 
 use bootenv::SlotId;
-use bootenv::grub::{Block, Error as BlockError, SIZE, Variables};
+use bootenv::grub::{Block, Error as BlockError, MAX_SIZE, SIZE, Variables};
 use bootenv::medium::{Error as MediumError, Medium};
 use bootenv::protocol::{BootState, FallbackBlock, View};
 use bootenv::step::Step;
@@ -148,7 +148,7 @@ impl Grub {
 
     /// A new main block in place of bytes that are none.
     fn rebuild(&mut self, next: &BootState) -> Result<()> {
-        let damaged = self.main.bytes().unwrap_or_default();
+        let damaged = self.main.bytes().map_err(|e| self.failed(e))?;
         let block = Block::rebuilt(&damaged, next);
         if damaged.len() == block.bytes().len() {
             self.main.replace(&block).map_err(|e| self.failed(e))?;
@@ -231,6 +231,9 @@ impl Bootloader for Grub {
         self.wrote = false;
         // Before the second file is lowered: without room nothing changes.
         self.room()?;
+        if self.block.is_none() && !self.can_be_rebuilt() {
+            return Err(self.cannot_store(&self.damage.as_deref().unwrap_or_default()).remedy(self.remedy()));
+        }
         self.lower_second(next)?;
         let before = self.view();
         match &self.block {
@@ -289,7 +292,16 @@ impl Bootloader for Grub {
         self.take(block, steps)
     }
 
+    /// GRUB has no limit for a block, and reads variables of others in one that is too large here.
+    fn can_be_rebuilt(&self) -> bool {
+        !matches!(self.main.bytes(), Err(MediumError::Block(BlockError::Size(size))) if size > MAX_SIZE)
+    }
+
     fn remedy(&self) -> &'static str {
+        if !self.can_be_rebuilt() {
+            return "The agent does not overwrite it. If only # is behind the variables, cut it: truncate -s 1024 FILE; \
+                otherwise list its variables (grub-editenv FILE list) and create it again with them.";
+        }
         "On a device, `kubesolo-update healthcheck` rebuilds it after a healthy boot; otherwise create it again: \
          grub-editenv FILE create."
     }

@@ -3,14 +3,17 @@
 //! Every state is stored twice, so that both copies say the same before anything is done that depends on it: the copy
 //! from before could promise a slot that is void by now. The model in `bootenv/tests/model` shows what one store breaks.
 
+use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 
+use bootenv::SlotId;
 use bootenv::lock::Replaced;
-use bootenv::protocol::{BootState, View};
+use bootenv::protocol::{BootState, NAMES, View};
 use bootenv::step::Step;
 use bootenv::uboot::bootcount;
 use bootenv::uboot::config;
 use bootenv::uboot::store::{Error as StoreError, Loaded, Store};
+use bootenv::uboot::{Environment, Error as FormatError};
 
 use super::Bootloader;
 use crate::base::console;
@@ -21,6 +24,8 @@ use crate::device::blocks::System;
 /// The next step when no copy can be read.
 const REMEDY: &str = "The agent does not overwrite it. Compare the geometry in fw_env.config with that of the \
     bootloader; if it is right, write the environment again, as the image builder does (mkenvimage).";
+/// Variables that a message names when there is no room: the largest.
+const NAMED: usize = 8;
 const LABEL_REMEDY: &str = "Give the partition this label, or name its device.";
 
 #[derive(Debug)]
@@ -47,6 +52,7 @@ impl UBoot {
         for place in &mut places {
             let found = devices.by_link(&place.device).map_err(|e| e.context(&name).remedy(LABEL_REMEDY))?;
             place.device = found.unwrap_or_else(|| place.device.clone());
+            check_file(&place.device)?;
         }
         let shown: Vec<String> = places.iter().map(|place| text::escape(&place.to_string())).collect();
         let (store, place) = (Store::new(places), shown.join(" and "));
@@ -85,6 +91,7 @@ impl UBoot {
                 Error::new(Reason::EnvBusy, format!("cannot store the boot environment {}: {why}", self.place))
                     .remedy("The change of the other program stays. Try again.")
             }
+            StoreError::Format(why) => self.without_room(&why, &current.environment, variables),
             _ => self.cannot_store(&why),
         })?;
         log_locks(&stored.replaced_locks);
@@ -93,6 +100,15 @@ impl UBoot {
         }
         self.loaded = Ok(stored);
         Ok(())
+    }
+
+    fn without_room(&self, why: &FormatError, environment: &Environment, ours: &[(&str, String)]) -> Error {
+        let largest = largest(environment, ours);
+        let message =
+            format!("cannot store the boot environment {}: {why}; the largest of others: {largest}", self.place);
+        Error::new(Reason::EnvFull, message).remedy(
+            "Remove a variable that neither U-Boot nor the board needs: fw_setenv NAME. The boot environment is unchanged.",
+        )
     }
 
     fn cannot_store(&self, cause: &dyn std::fmt::Display) -> Error {
@@ -144,6 +160,14 @@ impl Bootloader for UBoot {
         self.raise()
     }
 
+    fn room(&self) -> Result<()> {
+        let Ok(current) = &self.loaded else { return Ok(()) };
+        let state = BootState::committed(SlotId::A);
+        let ours = [state.variables(), bootcount::variables(&current.environment, &state)].concat();
+        let fits = self.store.fits(&current.environment.with(&ours));
+        fits.map_err(|why| self.without_room(&why, &current.environment, &ours))
+    }
+
     fn confirm_legacy(&mut self) -> Result<()> {
         self.set(&[("boot_success", "1".to_owned()), ("boot_counter", "3".to_owned())])
     }
@@ -173,4 +197,23 @@ fn unreadable(config: &str, place: &str, why: &StoreError) -> Error {
         _ => Error::new(Reason::EnvUnreadable, message)
             .remedy(format!("Compare {config}, which bootenv= names, with the disk and with U-Boot's own settings.")),
     }
+}
+
+/// An environment in a regular file decides what boots, so no other account may write it. A device is opened as it is.
+fn check_file(place: &Path) -> Result<()> {
+    if place.metadata().is_ok_and(|meta| meta.file_type().is_block_device()) {
+        return Ok(());
+    }
+    files::open(place, Reason::EnvUnreadable).map(drop)
+}
+
+/// Names of the variables that are not the agent's, the largest first, each with its size, for messages.
+fn largest(environment: &Environment, ours: &[(&str, String)]) -> String {
+    let is_ours = |name: &[u8]| NAMES.iter().chain(ours.iter().map(|(name, _)| name)).any(|own| own.as_bytes() == name);
+    let variables = environment.variables().into_iter().filter(|(name, _)| !is_ours(name));
+    let mut sizes: Vec<_> = variables.map(|(name, value)| (name.len() + value.len() + 2, name)).collect();
+    sizes.sort_by(|a, b| b.0.cmp(&a.0));
+    let shown = sizes.iter().take(NAMED).map(|(size, name)| format!("{} ({size} bytes)", name.escape_ascii()));
+    let more = if sizes.len() > NAMED { ", …" } else { "" };
+    shown.collect::<Vec<_>>().join(", ") + more
 }
