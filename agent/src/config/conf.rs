@@ -13,6 +13,9 @@ use super::values::{Freshness, Origin};
 use crate::base::error::{Error, Reason, Result};
 use crate::base::{files, limits, text};
 
+/// Longest text that a message shows as the name of a setting, in bytes.
+const NAME_BYTES: usize = 40;
+
 pub(super) const REASON: Reason = Reason::BadConfig;
 
 /// Where a setting in effect comes from.
@@ -202,8 +205,12 @@ impl Conf {
 
     fn insert(&mut self, key: &str, value: &str, line: usize) -> Result<(), Problem> {
         let Some(setting) = rows::named(key) else {
-            let meant = rows::nearest(key).map_or(String::new(), |key| format!(". Did you mean {key}?"));
-            let message = format!("unknown key \"{}\" has no effect{meant}", text::escape(key));
+            let message = if is_name(key) {
+                let meant = rows::nearest(key).map_or(String::new(), |key| format!(". Did you mean {key}?"));
+                format!("unknown key \"{key}\" has no effect{meant}")
+            } else {
+                "a line that begins with no key has no effect".to_owned()
+            };
             self.warnings.push(self.problem(line, message, "Correct the name of the key, or remove the line."));
             return Ok(());
         };
@@ -385,4 +392,9 @@ fn drop_ins(file: &Path) -> Result<Vec<PathBuf>> {
     }
     found.sort();
     Ok(found)
+}
+
+/// True if a text can be the name of a setting. Any other text before a `=` may contain a password, and is not shown.
+fn is_name(key: &str) -> bool {
+    (1..=NAME_BYTES).contains(&key.len()) && key.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-.".contains(&b))
 }

@@ -13,6 +13,7 @@ use reqwest::Url;
 use crate::base::error::Reason;
 use crate::base::{files, limits, replace, text};
 use crate::fetch::cluster::Credentials;
+use crate::fetch::url::without_login;
 
 /// Ways of a user to prove an identity that the agent does not support, with the alternatives.
 const NOT_SUPPORTED: [(&str, &str); 3] = [
@@ -196,15 +197,18 @@ struct Context<'a> {
 }
 
 impl<'a> Context<'a> {
-    /// The current context; without one, the only cluster and the only user.
+    /// The current context. Without one, the only context; in a file without contexts, the only cluster and the only user.
     fn current(config: &'a Node) -> Result<Self, String> {
-        let Some(name) = config.text("current-context")? else {
+        let named = match config.text("current-context")? {
+            Some(name) => Some(config.named("contexts", name).map_err(|why| format!("current-context: {why}"))?),
+            None => config.only("contexts")?,
+        };
+        let Some(named) = named else {
             let cluster = config.only("clusters")?.ok_or("it has no cluster")?;
             let user = config.only("users")?.unwrap_or(&ABSENT);
             return Ok(Self { cluster: cluster.member("cluster"), user: user.member("user") });
         };
-        let context =
-            config.named("contexts", name).map_err(|why| format!("current-context: {why}"))?.member("context");
+        let (name, context) = (named.text("name")?.unwrap_or_default(), named.member("context"));
         let cluster = context.text("cluster")?;
         let cluster = cluster.ok_or_else(|| format!("the context \"{}\" has no cluster", text::escape(name)))?;
         let user = match context.text("user")? {
@@ -241,9 +245,10 @@ impl<'a> Context<'a> {
 
     fn server(&self) -> Result<Url, String> {
         let server = self.cluster.text("server")?.ok_or("the cluster names no server")?;
-        let bad = || format!("server \"{}\" is not an https URL", text::escape(server));
+        let bad = || format!("server \"{}\" is not an https URL", text::escape(&text::without_secrets(server)));
         let mut server = Url::parse(server).map_err(|_| bad())?;
-        if server.scheme() != "https" {
+        // API servers accept no passwords, and messages have this address.
+        if server.scheme() != "https" || !without_login(&mut server) {
             return Err(bad());
         }
         if !server.path().ends_with('/') {

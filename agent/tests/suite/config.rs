@@ -476,6 +476,16 @@ fn no_message_has_the_value_of_a_setting_that_may_contain_a_password() {
 }
 
 #[test]
+fn a_line_that_is_no_setting_is_not_shown_with_its_password() {
+    let lines = "https://me:secret@a.example/?a=b\nme:secret=1\nhttps://a.example/?secret&a=b\nnot a name=1\n";
+    let files = Files::new(&[("update.conf", lines)]);
+    let said = [files.problems(), files.config().unwrap().warnings].concat().join("\n");
+    assert!(!said.contains("secret"), "{said}");
+    assert_eq!(said.matches("update.conf:4: ").count(), 2, "{said}");
+    assert!(said.contains("has no effect"), "{said}");
+}
+
+#[test]
 fn a_check_reports_every_problem_of_every_file_with_its_line() {
     let files = Files::new(&[
         ("update.conf", "chanel=beta\nauto=never\nrequire_fresh=yes\nwariness\nauto=stage\n"),

@@ -97,11 +97,37 @@ fn a_token_is_only_sent_for_the_user_that_it_belongs_to() {
     for (text, words) in [
         (SEVERAL.replace("user: site-admin", "user: gone"), "users has no entry with the name \"gone\""),
         (SEVERAL.replace("- name: lab-admin", "- name: site-admin"), "users has the name \"site-admin\" twice"),
-        (SEVERAL.replace("'current-context': site", "current-context: ''"), "several clusters and no current-context"),
+        (SEVERAL.replace("'current-context': site", "current-context: ''"), "several contexts and no current-context"),
     ] {
         let why = credentials(&text).err().unwrap_or_else(|| panic!("{text}"));
         assert!(why.contains(words), "{words}: {why}");
     }
+}
+
+#[test]
+fn nothing_is_joined_that_no_context_joins() {
+    let one = YAML.replace("current-context: kubesolo\n", "");
+    let found = credentials(&one).unwrap();
+    assert_eq!((found.server.as_str(), found.client.is_some()), ("https://127.0.0.1:6443/", true), "the only context");
+    let apart = credentials(&one.replace("    user: admin\n", "")).unwrap();
+    assert_eq!((apart.client, apart.token), (None, None), "the context has no user");
+    let elsewhere = credentials(&one.replace("    user: admin\n", "    user: other\n")).err().unwrap();
+    assert!(elsewhere.contains("users has no entry with the name \"other\""), "{elsewhere}");
+    let start = one.find("contexts:").unwrap();
+    let bare = [&one[..start], &one[one.find("kind:").unwrap()..]].concat();
+    assert!(credentials(&bare).unwrap().client.is_some(), "without contexts: the only cluster and the only user");
+}
+
+#[test]
+fn a_password_in_the_address_of_a_server_is_not_shown() {
+    for address in
+        ["http://me:secret@site.example", "https://me:secret@site.example:99999", "ftp://me:secret@a/?secret"]
+    {
+        let why = credentials(&SEVERAL.replace("https://site.example:6443/k8s", address)).err().unwrap();
+        assert!(why.contains("is not an https URL") && !why.contains("secret"), "{why}");
+    }
+    let found = credentials(&SEVERAL.replace("https://site", "https://me:secret@site")).unwrap();
+    assert_eq!(found.server.as_str(), "https://site.example:6443/k8s/");
 }
 
 #[test]
