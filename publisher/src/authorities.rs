@@ -10,6 +10,7 @@ use base64::engine::general_purpose::STANDARD;
 use nix::sys::memfd::{MFdFlags, memfd_create};
 
 use kubesolo_update::base::error::{Context as _, Reason, Result};
+use kubesolo_update::fetch::tls;
 
 /// The built-in certificate authorities as a PEM file without a name, if this system has none.
 ///
@@ -21,7 +22,7 @@ pub fn missing() -> Result<Option<(PathBuf, OwnedFd)>> {
     const OURS: &str = "/proc/self/fd/";
     let again =
         std::env::var_os("SSL_CERT_FILE").is_some_and(|file| file.as_encoded_bytes().starts_with(OURS.as_bytes()));
-    if again || !rustls_native_certs::load_native_certs().certs.is_empty() {
+    if again || !tls::system_authorities().is_empty() {
         return Ok(None);
     }
     let mut pem = String::new();

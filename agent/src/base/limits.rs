@@ -90,6 +90,8 @@ pub const REVOKED_KEYS_KEPT: usize = 1024;
 pub const KEY_FILE_BYTES: u64 = 4 * KIB;
 /// A file of certificate authorities, in bytes: five times what browsers know.
 pub const AUTHORITIES_BYTES: u64 = 1024 * KIB;
+/// Files of a folder with certificate authorities that are read: Debian has 280, each under two names.
+pub const AUTHORITY_FILES: usize = 4096;
 /// A client certificate with its chain, or its key, in bytes.
 pub const CLIENT_CERTIFICATE_BYTES: u64 = 64 * KIB;
 /// A file with the running version, in bytes.

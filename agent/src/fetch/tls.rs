@@ -1,7 +1,8 @@
 //! The HTTP client with its TLS: the authorities that servers are believed by.
 
+use std::collections::BTreeMap;
 use std::fmt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustls::client::{WantsClientCert, WebPkiServerVerifier};
@@ -13,6 +14,18 @@ use crate::base::{files, limits, text};
 use crate::fetch::certificate::Verifier;
 use crate::fetch::options::{ClientCertificate, FetchOptions};
 use crate::fetch::proxy::Proxies;
+
+/// Files with all certificate authorities of a system, the first that is there (Go, `crypto/x509/root_linux.go`).
+const BUNDLES: [&str; 6] = [
+    "/etc/ssl/certs/ca-certificates.crt",
+    "/etc/pki/tls/certs/ca-bundle.crt",
+    "/etc/ssl/ca-bundle.pem",
+    "/etc/pki/tls/cacert.pem",
+    "/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem",
+    "/etc/ssl/cert.pem",
+];
+/// Folders with a file for each (the same source).
+const FOLDERS: [&str; 2] = ["/etc/ssl/certs", "/etc/pki/tls/certs"];
 
 /// Makes `ring` the cryptography of every TLS connection of this process.
 pub fn use_ring() {
@@ -126,12 +139,51 @@ fn identified(
     })
 }
 
-fn system_authorities() -> Vec<CertificateDer<'static>> {
-    let found = rustls_native_certs::load_native_certs();
-    for e in found.errors {
-        log::debug!("certificate store: {}", text::escape(&e.to_string()));
+/// The certificate authorities of this system, of `SSL_CERT_FILE` and `SSL_CERT_DIR` where these are set. A file that is not
+/// trusted, too long or no file at all does not count, and none holds this program up.
+#[must_use]
+pub fn system_authorities() -> Vec<CertificateDer<'static>> {
+    let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
+    let is_set = set("SSL_CERT_FILE").or_else(|| set("SSL_CERT_DIR")).is_some();
+    let (bundle, folders): (_, Vec<_>) = match (set("SSL_CERT_FILE"), set("SSL_CERT_DIR")) {
+        (None, None) => {
+            let there = BUNDLES.iter().map(PathBuf::from).find(|bundle| bundle.exists());
+            (there, FOLDERS.iter().map(PathBuf::from).collect())
+        }
+        (bundle, folders) => {
+            (bundle.map(PathBuf::from), folders.iter().flat_map(|all| std::env::split_paths(all)).collect())
+        }
+    };
+    let mut found = BTreeMap::new();
+    for file in bundle.into_iter().chain(folders.iter().flat_map(|folder: &PathBuf| entries(folder))) {
+        if let Err(why) = add_authorities(&file, &mut found) {
+            // A person named it; a store of the system has files of other kinds, too.
+            let level = if is_set { log::Level::Warn } else { log::Level::Debug };
+            log::log!(level, "certificate store: {why}");
+        }
     }
-    found.certs
+    let mut certificates: Vec<_> = found.into_values().flatten().collect();
+    certificates.sort_unstable_by(|a, b| a.as_ref().cmp(b.as_ref()));
+    certificates.dedup();
+    certificates
+}
+
+/// Files of a folder of certificates, in the order of their names.
+fn entries(folder: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().filter_map(|entry| Some(entry.ok()?.path()));
+    let mut files: Vec<_> = entries.take(limits::AUTHORITY_FILES).collect();
+    files.sort();
+    files
+}
+
+/// Adds the certificates of a file, if they are not there by another name.
+fn add_authorities(file: &Path, found: &mut BTreeMap<PathBuf, Vec<CertificateDer<'static>>>) -> Result<()> {
+    let Some(real) = files::resolve(file, Reason::UnsafeFile)?.filter(|real| !found.contains_key(real)) else {
+        return Ok(());
+    };
+    let pem = files::read(&real, limits::AUTHORITIES_BYTES, Reason::UnsafeFile)?.unwrap_or_default();
+    found.insert(real, CertificateDer::pem_slice_iter(&pem).flatten().collect());
+    Ok(())
 }
 
 /// The system's certificate authorities, or those known to browsers where the system has none, and the given ones.

@@ -60,6 +60,39 @@ fn without_certificate_authorities_in_the_system_it_works() {
 }
 
 #[test]
+fn a_pipe_in_the_place_of_the_authorities_holds_nothing_up() {
+    let (registry, folder) = (Registry::start(), TempDir::new().unwrap());
+    let images = [images::files(folder.path(), Amd64, 1)];
+    publish(&registry, "1.0.0", &images, &[]).unwrap();
+    let pipe = folder.path().join("pipe");
+    assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let reference = format!("{}/os:stable", registry.address);
+    // The limit ends a test that would never end.
+    let mut command = Command::new("timeout");
+    command.args(["300", env!("CARGO_BIN_EXE_kubesolo-release"), "inspect", &reference]);
+    let output = command.args(["--plain-http", &registry.address]).env("SSL_CERT_FILE", &pipe).output().unwrap();
+    assert!(output.status.success(), "{:?}: {}", output.status.code(), text(&output.stderr));
+}
+
+#[test]
+fn a_document_that_does_not_arrive_is_a_failure() {
+    let (registry, folder) = (Registry::start(), TempDir::new().unwrap());
+    let images = [images::files(folder.path(), Amd64, 1)];
+    publish(&registry, "1.0.0", &images, &[]).unwrap();
+    let reference = format!("{}/os:stable", registry.address);
+    let repository = format!("{}/os", registry.address);
+    for arguments in
+        [&["inspect", &reference, "--json"][..], &["inspect", &reference], &["list", &repository, "--json"]]
+    {
+        let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_kubesolo-release"));
+        let output = command.args(arguments).args(["--plain-http", &registry.address]).stdout(full).output().unwrap();
+        let said = text(&output.stderr);
+        assert_eq!((output.status.code(), said.contains("standard output")), (Some(73), true), "{arguments:?}: {said}");
+    }
+}
+
+#[test]
 fn an_authority_is_trusted_when_it_is_named() {
     let folder = TempDir::new().unwrap();
     let certificates = common::tls::certificates();
