@@ -97,7 +97,7 @@ pub fn factory(dir: &Path, content: &Content, keys: Option<&KeySet>, device: &De
     let arguments = check(device)?;
     begin(dir)?;
     let slot_dir = dir.join("slot-a");
-    make_dir(&slot_dir)?;
+    make_dir(dir, "slot-a")?;
     let slot = Slot { id: SlotId::A, place: Place::Folder(slot_dir), checksums: device.boot == Boot::Uboot };
     let (release, images) = match (content, keys) {
         (Content::Unpublished(images), _) => {
@@ -145,7 +145,7 @@ fn check(device: &Device) -> Result<Option<String>> {
 
 /// The folder must be empty: nothing of an earlier release may get onto the disk.
 fn begin(dir: &Path) -> Result<()> {
-    make_dir(dir)?;
+    std::fs::create_dir_all(dir).map_err(|e| not_written(dir, &e))?;
     let mut entries = std::fs::read_dir(dir).map_err(|e| not_written(dir, &e))?;
     if entries.next().is_some() {
         let message = format!("{} is not empty", dir.display());
@@ -227,7 +227,7 @@ fn slot_mib(device: &Device, images: [Blob; 2]) -> Result<u64> {
 fn put_boot(dir: &Path, boot: Boot, arguments: Option<&str>) -> Result<()> {
     let state = BootState::committed(SlotId::A);
     let partition = dir.join("boot");
-    make_dir(&partition)?;
+    make_dir(dir, "boot")?;
     if boot == Boot::Uboot {
         let environment = Environment::default().with(&state.variables());
         let mut image = vec![0; UBOOT_COPIES[1] + UBOOT_COPY_BYTES];
@@ -241,7 +241,7 @@ fn put_boot(dir: &Path, boot: Boot, arguments: Option<&str>) -> Result<()> {
         return arguments.map_or(Ok(()), |text| put(&partition.join("kernel-args.txt"), text.as_bytes(), 0o644));
     }
     let grub = partition.join("grub");
-    make_dir(&grub)?;
+    make_dir(dir, "boot/grub")?;
     put(&grub.join(loader::ENTRY), loader::TEXT.as_bytes(), 0o644)?;
     put(&grub.join("grubenv"), Block::main(&state).bytes(), 0o644)?;
     put(&grub.join("ksenv2"), Block::second(&FallbackBlock::of(&state)).bytes(), 0o644)?;
@@ -276,8 +276,8 @@ fn put(path: &Path, bytes: &[u8], mode: u32) -> Result<()> {
     replace::replace(path, bytes, mode).map_err(|e| not_written(path, &e))
 }
 
-fn make_dir(path: &Path) -> Result<()> {
-    std::fs::create_dir_all(path).map_err(|e| not_written(path, &e))
+fn make_dir(dir: &Path, below: &str) -> Result<()> {
+    replace::create_folders(dir, below.as_ref()).map_err(|e| not_written(&dir.join(below), &e))
 }
 
 fn not_written(path: &Path, e: &std::io::Error) -> Error {

@@ -143,6 +143,7 @@ impl Place {
                 let bytes: Vec<[u8; 64]> = signatures.iter().map(|(bytes, _)| *bytes).collect();
                 let signature = http::signature_file(&bytes);
                 for (release, _) in http::published(folder)? {
+                    http::create_files_folder(folder, release.architecture)?;
                     let folder = folder.join(release.architecture.to_string());
                     http::put(&folder.join(format!("{FILE}.sig")), &signature)?;
                     http::put(&folder.join(FILE), raw)?;

@@ -14,7 +14,7 @@ use super::succession::{self, Next};
 use super::{Images, Metadata, PIECES_TITLE, blob, check_set, initramfs, kernel};
 use kubesolo_update::base::digest::Digest;
 use kubesolo_update::base::error::{Context as _, Error, Reason, Result};
-use kubesolo_update::base::replace::{Replacement, replace};
+use kubesolo_update::base::replace::{self, Replacement, replace};
 use kubesolo_update::base::{files, limits, text};
 use kubesolo_update::release::latest::Latest;
 use kubesolo_update::release::release::{self, Architecture, Blob, Release};
@@ -119,6 +119,8 @@ fn file_name(title: &str, digest: Digest) -> String {
 /// One architecture.
 struct Tree<'a> {
     images: &'a Images,
+    root: PathBuf,
+    /// Of the architecture, below `root`.
     folder: PathBuf,
     kernel: Named,
     initramfs: Named,
@@ -188,7 +190,7 @@ impl<'a> Tree<'a> {
         let made: Vec<[u8; 64]> = keys.iter().map(|key| key.sign(&document)).collect();
         let signature = (!made.is_empty()).then(|| (name, signature_file(&made)));
         let folder = place.root.join(architecture);
-        Ok(Self { images, folder, kernel, initramfs, deltas, document, signature })
+        Ok(Self { images, root: place.root.to_owned(), folder, kernel, initramfs, deltas, document, signature })
     }
 
     fn next(&self) -> Next {
@@ -197,8 +199,7 @@ impl<'a> Tree<'a> {
 
     /// Everything but `latest.json`: what devices read now is not touched.
     fn add_files(&self, keys: &[PrivateKey]) -> Result<()> {
-        let files = self.folder.join(FILES);
-        fs::create_dir_all(&files).context(Reason::NotWritten, format!("create {}", files.display()))?;
+        create_files_folder(&self.root, self.images.architecture)?;
         for (path, image) in [(&self.images.kernel, &self.kernel), (&self.images.initramfs, &self.initramfs)] {
             let target = self.folder.join(&image.name);
             if blob(&target).ok() != Some(image.blob) {
@@ -313,6 +314,9 @@ pub fn attach_files(folder: &Path, files: &[PathBuf], keys: &KeySet) -> Result<V
     let found = published(folder)?;
     let messages = found.into_iter().map(|(release, raw)| (release.architecture, raw)).collect::<Vec<_>>();
     let fitting = fitting(files, &messages, keys)?;
+    for (architecture, _) in &messages {
+        create_files_folder(folder, *architecture)?;
+    }
     for (at, (architecture, raw)) in messages.iter().enumerate() {
         let new: Vec<[u8; 64]> = fitting.iter().filter(|(of, ..)| *of == at).map(|(_, bytes, _)| *bytes).collect();
         if new.is_empty() {
@@ -338,6 +342,14 @@ pub fn attach_files(folder: &Path, files: &[PathBuf], keys: &KeySet) -> Result<V
         put(&beside, &bytes)?;
     }
     Ok(fitting.into_iter().map(|(at, _, id)| (messages[at].0, Digest::of(&messages[at].1), id)).collect())
+}
+
+/// The folder for the files of an architecture, and its own.
+pub(super) fn create_files_folder(root: &Path, architecture: Architecture) -> Result<()> {
+    let below = Path::new(&architecture.to_string()).join(FILES);
+    replace::create_folders(root, &below)
+        .context(Reason::NotWritten, format!("create {}", root.join(&below).display()))
+        .map_err(|e| e.remedy("Put folders in the place of links, or publish into another tree. No file was changed."))
 }
 
 /// Replaces a file that anybody may read.

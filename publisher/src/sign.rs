@@ -9,7 +9,7 @@ use super::registry::{Access, Registry, Rights};
 use super::{EMPTY, descriptor, document, empty_config, read};
 use kubesolo_update::base::digest::Digest;
 use kubesolo_update::base::error::{Context as _, Error, Reason, Result};
-use kubesolo_update::base::replace::replace;
+use kubesolo_update::base::replace::{self, replace};
 use kubesolo_update::base::{files, limits};
 use kubesolo_update::release::release::{self, Architecture, Release};
 use kubesolo_update::source::signatures::fallback_tag;
@@ -98,7 +98,8 @@ pub struct Payload {
 impl Payload {
     pub(super) fn write(folder: &Path, release: Release, raw: Vec<u8>) -> Result<Self> {
         let file = folder.join(format!("{}.json", release.architecture));
-        std::fs::create_dir_all(folder)
+        let (tree, name) = (replace::folder_of(folder), folder.file_name().unwrap_or_default());
+        replace::create_folders(tree, name.as_ref())
             .and_then(|()| replace(&file, &raw, 0o644))
             .context(Reason::NotWritten, format!("write {}", file.display()))?;
         Ok(Self { release, digest: Digest::of(&raw), file })

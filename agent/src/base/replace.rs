@@ -145,6 +145,29 @@ pub fn open_folder(folder: &Path) -> io::Result<File> {
     File::open(folder)
 }
 
+/// Creates the folder `below` a tree, and those between, where they are missing. A person named the tree, which may be a link;
+/// a link inside leads out of it, and is refused.
+///
+/// # Errors
+/// Errors of the filesystem; [`ErrorKind::InvalidInput`] for a link or any other thing in the place of a folder.
+pub fn create_folders(tree: &Path, below: &Path) -> io::Result<()> {
+    fs::create_dir_all(tree)?;
+    let mut folder = tree.to_owned();
+    for part in below {
+        folder.push(part);
+        match fs::create_dir(&folder) {
+            Err(e) if e.kind() != ErrorKind::AlreadyExists => return Err(e),
+            _ => {}
+        }
+        let kind = folder.symlink_metadata()?.file_type();
+        if !kind.is_dir() {
+            let what = if kind.is_symlink() { "a symbolic link" } else { "no folder" };
+            return Err(io::Error::new(ErrorKind::InvalidInput, format!("{} is {what}", folder.display())));
+        }
+    }
+    Ok(())
+}
+
 /// The folder that a file is in.
 #[must_use]
 pub fn folder_of(file: &Path) -> &Path {

@@ -1,5 +1,6 @@
 //! `kubesolo-release publish --http`, as devices, OpenSSL and old agents see it.
 
+use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::process::{Command, Output};
 
@@ -36,6 +37,21 @@ fn workshop() -> TempDir {
 fn try_run(folder: &TempDir, arguments: &str) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_kubesolo-release"));
     command.args(arguments.split(' ')).current_dir(folder.path()).env_remove("SOURCE_DATE_EPOCH").output().unwrap()
+}
+
+#[test]
+fn a_report_that_does_not_arrive_is_a_failure() {
+    let folder = workshop();
+    let publish = format!("{PUBLISH} --version 1.0.0 --key keys/private.pem");
+    for arguments in [&publish, "keygen further", "explain env-full", "--help"] {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_kubesolo-release"));
+        let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+        let output = command.args(arguments.split(' ')).current_dir(folder.path()).stdout(full).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(73), "{arguments}: {said}");
+        assert!(arguments == "--help" || said.contains("standard output"), "{arguments}: {said}");
+    }
+    assert!(folder.path().join("www/amd64/latest.json").exists(), "the release is published all the same");
 }
 
 fn run(folder: &TempDir, arguments: &str) -> String {
@@ -202,4 +218,46 @@ fn a_tree_never_goes_back_or_changes_the_images_of_a_version_by_accident() {
     assert!(before() == first);
     assert_eq!(publish("--version 1.2.0 --replace").0, 0);
     assert!(before() != first);
+}
+
+#[test]
+fn a_link_in_the_place_of_a_folder_of_the_tree_is_refused() {
+    let publish = format!("{PUBLISH} --version 1.0.0 --key keys/private.pem");
+    for (link, target) in [("www/amd64", "../elsewhere"), ("www/amd64/files", "../../elsewhere")] {
+        let folder = workshop();
+        let at = |name: &str| folder.path().join(name);
+        std::fs::create_dir(at("elsewhere")).unwrap();
+        std::fs::create_dir_all(at(link).parent().unwrap()).unwrap();
+        symlink(target, at(link)).unwrap();
+        let output = try_run(&folder, &publish);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!((output.status.code(), said.contains("symbolic link")), (Some(73), true), "{link}: {said}");
+        assert_eq!(std::fs::read_dir(at("elsewhere")).unwrap().count(), 0, "{link}");
+    }
+    // A person may name the tree itself by a link.
+    let folder = workshop();
+    std::fs::create_dir(folder.path().join("served")).unwrap();
+    symlink("served", folder.path().join("www")).unwrap();
+    run(&folder, &publish);
+    // Signatures are added to a tree, and payloads are written, by the same rule.
+    run(&folder, "payload --http www --output out");
+    let sign = "openssl pkeyutl -sign -rawin -inkey more/private.pem -in out/amd64.json -out amd64.sig";
+    assert!(Command::new("sh").args(["-c", sign]).current_dir(folder.path()).status().unwrap().success());
+    let files = folder.path().join("www/amd64/files");
+    std::fs::rename(&files, folder.path().join("moved")).unwrap();
+    symlink("../../moved", &files).unwrap();
+    let before = tree(&folder.path().join("moved"));
+    let output = try_run(&folder, "attach --http www --pubkey more/public.pem --signature amd64.sig");
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!((output.status.code(), said.contains("symbolic link")), (Some(73), true), "{said}");
+    assert_eq!(tree(&folder.path().join("moved")), before);
+    std::fs::rename(folder.path().join("out"), folder.path().join("other")).unwrap();
+    symlink("other", folder.path().join("out")).unwrap();
+    assert_eq!(try_run(&folder, "payload --http www --output out").status.code(), Some(73));
+}
+
+/// Names and content of the files in a folder.
+fn tree(folder: &Path) -> BTreeMap<std::ffi::OsString, Vec<u8>> {
+    let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap());
+    entries.map(|entry| (entry.file_name(), std::fs::read(entry.path()).unwrap())).collect()
 }
