@@ -3,7 +3,7 @@
 //! | function | for | owner and mode | links |
 //! |---|---|---|---|
 //! | [`open`], [`read`] | settings, keys, state: files that decide what this program does | root or this user; writable by nobody else | none |
-//! | [`read_linked`] | authorities and credentials, which tools install as links | the same, for each folder up to `/`, too | of root or this user |
+//! | [`read_linked`] | authorities, credentials, `fw_env.config` and others that tools install as links | the same, for each folder up to `/`, too | of root or this user |
 //! | [`read_secret`] | passwords and private keys | the same, and readable by nobody else | of root or this user |
 //! | [`read_on_volume`] | a seed on a volume that is mounted read-only: its maker chose them | any | none |
 //! | [`open_data`], [`read_data`] | a release, an image, a disk: something else proves or judges the content | any | followed |

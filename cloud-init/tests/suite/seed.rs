@@ -568,3 +568,17 @@ fn a_seed_that_somebody_could_have_brought_is_ignored_unless_the_command_line_sa
         }
     }
 }
+
+#[test]
+fn a_text_that_does_not_arrive_is_a_failure() {
+    let device = Device::new(SEED);
+    for more in ["--check", "--help"] {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_kubesolo-cloudinit"));
+        command.arg("--seed").arg(device.at("seed")).arg("--conf").arg(device.conf());
+        command.arg("--record").arg(device.record()).arg(more);
+        let full = fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+        let output = command.stdout(full).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!((output.status.code(), said.contains("standard output")), (Some(73), true), "{more}: {said}");
+    }
+}
