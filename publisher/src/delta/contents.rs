@@ -5,6 +5,7 @@ use std::fs::File;
 use std::io::{self, BufReader, Seek as _};
 use std::ops::Range;
 use std::os::unix::fs::FileExt as _;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use flate2::{Decompress, FlushDecompress, Status};
 
@@ -18,6 +19,10 @@ use crate::initramfs::{self, HEADER_BYTES, Sink, UNPACKED_BYTES};
 /// A gzip header without optional parts (RFC 1952, 2.3), as `repack` writes it.
 const GZIP_HEADER: [u8; 4] = [0x1f, 0x8b, 8, 0];
 const GZIP_HEADER_BYTES: u64 = 10;
+/// Sources that are chosen by their words: with pieces of 128 KiB there is no room for more.
+const FEW_PIECES: usize = 4;
+/// A source has at least one of so many words of the piece, which none before it has.
+const LEAST_SHARE: usize = 32;
 /// How far a place in a file may have moved, in bytes.
 const NEAR_BYTES: u64 = 32 << 10;
 const BUFFER_BYTES: usize = 256 << 10;
@@ -40,6 +45,8 @@ pub(super) struct Contents {
     by_kind: HashMap<Vec<u8>, Vec<usize>>,
     /// Numbers of the pieces that can be sources or results of patches.
     by_hash: HashMap<Hash, usize>,
+    /// By the number of the piece, as they are needed.
+    sketches: Mutex<HashMap<usize, Arc<Words>>>,
 }
 
 impl Contents {
@@ -63,6 +70,7 @@ impl Contents {
             by_name: list.entries.iter().enumerate().map(|(at, entry)| (entry.name.clone(), at)).collect(),
             by_kind: HashMap::new(),
             entries: list.entries,
+            sketches: Mutex::default(),
             by_hash: index.pieces().iter().enumerate().map(|(at, piece)| (piece.hash, at)).collect(),
             index,
         };
@@ -121,32 +129,88 @@ impl Contents {
         self.entries.get(*at)
     }
 
-    /// Pieces of `old` that probably have most of a piece of this image, with their content, one after the other.
-    pub(super) fn sources(&self, piece: usize, old: &Self) -> io::Result<Sources> {
+    /// Pieces of `old` that probably have most of a piece of this image, whose content is `raw`, one after the other: those
+    /// of the same file with most words in common, and those at the same place.
+    pub(super) fn sources(&self, piece: usize, raw: &[u8], old: &Self) -> io::Result<Sources> {
         let place = self.place(piece);
         let first = self.entries.partition_point(|entry| entry.place.end <= place.start);
-        let mut sources = Sources::default();
-        let (mut bytes, mut seen) = (vec![], vec![]);
+        let (mut sources, words) = (Sources::default(), Words::of(raw));
         for entry in self.entries[first..].iter().take_while(|entry| entry.place.start < place.end) {
             let Some(like) = old.like(entry) else { continue };
             let near = |at: u64| like.place.start + at.saturating_sub(entry.place.start);
             let start = near(place.start).saturating_sub(NEAR_BYTES).max(like.place.start);
             let end = (near(place.end.min(entry.place.end)) + NEAR_BYTES).min(like.place.end);
-            for at in old.pieces_at(&(start..end)) {
-                let piece = &old.index.pieces()[at];
-                if start >= end || seen.contains(&at) || sources.pieces.len() == limits::PATCH_SOURCES {
-                    continue;
+            let near = if start < end { old.pieces_at(&(start..end)) } else { 0..0 };
+            let all = old.pieces_at(&like.place);
+            if all.len() > FEW_PIECES {
+                for at in old.similar(all, &words)? {
+                    sources.add(at, old)?;
                 }
-                seen.push(at);
-                bytes.clear();
-                old.piece(piece, &mut bytes)?;
-                let room = (limits::SOURCE_BYTES - sources.content.len()).min(limits::PIECE_RAW_BYTES);
-                if patch::inflate(&bytes, room, &mut sources.content).is_ok() {
-                    sources.pieces.push(piece.hash);
-                }
+            }
+            for at in near {
+                sources.add(at, old)?;
             }
         }
         Ok(sources)
+    }
+
+    /// Those of `pieces` that have most words, each of which none before it has.
+    fn similar(&self, pieces: Range<usize>, words: &Words) -> io::Result<Vec<usize>> {
+        let (mut missing, mut found) = (words.clone(), vec![]);
+        let sketches = pieces.map(|at| Ok((at, self.words(at)?))).collect::<io::Result<Vec<_>>>()?;
+        while found.len() < FEW_PIECES {
+            let best = sketches.iter().max_by_key(|(_, sketch)| missing.common(sketch));
+            let Some((at, sketch)) = best.filter(|(_, sketch)| missing.common(sketch) * LEAST_SHARE > words.0.len())
+            else {
+                break;
+            };
+            missing.remove(sketch);
+            found.push(*at);
+        }
+        Ok(found)
+    }
+
+    /// The words of a piece. Each is inflated once.
+    fn words(&self, at: usize) -> io::Result<Arc<Words>> {
+        let known = |sketches: &HashMap<usize, Arc<Words>>| sketches.get(&at).cloned();
+        if let Some(words) = known(&self.sketches.lock().unwrap_or_else(PoisonError::into_inner)) {
+            return Ok(words);
+        }
+        let (mut bytes, mut raw) = (vec![], vec![]);
+        self.piece(&self.index.pieces()[at], &mut bytes)?;
+        // A piece that does not inflate alone has none.
+        let _ = patch::inflate(&bytes, limits::PIECE_RAW_BYTES, &mut raw);
+        let words = Arc::new(Words::of(&raw));
+        self.sketches.lock().unwrap_or_else(PoisonError::into_inner).insert(at, Arc::clone(&words));
+        Ok(words)
+    }
+}
+
+/// A sample of the words of a piece, by their hash and in order: one of 64 sequences of eight bytes, at any place.
+#[derive(Clone)]
+struct Words(Vec<u32>);
+
+impl Words {
+    fn of(raw: &[u8]) -> Self {
+        let hash = |word: &[u8; 8]| u64::from_le_bytes(*word).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let hashes = raw.array_windows().map(hash).filter(|hash| hash >> 58 == 0);
+        // The upper bits of a product depend on all of its factors' bits; the first six are 0 now.
+        let mut words: Vec<u32> = hashes.map(|hash| (hash >> 26) as u32).collect();
+        words.sort_unstable();
+        words.dedup();
+        Self(words)
+    }
+
+    fn has(&self, word: u32) -> bool {
+        self.0.binary_search(&word).is_ok()
+    }
+
+    fn common(&self, other: &Self) -> usize {
+        self.0.iter().filter(|word| other.has(**word)).count()
+    }
+
+    fn remove(&mut self, other: &Self) {
+        self.0.retain(|word| !other.has(*word));
     }
 }
 
@@ -155,6 +219,25 @@ impl Contents {
 pub(super) struct Sources {
     pub(super) pieces: Vec<Hash>,
     pub(super) content: Vec<u8>,
+    /// Numbers of the pieces that were looked at.
+    seen: Vec<usize>,
+}
+
+impl Sources {
+    /// Adds a piece of `old`, if there is room for it.
+    fn add(&mut self, at: usize, old: &Contents) -> io::Result<()> {
+        if self.pieces.len() == limits::PATCH_SOURCES || self.seen.contains(&at) {
+            return Ok(());
+        }
+        self.seen.push(at);
+        let (piece, mut bytes) = (&old.index.pieces()[at], vec![]);
+        old.piece(piece, &mut bytes)?;
+        let room = (limits::SOURCE_BYTES - self.content.len()).min(limits::PIECE_RAW_BYTES);
+        if patch::inflate(&bytes, room, &mut self.content).is_ok() {
+            self.pieces.push(piece.hash);
+        }
+        Ok(())
+    }
 }
 
 /// A name without its folder, and with one mark for all digits: kernel modules and libraries have versions in theirs.

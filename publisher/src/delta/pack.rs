@@ -131,7 +131,7 @@ fn part(new: &Contents, old: &Contents, at: usize, maker: &mut Maker) -> io::Res
     if patch::inflate(&verbatim.bytes, limits::PIECE_RAW_BYTES, &mut raw).is_err() {
         return Ok(verbatim);
     }
-    let sources = new.sources(at, old)?;
+    let sources = new.sources(at, &raw, old)?;
     if sources.pieces.is_empty() {
         return Ok(verbatim);
     }
