@@ -418,14 +418,20 @@ impl Body for BlobBody {
 
 impl Parts for BlobBody {
     fn part(&mut self, from: u64, end: u64) -> Result<()> {
-        let gap = from.checked_sub(self.received).filter(|_| from < end && end <= self.size);
-        let Some(gap) = gap else { return Err(Error::new(Reason::Internal, "parts of an image out of order")) };
-        match &mut self.stream {
+        if from >= end || end > self.size {
+            return Err(Error::new(Reason::Internal, "no such part of an image"));
+        }
+        // None: the first part that was planned is asked for before anything changes, and one before it may be missing, too.
+        let gap = from.checked_sub(self.received);
+        match (&mut self.stream, gap) {
             // It sends everything: what lies between the parts is passed over.
-            Some(stream) if stream.end == self.size && (gap == 0 || stream.end > self.end) => stream.skip += gap,
+            (Some(stream), Some(gap)) if stream.end == self.size && (gap == 0 || stream.end > self.end) => {
+                stream.skip += gap;
+            }
             _ => self.stream = None,
         }
-        (self.received, self.failed_at, self.end) = (from, self.failed_at + gap, end);
+        self.failed_at = gap.map_or(from, |gap| self.failed_at + gap);
+        (self.received, self.end) = (from, end);
         while self.stream.is_none() {
             self.connect()?;
         }

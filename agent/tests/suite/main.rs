@@ -35,6 +35,7 @@ mod layout;
 mod network;
 mod oci;
 mod parsers;
+mod patches;
 mod requests;
 mod resume;
 mod rollout;

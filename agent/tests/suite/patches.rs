@@ -1,0 +1,273 @@
+//! An update by patches, which a publisher made for the booted release, as the real program does it.
+
+use std::fs;
+use std::net::TcpStream;
+use std::path::Path;
+use std::sync::LazyLock;
+
+use bootenv::SlotId;
+use kubesolo_release::{Images, Metadata, Options, http, registry::Access};
+use kubesolo_update::base::digest::Digest;
+use kubesolo_update::delta::cutter::hash;
+use kubesolo_update::delta::index::Index;
+use kubesolo_update::delta::pack::{Entry, Table};
+use kubesolo_update::release::latest::Latest;
+use kubesolo_update::release::release::{self, Architecture, Patches};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::cli_support::{self, Device};
+use crate::common::fault::{Fault, Request, World, chunk, head, send};
+use crate::common::registry::Registry;
+use crate::common::{self, images};
+
+const KIB: usize = 1024;
+/// Bytes of the one file of the initramfs that the new release changes: each in a piece of its own.
+const CHANGED: [usize; 3] = [300 * KIB, 1000 * KIB, 1700 * KIB];
+
+fn initramfs(changed: &[usize]) -> Vec<u8> {
+    let mut init = images::noise(1, 2 * KIB * KIB);
+    changed.iter().for_each(|at| init[*at] ^= 1);
+    images::repacked(&init)
+}
+
+static OLDER: LazyLock<Vec<u8>> = LazyLock::new(|| initramfs(&[100 * KIB, 1000 * KIB]));
+static OLD: LazyLock<Vec<u8>> = LazyLock::new(|| initramfs(&[]));
+static NEW: LazyLock<Vec<u8>> = LazyLock::new(|| initramfs(&CHANGED));
+static INDEX: LazyLock<Index> = LazyLock::new(|| Index::of(&NEW[..]).unwrap().unwrap());
+/// The patches that the publisher makes from the old image to the new one.
+static MADE: LazyLock<Pack> = LazyLock::new(made);
+
+/// A layer of patches.
+#[derive(Clone)]
+struct Pack {
+    about: Patches,
+    bytes: Vec<u8>,
+}
+
+fn files(folder: &Path, initramfs: &[u8], salt: u8) -> [Images; 1] {
+    let files = images::files(folder, Architecture::current(), salt);
+    fs::write(&files.initramfs, initramfs).unwrap();
+    [files]
+}
+
+fn made() -> Pack {
+    let folder = TempDir::new().unwrap();
+    let tree = |name: &str| folder.path().join(name);
+    let publish = |name: &str, version: &str, initramfs: &[u8], salt, from: &[&str]| {
+        let delta_from = from.iter().map(|from| tree(from).display().to_string()).collect();
+        let options = http::Options { delta_from, ..http::Options::default() };
+        let metadata = Metadata::new(version.parse().unwrap(), "stable");
+        let images = files(folder.path(), initramfs, salt);
+        http::publish(&tree(name), &metadata, &images, &[cli_support::key(1)], &options).unwrap();
+    };
+    publish("old", "1.0.0", &OLD, 1, &[]);
+    publish("new", "2.0.0", &NEW, 2, &["old"]);
+    let place = tree("new").join(Architecture::current().to_string());
+    let latest = Latest::parse(&fs::read(place.join("latest.json")).unwrap()).unwrap();
+    let about = latest.release().unwrap().patches.remove(0);
+    let bytes = fs::read(place.join(latest.url_of(about.blob.digest).unwrap().unwrap())).unwrap();
+    Pack { about, bytes }
+}
+
+impl Pack {
+    /// Other bytes, signed as they are.
+    fn signed(table: &[u8], patches: &[u8]) -> Self {
+        let bytes = [table, patches].concat();
+        let blob = |bytes: &[u8]| release::Blob { digest: Digest::of(bytes), size: bytes.len() as u64 };
+        let about = Patches { blob: blob(&bytes), table: blob(table), ..MADE.about.clone() };
+        Self { about, bytes }
+    }
+
+    fn table(&self) -> Table {
+        let table = self.bytes[..self.about.table.size as usize].to_vec();
+        Table::parse(table, &INDEX, self.bytes.len() as u64).unwrap()
+    }
+
+    /// A server with the new release and these patches. The registry has such bytes for them.
+    fn world(&self, encoder: &str, sent: &[u8]) -> World {
+        let mut manifest = common::manifest("2.0.0", Architecture::current(), b"kernel", &NEW);
+        let index = INDEX.encode();
+        let Patches { from, from_version, table, .. } = &self.about;
+        let mut layer = common::descriptor(release::PATCHES_TYPE, &self.bytes);
+        layer["annotations"] = json!({
+            release::PATCHES_FROM: from, release::PATCHES_FROM_VERSION: from_version.to_string(),
+            release::PATCHES_TABLE: format!("{}:{}", table.size, table.digest), release::PATCHES_ENCODER: encoder,
+        });
+        let layers = manifest["layers"].as_array_mut().unwrap();
+        layers.extend([common::descriptor(release::PIECES_TYPE, &index), layer]);
+        let mut world = World::of_manifest(&manifest, NEW.clone());
+        world.blob(&index);
+        world.files.insert(World::path(&self.bytes), ("application/octet-stream".into(), sent.to_vec()));
+        world
+    }
+
+    fn server(&self) -> Fault {
+        serve(self.world(release::ENCODER, &self.bytes))
+    }
+
+    fn path(&self) -> String {
+        World::path(&self.bytes)
+    }
+}
+
+fn serve(world: World) -> Fault {
+    Fault::start(move |request, out| world.answer(request, out))
+}
+
+/// A device that runs this image, which it installed as version 1.0.0.
+fn device(image: &[u8]) -> Device {
+    let device = Device::new();
+    let world = World::of(image.to_vec(), "v1.0.0");
+    device.from(&serve(world), &["apply", "--activate"]).code(0);
+    device.power_on();
+    device.here(&["healthcheck"]).code(0).says(&["committed"]);
+    device
+}
+
+/// The report of an update to the new release. Whatever happened, its image is the right one.
+#[track_caller]
+fn applied(device: &Device, server: &Fault) -> Value {
+    let report = device.from(server, &["apply", "--json"]).code(0).json();
+    assert!(fs::read(device.path("A/kubesolo-os.gz")).unwrap() == *NEW);
+    assert_eq!(device.version_in(SlotId::A).as_deref(), Some("2.0.0"));
+    report
+}
+
+/// Pieces of the new image that the old one lacks, in bytes.
+fn missing(old: &[u8]) -> u64 {
+    let old = Index::of(old).unwrap().unwrap();
+    let known = |hash| old.pieces().iter().any(|piece| piece.hash == hash);
+    INDEX.pieces().iter().filter(|piece| !known(piece.hash)).map(|piece| piece.len as u64).sum()
+}
+
+/// Requests for the image itself.
+fn ranges(server: &Fault) -> usize {
+    server.count(&World::path(&NEW))
+}
+
+/// Bytes of the index and the patches.
+fn small(pack: &Pack) -> u64 {
+    (INDEX.encode().len() + pack.bytes.len()) as u64
+}
+
+#[test]
+fn patches_for_the_booted_release_cost_no_part_of_the_image() {
+    let (device, server) = (device(&OLD), MADE.server());
+    let report = applied(&device, &server);
+    assert_eq!((ranges(&server), server.count(&MADE.path())), (0, 1));
+    assert_eq!(report["bytes_fetched"], small(&MADE), "{report}");
+    assert_eq!(report["bytes_patched"], missing(&OLD), "{report}");
+    assert_eq!(report["pieces_fell_back"], Value::Null);
+    assert!(small(&MADE) * 50 < NEW.len() as u64, "{} of {} bytes", small(&MADE), NEW.len());
+}
+
+#[test]
+fn a_real_registry_sends_patches() {
+    let (registry, folder) = (Registry::start(), TempDir::new().unwrap());
+    let release = |version: &str, initramfs: &[u8], salt, from: Vec<String>| {
+        let metadata = Metadata::new(version.parse().unwrap(), "stable");
+        let access = Access { plain_http: vec![registry.address.clone()], ..Access::default() };
+        let options =
+            Options { access, also_tags: vec![format!("v{version}")], delta_from: from, ..Options::default() };
+        let (reference, key) = (format!("{}/os:stable", registry.address), [cli_support::key(1)]);
+        kubesolo_release::release(&reference, &metadata, &files(folder.path(), initramfs, salt), &key, &options)
+            .unwrap();
+    };
+    release("1.0.0", &OLD, 1, vec![]);
+    let device = Device::new();
+    device.from(&registry.address, &["apply", "--activate"]).code(0);
+    device.power_on();
+    device.here(&["healthcheck"]).code(0).says(&["committed"]);
+    release("2.0.0", &NEW, 2, vec![format!("{}/os:v1.0.0", registry.address)]);
+    let report = device.from(&registry.address, &["apply", "--json"]).code(0).json();
+    assert!(fs::read(device.path("A/kubesolo-os.gz")).unwrap() == *NEW);
+    let kernel = images::kernel(Architecture::current(), 2).len() as u64;
+    assert_eq!(report["bytes_fetched"], kernel + small(&MADE), "{report}");
+    assert_eq!(report["bytes_patched"], missing(&OLD), "{report}");
+}
+
+#[test]
+fn a_changed_byte_of_the_patches_costs_its_piece() {
+    let table = MADE.about.table.size as usize;
+    let device = device(&OLD);
+    for at in [0, table - 1] {
+        let mut sent = MADE.bytes.clone();
+        sent[at] ^= 4;
+        let server = serve(MADE.world(release::ENCODER, &sent));
+        let report = applied(&device, &server);
+        assert!(ranges(&server) > 0 && report["bytes_patched"].is_null(), "{report}");
+        assert!(report["bytes_fetched"].as_u64().unwrap() < NEW.len() as u64 / 2, "{report}");
+        device.write("A/manifest.json", b"");
+    }
+    let mut sent = MADE.bytes.clone();
+    sent[table] ^= 4;
+    let server = serve(MADE.world(release::ENCODER, &sent));
+    let report = applied(&device, &server);
+    assert_eq!((ranges(&server), &report["pieces_fell_back"]), (1, &json!({"patch-differs": 1})), "{report}");
+}
+
+#[test]
+fn patches_that_end_early_are_followed_by_parts() {
+    let device = device(&OLD);
+    let (table, pack) = (MADE.about.table.size as usize, MADE.clone());
+    let first = MADE.table().entries().next().unwrap().len;
+    let world = MADE.world(release::ENCODER, &MADE.bytes);
+    // Ends behind the first patch, and says that this is the end.
+    let server = Fault::start(move |request: &Request, out: &mut TcpStream| {
+        if request.path != pack.path() {
+            return world.answer(request, out);
+        }
+        head(out, 200, "Transfer-Encoding: chunked\r\n");
+        chunk(out, &pack.bytes[..table + first]);
+        send(out, b"0\r\n\r\n");
+    });
+    let report = applied(&device, &server);
+    assert!(ranges(&server) > 0, "{report}");
+    assert!(report["bytes_patched"].as_u64().unwrap() < missing(&OLD), "{report}");
+    assert!(report["pieces_fell_back"]["patches-ended"].as_u64().unwrap() > 0, "{report}");
+}
+
+#[test]
+fn patches_of_another_encoder_are_ignored() {
+    let device = device(&OLD);
+    let server = serve(MADE.world("deflate-9", &MADE.bytes));
+    let report = applied(&device, &server);
+    assert_eq!(server.count(&MADE.path()), 0);
+    assert_eq!(report["bytes_fetched"], INDEX.encode().len() as u64 + missing(&OLD), "{report}");
+}
+
+#[test]
+fn a_device_of_another_release_patches_the_pieces_whose_sources_it_has() {
+    let device = device(&OLDER);
+    let server = MADE.server();
+    let report = applied(&device, &server);
+    assert!(ranges(&server) > 0 && report["pieces_fell_back"].is_null(), "{report}");
+    assert!(report["bytes_patched"].as_u64().unwrap() > 0, "{report}");
+    let whole = INDEX.encode().len() as u64 + missing(&OLDER);
+    assert!(report["bytes_fetched"].as_u64().unwrap() < whole, "{report}");
+}
+
+#[test]
+fn patches_signed_by_mistake_cost_no_more_than_their_pieces() {
+    let device = device(&OLD);
+    let good = MADE.table();
+    let patches = &MADE.bytes[MADE.about.table.size as usize..];
+    // Not a table.
+    let junk = Pack::signed(&[7; 1000], patches);
+    let server = junk.server();
+    let report = applied(&device, &server);
+    assert!(ranges(&server) > 0 && report["bytes_patched"].is_null(), "{report}");
+    device.write("A/manifest.json", b"");
+    let (mut table, mut bodies) = (vec![], vec![]);
+    for entry in good.entries().filter(|entry| entry.raw > 0) {
+        let body = vec![3; 100];
+        Entry { raw: entry.raw, len: body.len(), hash: hash(&body), ..entry }.write(&mut table);
+        bodies.extend(body);
+    }
+    let wrong = Pack::signed(&table, &bodies);
+    let server = wrong.server();
+    let report = applied(&device, &server);
+    let count = good.entries().filter(|entry| entry.raw > 0).count() as u64;
+    assert_eq!(report["pieces_fell_back"], json!({"patch-broken": count}), "{report}");
+}
