@@ -23,7 +23,7 @@ use crate::state::history::{History, TrialOutcome};
 use crate::state::phase::Phase;
 use crate::state::state::Outcome;
 use crate::update::trial::{HealthReport, Verdict};
-use crate::update::update::{ApplyReport, Costs};
+use crate::update::update::{ApplyReport, Costs, Expected};
 
 /// A phase, and how the trial ended that led to it, if the phase does not say so itself.
 fn with_outcome(phase: &str, outcome: Option<&Recorded<TrialOutcome>>) -> String {
@@ -47,7 +47,12 @@ pub(super) fn history(history: &History, under_way: bool) -> String {
         };
         let (from, to) = (known(&entry.attempt.from_version), known(&entry.attempt.to_version));
         let outcome = with_outcome(phase, entry.outcome.as_ref());
-        let _ = writeln!(out, "{at}  {outcome:<11} {from} to {to}{times}{error}");
+        let bytes = entry.attempt.bytes.map_or(String::new(), |bytes| {
+            let here = bytes.reused + bytes.patched;
+            let here = if here > 0 { format!(" and had {}", size(here)) } else { String::new() };
+            format!(", fetched {}{here}", size(bytes.fetched))
+        });
+        let _ = writeln!(out, "{at}  {outcome:<11} {from} to {to}{times}{error}{bytes}");
     }
     if out.is_empty() { "no attempt yet\n".into() } else { out }
 }
@@ -71,6 +76,19 @@ fn count(number: usize, noun: &str) -> String {
     format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
 }
 
+/// Summary of a download that was not begun.
+fn expected(expected: &Expected) -> String {
+    let Expected { fetched, reused, patched } = expected;
+    let mut parts = vec![format!("would fetch {}", size(*fetched))];
+    if *reused > 0 {
+        parts.push(format!("copy {} from the booted slot", size(*reused)));
+    }
+    if *patched > 0 {
+        parts.push(format!("make {} with patches", size(*patched)));
+    }
+    format!("{}\n", parts.join(", "))
+}
+
 /// Summary of a download: bytes, time and rate.
 fn costs_of(costs: &Costs, took: Duration) -> String {
     let mut parts = vec![];
@@ -82,6 +100,14 @@ fn costs_of(costs: &Costs, took: Duration) -> String {
     if costs.reused > 0 {
         parts.push(format!("copied {} from the booted slot", size(costs.reused)));
     }
+    if costs.patched > 0 {
+        parts.push(format!("made {} with patches", size(costs.patched)));
+    }
+    let fallbacks: u64 = costs.fallbacks.values().sum();
+    if fallbacks > 0 {
+        let why: Vec<&str> = costs.fallbacks.keys().copied().collect();
+        parts.push(format!("fetched {} against the plan ({})", count(fallbacks as usize, "piece"), why.join(", ")));
+    }
     if parts.is_empty() { String::new() } else { format!("{}\n", parts.join(", ")) }
 }
 
@@ -91,7 +117,10 @@ pub(super) fn applied(applied: &ApplyReport, took: Duration) -> String {
     match applied.outcome {
         Outcome::UpToDate => format!("{version} is running; nothing to do\n"),
         Outcome::WouldStage => {
-            format!("would write {version} into slot {slot}; nothing was changed\nnext: kubesolo-update apply\n")
+            let expected = applied.expected.as_ref().map_or(String::new(), expected);
+            format!(
+                "would write {version} into slot {slot}; nothing was changed\n{expected}next: kubesolo-update apply\n"
+            )
         }
         Outcome::Staged => {
             let how = if applied.written { "written into" } else { "already complete in" };

@@ -41,14 +41,15 @@ pub struct Delta {
     plan: Plan,
     patching: Option<Patching>,
     start: u64,
-    /// Bytes that patches cost.
+    /// Bytes that the index costs, and that patches cost.
+    pieces: u64,
     patches: u64,
 }
 
 /// The numbers of a plan, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Numbers {
-    /// To be fetched: ranges and patches.
+    /// To be fetched: the index, ranges and patches.
     pub fetched: u64,
     /// To be copied from the booted slot.
     pub reused: u64,
@@ -74,7 +75,8 @@ pub fn prepare(source: &mut dyn Source, wanted: &Wanted<'_>, spent: &mut u64) ->
     drop(bytes);
     let known = Known::scan(Box::new(wanted.slot.image(Part::Initramfs)?))?;
     let ranges = Plan::new(&index, &known, None, wanted.start);
-    let mut delta = Delta { index, known, plan: ranges, patching: None, start: wanted.start, patches: 0 };
+    let mut delta =
+        Delta { index, known, plan: ranges, patching: None, start: wanted.start, pieces: pieces.size, patches: 0 };
     let cost = delta.plan.fetched;
     let fitting = plan::choose(&wanted.release.patches, wanted.booted, wanted.version, cost);
     if let Some(patches) = fitting {
@@ -136,7 +138,7 @@ impl Delta {
     #[must_use]
     pub fn numbers(&self) -> Numbers {
         let Plan { fetched, reused, patched, .. } = self.plan;
-        Numbers { fetched: fetched + self.patches, reused, patched }
+        Numbers { fetched: fetched + self.pieces + self.patches, reused, patched }
     }
 
     /// Begins, with the first request for a part of the image. `start` says what is here of it.

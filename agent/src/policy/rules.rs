@@ -8,9 +8,9 @@ use semver::Version;
 use crate::base::digest::Digest;
 use crate::base::error::{Error, Reason, Result};
 use crate::base::{limits, text};
-use crate::config::Config;
+use crate::config::{Config, DeltaSetting};
 use crate::policy::gate::{Gate, Lifted};
-use crate::release::release::{Architecture, Release};
+use crate::release::release::{Architecture, Blob, Patches, Release};
 use crate::schedule::clock::{self, Clock};
 use crate::schedule::rollout::{Place, Wariness};
 use crate::schedule::window::Window;
@@ -310,6 +310,32 @@ pub fn bytes_failed_before(wrong: Option<&WrongBytes>, lifted: Lifted) -> Gate {
          --retry-failed`."
     );
     Gate::closed(name, Reason::BytesFailedBefore, message, remedy).opening(Some(until))
+}
+
+/// Open unless `delta=only` would have the whole initramfs fetched, as far as the release itself shows that. `at_hand`: nothing
+/// of it is fetched. `patches` are those that fit this device.
+#[must_use]
+pub fn delta(setting: DeltaSetting, release: &Release, at_hand: bool, patches: Option<&Patches>) -> Gate {
+    let name = "delta";
+    match (release.pieces, setting) {
+        _ if at_hand => Gate::open(name, "the initramfs is at hand"),
+        (_, DeltaSetting::No) => Gate::open(name, "delta=no: the initramfs is fetched whole"),
+        (Some(Blob { size, .. }), _) => {
+            let patches = patches.map_or(String::new(), |one| {
+                format!(", and patches from {} of {} bytes", one.from_version, one.blob.size)
+            });
+            Gate::open(name, format!("the release has an index of pieces of {size} bytes{patches}"))
+        }
+        (None, DeltaSetting::Yes) => {
+            Gate::open(name, "the release has no index of pieces: the initramfs is fetched whole")
+        }
+        (None, DeltaSetting::Only) => Gate::closed(
+            name,
+            Reason::DeltaOnly,
+            "no delta is possible: the release has no index of pieces",
+            "Wait for a release with a delta, or set delta=yes to fetch the whole image.",
+        ),
+    }
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ use serde::{Serialize, Serializer};
 use crate::report::status::{EnvKind, SlotStatus, Status};
 use crate::state::fetches::Fetches;
 use crate::state::freshness::FreshnessVerdict;
+use crate::state::history::Origins;
 use crate::state::phase::Phase;
 use crate::state::state::{Outcome, State};
 use crate::state::trust::Trust;
@@ -86,6 +87,13 @@ fn attempts(page: &mut Page, state: &State) {
         .is(&[], state.attempts_total);
     page.family("attempts_for_release", Kind::Gauge, "Number of attempts for the last tried release.")
         .is(&[], state.attempt_count.into());
+    if let Some(Origins { fetched, reused, patched }) = state.attempt.bytes {
+        let help = "Bytes of the images of the last attempt: from the network, from the booted slot, from patches.";
+        let mut bytes = page.family("last_fetch_bytes", Kind::Gauge, help);
+        for (how, count) in [("fetched", fetched), ("reused", reused), ("patched", patched)] {
+            bytes.is(&[("how", how)], count);
+        }
+    }
     page.time("last_attempt", "Start of the last attempt.", state.attempt.started_at);
 }
 

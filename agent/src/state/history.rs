@@ -27,6 +27,20 @@ pub struct Attempt {
     pub to_version: String,
     /// The release; `None` if the attempt ended before it was known.
     pub to_release: Option<Digest>,
+    /// Where the bytes of its images came from; `None` if it wrote none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bytes: Option<Origins>,
+}
+
+/// Where bytes of images came from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Origins {
+    /// From the network, each byte as often as it came.
+    pub fetched: u64,
+    /// From the booted slot.
+    pub reused: u64,
+    /// From patches, with what the booted slot has.
+    pub patched: u64,
 }
 
 words! {

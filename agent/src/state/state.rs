@@ -15,7 +15,7 @@ use crate::schedule::rollout::Wariness;
 use crate::state::file::{self, SCHEMA};
 use crate::state::format::{as_text, optional_seconds, seconds};
 use crate::state::freshness;
-use crate::state::history::{Attempt, Entry, TrialOutcome};
+use crate::state::history::{Attempt, Entry, Origins, TrialOutcome};
 use crate::state::identity::Identity;
 use crate::state::phase::Phase;
 use crate::state::trust::FailedRelease;
@@ -91,7 +91,7 @@ pub struct State {
 
 /// The members of the attempt lie beside those of the state, and its id is `attempt_id` there.
 mod members_of_attempt {
-    use super::{Attempt, DateTime, Deserialize, Digest, Serialize, Utc, optional_seconds};
+    use super::{Attempt, DateTime, Deserialize, Digest, Origins, Serialize, Utc, optional_seconds};
 
     #[derive(Default, Serialize, Deserialize)]
     #[serde(default)]
@@ -102,17 +102,19 @@ mod members_of_attempt {
         from_version: String,
         to_version: String,
         to_release: Option<Digest>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        bytes: Option<Origins>,
     }
 
     pub(super) fn serialize<S: serde::Serializer>(attempt: &Attempt, serializer: S) -> Result<S::Ok, S::Error> {
-        let Attempt { id, started_at, from_version, to_version, to_release } = attempt.clone();
-        Members { attempt_id: id, started_at, from_version, to_version, to_release }.serialize(serializer)
+        let Attempt { id, started_at, from_version, to_version, to_release, bytes } = attempt.clone();
+        Members { attempt_id: id, started_at, from_version, to_version, to_release, bytes }.serialize(serializer)
     }
 
     pub(super) fn deserialize<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Attempt, D::Error> {
-        let Members { attempt_id, started_at, from_version, to_version, to_release } =
+        let Members { attempt_id, started_at, from_version, to_version, to_release, bytes } =
             Members::deserialize(deserializer)?;
-        Ok(Attempt { id: attempt_id, started_at, from_version, to_version, to_release })
+        Ok(Attempt { id: attempt_id, started_at, from_version, to_version, to_release, bytes })
     }
 }
 
@@ -349,7 +351,7 @@ impl State {
         let attempt_before = self.attempt_before.take().unwrap_or_else(|| self.attempt.clone());
         self.set(Phase::Checking, now);
         (self.phase_before, self.attempt_before) = (Some(before), Some(attempt_before));
-        (self.attempt.id, self.attempt.started_at) = (attempt_id, Some(now));
+        (self.attempt.id, self.attempt.started_at, self.attempt.bytes) = (attempt_id, Some(now), None);
     }
 
     /// Sets the release of the attempt, and counts the attempt. The count begins again with another release.

@@ -38,14 +38,17 @@ use crate::update::update::{ApplyReport, Costs, Update, no_slot_touched};
 pub fn dry_run(session: &Session<'_>) -> Result<ApplyReport> {
     let rehearse = || {
         gate::pass(&[session.window()?])?;
-        let found = session.evaluate(Depth::FirstClosed)?;
+        let mut found = session.evaluate(Depth::FirstClosed)?;
         let release = found.candidate.release();
         if !found.admits()? {
             return Ok(ApplyReport::new(Outcome::UpToDate, release, session.boot.booted.slot));
         }
         let target = found.free_slot()?;
-        let outcome = if target.images.is_some() { Outcome::WouldStage } else { Outcome::Staged };
-        Ok(ApplyReport::new(outcome, release, target.slot))
+        let Some(images) = target.images else { return Ok(ApplyReport::new(Outcome::Staged, release, target.slot)) };
+        let report = ApplyReport::new(Outcome::WouldStage, release, target.slot);
+        let Session { config, boot, records, lifted, .. } = session;
+        let asking = Asking { config, boot, running: &found.running, fetches: &records.fetches, lifted: *lifted };
+        Ok(ApplyReport { expected: Some(asking.expected(&mut found.candidate, images)?), ..report })
     };
     rehearse().map_err(untouched)
 }
@@ -76,6 +79,7 @@ impl Update<'_> {
         self.ask_hooks(Step::Stage, &found.running, found.candidate.release()).map_err(untouched)?;
         self.aim(&found);
         let costs = self.write(&mut found, target, images)?;
+        self.records.state.attempt.bytes = Some(costs.origins());
         self.records.state.last_offer = Some(found.candidate.last_offer());
         self.records.enter(Phase::Staged, self.now)?;
         let report = ApplyReport::new(Outcome::Staged, found.candidate.release(), target.slot);

@@ -9,7 +9,7 @@ use crate::base::error::{Error, Reason, Result};
 use crate::config::Config;
 use crate::policy::gate::{Gate, Lifted};
 use crate::policy::{rules, trust_policy};
-use crate::release::release::Release;
+use crate::release::release::{Patches, Release};
 use crate::schedule::clock::Clock;
 use crate::source::open;
 use crate::source::source::Known;
@@ -34,6 +34,9 @@ pub struct CheckReport {
     /// Freshness of this release; absent if it was not asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub freshness: Option<FreshnessReport>,
+    /// The part of the release that makes a delta possible; absent if it has none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub delta: Option<DeltaOffer>,
     /// Every gate.
     pub gates: Vec<Gate>,
     /// Why the device is not seen, and what to do; absent where it is.
@@ -66,16 +69,41 @@ pub struct Offered {
     pub release_notes: Option<String>,
 }
 
+/// What a release has for a delta. Nothing was scanned for it.
+#[derive(Debug, Serialize)]
+pub struct DeltaOffer {
+    /// Size of the index of pieces, in bytes.
+    pub index_size: u64,
+    /// Version of the release that the fitting patches are from.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub patches_from: Option<String>,
+    /// Size of these patches, in bytes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub patches_size: Option<u64>,
+}
+
+impl DeltaOffer {
+    fn of(release: &Release, patches: Option<&Patches>) -> Option<Self> {
+        Some(Self {
+            index_size: release.pieces?.size,
+            patches_from: patches.map(|one| one.from_version.to_string()),
+            patches_size: patches.map(|one| one.blob.size),
+        })
+    }
+}
+
 impl CheckReport {
     /// Says what was found.
     #[must_use]
     pub fn of(found: Evaluation) -> Self {
         let (verdict, reason) = verdict(&found);
+        let delta = DeltaOffer::of(found.candidate.release(), found.patches());
         Self {
             verdict,
             reason,
             offered: Offered::of(&found.candidate),
             running: found.running.version.map(|version| version.to_string()),
+            delta,
             freshness: found.freshness.map(|seen| seen.verdict),
             gates: found.gates,
             device: None,
@@ -108,6 +136,7 @@ pub fn without_device(config: &Config, now: DateTime<Utc>, why: &Error) -> Resul
         reason: Some(why.reason),
         running: None,
         offered: Offered::of(&candidate),
+        delta: DeltaOffer::of(release, None),
         freshness: None,
         gates,
         device: Some(format!("{}. {}", why.message, why.remedy)),

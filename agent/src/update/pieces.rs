@@ -4,13 +4,15 @@ use log::Level;
 
 use crate::base::error::{Error, Exit, Reason, Result};
 use crate::config::{Config, DeltaSetting};
-use crate::delta::prepare::{self, Delta, Wanted};
+use crate::delta::prepare::{self, Delta, Numbers, Wanted};
 use crate::device::boot::Boot;
+use crate::device::slot::Part;
 use crate::policy::gate::Lifted;
 use crate::release::release::Blob;
 use crate::state::fetches::Fetches;
 use crate::update::candidate::Candidate;
 use crate::update::running::Running;
+use crate::update::update::Expected;
 
 /// Who asks for a delta.
 #[derive(Clone, Copy)]
@@ -23,6 +25,30 @@ pub(super) struct Asking<'a> {
 }
 
 impl Asking<'_> {
+    /// What the images would cost.
+    ///
+    /// # Errors
+    /// Those of [`Self::prepare`].
+    pub(super) fn expected(&self, candidate: &mut Candidate, images: [Blob; 2]) -> Result<Expected> {
+        let mut expected = Expected::default();
+        let delta = self.prepare(candidate, images[Part::Initramfs as usize], 0, &mut 0)?;
+        for part in Part::BOTH {
+            let image = &images[part as usize];
+            match &delta {
+                Some(delta) if part == Part::Initramfs => {
+                    let Numbers { fetched, reused, patched } = delta.numbers();
+                    expected.fetched += fetched;
+                    expected.reused += reused;
+                    expected.patched += patched;
+                }
+                _ if self.has(image) => expected.reused += image.size,
+                _ if candidate.source.is_remote() => expected.fetched += image.size,
+                _ => {}
+            }
+        }
+        Ok(expected)
+    }
+
     /// True if the booted slot has the image as a whole.
     fn has(&self, image: &Blob) -> bool {
         let manifest = self.running.manifest.as_ref();

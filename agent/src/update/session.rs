@@ -10,6 +10,7 @@ use crate::base::console::progress;
 use crate::base::digest::Digest;
 use crate::base::error::{Error, Exit, Reason, Result};
 use crate::config::Config;
+use crate::delta::plan;
 use crate::device::blocks::System;
 use crate::device::boot::Boot;
 use crate::device::slot::{Slot, SlotManifest};
@@ -18,7 +19,7 @@ use crate::policy::gate::{self, Gate, Lifted};
 use crate::policy::preflight::{self, Machine};
 use crate::policy::trust_policy::TrustPolicy;
 use crate::policy::{hooks, node, rules};
-use crate::release::release::{Blob, Release};
+use crate::release::release::{Blob, Patches, Release};
 use crate::schedule::clock::Clock;
 use crate::source::open;
 use crate::source::source::Known;
@@ -84,6 +85,15 @@ pub struct Target {
 }
 
 impl Evaluation {
+    /// The patches that fit the running release, as far as their size is worth it.
+    #[must_use]
+    pub fn patches(&self) -> Option<&Patches> {
+        let release = self.candidate.release();
+        let booted = self.running.manifest.as_ref().map(|manifest| manifest.initramfs.digest);
+        let most = release.initramfs.size.unwrap_or(u64::MAX);
+        plan::choose(&release.patches, booted, self.running.version.as_ref(), most)
+    }
+
     /// True if the release is to be installed; not if it runs already.
     ///
     /// # Errors
@@ -207,6 +217,7 @@ impl Session<'_> {
         asked.ask(|| Gate::unless("trial", target.map(|target| format!("slot {} is free", target.slot))));
         asked.ask(|| rules::clock(&self.clock, &release));
         asked.ask(|| self.space(found, depth));
+        asked.ask(|| self.delta(found));
         asked.ask(|| self.fits_memory(&release));
         asked.ask(|| self.wave(&release));
         asked.ask(|| hooks::gate(config));
@@ -287,6 +298,17 @@ impl Session<'_> {
         let closed = |digest| self.records.fetches.closed(digest, self.clock.now());
         let wrong = closed(kernel.digest).or_else(|| closed(initramfs.digest));
         rules::bytes_failed_before(wrong.filter(|_| candidate.source.is_remote()), self.lifted)
+    }
+
+    /// Keeps a line that costs money from a whole image.
+    fn delta(&self, found: &Evaluation) -> Gate {
+        let (release, manifest) = (found.candidate.release(), found.running.manifest.as_ref());
+        let same = |manifest: &SlotManifest| {
+            release.initramfs.is(&manifest.initramfs) || release.initramfs.is(&manifest.kernel)
+        };
+        let staged = found.target.is_some_and(|target| target.images.is_none());
+        let at_hand = staged || !found.candidate.source.is_remote() || manifest.is_some_and(same);
+        rules::delta(self.config.delta, release, at_hand, found.patches())
     }
 
     /// A single copy of the boot environment does not survive every power cut: no update for a timer.

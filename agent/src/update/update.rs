@@ -14,6 +14,7 @@ use crate::fetch::body::Body as _;
 use crate::policy::gate::Lifted;
 use crate::policy::hooks::{self, Question, Step};
 use crate::release::release::Release;
+use crate::state::history::Origins;
 use crate::state::state::Outcome;
 use crate::update::records::LockedRecords;
 use crate::update::running::Running;
@@ -53,6 +54,23 @@ pub struct ApplyReport {
     /// Bytes of the images, where this run wrote them.
     #[serde(flatten, skip_serializing_if = "Option::is_none")]
     pub costs: Option<Costs>,
+    /// What `apply` would cost, of `--dry-run`.
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    pub expected: Option<Expected>,
+}
+
+/// Where the bytes of the images would come from, each image from its first byte.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Expected {
+    /// Over the network.
+    #[serde(rename = "bytes_to_fetch")]
+    pub fetched: u64,
+    /// From the booted slot.
+    #[serde(rename = "bytes_to_reuse")]
+    pub reused: u64,
+    /// Made by patches.
+    #[serde(rename = "bytes_to_patch")]
+    pub patched: u64,
 }
 
 /// Where the bytes of the images came from.
@@ -77,6 +95,11 @@ fn is_zero(bytes: &u64) -> bool {
 }
 
 impl Costs {
+    /// As the history has it.
+    pub(super) fn origins(&self) -> Origins {
+        Origins { fetched: self.fetched, reused: self.reused, patched: self.patched }
+    }
+
     /// Adds an image that came in pieces.
     pub(super) fn add(&mut self, body: &DeltaBody) {
         let Tally { reused, patched, fallbacks } = body.tally();
@@ -99,6 +122,7 @@ impl ApplyReport {
             trial: None,
             written: false,
             costs: None,
+            expected: None,
         }
     }
 }

@@ -624,6 +624,7 @@ fn check_shows_every_gate_whatever_an_earlier_one_says() {
         ("trial", true),
         ("clock", true),
         ("space", true),
+        ("delta", true),
         ("memory", true),
         ("rollout", true),
         ("pre-update", true),

@@ -147,6 +147,29 @@ fn a_real_registry_and_a_folder_on_nginx_send_pieces() {
 }
 
 #[test]
+fn the_cost_is_known_before_and_kept_after() {
+    let (world, device) = (world(), device());
+    let server = server(&world, honest);
+    let checked = device.from(&server, &["check", "--json"]).code(0).json();
+    assert_eq!(checked["delta"], json!({"index_size": INDEX.encode().len()}), "{checked}");
+    assert_eq!((asked(&server), server.count(&World::path(&INDEX.encode()))), (vec![], 0), "a check scans nothing");
+    let before = device.env_bytes();
+    let expected = device.from(&server, &["apply", "--dry-run", "--json"]).code(0).json();
+    assert_eq!((device.env_bytes(), device.names("B"), asked(&server)), (before, vec![], vec![]));
+    device.from(&server, &["apply", "--dry-run"]).code(0).says(&["would fetch", "from the booted slot"]);
+    let (report, _) = applied(&device, &server);
+    for (planned, done) in [("bytes_to_fetch", "bytes_fetched"), ("bytes_to_reuse", "bytes_reused")] {
+        assert_eq!(expected[planned], report[done], "{expected} {report}");
+    }
+    assert_eq!(expected["bytes_to_patch"], 0);
+    let history = device.here(&["history", "--json"]).code(0).json();
+    let bytes = &history[0]["bytes"];
+    assert_eq!((&bytes["fetched"], &bytes["reused"]), (&report["bytes_fetched"], &report["bytes_reused"]), "{history}");
+    let series = format!("kubesolo_update_last_fetch_bytes{{how=\"reused\"}} {}", report["bytes_reused"]);
+    device.here(&["metrics"]).code(0).says(&[&series]);
+}
+
+#[test]
 fn a_rotten_source_costs_its_pieces_alone() {
     let (world, device) = (world(), device());
     let mut rotten = OLD.clone();
@@ -251,7 +274,14 @@ fn with_delta_only_nothing_changes_where_no_delta_would_do() {
         error["message"].as_str().unwrap().to_owned()
     };
     let plain = World::of(NEW.clone(), "v2.0.0");
-    assert!(refused(&device(), &server(&plain, honest)).contains("no index of pieces"));
+    let without = device();
+    assert!(refused(&without, &server(&plain, honest)).contains("no index of pieces"));
+    let checked = without.from(&server(&plain, honest), &["check", "--json"]).code(0).json();
+    assert_eq!((&checked["verdict"], &checked["reason"]), (&json!("held"), &json!("delta-only")));
+    let other = Device::new();
+    other.write("conf", b"delta=only\n");
+    let checked = other.from(&server(&world(), honest), &["check", "--json"]).code(0).json();
+    assert_eq!(checked["verdict"], "unknown", "a check does not scan: {checked}");
     let world = world();
     let other = Device::new();
     assert!(refused(&other, &server(&world, honest)).contains("would fetch"));
