@@ -86,7 +86,10 @@ fn an_ordinary_user_updates_folders_twice_and_gets_rid_of_a_bad_release() {
         registry.address
     );
     let staged = device.run(&line.split(' ').collect::<Vec<_>>()).code(0);
-    assert_eq!(staged.stdout, "1.0.0 is written into slot B and verified\nnext: kubesolo-update activate --reboot\n");
+    let lines: Vec<_> = staged.stdout.lines().collect();
+    assert_eq!(lines[0], "1.0.0 is written into slot B and verified");
+    assert!(lines[1].starts_with("fetched 8.1 KiB in "), "{lines:?}");
+    assert_eq!(lines[2..], ["next: kubesolo-update activate --reboot"]);
     assert_eq!(staged.stderr, "");
     assert_eq!(device.phase(), "staged");
     assert_eq!((device.env().active, device.env().b), (SlotId::A, SlotState::Void), "staged is not activated");

@@ -3,6 +3,7 @@
 //! Every state is stored twice, so that both copies say the same before anything is done that depends on it: the copy
 //! from before could promise a slot that is void by now. The model in `bootenv/tests/model` shows what one store breaks.
 
+use std::cmp::Reverse;
 use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 
@@ -212,7 +213,7 @@ fn largest(environment: &Environment, ours: &[(&str, String)]) -> String {
     let is_ours = |name: &[u8]| NAMES.iter().chain(ours.iter().map(|(name, _)| name)).any(|own| own.as_bytes() == name);
     let variables = environment.variables().into_iter().filter(|(name, _)| !is_ours(name));
     let mut sizes: Vec<_> = variables.map(|(name, value)| (name.len() + value.len() + 2, name)).collect();
-    sizes.sort_by(|a, b| b.0.cmp(&a.0));
+    sizes.sort_by_key(|(size, _)| Reverse(*size));
     let shown = sizes.iter().take(NAMED).map(|(size, name)| format!("{} ({size} bytes)", name.escape_ascii()));
     let more = if sizes.len() > NAMED { ", …" } else { "" };
     shown.collect::<Vec<_>>().join(", ") + more
