@@ -256,6 +256,10 @@ impl<'a> Bench<'a> {
 
     /// Publishes a signed release for these architectures under one tag.
     pub(super) fn push(&self, version: &str, images: &[(Architecture, &PathBuf)]) -> Result<()> {
+        crate::run(&mut self.publishing(version, images)?).map(drop)
+    }
+
+    fn publishing(&self, version: &str, images: &[(Architecture, &PathBuf)]) -> Result<Command> {
         let mut publish = Command::new(built(PUBLISHER, BUILD)?);
         publish.args(["--quiet", "publish", &format!("{}/os", self.registry.host()), "--version", version]);
         publish.args(["--channel", "stable"]);
@@ -270,12 +274,19 @@ impl<'a> Bench<'a> {
             }
         }
         publish.args(["--plain-http", &self.registry.host()]);
-        crate::run(&mut publish)?;
-        Ok(())
+        Ok(publish)
     }
 
     pub(crate) fn kernel(&self) -> &Path {
         &self.kernel
+    }
+
+    /// The same as `publish`, with patches for devices with the release that is published now.
+    pub(super) fn publish_patches(&self, version: &str) -> Result<PathBuf> {
+        let initramfs = self.initramfs(version, Flaw::None)?;
+        let mut publish = self.publishing(version, &[(self.run.firmware.architecture(), &initramfs)])?;
+        crate::run(publish.args(["--delta-from", &format!("{}/os:stable", self.registry.host())]))?;
+        Ok(initramfs)
     }
 
     /// The slot manifest that the agent writes for the published release.
@@ -375,6 +386,22 @@ pub(super) fn commit(run: &Run) -> Result<()> {
     machine.power_cut()?;
     let committed = BootState { a: SlotState::Good, counter: 2, ..BootState::committed(SlotId::B) };
     expect("the environment after the commit", &state(&bench.disk)?, &committed)?;
+    bench.stays_in("2.0.0", SlotId::B)
+}
+
+pub(super) fn delta(run: &Run) -> Result<()> {
+    let bench = Bench::build_with(run, "delta=only\n")?;
+    let initramfs = bench.publish_patches("2.0.0")?;
+    // A tenth of the image is enough for all documents, the index and the patches. The kernel is copied.
+    bench.line.allow(fs::metadata(&initramfs)?.len() / 10)?;
+    let script = [("1.0.0", "kubesolo-update apply --activate --reboot"), ("2.0.0", "kubesolo-update verify")];
+    let mut machine = bench.power_on(&script)?;
+    machine.wait_for("ks: boot slot=B try counter=2")?;
+    machine.wait_for(HEALTHY)?;
+    succeeded(&mut machine)?;
+    machine.power_cut()?;
+    let written = bench.disk.slot_file(SlotId::B, INITRAMFS)?;
+    expect("the initramfs that the device made", &(written == fs::read(initramfs)?), &true)?;
     bench.stays_in("2.0.0", SlotId::B)
 }
 

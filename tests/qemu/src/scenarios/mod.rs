@@ -143,6 +143,7 @@ pub const ALL: &[Scenario] = &[
         device::truncated_initramfs,
     ),
     quick("unhealthy", Uefi, "a release whose health check fails is reverted by its own hook", device::unhealthy),
+    quick("delta", Uefi, "a device makes a release of its own pieces and patches, and boots it", device::delta),
     quick("commit", Uefi, "a device updates itself from a registry and keeps the release", device::commit),
     only("it is `commit`", quick("commit-bios", Bios, "the same through BIOS", device::commit)),
     quick(
@@ -274,6 +275,7 @@ pub const ALL: &[Scenario] = &[
         "another disk with all labels behind that of the device changes nothing; beside a copy nothing is stored",
         device::second_disk,
     ),
+    arm64("arm64-delta", "a device with U-Boot makes a release of its own pieces and patches", device::delta),
     arm64("arm64-commit", "a device with U-Boot updates itself from a registry and keeps the release", device::commit),
     arm64("arm64-missing-kernel", "a slot without a kernel is passed over, and its trial ends", uboot::missing_kernel),
     arm64(
