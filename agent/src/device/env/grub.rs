@@ -229,11 +229,11 @@ impl Bootloader for Grub {
 
     fn store(&mut self, next: &BootState) -> Result<()> {
         self.wrote = false;
-        // Before the second file is lowered: without room nothing changes.
-        self.room()?;
         if self.block.is_none() && !self.can_be_rebuilt() {
             return Err(self.cannot_store(&self.damage.as_deref().unwrap_or_default()).remedy(self.remedy()));
         }
+        // Before the second file is lowered: without room nothing changes.
+        self.room()?;
         self.lower_second(next)?;
         let before = self.view();
         match &self.block {
