@@ -1,6 +1,6 @@
 # One verb per habit. Every target installs its tools and prints them (build/scripts/setup.sh).
 .DEFAULT_GOAL := help
-.PHONY: help try demo agent builder install dist reproduce kernel initramfs image lint test test-all test-loaders prove fuzz qemu qemu-arm64 prove-uboot bench large deny rollout
+.PHONY: help try demo agent builder install dist reproduce kernel initramfs image lint test test-all test-loaders prove fuzz qemu qemu-arm64 prove-uboot bench bench-delta large deny rollout
 export PATH := $(PATH):/usr/sbin:/sbin:$(CURDIR)/target/tools/usr/bin:$(CURDIR)/target/tools/bin
 
 # One target, one profile and one set of features for everything that is built and tried here, so that nothing is
@@ -136,6 +136,12 @@ bench: ## Measure the cost of an update and of other tools: 10 min; DOCS=1 write
 	@build/scripts/build-agent.sh
 	@cargo build --quiet --locked --release -p bench
 	$(released)/bench $(if $(DOCS),--docs) $(if $(SIZES),--sizes $(SIZES))
+
+bench-delta: ## Measure updates to similar releases, beside casync and zsync; SIZE=full takes whole OS images, DOCS=1 writes docs/performance.md
+	@build/scripts/setup.sh rust bench
+	@build/scripts/build-agent.sh
+	@cargo build --quiet --locked --release -p bench
+	$(released)/bench delta $(if $(filter full,$(SIZE)),--full) $(if $(DOCS),--docs)
 
 large: ## Update 5 GiB: compare every byte, and measure the peak of memory
 	@build/scripts/setup.sh rust

@@ -154,6 +154,8 @@ need_bench() {
     need swupdate swupdate 'is compared with'
     need mender mender-client 'is compared with'
     need mender-artifact mender-artifact 'makes what the Mender client fetches'
+    need casync casync 'is compared with, by bytes fetched for a similar release'
+    need zsync zsync 'is compared with, by bytes fetched for a similar release'
 }
 
 need_builder() {

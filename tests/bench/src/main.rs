@@ -2,6 +2,7 @@
 //! cost beside a floor program in the same round.
 
 mod contestants;
+mod delta;
 mod large;
 mod measure;
 mod relay;
@@ -45,6 +46,15 @@ struct Cli {
 enum Command {
     /// Measure the agent alone, with 5 GiB
     Large,
+    /// Measure updates to similar releases, beside other tools that send differences
+    Delta {
+        /// Images of the size of a whole OS image
+        #[arg(long)]
+        full: bool,
+        /// Put the result into docs/performance.md
+        #[arg(long)]
+        docs: bool,
+    },
     /// Print the cost of one command as JSON (for the benchmark itself)
     Measure {
         /// File for the output of the command
@@ -68,6 +78,7 @@ fn main() -> ExitCode {
             Ok(())
         }),
         Some(Command::Large) => large::run(),
+        Some(Command::Delta { full, docs }) => delta::run_all(if *full { "full" } else { "small" }, *docs),
         None if cli.sizes.is_empty() => bench(cli.docs, &PLAN),
         None => bench(cli.docs, &cli.sizes),
     };

@@ -104,7 +104,10 @@ pub fn make(www: &Path, keys: &Path, registry: &str, mib: u64) -> Result<Release
 }
 
 /// The agent's companion, as it is shipped.
-fn release_tool() -> Result<PathBuf> {
+///
+/// # Errors
+/// It was not built.
+pub fn release_tool() -> Result<PathBuf> {
     qemu_tests::built("target/dist/amd64/kubesolo-release", "make agent")
 }
 
