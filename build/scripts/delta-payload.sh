@@ -25,7 +25,7 @@ stays='busybox-static bash coreutils util-linux iproute2 iptables e2fsprogs dosf
 case ${2:-small} in
     small) ;;
     full) stays="$stays docker.io libglib2.0-0 git vim-runtime" ;;
-    *) sed -n '5,9s/^# \{0,1\}//p' "$0"; exit 64 ;;
+    *) sed -n '5,10s/^# \{0,1\}//p' "$0"; exit 64 ;;
 esac
 
 apt_lists

@@ -125,7 +125,7 @@ fn device(image: &[u8]) -> Device {
     device
 }
 
-/// The report of an update to the new release. Whatever happened, its image is the right one.
+/// The report of an update to the new release, whose image is the right one in each case.
 #[track_caller]
 fn applied(device: &Device, server: &Fault) -> Value {
     let report = device.from(server, &["apply", "--json"]).code(0).json();
