@@ -22,7 +22,7 @@ pub struct Patching {
     pub maker: Maker,
 }
 
-/// What a delta did until now.
+/// The work of a delta until now.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Tally {
     /// Bytes that were copied from the booted slot.
@@ -33,7 +33,7 @@ pub struct Tally {
     pub fallbacks: BTreeMap<&'static str, u64>,
 }
 
-/// What a body needs.
+/// The parts of a body.
 pub struct Ingredients {
     /// Of the image.
     pub index: Index,
@@ -92,7 +92,7 @@ impl DeltaBody {
         Ok(body)
     }
 
-    /// What happened until now.
+    /// The work until now.
     #[must_use]
     pub fn tally(&self) -> &Tally {
         &self.tally
@@ -170,7 +170,7 @@ impl DeltaBody {
         Ok(bytes.into())
     }
 
-    /// What comes twice is bounded over all: index, patches and parts.
+    /// Bounds the bytes that come twice, over index, patches and parts together.
     fn check_budget(&self) -> Result<()> {
         let (spent, size) = (self.fetched(), self.from.index.size());
         let budget = limits::fetch_budget(size);

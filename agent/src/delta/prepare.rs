@@ -134,7 +134,7 @@ impl Delta {
         self.patching = Some(Patching { pack, maker: Maker::new(unpacked) });
     }
 
-    /// What it will cost.
+    /// The cost of the plan.
     #[must_use]
     pub fn numbers(&self) -> Numbers {
         let Plan { fetched, reused, patched, .. } = self.plan;

@@ -439,7 +439,7 @@ enum ByPieces {
     Begun(Box<DeltaBody>),
 }
 
-/// What came of them.
+/// The result of an image in pieces.
 enum Pieces {
     /// It does not come in pieces.
     None,

@@ -69,7 +69,7 @@ pub struct Offered {
     pub release_notes: Option<String>,
 }
 
-/// What a release has for a delta. Nothing was scanned for it.
+/// The parts of a release for a delta. Nothing was scanned for it.
 #[derive(Debug, Serialize)]
 pub struct DeltaOffer {
     /// Size of the index of pieces, in bytes.

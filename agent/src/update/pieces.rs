@@ -1,4 +1,4 @@
-//! Whether an initramfs comes in pieces: the setting, the memory and the source have a say before the release has.
+//! The decision whether an initramfs comes in pieces: by the setting, the memory and the source, then by the release.
 
 use log::Level;
 
@@ -14,7 +14,7 @@ use crate::update::candidate::Candidate;
 use crate::update::running::Running;
 use crate::update::update::Expected;
 
-/// Who asks for a delta.
+/// The side that asks for a delta.
 #[derive(Clone, Copy)]
 pub(super) struct Asking<'a> {
     pub(super) config: &'a Config,
@@ -25,7 +25,7 @@ pub(super) struct Asking<'a> {
 }
 
 impl Asking<'_> {
-    /// What the images would cost.
+    /// The expected cost of the images.
     ///
     /// # Errors
     /// Those of [`Self::prepare`].
@@ -101,7 +101,7 @@ impl Asking<'_> {
     }
 }
 
-/// The error of `delta=only`. A server that does not answer, and wants nothing else, is told as it is.
+/// The error of `delta=only`. The error of a server that does not answer stays as it is.
 pub(super) fn refused(why: Error) -> Error {
     match why.exit() {
         Exit::Unavailable => why,

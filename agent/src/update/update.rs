@@ -54,7 +54,7 @@ pub struct ApplyReport {
     /// Bytes of the images, where this run wrote them.
     #[serde(flatten, skip_serializing_if = "Option::is_none")]
     pub costs: Option<Costs>,
-    /// What `apply` would cost, of `--dry-run`.
+    /// The expected cost of `apply`, of `--dry-run`.
     #[serde(flatten, skip_serializing_if = "Option::is_none")]
     pub expected: Option<Expected>,
 }
