@@ -104,7 +104,8 @@ impl Field {
             command.args(["publish", &format!("{}/os:{tag}", self.host), "--plain-http", &self.host, "--replace"]);
             command.args(["--version", version, "--channel", "stable", "--release-date", "2026-01-01T00:00:00Z"]);
             command.arg("--key").arg(release::place().join("keys/private.pem"));
-            command.arg("--amd64").args([self.file(image, "vmlinuz"), self.file(image, "os.gz")]);
+            // The same kernel in each: other tools fetch the initramfs alone.
+            command.arg("--amd64").args([self.file("v1", "vmlinuz"), self.file(image, "os.gz")]);
             if !from.is_empty() {
                 command.args(["--delta-from", &format!("{}/os:{from}", self.host)]);
             }
