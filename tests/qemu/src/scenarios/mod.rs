@@ -241,6 +241,7 @@ pub const ALL: &[Scenario] = &[
         BARE,
         long("stage-initramfs-tools", Bios, "an image made with initramfs-tools; needs root", stage::initramfs_tools),
     ),
+    only(BARE, long("stage-dracut", Bios, "an image made with dracut, by the recipe; needs root", stage::dracut)),
     Scenario {
         wide: true,
         ..arm64("arm64-table", "U-Boot and the model decide alike, every three conditions", table_uboot::all)

@@ -162,8 +162,17 @@ pub(super) fn watchdog(run: &Run) -> Result<()> {
 
 /// An image made by the real mkinitramfs with our hook runs the init stage. Needs root.
 pub(super) fn initramfs_tools(run: &Run) -> Result<()> {
+    built_by(run, "build-initramfs-tools.sh")
+}
+
+/// An image made by the real dracut with the module of the recipe runs the init stage. Needs root.
+pub(super) fn dracut(run: &Run) -> Result<()> {
+    built_by(run, "build-dracut.sh")
+}
+
+fn built_by(run: &Run, script: &str) -> Result<()> {
     let (kernel, initramfs) = (kernel("cloud")?, run.file("initramfs.gz"));
-    let mut script = Command::new(root().join("build/scripts/build-initramfs-tools.sh"));
+    let mut script = Command::new(root().join("build/scripts").join(script));
     crate::run(script.arg(&initramfs).arg(&kernel))?;
     let bare = Bare::with(run, &kernel, initramfs, true)?;
     // The real agent: it refuses, for this device has no slots, and the deadline ends the trial.

@@ -1,0 +1,1 @@
+# No packages: the programs are in the overlay.
