@@ -376,7 +376,8 @@ impl Registry {
         if Digest(hash.finalize().into()) == blob.digest {
             return Ok(());
         }
-        Err(Error::new(Reason::DigestMismatch, format!("{} sends other bytes than {}", self.name(), blob.digest)))
+        let message = format!("{} sends other bytes than {}", self.name(), blob.digest);
+        Err(self.as_publisher(body.explain(Error::new(Reason::DigestMismatch, message))))
     }
 
     /// Referrers of `subject` that the registry lists; `None` without the referrers interface. A registry may ignore the type

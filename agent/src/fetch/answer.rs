@@ -153,8 +153,14 @@ pub(super) fn captive_portal(url: &Url, what: &str, answer: &str) -> Error {
     )
 }
 
+/// True if an answer says that it is a web page.
+pub(super) fn is_html(headers: &HeaderMap) -> bool {
+    let kind = headers.get(header::CONTENT_TYPE);
+    kind.is_some_and(|kind| kind.as_bytes().to_ascii_lowercase().starts_with(b"text/html"))
+}
+
 /// True if the text is HTML or XML. JSON never begins so, nor do the bytes of a signature.
-fn is_page(body: &[u8]) -> bool {
+pub(super) fn is_page(body: &[u8]) -> bool {
     let begin = body.trim_ascii_start();
     let begin = &begin[..begin.len().min(32)];
     begin.starts_with(b"<") && begin.iter().all(|b| b.is_ascii_graphic() || b.is_ascii_whitespace())

@@ -10,13 +10,15 @@ use reqwest::{Method, Response, Url};
 
 use crate::base::error::{Error, Reason, Result};
 use crate::base::{interrupt, limits, text};
-use crate::fetch::answer::{Failure, cause, entity_tag, passing, refusal};
+use crate::fetch::answer::{Failure, captive_portal, cause, entity_tag, is_html, is_page, passing, refusal};
 use crate::fetch::body::{Body, Parts, Start};
 use crate::fetch::client::Client;
 use crate::fetch::url::origin;
 
 /// So much progress makes up for all failed attempts before it.
 const PROGRESS_BYTES: u64 = 64 * 1024;
+/// Names the answer in place of an image.
+const PAGE: &str = "a web page";
 
 /// A download of known size.
 pub struct BlobBody {
@@ -36,6 +38,10 @@ pub struct BlobBody {
     begun: bool,
     /// A stream went on after received bytes.
     in_pieces: bool,
+    /// The place of an answer that is a web page by its type. An image whose digest is right is none all the same.
+    html: Option<Url>,
+    /// The same by its first bytes.
+    page: Option<Url>,
     /// Bytes that came, each as often as it came.
     spent: u64,
     ask: Ask,
@@ -110,6 +116,8 @@ impl BlobBody {
             received: 0,
             begun: false,
             in_pieces: false,
+            html: None,
+            page: None,
             spent: 0,
             ask: Ask::Range,
             resumes: None,
@@ -161,6 +169,9 @@ impl BlobBody {
                     self.version = entity_tag(stream.response.headers());
                 }
                 self.in_pieces |= self.received > 0;
+                if is_html(stream.response.headers()) {
+                    self.html = Some(stream.response.url().clone());
+                }
                 if self.is_range() {
                     self.resumes = Some(stream.skip == 0);
                 }
@@ -197,7 +208,7 @@ impl BlobBody {
             headers.extend(range.ok().map(|range| (header::RANGE, range)));
             headers.extend(self.version.clone().map(|version| (header::IF_RANGE, version)));
         }
-        let response = self.client.answer(Method::GET, &self.url, &headers, &self.what).await?;
+        let mut response = self.client.answer(Method::GET, &self.url, &headers, &self.what).await?;
         let (status, url) = (response.status(), response.url());
         if let Some(failure) = passing(status, url, response.headers(), b"", &self.what) {
             return Err(failure);
@@ -235,6 +246,12 @@ impl BlobBody {
                 return other(format!("sends {told} bytes, not the expected {expected}"));
             }
             let message = format!("{}: {} sends {told} bytes, not the expected {expected}", self.what, origin(url));
+            let url = url.clone();
+            if is_html(response.headers())
+                || response.chunk().await.is_ok_and(|first| first.is_some_and(|b| is_page(&b)))
+            {
+                return Err(captive_portal(&url, &self.what, PAGE).into());
+            }
             return Err(Error::new(Reason::SizeMismatch, message).into());
         }
         let framed = told.is_some() || response.headers().contains_key(header::TRANSFER_ENCODING);
@@ -280,11 +297,14 @@ impl BlobBody {
 
     fn surplus(&self) -> Error {
         let message = format!("{} has more than the announced {} bytes", self.what, self.size);
-        Error::new(Reason::SizeMismatch, message)
+        self.explain(Error::new(Reason::SizeMismatch, message))
     }
 
     /// The bytes of a chunk that are wanted. All of them count for the budget.
     fn new_of(&mut self, bytes: Bytes) -> Result<Bytes> {
+        if let Some(stream) = self.stream.as_ref().filter(|_| self.received == 0 && is_page(&bytes)) {
+            self.page = Some(stream.response.url().clone());
+        }
         self.spent += bytes.len() as u64;
         self.begun = false;
         let bytes = self.wanted(bytes)?;
@@ -362,6 +382,10 @@ impl Body for BlobBody {
         self.in_pieces
     }
 
+    fn explain(&self, wrong: Error) -> Error {
+        self.page.as_ref().or(self.html.as_ref()).map_or(wrong, |url| captive_portal(url, &self.what, PAGE))
+    }
+
     fn fetched(&self) -> u64 {
         self.spent
     }
@@ -402,8 +426,10 @@ impl Body for BlobBody {
                 Some(Ok(None)) if stream.framed => {
                     let message =
                         format!("{} ends after {} of the announced {} bytes", self.what, self.received, self.size);
-                    return Err(Error::new(Reason::SizeMismatch, message));
+                    return Err(self.explain(Error::new(Reason::SizeMismatch, message)));
                 }
+                // A page that ends with its connection is complete.
+                Some(Ok(None)) if self.page.is_some() => return Err(self.explain(self.broken("it ends early"))),
                 Some(Ok(None)) => self.failed(self.broken("the connection was closed"), None)?,
                 Some(Err(e)) => self.failed(self.broken(&cause(&e)), None)?,
                 // A window ended; it says nothing about the connection unless it was too slow.

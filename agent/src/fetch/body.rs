@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use crate::base::error::Result;
+use crate::base::error::{Error, Result};
 
 /// An image on its way. Its size is enforced here; its digest is not: the receiver has to hash the bytes.
 pub trait Body {
@@ -24,6 +24,11 @@ pub trait Body {
     /// digest: CNCF Distribution as a cache ends an answer that breaks with the text of an error.
     fn in_pieces(&self) -> bool {
         false
+    }
+
+    /// The error of these bytes once they turned out to be wrong, by what their answers show about the party at fault.
+    fn explain(&self, wrong: Error) -> Error {
+        wrong
     }
 
     /// Bytes that came over the network until now, each as often as it came.

@@ -8,7 +8,7 @@ use reqwest::{Response, StatusCode, Url};
 use crate::base::error::{Error, Reason, Result};
 use crate::base::text;
 use crate::config::proxy::{NoProxy, ProxySetting, proxy_url};
-use crate::fetch::answer::{Failure, cause};
+use crate::fetch::answer::{Failure, cause, is_html};
 use crate::fetch::options::FetchOptions;
 use crate::fetch::url::{host, shown};
 
@@ -163,14 +163,9 @@ pub(super) fn refuses(response: &Response) -> bool {
         407 => true,
         400.. if named => true,
         // Others send a page, without the Via of an answer that they forward. The 403 of a registry is JSON.
-        403 => headers.get(header::VIA).is_none() && is_page(response),
+        403 => headers.get(header::VIA).is_none() && is_html(headers),
         _ => false,
     }
-}
-
-fn is_page(response: &Response) -> bool {
-    let kind = response.headers().get(header::CONTENT_TYPE);
-    kind.is_some_and(|kind| kind.as_bytes().to_ascii_lowercase().starts_with(b"text/html"))
 }
 
 #[cfg(test)]

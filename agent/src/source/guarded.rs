@@ -4,7 +4,7 @@ use std::fmt;
 
 use bytes::Bytes;
 
-use crate::base::error::Result;
+use crate::base::error::{Error, Result};
 use crate::fetch::body::Body;
 use crate::trust::stream::StreamVerifier;
 
@@ -29,6 +29,10 @@ impl Guarded {
 }
 
 impl Body for Guarded {
+    fn explain(&self, wrong: Error) -> Error {
+        self.body.explain(wrong)
+    }
+
     fn fetched(&self) -> u64 {
         self.body.fetched()
     }

@@ -399,7 +399,8 @@ impl<'a> Transfer<'a> {
             result => result,
         };
         arrival.costs.fetched += body.fetched() - spent;
-        arrival.judge(result, body.fetched())
+        let result = arrival.judge(result, body.fetched());
+        result.map_err(|e| if e.exit() == Exit::Data { body.explain(e) } else { e })
     }
 
     /// The initramfs by its pieces. If the whole is wrong, the index or what sent the pieces is, and no delta of this image is

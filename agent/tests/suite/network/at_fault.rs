@@ -1,7 +1,8 @@
 //! The party that a message names: the network, the clock, the certificate, the name or the login.
 
 use super::*;
-use crate::common::fault::{Fault, World, reply};
+use crate::cli_support::Device;
+use crate::common::fault::{Fault, World, chunk, head, reply, send};
 use crate::common::tls::{certificates, openssl, valid};
 
 #[test]
@@ -93,6 +94,54 @@ fn a_web_page_in_place_of_a_document_is_the_networks() {
             refused(by_registry(&options, &portal.address), Reason::CaptivePortal);
         }
     }
+}
+
+/// The page comes in place of an image: shorter, of the same length, longer, or without a length.
+#[test]
+fn a_web_page_in_place_of_an_image_is_the_networks_and_an_image_is_no_page_by_its_looks() {
+    let world = World::new(3000);
+    let path = World::path(&world.initramfs);
+    let options = |server: &Fault| FetchOptions { plain_http: vec![server.address.clone()], ..options_without_tls() };
+    for length in [300, 3000, 5000] {
+        for (kind, begin) in [("text/html; charset=utf-8", "Welcome "), ("text/plain", "<!DOCTYPE html><html><body>")] {
+            for with_length in [true, false] {
+                let (honest, path) = (world.clone(), path.clone());
+                let page = format!("{begin:x<length$}");
+                let portal = Fault::start(move |request, out| match request.path == path {
+                    true if with_length => reply(out, 200, &format!("Content-Type: {kind}\r\n"), page.as_bytes()),
+                    true => {
+                        head(out, 200, &format!("Content-Type: {kind}\r\nTransfer-Encoding: chunked\r\n"));
+                        let _ = chunk(out, page.as_bytes()) && chunk(out, b"");
+                    }
+                    false => honest.answer(request, out),
+                });
+                let device = Device::new();
+                let error = device.from(&portal, &["apply", "--json"]).refused(69, "captive-portal");
+                assert!(error["remedy"].as_str().unwrap().contains("sign in to the network"), "{error}");
+                // A page is no reason to wait: but as many bytes as the image has are.
+                let again = if length == 3000 { (75, "bytes-failed-before") } else { (69, "captive-portal") };
+                device.from(&portal, &["apply", "--json"]).refused(again.0, again.1);
+            }
+        }
+    }
+    // One that ends with its connection.
+    let (honest, at) = (world.clone(), path.clone());
+    let portal = Fault::start(move |request, out| match request.path == at {
+        true => {
+            head(out, 200, "");
+            send(out, b"<!DOCTYPE html><html><body>Sign in to this network, please");
+        }
+        false => honest.answer(request, out),
+    });
+    refused(by_registry(&options(&portal), &portal.address), Reason::CaptivePortal);
+    // The digest decides: this image begins like a page, and its server says that it is one.
+    let world = World::of(format!("<!DOCTYPE html>{}", "x".repeat(3000)).into_bytes(), "v1.0.0");
+    let (honest, at) = (world.clone(), World::path(&world.initramfs));
+    let server = Fault::start(move |request, out| match request.path == at {
+        true => reply(out, 200, "Content-Type: text/html\r\n", &honest.initramfs),
+        false => honest.answer(request, out),
+    });
+    Device::new().from(&server, &["apply"]).code(0);
 }
 
 fn options_without_tls() -> FetchOptions {
