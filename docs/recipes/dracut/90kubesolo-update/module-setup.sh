@@ -9,7 +9,7 @@ check() {
 }
 
 depends() {
-    echo kernel-modules kernel-network-modules
+    echo kernel-modules
 }
 
 # shellcheck disable=SC2154 # dracut sets initdir and moddir
@@ -34,7 +34,7 @@ install() {
     mkdir -p "$initdir"/{dev,proc,sys,run,tmp,var/lib/kubesolo}
 }
 
-# The disk, the slots and the EFI partition, and any hardware watchdog.
+# The disk, the slots and the EFI partition, the network, and any hardware watchdog.
 installkernel() {
-    hostonly='' instmods ext4 vfat nls_cp437 nls_ascii nls_iso8859-1 isofs sr_mod =drivers/watchdog
+    hostonly='' instmods ext4 vfat nls_cp437 nls_ascii nls_iso8859-1 isofs sr_mod =drivers/watchdog =drivers/net/ethernet virtio_net
 }
