@@ -279,6 +279,7 @@ for what in "$@"; do
             need_rust; need_try; need_oracles; need_qemu; need_lint; kernel=1
             need mkinitramfs initramfs-tools-core 'makes an image as its users do'
             need_unpacked promtool=prometheus
+            need npm npm 'gets a library that signs as cosign 3 does'
             need ansible-playbook ansible-core 'runs the Ansible role on a folder device'
             need mmdebstrap mmdebstrap 'makes a Debian with systemd for the virtual device, and one with cloud-init'
             need genisoimage genisoimage 'makes a seed as an optical disc'

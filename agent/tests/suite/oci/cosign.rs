@@ -302,6 +302,39 @@ fn a_bundle_that_does_not_approve_the_manifest_is_told_as_what_it_is() {
     refused(vouched(&bundled(&[bare], &json!(null)), &keys(1)), Reason::SignatureUnknownKey);
 }
 
+fn fixtures() -> std::path::PathBuf {
+    std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/sigstore-js.json")
+}
+
+/// Recorded from `build/scripts/sigstore-js.sh`, with the key of seed 1.
+#[test]
+fn a_recorded_bundle_of_sigstore_js_vouches() {
+    let bundle: Value = serde_json::from_slice(&std::fs::read(fixtures()).unwrap()).unwrap();
+    assert_eq!(vouched(&bundled(std::slice::from_ref(&bundle), &json!(null)), &keys(1)).unwrap(), 1);
+    refused(vouched(&bundled(&[bundle], &json!(null)), &keys(2)), Reason::SignatureUnknownKey);
+}
+
+/// `RECORD=1` replaces the recorded one. Ed25519 is deterministic, so both are equal.
+#[test]
+#[ignore = "takes a library of npm: part of make test-all"]
+fn a_new_bundle_of_sigstore_js_is_the_recorded_one() {
+    let folder = TempDir::new().unwrap();
+    let der = [&hex::decode("302e020100300506032b657004220420").unwrap()[..], &[1; 32]].concat();
+    let text = base64::Engine::encode(&base64::engine::general_purpose::STANDARD, der);
+    let pem = format!("-----BEGIN PRIVATE KEY-----\n{text}\n-----END PRIVATE KEY-----\n");
+    std::fs::write(folder.path().join("key"), pem).unwrap();
+    let statement = common::statement_of(&World::new(10).manifest, common::COSIGN_PREDICATE);
+    std::fs::write(folder.path().join("statement"), statement).unwrap();
+    let script = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../build/scripts/sigstore-js.sh");
+    let made =
+        std::process::Command::new(script).args(["key", "statement"]).current_dir(folder.path()).output().unwrap();
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    if std::env::var_os("RECORD").is_some() {
+        std::fs::write(fixtures(), &made.stdout).unwrap();
+    }
+    assert_eq!(String::from_utf8(made.stdout).unwrap(), std::fs::read_to_string(fixtures()).unwrap());
+}
+
 #[test]
 fn logs_and_time_stamps_of_a_bundle_are_ignored() {
     let mut bundle = good_bundle(1);
