@@ -125,6 +125,10 @@ pub const USER_DATA_BYTES: u64 = 1024 * KIB;
 pub const JSON_DEPTH: usize = 16;
 /// Redirects from one request.
 pub const REDIRECTS: usize = 5;
+/// Mirrors of a source.
+pub const MIRRORS: usize = 8;
+/// Attempts to begin a download at a mirror, or to continue it there without progress.
+pub const MIRROR_ATTEMPTS: u32 = 2;
 /// All documents of one check together: index, manifest, tokens, referrers, signatures; with waits and retries.
 pub const DOCUMENTS_TIME: Duration = Duration::from_secs(60);
 /// Bounds of `registry_timeout=`, which replaces [`DOCUMENTS_TIME`], in seconds.

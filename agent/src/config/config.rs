@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::proxy::{NoProxy, ProxySetting};
-use super::values::{Auto, BootEnv, DeltaSetting, Freshness, Origin, Threshold};
+use super::values::{Auto, BootEnv, DeltaSetting, Freshness, Origin, RegistryMirror, Threshold};
 use crate::schedule::rollout::Wariness;
 use crate::schedule::window::Window;
 
@@ -61,6 +61,10 @@ pub struct Config {
     pub registry_auth_hosts: Vec<String>,
     /// `registry_token_cache=`: file that keeps tokens between runs.
     pub registry_token_cache: Option<PathBuf>,
+    /// `registry_mirror=`: registries that may have what the registry of the source has, in order.
+    pub registry_mirror: Vec<RegistryMirror>,
+    /// `server_mirror=`: URLs of folders that may have the images of the server, in order.
+    pub server_mirror: Vec<String>,
     /// `registry_cert=`: PEM file with the client certificate for the source; only with `registry_key`.
     pub registry_cert: Option<PathBuf>,
     /// `registry_key=`: PEM file with its private key.

@@ -6,7 +6,8 @@
 use super::config::Config;
 use super::proxy::{NoProxy, ProxySetting};
 use super::values::{Auto, BootEnv, DeltaSetting, Freshness, Origin, Threshold};
-use super::values::{hosts, http_url, number, path, rate, registry, seconds, seconds_within, switch, word};
+use super::values::{hosts, http_url, number, path, rate, registry, registry_mirrors, seconds, seconds_within};
+use super::values::{server_mirrors, switch, word};
 use crate::base::limits;
 use crate::schedule::rollout::Wariness;
 use crate::schedule::window::Window;
@@ -157,6 +158,28 @@ const SOURCE: &[Setting] = &[
         help: "File that keeps the tokens of token servers between runs, within one boot.",
         more: "It saves two requests of a run while a token is valid. Only root can read the file.",
         read: |c, v| put(&mut c.registry_token_cache, path(v)),
+        ..ROW
+    },
+    Setting {
+        key: "registry_mirror",
+        form: "HOST[:PORT]/PATH [resolve] [ns]; ...",
+        unset: "none",
+        example: "cache.example.com/os; mirror.example.org/hub/os ns",
+        help: "Mirrors of the registry, each with the path of the repository there; they are asked before the registry.",
+        more: "Semicolons separate several. A mirror serves manifests, signatures and images; only the registry, or a mirror \
+               with resolve, says what a tag stands for. With ns, a proxy gets the name of the registry in the query.",
+        read: |c, v| put(&mut c.registry_mirror, registry_mirrors(v)),
+        ..ROW
+    },
+    Setting {
+        key: "server_mirror",
+        form: "URL...",
+        unset: "none",
+        example: "https://mirror.example.com/os",
+        help: "Mirrors of the HTTP server, for images: folders with the same files, asked before the server.",
+        more: "Blanks separate several. Other documents come from the server itself.",
+        secret: true,
+        read: |c, v| put(&mut c.server_mirror, server_mirrors(v)),
         ..ROW
     },
     Setting {

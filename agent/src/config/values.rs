@@ -54,6 +54,44 @@ pub(super) fn registry(value: &str) -> Result<Origin, &'static str> {
     Ok(Origin::Oci(value.to_owned()))
 }
 
+/// A registry that may have what the registry of the source has.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RegistryMirror {
+    /// `host/path` or `host:port/path`: the repository there.
+    pub place: String,
+    /// It may say what a tag stands for.
+    pub resolve: bool,
+    /// It is a proxy that wants to know the registry, as the query `ns`.
+    pub ns: bool,
+}
+
+/// Mirrors, separated by semicolons.
+pub(super) fn registry_mirrors(value: &str) -> Result<Vec<RegistryMirror>, String> {
+    value.split(';').map(str::trim).filter(|entry| !entry.is_empty()).map(registry_mirror).collect()
+}
+
+fn registry_mirror(entry: &str) -> Result<RegistryMirror, String> {
+    let mut words = entry.split_ascii_whitespace();
+    let place = words.next().unwrap_or_default();
+    if !place.contains('/') || place.contains("://") || place.contains('@') {
+        return Err("expected host/path or host:port/path, without a scheme, a tag or a login".into());
+    }
+    let mut mirror = RegistryMirror { place: place.to_owned(), ..RegistryMirror::default() };
+    for word in words {
+        match word {
+            "resolve" => mirror.resolve = true,
+            "ns" => mirror.ns = true,
+            _ => return Err("expected resolve or ns after host/path, and a semicolon before the next mirror".into()),
+        }
+    }
+    Ok(mirror)
+}
+
+/// URLs of folders, separated by blanks.
+pub(super) fn server_mirrors(value: &str) -> Result<Vec<String>, &'static str> {
+    value.split_ascii_whitespace().map(http_url).collect()
+}
+
 /// Location of the bootloader's variables.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum BootEnv {

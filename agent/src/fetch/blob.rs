@@ -50,6 +50,8 @@ pub struct BlobBody {
     stream: Option<Stream>,
     /// Since the last progress.
     failures: u32,
+    /// In place of those of the patience: this download can be had elsewhere.
+    attempts: Option<u32>,
     failed_at: u64,
     rate: Rate,
 }
@@ -123,6 +125,7 @@ impl BlobBody {
             resumes: None,
             stream: None,
             failures: 0,
+            attempts: None,
             failed_at: 0,
             rate,
         }
@@ -131,6 +134,16 @@ impl BlobBody {
     /// A file that can be replaced under its name: a download is only resumed in the same file.
     pub(crate) fn named(self) -> Self {
         Self { by_name: true, ..self }
+    }
+
+    /// After so many bytes from elsewhere, which count for the budget.
+    pub(crate) fn after(self, spent: u64) -> Self {
+        Self { spent, ..self }
+    }
+
+    /// With so many attempts to begin, and to go on without progress.
+    pub(crate) fn with_attempts(self, attempts: u32) -> Self {
+        Self { attempts: Some(attempts), ..self }
     }
 
     /// Sends the request, for what comes behind the start; returns when the server answered that it has the blob, and not of
@@ -270,6 +283,7 @@ impl BlobBody {
         self.failed_at = self.received;
         let patience = &self.client.options.patience;
         let attempts = if self.received == 0 || self.begun { patience.blob_attempts } else { patience.resume_attempts };
+        let attempts = self.attempts.unwrap_or(attempts);
         let pause = self.client.pause(self.failures, wish);
         if self.failures >= attempts || pause > patience.retry_after_max {
             let (received, size) = (self.received, self.size);

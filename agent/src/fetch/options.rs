@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::base::limits;
+use crate::config::RegistryMirror;
 use crate::config::proxy::{NoProxy, ProxySetting};
 use crate::fetch::login::Logins;
 
@@ -22,6 +23,10 @@ pub struct FetchOptions {
     pub no_proxy: Option<NoProxy>,
     /// How to prove an account to registries.
     pub authentication: Authentication,
+    /// Registries that may have what the registry of the source has.
+    pub registry_mirrors: Vec<RegistryMirror>,
+    /// URLs of folders that may have the images of an HTTP server.
+    pub server_mirrors: Vec<String>,
     /// Limit for the bytes of images per second.
     pub max_rate: Option<u64>,
     /// How long to wait.

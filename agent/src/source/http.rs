@@ -9,7 +9,6 @@ use crate::base::digest::Digest;
 use crate::base::error::{Error, Reason, Result};
 use crate::base::{limits, text};
 use crate::fetch::answer::{self, Answer};
-use crate::fetch::blob::BlobBody;
 use crate::fetch::body::{Body, Parts, Start};
 use crate::fetch::client::{Client, Deadline, Request};
 use crate::fetch::options::FetchOptions;
@@ -18,6 +17,7 @@ use crate::release::latest::Latest;
 use crate::release::offer::{Offer, made_for};
 use crate::release::release::{Architecture, Blob, Image, LATEST_JSON_TYPE};
 use crate::release::statement::{self, Published};
+use crate::source::mirrors::{self, AnyPlace, Place, Places, Wanted};
 use crate::source::source::{Known, Source};
 use crate::state::fetches::Tagged;
 use crate::trust::signature::{FileSignatures, Signature};
@@ -27,6 +27,8 @@ const LATEST_JSON: &str = "latest.json";
 /// One folder of a server.
 pub struct HttpSource {
     client: Rc<Client>,
+    /// Of images.
+    places: Rc<Places>,
     /// Of `latest.json`, as it was configured: what it names resolves against this, wherever it is redirected to.
     document: Url,
     legacy: bool,
@@ -54,34 +56,25 @@ impl HttpSource {
     /// `server` is the URL of the folder. With plain `http` in it, its host and port are spoken to without TLS, as if
     /// `plain_http` listed them. `legacy` accepts servers that sign only the images. No request is sent yet.
     pub fn new(options: &FetchOptions, server: &str, legacy: bool) -> Result<Self> {
-        let bad = |why: &str| {
+        let bad = |why: String| {
             Error::new(Reason::BadServer, format!("server {}: {why}", without_secrets(server)))
                 .remedy("Write it as https://host.name/folder, the URL of the folder with latest.json.")
         };
-        let mut folder = Url::parse(server).map_err(|e| bad(&e.to_string()))?;
-        if !matches!(folder.scheme(), "http" | "https") || folder.host_str().is_none_or(str::is_empty) {
-            return Err(bad("it is not an http(s) URL"));
-        }
-        if !folder.username().is_empty() || folder.password().is_some() {
-            return Err(bad("it has a user name or password, which a redirect would send to another server"));
-        }
-        if folder.query().is_some() || folder.fragment().is_some() {
-            return Err(bad("it has a query or a fragment"));
-        }
-        if !folder.path().ends_with('/') {
-            folder.set_path(&format!("{}/", folder.path()));
-        }
-        let document = folder.join(LATEST_JSON).map_err(|e| bad(&e.to_string()))?;
+        let folder = folder(server).map_err(bad)?;
+        let document = folder.join(LATEST_JSON).map_err(|e| bad(e.to_string()))?;
+        // An image that counts by its own signature has no digest that a mirror could be held to.
+        let named = if legacy { &[][..] } else { &options.server_mirrors };
+        let mirror = |named: &String| {
+            self::folder(named).map_err(|why| mirrors::bad(&format!("{}: {why}", without_secrets(named))))
+        };
+        let mirrors: Vec<Url> = named.iter().map(mirror).collect::<Result<_>>()?;
         let mut options = options.clone();
-        if let ("http", Some(host), Some(port)) =
-            (document.scheme(), document.host_str(), document.port_or_known_default())
-        {
-            options.plain_http.push(format!("{host}:{port}"));
-        }
+        options.plain_http.extend(mirrors.iter().chain([&folder]).filter_map(plain));
         let mut client = Client::new(&options)?;
         client.set_source(&document)?;
-        let (client, origin) = (Rc::new(client), url::shown(&document));
-        Ok(Self { client, origin, document, legacy, looked: None, tagged: None, deadline: None })
+        let places = Places::new(mirrors.into_iter().map(Place::mirror).collect(), Place::source(folder))?;
+        let (client, places, origin) = (Rc::new(client), Rc::new(places), url::shown(&document));
+        Ok(Self { client, places, origin, document, legacy, looked: None, tagged: None, deadline: None })
     }
 
     fn looked(&mut self) -> Result<Rc<Looked>> {
@@ -165,6 +158,19 @@ impl HttpSource {
         Ok(FileSignatures { kernel: one(kernel)?, initramfs: one(initramfs)? })
     }
 
+    /// An image by its URL at the server, and by that of the same file at each mirror, if it is in the folder of the server.
+    fn wanted(&self, url: &Url, blob: &Blob, what: String) -> Wanted {
+        let base = &self.places.source().base;
+        let rest = url.path().strip_prefix(base.path()).filter(|_| url.origin() == base.origin());
+        let at = |place: &Place| match (place.is_mirror(), rest) {
+            (false, _) => Some(url.clone()),
+            (true, Some(rest)) if url.query().is_none() => Some(place.url(rest)),
+            (true, _) => None,
+        };
+        let urls = self.places.all().iter().map(at).collect();
+        Wanted { client: self.client.clone(), urls, size: blob.size, what, named: true }
+    }
+
     /// Where an image of the offered release is, or what belongs to it, and how it is called in messages.
     fn image(&mut self, digest: Digest) -> Result<(Url, String)> {
         let looked = self.looked()?;
@@ -174,6 +180,29 @@ impl HttpSource {
         let what = url::shown(&url);
         Ok((url, what))
     }
+}
+
+/// The URL of a folder in the settings.
+fn folder(server: &str) -> Result<Url, String> {
+    let mut folder = Url::parse(server).map_err(|e| e.to_string())?;
+    if !matches!(folder.scheme(), "http" | "https") || folder.host_str().is_none_or(str::is_empty) {
+        return Err("it is not an http(s) URL".into());
+    }
+    if !folder.username().is_empty() || folder.password().is_some() {
+        return Err("it has a user name or password, which a redirect would send to another server".into());
+    }
+    if folder.query().is_some() || folder.fragment().is_some() {
+        return Err("it has a query or a fragment".into());
+    }
+    if !folder.path().ends_with('/') {
+        folder.set_path(&format!("{}/", folder.path()));
+    }
+    Ok(folder)
+}
+
+/// Host and port of a URL that says itself that they have no TLS.
+fn plain(url: &Url) -> Option<String> {
+    (url.scheme() == "http").then(|| Some(format!("{}:{}", url.host_str()?, url.port_or_known_default()?)))?
 }
 
 /// The URL of the settings may have a password.
@@ -213,6 +242,10 @@ impl Source for HttpSource {
 
     fn tagged(&self) -> Option<Tagged> {
         self.tagged.clone()
+    }
+
+    fn distrust(&mut self) -> bool {
+        self.places.distrust()
     }
 
     fn ratelimit_remaining(&self) -> Option<u64> {
@@ -275,12 +308,14 @@ impl Source for HttpSource {
 
     fn resume(&mut self, blob: &Blob, start: &Start) -> Result<Box<dyn Body>> {
         let (url, what) = self.image(blob.digest)?;
-        Ok(Box::new(BlobBody::new(self.client.clone(), url, blob.size, what).named().begin(start)?))
+        let wanted = self.wanted(&url, blob, what);
+        Ok(Box::new(AnyPlace::begin(self.places.clone(), wanted, start)?))
     }
 
     fn parts(&mut self, blob: &Blob) -> Result<Option<Box<dyn Parts>>> {
         let (url, what) = self.image(blob.digest)?;
-        Ok(Some(Box::new(BlobBody::new(self.client.clone(), url, blob.size, what).named().parts())))
+        let wanted = self.wanted(&url, blob, what);
+        Ok(Some(Box::new(AnyPlace::parts(self.places.clone(), wanted)?)))
     }
 
     fn origin(&self) -> String {

@@ -5,6 +5,7 @@ pub mod bundle;
 pub mod cosign;
 pub mod guarded;
 pub mod http;
+pub(crate) mod mirrors;
 pub mod oci;
 pub mod open;
 pub mod reference;

@@ -1,5 +1,6 @@
 //! Releases in an OCI registry.
 
+use std::collections::VecDeque;
 use std::fmt;
 use std::rc::Rc;
 
@@ -8,8 +9,8 @@ use reqwest::Url;
 use crate::base::digest::Digest;
 use crate::base::error::{Error, Reason, Result};
 use crate::base::{limits, text};
+use crate::config::RegistryMirror;
 use crate::fetch::answer::{self, Answer};
-use crate::fetch::blob::BlobBody;
 use crate::fetch::body::{Body, Parts, Start};
 use crate::fetch::client::{Client, Deadline, Request};
 use crate::fetch::options::FetchOptions;
@@ -19,6 +20,7 @@ use crate::release::statement::{Published, TAG_SUFFIX};
 use crate::source::artifact::{
     self, Document, Index, SIGNATURE_BYTES, check_digest, check_size, choose, index_signed_alone,
 };
+use crate::source::mirrors::{self, AnyPlace, Place, Places, Purpose};
 use crate::source::signatures::{self, Attachments, Referrers, Search};
 use crate::source::source::{Known, Source};
 use crate::source::{reference, statement};
@@ -31,12 +33,23 @@ const MANIFESTS: &str = "application/vnd.oci.image.index.v1+json, application/vn
 /// One repository of a registry, at one tag or digest.
 pub struct OciSource {
     client: Rc<Client>,
-    root: Url,
-    repository: String,
+    places: Rc<Places>,
     wanted: Wanted,
     origin: String,
     looked: Option<Looked>,
     offered: Option<Offered>,
+}
+
+/// A document of a repository.
+#[derive(Clone, Copy)]
+struct Asked<'a> {
+    /// `manifests` or `blobs`.
+    kind: &'a str,
+    /// A tag or a digest.
+    reference: &'a str,
+    accept: &'a str,
+    limit: u64,
+    what: &'a str,
 }
 
 /// The last look.
@@ -60,7 +73,10 @@ struct Offered {
     index: Option<Digest>,
     /// End of the time for all documents.
     deadline: Deadline,
-    search: Search,
+    /// One for each place, until it is over.
+    searches: VecDeque<(usize, Search)>,
+    /// Of the registry itself.
+    hindrance: Option<Error>,
     /// The release has a signature, by whatever key.
     found: bool,
 }
@@ -115,59 +131,103 @@ impl OciSource {
             }
         };
         let mut client = Client::new(options)?;
-        let root = client.root(reference::server(parts.host))?;
-        client.set_source(&root)?;
+        let registry = Place::source(base(&client, parts.host, parts.repository)?);
+        client.set_source(&registry.base)?;
+        let mirror = |setting: &RegistryMirror| mirror(&client, setting, parts.host);
+        let mirrors = options.registry_mirrors.iter().map(mirror).collect::<Result<_>>()?;
+        let places = Rc::new(Places::new(mirrors, registry)?);
         let name = format!("{}/{}", parts.host, parts.repository);
         let origin = match &wanted {
             Wanted::Tag(tag) => format!("{name}:{tag}"),
             Wanted::Digest(digest) => format!("{name}@{digest}"),
         };
-        Ok(Self {
-            client: Rc::new(client),
-            root,
-            wanted,
-            origin,
-            repository: parts.repository.to_owned(),
-            looked: None,
-            offered: None,
-        })
+        Ok(Self { client: Rc::new(client), places, wanted, origin, looked: None, offered: None })
     }
 
-    fn url(&self, kind: &str, reference: &str) -> Url {
-        let mut url = self.root.clone();
-        url.set_path(&format!("/v2/{}/{kind}/{reference}", self.repository));
-        url
+    /// A document of one place, whatever the status. A mirror has one attempt: the next place is the second one.
+    fn document(&self, place: &Place, asked: Asked<'_>, deadline: Deadline) -> Result<Answer> {
+        let Asked { kind, reference, accept, limit, what } = asked;
+        let request = Request { url: &place.url(&format!("{kind}/{reference}")), accept, limit, what };
+        let deadline = place.deadline(deadline);
+        if place.is_mirror() {
+            self.client.document_once(&request, deadline)
+        } else {
+            self.client.document(&request, deadline)
+        }
+    }
+
+    /// A document that `check` proves, of the first place that has it so.
+    fn content(&self, asked: Asked<'_>, deadline: Deadline, check: impl Fn(&Answer) -> Result<()>) -> Result<Answer> {
+        self.places.first(Purpose::Content, |place| {
+            let answer = self.document(place, asked, deadline)?.good(asked.what)?;
+            check(&answer)?;
+            Ok(answer)
+        })
     }
 
     /// The digest that the name stands for, without what it stands for; `None` if the registry cannot say it so.
     fn named(&self, deadline: Deadline) -> Result<Option<Digest>> {
-        let url = self.url("manifests", &self.wanted.to_string());
-        let request = Request { url: &url, accept: MANIFESTS, limit: 0, what: &self.origin };
-        let headers = self.client.head(&request, deadline)?;
-        Ok(headers.and_then(|headers| answer::digest_of(&headers)))
+        for place in self.places.usable(Purpose::Tag) {
+            let url = place.url(&format!("manifests/{}", self.wanted));
+            let request = Request { url: &url, accept: MANIFESTS, limit: 0, what: &self.origin };
+            let headers = match self.client.head(&request, place.deadline(deadline)) {
+                Err(e) if place.is_mirror() => {
+                    place.failed(&e);
+                    None
+                }
+                answer => answer?,
+            };
+            if let Some(digest) = headers.and_then(|headers| answer::digest_of(&headers)) {
+                return Ok(Some(digest));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The document of this digest at a mirror; the registry counts a GET of it.
+    fn mirrored(&self, digest: Digest, deadline: Deadline) -> Option<Answer> {
+        let reference = digest.to_string();
+        self.places.usable(Purpose::Content).filter(|place| place.is_mirror()).find_map(|place| {
+            let answer = self.read(place, &reference, deadline).and_then(|answer| {
+                check_digest(&answer.body, digest, &self.origin)?;
+                Ok(answer)
+            });
+            answer.map_err(|e| place.failed(&e)).ok()
+        })
+    }
+
+    /// What a name or a digest stands for at one place.
+    fn read(&self, place: &Place, reference: &str, deadline: Deadline) -> Result<Answer> {
+        let limit = limits::INDEX_BYTES.max(limits::MANIFEST_BYTES);
+        let asked = Asked { kind: "manifests", reference, accept: MANIFESTS, limit, what: &self.origin };
+        self.document(place, asked, deadline)?.good(&self.origin)
     }
 
     /// The one read of the tag: everything after it goes by digest.
     fn resolve(&self, wanted: &Wanted, deadline: Deadline) -> Result<Answer> {
-        let limit = limits::INDEX_BYTES.max(limits::MANIFEST_BYTES);
-        let url = self.url("manifests", &wanted.to_string());
-        let request = Request { url: &url, accept: MANIFESTS, limit, what: &self.origin };
-        let answer = self.client.document(&request, deadline)?;
-        if answer.status == 404 {
-            let what = if matches!(wanted, Wanted::Tag(_)) { "tag" } else { "digest" };
-            let message = format!("{}: the registry has no such {what}", self.origin);
-            return Err(Error::new(Reason::TagNotFound, message)
-                .remedy(format!("Check registry, tag and channel against what was published. {}", answer::HIDDEN)));
-        }
-        let answer = answer.good(&self.origin)?;
-        let expected = match wanted {
-            Wanted::Digest(digest) => Some(*digest),
-            Wanted::Tag(_) => answer::digest_of(&answer.headers),
+        let (purpose, what) = match wanted {
+            Wanted::Tag(_) => (Purpose::Tag, "tag"),
+            Wanted::Digest(_) => (Purpose::Content, "digest"),
         };
-        if let Some(expected) = expected {
-            check_digest(&answer.body, expected, &self.origin)?;
-        }
-        Ok(answer)
+        let answer = self.places.first(purpose, |place| {
+            let answer = self.read(place, &wanted.to_string(), deadline)?;
+            let expected = match wanted {
+                Wanted::Digest(digest) => Some(*digest),
+                Wanted::Tag(_) => answer::digest_of(&answer.headers),
+            };
+            if let Some(expected) = expected {
+                check_digest(&answer.body, expected, &self.origin)?;
+            }
+            Ok(answer)
+        });
+        answer.map_err(|e| match e.reason {
+            Reason::NotFound => {
+                let message = format!("{}: the registry has no such {what}", self.origin);
+                Error::new(Reason::TagNotFound, message)
+                    .remedy(format!("Check registry, tag and channel against what was published. {}", answer::HIDDEN))
+            }
+            _ => e,
+        })
     }
 
     /// Fetches the manifest that `entry` describes, and nothing else.
@@ -176,51 +236,84 @@ impl OciSource {
         if entry.size > limits::MANIFEST_BYTES {
             return Err(limits::exceeded(what, format_args!("{} bytes", limits::MANIFEST_BYTES)));
         }
-        let url = self.url("manifests", &digest.to_string());
-        let request = Request { url: &url, accept: MANIFESTS, limit: limits::MANIFEST_BYTES, what };
-        let answer = self.client.document(&request, deadline)?.good(what)?;
-        check_size(&answer.body, entry.size, what)?;
-        check_digest(&answer.body, digest, what)?;
-        Ok(answer)
+        let reference = digest.to_string();
+        let limit = limits::MANIFEST_BYTES;
+        let asked = Asked { kind: "manifests", reference: &reference, accept: MANIFESTS, limit, what };
+        self.content(asked, deadline, |answer| {
+            check_size(&answer.body, entry.size, what)?;
+            check_digest(&answer.body, digest, what)
+        })
     }
 
     /// A blob that is read whole: a signature, a payload, a statement.
     fn small_blob(&self, digest: Digest, limit: u64, what: &str, deadline: Deadline) -> Result<Vec<u8>> {
-        let request = Request { url: &self.url("blobs", &digest.to_string()), accept: "*/*", limit, what };
-        let bytes = self.client.document(&request, deadline)?.good(what)?.body;
-        check_digest(&bytes, digest, what)?;
-        Ok(bytes)
+        let asked = Asked { kind: "blobs", reference: &digest.to_string(), accept: "*/*", limit, what };
+        Ok(self.content(asked, deadline, |answer| check_digest(&answer.body, digest, what))?.body)
     }
 
-    /// This source as the search for signatures uses it.
-    fn before(&self, deadline: Deadline) -> Attached<'_> {
-        Attached { source: self, deadline }
+    /// An image, at every place.
+    fn image(&self, blob: &Blob) -> mirrors::Wanted {
+        let what = format!("image {} of {}", blob.digest, self.origin);
+        let urls = self.places.all().iter().map(|place| Some(place.url(&format!("blobs/{}", blob.digest)))).collect();
+        mirrors::Wanted { client: self.client.clone(), urls, size: blob.size, what, named: false }
+    }
+
+    /// A place as the search for signatures uses it.
+    fn attached(&self, at: usize, deadline: Deadline) -> Attached<'_> {
+        Attached { source: self, place: &self.places.all()[at], deadline }
     }
 
     /// The error of an index that is signed, of a release that is not; if no signature of the release was found.
     fn signed_index(&self, offered: &Offered) -> Option<Error> {
         let index = offered.index.filter(|_| !offered.found)?;
-        Search::new(index).next(&self.before(offered.deadline))?;
+        let registry = self.places.all().len() - 1;
+        Search::new(index).next(&self.attached(registry, offered.deadline))?;
         Some(index_signed_alone(&self.origin, index, offered.release))
     }
 }
 
-/// A source with the time that is left for its documents.
+/// The folder of a repository.
+fn base(client: &Client, host: &str, repository: &str) -> Result<Url> {
+    let mut base = client.root(reference::server(host))?;
+    base.set_path(&format!("/v2/{repository}/"));
+    Ok(base)
+}
+
+/// A mirror of the settings, for this registry.
+fn mirror(client: &Client, setting: &RegistryMirror, registry: &str) -> Result<Place> {
+    let bad = |why: &str| mirrors::bad(&format!("\"{}\": {why}", setting.place));
+    let parts = reference::parse(&setting.place).map_err(bad)?;
+    if parts.tag.is_some() || parts.digest.is_some() {
+        return Err(bad("it has a tag or a digest"));
+    }
+    let mut place = Place::mirror(base(client, parts.host, parts.repository)?);
+    (place.resolves, place.ns) = (setting.resolve, setting.ns.then(|| registry.to_owned()));
+    Ok(place)
+}
+
+/// A place with the time that is left for its documents. Lists and tags are those of the place, and the rest, which has a
+/// digest, comes from anywhere.
 struct Attached<'a> {
     source: &'a OciSource,
+    place: &'a Place,
     deadline: Deadline,
 }
 
 impl Attached<'_> {
-    fn document(&self, url: &Url, accept: &str, limit: u64, what: &str) -> Result<Answer> {
-        self.source.client.document(&Request { url, accept, limit, what }, self.deadline)
+    /// A mirror that does not answer is not asked again; a status of one place says nothing about the others.
+    fn without_answer(&self, e: &Error) {
+        if self.place.is_mirror() && matches!(e.reason, Reason::Unreachable | Reason::Timeout) {
+            self.place.failed(e);
+        }
     }
 
     /// One list of the referrers interface; `None` without such an interface.
     fn referrers_page(&self, url: &Url, limit: u64, what: &str) -> Result<Option<(Answer, Index)>> {
         let accept = release::OCI_INDEX_TYPE;
+        let deadline = self.place.deadline(self.deadline);
         // The tag with the list is the better second attempt.
-        let answer = self.source.client.document_once(&Request { url, accept, limit, what }, self.deadline)?;
+        let answer = self.source.client.document_once(&Request { url, accept, limit, what }, deadline);
+        let answer = answer.inspect_err(|e| self.without_answer(e))?;
         if answer.status.is_client_error() && !matches!(answer.status.as_u16(), 401 | 403) {
             log::debug!("no referrers interface: {}", answer.status.as_u16());
             return Ok(None);
@@ -239,7 +332,7 @@ impl Attached<'_> {
 impl Attachments for Attached<'_> {
     fn referrers(&self, subject: Digest, kind: Option<&str>, room: u64) -> Result<Option<Referrers>> {
         let what = format!("list of referrers of {subject}");
-        let mut url = self.source.url("referrers", &subject.to_string());
+        let mut url = self.place.url(&format!("referrers/{subject}"));
         if let Some(kind) = kind {
             url.query_pairs_mut().append_pair("artifactType", kind);
         }
@@ -261,7 +354,9 @@ impl Attachments for Attached<'_> {
     }
 
     fn tagged(&self, tag: &str, limit: u64, what: &str) -> Result<Option<Vec<u8>>> {
-        let answer = self.document(&self.source.url("manifests", tag), MANIFESTS, limit, what)?;
+        let asked = Asked { kind: "manifests", reference: tag, accept: MANIFESTS, limit, what };
+        let answer = self.source.document(self.place, asked, self.deadline);
+        let answer = answer.inspect_err(|e| self.without_answer(e))?;
         if answer.status == 404 { Ok(None) } else { Ok(Some(answer.good(what)?.body)) }
     }
 
@@ -279,11 +374,13 @@ impl Source for OciSource {
     /// HEAD with the digest of another manifest.
     fn look(&mut self, known: &Known<'_>) -> Result<Digest> {
         let deadline = self.client.deadline();
-        let named = if known.documents.is_empty() { None } else { self.named(deadline)? };
-        let (digest, seen) = match named.filter(|digest| known.documents.contains(digest)) {
-            Some(digest) => (digest, Seen::Digest(digest)),
-            None => {
-                let answer = self.resolve(&self.wanted, deadline)?;
+        let asks = !known.documents.is_empty() || self.places.has_mirrors();
+        let named = if asks { self.named(deadline)? } else { None };
+        let (digest, seen) = match named {
+            Some(digest) if known.documents.contains(&digest) => (digest, Seen::Digest(digest)),
+            named => {
+                let mirrored = named.and_then(|digest| self.mirrored(digest, deadline));
+                let answer = mirrored.map_or_else(|| self.resolve(&self.wanted, deadline), Ok)?;
                 (Digest::of(&answer.body), Seen::Document(answer))
             }
         };
@@ -306,16 +403,28 @@ impl Source for OciSource {
         let chosen = choose(answer.into(), architecture, &self.origin, |entry, what| {
             Ok(self.manifest(entry, what, deadline)?.into())
         })?;
-        let mut search = Search::new(chosen.release.digest);
-        let signatures = search.first(&self.before(deadline));
-        let (release, index, found) = (chosen.release.digest, chosen.index, !signatures.is_empty());
-        self.offered = Some(Offered { release, index, deadline, search, found });
+        let (release, index) = (chosen.release.digest, chosen.index);
+        let searches = (0..self.places.all().len()).map(|at| (at, Search::new(release))).collect();
+        let mut offered = Offered { release, index, deadline, searches, hindrance: None, found: false };
+        let first = |(at, search): &mut (usize, Search)| search.first(&self.attached(*at, deadline));
+        let asked = offered.searches.iter_mut().filter(|(at, _)| !self.places.all()[*at].is_out());
+        let signatures = asked.map(first).find(|found| !found.is_empty()).unwrap_or_default();
+        offered.found = !signatures.is_empty();
+        self.offered = Some(offered);
         Ok(chosen.offer(signatures, self.origin.clone()))
     }
 
     fn more_signatures(&mut self) -> Option<Vec<Signature>> {
         let mut offered = self.offered.take()?;
-        let found = offered.search.next(&self.before(offered.deadline));
+        let mut found = None;
+        while let Some((at, search)) = offered.searches.front_mut().filter(|_| found.is_none()) {
+            let is_out = self.places.all()[*at].is_out();
+            found = if is_out { None } else { search.next(&self.attached(*at, offered.deadline)) };
+            if found.is_none() {
+                offered.hindrance = search.hindrance();
+                offered.searches.pop_front();
+            }
+        }
         offered.found |= found.is_some();
         self.offered = Some(offered);
         found.map(|found| found.signatures)
@@ -323,7 +432,7 @@ impl Source for OciSource {
 
     fn hindrance(&mut self) -> Option<Error> {
         let mut offered = self.offered.take()?;
-        let hindrance = offered.search.hindrance().or_else(|| self.signed_index(&offered));
+        let hindrance = offered.hindrance.take().or_else(|| self.signed_index(&offered));
         self.offered = Some(offered);
         hindrance
     }
@@ -339,13 +448,14 @@ impl Source for OciSource {
         let deadline = self.offered.as_ref().map(|offered| offered.deadline).or(looked);
         let deadline = deadline.unwrap_or_else(|| self.client.deadline());
         let what = format!("freshness statement at tag {tag}");
-        let url = self.url("manifests", &tag);
-        let request = Request { url: &url, accept: MANIFESTS, limit: limits::MANIFEST_BYTES, what: &what };
-        let answer = self.client.document(&request, deadline)?;
-        if answer.status == 404 {
-            return Ok(None);
-        }
-        let (statement, signatures) = statement::layers(&answer.good(&what)?.body, &what)?;
+        let limit = limits::MANIFEST_BYTES;
+        let asked = Asked { kind: "manifests", reference: &tag, accept: MANIFESTS, limit, what: &what };
+        let read = |place: &Place| match self.document(place, asked, deadline)? {
+            answer if answer.status == 404 && !place.is_mirror() => Ok(None),
+            answer => answer.good(&what).map(Some),
+        };
+        let Some(answer) = self.places.first(Purpose::Tag, read)? else { return Ok(None) };
+        let (statement, signatures) = statement::layers(&answer.body, &what)?;
         let fetch = |digest: Digest, limit| {
             let bytes = self.small_blob(digest, limit, &what, deadline)?;
             check_digest(&bytes, digest, &what)?;
@@ -372,15 +482,15 @@ impl Source for OciSource {
     }
 
     fn resume(&mut self, blob: &Blob, start: &Start) -> Result<Box<dyn Body>> {
-        let what = format!("image {} of {}", blob.digest, self.origin);
-        let url = self.url("blobs", &blob.digest.to_string());
-        Ok(Box::new(BlobBody::new(self.client.clone(), url, blob.size, what).begin(start)?))
+        Ok(Box::new(AnyPlace::begin(self.places.clone(), self.image(blob), start)?))
+    }
+
+    fn distrust(&mut self) -> bool {
+        self.places.distrust()
     }
 
     fn parts(&mut self, blob: &Blob) -> Result<Option<Box<dyn Parts>>> {
-        let what = format!("image {} of {}", blob.digest, self.origin);
-        let url = self.url("blobs", &blob.digest.to_string());
-        Ok(Some(Box::new(BlobBody::new(self.client.clone(), url, blob.size, what).parts())))
+        Ok(Some(Box::new(AnyPlace::parts(self.places.clone(), self.image(blob))?)))
     }
 }
 

@@ -28,6 +28,8 @@ pub fn open_as(config: &Config, authentication: Authentication) -> Result<Box<dy
         proxy: config.proxy.clone(),
         no_proxy: config.no_proxy.clone(),
         authentication,
+        registry_mirrors: config.registry_mirror.clone(),
+        server_mirrors: config.server_mirror.clone(),
         max_rate: config.max_rate,
         patience: Patience { documents: config.registry_timeout, ..Patience::default() },
     };

@@ -134,6 +134,12 @@ pub trait Source {
         true
     }
 
+    /// The last image had wrong bytes. True if mirrors gave some of them: these are not asked again, so that another attempt
+    /// makes sense.
+    fn distrust(&mut self) -> bool {
+        false
+    }
+
     /// The same for an image that has begun, from `start` or from its first byte; the body has the position.
     fn resume(&mut self, blob: &Blob, _start: &Start) -> Result<Box<dyn Body>> {
         self.open(blob)

@@ -345,6 +345,7 @@ impl<'a> Transfer<'a> {
             progress: Shown::new("fetching", total),
             slot: slot.id,
             image: None,
+            wrong: false,
             recorded: self.recorded,
             costs: Costs::default(),
             records,
@@ -364,10 +365,10 @@ impl<'a> Transfer<'a> {
 
     /// One image. Pieces may not fit each other, and the record of an earlier run may be wrong itself: an image that came in
     /// pieces and is wrong is fetched once more, from its first byte. One that counts by its own signature is not: its verifier
-    /// is spent.
+    /// is spent. Wrong bytes of a mirror are fetched from elsewhere.
     fn image(&mut self, part: Part, writer: &mut Writer, arrival: &mut Arrival<'_>) -> Result<()> {
         let blob = self.images[part as usize];
-        arrival.image = None;
+        (arrival.image, arrival.wrong) = (None, false);
         if writer.begun(part) < blob.size && self.copied(part, writer, arrival)? {
             return Ok(());
         }
@@ -387,20 +388,37 @@ impl<'a> Transfer<'a> {
         if let Some(verifier) = verifier {
             body = Box::new(Guarded::new(body, verifier));
         }
-        let result = writer.part(part, &blob, &mut *body, arrival);
-        let result = match result {
-            Err(e) if body.in_pieces() && e.exit() == Exit::Data => {
-                log::warn!("{e}; it came in pieces: fetching all of it once more");
-                arrival.forget();
-                start = Start { spent: body.fetched(), ..Start::default() };
-                body = self.source.resume(&blob, &start)?;
-                writer.part(part, &blob, &mut *body, arrival)
-            }
-            result => result,
-        };
+        let mut once = true;
+        let mut result = writer.part(part, &blob, &mut *body, arrival);
+        while let Err(e) = &result
+            && e.exit() == Exit::Data
+        {
+            let why = match (self.is_of_mirror(arrival), body.in_pieces()) {
+                (true, _) => "it came from a mirror",
+                (false, true) if std::mem::take(&mut once) => "it came in pieces",
+                _ => break,
+            };
+            log::warn!("{e}; {why}: fetching all of it once more");
+            arrival.forget();
+            start = Start { spent: body.fetched(), ..Start::default() };
+            result = match self.source.resume(&blob, &start) {
+                Ok(again) => {
+                    body = again;
+                    writer.part(part, &blob, &mut *body, arrival)
+                }
+                Err(e) => Err(e),
+            };
+        }
         arrival.costs.fetched += body.fetched() - spent;
         let result = arrival.judge(result, body.fetched());
         result.map_err(|e| if e.exit() == Exit::Data { body.explain(e) } else { e })
+    }
+
+    /// True if wrong bytes came from a mirror, which is not asked again.
+    fn is_of_mirror(&mut self, arrival: &mut Arrival<'_>) -> bool {
+        let distrusted = self.source.distrust();
+        arrival.wrong |= distrusted;
+        distrusted
     }
 
     /// The initramfs by its pieces. If the whole is wrong, the index or what sent the pieces is, and no delta of this image is
@@ -421,12 +439,16 @@ impl<'a> Transfer<'a> {
         match result {
             Err(e) if e.exit() == Exit::Data => {
                 arrival.forget();
-                arrival.records.fetches.remember_no_delta(blob.digest);
-                arrival.records.save_fetches();
+                let again = self.is_of_mirror(arrival);
+                if !again {
+                    arrival.records.fetches.remember_no_delta(blob.digest);
+                    arrival.records.save_fetches();
+                }
                 if self.only {
                     return Err(e);
                 }
-                log::warn!("{e}; fetching all of it, and no delta of this image again");
+                let then = if again { "" } else { ", and no delta of this image again" };
+                log::warn!("{e}; fetching all of it{then}");
                 Ok(Pieces::Wrong(body.fetched()))
             }
             result => arrival.judge(result, body.fetched()).map(|()| Pieces::Written),
@@ -466,12 +488,18 @@ impl Body for Complete {
     }
 }
 
+fn is_wrong(e: &Error) -> bool {
+    matches!(e.reason, Reason::DigestMismatch | Reason::SizeMismatch)
+}
+
 /// Shows and records an image while it arrives.
 struct Arrival<'a> {
     progress: Shown,
     slot: SlotId,
     /// The image, if it is one that can go on later.
     image: Option<Blob>,
+    /// A mirror gave wrong bytes of it.
+    wrong: bool,
     /// The record is in `fetch.json`, and not only in memory.
     recorded: bool,
     costs: Costs,
@@ -505,7 +533,7 @@ impl Arrival<'_> {
                 fetches.note(self.slot, Beginning { digest, size, offset: size, prefix: digest, version: None });
                 fetches.forget_wrong(digest)
             }
-            Err(e) if fetched > 0 && matches!(e.reason, Reason::DigestMismatch | Reason::SizeMismatch) => {
+            Err(e) if fetched > 0 && (is_wrong(e) || self.wrong && e.reason != Reason::Interrupted) => {
                 fetches.remember_wrong(image.digest, now);
                 fetches.drop_beginning(image.digest);
                 true

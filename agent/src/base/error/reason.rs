@@ -375,6 +375,8 @@ reasons! {
             "The file of --loader-file does not follow the slot protocol. Leave the option out: the agent carries a loader file.",
         BadRecord = "bad-record":
             "The record of the first boot cannot be read. Check the file that the message names.",
+        BadMirror = "bad-mirror":
+            "A mirror in the settings has a wrong form. Correct registry_mirror= or server_mirror=.",
         BadProxy = "bad-proxy":
             "A proxy in the environment is not of the form http://host:port. Correct the variable, or set proxy= in the settings.",
         BadReference = "bad-reference":

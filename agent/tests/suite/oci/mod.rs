@@ -7,6 +7,7 @@ mod cosign;
 mod documents;
 mod images;
 mod login;
+mod mirrors;
 mod registry;
 mod signatures;
 
