@@ -373,3 +373,31 @@ fn a_slot_keeps_a_bundle_and_bears_it_for_an_agent_of_0_1() {
     assert_eq!((&manifest["schema"], &manifest["signatures"]), (&json!(1), &json!([])));
     assert_eq!(manifest["statements"].as_array().map(Vec::len), Some(1));
 }
+
+/// Agent 0.1 may start from the other slot, or judge the trial of this one.
+#[test]
+#[ignore = "takes the binary of 0.1: `make test-all` builds it and runs this"]
+fn agent_0_1_commits_and_keeps_a_slot_with_a_bundle() {
+    let world = bundled(&[good_bundle(1)], &json!("application/vnd.oci.empty.v1+json"));
+    let server = broken(&world, "nothing", |_, _| ());
+    let mut device = cli_support::Device::new();
+    device.from(&server, &["apply"]).code(0);
+    device.here(&["activate"]).code(0);
+    device.power_on();
+    let manifest = std::fs::read(device.path("B/manifest.json")).unwrap();
+    let new = device.program.clone();
+    device.program = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/0.1/kubesolo-update");
+    assert!(device.program.exists(), "0.1 is not built: call build/scripts/agent-0.1.sh");
+    assert_eq!(device.here(&["status", "--json"]).code(0).json()["problems"], json!([]));
+    device.here(&["healthcheck"]).code(0).says(&["is committed"]);
+    // It sees a release without a signature, and touches nothing.
+    let verify = device.here(&["verify", "--json"]).code(0).json();
+    assert_eq!((&verify["slots"][1]["holds"], &verify["slots"][1]["signed_by"]), (&json!(true), &Value::Null));
+    device.from(&server, &["apply", "--json"]).refused(77, "signature-missing");
+    assert_eq!(std::fs::read(device.path("B/manifest.json")).unwrap(), manifest);
+    assert_eq!(device.env().good, bootenv::SlotId::B);
+    device.program = new;
+    device.here(&["verify"]).code(0).says(&["slot B holds: 1.0.0, signed by"]);
+    device.from(&server, &["check"]).code(0).says(&["up to date: 1.0.0"]);
+    assert_eq!(device.here(&["status", "--json"]).code(0).json()["problems"], json!([]));
+}
