@@ -315,9 +315,11 @@ pub(super) fn variable_twice(run: &Run) -> Result<()> {
     let pair = Pair::build(run, Then::Idle)?;
     let activated = pair.activate()?;
     // GRUB reads the last boot_counter and writes the first one: its store would never count anything down.
-    let mut variables = activated.variables();
-    variables.insert(1, ("boot_counter", activated.counter.to_string()));
-    pair.disk.set_env(&Block::create(&variables).map_err(|e| e.to_string())?)?;
+    let text = String::from_utf8_lossy(Block::main(&activated).bytes()).into_owned();
+    let line = format!("boot_counter={}\n", activated.counter);
+    let (begin, end) = text.split_once(&line).ok_or("no boot_counter")?;
+    let twice = format!("{begin}{line}{line}{}", &end[..end.len() - line.len()]);
+    pair.disk.overwrite("grubenv", twice.as_bytes())?;
     let mut machine = pair.power_on(run)?;
     machine.wait_for("ks: the boot environment cannot be saved")?;
     expect_up(&mut machine, "v1", Booted { fallback: Some(Fallback::Save), ..Booted::ordinary(SlotId::A) })
