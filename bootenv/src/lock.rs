@@ -147,7 +147,7 @@ fn open(path: &Path) -> io::Result<File> {
 }
 
 /// Creates an empty file. `create_new` follows no link.
-#[expect(clippy::disallowed_methods, reason = "a lock, created anew")]
+#[expect(clippy::disallowed_methods, reason = "a lock, created as a new file")]
 fn create(path: &Path) -> io::Result<()> {
     OpenOptions::new().write(true).create_new(true).mode(MODE).open(path).map(drop)
 }

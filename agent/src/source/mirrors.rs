@@ -21,7 +21,7 @@ use crate::fetch::url::shown;
 pub(crate) struct Place {
     /// The folder, or the repository below `/v2/`; ends with a slash.
     pub(crate) base: Url,
-    /// The registry that this proxy is to be told.
+    /// The registry that this proxy gets by name.
     pub(crate) ns: Option<String>,
     /// The settings trust it to say what a tag stands for.
     pub(crate) resolves: bool,
@@ -39,7 +39,7 @@ pub(crate) struct Place {
 pub(crate) enum Purpose {
     /// The digest that a tag stands for.
     Tag,
-    /// What has a digest, or proves itself.
+    /// Content that has a digest, or proves itself.
     Content,
 }
 
@@ -50,7 +50,7 @@ impl Place {
         Self { base, ns: None, resolves: true, is_mirror: false, out: cell(), told: cell(), gave: cell() }
     }
 
-    /// A mirror, which resolves no tags and is told no registry.
+    /// A mirror, which resolves no tags and gets no name of a registry.
     pub(crate) fn mirror(base: Url) -> Self {
         Self { resolves: false, is_mirror: true, ..Self::source(base) }
     }

@@ -60,7 +60,7 @@ struct Looked {
 }
 
 enum Seen {
-    /// What the name stands for.
+    /// The document itself.
     Document(Answer),
     /// Only its digest.
     Digest(Digest),
@@ -165,7 +165,7 @@ impl OciSource {
         })
     }
 
-    /// The digest that the name stands for, without what it stands for; `None` if the registry cannot say it so.
+    /// The document itself. without what it stands for; `None` if the registry cannot say it so.
     fn named(&self, deadline: Deadline) -> Result<Option<Digest>> {
         for place in self.places.usable(Purpose::Tag) {
             let url = place.url(&format!("manifests/{}", self.wanted));
@@ -196,7 +196,7 @@ impl OciSource {
         })
     }
 
-    /// What a name or a digest stands for at one place.
+    /// The document that a name or a digest stands for at one place.
     fn read(&self, place: &Place, reference: &str, deadline: Deadline) -> Result<Answer> {
         let limit = limits::INDEX_BYTES.max(limits::MANIFEST_BYTES);
         let asked = Asked { kind: "manifests", reference, accept: MANIFESTS, limit, what: &self.origin };

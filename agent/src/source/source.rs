@@ -61,7 +61,7 @@ fn gather(offer: &mut Offer, more: Vec<Signature>, keys: Option<&KeySet>) {
     offer.signatures = kept.into_iter().map(|(_, signature)| signature).collect();
 }
 
-/// What a caller knows before it looks, so that a server need not send it again.
+/// The knowledge of a caller before it looks, so that a server need not send it again.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Known<'a> {
     /// Documents whose offers the caller has, proven.

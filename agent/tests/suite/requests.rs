@@ -21,7 +21,7 @@ use kubesolo_update::release::release::Architecture;
 use kubesolo_update::release::statement::Statement;
 use serde_json::json;
 
-/// What a server wants to see before it gives anything.
+/// The credentials that a server wants to see before it gives anything.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Login {
     Nobody,
