@@ -15,6 +15,7 @@ use crate::config::{Conf, Config, Overrides};
 use crate::delta::index::Index as Pieces;
 use crate::delta::pack::Table as Patches;
 use crate::delta::patch::apply as apply_patch;
+use crate::device::data::About;
 use crate::device::slot::SlotManifest;
 use crate::device::table::{PartId, Table};
 use crate::fetch::certificate;
@@ -45,6 +46,7 @@ pub const ALL: &[(&str, Parser)] = &[
     ("bundle", bundled),
     ("challenge", challenge),
     ("certificate-times", certificate_times),
+    ("checkpoint", checkpoint),
     ("conf", conf),
     ("cosign", cosign),
     ("freshness", freshness),
@@ -365,6 +367,13 @@ fn memory(bytes: &[u8]) -> bool {
         assert_eq!(told(Memory::parse(&written)).flatten().as_ref(), Some(memory));
     }
     memory.is_some() || told(Unjudged::parse(bytes)).flatten().is_some()
+}
+
+fn checkpoint(bytes: &[u8]) -> bool {
+    let Some(about) = told(About::parse(bytes)) else { return false };
+    let written = serde_json::to_vec(&about).unwrap_or_default();
+    assert_eq!(told(About::parse(&written)), Some(about));
+    true
 }
 
 fn failures(bytes: &[u8]) -> bool {

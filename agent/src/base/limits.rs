@@ -106,6 +106,10 @@ pub const CONF_BYTES: u64 = 64 * KIB;
 pub const DROP_INS: usize = 64;
 /// Parts of a maintenance window.
 pub const WINDOW_SPANS: usize = 64;
+/// Folders in `state_paths=`.
+pub const STATE_PATHS: usize = 16;
+/// Time for a checkpoint of the data, in seconds, unless `ks.data_limit=` says otherwise.
+pub const DATA_SECONDS: u64 = 300;
 /// Waves of a phased rollout.
 pub const WAVES: usize = 16;
 /// How far the security epoch of a release may be above the highest that a device knows. A larger step would let one wrong or

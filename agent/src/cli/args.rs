@@ -185,6 +185,20 @@ pub(crate) enum Command {
         /// Reboot afterwards if necessary.
         #[arg(long)]
         reboot: bool,
+        /// Return to the data that the previous release left, too. What was written since is lost if that trial is committed.
+        #[arg(long)]
+        with_data: bool,
+        /// Confirm the plan that --with-data prints.
+        #[arg(long, requires = "with_data")]
+        yes: bool,
+    },
+    /// Save or restore the data of a trial: the step of each boot before any service. Repeatable.
+    ///
+    /// Exits 75 if the trial was withdrawn and the device is to reboot, and 73 if data are not whole: no service may start.
+    #[command(after_help = SEE_HELP)]
+    Data {
+        #[command(subcommand)]
+        action: Option<DataCommand>,
     },
     /// Switch a KubeSolo OS device to the loader file of this agent. Safe at every power cut, and repeatable.
     #[command(after_help = SEE_HELP)]
@@ -254,6 +268,20 @@ pub(crate) enum TrustCommand {
     /// A freshness statement that expired between the two times counts as valid again.
     #[command(after_help = SEE_HELP)]
     ResetTime,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum DataCommand {
+    /// Show the checkpoints of the data.
+    Status,
+    /// Show the space and time that a checkpoint would need, and what would prevent it. Changes nothing.
+    Check,
+    /// Delete the data that are kept for rollback --with-data.
+    Drop {
+        /// Unsafe: also drop data that wait for a restore, and continue with what the trial left.
+        #[arg(long)]
+        accept_newer: bool,
+    },
 }
 
 #[derive(Debug, Subcommand)]

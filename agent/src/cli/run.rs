@@ -18,7 +18,7 @@ use crate::cli::call::{Call, lock};
 use crate::cli::explain;
 use crate::cli::output::{print, print_error, print_json_error};
 use crate::cli::verbs::{
-    activate, adopt, apply, check, disk, healthcheck, reports, rollback, settings, trust, unattended,
+    activate, adopt, apply, check, data, disk, healthcheck, reports, rollback, settings, trust, unattended,
 };
 use crate::config::Config;
 use crate::device::blocks::System;
@@ -26,6 +26,7 @@ use crate::device::env;
 use crate::state::state::STATE_FILE;
 use crate::update::adopt::Options;
 use crate::update::attempt::{self, Called};
+use crate::update::trial::WithData;
 use crate::update::update::no_slot_touched;
 
 /// Runs `kubesolo-update` with the arguments of this process.
@@ -78,6 +79,7 @@ fn only_reports(command: &Command) -> bool {
         | Command::Activate { .. }
         | Command::Healthcheck { .. }
         | Command::Rollback { .. }
+        | Command::Data { .. }
         | Command::EnvLock
         | Command::Adopt { .. }
         | Command::Trust(_) => false,
@@ -142,6 +144,7 @@ fn run(cli: &Cli) -> Result<u8> {
     let config = match (Config::load(&cli.conf, &cli.overrides()), &cli.command) {
         (config, Command::Doctor) => return Ok(reports::doctor(cli, config)),
         (Err(error), Command::Status | Command::Metrics { .. }) => return reports::status_without_settings(cli, error),
+        (Err(error), Command::Data { action: None }) => return data::without_settings(cli, error),
         (config, _) => config.map_err(|error| unusable(cli, error))?,
     };
     for warning in &config.warnings {
@@ -160,7 +163,10 @@ fn run_with(call: &Call<'_>) -> Result<u8> {
         Command::Run { .. } => unattended::run(call),
         Command::Activate { lifted, reboot } => activate::activate(call, *lifted, *reboot),
         Command::Healthcheck { no_reboot, .. } => healthcheck::healthcheck(call, *no_reboot),
-        Command::Rollback { reboot } => rollback::rollback(call, *reboot),
+        Command::Rollback { reboot, with_data, yes } => {
+            rollback::rollback(call, *reboot, with_data_of(*with_data, *yes))
+        }
+        Command::Data { action } => data::data(call, action.as_ref()),
         Command::EnvLock => env::make_locks(call.config).map(|()| 0),
         Command::Adopt { kernel_args, loader_file, any_grub_cfg, reboot } => {
             let options = Options {
@@ -178,6 +184,14 @@ fn run_with(call: &Call<'_>) -> Result<u8> {
         | Command::Trust(_)
         | Command::Explain { .. }
         | Command::Disk { .. } => Ok(0),
+    }
+}
+
+fn with_data_of(with_data: bool, yes: bool) -> WithData {
+    match (with_data, yes) {
+        (false, _) => WithData::No,
+        (true, false) => WithData::Asked,
+        (true, true) => WithData::Confirmed,
     }
 }
 

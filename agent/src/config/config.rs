@@ -103,6 +103,10 @@ pub struct Config {
     pub health_timeout: Duration,
     /// `data_dir=`: must be writable on a healthy device.
     pub data_dir: PathBuf,
+    /// `state_paths=`: folders below the data partition that go back with the slot; `None`: the default, `kine`.
+    pub state_paths: Option<Vec<String>>,
+    /// `checkpoint_keep=`, in days: how long data before a committed trial are kept.
+    pub checkpoint_keep: u32,
     /// Lines of the files that were ignored, with file and line, for the log.
     pub warnings: Vec<String>,
 }

@@ -6,8 +6,10 @@
 use super::config::Config;
 use super::proxy::{NoProxy, ProxySetting};
 use super::values::{Auto, BootEnv, DeltaSetting, Freshness, Origin, Threshold};
-use super::values::{hosts, http_url, number, path, rate, registry, registry_mirrors, seconds, seconds_within};
-use super::values::{server_mirrors, switch, word};
+use super::values::{
+    hosts, http_url, number, number_within, path, rate, registry, registry_mirrors, seconds, seconds_within,
+    server_mirrors, state_paths, switch, word,
+};
 use crate::base::limits;
 use crate::schedule::rollout::Wariness;
 use crate::schedule::window::Window;
@@ -489,6 +491,26 @@ const HEALTH: &[Setting] = &[
         default: "/var/lib/kubesolo",
         help: "Folder on the data partition that accepts a write on a healthy device.",
         read: |c, v| put(&mut c.data_dir, path(v)),
+        ..ROW
+    },
+    Setting {
+        key: "state_paths",
+        form: "DIR ...|none",
+        unset: "kine, if it is a folder",
+        example: "kine",
+        help: "Folders below the data partition that go back with the slot when a trial fails; none turns this off.",
+        more: "At most 16, relative to the data partition. The first boot of a trial copies them before any service starts. \
+               A boot that goes back to the last good slot puts them back, and drops what the trial wrote.",
+        read: |c, v| put(&mut c.state_paths, state_paths(v)),
+        ..ROW
+    },
+    Setting {
+        key: "checkpoint_keep",
+        form: "DAYS",
+        default: "7",
+        help: "Days that the data before a committed trial are kept for rollback --with-data, 0 to 30; 0 is not at all.",
+        more: "The data go earlier if an update needs the space, or if the previous release leaves its slot.",
+        read: |c, v| put(&mut c.checkpoint_keep, number_within(v, 0..=30)),
         ..ROW
     },
     Setting {

@@ -2,13 +2,16 @@
 
 use std::fmt;
 use std::ops::RangeInclusive;
-use std::path::PathBuf;
+use std::path::{Component, Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
 use reqwest::Url;
 
 use crate::base::limits;
+
+/// Folders of the data partition that no checkpoint holds: those of the agent and of the first boot.
+const OWN: [&str; 2] = ["update", "cloud-init"];
 
 /// Where releases come from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -242,6 +245,36 @@ pub(super) fn path(value: &str) -> Result<PathBuf, &'static str> {
 
 pub(super) fn number(value: &str) -> Result<u32, &'static str> {
     value.parse().map_err(|_| "expected a whole number up to 4294967295")
+}
+
+/// A number within these bounds.
+pub(super) fn number_within(value: &str, bounds: RangeInclusive<u32>) -> Result<u32, String> {
+    let number = value.parse().ok().filter(|number| bounds.contains(number));
+    number.ok_or_else(|| format!("expected a whole number from {} to {}", bounds.start(), bounds.end()))
+}
+
+/// Folders below the data partition, or `none`. None of them is the agent's own, and none is inside another.
+pub(super) fn state_paths(value: &str) -> Result<Vec<String>, String> {
+    if value == "none" {
+        return Ok(vec![]);
+    }
+    let paths: Vec<String> = value.split_whitespace().map(|path| path.trim_end_matches('/').to_owned()).collect();
+    if paths.len() > limits::STATE_PATHS {
+        return Err(format!("expected at most {} folders", limits::STATE_PATHS));
+    }
+    for path in &paths {
+        let plain = Path::new(path).components().all(|part| matches!(part, Component::Normal(_)));
+        if path.is_empty() || !plain {
+            return Err(format!("expected folders relative to the data partition, and {path:?} is none"));
+        }
+        if OWN.iter().any(|own| Path::new(path).starts_with(own)) {
+            return Err(format!("the agent needs {path} itself"));
+        }
+        if paths.iter().filter(|other| Path::new(path).starts_with(other)).count() > 1 {
+            return Err(format!("{path} is named twice, or is inside another folder"));
+        }
+    }
+    Ok(paths)
 }
 
 /// Zero is refused: it would let nothing pass, and does not mean "no limit" either.

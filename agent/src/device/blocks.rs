@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use bootenv::{Fallback, SlotId, TrialId};
 
 use crate::base::error::{Context, Error, Reason, Result};
-use crate::base::{files, text};
+use crate::base::{files, limits, text};
 use crate::device::table::{PartId, read_at};
 
 /// Label of the EFI system partition, with GRUB and its environment block.
@@ -143,6 +143,8 @@ pub struct CommandLine {
     pub health_window: u64,
     /// `ks.deadline=`: time in seconds until an undecided trial ends; [`DEADLINE`] if it is absent or odd. The last one counts.
     pub deadline: u64,
+    /// `ks.data_limit=`: time in seconds for a checkpoint of the data; [`limits::DATA_SECONDS`] if it is absent or odd.
+    pub data_limit: u64,
     /// `kubesolo.data=`: another place of the data partition. None if it is repeated.
     pub data: Option<String>,
     /// `root=`: the last one counts, as for the kernel.
@@ -179,6 +181,7 @@ impl CommandLine {
             seed_fixed: seed("fixed"),
             health_window: seconds("ks.health_window", HEALTH_WINDOW),
             deadline: seconds("ks.deadline", DEADLINE),
+            data_limit: seconds("ks.data_limit", limits::DATA_SECONDS),
             data: parameter(line, "kubesolo.data").ok(),
             root: values(line, "root").last().map(str::to_owned),
         }

@@ -127,6 +127,12 @@ pub fn has_loader_file(config: &Config) -> bool {
     matches!(config.bootenv, None | Some(Place::Grub(_)))
 }
 
+/// True if the firmware names the booted slot and its trial, and not the kernel command line.
+#[must_use]
+pub fn names_boot(config: &Config) -> bool {
+    matches!(config.bootenv, Some(Place::Rpi(_)))
+}
+
 /// The file of the environment that `adopt` has its loader file beside; `None`: on the EFI partition.
 #[must_use]
 pub fn file_beside_loader(config: &Config) -> Option<&Path> {

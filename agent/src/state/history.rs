@@ -54,6 +54,8 @@ words! {
         NotStarted = "not-started",
         /// No health run could look. The release may be tried once more.
         NotJudged = "not-judged",
+        /// The data could not be saved before it. The release is not to blame.
+        Withdrawn = "withdrawn",
     }
 }
 

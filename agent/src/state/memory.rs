@@ -20,6 +20,9 @@ pub(super) const NOTE_BYTES: usize = 4096;
 /// Trials without a verdict that are remembered; the oldest is forgotten for one more.
 const NOT_JUDGED_KEPT: usize = 8;
 
+/// Withdrawn trials that are remembered; the oldest is forgotten for one more.
+const WITHDRAWN_KEPT: usize = 8;
+
 /// `memory.json`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
@@ -27,6 +30,9 @@ pub struct Memory {
     schema: u32,
     /// Trials that no health run judged, the latest first.
     pub not_judged: Vec<NotJudged>,
+    /// Releases whose trial was withdrawn because the data could not be saved, once for each time, the latest first.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub withdrawn: Vec<Digest>,
 }
 
 /// A trial that no health run judged.
@@ -48,7 +54,7 @@ pub struct NotJudged {
 
 impl Default for Memory {
     fn default() -> Self {
-        Self { schema: SCHEMA, not_judged: vec![] }
+        Self { schema: SCHEMA, not_judged: vec![], withdrawn: vec![] }
     }
 }
 
@@ -69,16 +75,29 @@ impl Memory {
 
     /// Remembers one, once for each release.
     pub fn remember(&mut self, one: NotJudged) {
-        self.forget(one.release);
+        self.not_judged.retain(|known| known.release != one.release);
         self.not_judged.insert(0, one);
         self.not_judged.truncate(NOT_JUDGED_KEPT);
     }
 
     /// Forgets a release; whether there was anything.
     pub fn forget(&mut self, release: Digest) -> bool {
-        let before = self.not_judged.len();
+        let before = self.not_judged.len() + self.withdrawn.len();
         self.not_judged.retain(|one| one.release != release);
-        self.not_judged.len() < before
+        self.withdrawn.retain(|one| *one != release);
+        self.not_judged.len() + self.withdrawn.len() < before
+    }
+
+    /// Remembers that a trial of this release was withdrawn.
+    pub fn withdraw(&mut self, release: Digest) {
+        self.withdrawn.insert(0, release);
+        self.withdrawn.truncate(WITHDRAWN_KEPT);
+    }
+
+    /// How often a trial of this release was withdrawn.
+    #[must_use]
+    pub fn times_withdrawn(&self, release: Digest) -> usize {
+        self.withdrawn.iter().filter(|one| **one == release).count()
     }
 }
 

@@ -227,6 +227,12 @@ impl Lock {
         Ok(loaded)
     }
 
+    /// The path of `state.json`.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.store.state
+    }
+
     /// Replaces `state.json`.
     pub fn save_state(&self, state: &State) -> Result<()> {
         file::write(&self.store.state, state, PUBLIC)?;

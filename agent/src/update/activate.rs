@@ -33,6 +33,7 @@ impl Update<'_> {
     pub fn activate(&mut self) -> Result<ApplyReport> {
         // A failure that no run has read yet must be known to the gates.
         trial::settle(self.boot, self.records, self.now)?;
+        self.tidy_data();
         let staged = self.staged()?;
         let policy = TrustPolicy::find(self.config, self.boot, &self.records.trust)?;
         self.records.raise(policy.epoch, &policy.revoked)?;
@@ -45,6 +46,7 @@ impl Update<'_> {
         gate::pass(&[node::gate(self.config, self.lifted)])?;
         // Not the waves: that was decided when it was fetched, and a share only grows.
         gate::pass(&[self.session().fits_memory(release)])?;
+        self.data_ready(Some(release.digest))?;
         self.ends_by_itself()?;
         preflight::loader_hashes(self.boot, &System::default())?;
         self.ask_hooks(Step::Activate, &running, release)?;
@@ -90,6 +92,7 @@ impl Update<'_> {
         let next = next.map_err(|e| Error::new(Reason::Trial, e.to_string()))?;
         // Before the store: a trial that is not noted could fail without being remembered.
         let proof = trust_policy::proof(self.config, release, policy.keys.as_ref());
+        self.announce_data(id)?;
         self.records.note(Trial { proof, ..trial::note(id, target.slot, content) }, self.now)?;
         self.boot.env.store(&next).or_else(|refusal| self.records.not_stored(refusal))?;
         self.records.enter(Phase::Activated, self.now)?;

@@ -91,6 +91,7 @@ impl Update<'_> {
     fn begin(&mut self) -> Result<Evaluation> {
         gate::pass(&[self.session().window()?])?;
         trial::settle(self.boot, self.records, self.now)?;
+        self.tidy_data();
         self.records.state.identify()?;
         self.records.state.begin(format!("{:08x}", state::random()?), self.now);
         self.records.save()?;
@@ -181,6 +182,8 @@ impl Update<'_> {
             transfer.open_first().map_err(untouched)?;
         }
         self.void(target)?;
+        // What was kept for the release that leaves this slot.
+        self.tidy_data();
         let (booted, written) = (self.boot.booted.slot, target.slot);
         transfer.write(self.boot.slots.get(written), &begun, &manifest, self.records).map_err(|error| {
             let error = advised(error).advised();

@@ -6,6 +6,7 @@ pub mod apply;
 pub mod attempt;
 pub mod candidate;
 pub mod check;
+pub mod data;
 mod pieces;
 pub mod records;
 pub mod running;

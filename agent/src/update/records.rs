@@ -7,12 +7,15 @@ use std::collections::BTreeSet;
 use std::ops::{Deref, DerefMut};
 use std::path::Path;
 
+use bootenv::data::{Mark, Name};
 use bootenv::protocol::{BootState, SlotState, View};
 use bootenv::{SlotId, TrialId};
 use chrono::{DateTime, Utc};
 
+use crate::base::digest::Digest;
 use crate::base::error::{Error, Exit, Reason, Result};
 use crate::device::boot::Boot;
+use crate::device::data::Data;
 use crate::device::slot::SlotManifest;
 use crate::policy::freshness::FreshnessFinding;
 use crate::schedule::clock::Clock;
@@ -205,6 +208,7 @@ impl LockedRecords {
                 Ending::Committed => self.keep_commit(&trial, now)?,
                 Ending::Failed(why) => return self.failed(&trial, why, now),
                 Ending::NotStarted => self.without_verdict(&trial, None, now)?,
+                Ending::Withdrawn => self.withdrawn(&trial, now)?,
                 Ending::NotJudged(cause) => self.without_verdict(&trial, Some(cause), now)?,
             }
         }
@@ -228,6 +232,7 @@ impl LockedRecords {
                 None => Ending::Failed("it never reached its health check"),
             },
             (false, true) => Ending::Failed("it started, and the boot environment was lost before a verdict"),
+            (false, false) if self.is_withdrawn(env, trial) => Ending::Withdrawn,
             (false, false) => Ending::NotStarted,
         }
     }
@@ -280,6 +285,46 @@ impl LockedRecords {
         self.state.enter(Phase::RolledBack, now)?;
         self.record();
         self.save()
+    }
+
+    /// A boot of the trial began to copy the data, and took the activation back.
+    fn is_withdrawn(&self, env: &BootState, trial: &Trial) -> bool {
+        let taken_back = env.success && env.trial.is_none() && env.slot(trial.slot) == SlotState::Void;
+        let began = Name { trial: trial.id, mark: Mark::New };
+        taken_back && self.data().find().is_ok_and(|found| found.names.contains(&began))
+    }
+
+    /// The release is not to blame, and no attempt is used up; but nobody tries it again and again.
+    fn withdrawn(&mut self, trial: &Trial, now: DateTime<Utc>) -> Result<()> {
+        let mut memory = self.lock.load_memory()?;
+        memory.withdraw(trial.identity.release);
+        self.lock.save_memory(&memory)?;
+        log::warn!("the trial of {} was withdrawn: its data could not be saved", trial.version);
+        self.state.end_trial(trial, TrialOutcome::Withdrawn);
+        self.state.last_error = format!("the trial of {} was withdrawn: its data could not be saved", trial.version);
+        self.state.enter(Phase::RolledBack, now)?;
+        self.record();
+        self.save()
+    }
+
+    /// The path of `state.json`.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        self.lock.path()
+    }
+
+    /// The checkpoints of the data.
+    #[must_use]
+    pub fn data(&self) -> Data {
+        Data::beside(self.lock.path())
+    }
+
+    /// How often a trial of this release was withdrawn.
+    ///
+    /// # Errors
+    /// 73 and 78 when the records cannot be used.
+    pub fn times_withdrawn(&self, release: Digest) -> Result<usize> {
+        Ok(self.lock.load_memory()?.times_withdrawn(release))
     }
 
     fn committed(&mut self, now: DateTime<Utc>) -> Result<()> {
@@ -369,6 +414,8 @@ enum Ending {
     Committed,
     Failed(&'static str),
     NotStarted,
+    /// Its data could not be saved, and it ended before it began.
+    Withdrawn,
     /// For this cause.
     NotJudged(String),
 }

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use bootenv::SlotId;
+use bootenv::data::{Mark, Name};
 use bootenv::protocol::{BootState, FallbackBlock, Foreign, TRIES, View};
 use chrono::{DateTime, Utc};
 use serde::Serialize;
@@ -17,6 +18,7 @@ use crate::policy::trust_policy::{self, TrustPolicy};
 use crate::state::identity::Identity;
 use crate::state::phase::Phase;
 use crate::state::state::{self, Trial};
+use crate::update::data;
 use crate::update::records::{self, LockedRecords};
 use crate::update::update::Update;
 
@@ -145,6 +147,7 @@ pub fn judge(update: &mut Update<'_>, checks: &[Check]) -> Result<HealthReport> 
             View::Invalid => rebuild(update.boot, update.records, healthy, now)?,
         }
     };
+    update.tidy_data();
     // Even if healthy, committing it would lock the device out of updates.
     let healthy = healthy && !matches!(verdict, Verdict::Reverted | Verdict::Waiting);
     if healthy && update.records.state.health_failures > 0 {
@@ -361,11 +364,12 @@ pub struct RollbackReport {
 /// the store: a power cut in between must not lose it.
 ///
 /// # Errors
-/// 75 when there is nothing to go back to, 77 when its security epoch is too low, 65 when the other slot is damaged, 73 when nothing can be written.
-pub fn rollback(update: &mut Update<'_>) -> Result<RollbackReport> {
-    let Update { config, boot, records, now, .. } = update;
-    let now = *now;
-    settle(boot, records, now)?;
+/// 64 with the plan where data were asked for and not confirmed, 75 when there is nothing to go back to, 77 when its security epoch is too low, 65 when the other slot is damaged, 73 when nothing can be written.
+pub fn rollback(update: &mut Update<'_>, data: WithData) -> Result<RollbackReport> {
+    let now = update.now;
+    settle(update.boot, update.records, now)?;
+    update.tidy_data();
+    let Update { boot, records, .. } = update;
     let env = boot.state()?;
     let booted = boot.booted.slot;
     if env.revert(boot.booted).is_ok() {
@@ -383,29 +387,76 @@ pub fn rollback(update: &mut Update<'_>) -> Result<RollbackReport> {
             records.state.follow(&trial);
         }
         records.enter(Phase::RolledBack, now)?;
+        update.tidy_data();
         let message = format!(
             "cancelled the activation of slot {}; slot {booted} boots next\nnext: kubesolo-update check",
             env.active
         );
         return Ok(RollbackReport { outcome: RollbackOutcome::Cancelled, reboot: false, message });
     }
-    let trial = bootenv::TrialId(state::random()?.max(1));
-    let next = env.rollback(boot.booted, trial).map_err(|why| {
+    try_previous(update, env, data)
+}
+
+/// A trial of the release in the other slot. It starts on the data as they are now, unless a person wants those that were kept.
+fn try_previous(update: &mut Update<'_>, env: BootState, data: WithData) -> Result<RollbackReport> {
+    let (now, trial) = (update.now, bootenv::TrialId(state::random()?.max(1)));
+    let booted = update.boot.booted.slot;
+    let next = env.rollback(update.boot.booted, trial).map_err(|why| {
         Error::new(Reason::NothingToRollBack, format!("cannot roll back: {why}"))
             .remedy("See `kubesolo-update status`.")
     })?;
+    let wanted = wanted(update, data)?;
+    let Update { config, boot, records, .. } = update;
     not_below(boot.slots.get(booted.other()), TrustPolicy::remembered(config, boot, &records.trust).epoch)?;
     let previous = note_content(trial, boot.slots.get(booted.other()))?;
     let previous = Trial { proof: Some(trust_policy::known(config)), ..previous };
     let version = previous.version.clone();
     let left = boot.slots.get(booted).manifest()?;
+    update.announce_data(trial)?;
+    if let Some(kept) = wanted {
+        update.records.data().rename(kept, Mark::For(trial))?;
+    }
+    let Update { boot, records, .. } = update;
     records.state.turn_back(left.as_ref().map(|left| &left.version), &previous, now);
     leave(records, left, "rollback left it", now)?;
     records.note(previous, now)?;
     boot.env.store(&next).or_else(|refusal| records.not_stored(refusal))?;
     records.enter(Phase::Activated, now)?;
-    let message = format!("{version} in slot {} boots next, on trial\nnext: reboot", booted.other());
+    let with = if wanted.is_some() { "with the data that it left" } else { "on the data as they are now" };
+    let message = format!("{version} in slot {} boots next, on trial, {with}\nnext: reboot", booted.other());
     Ok(RollbackReport { outcome: RollbackOutcome::TrialOfPrevious, reboot: true, message })
+}
+
+/// The data that a person wants back.
+fn wanted(update: &Update<'_>, wish: WithData) -> Result<Option<Name>> {
+    if wish == WithData::No {
+        update.data_ready(None)?;
+        return Ok(None);
+    }
+    let data = update.records.data();
+    data::settled(&data)?;
+    let (name, about) = data::kept_for(update.boot, &data)?;
+    if !update.protects_data() {
+        let message = "the data of today cannot be saved: the step `kubesolo-update data` did not run in this boot";
+        return Err(Error::new(Reason::DataUnsettled, message).remedy("Add the step `data` to the boot, then reboot."));
+    }
+    if wish == WithData::Asked {
+        return Err(data::plan(&about, update.now));
+    }
+    // Not by `data_ready`: that would drop what is wanted where space is short.
+    data::need(update.config, &data, Some(update.boot))?.fits()?;
+    Ok(Some(name))
+}
+
+/// The data that a rollback to the previous release starts with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WithData {
+    /// As they are now.
+    No,
+    /// Those that were kept; a person has not confirmed it.
+    Asked,
+    /// Those that were kept.
+    Confirmed,
 }
 
 /// Nobody goes back behind a hole that was closed here, on purpose or not.

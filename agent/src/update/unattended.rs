@@ -38,6 +38,7 @@ pub fn run(
     may_ask(records.state.not_before, clock())?;
     records.state.identify()?;
     let mut update = Update { config, boot, records, lifted: Lifted::default(), now: clock() };
+    update.expire_data();
     if config.auto == Auto::Check {
         let session = update.session();
         let (clock, found) = (session.clock, session.evaluate(Depth::EveryGate)?);

@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use bootenv::SlotId;
+use bootenv::{SlotId, TrialId};
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 
+use crate::base::digest::Digest;
 use crate::base::error::{Error, Result};
 use crate::config::Config;
 use crate::delta::body::{DeltaBody, Tally};
@@ -14,8 +15,10 @@ use crate::fetch::body::Body as _;
 use crate::policy::gate::Lifted;
 use crate::policy::hooks::{self, Question, Step};
 use crate::release::release::Release;
+use crate::schedule::clock::Clock;
 use crate::state::history::Origins;
 use crate::state::state::Outcome;
+use crate::update::data;
 use crate::update::records::LockedRecords;
 use crate::update::running::Running;
 use crate::update::session::Session;
@@ -138,6 +141,47 @@ impl Update<'_> {
     pub(super) fn ask_hooks(&self, step: Step, running: &Running, release: &Release) -> Result<()> {
         let from = running.version.as_ref();
         hooks::ask(self.config, &Question { step, from, to: &release.version, digest: release.digest })
+    }
+}
+
+impl Update<'_> {
+    /// Clears away checkpoints that no trial waits for.
+    pub(super) fn tidy_data(&self) {
+        data::tidy(self.config, self.boot, &self.records.data());
+    }
+
+    /// Drops data that were kept as long as the settings say, by a clock that can be right.
+    pub(super) fn expire_data(&self) {
+        let now = Clock::system(self.now, self.records.trust.last_seen).believed();
+        if let Err(error) = now.and_then(|now| data::expire(self.config, &self.records.data(), now)) {
+            log::info!("checkpoints are kept longer: {error}");
+        }
+    }
+
+    /// True if a trial of this device gets a checkpoint of its data.
+    pub(super) fn protects_data(&self) -> bool {
+        data::is_protected(self.records.path(), self.config, &self.records.data())
+    }
+
+    /// Refuses a trial whose data could not be saved. `release`: one that may have been withdrawn before.
+    pub(super) fn data_ready(&self, release: Option<Digest>) -> Result<()> {
+        data::settled(&self.records.data())?;
+        if !self.protects_data() {
+            return Ok(());
+        }
+        let withdrawn = release.filter(|_| !self.lifted.retry_failed);
+        if let Some(release) = withdrawn {
+            data::not_withdrawn(self.records.times_withdrawn(release)?)?;
+        }
+        data::ready(self.config, self.boot, &self.records.data())
+    }
+
+    /// Announces the checkpoint of a trial, before anything else names that trial.
+    pub(super) fn announce_data(&self, trial: TrialId) -> Result<()> {
+        if self.protects_data() {
+            data::announce(self.config, self.boot, &self.records.data(), trial, self.now)?;
+        }
+        Ok(())
     }
 }
 

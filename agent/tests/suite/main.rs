@@ -26,6 +26,7 @@ mod cli_unattended;
 mod cli_unjudged;
 mod compat;
 mod config;
+mod data;
 mod delta;
 mod device;
 mod disk;

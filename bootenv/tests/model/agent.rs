@@ -16,15 +16,18 @@ pub enum Command {
     Apply(Release),
     Activate,
     Rollback,
+    /// The data of this trial could not be saved, before a service ran.
+    Withdraw,
 }
 
 impl Command {
-    pub const ALL: [Command; 5] = [
+    pub const ALL: [Command; 6] = [
         Command::Healthcheck,
         Command::Apply(Release::New),
         Command::Apply(Release::Bad),
         Command::Activate,
         Command::Rollback,
+        Command::Withdraw,
     ];
 }
 
@@ -49,6 +52,7 @@ pub fn plan(world: &World, command: Command, well: bool, mutation: Option<Mutati
         Command::Apply(release) => plan.apply(release),
         Command::Activate => plan.activate(),
         Command::Rollback => plan.rollback(),
+        Command::Withdraw => plan.withdraw(),
     };
     plan.steps
 }
@@ -370,6 +374,13 @@ impl Plan {
             self.notes(notes);
             self.store(next);
         }
+        Some(())
+    }
+
+    fn withdraw(&mut self) -> Option<()> {
+        let next = self.ours()?.withdraw(self.booted).ok()?;
+        self.store(next);
+        self.step(Step::Reboot);
         Some(())
     }
 

@@ -61,7 +61,7 @@ pub fn properties() -> Vec<Property<Device>> {
         WholeStores: "rule 3: every store is whole",
         SecondPromisesNoMore: "rule 3: the second file never promises more than the main block",
         BoundedTries: "rule 4: every try is counted, and none is given back",
-        TrialsEndProperly: "rule 4: a trial ends by commit, revert, or cancelled before its first try",
+        TrialsEndProperly: "rule 4: a trial ends by commit, revert, withdrawn, or cancelled before its first try",
         TrialsEndByThemselves: "rule 4: a trial ends by itself",
         OrdinaryBootsWriteNothing: "rule 5: an ordinary boot of a committed slot writes nothing",
         CommittedStays: "rule 5: a committed slot that holds is what boots",
@@ -216,7 +216,8 @@ fn ends_properly(world: &World, command: Command, slot: SlotId, state: &BootStat
     let uncounted = world.ghost.foreign || (world.kind == Kind::UBoot && world.ghost.torn);
     let untried = !world.ghost.tried || (uncounted && state.counter == TRIES);
     let asked = command != Command::Healthcheck;
-    committed || (marked && world.ghost.tried) || (cancelled && untried && asked)
+    let withdrawn = cancelled && of_this_boot && next.active == state.good && command == Command::Withdraw;
+    committed || (marked && world.ghost.tried) || (cancelled && untried && asked) || withdrawn
 }
 
 /// The rules for every power-on. `world` is as it was before, `after` has the stored values.

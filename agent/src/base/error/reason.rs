@@ -215,6 +215,10 @@ reasons! {
             "The filesystem is damaged and cannot be recreated: mke2fs is missing, or the label is not that of a slot. Run mke2fs by hand.",
         DataIncomplete = "data-incomplete":
             "The data of a trial that failed cannot be put back, and no service starts. Repair the data partition, then run `kubesolo-update data`.",
+        DataSpace = "data-space":
+            "The data partition has no room for a checkpoint before a trial. Free some space on it, or name fewer folders in state_paths=.",
+        DataTime = "data-time":
+            "A checkpoint of the data would take longer than a boot may. Raise ks.data_limit=, or name fewer folders in state_paths=.",
         DeviceBusy = "device-busy":
             "Another process has the partition mounted or open. Find it with `findmnt` or `fuser -m`, and try again.",
         EnvFull = "env-full":
@@ -259,6 +263,8 @@ reasons! {
             "The clock cannot be right, and the decision depends on the time. Set the clock, or let NTP set it.",
         DataCheckpoint = "data-checkpoint":
             "The data cannot be saved before a trial. `kubesolo-update data check` shows the cause; the next attempt follows by itself.",
+        DataUnsettled = "data-unsettled":
+            "An earlier trial left data that are not settled. Reboot, or run `kubesolo-update healthcheck`; see `kubesolo-update data status`.",
         DeltaOnly = "delta-only":
             "delta=only, and this release would be fetched whole. Wait for a release with a delta, or set delta=yes.",
         DiskNotReady = "disk-not-ready":
@@ -277,6 +283,8 @@ reasons! {
             "The program was asked to end during a download (SIGTERM). Run it again: it continues where it stopped.",
         Locked = "locked":
             "Another kubesolo-update is running. Wait until it ends; the message has its process id.",
+        NoCheckpoint = "no-checkpoint":
+            "There are no data of the previous release to go back to. Run `kubesolo-update rollback` without --with-data.",
         NoFreeSlot = "no-free-slot":
             "No slot is free: one is booted and the other on trial. Run `kubesolo-update healthcheck` to end the trial.",
         NoStatement = "no-statement":

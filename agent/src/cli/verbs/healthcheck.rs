@@ -14,6 +14,7 @@ use crate::device::{health, reboot};
 use crate::policy::gate::Lifted;
 use crate::state::memory::Unjudged;
 use crate::state::store::Store;
+use crate::update::data;
 use crate::update::trial::{self, Verdict};
 
 /// Exit code of a `healthcheck` that found the system unhealthy.
@@ -32,7 +33,8 @@ fn judge(call: &Call<'_>, no_reboot: bool) -> Result<u8> {
     let mut boot = call.find_by(Step::Health)?;
     records.can_look(boot.booted.trial);
     trial::seen(&boot, &mut records, call.now)?;
-    let checks = health::run(call.config);
+    let mut checks = health::run(call.config);
+    checks.extend(data::check(&boot, &records.data()));
     let mut update = call.update(&mut boot, &mut records, Lifted::default());
     let judged = trial::judge(&mut update, &checks)?;
     let report =

@@ -4,6 +4,7 @@ pub(super) mod activate;
 pub(super) mod adopt;
 pub(super) mod apply;
 pub(super) mod check;
+pub(super) mod data;
 pub(super) mod disk;
 pub(super) mod healthcheck;
 pub(super) mod reports;

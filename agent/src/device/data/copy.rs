@@ -257,6 +257,7 @@ fn failed(path: &Path, e: &io::Error) -> Error {
 /// # Errors
 /// Errors of the kernel.
 pub fn users(folders: &[PathBuf]) -> io::Result<Vec<String>> {
+    let folders: Vec<PathBuf> = folders.iter().filter_map(|folder| folder.canonicalize().ok()).collect();
     let own = std::process::id().to_string();
     let mut found = vec![];
     for process in fs::read_dir("/proc")? {

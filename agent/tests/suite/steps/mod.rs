@@ -94,6 +94,7 @@ impl Pair {
             }
             Command::Activate => [&self.device.local(&["activate", "-vv"])[..], &["--pubkey", "K"]].concat(),
             Command::Rollback => self.device.local(&["rollback", "-vv"]),
+            Command::Withdraw => self.device.local(&["data", "-vv"]),
             Command::Healthcheck => {
                 let words = ["healthcheck", "-vv", "--auto-rollback-after", "1"];
                 [&self.device.local(&words)[..], &["--data-dir", "data", "--health-dir", "health.d"]].concat()

@@ -1,0 +1,313 @@
+//! Data that go back with the slot: whole cycles on folders, with the bootloader's decision in between.
+
+use crate::{cli_support, common};
+
+use std::fs;
+use std::process::{Child, Command, Stdio};
+
+use bootenv::protocol::SlotState;
+use bootenv::{SlotId, TrialId};
+use cli_support::{Device, Ran, publish};
+use common::registry::Registry;
+
+/// A device with a datastore, whose first boot is done.
+fn device() -> Device {
+    let device = Device::new();
+    fs::create_dir(device.path("kine")).unwrap();
+    device.write("kine/state", b"old");
+    device.write("cmdline", b"kubesolo.slot=A ks.trial=00000000 ks.proto=1\n");
+    // The boot environment of a factory is another program's.
+    boot(&device, 0).says(&["data: ordinary"]);
+    device.here(&["healthcheck"]).code(0);
+    device
+}
+
+/// The bootloader, then the step before any service.
+fn boot(device: &Device, code: i32) -> Ran {
+    let _ = fs::remove_file(device.path("S/data-step"));
+    device.power_on();
+    device.here(&["data", "--json"]).code(code);
+    device.here(&["data"]).code(code)
+}
+
+fn activate(device: &Device, registry: &Registry) {
+    device.from(registry, &["apply", "--activate"]).code(0);
+}
+
+/// The services of a system that migrates the data.
+fn migrate(device: &Device, to: &str) {
+    device.write("kine/state", to.as_bytes());
+    device.write("kine/migrated", b"");
+}
+
+fn data(device: &Device) -> String {
+    fs::read_to_string(device.path("kine/state")).unwrap()
+}
+
+fn marks(device: &Device) -> Vec<String> {
+    let names = if device.path("S/data").exists() { device.names("S/data") } else { vec![] };
+    names.into_iter().filter(|name| name != "trash").map(|name| name.split_once('.').unwrap().1.to_owned()).collect()
+}
+
+fn fail(device: &Device) {
+    device.make_unhealthy();
+    device.here(&["healthcheck", "--auto-rollback-after", "1"]).code(1).says(&["reverted"]);
+    device.make_healthy();
+}
+
+#[test]
+fn a_trial_that_fails_leaves_the_old_system_its_data() {
+    let (registry, device) = (Registry::start(), device());
+    publish(&registry, "2.0.0", 2);
+    activate(&device, &registry);
+    assert_eq!(marks(&device), ["note"]);
+    boot(&device, 0).says(&["data: checkpoint of kine: 3 B"]);
+    assert_eq!(marks(&device), ["held"]);
+    migrate(&device, "new");
+    // A power cut: the second try goes on with its own data.
+    boot(&device, 0).says(&["ordinary"]);
+    assert_eq!(data(&device), "new");
+    fail(&device);
+    boot(&device, 0).says(&["data: kine back to what unknown left at"]);
+    assert_eq!((data(&device).as_str(), device.path("kine/migrated").exists()), ("old", false));
+    device.here(&["healthcheck"]).code(0);
+    assert_eq!(device.names("S/data"), [""; 0]);
+    boot(&device, 0).says(&["ordinary"]);
+}
+
+/// The bootloader gives the trial up by itself.
+#[test]
+fn a_trial_that_never_judges_itself_leaves_the_old_system_its_data() {
+    let (registry, device) = (Registry::start(), device());
+    publish(&registry, "2.0.0", 2);
+    activate(&device, &registry);
+    for _ in 0..3 {
+        boot(&device, 0);
+        migrate(&device, "new");
+    }
+    boot(&device, 0).says(&["kine back to"]);
+    assert_eq!((data(&device).as_str(), device.env().b), ("old", SlotState::Fail));
+}
+
+/// The slot rots during its trial: the old system starts while the trial is pending, on its own data in the same boot.
+#[test]
+fn a_fallback_during_a_trial_settles_it_and_starts_on_old_data() {
+    let (registry, device) = (Registry::start(), device());
+    publish(&registry, "2.0.0", 2);
+    activate(&device, &registry);
+    boot(&device, 0);
+    migrate(&device, "new");
+    device.write("B/vmlinuz", b"rotten");
+    boot(&device, 0).says(&["kine back to"]);
+    assert_eq!(data(&device), "old");
+    assert_eq!((device.env().success, device.env().b), (true, SlotState::Fail), "the trial does not come again");
+}
+
+#[test]
+fn data_of_a_committed_release_go_back_only_on_demand() {
+    let (registry, device) = (Registry::start(), device());
+    for (version, salt, content) in [("1.0.0", 1, "one"), ("2.0.0", 2, "two")] {
+        publish(&registry, version, salt);
+        activate(&device, &registry);
+        boot(&device, 0);
+        migrate(&device, content);
+        device.here(&["healthcheck"]).code(0).says(&["committed"]);
+    }
+    assert_eq!((marks(&device), data(&device).as_str()), (vec!["kept".to_owned()], "two"));
+    boot(&device, 0).says(&["ordinary"]);
+    let plan = device.here(&["rollback", "--with-data", "--json"]).refused(64, "usage");
+    assert!(plan["message"].as_str().unwrap().contains("puts back kine as 1.0.0 left it at"), "{plan}");
+    assert_eq!(marks(&device), ["kept"]);
+    // Forth: the data of 1.0.0, and back, because that trial fails.
+    device.here(&["rollback", "--with-data", "--yes"]).code(0).says(&["1.0.0", "with the data that it left"]);
+    boot(&device, 0).says(&["kine back to what 1.0.0 left"]);
+    assert_eq!((data(&device).as_str(), device.env().active), ("one", SlotId::B));
+    migrate(&device, "one and more");
+    fail(&device);
+    boot(&device, 0).says(&["kine back to what 2.0.0 left"]);
+    assert_eq!((data(&device).as_str(), device.env().active), ("two", SlotId::A));
+    device.here(&["healthcheck"]).code(0);
+    device.here(&["rollback", "--with-data", "--yes", "--json"]).refused(75, "nothing-to-roll-back");
+}
+
+#[test]
+fn a_rollback_that_is_cancelled_leaves_no_checkpoint_that_nobody_can_use() {
+    let (registry, device) = (Registry::start(), device());
+    publish(&registry, "1.0.0", 1);
+    activate(&device, &registry);
+    boot(&device, 0);
+    device.here(&["healthcheck"]).code(0);
+    // The factory slot is named by its two images.
+    device.here(&["rollback", "--with-data", "--yes"]).code(0);
+    assert_eq!(marks(&device).len(), 2);
+    device.here(&["rollback"]).code(0).says(&["cancelled"]);
+    // The slot of the previous release is void from now on.
+    assert_eq!(marks(&device), [""; 0]);
+}
+
+#[test]
+fn data_that_are_kept_can_be_dropped() {
+    let (registry, device) = (Registry::start(), device());
+    publish(&registry, "1.0.0", 1);
+    activate(&device, &registry);
+    boot(&device, 0);
+    device.here(&["healthcheck"]).code(0);
+    device.here(&["data", "status"]).code(0).says(&[".kept: data of unknown from"]);
+    device.here(&["data", "check"]).code(0).says(&["a checkpoint of kine needs"]);
+    device.here(&["data", "drop"]).code(0).says(&["dropped"]);
+    assert_eq!(marks(&device), [""; 0]);
+    device.here(&["rollback", "--with-data", "--json"]).refused(75, "no-checkpoint");
+}
+
+/// A program that has a file of the datastore open.
+fn user(device: &Device) -> Child {
+    let file = fs::File::open(device.path("kine/state")).unwrap();
+    Command::new("sleep").arg("60").stdin(file).stdout(Stdio::null()).spawn().unwrap()
+}
+
+#[test]
+fn a_trial_whose_data_cannot_be_saved_is_withdrawn_and_its_release_not_blamed() {
+    let (registry, device) = (Registry::start(), device());
+    publish(&registry, "2.0.0", 2);
+    for _ in 0..2 {
+        activate(&device, &registry);
+        let _ = fs::remove_file(device.path("S/data-step"));
+        device.power_on();
+        let mut user = user(&device);
+        let error = device.here(&["data", "--json"]).refused(75, "data-checkpoint");
+        assert!(error["message"].as_str().unwrap().contains("sleep"), "{error}");
+        user.kill().unwrap();
+        user.wait().unwrap();
+        let env = device.env();
+        assert_eq!((env.active, env.success, env.b, env.trial), (SlotId::A, true, SlotState::Void, TrialId::NONE));
+        boot(&device, 0).says(&["ordinary"]);
+        device.here(&["healthcheck"]).code(0);
+        assert_eq!((device.names("S/data").len(), data(&device).as_str()), (0, "old"));
+        assert!(device.state()["last_error"].as_str().unwrap().contains("withdrawn"));
+        assert!(
+            !device.path("S/trust.json").exists() || device.here(&["status"]).code(0).stdout.contains("failed: none")
+        );
+    }
+    device.from(&registry, &["apply", "--activate", "--json"]).refused(75, "data-checkpoint");
+    device.from(&registry, &["apply", "--activate", "--retry-failed"]).code(0);
+    boot(&device, 0).says(&["checkpoint of kine"]);
+}
+
+#[test]
+fn nothing_is_written_where_no_folder_goes_back() {
+    let (registry, device) = (Registry::start(), device());
+    device.write("conf", b"state_paths=none\n");
+    publish(&registry, "2.0.0", 2);
+    device.write("conf", format!("state_paths=none\nplain_http={}\n", registry.address).as_bytes());
+    activate(&device, &registry);
+    boot(&device, 0).says(&["ordinary"]);
+    migrate(&device, "new");
+    fail(&device);
+    boot(&device, 0).says(&["ordinary"]);
+    assert_eq!(data(&device), "new");
+    assert!(!device.path("S/data").exists());
+}
+
+#[test]
+fn nothing_is_announced_where_nobody_would_put_it_back() {
+    let (registry, device) = (Registry::start(), device());
+    fs::remove_file(device.path("S/data-step")).unwrap();
+    publish(&registry, "2.0.0", 2);
+    activate(&device, &registry);
+    assert!(!device.path("S/data").exists());
+}
+
+#[test]
+fn settings_that_cannot_be_used_hold_no_boot_without_checkpoints() {
+    let (registry, device) = (Registry::start(), device());
+    publish(&registry, "2.0.0", 2);
+    activate(&device, &registry);
+    device.write("conf", b"state_paths=../etc\n");
+    let _ = fs::remove_file(device.path("S/data-step"));
+    device.power_on();
+    device.here(&["data", "--json"]).refused(78, "bad-config");
+    assert_eq!(marks(&device), ["note"]);
+    fs::remove_dir_all(device.path("S/data")).unwrap();
+    device.here(&["data"]).code(0).says(&["ordinary"]);
+}
+
+#[test]
+fn an_ordinary_boot_changes_nothing_on_the_disk() {
+    let (registry, device) = (Registry::start(), device());
+    publish(&registry, "1.0.0", 1);
+    activate(&device, &registry);
+    boot(&device, 0);
+    device.here(&["healthcheck"]).code(0);
+    boot(&device, 0);
+    fs::remove_file(device.path("S/data-step")).unwrap();
+    let before = device.tree("");
+    device.here(&["data"]).code(0).says(&["ordinary"]);
+    fs::remove_file(device.path("S/data-step")).unwrap();
+    let mut after = device.tree("");
+    // The record of the step is in memory on a device.
+    after.insert(device.path("S"), before[&device.path("S")].clone());
+    assert_eq!(after, before);
+}
+
+#[test]
+fn an_incomplete_checkpoint_holds_all_services() {
+    let (registry, device) = (Registry::start(), device());
+    publish(&registry, "2.0.0", 2);
+    activate(&device, &registry);
+    boot(&device, 0);
+    migrate(&device, "new");
+    fail(&device);
+    let held = device.names("S/data").into_iter().find(|name| name.ends_with("held")).unwrap();
+    fs::remove_file(device.path(&format!("S/data/{held}/tree/0/state"))).unwrap();
+    let _ = fs::remove_file(device.path("S/data-step"));
+    device.power_on();
+    device.here(&["data", "--json"]).refused(73, "data-incomplete");
+    device.here(&["data", "--json"]).refused(73, "data-incomplete");
+    assert_eq!(data(&device), "new");
+    device.here(&["healthcheck"]).code(1).says(&["failed: checkpoint: data of the last good system wait"]);
+    device.from(&registry, &["apply", "--activate", "--retry-failed", "--json"]).refused(75, "data-unsettled");
+    device.here(&["data", "drop", "--accept-newer"]).code(0);
+    device.here(&["data"]).code(0).says(&["ordinary"]);
+}
+
+/// The program ends before one of its calls that change the disk. Whatever the cut, the next boot has the old data.
+#[test]
+fn a_restore_survives_being_killed_at_each_call() {
+    let (registry, device) = (Registry::start(), device());
+    publish(&registry, "2.0.0", 2);
+    activate(&device, &registry);
+    boot(&device, 0);
+    migrate(&device, "new");
+    fail(&device);
+    device.power_on();
+    let _ = fs::remove_file(device.path("S/data-step"));
+    let mut cuts = 0;
+    for call in ["rename", "fsync", "mkdir"] {
+        cuts += (1..100).take_while(|number| is_killed(&device, call, *number)).count();
+    }
+    assert!(cuts >= 10, "{cuts}");
+}
+
+/// Kills the step at a call, on a copy of the device, and lets the next boot end it.
+fn is_killed(device: &Device, call: &str, number: u32) -> bool {
+    let work = tempfile::tempdir().unwrap();
+    let mut copy = Command::new("cp");
+    copy.args(["-a", "."]).arg(work.path()).current_dir(device.dir.path());
+    assert!(copy.status().unwrap().success());
+    let inject = format!("inject=/^{call}:signal=SIGKILL:when={number}");
+    let mut strace = Command::new("strace");
+    strace.args(["-f", "-o", "/dev/null", "-e", &inject]).arg(&device.program).args(device.local(&["data"]));
+    let status = strace.current_dir(work.path()).stdout(Stdio::null()).stderr(Stdio::null()).status().unwrap();
+    finishes(work.path());
+    !status.success()
+}
+
+fn finishes(folder: &std::path::Path) {
+    let arguments = ["--conf", "/dev/null", "--state", "S/state.json", "data", "--slot-a", "A", "--slot-b", "B"];
+    let mut command = Command::new(env!("CARGO_BIN_EXE_kubesolo-update"));
+    command.args(arguments).args(["--bootenv", "grub:grubenv", "--cmdline", "cmdline"]).current_dir(folder);
+    let ran: Ran = command.output().unwrap().into();
+    ran.code(0);
+    assert_eq!(fs::read_to_string(folder.join("kine/state")).unwrap(), "old");
+    assert!(!folder.join("kine/migrated").exists());
+}
