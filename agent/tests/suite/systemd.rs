@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use bootenv::TrialId;
+use kubesolo_update::base::limits::DATA_SECONDS;
 use kubesolo_update::config::{Conf, Config, Overrides};
 use kubesolo_update::device::blocks::{CommandLine, DEADLINE, DEADLINE_MARGIN, HEALTH_WINDOW};
 
@@ -25,6 +26,7 @@ fn root() -> tempfile::TempDir {
         "usr/bin/kubesolo-update",
         "usr/bin/systemctl",
         "usr/bin/sync",
+        "usr/lib/kubesolo-update/stage/checkpoint",
         "usr/lib/kubesolo-update/stage/data",
         "usr/lib/kubesolo-update/stage/health",
         "usr/lib/kubesolo-update/stage/seed",
@@ -75,13 +77,14 @@ fn no_unit_may_do_more_than_its_work_needs() {
         ("kubesolo-update-health.service", 34),
         ("kubesolo-cloudinit.service", 19),
         ("kubesolo-update-deadline.service", 40),
+        ("kubesolo-update-data.service", 50),
         ("kubesolo-update-mount.service", 60),
     ] {
         let threshold = format!("--threshold={tenths}");
         let (held, said) = analyze(root.path(), &["security", "--offline=yes", &threshold], &[unit.to_owned()]);
         assert!(held, "{unit}: {}", said.lines().last().unwrap_or_default());
     }
-    assert_eq!(names(".service").len(), 5, "every service has a bound");
+    assert_eq!(names(".service").len(), 6, "every service has a bound");
 }
 
 #[test]
@@ -103,7 +106,7 @@ fn no_unit_leaves_a_core_dump_with_credentials() {
             readers += 1;
         }
     }
-    assert_eq!(readers, 4);
+    assert_eq!(readers, 5);
 }
 
 /// The trial that the init stage finds on this kernel command line; `None` without the right to mount.
@@ -187,9 +190,11 @@ fn a_trial_does_not_end_before_its_last_health_run() {
     let read = |path: &str| fs::read_to_string(top.join(path)).unwrap();
     let stage = "initramfs-hooks/usr/lib/kubesolo-update/stage";
     let window = number(&read(&format!("{stage}/health")), "end=$(($(uptime) + $(seconds ks.health_window ");
-    let deadline = number(&read(&format!("{stage}/deadline")), "after=$(seconds ks.deadline ");
+    let deadline = number(&read(&format!("{stage}/deadline")), "after=$(($(seconds ks.deadline ");
     let minutes = number(&read("agent/systemd/kubesolo-update-deadline.timer"), "OnBootSec=");
-    assert_eq!((window, deadline, minutes * 60), (HEALTH_WINDOW, DEADLINE, DEADLINE));
+    // Under systemd the deadline is not armed again behind the copy of the data.
+    assert_eq!((window, deadline, minutes * 60), (HEALTH_WINDOW, DEADLINE, DEADLINE + DATA_SECONDS));
+    assert_eq!(number(&read(&format!("{stage}/checkpoint")), "arm \"$(seconds ks.data_limit "), DATA_SECONDS);
     let guide = read("docs/integration.md");
     let documented = ["| `ks.health_window=SECONDS` | ", "| `ks.deadline=SECONDS` | "].map(|row| number(&guide, row));
     assert_eq!(documented, [window, deadline]);
