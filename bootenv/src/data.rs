@@ -294,7 +294,7 @@ impl<'a> Found<'a> {
     }
 }
 
-/// What is there for one path of a checkpoint while it is put back.
+/// State of one path of a checkpoint while it is put back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Place {
     /// The folder was there when the checkpoint was taken.
@@ -303,7 +303,7 @@ pub struct Place {
     pub copy: bool,
     /// Something has the name of the folder.
     pub live: bool,
-    /// What the trial left was set aside.
+    /// The data of the trial were set aside.
     pub set_aside: bool,
 }
 

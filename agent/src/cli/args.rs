@@ -185,7 +185,7 @@ pub(crate) enum Command {
         /// Reboot afterwards if necessary.
         #[arg(long)]
         reboot: bool,
-        /// Return to the data that the previous release left, too. What was written since is lost if that trial is committed.
+        /// Return to the data that the previous release left, too. Later writes are lost if that trial is committed.
         #[arg(long)]
         with_data: bool,
         /// Confirm the plan that --with-data prints.

@@ -49,7 +49,7 @@ pub struct Found {
 /// The data that a checkpoint takes.
 #[derive(Debug)]
 pub struct Order<'a> {
-    /// What the description says.
+    /// The description, without sizes.
     pub about: About,
     /// The folders, relative to the data partition.
     pub paths: &'a [String],
@@ -213,7 +213,7 @@ impl Data {
         Ok(about)
     }
 
-    /// Makes `T.new` from the note, or anew, and empties it of what a power cut left.
+    /// Makes `T.new` from the note, or a new one, and empties it of the rest of an earlier copy.
     fn begin(&self, name: Name, noted: bool) -> Result<()> {
         let note = self.path(name.with(Mark::Note));
         if noted && note.symlink_metadata().is_ok() {

@@ -182,7 +182,7 @@ impl Update<'_> {
             transfer.open_first().map_err(untouched)?;
         }
         self.void(target)?;
-        // What was kept for the release that leaves this slot.
+        // Data were kept for the release that leaves this slot.
         self.tidy_data();
         let (booted, written) = (self.boot.booted.slot, target.slot);
         transfer.write(self.boot.slots.get(written), &begun, &manifest, self.records).map_err(|error| {

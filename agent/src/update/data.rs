@@ -378,7 +378,7 @@ pub fn expire(config: &Config, data: &Data, now: DateTime<Utc>) -> Result<()> {
     data.empty_trash()
 }
 
-/// What a checkpoint of these folders would take.
+/// Cost of a checkpoint of these folders.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Need {
     /// Space on the data partition, in bytes.
@@ -514,7 +514,7 @@ pub fn settled(data: &Data) -> Result<()> {
         .remedy("Run `kubesolo-update healthcheck`, or reboot; see `kubesolo-update data status`."))
 }
 
-/// Refuses an activation whose data could not be saved. What is kept of an earlier release goes if its space is needed.
+/// Refuses an activation whose data could not be saved. Data of an earlier release that are kept go if their space is needed.
 ///
 /// # Errors
 /// 73 `data-space`, `data-time`, 78 for a folder that is none.

@@ -270,7 +270,7 @@ fn an_incomplete_checkpoint_holds_all_services() {
     device.here(&["data"]).code(0).says(&["ordinary"]);
 }
 
-/// The program ends before one of its calls that change the disk. Whatever the cut, the next boot has the old data.
+/// The program ends before one of its calls that change the disk. After each cut the next boot has the old data.
 #[test]
 fn a_restore_survives_being_killed_at_each_call() {
     let (registry, device) = (Registry::start(), device());

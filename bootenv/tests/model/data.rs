@@ -88,7 +88,7 @@ pub enum Sync {
     Other,
 }
 
-/// What a folder holds, as far as a rule speaks of it.
+/// Content of a folder, as far as a rule speaks of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Data {
     /// All that committed systems have written is in it.

@@ -64,7 +64,7 @@ impl Base {
 pub struct PathAbout {
     /// Relative to the data partition.
     pub path: String,
-    /// What the copy holds; `None`: the folder was not there.
+    /// Content of the copy; `None`: the folder was not there.
     pub folder: Option<Size>,
 }
 

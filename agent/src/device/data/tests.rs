@@ -63,7 +63,7 @@ impl Device {
     }
 }
 
-/// What find(1) says about everything in a folder but its place: kind, mode, owners, size, time, links, target.
+/// The answer of find(1) about everything in a folder but its place: kind, mode, owners, size, time, links, target.
 fn listed(folder: &Path) -> String {
     let shown = ["%P %y %m %U %G %n %l ", "%s %T@"];
     let mut all = String::new();
