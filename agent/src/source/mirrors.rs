@@ -294,6 +294,10 @@ impl Body for AnyPlace {
         self.mixed || self.body.in_pieces()
     }
 
+    fn explain(&self, wrong: Error) -> Error {
+        self.body.explain(wrong)
+    }
+
     fn fetched(&self) -> u64 {
         self.body.fetched()
     }

@@ -84,9 +84,10 @@ fn from_publisher_to_device(server: &Guarded, environment: &[(&str, &str)]) -> D
     on(&device, &["activate"]).code(0);
     device.power_on();
     device.here(&["healthcheck"]).code(0);
-    let idle = on(&device, &["check"]).code(0).says(&["up-to-date"]);
+    let idle = on(&device, &["check"]).code(0).says(&["up to date: 1.0.0"]);
     let requests = if server.tokens.is_some() { 3 } else { 1 };
-    assert_eq!(idle.stderr.matches("fetch::client] GET").count(), requests, "{idle:?}");
+    let sent = ["GET", "HEAD"].map(|method| idle.stderr.matches(&format!("fetch::client] {method}")).count());
+    assert_eq!(sent.iter().sum::<usize>(), requests, "{idle:?}");
     device
 }
 

@@ -66,7 +66,7 @@ impl<'a> Tried<'a> {
         let line = Line::broken_once(self.read, MIB + 300_000);
         let device = self.device(&line, &public);
         let on = |arguments: &[&str]| device.run(&[&device.local(arguments)[..], &["--pubkey", "K", "-vv"]].concat());
-        let checked = on(&["check"]).code(0).says(&["offered:  1.0.0"]);
+        let checked = on(&["check"]).code(0).says(&["offered:      1.0.0"]);
         let applied = on(&["apply", "--json"]).code(0);
         assert!(applied.stderr.contains("continuing in"), "the connection did not break: {applied:?}");
         assert_eq!(device.version_in(bootenv::SlotId::B).as_deref(), Some("1.0.0"));

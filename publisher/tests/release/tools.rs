@@ -269,7 +269,7 @@ fn signatures_by_the_real_cosign_are_accepted_and_ours_verified_by_it() {
     device.here(&["activate"]).code(0);
     device.power_on();
     device.here(&["healthcheck"]).code(0).says(&["committed"]);
-    device.from(&registry, &["check"]).code(0).says(&["up-to-date"]);
+    device.from(&registry, &["check"]).code(0).says(&["up to date: 1.2.0"]);
     let keys = KeySet::load(&dir.join("key.pub")).unwrap();
     inspect(&format!("{tag}:stable"), Some(&keys), &access(&registry)).unwrap().trusted().unwrap();
 
