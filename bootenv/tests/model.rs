@@ -157,7 +157,7 @@ fn every_mistake_with_data_is_noticed() {
     for (mutation, faults, old) in data::MUTATIONS {
         let trials = if *faults == 0 { 3 } else { 2 };
         let (states, broken) =
-            explore_data(data::Limits { faults: *faults, trials, old: *old, mutation: Some(*mutation), ..DATA });
+            explore_data(data::Limits { faults: *faults, trials, old: *old, mutation: Some(*mutation) });
         let names: Vec<&str> = broken.iter().map(|(rule, _)| *rule).collect();
         println!("{mutation:?}, {faults} faults, {states} states: {}", names.join("; "));
         if names.is_empty() {

@@ -208,7 +208,7 @@ pub(super) mod tests {
 
     #[test]
     fn a_piece_inflates_alone_and_within_its_limit() {
-        let raw: Vec<u8> = (0..50_000u32).map(|n| (n * n >> 5) as u8).collect();
+        let raw: Vec<u8> = (0..50_000u32).map(|n| ((n * n) >> 5) as u8).collect();
         let mut piece = vec![];
         Deflate1::default().piece(&raw, &mut piece).unwrap();
         let inflated = |piece: &[u8], limit: usize| {

@@ -300,7 +300,7 @@ fn a_base_that_is_not_there_is_an_error_before_anything_is_sent() {
         (workshop.in_folder("tree-0").to_str().unwrap().to_owned(), Reason::NotFound),
         (workshop.in_folder("plain-0.gz").to_str().unwrap().to_owned(), Reason::MalformedBundle),
     ] {
-        let e = workshop.publish(&reference, 0, &[from.clone()]).unwrap_err();
+        let e = workshop.publish(&reference, 0, std::slice::from_ref(&from)).unwrap_err();
         assert!(e.reason == reason && e.message.contains(&from), "{e} ({})", e.reason.as_str());
     }
     let e = workshop.publish(&reference, 0, &vec![workshop.tag(0); 9]).unwrap_err();

@@ -94,7 +94,7 @@ fn a_checkpoint_is_the_same_folder_to_find_and_diff() {
     let device = device();
     let kine = device.path("kine");
     let run = |script: &str| {
-        assert!(Command::new("sh").arg("-ec").arg(script).current_dir(&kine).status().unwrap().success())
+        assert!(Command::new("sh").arg("-ec").arg(script).current_dir(&kine).status().unwrap().success());
     };
     run("mkdir -p a/b; echo one >a/one; ln a/one a/b/linked; ln -s one a/soft; mkfifo a/pipe; chmod 6751 a/one; chmod 711 a/b
          chown 12:34 a/one a/pipe; chown -h 5:6 a/soft; touch -h -d '2001-02-03 04:05:06.789' a/one a/soft; touch -d 2002-02-02 a/b");
