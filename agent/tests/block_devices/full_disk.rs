@@ -39,8 +39,8 @@ impl FullDisk {
             eprintln!("skipped: no loop device to be had");
             return None;
         }
-        fs::create_dir(device.path("S/data")).unwrap();
-        mount(Some(&device.path("S/data")), &device.path("data"), None::<&str>, MsFlags::MS_BIND, None::<&str>)
+        fs::create_dir(device.path("S/mounted")).unwrap();
+        mount(Some(&device.path("S/mounted")), &device.path("data"), None::<&str>, MsFlags::MS_BIND, None::<&str>)
             .unwrap();
         let disk = Self { device, registry };
         disk.device.here(&["healthcheck"]).code(0);

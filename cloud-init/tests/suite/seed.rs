@@ -160,10 +160,14 @@ fn an_instance_is_set_up_once() {
     assert_eq!(device.boot().code, 0);
     fs::write(device.conf(), "channel=mine\n").unwrap();
     let again = device.boot();
-    assert_eq!((again.code, again.said.contains("WARN")), (0, false), "{}", again.said);
+    assert_eq!((again.code, again.said.contains("warning: ")), (0, false), "{}", again.said);
     device.seed("user-data", SEED.replace("stable", "beta"));
     let changed = device.boot();
-    assert!(changed.code == 0 && changed.said.contains("WARN") && changed.said.contains("edge-7"), "{}", changed.said);
+    assert!(
+        changed.code == 0 && changed.said.contains("warning: ") && changed.said.contains("edge-7"),
+        "{}",
+        changed.said
+    );
     assert_eq!(fs::read_to_string(device.conf()).unwrap(), "channel=mine\n", "what somebody set since stays");
 
     device.seed("meta-data", "instance-id: edge-8\n");

@@ -36,7 +36,7 @@ fn a_registry_is_judged_as_a_device_judges_it() {
     let [amd64, arm64] = [0, 1].map(|n| published.manifests[n].1.to_string());
     says(dir, &format!("{place} --pubkey keys"), 0, &["amd64", &amd64, "arm64", &arm64, "bytes, as signed"]);
     says(dir, &format!("{place} --pubkey keys --architecture arm64 --metadata-only"), 0, &[&arm64, "not fetched"]);
-    device.from(&registry, &["check"]).code(0).says(&[&amd64]);
+    device.from(&registry, &["check", "-v"]).code(0).says(&[&amd64]);
 
     // Each with the words and the code of the device.
     let agreed = |conf: &str, options: &str, code: i32, reason: &str| {
