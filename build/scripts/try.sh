@@ -48,6 +48,8 @@ show "$bin/kubesolo-release" --quiet keygen keys
 say 'Three releases: 1.0.0, 2.0.0, and 3.0.0, which is bad'
 release() {
     echo "release $1" >root/version
+    printf '#!/bin/sh\n' >root/init
+    chmod +x root/init
     (cd root && find . | cpio --quiet -o -H newc | gzip -n >../initramfs.gz)
     head -c 2000000 /dev/urandom >kernel
     "$bin/kubesolo-release" --quiet publish "$registry/os" --version "$1" --channel stable "--$arch" kernel initramfs.gz \
