@@ -90,7 +90,7 @@ pub(super) fn kernel(flavour: &str) -> Result<PathBuf> {
 /// A trial that nobody decides ends by the deadline; a decided one does not.
 pub(super) fn deadline(run: &Run) -> Result<()> {
     let bare = Bare::build(run, "cloud", true)?;
-    let mut machine = bare.boot(run, &[TRIAL, "ks.deadline=3", "ks.data_limit=0", "verdict=hang"])?;
+    let mut machine = bare.boot(run, &[TRIAL, "ks.deadline=3", "verdict=hang"])?;
     machine.wait_for("restarting: trial 1234abcd not decided within 3 s")?;
     machine.wait_for("guest: shuts down in order")?;
     machine.wait_for_end()?;
