@@ -13,5 +13,8 @@ for script in bootenv/loader/*.cfg; do grub-script-check "$script"; done
 for patch in tests/mutations/*.patch; do
     git apply --check "$patch" || { echo "lint: fit $patch to the code that it breaks" >&2; exit 1; }
 done
+# The fuzz targets have a lock file of their own, which no build of the workspace reads.
+cargo metadata --locked --format-version 1 --manifest-path fuzz/Cargo.toml >/dev/null ||
+    { echo "lint: the dependencies changed: cargo metadata --manifest-path fuzz/Cargo.toml >/dev/null" >&2; exit 1; }
 cargo fmt --all --check
 cargo clippy --workspace --all-targets --locked --quiet -- -D warnings
