@@ -12,6 +12,8 @@ use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::Duration;
 
 use chrono::{SubsecRound, TimeDelta, Utc};
 use common::fault::{self, Fault, Request, World, reply};
@@ -33,10 +35,17 @@ enum Login {
 struct Origin {
     server: Fault,
     second: Arc<Mutex<bool>>,
-    /// Bytes of answers, without images.
-    sent: Arc<Mutex<u64>>,
+    sent: Arc<Mutex<Sent>>,
     is_http: bool,
     login: Login,
+}
+
+/// What the relay has passed on.
+#[derive(Clone, Copy, Debug, Default)]
+struct Sent {
+    answers: usize,
+    /// Bytes of answers, without images.
+    bytes: u64,
 }
 
 /// Sums over requests.
@@ -140,25 +149,40 @@ impl Origin {
                 answer(*shown.lock().unwrap(), request, out);
             }
         });
-        let sent = Arc::<Mutex<u64>>::default();
+        let sent = Arc::<Mutex<Sent>>::default();
         let sum = sent.clone();
         let server = Fault::start(move |request, out| {
             let bytes = relay(&behind.address, request, out);
-            *sum.lock().unwrap() += if is_image(&request.path) { 0 } else { bytes };
+            let mut sum = sum.lock().unwrap();
+            sum.answers += 1;
+            sum.bytes += if is_image(&request.path) { 0 } else { bytes };
         });
         Self { server, second, sent, is_http, login }
     }
 
+    /// A client has an answer before the relay has counted it.
+    fn sent(&self) -> Sent {
+        for _ in 0..2000 {
+            let sent = *self.sent.lock().unwrap();
+            if sent.answers == self.server.requests().len() {
+                return sent;
+            }
+            thread::sleep(Duration::from_millis(5));
+        }
+        panic!("the relay has not counted every answer");
+    }
+
     fn run(&self, device: &Device, arguments: &[&str]) -> Cost {
-        let (count, sent) = (self.server.requests().len(), *self.sent.lock().unwrap());
+        let before = self.sent();
         let ran =
             if self.is_http { device.over_http(&self.server, arguments) } else { device.from(&self.server, arguments) };
         ran.code(0);
-        let requests = self.server.requests()[count..].to_vec();
+        let after = self.sent();
+        let requests = self.server.requests()[before.answers..].to_vec();
         let is_unit = |request: &&Request| request.method == "GET" && request.path.contains("/manifests/");
         Cost {
             requests: requests.len(),
-            bytes: *self.sent.lock().unwrap() - sent,
+            bytes: after.bytes - before.bytes,
             units: requests.iter().filter(is_unit).count(),
         }
     }
