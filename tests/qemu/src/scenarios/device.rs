@@ -389,6 +389,31 @@ pub(super) fn commit(run: &Run) -> Result<()> {
     bench.stays_in("2.0.0", SlotId::B)
 }
 
+/// An account without rights that asks for the agent's locks and fills the data partition: none of it is in the trial's way.
+pub(super) fn local_account(run: &Run) -> Result<()> {
+    let bench = Bench::build(run)?;
+    bench.publish("2.0.0", Flaw::None)?;
+    let attack = "for lock in /var/lib/kubesolo/update/lock /var/lib/kubesolo/update/history.json; do \
+                      [ -e $lock ] && ! (: <$lock) 2>/dev/null && echo pod: refused $lock; done; \
+                  dd if=/dev/zero of=/var/lib/kubesolo/pod/file bs=64k 2>/dev/null || echo pod: the disk is full";
+    let script = format!(
+        "mkdir -m 1777 /var/lib/kubesolo/pod; kubesolo-update apply --activate || exit 1\n\
+         start-stop-daemon -S -c 65534:65534 -x /bin/sh -- -c '{attack}'\nsync"
+    );
+    let mut machine = bench.power_on(&[("1.0.0", &script)])?;
+    machine.wait_for("pod: refused /var/lib/kubesolo/update/lock")?;
+    machine.wait_for("pod: the disk is full")?;
+    succeeded(&mut machine)?;
+    machine.power_cut()?;
+    let mut machine = bench.power_on(&[("2.0.0", "kubesolo-update status")])?;
+    machine.wait_for("ks: boot slot=B try counter=2")?;
+    machine.wait_for(HEALTHY)?;
+    succeeded(&mut machine)?;
+    machine.power_cut()?;
+    let committed = BootState { a: SlotState::Good, counter: 2, ..BootState::committed(SlotId::B) };
+    expect("the environment after the commit", &state(&bench.disk)?, &committed)
+}
+
 pub(super) fn delta(run: &Run) -> Result<()> {
     let bench = Bench::build_with(run, "delta=only\n")?;
     let initramfs = bench.publish_patches("2.0.0")?;

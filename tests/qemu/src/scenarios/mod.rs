@@ -124,6 +124,12 @@ pub const ALL: &[Scenario] = &[
     ),
     long("env-of-go-agent", Bios, "an environment written by KubeSolo OS's agent boots, and is taken over", old::env),
     long(
+        "local-account",
+        Bios,
+        "an account without rights opens no lock, and fills the data partition: the trial is judged and committed",
+        device::local_account,
+    ),
+    long(
         "slot-mounted-elsewhere",
         Bios,
         "a slot that somebody has mounted in another namespace is not written",
