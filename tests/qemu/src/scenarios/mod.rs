@@ -74,11 +74,14 @@ pub const ALL: &[Scenario] = &[
         "power cuts between kernel and health check use up tries, and the last one can still commit",
         device::cut_before_commit,
     ),
-    long(
-        "blank-slot",
-        Bios,
-        "a slot without a filesystem is refused, or recreated where mke2fs is",
-        device::blank_slot,
+    only(
+        ONCE,
+        long(
+            "blank-slot",
+            Bios,
+            "a slot without a filesystem is refused, or recreated where mke2fs is",
+            device::blank_slot,
+        ),
     ),
     quick(
         "second-disk",
@@ -86,11 +89,14 @@ pub const ALL: &[Scenario] = &[
         "another disk with all labels changes nothing, whichever is found first; beside a copy the device changes nothing",
         device::second_disk,
     ),
-    quick(
-        "torn-data",
-        Bios,
-        "a data partition whose superblock a power cut tore is repaired, keeps its files, and the boot is healthy",
-        device::torn_data,
+    only(
+        ONCE,
+        quick(
+            "torn-data",
+            Bios,
+            "a data partition whose superblock a power cut tore is repaired, keeps its files, and the boot is healthy",
+            device::torn_data,
+        ),
     ),
     long(
         "env-damaged",
@@ -116,24 +122,33 @@ pub const ALL: &[Scenario] = &[
             first_boot::crond,
         ),
     ),
-    long(
-        "keys",
-        Uefi,
-        "two of three keys sign; one is rotated out and revoked, and stays so after a rollback to an image that has it",
-        keys::rotation,
+    only(
+        ONCE,
+        long(
+            "keys",
+            Uefi,
+            "two of three keys sign; one is rotated out and revoked, and stays so after a rollback to an image that has it",
+            keys::rotation,
+        ),
     ),
     long("env-of-go-agent", Bios, "an environment written by KubeSolo OS's agent boots, and is taken over", old::env),
-    long(
-        "local-account",
-        Bios,
-        "an account without rights opens no lock, and fills the data partition: the trial is judged and committed",
-        device::local_account,
+    only(
+        ONCE,
+        long(
+            "local-account",
+            Bios,
+            "an account without rights opens no lock, and fills the data partition: the trial is judged and committed",
+            device::local_account,
+        ),
     ),
-    long(
-        "slot-mounted-elsewhere",
-        Bios,
-        "a slot that somebody has mounted in another namespace is not written",
-        device::mounted_elsewhere,
+    only(
+        ONCE,
+        long(
+            "slot-mounted-elsewhere",
+            Bios,
+            "a slot that somebody has mounted in another namespace is not written",
+            device::mounted_elsewhere,
+        ),
     ),
     quick(
         "panic",
@@ -141,7 +156,15 @@ pub const ALL: &[Scenario] = &[
         "a release that panics uses up its tries; the previous release is back, and the failure is recorded",
         device::panic,
     ),
-    quick("power-cut-in-apply", Uefi, "power cuts while a slot is written cost only the write", device::cut_in_apply),
+    only(
+        ONCE,
+        quick(
+            "power-cut-in-apply",
+            Uefi,
+            "power cuts while a slot is written cost only the write",
+            device::cut_in_apply,
+        ),
+    ),
     quick(
         "truncated-initramfs",
         Uefi,
@@ -149,14 +172,20 @@ pub const ALL: &[Scenario] = &[
         device::truncated_initramfs,
     ),
     quick("unhealthy", Uefi, "a release whose health check fails is reverted by its own hook", device::unhealthy),
-    quick("delta", Uefi, "a device makes a release of its own pieces and patches, and boots it", device::delta),
+    only(
+        ONCE,
+        quick("delta", Uefi, "a device makes a release of its own pieces and patches, and boots it", device::delta),
+    ),
     quick("commit", Uefi, "a device updates itself from a registry and keeps the release", device::commit),
     only("it is `commit`", quick("commit-bios", Bios, "the same through BIOS", device::commit)),
-    quick(
-        "first-boot",
-        Uefi,
-        "a seed configures the agent, which updates only inside its window; --force is for the console",
-        first_boot::seed,
+    only(
+        ONCE,
+        quick(
+            "first-boot",
+            Uefi,
+            "a seed configures the agent, which updates only inside its window; --force is for the console",
+            first_boot::seed,
+        ),
     ),
     quick("cut-points", Uefi, "after every power cut in an update a published release boots", prove::scenario),
     quick(
