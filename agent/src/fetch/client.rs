@@ -426,6 +426,16 @@ impl Client {
         self.answer_as(&access, Sent::new(method, url, headers), what).await
     }
 
+    /// Sends one request to a place that a redirect led to before. Nothing that proves an identity goes there.
+    pub(super) async fn answer_elsewhere(
+        &self,
+        url: &Url,
+        headers: &HeaderMap,
+        what: &str,
+    ) -> Result<Response, Failure> {
+        self.redirected(&Sent::new(Method::GET, url, headers), what).await
+    }
+
     async fn answer_as(&self, access: &Access, mut sent: Sent<'_>, what: &str) -> Result<Response, Failure> {
         sent.authorization = self.tokens.borrow().get(&access.of);
         let unasked = sent.authorization.is_none();
