@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use chrono::{DateTime, Utc};
 use clap::builder::PossibleValuesParser;
 use clap::{ArgGroup, Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
 
@@ -208,6 +209,9 @@ pub(super) struct Publish {
     /// Date of the release in the form of RFC 3339 [default: SOURCE_DATE_EPOCH, else now]
     #[arg(long, value_name = "DATE")]
     pub(super) release_date: Option<String>,
+    /// End of the support of the release: a day (2030-01-31, all of it in UTC) or a time of RFC 3339. Devices show it
+    #[arg(long, value_parser = super::date::day_or_time, value_name = "DATE")]
+    pub(super) supported_until: Option<DateTime<Utc>>,
     /// Security epoch: devices that committed it refuse every lower one, and every one that is more than 1000 higher
     #[arg(long, value_name = "N")]
     pub(super) security_epoch: Option<u64>,

@@ -196,6 +196,7 @@ fn publish(args: Publish) -> Result<Answer> {
         version: args.version,
         channel: args.channel,
         release_date: date::release_date(args.release_date.as_deref())?,
+        supported_until: args.supported_until,
         min_compatible_version: args.min_compatible_version,
         release_notes: args.release_notes.map(crate::notes).transpose()?,
         security_epoch: args.security_epoch,

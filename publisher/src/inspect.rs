@@ -44,6 +44,8 @@ pub struct Inspected {
     pub rollout: Option<String>,
     /// RFC 3339 if the publisher kept to it.
     pub release_date: Option<String>,
+    /// End of its support, RFC 3339; absent: unknown.
+    pub supported_until: Option<String>,
     /// For people.
     pub release_notes: Option<String>,
     /// The kernel image.
@@ -89,6 +91,7 @@ pub fn inspect(reference: &str, keys: Option<&KeySet>, access: &Access) -> Resul
             board: release.board,
             rollout: release.rollout.map(|rollout| rollout.waves.to_string()),
             release_date: release.release_date,
+            supported_until: release.supported_until.map(super::date::rfc3339),
             release_notes: release.release_notes,
             kernel: release.kernel,
             initramfs: release.initramfs,
@@ -152,6 +155,7 @@ impl fmt::Display for Inspected {
         writeln!(f, "  board       {}", or(&self.board, "any"))?;
         writeln!(f, "  rollout     {}", or(&self.rollout, "all devices at once"))?;
         writeln!(f, "  date        {}", or(&self.release_date, "none"))?;
+        writeln!(f, "  support     {}", or(&self.supported_until, "end unknown"))?;
         writeln!(f, "  notes       {}", or(&self.release_notes, "none"))?;
         for (name, image) in [("kernel", &self.kernel), ("initramfs", &self.initramfs)] {
             let size = image.size.map_or("size unknown".into(), |size| format!("{size} bytes"));

@@ -35,6 +35,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
+use chrono::{DateTime, Utc};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
@@ -80,6 +81,8 @@ pub struct Metadata {
     pub channel: String,
     /// RFC 3339.
     pub release_date: String,
+    /// End of its support.
+    pub supported_until: Option<DateTime<Utc>>,
     /// Oldest version that can be updated directly.
     pub min_compatible_version: Option<semver::Version>,
     /// For people.
@@ -108,6 +111,7 @@ impl Metadata {
             version,
             channel: channel.into(),
             release_date: "1970-01-01T00:00:00Z".into(),
+            supported_until: None,
             min_compatible_version: None,
             release_notes: None,
             security_epoch: None,
@@ -263,6 +267,7 @@ impl<'a> Prepared<'a> {
         let optional = [
             (release::INITRAMFS_UNPACKED_SIZE, unpacked.map(|bytes| bytes.to_string())),
             (release::MIN_COMPATIBLE_VERSION, metadata.min_compatible_version.as_ref().map(ToString::to_string)),
+            (release::SUPPORTED_UNTIL, metadata.supported_until.map(date::rfc3339)),
             (release::RELEASE_NOTES, metadata.release_notes.clone()),
             (release::SECURITY_EPOCH, metadata.security_epoch.map(|epoch| epoch.to_string())),
             (release::BOARD, metadata.board.clone()),
