@@ -488,31 +488,7 @@ impl Client {
     async fn redirected(&self, sent: &Sent<'_>, what: &str) -> Result<Response, Failure> {
         let mut url = sent.url.clone();
         for _ in 0..=limits::REDIRECTS {
-            if url.scheme() != "https" && !self.plain.contain(&url) {
-                let message = format!("cannot fetch {what}: {} has no TLS", shown(&url));
-                return Err(Error::new(Reason::NotHttps, message)
-                    .remedy("Use https, or list this host and port in plain_http= if its network is trusted.")
-                    .into());
-            }
-            let mut request =
-                self.http(self.peer(&url))?.request(sent.method.clone(), url.clone()).headers(sent.headers.clone());
-            if let Some(authorization) = sent.authorization.as_ref().filter(|_| origin(&url) == origin(sent.url)) {
-                request = request.header(header::AUTHORIZATION, authorization.clone());
-            }
-            if let Some(form) = sent.form {
-                request = request.body(form.to_owned());
-            }
-            let response = request.send().await.map_err(|e| self.unreachable(&e, &url, what))?;
-            log::debug!("{} {} {}", sent.method, shown(&url), response.status().as_u16());
-            if let Some(remaining) = ratelimit_remaining(response.headers()).filter(|_| self.is_source(&url)) {
-                self.remaining.set(Some(remaining));
-            }
-            if let Some(proxy) = self.proxies.of(&url)
-                && url.scheme() == "http"
-                && proxy::refuses(&response)
-            {
-                return Err(proxy::refused(proxy, response.status(), &url, what));
-            }
+            let response = self.send(sent, &url, what).await?;
             match redirect(&response, &url, what)? {
                 None => return Ok(response),
                 Some(next) if sent.confined && (sent.form.is_some() || origin(&next) != origin(&url)) => {
@@ -530,6 +506,59 @@ impl Client {
         }
         Err(limits::exceeded(format_args!("cannot fetch {what}"), format_args!("{} redirects", limits::REDIRECTS))
             .into())
+    }
+
+    /// Sends one request to `url`, which is that of `sent` or what a redirect made of it.
+    async fn send(&self, sent: &Sent<'_>, url: &Url, what: &str) -> Result<Response, Failure> {
+        if url.scheme() != "https" && !self.plain.contain(url) {
+            let message = format!("cannot fetch {what}: {} has no TLS", shown(url));
+            return Err(Error::new(Reason::NotHttps, message)
+                .remedy("Use https, or list this host and port in plain_http= if its network is trusted.")
+                .into());
+        }
+        let mut request =
+            self.http(self.peer(url))?.request(sent.method.clone(), url.clone()).headers(sent.headers.clone());
+        if let Some(authorization) = sent.authorization.as_ref().filter(|_| origin(url) == origin(sent.url)) {
+            request = request.header(header::AUTHORIZATION, authorization.clone());
+        }
+        if let Some(form) = sent.form {
+            request = request.body(form.to_owned());
+        }
+        let response = request.send().await.map_err(|e| self.unreachable(&e, url, what))?;
+        log::debug!("{} {} {}", sent.method, shown(url), response.status().as_u16());
+        if let Some(remaining) = ratelimit_remaining(response.headers()).filter(|_| self.is_source(url)) {
+            self.remaining.set(Some(remaining));
+        }
+        if let Some(proxy) = self.proxies.of(url)
+            && url.scheme() == "http"
+            && proxy::refuses(&response)
+        {
+            return Err(proxy::refused(proxy, response.status(), url, what));
+        }
+        Ok(response)
+    }
+
+    /// Sends a POST in one attempt, without a login. Follows no redirect; the caller judges the status.
+    ///
+    /// # Errors
+    /// 69 when there is no answer before the deadline, and for a status that may pass.
+    pub(crate) fn post(
+        &self,
+        wanted: &Request<'_>,
+        headers: &HeaderMap,
+        body: &str,
+        deadline: Deadline,
+    ) -> Result<Answer> {
+        let Request { url, limit, what, .. } = *wanted;
+        let one = async {
+            let sent = Sent { form: Some(body), ..Sent::new(Method::POST, url, headers) };
+            let response = self.send(&sent, url, what).await?;
+            self.whole(response, limit, what).await
+        };
+        match self.within(deadline.0, one) {
+            None => Err(self.too_late(what)),
+            Some(answer) => answer.map_err(|(Failure::Final(e) | Failure::Passing(e, _))| e),
+        }
     }
 
     fn unreachable(&self, e: &reqwest::Error, url: &Url, what: &str) -> Failure {
