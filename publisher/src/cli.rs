@@ -67,6 +67,11 @@ Examples:
   kubesolo-release freshness registry.example.com/os:stable --statement statement.json \\
       --signature statement.sig --pubkey keys/freshness.pub.pem";
 
+const COPY_HELP: &str = "\
+Examples:
+  kubesolo-release copy registry.example.com/os:stable registry.example.com/os:beta /media/stick/os
+  kubesolo-release copy /media/stick/os registry.site.local:5000/os";
+
 const FACTORY_HELP: &str = "\
 Examples:
   kubesolo-release factory factory registry.example.com/os:stable --architecture amd64 \\
@@ -102,6 +107,7 @@ pub(super) enum Command {
     List(List),
     Tag(Tag),
     Bundle(Bundle),
+    Copy(Copy),
     Repack(Repack),
     Factory(Box<Factory>),
     Explain(Explain),
@@ -227,6 +233,12 @@ pub(super) struct Publish {
     /// Waves: each share of the devices may install the release from that many hours after its date
     #[arg(long, value_name = "5%@0h,25%@24h,100%@72h")]
     pub(super) rollout: Option<Waves>,
+    /// Bill of materials to attach to each architecture: SPDX or CycloneDX, in JSON. Repeatable
+    #[arg(long, value_name = "FILE", conflicts_with = "http")]
+    pub(super) sbom: Vec<PathBuf>,
+    /// Record of the build to attach to each architecture: an in-toto statement (SLSA), or its DSSE envelope. Repeatable
+    #[arg(long, value_name = "FILE", conflicts_with = "http")]
+    pub(super) provenance: Vec<PathBuf>,
     /// Another tag to move to the release. Repeatable
     #[arg(long, value_name = "TAG", conflicts_with = "http")]
     pub(super) also_tag: Vec<String>,
@@ -444,7 +456,8 @@ pub(super) struct Tag {
 
 /// Write a published release into one file, for `kubesolo-update apply --bundle FILE` without a network
 ///
-/// The bundle is an OCI image layout in a tar archive, with all signatures and the freshness statement.
+/// The bundle is an OCI image layout in a tar archive, with the freshness statement and everything that is attached to the release:
+/// signatures, bills of materials, and types that this program does not know.
 #[derive(Args)]
 pub(super) struct Bundle {
     /// Release
@@ -455,6 +468,24 @@ pub(super) struct Bundle {
     /// Use only this architecture: amd64 or arm64
     #[arg(long, value_parser = architecture)]
     pub(super) architecture: Option<Architecture>,
+    #[command(flatten)]
+    pub(super) network: Network,
+}
+
+/// Copy releases into a folder, or from such a folder into another registry
+///
+/// The folder is an OCI image layout with everything that belongs to the releases: signatures, freshness statements, bills of
+/// materials, and types that this program does not know. Run it again to refresh the folder: it fetches only new files, keeps
+/// releases with other tags, and deletes files that no release needs any more.
+#[derive(Args)]
+#[command(after_help = COPY_HELP)]
+pub(super) struct Copy {
+    /// Releases and the folder to fill, or the folder and a repository. A tag of the repository selects one release
+    #[arg(value_name = "REF... DIR|DIR REF", num_args = 2.., required = true)]
+    pub(super) places: Vec<String>,
+    /// Write no tag with the list of referrers if the registry lists them itself. Caches in between may hide the signatures
+    #[arg(long)]
+    pub(super) no_fallback_tag: bool,
     #[command(flatten)]
     pub(super) network: Network,
 }

@@ -11,9 +11,10 @@ use log::LevelFilter;
 use serde_json::{Map, Value, json};
 use simple_logger::SimpleLogger;
 
+use super::attachment::Attachment;
 use super::cli::{
-    Attach, Bundle, Cli, Command, Factory, Format, Freshness, Inspect, Keygen, List, Payload, Publish, Repack, Sign,
-    Tag, Verify,
+    Attach, Bundle, Cli, Command, Copy, Factory, Format, Freshness, Inspect, Keygen, List, Payload, Publish, Repack,
+    Sign, Tag, Verify,
 };
 use super::factory::Content;
 use super::freshness::{Place, Terms};
@@ -139,6 +140,7 @@ fn run(command: Command) -> Result<Answer> {
         Command::List(args) => list(args),
         Command::Tag(args) => tag(args),
         Command::Bundle(args) => bundle(args),
+        Command::Copy(args) => copy(args),
         Command::Repack(args) => repack(&args),
         Command::Factory(args) => factory(*args),
         Command::Explain(args) => {
@@ -228,7 +230,10 @@ fn publish(args: Publish) -> Result<Answer> {
     };
     let access = Access { no_fallback_tag: args.no_fallback_tag, ..args.network.into() };
     let (also_tags, delta_from) = (args.also_tag, args.delta_from);
-    let options = Options { access, unchecked_kernel, also_tags, replace, dry_run, delta_from };
+    let sboms = args.sbom.iter().map(|file| Attachment::sbom(file));
+    let attachments = sboms.chain(args.provenance.iter().map(|file| Attachment::provenance(file)));
+    let attachments = attachments.collect::<Result<_>>()?;
+    let options = Options { access, unchecked_kernel, also_tags, replace, dry_run, delta_from, attachments };
     let published = crate::release(&reference, &metadata, &images, &keys, &options)?;
     say!(text, "{}  {}", if dry_run { "would be " } else { "published" }, published.reference);
     say!(text, "index      {}", published.index);
@@ -414,6 +419,26 @@ fn bundle(args: Bundle) -> Result<Answer> {
         say!(text, "{architecture}      {digest} {}", args.file.display());
     }
     Ok(Answer::new(text, json!({ "file": args.file, "manifests": by_architecture(&bundled) })))
+}
+
+fn copy(args: Copy) -> Result<Answer> {
+    let access = Access { no_fallback_tag: args.no_fallback_tag, ..args.network.into() };
+    let copied = match &args.places[..] {
+        [folder, reference] if crate::copy::is_layout(Path::new(folder)) => {
+            crate::copy::push(Path::new(folder), reference, &access)?
+        }
+        [references @ .., folder] => crate::copy::fill(references, Path::new(folder), &access)?,
+        [] => return Err(Error::new(Reason::NoPlace, "name a reference and a folder")),
+    };
+    let target = args.places.last().map(String::as_str).unwrap_or_default();
+    let crate::copy::Copied { releases, files, present } = copied;
+    let mut text = String::new();
+    for (name, digest) in &releases {
+        say!(text, "copied     {} {digest}", text::escape(name));
+    }
+    say!(text, "files      {files} to {target}, {present} of them were there");
+    let releases: Map<_, _> = releases.into_iter().map(|(name, digest)| (name, json!(digest))).collect();
+    Ok(Answer::new(text, json!({ "target": target, "releases": releases, "files": files, "present": present })))
 }
 
 fn repack(args: &Repack) -> Result<Answer> {

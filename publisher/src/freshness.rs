@@ -71,8 +71,8 @@ impl Place {
         Ok(statement)
     }
 
-    /// The current statement, whichever key signed it.
-    fn published(&self) -> Result<Option<Statement>> {
+    /// The current statement, by any key.
+    pub(super) fn published(&self) -> Result<Option<Statement>> {
         let raw = match self {
             Self::Registry(reference, access) => {
                 let registry = Registry::open(reference, access, Rights::Pull)?;

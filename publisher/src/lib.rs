@@ -8,10 +8,13 @@
 // Files are opened by `base::files`, written by `base::replace`, and programs run by `device::programs`.
 #![cfg_attr(not(test), warn(clippy::disallowed_methods))]
 
+pub mod attachment;
 pub mod authorities;
 pub mod bundle;
 pub mod cli;
 pub mod commands;
+mod contents;
+pub mod copy;
 pub mod credentials;
 pub mod date;
 mod delta;
@@ -25,6 +28,7 @@ pub mod kernel;
 pub mod key;
 pub mod list;
 mod read;
+mod referrer;
 pub mod registry;
 pub mod repack;
 pub mod sign;
@@ -39,6 +43,7 @@ use chrono::{DateTime, Utc};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
+use attachment::Attachment;
 use delta::Deltas;
 use key::PrivateKey;
 use kubesolo_update::base::digest::Digest;
@@ -137,6 +142,8 @@ pub struct Options {
     pub dry_run: bool,
     /// Earlier releases whose devices get patches: references, bundles, trees of [`http::publish`].
     pub delta_from: Vec<String>,
+    /// Documents to attach to the manifest of each architecture.
+    pub attachments: Vec<Attachment>,
 }
 
 /// A published release.
@@ -210,6 +217,7 @@ pub fn release(
         for key in keys {
             sign::attach(&registry, &one.manifest, &key.sign(&one.manifest), key.id())?;
         }
+        options.attachments.iter().try_for_each(|attachment| attachment.attach(&registry, &one.manifest))?;
     }
     tags.into_iter().try_for_each(|tag| registry.put_manifest(Some(tag), &index, release::OCI_INDEX_TYPE).map(drop))?;
     Ok(published)

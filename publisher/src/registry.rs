@@ -58,6 +58,8 @@ const CHUNK_BYTES: usize = 256 << 10;
 const TAG_NAMES: usize = 10_000;
 /// Tags that one request asks for. A registry may send more.
 const TAGS_OF_A_PAGE: usize = 500;
+/// The most pages of a list of referrers, each of at most 256 KiB.
+const REFERRER_PAGES: usize = 64;
 /// The largest answer to it, in bytes: all names of 128 characters, which is the longest.
 const TAG_PAGE_BYTES: u64 = 2 << 20;
 
@@ -239,11 +241,11 @@ impl Registry {
     }
 
     /// Uploads a file in one pass with bounded memory, unless it is there. The registry refuses it if its bytes are no
-    /// longer those of `blob`.
-    pub fn put_file(&self, what: &str, blob: &Blob, path: &Path) -> Result<()> {
+    /// longer those of `blob`. True if it was uploaded.
+    pub fn put_file(&self, what: &str, blob: &Blob, path: &Path) -> Result<bool> {
         if self.has(blob, what)? {
             log::info!("{what}: {} bytes are already uploaded", blob.size);
-            return Ok(());
+            return Ok(false);
         }
         let time = REQUEST_TIME + Duration::from_secs(blob.size / UPLOAD_RATE_MIN);
         let uploaded = self.timed(time, &format!("upload the {what} {} to", path.display()), async |client| {
@@ -251,7 +253,7 @@ impl Registry {
             let digest = blob.digest.to_string();
             uploaded(client.push_blob_stream(&self.reference, stream, &digest, Some(blob.size)).await)
         })?;
-        self.placed(uploaded, blob, what)
+        self.placed(uploaded, blob, what).map(|()| true)
     }
 
     fn has(&self, blob: &Blob, what: &str) -> Result<bool> {
@@ -388,12 +390,21 @@ impl Registry {
         if let Some(kind) = artifact_type {
             url.query_pairs_mut().append_pair("artifactType", kind);
         }
-        let answer = self.document(&url, OCI_INDEX_TYPE, limits::REFERRERS_BYTES, &what)?;
-        if answer.status.is_client_error() && !matches!(answer.status.as_u16(), 401 | 403) {
-            return Ok(None);
+        let mut entries = None;
+        for _ in 0..REFERRER_PAGES {
+            let answer = self.document(&url, OCI_INDEX_TYPE, limits::REFERRERS_BYTES, &what)?;
+            if answer.status.is_client_error() && !matches!(answer.status.as_u16(), 401 | 403) {
+                return Ok(None);
+            }
+            let answer = answer.good(&what).map_err(|e| self.as_publisher(e))?;
+            let Ok(index) = Index::parse(&answer.body, &what, usize::MAX) else { return Ok(entries) };
+            entries.get_or_insert_with(Vec::new).extend(index.manifests);
+            match answer.next().filter(|next| next.origin() == url.origin()) {
+                Some(next) => url = next,
+                None => return Ok(entries),
+            }
         }
-        let answer = answer.good(&what).map_err(|e| self.as_publisher(e))?;
-        Ok(Index::parse(&answer.body, &what, usize::MAX).ok().map(|index| index.manifests))
+        Err(limits::exceeded(what, format_args!("{REFERRER_PAGES} pages")))
     }
 
     /// True if signatures go into the tag with the list of referrers, too.

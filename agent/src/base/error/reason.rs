@@ -67,8 +67,10 @@ reasons! {
             "The file is not a kernel that this architecture's bootloader can load. Name the boot image (bzImage, Image or EFI zboot).",
         LimitExceeded = "limit-exceeded":
             "A document, image or file is larger than its documented limit. Make it smaller; docs/releasing.md lists the limits.",
+        MalformedAttachment = "malformed-attachment":
+            "A document to attach to a release is of an unknown kind. Name an SPDX or CycloneDX document, or an in-toto statement, in JSON.",
         MalformedBundle = "malformed-bundle":
-            "The file is not a complete bundle. Copy it again, or make it again with `kubesolo-release bundle`.",
+            "The file is not a complete bundle, or the folder not a complete OCI image layout. Copy it again, or make it again with `kubesolo-release`.",
         MalformedCosignPayload = "malformed-cosign-payload":
             "The payload of a cosign signature is not a valid document. Sign the release again.",
         MalformedDigest = "malformed-digest":
