@@ -50,12 +50,7 @@ impl Update<'_> {
         self.ends_by_itself()?;
         preflight::loader_hashes(self.boot, &System::default())?;
         self.ask_hooks(Step::Activate, &running, release)?;
-        self.take_fleetlock()?;
-        let begun = self.begin_trial(&staged, &policy);
-        if begun.is_err() {
-            self.release_fleetlock();
-        }
-        begun
+        self.begin_trial(&staged, &policy)
     }
 
     fn staged(&self) -> Result<Staged> {

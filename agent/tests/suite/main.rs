@@ -31,7 +31,6 @@ mod delta;
 mod device;
 mod disk;
 mod fleet;
-mod fleetlock;
 mod http;
 mod layout;
 mod network;
