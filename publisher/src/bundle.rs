@@ -1,29 +1,27 @@
 //! A published release in one file, for devices without a network: an OCI image layout in a tar archive.
 
-use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Write as _;
 use std::path::Path;
 
-use serde_json::{Value, json};
-
+use super::contents::Contents;
 use super::registry::{Access, Registry, Rights};
-use super::{document, read};
 use kubesolo_update::base::digest::Digest;
 use kubesolo_update::base::error::{Error, Reason, Result};
+use kubesolo_update::base::limits;
 use kubesolo_update::base::replace::Replacement;
-use kubesolo_update::base::{json as strict, limits};
-use kubesolo_update::release::release::{self, Architecture, Blob, Manifest};
-use kubesolo_update::release::statement;
+use kubesolo_update::release::release::{Architecture, Blob};
 use kubesolo_update::source::bundle::BundleSource;
 use kubesolo_update::source::source::Source as _;
-use kubesolo_update::trust::sigstore;
 
 const BLOCK: u64 = 512;
+/// The file that marks an OCI image layout.
+pub(super) const OCI_LAYOUT: &[u8] = br#"{"imageLayoutVersion":"1.0.0"}"#;
 /// The largest size that a header can say, in bytes: 11 octal digits.
 const FILE_BYTES: u64 = 0o777_7777_7777;
 
-/// Writes what `reference` names into `file`: all architectures, or one, with all that is attached to them.
+/// Writes what `reference` names into `file`: all architectures, or one, with all that is attached to them: signatures, bills
+/// of materials, provenance, and types that this program does not know.
 ///
 /// The bytes depend on the release alone. Returns what devices will take for the releases.
 pub fn bundle(
@@ -33,98 +31,35 @@ pub fn bundle(
     access: &Access,
 ) -> Result<Vec<(Architecture, Digest)>> {
     let registry = Registry::open(reference, access, Rights::Pull)?;
-    let mut found = read::read(&registry)?;
-    if let Some(wanted) = architecture {
-        found.manifests.retain(|manifest| manifest.release.architecture == wanted);
-    }
-    let Some(first) = found.manifests.first() else {
-        let message = format!("{} has nothing for the requested architecture", registry.reference());
-        return Err(Error::new(Reason::NoSuchArchitecture, message));
-    };
-    let channel = first.release.channel.clone();
-    let name = registry.tag().map(str::to_owned).or(channel).unwrap_or_else(|| "stable".to_owned());
-    let mut layout = Layout::new(&registry);
-    if found.is_index && architecture.is_none() {
-        layout.name(&found.raw, found.media_type, &name);
-        for manifest in &found.manifests {
-            layout.artifact(&manifest.raw)?;
-        }
-    } else {
-        layout.artifact(&first.raw)?;
-        layout.name(&first.raw, release::OCI_MANIFEST_TYPE, &name);
-    }
-    for manifest in &found.manifests {
-        layout.attached(manifest.release.digest)?;
-    }
-    // Statements are about a tag.
-    if let Some(tag) = registry.tag() {
-        let statement = format!("{tag}{}", statement::TAG_SUFFIX);
-        if let Some(raw) = registry.manifest(&statement)? {
-            layout.artifact(&raw)?;
-            layout.name(&raw, release::OCI_MANIFEST_TYPE, &statement);
-        }
-    }
-    layout.write(file)?;
+    let (contents, collected) = Contents::collect(&registry, architecture)?;
+    let archive = Archive { registry: &registry, contents };
+    archive.check()?;
+    archive.write(file)?;
     // The device's own reader has the last word.
-    let mut written = BundleSource::open(file, None, &name)?;
-    found
-        .manifests
-        .iter()
-        .map(|m| Ok((m.release.architecture, written.offer(m.release.architecture)?.release.digest)))
-        .collect()
+    let mut written = BundleSource::open(file, None, &collected.name)?;
+    let manifests = collected.manifests.into_iter();
+    manifests.map(|(architecture, _)| Ok((architecture, written.offer(architecture)?.release.digest))).collect()
 }
 
-/// Content of the archive.
-struct Layout<'a> {
+/// Content of the archive, and the registry that has the large files.
+struct Archive<'a> {
     registry: &'a Registry,
-    entries: Vec<Value>,
-    small: BTreeMap<Digest, Vec<u8>>,
-    large: BTreeMap<Digest, u64>,
+    contents: Contents,
 }
 
-impl<'a> Layout<'a> {
-    fn new(registry: &'a Registry) -> Self {
-        Self { registry, entries: vec![], small: BTreeMap::new(), large: BTreeMap::new() }
-    }
-
-    /// An entry of `index.json`.
-    fn entry(&mut self, raw: &[u8], media_type: &str) -> &mut Value {
-        self.small.insert(Digest::of(raw), raw.to_vec());
-        self.entries.push(json!({ "mediaType": media_type, "digest": Digest::of(raw), "size": raw.len() }));
-        self.entries.last_mut().expect("one was just added")
-    }
-
-    fn name(&mut self, raw: &[u8], media_type: &str, name: &str) {
-        self.entry(raw, media_type)["annotations"] = json!({ "org.opencontainers.image.ref.name": name });
-    }
-
-    /// A manifest, and everything that it names.
-    fn artifact(&mut self, raw: &[u8]) -> Result<()> {
-        let manifest: Manifest = strict::parse(raw, "manifest")?;
-        manifest.check()?;
-        self.small.insert(Digest::of(raw), raw.to_vec());
-        for part in manifest.layers.iter().chain([&manifest.config]) {
-            if part.size > FILE_BYTES {
-                return Err(limits::exceeded("file in a bundle", format_args!("{FILE_BYTES} bytes")));
-            }
-            self.large.insert(part.digest.parse()?, part.size);
+impl Archive<'_> {
+    /// The limits of a bundle, before the first byte is written.
+    fn check(&self) -> Result<()> {
+        let Contents { entries, documents, blobs, .. } = &self.contents;
+        if blobs.values().any(|size| *size > FILE_BYTES) {
+            return Err(limits::exceeded("file in a bundle", format_args!("{FILE_BYTES} bytes")));
         }
-        Ok(())
-    }
-
-    /// The signatures of a manifest, in every form.
-    fn attached(&mut self, subject: Digest) -> Result<()> {
-        for found in read::attachments(self.registry, subject)? {
-            self.artifact(&found.manifest)?;
-            match &found.tag {
-                Some(tag) => self.name(&found.manifest, release::OCI_MANIFEST_TYPE, tag),
-                None => {
-                    let manifest: Manifest = strict::parse(&found.manifest, "manifest")?;
-                    let ours = manifest.is_of_type(release::SIGNATURE_TYPE);
-                    let kind = if ours { release::SIGNATURE_TYPE } else { sigstore::BUNDLE_TYPE };
-                    self.entry(&found.manifest, release::OCI_MANIFEST_TYPE)["artifactType"] = json!(kind);
-                }
-            }
+        if entries.len() > limits::REFERRERS {
+            return Err(limits::exceeded("bundle", format_args!("{} attachments", limits::REFERRERS)));
+        }
+        // `oci-layout` and `index.json`.
+        if documents.len() + blobs.len() + 2 > limits::BUNDLE_ENTRIES {
+            return Err(limits::exceeded("bundle", format_args!("{} entries", limits::BUNDLE_ENTRIES)));
         }
         Ok(())
     }
@@ -139,21 +74,17 @@ impl<'a> Layout<'a> {
     }
 
     fn fill(&self, file: &mut File, failed: &dyn Fn(std::io::Error) -> Error) -> Result<()> {
-        let index = document(&json!({
-            "schemaVersion": 2,
-            "mediaType": release::OCI_INDEX_TYPE,
-            "manifests": self.entries,
-        }));
+        let Contents { entries, documents, blobs, .. } = &self.contents;
         let mut put = |name: &str, bytes: &[u8]| {
             let padding = vec![0; padding(bytes.len() as u64)];
             file.write_all(&[&header(name, bytes.len() as u64)[..], bytes, &padding].concat()).map_err(failed)
         };
-        put("oci-layout", br#"{"imageLayoutVersion":"1.0.0"}"#)?;
-        put("index.json", &index)?;
-        for (digest, bytes) in &self.small {
+        put("oci-layout", OCI_LAYOUT)?;
+        put("index.json", &Contents::index(entries))?;
+        for (digest, bytes) in documents {
             put(&path(digest), bytes)?;
         }
-        for (digest, size) in self.large.iter().filter(|(digest, _)| !self.small.contains_key(digest)) {
+        for (digest, size) in blobs.iter().filter(|(digest, _)| !documents.contains_key(digest)) {
             file.write_all(&header(&path(digest), *size)).map_err(failed)?;
             self.registry.blob_to(&format!("blob {digest}"), &Blob { digest: *digest, size: *size }, file)?;
             file.write_all(&vec![0; padding(*size)]).map_err(failed)?;

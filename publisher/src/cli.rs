@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use chrono::{DateTime, Utc};
 use clap::builder::PossibleValuesParser;
 use clap::{ArgGroup, Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
 
@@ -9,7 +10,6 @@ use super::factory::Boot;
 use super::registry::Access;
 use kubesolo_update::Result;
 use kubesolo_update::cli::explain;
-use kubesolo_update::fetch::options::ClientCertificate;
 use kubesolo_update::release::release::{self, Architecture};
 use kubesolo_update::schedule::rollout::Waves;
 
@@ -23,7 +23,6 @@ Examples:
 Credentials: KUBESOLO_RELEASE_USER and KUBESOLO_RELEASE_PASSWORD for the registry
 KUBESOLO_RELEASE_HOST [default: the first registry of the command],
 else $REGISTRY_AUTH_FILE, docker's config.json or podman's auth.json.
-Proxies: https_proxy, http_proxy, all_proxy and no_proxy of the environment.
 
 Exit codes:
    0  done
@@ -68,6 +67,11 @@ Examples:
   kubesolo-release freshness registry.example.com/os:stable --statement statement.json \\
       --signature statement.sig --pubkey keys/freshness.pub.pem";
 
+const COPY_HELP: &str = "\
+Examples:
+  kubesolo-release copy registry.example.com/os:stable registry.example.com/os:beta /media/stick/os
+  kubesolo-release copy /media/stick/os registry.site.local:5000/os";
+
 const FACTORY_HELP: &str = "\
 Examples:
   kubesolo-release factory factory registry.example.com/os:stable --architecture amd64 \\
@@ -103,6 +107,7 @@ pub(super) enum Command {
     List(List),
     Tag(Tag),
     Bundle(Bundle),
+    Copy(Copy),
     Repack(Repack),
     Factory(Box<Factory>),
     Explain(Explain),
@@ -153,12 +158,6 @@ pub(super) struct Network {
     /// Certificate authorities to trust beside those of the system, in PEM
     #[arg(long, value_name = "FILE")]
     pub(super) registry_ca: Option<PathBuf>,
-    /// Client certificate for a registry that asks for one, in PEM, with its chain
-    #[arg(long, value_name = "FILE", requires = "registry_key")]
-    pub(super) registry_cert: Option<PathBuf>,
-    /// Private key of the client certificate, in PEM; only its owner can read it
-    #[arg(long, value_name = "FILE", requires = "registry_cert")]
-    pub(super) registry_key: Option<PathBuf>,
     /// Host of a token server that may get the password, beside the registry's own host. Repeatable
     #[arg(long, value_name = "HOST")]
     pub(super) registry_auth_host: Vec<String>,
@@ -166,10 +165,8 @@ pub(super) struct Network {
 
 impl From<Network> for Access {
     fn from(network: Network) -> Self {
-        let Network { plain_http, registry_ca, registry_cert, registry_key, registry_auth_host } = network;
-        let pair = registry_cert.zip(registry_key);
-        let client_certificate = pair.map(|(certificate, key)| ClientCertificate { certificate, key });
-        Self { plain_http, registry_ca, client_certificate, auth_hosts: registry_auth_host, no_fallback_tag: false }
+        let Network { plain_http, registry_ca, registry_auth_host } = network;
+        Self { plain_http, registry_ca, auth_hosts: registry_auth_host, no_fallback_tag: false }
     }
 }
 
@@ -218,6 +215,9 @@ pub(super) struct Publish {
     /// Date of the release in the form of RFC 3339 [default: SOURCE_DATE_EPOCH, else now]
     #[arg(long, value_name = "DATE")]
     pub(super) release_date: Option<String>,
+    /// End of the support of the release: a day (2030-01-31, all of it in UTC) or a time of RFC 3339. Devices show it
+    #[arg(long, value_parser = super::date::day_or_time, value_name = "DATE")]
+    pub(super) supported_until: Option<DateTime<Utc>>,
     /// Security epoch: devices that committed it refuse every lower one, and every one that is more than 1000 higher
     #[arg(long, value_name = "N")]
     pub(super) security_epoch: Option<u64>,
@@ -233,6 +233,12 @@ pub(super) struct Publish {
     /// Waves: each share of the devices may install the release from that many hours after its date
     #[arg(long, value_name = "5%@0h,25%@24h,100%@72h")]
     pub(super) rollout: Option<Waves>,
+    /// Bill of materials to attach to each architecture: SPDX or CycloneDX, in JSON. Repeatable
+    #[arg(long, value_name = "FILE", conflicts_with = "http")]
+    pub(super) sbom: Vec<PathBuf>,
+    /// Record of the build to attach to each architecture: an in-toto statement (SLSA), or its DSSE envelope. Repeatable
+    #[arg(long, value_name = "FILE", conflicts_with = "http")]
+    pub(super) provenance: Vec<PathBuf>,
     /// Another tag to move to the release. Repeatable
     #[arg(long, value_name = "TAG", conflicts_with = "http")]
     pub(super) also_tag: Vec<String>,
@@ -450,7 +456,8 @@ pub(super) struct Tag {
 
 /// Write a published release into one file, for `kubesolo-update apply --bundle FILE` without a network
 ///
-/// The bundle is an OCI image layout in a tar archive, with all signatures and the freshness statement.
+/// The bundle is an OCI image layout in a tar archive, with the freshness statement and everything that is attached to the release:
+/// signatures, bills of materials, and types that this program does not know.
 #[derive(Args)]
 pub(super) struct Bundle {
     /// Release
@@ -461,6 +468,24 @@ pub(super) struct Bundle {
     /// Use only this architecture: amd64 or arm64
     #[arg(long, value_parser = architecture)]
     pub(super) architecture: Option<Architecture>,
+    #[command(flatten)]
+    pub(super) network: Network,
+}
+
+/// Copy releases into a folder, or from such a folder into another registry
+///
+/// The folder is an OCI image layout with everything that belongs to the releases: signatures, freshness statements, bills of
+/// materials, and types that this program does not know. Run it again to refresh the folder: it fetches only new files, keeps
+/// releases with other tags, and deletes files that no release needs any more.
+#[derive(Args)]
+#[command(after_help = COPY_HELP)]
+pub(super) struct Copy {
+    /// Releases and the folder to fill, or the folder and a repository. A tag of the repository selects one release
+    #[arg(value_name = "REF... DIR|DIR REF", num_args = 2.., required = true)]
+    pub(super) places: Vec<String>,
+    /// Write no tag with the list of referrers if the registry lists them itself. Caches in between may hide the signatures
+    #[arg(long)]
+    pub(super) no_fallback_tag: bool,
     #[command(flatten)]
     pub(super) network: Network,
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -10,15 +11,16 @@ use log::LevelFilter;
 use serde_json::{Map, Value, json};
 use simple_logger::SimpleLogger;
 
+use super::attachment::Attachment;
 use super::cli::{
-    Attach, Bundle, Cli, Command, Factory, Format, Freshness, Inspect, Keygen, List, Payload, Publish, Repack, Sign,
-    Tag, Verify,
+    Attach, Bundle, Cli, Command, Copy, Factory, Format, Freshness, Inspect, Keygen, List, Payload, Publish, Repack,
+    Sign, Tag, Verify,
 };
 use super::factory::Content;
 use super::freshness::{Place, Terms};
 use super::key::{PrivateKey, PublicFormat};
 use super::registry::Access;
-use super::{Images, Metadata, Options, date, factory, http};
+use super::{Images, Metadata, Options, authorities, date, factory, http};
 use kubesolo_update::base::digest::Digest;
 use kubesolo_update::base::error::Context as _;
 use kubesolo_update::base::{console, text};
@@ -108,7 +110,7 @@ pub fn main() -> ExitCode {
         .with_module_level("kubesolo_release", level)
         .with_module_level("kubesolo_update", level);
     console::log_to_stderr(levels);
-    let result = run(cli.command).and_then(|answer| answer.print(cli.json));
+    let result = with_authorities(&cli.command).and_then(|()| run(cli.command)?.print(cli.json));
     match result.and_then(|()| console::all_printed()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => {
@@ -138,6 +140,7 @@ fn run(command: Command) -> Result<Answer> {
         Command::List(args) => list(args),
         Command::Tag(args) => tag(args),
         Command::Bundle(args) => bundle(args),
+        Command::Copy(args) => copy(args),
         Command::Repack(args) => repack(&args),
         Command::Factory(args) => factory(*args),
         Command::Explain(args) => {
@@ -145,6 +148,20 @@ fn run(command: Command) -> Result<Answer> {
             Ok(Answer::new(explain::text(word), json!({ "reasons": explain::explained(word) })))
         }
     }
+}
+
+#[expect(clippy::disallowed_methods, reason = "this program itself")]
+/// Where the system has no certificate authorities, starts this program again with built-in ones.
+fn with_authorities(command: &Command) -> Result<()> {
+    if matches!(command, Command::Keygen(_) | Command::Verify(_) | Command::Repack(_) | Command::Explain(_)) {
+        return Ok(());
+    }
+    let Some((path, _open)) = authorities::missing()? else { return Ok(()) };
+    let failed = std::process::Command::new("/proc/self/exe")
+        .args(std::env::args_os().skip(1))
+        .env("SSL_CERT_FILE", path)
+        .exec();
+    Err(Error::new(Reason::NoAuthorities, format!("cannot restart with certificates: {failed}")))
 }
 
 fn keygen(args: Keygen) -> Result<Answer> {
@@ -181,6 +198,7 @@ fn publish(args: Publish) -> Result<Answer> {
         version: args.version,
         channel: args.channel,
         release_date: date::release_date(args.release_date.as_deref())?,
+        supported_until: args.supported_until,
         min_compatible_version: args.min_compatible_version,
         release_notes: args.release_notes.map(crate::notes).transpose()?,
         security_epoch: args.security_epoch,
@@ -212,7 +230,10 @@ fn publish(args: Publish) -> Result<Answer> {
     };
     let access = Access { no_fallback_tag: args.no_fallback_tag, ..args.network.into() };
     let (also_tags, delta_from) = (args.also_tag, args.delta_from);
-    let options = Options { access, unchecked_kernel, also_tags, replace, dry_run, delta_from };
+    let sboms = args.sbom.iter().map(|file| Attachment::sbom(file));
+    let attachments = sboms.chain(args.provenance.iter().map(|file| Attachment::provenance(file)));
+    let attachments = attachments.collect::<Result<_>>()?;
+    let options = Options { access, unchecked_kernel, also_tags, replace, dry_run, delta_from, attachments };
     let published = crate::release(&reference, &metadata, &images, &keys, &options)?;
     say!(text, "{}  {}", if dry_run { "would be " } else { "published" }, published.reference);
     say!(text, "index      {}", published.index);
@@ -292,10 +313,6 @@ fn verify(args: Verify) -> Result<Answer> {
     over.set("freshness_pubkey", args.freshness_pubkey);
     over.set("require_fresh", args.require_fresh.then_some("yes"));
     over.set("registry_ca", access.registry_ca.as_deref().map(utf8).transpose()?);
-    if let Some(files) = &access.client_certificate {
-        over.set("registry_cert", Some(utf8(&files.certificate)?));
-        over.set("registry_key", Some(utf8(&files.key)?));
-    }
     over.set("plain_http", (!access.plain_http.is_empty()).then(|| access.plain_http.join(" ")));
     let config = Config::resolve(&Conf::default(), &over)?;
     let (architecture, now) = (args.architecture, chrono::Utc::now());
@@ -402,6 +419,26 @@ fn bundle(args: Bundle) -> Result<Answer> {
         say!(text, "{architecture}      {digest} {}", args.file.display());
     }
     Ok(Answer::new(text, json!({ "file": args.file, "manifests": by_architecture(&bundled) })))
+}
+
+fn copy(args: Copy) -> Result<Answer> {
+    let access = Access { no_fallback_tag: args.no_fallback_tag, ..args.network.into() };
+    let copied = match &args.places[..] {
+        [folder, reference] if crate::copy::is_layout(Path::new(folder)) => {
+            crate::copy::push(Path::new(folder), reference, &access)?
+        }
+        [references @ .., folder] => crate::copy::fill(references, Path::new(folder), &access)?,
+        [] => return Err(Error::new(Reason::NoPlace, "name a reference and a folder")),
+    };
+    let target = args.places.last().map(String::as_str).unwrap_or_default();
+    let crate::copy::Copied { releases, files, present } = copied;
+    let mut text = String::new();
+    for (name, digest) in &releases {
+        say!(text, "copied     {} {digest}", text::escape(name));
+    }
+    say!(text, "files      {files} to {target}, {present} of them were there");
+    let releases: Map<_, _> = releases.into_iter().map(|(name, digest)| (name, json!(digest))).collect();
+    Ok(Answer::new(text, json!({ "target": target, "releases": releases, "files": files, "present": present })))
 }
 
 fn repack(args: &Repack) -> Result<Answer> {

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use reqwest::Url;
 use serde_json::{Map, Value, json};
 
+use super::date;
 use super::delta::{self, Deltas};
 use super::key::PrivateKey;
 use super::registry::Access;
@@ -161,6 +162,7 @@ impl<'a> Tree<'a> {
         put("channel", Some(metadata.channel.clone().into()));
         put("architecture", Some(architecture.clone().into()));
         put("release_date", Some(metadata.release_date.clone().into()));
+        put("supported_until", metadata.supported_until.map(|date| date::rfc3339(date).into()));
         put("min_compatible_version", metadata.min_compatible_version.as_ref().map(|v| v.to_string().into()));
         put("release_notes", metadata.release_notes.clone().map(Into::into));
         put("security_epoch", metadata.security_epoch.map(Into::into));

@@ -4,13 +4,17 @@ use std::fmt;
 
 use serde::Serialize;
 
-use super::read;
+use super::contents::{self, Document};
+use super::freshness::Place;
 use super::registry::{Access, Registry, Rights};
+use super::{date, read};
 use kubesolo_update::base::digest::Digest;
 use kubesolo_update::base::error::{Error, Reason, Result};
 use kubesolo_update::base::text;
-use kubesolo_update::release::release::{Blob, Image, Patches};
+use kubesolo_update::release::release::{Blob, Image, Patches, SIGNATURE_TYPE};
+use kubesolo_update::source::signatures::Found;
 use kubesolo_update::trust::keys::KeySet;
+use kubesolo_update::trust::signature::Signature;
 
 /// A published release. As JSON, the answer of `kubesolo-release inspect --json`.
 #[derive(Debug, Serialize)]
@@ -19,6 +23,8 @@ pub struct Inspection {
     pub reference: String,
     /// Digest of the index; absent when the reference names a single manifest.
     pub index: Option<Digest>,
+    /// The freshness statement of the tag, not verified; absent without one.
+    pub freshness: Option<Freshness>,
     /// One for each architecture that devices can choose.
     pub manifests: Vec<Inspected>,
 }
@@ -44,6 +50,8 @@ pub struct Inspected {
     pub rollout: Option<String>,
     /// RFC 3339 if the publisher kept to it.
     pub release_date: Option<String>,
+    /// End of its support, RFC 3339; absent: unknown.
+    pub supported_until: Option<String>,
     /// For people.
     pub release_notes: Option<String>,
     /// The kernel image.
@@ -58,8 +66,30 @@ pub struct Inspected {
     pub initramfs_patches: Vec<Patches>,
     /// All that are attached.
     pub signatures: Vec<Seal>,
+    /// Other documents that are attached: bills of materials, records of the build, unknown ones.
+    pub attached: Vec<Attached>,
     /// True if a device with the given key would take the release; absent when no key was given.
     pub trusted: Option<bool>,
+}
+
+/// A document about a release. Devices ignore it.
+#[derive(Debug, Serialize)]
+pub struct Attached {
+    /// Its type, as the document names it.
+    pub artifact_type: Option<String>,
+    /// Digest of its manifest.
+    pub digest: Digest,
+    /// Bytes of its files.
+    pub size: u64,
+}
+
+/// The freshness statement of a tag.
+#[derive(Debug, Serialize)]
+pub struct Freshness {
+    /// Grows with each statement.
+    pub serial: u64,
+    /// End of its validity, RFC 3339.
+    pub not_after: String,
 }
 
 /// One signature.
@@ -77,7 +107,9 @@ pub fn inspect(reference: &str, keys: Option<&KeySet>, access: &Access) -> Resul
     let found = read::read(&registry)?;
     let mut manifests = vec![];
     for manifest in found.manifests {
-        let signatures = read::signatures(&registry, manifest.release.digest)?;
+        let found = read::attachments(&registry, manifest.release.digest)?;
+        let attached = attached(&registry, manifest.release.digest, &found)?;
+        let signatures: Vec<Signature> = found.into_iter().flat_map(|found| found.signatures).collect();
         let release = manifest.release;
         manifests.push(Inspected {
             architecture: release.architecture.to_string(),
@@ -89,12 +121,14 @@ pub fn inspect(reference: &str, keys: Option<&KeySet>, access: &Access) -> Resul
             board: release.board,
             rollout: release.rollout.map(|rollout| rollout.waves.to_string()),
             release_date: release.release_date,
+            supported_until: release.supported_until.map(date::rfc3339),
             release_notes: release.release_notes,
             kernel: release.kernel,
             initramfs: release.initramfs,
             initramfs_unpacked_size: release.initramfs_unpacked_size,
             initramfs_pieces: release.pieces,
             initramfs_patches: release.patches,
+            attached,
             trusted: keys.map(|keys| keys.verify(&manifest.raw, &signatures).is_ok()),
             signatures: signatures
                 .into_iter()
@@ -105,7 +139,40 @@ pub fn inspect(reference: &str, keys: Option<&KeySet>, access: &Access) -> Resul
                 .collect(),
         });
     }
-    Ok(Inspection { reference: registry.reference(), index: found.is_index.then_some(found.digest), manifests })
+    // Statements are about a tag.
+    let freshness = registry.tag().filter(|_| registry.digest().is_none()).and_then(|_| freshness(reference, access));
+    let index = found.is_index.then_some(found.digest);
+    Ok(Inspection { reference: registry.reference(), index, freshness, manifests })
+}
+
+/// All that is attached to a manifest, without its signatures.
+fn attached(registry: &Registry, subject: Digest, signatures: &[Found]) -> Result<Vec<Attached>> {
+    let mut failure = None;
+    let mut digests = contents::referrers(registry, subject, &mut failure);
+    digests.retain(|digest| signatures.iter().all(|found| Digest::of(&found.manifest) != *digest));
+    let mut all = vec![];
+    for digest in digests {
+        let Some(raw) = registry.manifest(&digest.to_string())? else { continue };
+        let Ok(document) = Document::parse(&raw) else { continue };
+        // A signature that cannot be read.
+        let artifact_type = document.artifact_type().map(str::to_owned);
+        if artifact_type.as_deref() != Some(SIGNATURE_TYPE) {
+            all.push(Attached { artifact_type, digest, size: document.size() });
+        }
+    }
+    match failure {
+        Some(e) if all.is_empty() && signatures.is_empty() => Err(e),
+        _ => Ok(all),
+    }
+}
+
+fn freshness(reference: &str, access: &Access) -> Option<Freshness> {
+    let place = Place::Registry(reference.to_owned(), access.clone());
+    let statement = place.published().unwrap_or_else(|e| {
+        log::warn!("cannot read the freshness statement: {e}");
+        None
+    });
+    statement.map(|statement| Freshness { serial: statement.serial, not_after: date::rfc3339(statement.not_after) })
 }
 
 impl Inspection {
@@ -128,6 +195,9 @@ impl fmt::Display for Inspection {
         match &self.index {
             Some(digest) => writeln!(f, "index {digest}")?,
             None => writeln!(f, "single manifest, no index")?,
+        }
+        if let Some(Freshness { serial, not_after }) = &self.freshness {
+            writeln!(f, "freshness statement {serial}, until {not_after}")?;
         }
         for manifest in &self.manifests {
             write!(f, "{manifest}")?;
@@ -152,6 +222,7 @@ impl fmt::Display for Inspected {
         writeln!(f, "  board       {}", or(&self.board, "any"))?;
         writeln!(f, "  rollout     {}", or(&self.rollout, "all devices at once"))?;
         writeln!(f, "  date        {}", or(&self.release_date, "none"))?;
+        writeln!(f, "  support     {}", or(&self.supported_until, "end unknown"))?;
         writeln!(f, "  notes       {}", or(&self.release_notes, "none"))?;
         for (name, image) in [("kernel", &self.kernel), ("initramfs", &self.initramfs)] {
             let size = image.size.map_or("size unknown".into(), |size| format!("{size} bytes"));
@@ -185,6 +256,9 @@ impl fmt::Display for Inspected {
                 Some(false) => "NOT by the given key",
             };
             writeln!(f, "  signature   key {}: {verdict}", or(&signature.key_id, "not named"))?;
+        }
+        for Attached { artifact_type, digest, size } in &self.attached {
+            writeln!(f, "  attached    {}, {size} bytes, {digest}", or(artifact_type, "no type"))?;
         }
         Ok(())
     }

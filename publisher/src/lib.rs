@@ -8,9 +8,13 @@
 // Files are opened by `base::files`, written by `base::replace`, and programs run by `device::programs`.
 #![cfg_attr(not(test), warn(clippy::disallowed_methods))]
 
+pub mod attachment;
+pub mod authorities;
 pub mod bundle;
 pub mod cli;
 pub mod commands;
+mod contents;
+pub mod copy;
 pub mod credentials;
 pub mod date;
 mod delta;
@@ -24,6 +28,7 @@ pub mod kernel;
 pub mod key;
 pub mod list;
 mod read;
+mod referrer;
 pub mod registry;
 pub mod repack;
 pub mod sign;
@@ -34,11 +39,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
-use oci_client::annotations::ORG_OPENCONTAINERS_IMAGE_TITLE;
-use oci_client::manifest::OciDescriptor;
+use chrono::{DateTime, Utc};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
+use attachment::Attachment;
 use delta::Deltas;
 use key::PrivateKey;
 use kubesolo_update::base::digest::Digest;
@@ -56,8 +61,10 @@ pub const RELEASE_TYPE: &str = "application/vnd.kubesolo.os.release.v1";
 /// The config of an artifact that has none, fixed by OCI 1.1.
 const EMPTY_TYPE: &str = "application/vnd.oci.empty.v1+json";
 const EMPTY: &[u8] = b"{}";
+/// The standard annotation that tools show as a file name.
 /// The name of an index of pieces as a file.
 const PIECES_TITLE: &str = "kubesolo-os.pieces";
+const TITLE: &str = "org.opencontainers.image.title";
 
 /// The files of one architecture.
 #[derive(Clone, Debug)]
@@ -79,6 +86,8 @@ pub struct Metadata {
     pub channel: String,
     /// RFC 3339.
     pub release_date: String,
+    /// End of its support.
+    pub supported_until: Option<DateTime<Utc>>,
     /// Oldest version that can be updated directly.
     pub min_compatible_version: Option<semver::Version>,
     /// For people.
@@ -107,6 +116,7 @@ impl Metadata {
             version,
             channel: channel.into(),
             release_date: "1970-01-01T00:00:00Z".into(),
+            supported_until: None,
             min_compatible_version: None,
             release_notes: None,
             security_epoch: None,
@@ -132,6 +142,8 @@ pub struct Options {
     pub dry_run: bool,
     /// Earlier releases whose devices get patches: references, bundles, trees of [`http::publish`].
     pub delta_from: Vec<String>,
+    /// Documents to attach to the manifest of each architecture.
+    pub attachments: Vec<Attachment>,
 }
 
 /// A published release.
@@ -205,6 +217,7 @@ pub fn release(
         for key in keys {
             sign::attach(&registry, &one.manifest, &key.sign(&one.manifest), key.id())?;
         }
+        options.attachments.iter().try_for_each(|attachment| attachment.attach(&registry, &one.manifest))?;
     }
     tags.into_iter().try_for_each(|tag| registry.put_manifest(Some(tag), &index, release::OCI_INDEX_TYPE).map(drop))?;
     Ok(published)
@@ -262,6 +275,7 @@ impl<'a> Prepared<'a> {
         let optional = [
             (release::INITRAMFS_UNPACKED_SIZE, unpacked.map(|bytes| bytes.to_string())),
             (release::MIN_COMPATIBLE_VERSION, metadata.min_compatible_version.as_ref().map(ToString::to_string)),
+            (release::SUPPORTED_UNTIL, metadata.supported_until.map(date::rfc3339)),
             (release::RELEASE_NOTES, metadata.release_notes.clone()),
             (release::SECURITY_EPOCH, metadata.security_epoch.map(|epoch| epoch.to_string())),
             (release::BOARD, metadata.board.clone()),
@@ -285,18 +299,15 @@ impl<'a> Prepared<'a> {
 }
 
 /// The layers with the index of pieces and with patches.
-fn delta_layers(deltas: &Deltas) -> Vec<OciDescriptor> {
+fn delta_layers(deltas: &Deltas) -> Vec<Value> {
     let index = deltas.index.iter().map(|index| descriptor(release::PIECES_TYPE, &Blob::of(index), PIECES_TITLE));
     let packs = deltas.packs.iter().map(|pack| {
         let mut layer =
             descriptor(release::PATCHES_TYPE, &pack.blob, &format!("kubesolo-os.from-{}", pack.from_version));
-        let more = [
-            (release::PATCHES_FROM, pack.from.to_string()),
-            (release::PATCHES_FROM_VERSION, pack.from_version.to_string()),
-            (release::PATCHES_TABLE, format!("{}:{}", pack.table.size, pack.table.digest)),
-            (release::PATCHES_ENCODER, release::ENCODER.to_owned()),
-        ];
-        layer.annotations.get_or_insert_default().extend(more.map(|(name, value)| (name.to_owned(), value)));
+        layer["annotations"][release::PATCHES_FROM] = json!(pack.from);
+        layer["annotations"][release::PATCHES_FROM_VERSION] = json!(pack.from_version.to_string());
+        layer["annotations"][release::PATCHES_TABLE] = json!(format!("{}:{}", pack.table.size, pack.table.digest));
+        layer["annotations"][release::PATCHES_ENCODER] = json!(release::ENCODER);
         layer
     });
     index.chain(packs).collect()
@@ -350,15 +361,8 @@ fn empty_config() -> Value {
     json!({ "mediaType": EMPTY_TYPE, "digest": Digest::of(EMPTY), "size": EMPTY.len(), "data": "e30=" })
 }
 
-fn descriptor(media_type: &str, blob: &Blob, title: &str) -> OciDescriptor {
-    OciDescriptor {
-        media_type: media_type.to_owned(),
-        digest: blob.digest.to_string(),
-        // No file system has a larger file.
-        size: i64::try_from(blob.size).unwrap_or(i64::MAX),
-        annotations: Some(BTreeMap::from([(ORG_OPENCONTAINERS_IMAGE_TITLE.to_owned(), title.to_owned())])),
-        ..OciDescriptor::default()
-    }
+fn descriptor(media_type: &str, blob: &Blob, title: &str) -> Value {
+    json!({ "mediaType": media_type, "digest": blob.digest, "size": blob.size, "annotations": { (TITLE): title } })
 }
 
 /// Digest and size of a file, read once with bounded memory.

@@ -16,14 +16,25 @@ use kubesolo_update::delta::index::Index;
 
 use crate::initramfs::{self, HEADER_BYTES, Sink, UNPACKED_BYTES, field};
 
-/// No piece is longer, unless it is the rest of a larger entry. In bytes before compression.
-const PIECE_BYTES: u64 = 128 << 10;
-/// The rest of an entry that is not cut again.
-const LAST_PIECE_BYTES: u64 = 192 << 10;
-/// An entry of this size stands alone. In bytes with its header.
-const ALONE_BYTES: u64 = 32 << 10;
-/// Among small entries, one of so many starts a piece. The name decides, so that other files have no influence.
-const SMALL_ENTRIES: u32 = 8;
+/// The sizes of pieces, in bytes before compression.
+#[derive(Clone, Copy, Debug)]
+struct Sizes {
+    /// No piece is longer, unless it is the rest of a larger entry.
+    piece: u64,
+    /// The rest of an entry that is not cut again. At most [`limits::PIECE_RAW_BYTES`], or no patch makes it.
+    last: u64,
+    /// An entry of this size stands alone, with its header.
+    alone: u64,
+    /// Among small entries, one of so many starts a piece. The name decides, so that other files have no influence.
+    small: u32,
+}
+
+/// The sizes that cost devices the fewest bytes.
+const SIZES: Sizes = Sizes { piece: 128 << 10, last: 192 << 10, alone: 32 << 10, small: 8 };
+/// The sizes for an image that would have more than [`limits::PIECES`] otherwise, which is one of about 5 GiB.
+const LARGE: Sizes = Sizes { piece: 256 << 10, last: 256 << 10, alone: 64 << 10, small: 16 };
+/// Pieces of these sizes, at most. The other ones of an index are for an early archive and the end of the file.
+const MOST_PIECES: u64 = limits::PIECES as u64 / 64 * 63;
 /// Header of a gzip member without name, time and system.
 const GZIP_HEADER: [u8; 10] = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 0xff];
 /// The last block of a deflate stream: fixed codes, and nothing in it.
@@ -43,16 +54,29 @@ pub struct Repacked {
 
 /// Repacks `input` into `output`. An early archive (CPU microcode) before the first gzip member stays as it is; everything
 /// after it becomes one gzip member. Order, names, modes and times of the files stay; inode numbers of files with one link
-/// become 0. An existing `output` is replaced once the new one is complete.
+/// become 0. An existing `output` is replaced once the new one is complete. Pieces are twice as long in an image that would
+/// have too many for an index.
 ///
 /// # Errors
 /// 65 when `input` does not unpack, 69 when it cannot be read, 73 when `output` cannot be written.
 pub fn repack(input: &Path, output: &Path) -> Result<Repacked> {
+    match repack_with(SIZES, input, output, MOST_PIECES)? {
+        Some(repacked) => Ok(repacked),
+        None => repack_with(LARGE, input, output, u64::MAX)?
+            .ok_or_else(|| Error::new(Reason::Internal, "an initramfs of endless pieces")),
+    }
+}
+
+/// The same with pieces of these sizes; `None`, and nothing is written, if there are more than `most`.
+fn repack_with(sizes: Sizes, input: &Path, output: &Path, most: u64) -> Result<Option<Repacked>> {
     let file = files::open_data(input).context(Reason::ImageUnreadable, format_args!("open {}", input.display()))?;
     let not_written = |e: io::Error| Error::new(Reason::NotWritten, format!("cannot write {}: {e}", output.display()));
     let mut replacement = Replacement::begin(output, 0o644).map_err(not_written)?;
-    let mut packer = Packer::new(BufWriter::new(replacement.file()));
+    let mut packer = Packer::new(BufWriter::new(replacement.file()), sizes, most);
     let unpacked = initramfs::unpack(BufReader::new(file), UNPACKED_BYTES, &mut packer);
+    if packer.pieces > most {
+        return Ok(None);
+    }
     if let Some(e) = packer.failed.take() {
         return Err(not_written(e));
     }
@@ -76,7 +100,7 @@ pub fn repack(input: &Path, output: &Path) -> Result<Repacked> {
     }
     let (_, size, pieces) = packer.finish().map_err(not_written)?;
     replacement.finish().map_err(not_written)?;
-    Ok(Repacked { size, pieces })
+    Ok(Some(Repacked { size, pieces }))
 }
 
 /// Number of restart points in a file.
@@ -152,11 +176,16 @@ struct Packer<W> {
     unpacked: u64,
     size: u64,
     pieces: u64,
+    sizes: Sizes,
+    /// It ends with more pieces.
+    most: u64,
 }
 
 impl<W: Write> Packer<W> {
-    fn new(out: W) -> Self {
+    fn new(out: W, sizes: Sizes, most: u64) -> Self {
         Self {
+            sizes,
+            most,
             out,
             failed: None,
             encoder: Deflate1::default(),
@@ -189,6 +218,9 @@ impl<W: Write> Packer<W> {
         self.encoder.piece(&self.piece, &mut self.compressed).ok_or_else(expanded)?;
         self.piece.clear();
         self.pieces += 1;
+        if self.pieces > self.most {
+            return Err(io::Error::other("it has too many pieces"));
+        }
         let compressed = std::mem::take(&mut self.compressed);
         let written = self.write(&compressed);
         self.compressed = compressed;
@@ -197,8 +229,8 @@ impl<W: Write> Packer<W> {
     }
 
     /// Bytes of the next piece of a large entry of which `left` bytes are left, and how many follow it.
-    fn next_part(left: u64) -> (u64, u64) {
-        let part = if left <= LAST_PIECE_BYTES { left } else { PIECE_BYTES };
+    fn next_part(&self, left: u64) -> (u64, u64) {
+        let part = if left <= self.sizes.last { left } else { self.sizes.piece };
         (part, left - part)
     }
 }
@@ -234,16 +266,16 @@ impl<W: Write> Sink for Packer<W> {
         if field(header, LINKS).is_some_and(|links| links < 2) {
             header[INODE].fill(b'0');
         }
-        let starts = len >= ALONE_BYTES
-            || self.previous >= ALONE_BYTES
-            || crc32fast::hash(name).is_multiple_of(SMALL_ENTRIES)
-            || self.piece.len() as u64 + len > PIECE_BYTES;
+        let starts = len >= self.sizes.alone
+            || self.previous >= self.sizes.alone
+            || crc32fast::hash(name).is_multiple_of(self.sizes.small)
+            || self.piece.len() as u64 + len > self.sizes.piece;
         if starts {
             self.cut()?;
         }
         self.previous = len;
-        if len > PIECE_BYTES {
-            self.large = Self::next_part(len);
+        if len > self.sizes.piece {
+            self.large = self.next_part(len);
         }
         Ok(())
     }
@@ -256,7 +288,7 @@ impl<W: Write> Sink for Packer<W> {
         self.unpacked += bytes.len() as u64;
         while !bytes.is_empty() {
             let (left, rest) = self.large;
-            let room = if left > 0 { left } else { PIECE_BYTES.saturating_sub(self.piece.len() as u64) };
+            let room = if left > 0 { left } else { self.sizes.piece.saturating_sub(self.piece.len() as u64) };
             let take = bytes.len().min(usize::try_from(room).unwrap_or(usize::MAX));
             self.piece.extend_from_slice(&bytes[..take]);
             bytes = &bytes[take..];
@@ -266,7 +298,7 @@ impl<W: Write> Sink for Packer<W> {
             if take as u64 == room {
                 self.cut()?;
                 if left > 0 && rest > 0 {
-                    self.large = Self::next_part(rest);
+                    self.large = self.next_part(rest);
                 }
             }
         }

@@ -2,22 +2,19 @@
 
 use std::path::{Path, PathBuf};
 
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::key::PrivateKey;
+use super::referrer::Referrer;
 use super::registry::{Access, Registry, Rights};
-use super::{EMPTY, descriptor, document, empty_config, read};
+use super::{descriptor, read};
 use kubesolo_update::base::digest::Digest;
 use kubesolo_update::base::error::{Context as _, Error, Reason, Result};
 use kubesolo_update::base::replace::{self, replace};
 use kubesolo_update::base::{files, limits};
 use kubesolo_update::release::release::{self, Architecture, Release};
-use kubesolo_update::source::signatures::fallback_tag;
 use kubesolo_update::trust::keys::KeySet;
 use kubesolo_update::trust::signature::{KeyId, Signature};
-
-/// How often the list of referrers is written again when another signer writes it at the same time.
-const LIST_TRIES: u32 = 3;
 
 /// Signs what `reference` names, by tag or digest: the manifest of each architecture. Returns what was signed.
 pub fn sign(reference: &str, keys: &[PrivateKey], access: &Access) -> Result<Vec<(Architecture, Digest)>> {
@@ -109,92 +106,11 @@ impl Payload {
 /// Attaches a signature of `manifest`. The attachment depends on nothing else, and Ed25519 is deterministic: the same key
 /// signs the same release once, however often this is called.
 pub(super) fn attach(registry: &Registry, manifest: &[u8], signature: &[u8; 64], id: KeyId) -> Result<()> {
-    let subject = Digest::of(manifest);
-    registry.put_bytes("config", EMPTY)?;
     let signature = registry.put_bytes("signature", signature)?;
+    let layer = descriptor(release::SIGNATURE_TYPE, &signature, "signature");
     let annotations = json!({ (release::KEY_ID): id.to_string() });
-    let referrer = document(&json!({
-        "schemaVersion": 2,
-        "mediaType": release::OCI_MANIFEST_TYPE,
-        "artifactType": release::SIGNATURE_TYPE,
-        "config": empty_config(),
-        "layers": [descriptor(release::SIGNATURE_TYPE, &signature, "signature")],
-        "subject": { "mediaType": release::OCI_MANIFEST_TYPE, "digest": subject, "size": manifest.len() },
-        "annotations": annotations,
-    }));
-    let digest = registry.put_manifest(None, &referrer, release::OCI_MANIFEST_TYPE)?;
-    let entry = json!({
-        "mediaType": release::OCI_MANIFEST_TYPE,
-        "artifactType": release::SIGNATURE_TYPE,
-        "digest": digest,
-        "size": referrer.len(),
-        "annotations": annotations,
-    });
-    // A pull-through cache has tags, but not the referrers interface of the registry behind it.
-    let tagged = match registry.writes_fallback_tag() {
-        true => list(registry, &subject, &entry),
-        false => Err(not_listed(registry, id)),
-    };
-    if let Err(e) = tagged {
-        let listed = registry.listed(subject, Some(release::SIGNATURE_TYPE)).ok().flatten().unwrap_or_default();
-        if !listed.iter().any(|entry| entry.digest == digest.to_string()) {
-            return Err(e);
-        }
-        if registry.writes_fallback_tag() {
-            log::warn!("only the referrers interface lists the signature, and a cache in between may lack it: {e}");
-        }
-    }
-    log::info!("signed {subject} with key {id}");
+    let referrer = Referrer::new(manifest, release::SIGNATURE_TYPE, layer, &annotations);
+    referrer.put(registry, &format!("the signature by key {id}"))?;
+    log::info!("signed {} with key {id}", Digest::of(manifest));
     Ok(())
-}
-
-fn not_listed(registry: &Registry, id: KeyId) -> Error {
-    let message = format!("uploaded the signature by key {id}, but {} does not list it", registry.name());
-    let next = match registry.writes_fallback_tag() {
-        true => "If another signer is at work, wait for it and sign again.",
-        false => "Sign again without --no-fallback-tag: the registry has no referrers interface.",
-    };
-    Error::new(Reason::SignatureNotListed, message).remedy(next)
-}
-
-/// Adds an entry to the tag with the list of referrers. The entries of others stay as they are. Another signer that writes
-/// the list at the same time can remove the entry, so the list is read again.
-fn list(registry: &Registry, subject: &Digest, entry: &Value) -> Result<()> {
-    let tag = fallback_tag(*subject);
-    for _ in 0..=LIST_TRIES {
-        let mut index = listed(registry, &tag)?;
-        let entries =
-            index.get_mut("manifests").and_then(Value::as_array_mut).ok_or_else(|| foreign(registry, &tag))?;
-        if entries.iter().any(|known| known.get("digest") == entry.get("digest")) {
-            return Ok(());
-        }
-        entries.push(entry.clone());
-        let entries = entries.len();
-        let raw = document(&index);
-        if entries > limits::REFERRERS || raw.len() as u64 > limits::REFERRERS_BYTES {
-            let message = format!("the list of referrers of {subject} is full: {entries} entries, {} bytes", raw.len());
-            return Err(Error::new(Reason::LimitExceeded, message)
-                .remedy("Delete unneeded entries: devices do not read longer lists."));
-        }
-        registry.put_manifest(Some(&tag), &raw, release::OCI_INDEX_TYPE)?;
-    }
-    let message = format!("{} does not keep the list of referrers at tag {tag}", registry.name());
-    Err(Error::new(Reason::SignatureNotListed, message)
-        .remedy("If another signer is at work, wait for it and sign again."))
-}
-
-/// The list of referrers at a tag; an empty one if there is none.
-fn listed(registry: &Registry, tag: &str) -> Result<Value> {
-    match registry.manifest(tag)? {
-        Some(raw) => serde_json::from_slice(&raw).map_err(|_| foreign(registry, tag)),
-        None => Ok(json!({ "schemaVersion": 2, "mediaType": release::OCI_INDEX_TYPE, "manifests": [] })),
-    }
-}
-
-fn foreign(registry: &Registry, tag: &str) -> Error {
-    let message = format!("the tag {tag} of {} is not a list of referrers", registry.name());
-    Error::new(Reason::MalformedReferrers, message).remedy(
-        "If the registry takes this tag for the digest of the release (GitLab), sign with cosign 2. Otherwise find out \
-         who wrote it, delete the tag, and sign again.",
-    )
 }

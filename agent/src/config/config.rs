@@ -38,6 +38,10 @@ pub struct Config {
     pub kubeconfig: PathBuf,
     /// `node_name=`: the node of this device; `None` means any node of the cluster.
     pub node_name: Option<String>,
+    /// `fleetlock_url=`: the server that permits a reboot into a trial; an http(s) URL.
+    pub fleetlock_url: Option<String>,
+    /// `fleetlock_group=`: the devices among which it counts; `None` means `default`.
+    pub fleetlock_group: Option<String>,
     /// `pre_update_dir=`: folder with executables that can put an update off, or refuse it.
     pub pre_update_dir: PathBuf,
     /// `pre_update_timeout=`, in seconds: for all of them together.

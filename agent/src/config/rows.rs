@@ -453,6 +453,26 @@ const WAIT: &[Setting] = &[
         read: |c, v| put(&mut c.node_name, word(v)),
         ..ROW
     },
+    Setting {
+        key: "fleetlock_url",
+        form: "URL",
+        unset: "none",
+        example: "https://fleetlock.example",
+        help: "FleetLock server that permits a reboot into a new release.",
+        more: "The lock is taken before the activation, and released after the trial.",
+        secret: true,
+        read: |c, v| put(&mut c.fleetlock_url, http_url(v)),
+        ..ROW
+    },
+    Setting {
+        key: "fleetlock_group",
+        form: "NAME",
+        unset: "default",
+        example: "workers",
+        help: "Group of devices that share the locks of the FleetLock server.",
+        read: |c, v| put(&mut c.fleetlock_group, word(v)),
+        ..ROW
+    },
 ];
 
 const HEALTH: &[Setting] = &[

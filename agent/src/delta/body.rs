@@ -77,19 +77,23 @@ impl std::fmt::Debug for DeltaBody {
 }
 
 impl DeltaBody {
+    /// Sends no request yet.
+    #[must_use]
+    pub fn new(from: Ingredients) -> Self {
+        let (next, position) = (from.plan.first(), from.start);
+        Self { from, next, position, asked_to: 0, requests: 0, here: Bytes::new(), tally: Tally::default() }
+    }
+
     /// Asks for the first range of the plan, if it has one, so that a server without the image costs no slot.
     ///
     /// # Errors
     /// Those of the server.
-    pub fn open(from: Ingredients) -> Result<Self> {
-        let (next, position) = (from.plan.first(), from.start);
-        let mut body =
-            Self { from, next, position, asked_to: 0, requests: 0, here: Bytes::new(), tally: Tally::default() };
-        let pieces = next..body.from.index.pieces().len();
-        if let Some(first) = pieces.into_iter().find(|piece| body.from.plan.origin(*piece) == Origin::Fetched) {
-            body.ask(first)?;
+    pub fn ask_first(&mut self) -> Result<()> {
+        let mut pieces = self.next..self.from.index.pieces().len();
+        match pieces.find(|piece| self.from.plan.origin(*piece) == Origin::Fetched) {
+            Some(first) => self.ask(first),
+            None => Ok(()),
         }
-        Ok(body)
     }
 
     /// The work until now.

@@ -190,26 +190,36 @@ impl fmt::Debug for Pack {
 }
 
 impl Pack {
-    /// Reads the table and proves it. `size` is that of the whole pack, `table` the first part of it by the manifest.
+    /// Reads the table and proves it. `size` is that of the whole pack, `table` the first part of it by the manifest. `spent`
+    /// grows by the bytes that came for nothing.
     ///
     /// # Errors
     /// Those of the download; 65 for another table, or one that is not valid.
-    pub fn open(mut body: Box<dyn Body>, size: u64, table: &Blob, index: &Index) -> Result<Self> {
+    pub fn open(mut body: Box<dyn Body>, size: u64, table: &Blob, index: &Index, spent: &mut u64) -> Result<Self> {
+        let mut here = Bytes::new();
+        let table = Self::proven(&mut *body, &mut here, table).and_then(|table| Table::parse(table, index, size));
+        match table {
+            Ok(table) => Ok(Self { body, here, table, next: 0 }),
+            Err(e) => {
+                *spent += body.fetched();
+                Err(e)
+            }
+        }
+    }
+
+    /// The bytes of the table.
+    fn proven(body: &mut dyn Body, here: &mut Bytes, table: &Blob) -> Result<Vec<u8>> {
         let limit = usize::try_from(table.size).ok().filter(|size| *size as u64 <= limits::PATCH_TABLE_BYTES);
         let Some(len) = limit else {
             return Err(limits::exceeded("table of patches", format_args!("{} bytes", limits::PATCH_TABLE_BYTES)));
         };
-        let (mut here, mut bytes) = (Bytes::new(), vec![]);
-        read(&mut *body, &mut here, len, &mut bytes)?;
-        if Digest::of(&bytes) != table.digest {
-            return Err(Error::new(
-                Reason::DigestMismatch,
-                "the table of patches is another one than that of the manifest",
-            )
-            .remedy("Publish the release again."));
+        let mut bytes = vec![];
+        read(body, here, len, &mut bytes)?;
+        if Digest::of(&bytes) == table.digest {
+            return Ok(bytes);
         }
-        let table = Table::parse(bytes, index, size)?;
-        Ok(Self { body, here, table, next: 0 })
+        let message = "the table of patches is another one than that of the manifest";
+        Err(Error::new(Reason::DigestMismatch, message).remedy("Publish the release again."))
     }
 
     /// The table.
@@ -423,7 +433,7 @@ mod tests {
             let mut sent = [self.table(), self.patches()].concat();
             let size = sent.len() as u64;
             change(&mut sent);
-            Pack::open(Box::new(Sent(sent, 0)), size, &table, &self.index)
+            Pack::open(Box::new(Sent(sent, 0)), size, &table, &self.index, &mut 0)
         }
 
         /// The result for each piece: none where the table has no patch.

@@ -27,11 +27,9 @@ pub struct Answer {
 }
 
 /// Why an attempt failed, and whether another one can help.
-#[derive(Debug)]
-pub enum Failure {
-    /// It would fail again.
+pub(super) enum Failure {
     Final(Error),
-    /// It may succeed later. The pause is the server's wish, if it has one.
+    /// The pause is the server's wish, if it has one.
     Passing(Error, Option<Duration>),
 }
 

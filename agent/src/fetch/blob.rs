@@ -30,6 +30,9 @@ pub struct BlobBody {
     end: u64,
     /// Parts are wanted, and not all that is missing.
     parts: bool,
+    /// The place at another server that the last part came from, by a redirect. The next part is asked for there: a redirect
+    /// costs a request.
+    moved: Option<Url>,
     /// Of the first answer, where the name of a file says nothing about its content.
     version: Option<HeaderValue>,
     by_name: bool,
@@ -113,6 +116,7 @@ impl BlobBody {
             size,
             end: size,
             parts: false,
+            moved: None,
             version: None,
             by_name: false,
             received: 0,
@@ -174,7 +178,8 @@ impl BlobBody {
     fn connect(&mut self) -> Result<()> {
         let end = Instant::now() + self.client.options.patience.idle;
         let begin = self.client.now();
-        let attempt = self.client.within(end, self.request());
+        let moved = self.moved.take();
+        let attempt = self.client.within(end, self.request(moved.as_ref()));
         self.rate.add(self.client.now().saturating_sub(begin), 0);
         match attempt {
             Some(Ok(Answered::Stream(stream))) => {
@@ -182,9 +187,11 @@ impl BlobBody {
                     self.version = entity_tag(stream.response.headers());
                 }
                 self.in_pieces |= self.received > 0;
+                let from = stream.response.url();
                 if is_html(stream.response.headers()) {
-                    self.html = Some(stream.response.url().clone());
+                    self.html = Some(from.clone());
                 }
+                self.moved = Some(from.clone()).filter(|from| self.parts && origin(from) != origin(&self.url));
                 if self.is_range() {
                     self.resumes = Some(stream.skip == 0);
                 }
@@ -212,7 +219,19 @@ impl BlobBody {
         }
     }
 
-    async fn request(&self) -> Result<Answered, Failure> {
+    /// The answer to a request with these headers: of the place that a redirect led to before, if it sends bytes; else of the
+    /// URL, as a signed place expires.
+    async fn ask(&self, moved: Option<&Url>, headers: &HeaderMap) -> Result<Response, Failure> {
+        if let Some(moved) = moved {
+            match self.client.answer_elsewhere(moved, headers, &self.what).await {
+                Ok(response) if response.status().is_success() => return Ok(response),
+                _ => log::debug!("{}: {} sends no more of it, asking again", self.what, origin(moved)),
+            }
+        }
+        self.client.answer(Method::GET, &self.url, headers, &self.what).await
+    }
+
+    async fn request(&self, moved: Option<&Url>) -> Result<Answered, Failure> {
         let ranged = self.is_range();
         let mut headers = HeaderMap::new();
         if ranged {
@@ -221,7 +240,7 @@ impl BlobBody {
             headers.extend(range.ok().map(|range| (header::RANGE, range)));
             headers.extend(self.version.clone().map(|version| (header::IF_RANGE, version)));
         }
-        let mut response = self.client.answer(Method::GET, &self.url, &headers, &self.what).await?;
+        let mut response = self.ask(moved, &headers).await?;
         let (status, url) = (response.status(), response.url());
         if let Some(failure) = passing(status, url, response.headers(), b"", &self.what) {
             return Err(failure);

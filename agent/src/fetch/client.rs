@@ -25,7 +25,7 @@ use crate::fetch::proxy::{self, Proxies};
 use crate::fetch::realm::{self, Question, Token};
 use crate::fetch::tls::{self, Peer};
 use crate::fetch::tokens::{self, Clock, SinceBoot, Tokens, Use};
-use crate::fetch::url::{PlainHosts, origin, repository, shown, without_login};
+use crate::fetch::url::{PlainHosts, host, origin, repository, shown, without_login};
 
 /// One HTTP client with one set of authorities, proxies and times, for everything that one command fetches.
 pub struct Client {
@@ -52,31 +52,22 @@ pub struct Client {
 }
 
 /// The account for one repository, and the key of its token.
-pub(super) struct Access {
+struct Access {
     of: Use,
     login: Option<Found>,
 }
 
 /// One request as it is sent.
-pub(super) struct Sent<'a> {
+struct Sent<'a> {
     method: Method,
     url: &'a Url,
     headers: &'a HeaderMap,
     /// For the origin of `url`, and for no other one that a redirect leads to.
     authorization: Option<HeaderValue>,
-    pub(super) content: Content<'a>,
+    /// The body of a POST.
+    form: Option<&'a str>,
     /// No redirect leads out of the origin.
     confined: bool,
-}
-
-/// The body of a request.
-#[derive(Clone, Copy)]
-pub(super) enum Content<'a> {
-    Nothing,
-    /// With a login.
-    Form(&'a str),
-    /// Made for each attempt.
-    Upload(&'a dyn Fn() -> Result<reqwest::Body>),
 }
 
 /// A document to fetch.
@@ -105,8 +96,8 @@ impl Deadline {
 }
 
 impl<'a> Sent<'a> {
-    pub(super) fn new(method: Method, url: &'a Url, headers: &'a HeaderMap) -> Self {
-        Self { method, url, headers, authorization: None, content: Content::Nothing, confined: false }
+    fn new(method: Method, url: &'a Url, headers: &'a HeaderMap) -> Self {
+        Self { method, url, headers, authorization: None, form: None, confined: false }
     }
 }
 
@@ -153,7 +144,7 @@ impl Client {
     ///
     /// # Errors
     /// 78 when the certificate or its key cannot be used.
-    pub fn set_source(&mut self, url: &Url) -> Result<()> {
+    pub(crate) fn set_source(&mut self, url: &Url) -> Result<()> {
         self.source = Some(origin(url));
         // As with the authorities.
         if self.peer(url) == Peer::Source {
@@ -295,6 +286,32 @@ impl Client {
         })
     }
 
+    /// The login that the registry at `root` takes for a repository, for requests that another client sends to the same
+    /// origin: a new token where the registry has a token server, the password where it takes that; `None` for nobody.
+    ///
+    /// # Errors
+    /// 69 when the registry refuses the login; 77 when its token server must not get it.
+    pub fn authorized(&self, root: &Url, repository: &str) -> Result<Option<Login>> {
+        let (mut place, mut interface) = (root.clone(), root.clone());
+        place.set_path(&format!("/v2/{repository}/blobs/"));
+        interface.set_path("/v2/");
+        let access = self.access(&place);
+        self.tokens.borrow_mut().drop(&access.of);
+        let what = format!("the login to {}", host(root));
+        self.retried(&what, self.deadline(), async || {
+            let none = HeaderMap::new();
+            let answer = self.answer_as(&access, Sent::new(Method::GET, &interface, &none), &what).await?;
+            let (status, url) = (answer.status(), answer.url());
+            match passing(status, url, answer.headers(), b"", &what) {
+                Some(failure) => Err(failure),
+                None if matches!(status.as_u16(), 401 | 403) => Err(refusal(status, url, b"", &what).into()),
+                None => Ok(()),
+            }
+        })?;
+        let token = self.tokens.borrow().token(&access.of).map(Login::Bearer);
+        Ok(token.or_else(|| access.login.as_ref().map(|found| found.login.clone())))
+    }
+
     /// How many bytes a file has, by the server's word, without fetching it.
     pub(crate) fn size(&self, url: &Url, what: &str, deadline: Deadline) -> Result<u64> {
         self.retried(what, deadline, async || {
@@ -409,15 +426,24 @@ impl Client {
         self.answer_as(&access, Sent::new(method, url, headers), what).await
     }
 
-    pub(super) async fn answer_as(&self, access: &Access, mut sent: Sent<'_>, what: &str) -> Result<Response, Failure> {
+    /// Sends one request to a place that a redirect led to before. Nothing that proves an identity goes there.
+    pub(super) async fn answer_elsewhere(
+        &self,
+        url: &Url,
+        headers: &HeaderMap,
+        what: &str,
+    ) -> Result<Response, Failure> {
+        self.redirected(&Sent::new(Method::GET, url, headers), what).await
+    }
+
+    async fn answer_as(&self, access: &Access, mut sent: Sent<'_>, what: &str) -> Result<Response, Failure> {
         sent.authorization = self.tokens.borrow().get(&access.of);
         let unasked = sent.authorization.is_none();
         // A password goes to its registry at once: each look would cost a refused request more.
         sent.authorization = sent.authorization.or_else(|| access.login.as_ref()?.login.header());
         let mut response = self.redirected(&sent, what).await?;
         // A registry may refuse a scheme that it does not take, in the place of asking for its own.
-        let small = !matches!(sent.content, Content::Upload(_));
-        if unasked && small && sent.authorization.is_some() && matches!(response.status().as_u16(), 400 | 403) {
+        if unasked && sent.authorization.is_some() && matches!(response.status().as_u16(), 400 | 403) {
             sent.authorization = None;
             let asked = self.redirected(&sent, what).await?;
             if asked.status() != StatusCode::UNAUTHORIZED {
@@ -436,7 +462,7 @@ impl Client {
     }
 
     /// The account for a URL, looked up once.
-    pub(super) fn access(&self, url: &Url) -> Rc<Access> {
+    fn access(&self, url: &Url) -> Rc<Access> {
         let (origin, repository) = (origin(url), repository(url).to_owned());
         let key = (origin, repository);
         if let Some(access) = self.accesses.borrow().get(&key) {
@@ -459,44 +485,13 @@ impl Client {
         access
     }
 
-    pub(super) async fn redirected(&self, sent: &Sent<'_>, what: &str) -> Result<Response, Failure> {
+    async fn redirected(&self, sent: &Sent<'_>, what: &str) -> Result<Response, Failure> {
         let mut url = sent.url.clone();
         for _ in 0..=limits::REDIRECTS {
-            if url.scheme() != "https" && !self.plain.contain(&url) {
-                let message = format!("cannot fetch {what}: {} has no TLS", shown(&url));
-                return Err(Error::new(Reason::NotHttps, message)
-                    .remedy("Use https, or list this host and port in plain_http= if its network is trusted.")
-                    .into());
-            }
-            let mut request =
-                self.http(self.peer(&url))?.request(sent.method.clone(), url.clone()).headers(sent.headers.clone());
-            if let Some(authorization) = sent.authorization.as_ref().filter(|_| origin(&url) == origin(sent.url)) {
-                request = request.header(header::AUTHORIZATION, authorization.clone());
-            }
-            request = match sent.content {
-                Content::Nothing => request,
-                Content::Form(form) => request.body(form.to_owned()),
-                Content::Upload(body) => request.body(body()?),
-            };
-            let response = request.send().await.map_err(|e| self.unreachable(&e, &url, what))?;
-            log::debug!("{} {} {}", sent.method, shown(&url), response.status().as_u16());
-            if let Some(remaining) = ratelimit_remaining(response.headers()).filter(|_| self.is_source(&url)) {
-                self.remaining.set(Some(remaining));
-            }
-            if let Some(proxy) = self.proxies.of(&url)
-                && url.scheme() == "http"
-                && proxy::refuses(&response)
-            {
-                return Err(proxy::refused(proxy, response.status(), &url, what));
-            }
-            // A write that is sent on as a GET would write nothing.
-            let lost = matches!(sent.content, Content::Upload(_)) && matches!(response.status().as_u16(), 301..=303);
+            let response = self.send(sent, &url, what).await?;
             match redirect(&response, &url, what)? {
                 None => return Ok(response),
-                Some(_) if lost => return Ok(response),
-                Some(next)
-                    if sent.confined && (matches!(sent.content, Content::Form(_)) || origin(&next) != origin(&url)) =>
-                {
+                Some(next) if sent.confined && (sent.form.is_some() || origin(&next) != origin(&url)) => {
                     let message = format!(
                         "cannot fetch {what}: {} redirects to {}: the login was not sent there",
                         shown(&url),
@@ -511,6 +506,59 @@ impl Client {
         }
         Err(limits::exceeded(format_args!("cannot fetch {what}"), format_args!("{} redirects", limits::REDIRECTS))
             .into())
+    }
+
+    /// Sends one request to `url`, which is that of `sent` or what a redirect made of it.
+    async fn send(&self, sent: &Sent<'_>, url: &Url, what: &str) -> Result<Response, Failure> {
+        if url.scheme() != "https" && !self.plain.contain(url) {
+            let message = format!("cannot fetch {what}: {} has no TLS", shown(url));
+            return Err(Error::new(Reason::NotHttps, message)
+                .remedy("Use https, or list this host and port in plain_http= if its network is trusted.")
+                .into());
+        }
+        let mut request =
+            self.http(self.peer(url))?.request(sent.method.clone(), url.clone()).headers(sent.headers.clone());
+        if let Some(authorization) = sent.authorization.as_ref().filter(|_| origin(url) == origin(sent.url)) {
+            request = request.header(header::AUTHORIZATION, authorization.clone());
+        }
+        if let Some(form) = sent.form {
+            request = request.body(form.to_owned());
+        }
+        let response = request.send().await.map_err(|e| self.unreachable(&e, url, what))?;
+        log::debug!("{} {} {}", sent.method, shown(url), response.status().as_u16());
+        if let Some(remaining) = ratelimit_remaining(response.headers()).filter(|_| self.is_source(url)) {
+            self.remaining.set(Some(remaining));
+        }
+        if let Some(proxy) = self.proxies.of(url)
+            && url.scheme() == "http"
+            && proxy::refuses(&response)
+        {
+            return Err(proxy::refused(proxy, response.status(), url, what));
+        }
+        Ok(response)
+    }
+
+    /// Sends a POST in one attempt, without a login. Follows no redirect; the caller judges the status.
+    ///
+    /// # Errors
+    /// 69 when there is no answer before the deadline, and for a status that may pass.
+    pub(crate) fn post(
+        &self,
+        wanted: &Request<'_>,
+        headers: &HeaderMap,
+        body: &str,
+        deadline: Deadline,
+    ) -> Result<Answer> {
+        let Request { url, limit, what, .. } = *wanted;
+        let one = async {
+            let sent = Sent { form: Some(body), ..Sent::new(Method::POST, url, headers) };
+            let response = self.send(&sent, url, what).await?;
+            self.whole(response, limit, what).await
+        };
+        match self.within(deadline.0, one) {
+            None => Err(self.too_late(what)),
+            Some(answer) => answer.map_err(|(Failure::Final(e) | Failure::Passing(e, _))| e),
+        }
     }
 
     fn unreachable(&self, e: &reqwest::Error, url: &Url, what: &str) -> Failure {
@@ -577,7 +625,7 @@ impl Client {
         let body = login.and_then(|login| realm::form(login, question.service, question.scope)).unwrap_or_default();
         let url = &question.server;
         let confined = login.is_some();
-        let post = || Sent { content: Content::Form(&body), confined, ..Sent::new(Method::POST, url, &form) };
+        let post = || Sent { form: Some(&body), confined, ..Sent::new(Method::POST, url, &form) };
         let answer = if matches!(login, Some(Login::Identity(_))) {
             self.redirected(&post(), what).await?
         } else {
@@ -603,7 +651,7 @@ impl Client {
     }
 
     /// Reads a body to its end. Statuses that pass are failures, others are for the caller to judge.
-    pub(super) async fn whole(&self, mut response: Response, limit: u64, what: &str) -> Result<Answer, Failure> {
+    async fn whole(&self, mut response: Response, limit: u64, what: &str) -> Result<Answer, Failure> {
         let refused = !response.status().is_success();
         let (url, status, headers) = (response.url().clone(), response.status(), response.headers().clone());
         let limit = if refused { limits::ERROR_BODY_BYTES } else { limit };

@@ -16,5 +16,4 @@ pub mod proxy;
 pub mod realm;
 pub mod tls;
 pub mod tokens;
-pub mod upload;
 pub mod url;

@@ -9,7 +9,7 @@ use crate::base::digest::Digest;
 use crate::base::error::{Error, Reason, Result};
 use crate::base::{json, limits, text};
 use crate::release::release::{
-    self, Architecture, Blob, Image, Patches, Release, null_is_empty, revoked_keys, rollout, version,
+    self, Architecture, Blob, Image, Patches, Release, null_is_empty, revoked_keys, rollout, supported_until, version,
 };
 use crate::trust::signature::Fingerprint;
 
@@ -32,6 +32,7 @@ struct Document {
     architecture: Option<String>,
     release_notes: Option<String>,
     release_date: Option<String>,
+    supported_until: Option<String>,
     security_epoch: Option<u64>,
     revoked_keys: Option<String>,
     board: Option<String>,
@@ -151,6 +152,8 @@ impl Latest {
             architecture,
             release_notes: named(&self.document.release_notes),
             release_date: named(&self.document.release_date),
+            supported_until: supported_until(given(&self.document.supported_until))
+                .map_err(|why| malformed(format_args!("supported_until {why}")))?,
             security_epoch,
             revoked_keys,
             board: named(&self.document.board),
@@ -216,6 +219,7 @@ impl Document {
             ("min_compatible_version", &self.min_compatible_version),
             ("architecture", &self.architecture),
             ("release_date", &self.release_date),
+            ("supported_until", &self.supported_until),
             ("board", &self.board),
             ("rollout", &self.rollout),
             ("revoked_keys", &self.revoked_keys),

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::str::FromStr;
 
-use chrono::DateTime;
+use chrono::{DateTime, Utc};
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
@@ -50,6 +50,8 @@ pub const MIN_COMPATIBLE_VERSION: &str = "io.kubesolo.os.min_compatible_version"
 pub const RELEASE_NOTES: &str = "io.kubesolo.os.release_notes";
 /// RFC 3339, for people.
 pub const RELEASE_DATE: &str = "io.kubesolo.os.release_date";
+/// End of the support of the release, RFC 3339; absent means unknown. It is information: nothing on a device depends on it.
+pub const SUPPORTED_UNTIL: &str = "io.kubesolo.os.supported_until";
 /// Security epoch, decimal; absent means 0. A device never goes back to a lower one.
 pub const SECURITY_EPOCH: &str = "io.kubesolo.os.security_epoch";
 /// Keys that no device shall accept any more once it committed this release, see [`revoked_keys`].
@@ -240,6 +242,8 @@ pub struct Release {
     pub release_notes: Option<String>,
     /// For people; RFC 3339 if the publisher kept to it.
     pub release_date: Option<String>,
+    /// End of its support; `None` means unknown.
+    pub supported_until: Option<DateTime<Utc>>,
     /// 0 when absent.
     pub security_epoch: u64,
     /// No device that committed this release accepts a signature by one of these any more.
@@ -302,6 +306,8 @@ impl Release {
             architecture: needed(ARCHITECTURE)?.parse()?,
             release_notes: text(RELEASE_NOTES).cloned(),
             release_date: text(RELEASE_DATE).cloned(),
+            supported_until: supported_until(text(SUPPORTED_UNTIL).map(String::as_str))
+                .map_err(|why| malformed(format_args!("annotation {SUPPORTED_UNTIL} {why}")))?,
             security_epoch: number(SECURITY_EPOCH)?.unwrap_or(0),
             revoked_keys: text(REVOKED_KEYS).map_or(Ok(BTreeSet::new()), |value| revoked_keys(value))?,
             board: text(BOARD).cloned(),
@@ -314,6 +320,15 @@ impl Release {
             patches,
         })
     }
+}
+
+/// Reads the end of support; the error says what is wrong with the text.
+pub(super) fn supported_until(date: Option<&str>) -> Result<Option<DateTime<Utc>>, String> {
+    let read = |date: &str| {
+        let time = DateTime::parse_from_rfc3339(date).map_err(|_| date);
+        time.map(|time| time.to_utc()).map_err(|date| format!("is \"{}\", not a date of RFC 3339", text::escape(date)))
+    };
+    date.map(read).transpose()
 }
 
 /// A plan counts from the date, and means nothing without one.

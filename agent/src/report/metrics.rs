@@ -113,6 +113,8 @@ fn runs(page: &mut Page, status: &Status, state: &State) {
 fn releases(page: &mut Page, status: &Status, trust: &Trust) {
     let help = "Number of releases that failed on this device and are not tried again.";
     page.family("failed_releases", Kind::Gauge, help).is(&[], trust.failed.len() as u64);
+    let ends = status.booted.as_ref().and_then(|booted| booted.supported_until);
+    page.time("supported_until", "End of the support of the running release.", ends);
     page.family("security_epoch", Kind::Gauge, "Highest committed security epoch.").is(&[], trust.security_epoch);
     let help = "1 if the running release is below the committed epoch, after a fallback.";
     page.family("below_security_epoch", Kind::Gauge, help).is(&[], status.below_security_epoch.into());

@@ -100,6 +100,9 @@ pub struct Booted {
     pub slot: String,
     /// Its version.
     pub version: Option<String>,
+    /// End of the support of its release; absent: unknown.
+    #[serde(with = "optional_seconds", skip_serializing_if = "Option::is_none")]
+    pub supported_until: Option<DateTime<Utc>>,
     /// How it is known which slot runs.
     pub known: BootedBasis,
     /// The trial that this boot was started for; it may be over by now.
@@ -238,6 +241,7 @@ impl Status {
         self.booted = Some(Booted {
             slot: slot.to_string(),
             version: None,
+            supported_until: None,
             known: BootedBasis::CommandLine,
             trial: line.trial.ok().filter(|trial| !trial.is_none()).map(|trial| trial.to_string()),
             fallback: line.fallback.ok(),
@@ -296,11 +300,13 @@ impl Status {
         let booted = boot.booted;
         self.safety = preflight::safety(boot);
         let running = boot.slots.get(booted.slot).manifest().ok().flatten();
-        let epoch = running.and_then(|content| content.release().ok()).map_or(0, |release| release.security_epoch);
+        let running = running.and_then(|content| content.release().ok());
+        let epoch = running.as_ref().map_or(0, |release| release.security_epoch);
         self.below_security_epoch = epoch < self.security_epoch;
         self.booted = Some(Booted {
             slot: booted.slot.to_string(),
             version: self.slots[booted.slot as usize].version.clone(),
+            supported_until: running.and_then(|release| release.supported_until),
             known: boot.basis,
             trial: (!booted.trial.is_none()).then(|| booted.trial.to_string()),
             fallback: booted.fallback,

@@ -20,19 +20,7 @@ pub fn open(config: &Config) -> Result<Box<dyn Source>> {
 /// # Errors
 /// As for [`open`].
 pub fn open_as(config: &Config, authentication: Authentication) -> Result<Box<dyn Source>> {
-    let client_certificate = config.registry_cert.clone().zip(config.registry_key.clone());
-    let options = FetchOptions {
-        registry_ca: config.registry_ca.clone(),
-        client_certificate: client_certificate.map(|(certificate, key)| ClientCertificate { certificate, key }),
-        plain_http: config.plain_http.clone(),
-        proxy: config.proxy.clone(),
-        no_proxy: config.no_proxy.clone(),
-        authentication,
-        registry_mirrors: config.registry_mirror.clone(),
-        server_mirrors: config.server_mirror.clone(),
-        max_rate: config.max_rate,
-        patience: Patience { documents: config.registry_timeout, ..Patience::default() },
-    };
+    let options = FetchOptions { authentication, ..network(config) };
     match &config.source {
         Some(Origin::Oci(reference)) => {
             let default_tag = config.channel.as_deref().unwrap_or(DEFAULT_TAG);
@@ -47,6 +35,24 @@ pub fn open_as(config: &Config, authentication: Authentication) -> Result<Box<dy
         }
         None => Err(Error::new(Reason::NoSource, "no source of releases is set")
             .remedy("Use --registry host/path, --server URL or --bundle FILE, or set registry= or server=.")),
+    }
+}
+
+/// The settings of the network, without a login.
+#[must_use]
+pub fn network(config: &Config) -> FetchOptions {
+    let client_certificate = config.registry_cert.clone().zip(config.registry_key.clone());
+    FetchOptions {
+        registry_ca: config.registry_ca.clone(),
+        client_certificate: client_certificate.map(|(certificate, key)| ClientCertificate { certificate, key }),
+        plain_http: config.plain_http.clone(),
+        proxy: config.proxy.clone(),
+        no_proxy: config.no_proxy.clone(),
+        authentication: Authentication::default(),
+        registry_mirrors: config.registry_mirror.clone(),
+        server_mirrors: config.server_mirror.clone(),
+        max_rate: config.max_rate,
+        patience: Patience { documents: config.registry_timeout, ..Patience::default() },
     }
 }
 

@@ -110,6 +110,13 @@ pub(super) fn write(path: &Path, document: &impl Serialize, mode: u32) -> Result
     replace(path, &bytes, mode).map_err(|e| write_error(&format!("write {}", path.display()), &e))
 }
 
+/// Removes a document, so that no power cut brings it back.
+pub(super) fn remove(path: &Path) -> Result<()> {
+    fs::remove_file(path)
+        .and_then(|()| sync_folder(path))
+        .map_err(|e| write_error(&format!("remove {}", path.display()), &e))
+}
+
 /// Writes these bytes over a file of their length, in place: that takes no new block. Another file is replaced, by one of mode
 /// 0600.
 pub(super) fn write_kept(path: &Path, bytes: &[u8]) -> Result<()> {

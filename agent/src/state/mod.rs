@@ -1,9 +1,10 @@
 //! Records on the data partition: `state.json` (the phase of an update), `trust.json` (facts that must not be lost),
 //! `history.json` (past attempts), `fetch.json` (downloads), `memory.json` and `unjudged.json` (trials that no health run
-//! judged), and the lock that only one agent holds.
+//! judged), `fleetlock.json` (a lock of a FleetLock server), and the lock that only one agent holds.
 
 pub mod fetches;
 pub mod file;
+pub mod fleetlock;
 pub mod format;
 pub mod freshness;
 pub mod history;

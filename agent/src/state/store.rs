@@ -1,4 +1,4 @@
-//! `state.json`, `trust.json`, `history.json`, `fetch.json`, `memory.json`, `unjudged.json` and their lock, side by side in
+//! `state.json`, `trust.json`, `history.json`, `fetch.json`, `memory.json`, `unjudged.json`, `fleetlock.json` and their lock, side by side in
 //! one folder.
 
 use std::fs::File;
@@ -15,6 +15,7 @@ use crate::base::files;
 use crate::base::replace::folder_of;
 use crate::state::fetches::Fetches;
 use crate::state::file::{self, Found, PRIVATE, PUBLIC, SCHEMA};
+use crate::state::fleetlock::FleetLock;
 use crate::state::history::{Entry, History};
 use crate::state::memory::{Memory, Unjudged};
 use crate::state::state::State;
@@ -64,6 +65,10 @@ impl Store {
 
     fn memory(&self) -> PathBuf {
         folder_of(&self.state).join("memory.json")
+    }
+
+    fn fleetlock(&self) -> PathBuf {
+        folder_of(&self.state).join("fleetlock.json")
     }
 
     fn unjudged(&self) -> PathBuf {
@@ -282,6 +287,28 @@ impl Lock {
         self.store.leave_unjudged(note)?;
         console::log_step(Step::Unjudged(note.trial));
         Ok(())
+    }
+
+    /// The lock of a FleetLock server that this device has, or may have.
+    pub fn load_fleetlock(&self) -> Result<Option<FleetLock>> {
+        let path = self.store.fleetlock();
+        Ok(match file::read(&path, SCHEMA)? {
+            Found::Document(lock) => Some(lock),
+            Found::Nothing => None,
+            Found::Damaged(why) => {
+                let aside = file::set_aside(&path)?;
+                log::warn!("{} is damaged ({why}); kept as {}", path.display(), aside.display());
+                None
+            }
+        })
+    }
+
+    /// Remembers a lock, or that there is none any more.
+    pub fn save_fleetlock(&self, lock: Option<&FleetLock>) -> Result<()> {
+        match lock {
+            Some(lock) => file::write(&self.store.fleetlock(), lock, PRIVATE),
+            None => file::remove(&self.store.fleetlock()),
+        }
     }
 
     /// Replaces `fetch.json`.

@@ -50,7 +50,12 @@ impl Update<'_> {
         self.ends_by_itself()?;
         preflight::loader_hashes(self.boot, &System::default())?;
         self.ask_hooks(Step::Activate, &running, release)?;
-        self.begin_trial(&staged, &policy)
+        self.take_fleetlock()?;
+        let begun = self.begin_trial(&staged, &policy);
+        if begun.is_err() {
+            self.release_fleetlock();
+        }
+        begun
     }
 
     fn staged(&self) -> Result<Staged> {

@@ -277,8 +277,10 @@ impl<'a> Transfer<'a> {
         let Some(ByPieces::Planned(delta)) = self.delta.take_if(|delta| matches!(delta, ByPieces::Planned(_))) else {
             return Ok(());
         };
-        let start = Start { offset, spent: self.spent, version: None };
-        match delta.begin(self.source, &self.images[Part::Initramfs as usize], &start) {
+        let mut start = Start { offset, spent: self.spent, version: None };
+        let begun = delta.begin(self.source, &self.images[Part::Initramfs as usize], &mut start);
+        self.spent = start.spent;
+        match begun {
             Ok(body) if self.only && body.is_whole() => Err(prepare::none("the server sends no part of an image")),
             Ok(body) => {
                 self.delta = Some(ByPieces::Begun(Box::new(body)));
@@ -448,7 +450,9 @@ impl<'a> Transfer<'a> {
                     arrival.records.save_fetches();
                 }
                 if self.only {
-                    return Err(e);
+                    let next = "Set delta=yes to fetch the whole image, or wait for the next release: no delta of this \
+                                image is tried again, unless --retry-failed asks for it.";
+                    return Err(if again { e } else { body.explain(e).remedy(next) });
                 }
                 let then = if again { "" } else { ", and no delta of this image again" };
                 log::warn!("{e}; fetching all of it{then}");

@@ -13,6 +13,7 @@ use crate::release::release::{Patches, Release};
 use crate::schedule::clock::Clock;
 use crate::source::open;
 use crate::source::source::Known;
+use crate::state::format::optional_seconds;
 use crate::state::freshness::FreshnessReport;
 use crate::state::state::Outcome;
 use crate::update::candidate::Candidate;
@@ -29,6 +30,9 @@ pub struct CheckReport {
     /// The running version.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub running: Option<String>,
+    /// End of the support of the running release; absent: unknown.
+    #[serde(with = "optional_seconds", skip_serializing_if = "Option::is_none")]
+    pub running_supported_until: Option<DateTime<Utc>>,
     /// The release on offer.
     pub offered: Offered,
     /// Freshness of this release; absent if it was not asked for.
@@ -64,6 +68,9 @@ pub struct Offered {
     /// The server signs only the images, so that all of this is its word.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub claimed: bool,
+    /// End of its support; absent: unknown.
+    #[serde(with = "optional_seconds", skip_serializing_if = "Option::is_none")]
+    pub supported_until: Option<DateTime<Utc>>,
     /// Release notes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub release_notes: Option<String>,
@@ -98,10 +105,12 @@ impl CheckReport {
     pub fn of(found: Evaluation) -> Self {
         let (verdict, reason) = verdict(&found);
         let delta = DeltaOffer::of(found.candidate.release(), found.patches());
+        let running = found.running.manifest.as_ref().and_then(|manifest| manifest.release().ok());
         Self {
             verdict,
             reason,
             offered: Offered::of(&found.candidate),
+            running_supported_until: running.and_then(|release| release.supported_until),
             running: found.running.version.map(|version| version.to_string()),
             delta,
             freshness: found.freshness.map(|seen| seen.verdict),
@@ -135,6 +144,7 @@ pub fn without_device(config: &Config, now: DateTime<Utc>, why: &Error) -> Resul
         verdict: Outcome::Unknown,
         reason: Some(why.reason),
         running: None,
+        running_supported_until: None,
         offered: Offered::of(&candidate),
         delta: DeltaOffer::of(release, None),
         freshness: None,
@@ -154,6 +164,7 @@ impl Offered {
             size: size(&offer.release),
             signed_by: candidate.signed_by.iter().map(ToString::to_string).collect(),
             claimed: offer.file_signatures.is_some(),
+            supported_until: offer.release.supported_until,
             release_notes: offer.release.release_notes.clone(),
         }
     }

@@ -7,6 +7,7 @@ pub mod attempt;
 pub mod candidate;
 pub mod check;
 pub mod data;
+mod fleetlock;
 mod pieces;
 pub mod records;
 pub mod running;

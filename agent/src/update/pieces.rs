@@ -76,14 +76,14 @@ impl Asking<'_> {
         let release = &candidate.offer.release;
         let wrong_before = self.fetches.no_delta.contains(&image.digest) && !self.lifted.retry_failed;
         let delta = if wrong_before {
-            Err(prepare::none("one of this image ended in wrong bytes before"))
+            Err(prepare::none("a delta of this image ended in wrong bytes before"))
         } else {
             let wanted = Wanted {
                 release,
                 image,
                 start,
                 slot: self.boot.slots.get(self.boot.booted.slot),
-                booted: self.running.manifest.as_ref().map(|manifest| manifest.initramfs.digest),
+                manifest: self.running.manifest.as_ref().map(|manifest| manifest.initramfs.digest),
                 version: self.running.version.as_ref(),
             };
             prepare::prepare(&mut *candidate.source, &wanted, spent)

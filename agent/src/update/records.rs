@@ -21,6 +21,7 @@ use crate::policy::freshness::FreshnessFinding;
 use crate::schedule::clock::Clock;
 use crate::source::source::Source;
 use crate::state::fetches::Fetches;
+use crate::state::fleetlock::FleetLock;
 use crate::state::history::TrialOutcome;
 use crate::state::memory::{NotJudged, Unjudged};
 use crate::state::phase::Phase;
@@ -103,6 +104,22 @@ impl LockedRecords {
         if let Err(error) = self.lock.save_fetches(&self.records.fetches) {
             log::warn!("the record of downloads is out of date: {error}");
         }
+    }
+
+    /// The lock of a FleetLock server that this device has, or may have.
+    ///
+    /// # Errors
+    /// 78 when the file cannot be used.
+    pub fn fleetlock(&self) -> Result<Option<FleetLock>> {
+        self.lock.load_fleetlock()
+    }
+
+    /// Remembers a lock, or that there is none any more.
+    ///
+    /// # Errors
+    /// 73 when it cannot be written.
+    pub fn keep_fleetlock(&self, lock: Option<&FleetLock>) -> Result<()> {
+        self.lock.save_fleetlock(lock)
     }
 
     /// Enters a phase and writes it.

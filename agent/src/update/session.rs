@@ -401,9 +401,13 @@ impl Session<'_> {
 
     /// Open if the wave of this device has come.
     fn wave(&self, release: &Release) -> Gate {
+        rules::rollout(self.config, self.device_id().as_deref(), self.lifted, release, self.clock.now())
+    }
+
+    /// The id of this device, if it has one.
+    pub(super) fn device_id(&self) -> Option<String> {
         let file = &self.config.machine_id_file;
-        let id = self.records.state.device_id(file, self.boot.loses(file));
-        rules::rollout(self.config, id.as_deref(), self.lifted, release, self.clock.now())
+        self.records.state.device_id(file, self.boot.loses(file))
     }
 }
 

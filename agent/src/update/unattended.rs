@@ -39,6 +39,7 @@ pub fn run(
     records.state.identify()?;
     let mut update = Update { config, boot, records, lifted: Lifted::default(), now: clock() };
     update.expire_data();
+    update.release_fleetlock();
     if config.auto == Auto::Check {
         let session = update.session();
         let (clock, found) = (session.clock, session.evaluate(Depth::EveryGate)?);

@@ -293,6 +293,33 @@ fn metrics_tell_where_an_update_stands() {
 }
 
 #[test]
+fn the_end_of_support_is_shown_and_measured() {
+    let (registry, device) = (Registry::start(), Device::new());
+    let supported = |version: &str, salt, until: &str| {
+        let supported_until = Some(until.parse().unwrap());
+        let plain = Metadata::new(version.parse().unwrap(), "stable");
+        publish_as(&registry, salt, Metadata { supported_until, ..plain }, "os:stable");
+    };
+    assert_eq!(value(&metrics(&device), "supported_until_timestamp_seconds", &[]), None);
+    supported("1.0.0", 1, "2001-02-03T00:00:00Z");
+    device.from(&registry, &["check"]).code(0).says(&["offered release until 2001-02-03", ", which is over"]);
+    device.from(&registry, &["apply", "--activate"]).code(0);
+    device.power_on();
+    device.here(&["healthcheck"]).code(0);
+    assert_eq!(value(&metrics(&device), "supported_until_timestamp_seconds", &[]), Some(981_158_400.0));
+    device.here(&["status"]).code(0).says(&["support:", "ended 2001-02-03"]);
+
+    supported("2.0.0", 2, "2999-01-01T00:00:00Z");
+    let check = device.from(&registry, &["check", "--json"]).code(0).json();
+    assert_eq!(check["running_supported_until"], "2001-02-03T00:00:00Z", "{check:#}");
+    assert_eq!(check["offered"]["supported_until"], "2999-01-01T00:00:00Z", "{check:#}");
+    device
+        .from(&registry, &["check"])
+        .code(0)
+        .says(&["running release until 2001-02-03", "offered release until 2999-01-01"]);
+}
+
+#[test]
 fn a_file_that_somebody_wrote_cannot_forge_a_series() {
     let device = Device::new();
     let evil = "x\"} 1\nkubesolo_update_forged 1\n\\";

@@ -252,6 +252,37 @@ fn a_server_that_cuts_ranges_is_asked_for_the_rest() {
     assert_eq!(report["bytes_fetched"], b"kernel".len() as u64 + index + missing(), "{report}");
 }
 
+/// A registry that redirects each request for the initramfs to a server of files, by a signed place that answers so many
+/// requests. Returns both.
+fn behind_a_redirect(world: &World, lasts: usize) -> (Fault, Fault) {
+    let (files, path) = (world.clone(), World::path(&world.initramfs));
+    let cdn = Fault::start(move |request, out| match request.earlier < lasts {
+        true => files.answer(&Request { path: path.clone(), ..request.clone() }, out),
+        false => reply(out, 403, "", b"expired"),
+    });
+    let (address, redirected) = (cdn.address.clone(), World::path(&world.initramfs));
+    let world = world.clone();
+    let registry = Fault::start(move |request, out| match request.path == redirected {
+        true => reply(out, 307, &format!("Location: http://{address}/file?signed={}\r\n", request.earlier), b""),
+        false => world.answer(request, out),
+    });
+    (registry, cdn)
+}
+
+#[test]
+fn a_registry_that_redirects_is_asked_once_for_all_parts() {
+    for (lasts, expired) in [(usize::MAX, 0), (2, 1)] {
+        let (world, device) = (world(), device());
+        let (registry, cdn) = behind_a_redirect(&world, lasts);
+        let report = device.from(&registry, &["apply", "--json", "--plain-http", &cdn.address]).code(0).json();
+        is_filled(&device);
+        assert_eq!(registry.count(&World::path(&NEW)), 1 + expired);
+        assert_eq!(cdn.count("/file"), RANGES + expired, "each part, and one refusal for each place that expired");
+        let index = INDEX.encode().len() as u64;
+        assert_eq!(report["bytes_fetched"], b"kernel".len() as u64 + index + missing(), "{report}");
+    }
+}
+
 /// The release as an agent without deltas takes it.
 #[test]
 fn with_delta_no_the_image_comes_whole() {
@@ -304,16 +335,20 @@ fn an_index_that_is_none_costs_nothing_but_itself() {
     assert_eq!(asked(&server), [None]);
 }
 
-/// An index that the publisher signed by mistake: its pieces are the old image.
-#[test]
-fn an_image_of_wrong_pieces_is_fetched_whole_and_never_by_pieces_again() {
+/// An index that the publisher signed by mistake: one of its pieces is that of the old image.
+fn wrong_index() -> Vec<u8> {
     let mut wrong = INDEX.encode();
     let old = Index::of(&OLD[..]).unwrap().unwrap();
     let place = |at: usize| 20 + 19 * at;
     let at = INDEX.pieces().iter().position(|piece| !old.pieces().contains(piece)).unwrap();
     assert_eq!(INDEX.pieces()[at].len, old.pieces()[at].len);
     wrong[place(at)..place(at) + 16].copy_from_slice(&old.pieces()[at].hash);
-    let (device, world) = (device(), World::of_pieces(NEW.clone(), "v2.0.0", &wrong));
+    wrong
+}
+
+#[test]
+fn an_image_of_wrong_pieces_is_fetched_whole_and_never_by_pieces_again() {
+    let (device, world) = (device(), World::of_pieces(NEW.clone(), "v2.0.0", &wrong_index()));
     let server = server(&world, honest);
     let (report, ran) = applied(&device, &server);
     assert!(ran.stderr.contains("no delta of this image again"), "{}", ran.stderr);
@@ -331,6 +366,25 @@ fn an_image_of_wrong_pieces_is_fetched_whole_and_never_by_pieces_again() {
     let before = asked(&server).len();
     device.from(&server, &["apply", "--retry-failed"]).code(0);
     assert!(asked(&server)[before].is_some());
+}
+
+#[test]
+fn with_delta_only_an_image_of_wrong_pieces_is_left_to_a_person() {
+    let (device, world) = (device(), World::of_pieces(NEW.clone(), "v2.0.0", &wrong_index()));
+    device.write("conf", b"delta=only\n");
+    let server = server(&world, honest);
+    let error = device.from(&server, &["apply", "--json"]).refused(65, "digest-mismatch");
+    let remedy = error["remedy"].as_str().unwrap();
+    assert!(remedy.contains("slot A is unchanged and boots. Set delta=yes"), "{remedy}");
+    // Held back from then on, and not one byte more of the image comes.
+    let before = asked(&server).len();
+    let error = device.from(&server, &["apply", "--json"]).refused(75, "delta-only");
+    assert!(error["message"].as_str().unwrap().contains("wrong bytes before"), "{error}");
+    assert!(error["remedy"].as_str().unwrap().contains("set delta=yes"), "{error}");
+    assert_eq!(asked(&server).len(), before);
+    device.write("conf", b"delta=yes\n");
+    applied(&device, &server);
+    assert_eq!(asked(&server)[before..], [None]);
 }
 
 #[test]

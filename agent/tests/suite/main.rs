@@ -31,6 +31,7 @@ mod delta;
 mod device;
 mod disk;
 mod fleet;
+mod fleetlock;
 mod http;
 mod layout;
 mod network;

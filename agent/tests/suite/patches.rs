@@ -248,6 +248,27 @@ fn a_device_of_another_release_patches_the_pieces_whose_sources_it_has() {
     assert!(report["bytes_fetched"].as_u64().unwrap() < whole, "{report}");
 }
 
+/// As a device that was filled by an earlier agent.
+#[test]
+fn a_booted_slot_without_a_manifest_has_its_patches_all_the_same() {
+    let (device, server) = (device(&OLD), MADE.server());
+    fs::remove_file(device.path("B/manifest.json")).unwrap();
+    let report = applied(&device, &server);
+    assert_eq!((ranges(&server), &report["bytes_patched"]), (0, &json!(missing(&OLD))), "{report}");
+}
+
+#[test]
+fn patches_that_save_nothing_are_counted() {
+    // Made for this device by their name, but all their sources are others.
+    let (mut pack, other) = (MADE.clone(), initramfs(&CHANGED.map(|at| at + 1)));
+    pack.about.from = Digest::of(&other);
+    let (device, server) = (device(&other), pack.server());
+    let report = applied(&device, &server);
+    let others = INDEX.encode().len() as u64 + missing(&other);
+    let fetched = report["bytes_fetched"].as_u64().unwrap();
+    assert!((others + pack.about.table.size..=others + pack.bytes.len() as u64).contains(&fetched), "{report}");
+}
+
 #[test]
 fn patches_signed_by_mistake_cost_no_more_than_their_pieces() {
     let device = device(&OLD);

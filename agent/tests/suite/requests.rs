@@ -40,7 +40,7 @@ struct Origin {
     login: Login,
 }
 
-/// What the relay has passed on.
+/// Sums over the answers that the relay has passed on.
 #[derive(Clone, Copy, Debug, Default)]
 struct Sent {
     answers: usize,

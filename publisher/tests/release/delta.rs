@@ -117,7 +117,7 @@ fn made(source: &mut dyn Source, release: &Release, patches: &Patches, old: &[u8
     let size = release.initramfs.size.unwrap_or_else(|| source.locate(release.initramfs).unwrap().size);
     let index = Index::parse(&fetch(source, &release.pieces.unwrap()), size).unwrap();
     let body = source.open(&patches.blob).unwrap();
-    let mut pack = Pack::open(body, patches.blob.size, &patches.table, &index).unwrap();
+    let mut pack = Pack::open(body, patches.blob.size, &patches.table, &index, &mut 0).unwrap();
     let (mut slot, mut maker) = (Slot::new(old), Maker::new(release.initramfs_unpacked_size.unwrap()));
     let (mut image, mut lost, mut bytes) = (vec![], 0, vec![]);
     for (at, piece) in index.pieces().iter().enumerate() {

@@ -7,6 +7,7 @@ mod cli_support;
 mod common;
 
 mod access;
+mod carried;
 mod delta;
 mod docs;
 mod factory;

@@ -51,6 +51,7 @@ fn every_command_has_an_answer_in_json() {
     good(&[&["list", &os][..], &pubkey, &network].concat(), "releases");
     good(&[&["tag", &release, "v1"][..], &pubkey, &network].concat(), "tags");
     good(&[&["bundle", &release, &bundle][..], &network].concat(), "file");
+    good(&[&["copy", &release, &at("layout")][..], &network].concat(), "releases");
     good(&["repack", initramfs, &at("repacked.gz")], "pieces");
     let made = ["factory", &device, "--bundle", &bundle, "--architecture", "amd64", "--boot", "grub"];
     good(&[&made[..], &pubkey].concat(), "slot_mib");

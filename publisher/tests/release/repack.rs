@@ -6,6 +6,8 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
 use flate2::bufread::DeflateDecoder;
+use kubesolo_update::base::limits;
+use kubesolo_update::delta::index::Index;
 use tempfile::TempDir;
 
 use crate::common::images;
@@ -103,6 +105,40 @@ fn every_piece_is_read_without_those_before_it() {
     }
     assert!(all == unzipped(&folder, "out.gz"));
     assert_eq!(kubesolo_release::repack::restart_points(&folder.path().join("out.gz")).unwrap(), count);
+}
+
+/// As many small entries, each of which starts a piece by its name, as an image of 5 GiB has pieces.
+#[test]
+fn pieces_are_twice_as_long_where_an_index_has_no_room_for_them() {
+    let folder = TempDir::new().unwrap();
+    let entry = |name: &str, content: &[u8]| {
+        let mut entry = format!("070701{:08X}{:08X}{:032X}", 0, 0o100_644, 1).into_bytes();
+        entry.extend(format!("{:08X}{:032X}{:08X}{:08X}{name}\0", content.len(), 0, name.len() + 1, 0).bytes());
+        entry.resize(entry.len().next_multiple_of(4), 0);
+        entry.extend(content);
+        entry.resize(entry.len().next_multiple_of(4), 0);
+        entry
+    };
+    let noise: Vec<u8> = (0..700_001u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
+    let names = (0..).map(|n| format!("{n:x}")).filter(|name| crc32fast::hash(name.as_bytes()) % 16 == 8);
+    let mut archive = entry("init", b"");
+    archive.extend(entry("large", &noise));
+    names.take(limits::PIECES).for_each(|name| archive.extend(entry(&name, b"")));
+    archive.extend(entry("TRAILER!!!", b""));
+    fs::write(folder.path().join("in.gz"), images::gzip(&archive)).unwrap();
+    let (code, said) = repack(&folder, "in.gz", "out.gz");
+    assert_eq!(code, 0, "{said}");
+    let file = read(&folder, "out.gz");
+    let (mut longest, mut all) = (0, vec![]);
+    for piece in pieces(&file) {
+        let mut raw = vec![];
+        DeflateDecoder::new(&[piece, &[3, 0]].concat()[..]).read_to_end(&mut raw).unwrap();
+        longest = longest.max(raw.len());
+        all.extend(raw);
+    }
+    assert!(all == archive && longest == limits::PIECE_RAW_BYTES, "{longest}");
+    let index = Index::of(&file[..]).unwrap().expect("an index");
+    assert!(index.pieces().len() < 100, "{}", index.pieces().len());
 }
 
 #[test]

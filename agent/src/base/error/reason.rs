@@ -67,8 +67,10 @@ reasons! {
             "The file is not a kernel that this architecture's bootloader can load. Name the boot image (bzImage, Image or EFI zboot).",
         LimitExceeded = "limit-exceeded":
             "A document, image or file is larger than its documented limit. Make it smaller; docs/releasing.md lists the limits.",
+        MalformedAttachment = "malformed-attachment":
+            "A document to attach to a release is of an unknown kind. Name an SPDX or CycloneDX document, or an in-toto statement, in JSON.",
         MalformedBundle = "malformed-bundle":
-            "The file is not a complete bundle. Copy it again, or make it again with `kubesolo-release bundle`.",
+            "The file is not a complete bundle, or the folder not a complete OCI image layout. Copy it again, or make it again with `kubesolo-release`.",
         MalformedCosignPayload = "malformed-cosign-payload":
             "The payload of a cosign signature is not a valid document. Sign the release again.",
         MalformedDigest = "malformed-digest":
@@ -183,10 +185,14 @@ reasons! {
             "The program cannot write its own JSON. This is a fault of the program: report it.",
         KeyEncoding = "key-encoding":
             "The program cannot encode the key that it made. This is a fault of the program: report it.",
+        NoAuthorities = "no-authorities":
+            "The built-in certificate authorities cannot be used. Name a file with your own by --registry-ca.",
         NoRandom = "no-random":
             "The system has no random numbers for a new key. Try again later.",
         NoRandomNumbers = "no-random-numbers":
             "The system has no random numbers. Check that /dev/urandom is there.",
+        NoRuntime = "no-runtime":
+            "The network runtime of the publisher cannot start. Check the limits of this process.",
         NoSuchImage = "no-such-image":
             "The program asked for an image that is not on offer. This is a fault of the program: report it.",
         NothingToSign = "nothing-to-sign":
@@ -271,6 +277,8 @@ reasons! {
             "The last freshness statement is over. Publish a new one.",
         FailedBefore = "failed-before":
             "This release failed on this device before. Publish a fixed release, or run `apply --retry-failed`.",
+        FleetLock = "fleetlock":
+            "The FleetLock server gives no lock now. The next run asks again; `activate --force` continues without one.",
         ForeignEnvironment = "foreign-environment":
             "Another program changed the boot environment. Run `kubesolo-update healthcheck` after a healthy boot: it repairs this.",
         HookLater = "hook-later":
@@ -437,6 +445,8 @@ reasons! {
             "The loader file cannot be read. Check the bootloader's partition.",
         NewerSchema = "newer-schema":
             "A newer version of the agent wrote the file, which is unchanged. Use that version, or move the file away.",
+        NoClient = "no-client":
+            "The publisher's registry client cannot start with these options. The message has the cause.",
         NoCommandLine = "no-command-line":
             "The kernel command line cannot be read. Mount /proc, or name a readable file with --cmdline.",
         NoGrubCfg = "no-grub-cfg":

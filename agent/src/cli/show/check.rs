@@ -1,5 +1,7 @@
 //! `check` for people: the verdict first.
 
+use chrono::Utc;
+
 use super::screen::{Screen, Tone};
 use crate::base::console::Terminal;
 use crate::base::console::progress::size;
@@ -29,6 +31,13 @@ pub(in crate::cli) fn checked(checked: &CheckReport, terminal: Terminal, details
     screen.line("signed:", &by);
     if let Some(freshness) = &checked.freshness {
         screen.line("latest:", &freshness.to_string());
+    }
+    let ends = [("running", checked.running_supported_until), ("offered", offered.supported_until)];
+    for (which, ends) in ends {
+        // The release on offer runs already: one line is enough.
+        let Some(ends) = ends.filter(|_| which == "offered" || checked.verdict != Outcome::UpToDate) else { continue };
+        let over = if ends < Utc::now() { screen.paint(Tone::Bad, ", which is over") } else { String::new() };
+        screen.line("support:", &format!("{which} release until {}{over}", clock::shown(ends)));
     }
     if let Some(notes) = &offered.release_notes {
         screen.line("notes:", &text::escape(notes));

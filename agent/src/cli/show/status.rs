@@ -68,6 +68,11 @@ impl Page<'_> {
             let words = format!("the bootloader fell back to this slot (ks.fallback={fallback})");
             self.screen.toned("warning:", Tone::Bad, &words);
         }
+        match booted.supported_until.map(|ends| (clock::shown(ends), ends < self.now)) {
+            Some((ended, true)) => self.screen.toned("support:", Tone::Bad, &format!("ended {ended}: update it")),
+            Some((ends, false)) => self.screen.line("support:", &format!("until {ends}")),
+            None => {}
+        }
         if booted.old_loader {
             self.screen.line("loader:", "of KubeSolo OS; updates wait for `kubesolo-update adopt`");
         }

@@ -37,6 +37,9 @@ fn judge(call: &Call<'_>, no_reboot: bool) -> Result<u8> {
     checks.extend(data::check(&boot, &records.data()));
     let mut update = call.update(&mut boot, &mut records, Lifted::default());
     let judged = trial::judge(&mut update, &checks)?;
+    if judged.healthy {
+        update.release_fleetlock();
+    }
     let report =
         json!({"healthy": judged.healthy, "outcome": judged.verdict, "message": judged.message, "checks": checks});
     print(call.cli, &report, || show::health(&judged, &checks));

@@ -36,7 +36,8 @@ fn every_member_is_read() {
     let latest = Latest::parse(&with(json!({
         "channel": "beta", "min_compatible_version": "v1.0.0", "release_notes": "notes", "release_date": "2026-01-01",
         "security_epoch": 7, "board": "edge-1", "initramfs_unpacked_size": 1234, "vmlinuz_sig_url": "k.sig",
-        "initramfs_sig_url": "i.sig", "metadata_sig_url": "m.sig", "something_else": {"kept": "out"},
+        "initramfs_sig_url": "i.sig", "metadata_sig_url": "m.sig", "supported_until": "2030-01-01T00:00:00Z",
+        "something_else": {"kept": "out"},
     })))
     .unwrap();
     let release = latest.release().unwrap();
@@ -48,11 +49,18 @@ fn every_member_is_read() {
         (release.release_notes.as_deref(), release.release_date.as_deref()),
         (Some("notes"), Some("2026-01-01"))
     );
+    assert_eq!(release.supported_until.unwrap().timestamp(), 1_893_456_000);
     assert_eq!(release.kernel, Image { digest: Digest([0x11; 32]), size: None });
     assert!(release.initramfs.is(&Blob { digest: Digest([0x22; 32]), size: 5 }));
     assert_eq!(latest.image_urls().unwrap(), ["vmlinuz", "https://cdn.example/i"]);
     assert_eq!(latest.image_signature_urls(), [Some("k.sig"), Some("i.sig")]);
     assert_eq!(latest.signature_url(), Some("m.sig"));
+}
+
+#[test]
+fn an_end_of_support_without_a_date_is_refused() {
+    let error = refused(&with(json!({"supported_until": "soon"})), "malformed-latest-json");
+    assert!(error.message.contains("supported_until"), "{error}");
 }
 
 #[test]

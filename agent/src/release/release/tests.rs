@@ -55,7 +55,7 @@ fn every_annotation_is_read() {
     let release = accepted(|m| {
         m["annotations"] = json!({
             VERSION: "2.0.0", ARCHITECTURE: "amd64", CHANNEL: "edge", MIN_COMPATIBLE_VERSION: "v1.0.0",
-            RELEASE_NOTES: "notes", RELEASE_DATE: "2026-01-02T03:04:05Z", SECURITY_EPOCH: "7", BOARD: "board",
+            RELEASE_NOTES: "notes", RELEASE_DATE: "2026-01-02T03:04:05Z", SUPPORTED_UNTIL: "2030-01-01T01:00:00+01:00", SECURITY_EPOCH: "7", BOARD: "board",
             INITRAMFS_UNPACKED_SIZE: "123456", ROLLOUT: "5%@0h,100%@72h", "other": "",
         });
     });
@@ -63,6 +63,7 @@ fn every_annotation_is_read() {
     assert_eq!(release.min_compatible_version, Some(semver::Version::new(1, 0, 0)));
     assert_eq!(release.release_notes.as_deref(), Some("notes"));
     assert_eq!(release.release_date.as_deref(), Some("2026-01-02T03:04:05Z"));
+    assert_eq!(release.supported_until.unwrap().to_rfc3339(), "2030-01-01T00:00:00+00:00");
     assert_eq!((release.security_epoch, release.initramfs_unpacked_size), (7, Some(123_456)));
     assert_eq!(release.board.as_deref(), Some("board"));
     let rollout = release.rollout.unwrap();
@@ -84,6 +85,14 @@ fn waves_are_strict_and_count_from_a_date() {
     assert_eq!(accepted(waves("", "soon")).rollout, None, "a date alone is for people");
     let abroad = accepted(waves("5%@0h", "2026-01-02T05:04:05+02:00")).rollout.unwrap();
     assert_eq!(abroad.start.timestamp(), 1_767_323_045);
+}
+
+#[test]
+fn the_end_of_support_is_a_date_or_absent() {
+    for wrong in ["2030-01-01", "soon", "1893456000"] {
+        assert!(refused("malformed-manifest", annotate(SUPPORTED_UNTIL, wrong)).contains(SUPPORTED_UNTIL), "{wrong}");
+    }
+    assert_eq!(accepted(annotate(SUPPORTED_UNTIL, "")).supported_until, None);
 }
 
 /// The Go publisher writes every annotation, empty if it has no value.
