@@ -18,11 +18,16 @@ use bootenv::grub::Block;
 use bootenv::loader::{self, Kind};
 use bootenv::protocol::{BootState, SlotState, View};
 use cli_support::trace::{can_trace, traced};
-use cli_support::{Device, publish};
+use cli_support::{Device, key, publish};
 use common::fault::{Fault as Server, World};
+use common::images;
 use common::registry::Registry;
+use kubesolo_release::registry::Access;
+use kubesolo_release::{Metadata, Options};
 use kubesolo_update::base::digest::Digest;
 use kubesolo_update::device::slot::{Place, Slot as SlotPlace};
+use kubesolo_update::release::release::Architecture;
+use tempfile::TempDir;
 
 /// Ways in which a step fails.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -132,8 +137,8 @@ fn held(device: &Device, slot: SlotId) -> bool {
     SlotPlace { id: slot, place: Place::Folder(device.path(slot.as_str())), checksums: false }.hashes().is_ok()
 }
 
-/// Nothing but what belongs there.
-fn tidy(device: &Device, case: &str) {
+/// Nothing but what belongs there, and such files as an earlier run left.
+fn tidy(device: &Device, earlier: &Copy, case: &str) {
     for (folder, known) in [
         ("A", &["kubesolo-os.gz", "kubesolo-os.gz.sha256", "manifest.json", "vmlinuz", "vmlinuz.sha256"][..]),
         ("B", &["kubesolo-os.gz", "kubesolo-os.gz.sha256", "manifest.json", "vmlinuz", "vmlinuz.sha256"]),
@@ -156,7 +161,9 @@ fn tidy(device: &Device, case: &str) {
         ),
     ] {
         for name in device.names(folder) {
-            assert!(known.contains(&name.as_str()), "{case}: {folder}/{name} is left over");
+            let path = device.path(folder).join(&name);
+            let here = known.contains(&name.as_str()) || earlier.iter().any(|(known, _)| *known == path);
+            assert!(here, "{case}: {folder}/{name} is left over");
         }
     }
     for name in device.names("") {
@@ -218,10 +225,10 @@ fn cross_holding(
             fs::remove_file(device.path("trace")).unwrap();
             holds(device, &case);
             if !matches!(fault, Signal(_)) && !line.contains("unlink") {
-                tidy(device, &case);
+                tidy(device, &before, &case);
             }
             goal(&bench, &case);
-            tidy(device, &case);
+            tidy(device, &vec![], &case);
         }
     }
     eprintln!("{} steps of {arguments:?}, {tried} faults", steps.len());
@@ -248,6 +255,73 @@ fn next_apply(bench: &Bench, case: &str) {
 fn update(every: usize) {
     let second = |bench: &Bench| _ = publish(&bench.registry, "2.0.0", 2);
     cross(&["apply", "--activate"], every, second, next_apply);
+}
+
+/// Two releases of pieces that differ in three places. The kernel is the same.
+fn pieces() -> [Vec<u8>; 2] {
+    let old = images::noise(1, 700_000);
+    let mut new = old.clone();
+    [100_000, 300_000, 600_000].into_iter().for_each(|at| new[at] ^= 1);
+    [old, new].map(|init| images::repacked(&init))
+}
+
+/// Publishes a release with this initramfs, with patches from such earlier ones.
+fn publish_pieces(registry: &Registry, version: &str, initramfs: &[u8], from: &[&str]) {
+    let folder = TempDir::new().unwrap();
+    let files = images::files(folder.path(), Architecture::current(), 1);
+    fs::write(&files.initramfs, initramfs).unwrap();
+    let (metadata, access) = (Metadata::new(version.parse().unwrap(), "stable"), Access::default());
+    let options = Options {
+        access: Access { plain_http: vec![registry.address.clone()], ..access },
+        also_tags: vec![format!("v{version}")],
+        delta_from: from.iter().map(|version| format!("{}/os:v{version}", registry.address)).collect(),
+        ..Options::default()
+    };
+    let reference = format!("{}/os:stable", registry.address);
+    kubesolo_release::release(&reference, &metadata, &[files], &[key(1)], &options).unwrap();
+}
+
+/// A device with a release of pieces in both slots, and the next one on offer: with patches, or by parts alone.
+fn with_pieces(bench: &Bench, by_patches: bool) {
+    let (device, [old, new]) = (&bench.device, pieces());
+    for version in ["1.0.1", "1.0.2"] {
+        publish_pieces(&bench.registry, version, &old, &[]);
+        device.from(&bench.registry, &["apply", "--activate"]).code(0);
+        device.power_on();
+        device.here(&["healthcheck"]).code(0);
+    }
+    publish_pieces(&bench.registry, "2.0.0", &new, if by_patches { &["1.0.2"] } else { &[] });
+    let planned = device.from(&bench.registry, &["apply", "--dry-run", "--json"]).code(0).json();
+    assert!(planned["bytes_to_reuse"].as_u64() > Some(200_000), "{planned}");
+    assert_eq!(planned["bytes_to_patch"].as_u64() > Some(0), by_patches, "{planned}");
+}
+
+/// The same, and a run that was asked to end in the middle of the image.
+fn with_pieces_begun(bench: &Bench) {
+    with_pieces(bench, true);
+    let device = &bench.device;
+    let (before, apply) =
+        (save(device), [&device.asking(&bench.registry, &["apply"])[..], &["--pubkey", "K"]].concat());
+    let steps = steps(device, &apply);
+    let writes: Vec<_> = steps.iter().filter(|step| step.line.contains("kubesolo-os.gz.part>, ")).collect();
+    let Step { call, number, .. } = writes[writes.len() / 2];
+    restore(device, &before);
+    let ended = traced(device, &apply, &[format!("inject={call}:signal=SIGTERM:when={number}")]);
+    assert_eq!(ended.status.code(), Some(75), "{ended:?}");
+    fs::remove_file(device.path("trace")).unwrap();
+    let record: serde_json::Value = serde_json::from_slice(&fs::read(device.path("S/fetch.json")).unwrap()).unwrap();
+    assert!(record["partial"].is_object(), "{record}");
+}
+
+fn delta(every: usize) {
+    let right = |bench: &Bench, case: &str| {
+        next_apply(bench, case);
+        assert!(fs::read(bench.device.path("A/kubesolo-os.gz")).unwrap() == pieces()[1], "{case}: another image");
+    };
+    cross(&["apply", "--activate"], every, |bench| with_pieces(bench, true), right);
+    // The disk sees the same steps: each with one of the faults is enough.
+    cross(&["apply", "--activate"], every.max(7), |bench| with_pieces(bench, false), right);
+    cross(&["apply", "--activate"], every, with_pieces_begun, right);
 }
 
 /// A boot of 2.0.0 on trial.
@@ -450,6 +524,11 @@ fn an_update_goes_on_after_a_fault_at_any_step() {
 }
 
 #[test]
+fn an_update_by_pieces_goes_on_after_a_fault_at_any_step() {
+    delta(42);
+}
+
+#[test]
 fn a_commit_goes_on_after_a_fault_at_any_step() {
     commit(7);
 }
@@ -469,6 +548,7 @@ fn an_adoption_goes_on_after_a_fault_at_any_step() {
 fn every_fault_at_every_step() {
     adoption(1);
     update(1);
+    delta(1);
     commit(1);
     revert(1);
 }

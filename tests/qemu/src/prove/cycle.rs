@@ -23,11 +23,13 @@ pub enum Cycle {
     Revert,
     /// It panics until its tries are used up.
     Counter,
+    /// The release is healthy, and comes by pieces and patches or not at all.
+    Delta,
 }
 
 impl Cycle {
     /// All of them.
-    pub const ALL: [Cycle; 3] = [Cycle::Commit, Cycle::Revert, Cycle::Counter];
+    pub const ALL: [Cycle; 4] = [Cycle::Commit, Cycle::Revert, Cycle::Counter, Cycle::Delta];
 
     /// Its name on the command line.
     #[must_use]
@@ -36,12 +38,13 @@ impl Cycle {
             Cycle::Commit => "commit",
             Cycle::Revert => "revert",
             Cycle::Counter => "counter",
+            Cycle::Delta => "delta",
         }
     }
 
     fn flaw(self) -> Flaw {
         match self {
-            Cycle::Commit => Flaw::None,
+            Cycle::Commit | Cycle::Delta => Flaw::None,
             Cycle::Revert => Flaw::Unhealthy,
             Cycle::Counter => Flaw::Panics,
         }
@@ -68,7 +71,10 @@ pub struct Recording<'a> {
 /// # Errors
 /// The device does not do what the cycle is about.
 pub fn record(run: &Run, cycle: Cycle) -> Result<Recording<'_>> {
-    let bench = Bench::build(run)?;
+    let bench = match cycle {
+        Cycle::Delta => Bench::build_with(run, "delta=only\n")?,
+        _ => Bench::build(run)?,
+    };
     for name in [KERNEL, INITRAMFS, "manifest.json"] {
         let bytes = bench.disk.slot_file(SlotId::A, name)?;
         if name == "manifest.json" {
@@ -89,7 +95,10 @@ pub fn record(run: &Run, cycle: Cycle) -> Result<Recording<'_>> {
     }
     let before = fs::read(&bench.disk.path)?;
     let old = bench.disk.slot_file(SlotId::A, INITRAMFS)?;
-    let new = fs::read(bench.publish("2.0.0", cycle.flaw())?)?;
+    let new = fs::read(match cycle {
+        Cycle::Delta => bench.publish_patches("2.0.0")?,
+        _ => bench.publish("2.0.0", cycle.flaw())?,
+    })?;
     let kernel = fs::read(bench.kernel())?;
 
     let mut device = bench.device(&[
@@ -106,7 +115,7 @@ pub fn record(run: &Run, cycle: Cycle) -> Result<Recording<'_>> {
         machine.wait_for("ks: boot slot=B try counter=1")?;
         machine.wait_for("ks: boot slot=B try counter=0")?;
     }
-    if cycle != Cycle::Commit {
+    if cycle.flaw() != Flaw::None {
         machine.wait_for("ks: boot slot=A committed")?;
     }
     machine.wait_for(HEALTHY)?;

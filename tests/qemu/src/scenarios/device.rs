@@ -282,7 +282,7 @@ impl<'a> Bench<'a> {
     }
 
     /// The same as `publish`, with patches for devices with the release that is published now.
-    pub(super) fn publish_patches(&self, version: &str) -> Result<PathBuf> {
+    pub(crate) fn publish_patches(&self, version: &str) -> Result<PathBuf> {
         let initramfs = self.initramfs(version, Flaw::None)?;
         let mut publish = self.publishing(version, &[(self.run.firmware.architecture(), &initramfs)])?;
         crate::run(publish.args(["--delta-from", &format!("{}/os:stable", self.registry.host())]))?;
