@@ -114,6 +114,7 @@ fn costs_of(costs: &Costs, took: Duration) -> String {
 /// The outcome of `apply` or `activate`, which took that long.
 pub(super) fn applied(applied: &ApplyReport, took: Duration) -> String {
     let ApplyReport { version, slot, .. } = applied;
+    let costs = applied.costs.as_ref().map_or(String::new(), |costs| costs_of(costs, took));
     match applied.outcome {
         Outcome::UpToDate => format!("{version} is running; nothing to do\n"),
         Outcome::WouldStage => {
@@ -124,11 +125,10 @@ pub(super) fn applied(applied: &ApplyReport, took: Duration) -> String {
         }
         Outcome::Staged => {
             let how = if applied.written { "written into" } else { "already complete in" };
-            let costs = applied.costs.as_ref().map_or(String::new(), |costs| costs_of(costs, took));
             format!("{version} is {how} slot {slot} and verified\n{costs}next: kubesolo-update activate --reboot\n")
         }
         _ => format!(
-            "{version} in slot {slot} boots next, on trial {}\nnext: reboot; then kubesolo-update healthcheck commits or reverts it\n",
+            "{version} in slot {slot} boots next, on trial {}\n{costs}next: reboot; then kubesolo-update healthcheck commits or reverts it\n",
             applied.trial.as_deref().unwrap_or_default()
         ),
     }

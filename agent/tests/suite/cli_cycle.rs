@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 
 /// Applies, activates and commits what is on offer.
 fn install(device: &Device, registry: &Registry) {
-    device.from(registry, &["apply", "--activate"]).code(0);
+    device.from(registry, &["apply", "--activate"]).code(0).says(&["boots next, on trial", "fetched "]);
     device.power_on();
     device.here(&["healthcheck"]).code(0).says(&["committed"]);
 }

@@ -95,6 +95,14 @@ impl Line {
         Ok(())
     }
 
+    /// Bytes that it carried, if nothing limited it.
+    ///
+    /// # Errors
+    /// A thread of the line panicked.
+    pub fn carried(&self) -> Result<u64> {
+        Ok(u64::MAX - *self.allowed.lock().map_err(|_| "the line is broken")?)
+    }
+
     /// Waits until all that was allowed has been carried.
     ///
     /// # Errors

@@ -54,7 +54,7 @@ pub(crate) struct Bench<'a> {
     pub(super) signers: Vec<PathBuf>,
     /// Keys that the releases published from now on revoke.
     pub(super) revoked: Vec<PathBuf>,
-    line: Line,
+    pub(super) line: Line,
     /// A whole userland with systemd, in place of busybox.
     userland: Option<PathBuf>,
     /// The kernel of every release, with its modules beside it.
