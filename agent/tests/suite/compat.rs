@@ -10,10 +10,18 @@ use bootenv::loader::{self, Kind};
 use bootenv::protocol::{BootState, SlotState};
 use bootenv::{SlotId, TrialId};
 use cli_support::{Device, Ran};
+use kubesolo_release::registry::Access;
+use kubesolo_release::{Metadata, Options};
 use kubesolo_update::device::slot::SlotManifest;
+use kubesolo_update::release::release::Architecture;
 use kubesolo_update::state::store::Store;
 use kubesolo_update::trust::signature::Fingerprint;
 use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::common::images;
+use crate::common::nginx::Nginx;
+use crate::common::registry::Registry;
 
 /// Moments of a device with GRUB.
 const MOMENTS: [&str; 10] = [
@@ -381,5 +389,60 @@ fn a_rollback_of_either_agent_is_understood_by_the_other() {
         // Under a lower security epoch nobody goes back.
         device.here(&["rollback", "--json"]).refused(77, "security-epoch");
         both_mean_the_same(&mut device, &programs, "refused");
+    }
+}
+
+/// Index of pieces, and patches from eight releases: 11 layers.
+#[test]
+#[ignore = "takes the binary of 0.1: `make test-all` builds it and runs this"]
+fn a_release_with_all_of_a_delta_is_a_whole_image_for_0_1_and_a_source_for_the_next_agent() {
+    let old = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/0.1/kubesolo-update");
+    assert!(old.exists(), "0.1 is not built: call build/scripts/agent-0.1.sh");
+    let (registry, folder) = (Registry::start(), TempDir::new().unwrap());
+    let www = folder.path().join("www");
+    let image = |version: usize| {
+        let mut init = images::noise(1, 400_000);
+        init[100_000 + 10 * version] ^= 1;
+        images::repacked(&init)
+    };
+    let release = |version: usize, from: std::ops::Range<usize>| {
+        let files = images::files(folder.path(), Architecture::current(), 1);
+        fs::write(&files.initramfs, image(version)).unwrap();
+        let (tag, files, key) = (format!("v{version}.0.0"), [files], [cli_support::key(1)]);
+        let access = || Access { plain_http: vec![registry.address.clone()], ..Access::default() };
+        let metadata = Metadata::new(tag[1..].parse().unwrap(), "stable");
+        let delta_from: Vec<_> = from.map(|from| format!("{}/os:v{from}.0.0", registry.address)).collect();
+        let own =
+            kubesolo_release::http::Options { delta_from: delta_from.clone(), access: access(), ..Default::default() };
+        kubesolo_release::http::publish(&www, &metadata, &files, &key, &own).unwrap();
+        let own = Options { access: access(), also_tags: vec![tag], delta_from, ..Options::default() };
+        kubesolo_release::release(&format!("{}/os:stable", registry.address), &metadata, &files, &key, &own).unwrap();
+    };
+    (0..8).for_each(|version| release(version + 1, 0..0));
+    release(9, 1..9);
+    let bundle = folder.path().join("9.tar");
+    let access = Access { plain_http: vec![registry.address.clone()], ..Access::default() };
+    kubesolo_release::bundle::bundle(&format!("{}/os:stable", registry.address), &bundle, None, &access).unwrap();
+    std::os::unix::fs::symlink(Architecture::current().to_string(), www.join("os")).unwrap();
+    let server = Nginx::start(&www, "");
+
+    let mut devices = [(); 3].map(|()| Device::new());
+    devices.iter_mut().for_each(|device| device.program.clone_from(&old));
+    devices[0].from(&registry, &["apply", "--activate"]).code(0);
+    devices[1].over_http(&server, &["apply", "--activate"]).code(0);
+    let from_bundle =
+        [&devices[2].local(&["apply", "--activate"])[..], &["--bundle", bundle.to_str().unwrap()]].concat();
+    devices[2].run(&[&from_bundle[..], &["--pubkey", "K"]].concat()).code(0);
+    release(10, 1..9);
+    for mut device in devices {
+        assert!(fs::read(device.path("B/kubesolo-os.gz")).unwrap() == image(9));
+        device.power_on();
+        device.here(&["healthcheck"]).code(0);
+        // The agent of the image that 0.1 installed.
+        device.program = Device::new().program.clone();
+        let report = device.from(&registry, &["apply", "--json"]).code(0).json();
+        assert!(fs::read(device.path("A/kubesolo-os.gz")).unwrap() == image(10));
+        let fetched = report["bytes_fetched"].as_u64().unwrap();
+        assert!(fetched < image(10).len() as u64 / 2, "{report}");
     }
 }

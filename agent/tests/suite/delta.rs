@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::net::TcpStream;
+use std::os::unix::fs::PermissionsExt as _;
 use std::process::Stdio;
 use std::sync::LazyLock;
 use std::time::{Duration, Instant};
@@ -274,9 +275,14 @@ fn a_registry_that_redirects_is_asked_once_for_all_parts() {
     for (lasts, expired) in [(usize::MAX, 0), (2, 1)] {
         let (world, device) = (world(), device());
         let (registry, cdn) = behind_a_redirect(&world, lasts);
+        // There is a login for that server. The registry alone decides who gets what is at a place that it signed.
+        device.write("logins", json!({"auths": {&cdn.address: {"auth": "dTpw"}}}).to_string().as_bytes());
+        fs::set_permissions(device.path("logins"), fs::Permissions::from_mode(0o600)).unwrap();
+        device.write("conf", b"registry_auth=logins\n");
         let report = device.from(&registry, &["apply", "--json", "--plain-http", &cdn.address]).code(0).json();
         is_filled(&device);
         assert_eq!(registry.count(&World::path(&NEW)), 1 + expired);
+        assert!(cdn.requests().iter().all(|request| request.header("authorization").is_none()));
         assert_eq!(cdn.count("/file"), RANGES + expired, "each part, and one refusal for each place that expired");
         let index = INDEX.encode().len() as u64;
         assert_eq!(report["bytes_fetched"], b"kernel".len() as u64 + index + missing(), "{report}");
@@ -332,6 +338,17 @@ fn an_index_that_is_none_costs_nothing_but_itself() {
     let server = server(&broken, honest);
     let (_, ran) = applied(&device, &server);
     assert!(ran.stderr.contains("index of pieces is not valid"), "{}", ran.stderr);
+    assert_eq!(asked(&server), [None]);
+}
+
+#[test]
+fn an_index_that_changed_on_its_way_is_not_read() {
+    let (mut world, device, path) = (world(), device(), World::path(&INDEX.encode()));
+    let index = &mut world.files.get_mut(&path).unwrap().1;
+    *index.last_mut().unwrap() ^= 1;
+    let server = server(&world, honest);
+    let (_, ran) = applied(&device, &server);
+    assert!(ran.stderr.contains("the index of pieces has other bytes than the release says"), "{}", ran.stderr);
     assert_eq!(asked(&server), [None]);
 }
 

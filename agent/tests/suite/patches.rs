@@ -1,13 +1,16 @@
 //! An update by patches, which a publisher made for the booted release, as the real program does it.
 
 use std::fs;
+use std::io::Read as _;
 use std::net::TcpStream;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::sync::LazyLock;
 
 use bootenv::SlotId;
 use kubesolo_release::{Images, Metadata, Options, http, registry::Access};
 use kubesolo_update::base::digest::Digest;
+use kubesolo_update::base::limits;
 use kubesolo_update::delta::cutter::hash;
 use kubesolo_update::delta::index::Index;
 use kubesolo_update::delta::pack::{Entry, Table};
@@ -22,6 +25,8 @@ use crate::common::registry::Registry;
 use crate::common::{self, images};
 
 const KIB: usize = 1024;
+/// The memory that an agent may take for its data, in KiB: that of its promise.
+const MOST_KIB: usize = 12 * 1024;
 /// Bytes of the one file of the initramfs that the new release changes: each in a piece of its own.
 const CHANGED: [usize; 3] = [300 * KIB, 1000 * KIB, 1700 * KIB];
 
@@ -86,8 +91,12 @@ impl Pack {
 
     /// A server with the new release and these patches. The registry has such bytes for them.
     fn world(&self, encoder: &str, sent: &[u8]) -> World {
-        let mut manifest = common::manifest("2.0.0", Architecture::current(), b"kernel", &NEW);
-        let index = INDEX.encode();
+        self.world_of(&NEW, &INDEX.encode(), encoder, sent)
+    }
+
+    /// The same with this image and this index of it.
+    fn world_of(&self, image: &[u8], index: &[u8], encoder: &str, sent: &[u8]) -> World {
+        let mut manifest = common::manifest("2.0.0", Architecture::current(), b"kernel", image);
         let Patches { from, from_version, table, .. } = &self.about;
         let mut layer = common::descriptor(release::PATCHES_TYPE, &self.bytes);
         layer["annotations"] = json!({
@@ -95,9 +104,9 @@ impl Pack {
             release::PATCHES_TABLE: format!("{}:{}", table.size, table.digest), release::PATCHES_ENCODER: encoder,
         });
         let layers = manifest["layers"].as_array_mut().unwrap();
-        layers.extend([common::descriptor(release::PIECES_TYPE, &index), layer]);
-        let mut world = World::of_manifest(&manifest, NEW.clone());
-        world.blob(&index);
+        layers.extend([common::descriptor(release::PIECES_TYPE, index), layer]);
+        let mut world = World::of_manifest(&manifest, image.to_vec());
+        world.blob(index);
         world.files.insert(World::path(&self.bytes), ("application/octet-stream".into(), sent.to_vec()));
         world
     }
@@ -164,27 +173,148 @@ fn patches_for_the_booted_release_cost_no_part_of_the_image() {
 
 #[test]
 fn a_real_registry_sends_patches() {
-    let (registry, folder) = (Registry::start(), TempDir::new().unwrap());
-    let release = |version: &str, initramfs: &[u8], salt, from: Vec<String>| {
+    let registry = Registry::start();
+    let device = updated_registry(&registry, &["v1.0.0"]);
+    let report = device.from(&registry.address, &["apply", "--json"]).code(0).json();
+    assert!(fs::read(device.path("A/kubesolo-os.gz")).unwrap() == *NEW);
+    assert_eq!(report["bytes_fetched"], kernel() + small(&MADE), "{report}");
+    assert_eq!(report["bytes_patched"], missing(&OLD), "{report}");
+}
+
+/// Publishes the old release and returns a device that runs it; then publishes the new one.
+fn updated_registry(registry: &Registry, from: &[&str]) -> Device {
+    let folder = TempDir::new().unwrap();
+    let release = |version: &str, initramfs: &[u8], salt, from: &[&str]| {
         let metadata = Metadata::new(version.parse().unwrap(), "stable");
         let access = Access { plain_http: vec![registry.address.clone()], ..Access::default() };
-        let options =
-            Options { access, also_tags: vec![format!("v{version}")], delta_from: from, ..Options::default() };
+        let delta_from = from.iter().map(|tag| format!("{}/os:{tag}", registry.address)).collect();
+        let options = Options { access, also_tags: vec![format!("v{version}")], delta_from, ..Options::default() };
         let (reference, key) = (format!("{}/os:stable", registry.address), [cli_support::key(1)]);
         kubesolo_release::release(&reference, &metadata, &files(folder.path(), initramfs, salt), &key, &options)
             .unwrap();
     };
-    release("1.0.0", &OLD, 1, vec![]);
+    release("1.0.0", &OLD, 1, &[]);
     let device = Device::new();
     device.from(&registry.address, &["apply", "--activate"]).code(0);
     device.power_on();
     device.here(&["healthcheck"]).code(0).says(&["committed"]);
-    release("2.0.0", &NEW, 2, vec![format!("{}/os:v1.0.0", registry.address)]);
-    let report = device.from(&registry.address, &["apply", "--json"]).code(0).json();
+    release("2.0.0", &NEW, 2, from);
+    device
+}
+
+/// The kernel of the new release.
+fn kernel() -> u64 {
+    images::kernel(Architecture::current(), 2).len() as u64
+}
+
+#[test]
+fn patches_continue_on_a_line_that_breaks() {
+    let (device, pack, world) = (device(&OLD), MADE.clone(), MADE.world(release::ENCODER, &MADE.bytes));
+    let server = Fault::start(move |request: &Request, out: &mut TcpStream| {
+        if request.path != pack.path() || request.from().is_some() {
+            return world.answer(request, out);
+        }
+        head(out, 200, &format!("Content-Length: {}\r\n", pack.bytes.len()));
+        send(out, &pack.bytes[..pack.bytes.len() - 700]);
+    });
+    let report = applied(&device, &server);
+    assert_eq!((ranges(&server), server.count(&MADE.path())), (0, 2));
+    assert_eq!((&report["bytes_fetched"], &report["bytes_patched"]), (&json!(small(&MADE)), &json!(missing(&OLD))));
+    assert_eq!(report["pieces_fell_back"], Value::Null, "{report}");
+}
+
+#[test]
+fn a_pull_through_cache_sends_patches_and_at_first_the_whole_for_a_part() {
+    let (upstream, without) = (Registry::start(), Registry::start());
+    let device = updated_registry(&upstream, &["v1.0.0"]);
+    let report = device.from(&Registry::cache(&upstream.address).address, &["apply", "--json"]).code(0).json();
     assert!(fs::read(device.path("A/kubesolo-os.gz")).unwrap() == *NEW);
-    let kernel = images::kernel(Architecture::current(), 2).len() as u64;
-    assert_eq!(report["bytes_fetched"], kernel + small(&MADE), "{report}");
-    assert_eq!(report["bytes_patched"], missing(&OLD), "{report}");
+    assert_eq!(report["bytes_fetched"], kernel() + small(&MADE), "{report}");
+    // Without patches. A cache that does not have the image yet answers a range with all of it.
+    let (device, cache) = (updated_registry(&without, &[]), Registry::cache(&without.address));
+    let documents = kernel() + INDEX.encode().len() as u64;
+    let [first, then] = [(); 2].map(|()| {
+        let report = device.from(&cache.address, &["apply", "--json"]).code(0).json();
+        assert!(fs::read(device.path("A/kubesolo-os.gz")).unwrap() == *NEW);
+        device.write("A/manifest.json", b"");
+        while !has(&cache.address) {
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        }
+        report["bytes_fetched"].as_u64().unwrap()
+    });
+    assert!(first <= documents + NEW.len() as u64, "{first}");
+    assert_eq!(then, documents + missing(&OLD));
+}
+
+/// True once a registry sends a part of the new image, and not all of it.
+fn has(registry: &str) -> bool {
+    let mut stream = TcpStream::connect(registry).unwrap();
+    let path = World::path(&NEW);
+    send(&mut stream, format!("GET {path} HTTP/1.1\r\nHost: {registry}\r\nRange: bytes=0-9\r\n\r\n").as_bytes());
+    let mut status = [0; 12];
+    stream.read_exact(&mut status).unwrap();
+    status.ends_with(b"206")
+}
+
+#[test]
+fn a_damaged_source_costs_the_pieces_that_need_it() {
+    let (device, server) = (device(&OLD), MADE.server());
+    let mut rotten = OLD.clone();
+    rotten[CHANGED[1] + 100] ^= 1;
+    device.write("B/kubesolo-os.gz", &rotten);
+    let report = applied(&device, &server);
+    let patched = report["bytes_patched"].as_u64().unwrap();
+    assert!((1..missing(&OLD)).contains(&patched), "{report}");
+    assert!((1..=2).contains(&ranges(&server)), "{} parts", ranges(&server));
+}
+
+/// The index with the most pieces of `image`.
+fn largest_index(image: &[u8]) -> Vec<u8> {
+    let pieces: Vec<&[u8]> = image.chunks(image.len().div_ceil(limits::PIECES)).collect();
+    assert_eq!(pieces.len(), limits::PIECES);
+    let mut index = [&b"KSPIECE1"[..], &(image.len() as u64).to_le_bytes()].concat();
+    index.extend((pieces.len() as u32).to_le_bytes());
+    for piece in pieces {
+        index.extend(hash(piece));
+        index.extend(&(piece.len() as u32).to_le_bytes()[..3]);
+    }
+    index
+}
+
+/// The largest index and table. Each patch has the longest sources, and is none. The memory of the agent is bounded from
+/// outside: one that takes more ends with an error.
+#[test]
+fn the_largest_index_and_patches_signed_by_mistake_cost_bounded_memory_and_requests() {
+    let zeros = images::repacked(&vec![0; 8 << 20]);
+    let zero = Index::of(&zeros[..]).unwrap().unwrap().pieces()[5];
+    assert!(zero.len < 1000, "128 KiB of zeros are {} bytes", zero.len);
+    let (mut device, image) = (device(&zeros), images::noise(9, 12 << 20));
+    let sources = vec![zero.hash; limits::SOURCE_BYTES / (128 << 10)];
+    let (mut table, mut patches) = (vec![], vec![]);
+    let body = [3; 20];
+    for piece in 0.. {
+        let entry =
+            Entry { piece, sources: &sources, raw: limits::PIECE_RAW_BYTES, len: body.len(), hash: hash(&body) };
+        let before = table.len();
+        entry.write(&mut table);
+        if table.len() as u64 > limits::PATCH_TABLE_BYTES {
+            table.truncate(before);
+            break;
+        }
+        patches.extend(body);
+    }
+    let mut pack = Pack::signed(&table, &patches);
+    pack.about.from = Digest::of(&zeros);
+    let server = serve(pack.world_of(&image, &largest_index(&image), release::ENCODER, &pack.bytes));
+    let script = format!("#!/bin/sh\nulimit -d {MOST_KIB}\nexec {} \"$@\"\n", device.program.display());
+    device.write("bounded", script.as_bytes());
+    fs::set_permissions(device.path("bounded"), fs::Permissions::from_mode(0o755)).unwrap();
+    device.program = device.path("bounded");
+    let report = device.from(&server, &["apply", "--json"]).code(0).json();
+    assert!(fs::read(device.path("A/kubesolo-os.gz")).unwrap() == image);
+    assert!(server.count(&World::path(&image)) <= limits::RANGES + 1);
+    assert!(report["pieces_fell_back"]["source-limit"].as_u64() > Some(1000), "{report}");
+    assert!(report["bytes_fetched"].as_u64().unwrap() <= limits::fetch_budget(image.len() as u64), "{report}");
 }
 
 #[test]
