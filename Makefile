@@ -1,6 +1,6 @@
 # One verb per habit. Every target installs its tools and prints them (build/scripts/setup.sh).
 .DEFAULT_GOAL := help
-.PHONY: help try demo agent builder install dist reproduce kernel initramfs image lint test test-all test-loaders prove fuzz qemu qemu-arm64 prove-uboot bench bench-delta large deny rollout
+.PHONY: help try demo agent builder install dist reproduce kernel initramfs image schemas lint test test-all test-loaders prove fuzz qemu qemu-arm64 prove-uboot bench bench-delta large deny rollout
 export PATH := $(PATH):/usr/sbin:/sbin:$(CURDIR)/target/tools/usr/bin:$(CURDIR)/target/tools/bin
 
 # One target, one profile and one set of features for everything that is built and tried here, so that nothing is
@@ -59,7 +59,12 @@ image: ## Make a bootable disk from any KERNEL= and INITRAMFS=: OUTPUT= (target/
 	@cargo build --quiet --locked -p kubesolo-release
 	@build/scripts/build-image.sh
 
-lint: ## Check format, clippy, shellcheck, grub-script-check, pages, and that every mutation patch applies
+schemas: ## Write docs/schema, the JSON Schemas of all documents of --json, from the types
+	@build/scripts/setup.sh rust
+	@rm -rf docs/schema
+	@cargo run --quiet --locked -p generate -- schemas docs/schema
+
+lint: ## Check format, clippy, shellcheck, grub-script-check, pages, docs/schema, and that every mutation patch applies
 	@build/scripts/setup.sh lint
 	build/scripts/lint.sh
 

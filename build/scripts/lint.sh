@@ -18,3 +18,8 @@ cargo metadata --locked --format-version 1 --manifest-path fuzz/Cargo.toml >/dev
     { echo "lint: the dependencies changed: cargo metadata --manifest-path fuzz/Cargo.toml >/dev/null" >&2; exit 1; }
 cargo fmt --all --check
 cargo clippy --workspace --all-targets --locked --quiet -- -D warnings
+# The interface for scripts: a change of a type must be meant.
+rm -rf target/schema
+cargo run --locked --quiet -p generate -- schemas target/schema
+diff -r docs/schema target/schema ||
+    { echo "lint: run make schemas, and check that no member lost its place or its meaning" >&2; exit 1; }

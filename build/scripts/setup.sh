@@ -143,6 +143,7 @@ need_oracles() {
     need man man-db 'reads the pages of the manual'
     need zsh zsh 'completes command lines, as bash does'
     need fish fish 'completes command lines'
+    /usr/bin/python3 -c 'import jsonschema' 2>/dev/null || want python3-jsonschema 'judges documents by their JSON Schemas'
     oracles=1
 }
 

@@ -8,9 +8,9 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 use log::LevelFilter;
-use serde_json::{Map, Value, json};
 use simple_logger::SimpleLogger;
 
+use super::answer::{self, Answer, by_architecture};
 use super::attachment::Attachment;
 use super::cli::{
     Attach, Bundle, Cli, Command, Copy, Factory, Format, Freshness, Inspect, Keygen, List, Payload, Publish, Repack,
@@ -21,8 +21,6 @@ use super::freshness::{Place, Terms};
 use super::key::{PrivateKey, PublicFormat};
 use super::registry::Access;
 use super::{Images, Metadata, Options, authorities, date, factory, http};
-use kubesolo_update::base::digest::Digest;
-use kubesolo_update::base::error::Context as _;
 use kubesolo_update::base::{console, text};
 use kubesolo_update::cli::explain;
 use kubesolo_update::config::{Conf, Config, Overrides};
@@ -33,39 +31,6 @@ use kubesolo_update::{Error, Exit, Reason, Result};
 /// Adds a line to a text.
 macro_rules! say {
     ($text:ident, $($words:tt)*) => { $text.push_str(&format!("{}\n", format_args!($($words)*))) };
-}
-
-/// Version of the JSON that commands print. New members do not change it.
-const SCHEMA: u32 = 1;
-
-/// The result of a command: lines for people, or one JSON object for scripts.
-struct Answer {
-    text: String,
-    data: Value,
-    /// The result is there, and is not what was asked for.
-    failure: Option<Error>,
-}
-
-impl Answer {
-    fn new(text: String, data: Value) -> Self {
-        Self { text, data, failure: None }
-    }
-
-    fn print(self, json: bool) -> Result<()> {
-        console::print(&if json { document(self.data) } else { self.text });
-        self.failure.map_or(Ok(()), Err)
-    }
-}
-
-/// JSON in ASCII: texts of a release may have characters that act on a terminal, and JSON can escape them all.
-fn document(mut object: Value) -> String {
-    object["schema"] = json!(SCHEMA);
-    format!("{}\n", text::ascii(&format!("{object:#}")))
-}
-
-/// Digests by architecture.
-fn by_architecture(digests: &[(Architecture, Digest)]) -> Value {
-    digests.iter().map(|(architecture, digest)| (architecture.to_string(), json!(digest))).collect::<Map<_, _>>().into()
 }
 
 /// True if the value is a private key itself: no message may repeat it.
@@ -91,7 +56,7 @@ pub fn main() -> ExitCode {
             console::note_output(e.print());
             if e.use_stderr() && std::env::args_os().any(|argument| argument == "--json") {
                 let error = Error::new(Reason::Usage, e.to_string());
-                console::print(&document(json!({"error": error.json()})));
+                answer::print_error(&error);
             }
             return ExitCode::from(match (e.use_stderr(), console::all_printed()) {
                 (true, _) => Exit::Usage.code(),
@@ -115,7 +80,7 @@ pub fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => {
             if cli.json {
-                console::print(&document(json!({"error": e.json()})));
+                answer::print_error(&e);
             }
             let remedy = if e.remedy.is_empty() { String::new() } else { format!("{}\n", e.remedy) };
             console::print_error(&format!(
@@ -145,7 +110,7 @@ fn run(command: Command) -> Result<Answer> {
         Command::Factory(args) => factory(*args),
         Command::Explain(args) => {
             let word = args.word.as_deref();
-            Ok(Answer::new(explain::text(word), json!({ "reasons": explain::explained(word) })))
+            Answer::new(explain::text(word), &answer::Reasons { reasons: explain::explained(word) })
         }
     }
 }
@@ -184,8 +149,7 @@ fn keygen(args: Keygen) -> Result<Answer> {
     say!(text, "key id       {}", key.id());
     say!(text, "private key  {} (never put it on a device, or into a backup that others can read)", private.display());
     say!(text, "public key   {} (for devices: pubkey= in update.conf)", public.display());
-    let data = json!({ "key_id": key.id().to_string(), "private_key": private, "public_key": public });
-    Ok(Answer::new(text, data))
+    Answer::new(text, &answer::NewKey { key_id: key.id().to_string(), private_key: private, public_key: public })
 }
 
 fn keys(files: &[PathBuf]) -> Result<Vec<PrivateKey>> {
@@ -222,8 +186,8 @@ fn publish(args: Publish) -> Result<Answer> {
         for (architecture, digest) in &manifests {
             say!(text, "{architecture}      {digest} {}/{architecture}/latest.json", folder.display());
         }
-        let data = json!({ "folder": folder, "dry_run": dry_run, "manifests": by_architecture(&manifests) });
-        return Ok(Answer::new(text, data));
+        let (folder, manifests) = (Some(folder.clone()), by_architecture(&manifests));
+        return Answer::new(text, &answer::Published { reference: None, index: None, folder, dry_run, manifests });
     }
     let Some(reference) = args.reference else {
         return Err(Error::new(Reason::NoPlace, "name a reference, or --http"));
@@ -240,11 +204,9 @@ fn publish(args: Publish) -> Result<Answer> {
     for (architecture, digest) in &published.manifests {
         say!(text, "{architecture}      {digest}");
     }
-    let data = json!({
-        "reference": published.reference, "index": published.index, "dry_run": dry_run,
-        "manifests": by_architecture(&published.manifests),
-    });
-    Ok(Answer::new(text, data))
+    let manifests = by_architecture(&published.manifests);
+    let (reference, index) = (Some(published.reference), Some(published.index));
+    Answer::new(text, &answer::Published { reference, index, folder: None, dry_run, manifests })
 }
 
 fn sign(args: Sign) -> Result<Answer> {
@@ -254,7 +216,7 @@ fn sign(args: Sign) -> Result<Answer> {
     for (architecture, digest) in &signed {
         say!(text, "signed {architecture} {digest}");
     }
-    Ok(Answer::new(text, json!({ "signed": by_architecture(&signed) })))
+    Answer::new(text, &answer::Signed { signed: by_architecture(&signed) })
 }
 
 fn no_place() -> Error {
@@ -273,12 +235,10 @@ fn payload(args: Payload) -> Result<Answer> {
         for (name, image) in [("kernel", release.kernel), ("initramfs", release.initramfs)] {
             say!(text, "  {name:<9} {}", image.digest);
         }
-        all.push(json!({
-            "architecture": release.architecture.to_string(), "digest": digest, "file": file,
-            "kernel": release.kernel.digest, "initramfs": release.initramfs.digest,
-        }));
+        let (architecture, kernel) = (release.architecture.to_string(), release.kernel.digest);
+        all.push(answer::OnePayload { architecture, digest, file, kernel, initramfs: release.initramfs.digest });
     }
-    Ok(Answer::new(text, json!({ "payloads": all })))
+    Answer::new(text, &answer::Payloads { payloads: all })
 }
 
 fn attach(args: Attach) -> Result<Answer> {
@@ -295,9 +255,9 @@ fn attach(args: Attach) -> Result<Answer> {
     for (architecture, digest, id) in attached {
         say!(text, "signed {architecture} {digest} by {id}");
         let architecture = architecture.to_string();
-        all.push(json!({ "architecture": architecture, "digest": digest, "key_id": id.to_string() }));
+        all.push(answer::OneSignature { architecture, digest, key_id: id.to_string() });
     }
-    Ok(Answer::new(text, json!({ "signatures": all })))
+    Answer::new(text, &answer::Attached { signatures: all })
 }
 
 fn verify(args: Verify) -> Result<Answer> {
@@ -331,13 +291,16 @@ fn verify(args: Verify) -> Result<Answer> {
             Some(bytes) => say!(text, "  images     {bytes} bytes, as signed"),
             None => say!(text, "  images     not fetched"),
         }
-        all.push(json!({
-            "architecture": release.architecture.to_string(), "digest": release.digest,
-            "version": release.version.to_string(), "signed_by": words(&release.keys),
-            "freshness": release.freshness, "image_bytes": release.bytes,
-        }));
+        all.push(answer::OneRelease {
+            architecture: release.architecture.to_string(),
+            digest: release.digest,
+            version: release.version.to_string(),
+            signed_by: words(&release.keys),
+            freshness: release.freshness,
+            image_bytes: release.bytes,
+        });
     }
-    Ok(Answer::new(text, json!({ "releases": all })))
+    Answer::new(text, &answer::Verified { releases: all })
 }
 
 /// Values as a list of texts.
@@ -381,25 +344,20 @@ fn freshness(args: Freshness) -> Result<Answer> {
     for id in &by {
         say!(text, "signed by  {id}");
     }
-    let data = json!({
-        "channel": statement.channel, "serial": statement.serial, "not_after": not_after,
-        "digests": statement.digests, "signed_by": words(&by),
-    });
-    Ok(Answer::new(text, data))
+    let (channel, serial, digests) = (statement.channel, statement.serial, statement.digests);
+    Answer::new(text, &answer::Freshness { channel, serial, not_after, digests, signed_by: words(&by) })
 }
 
 fn inspect(args: Inspect) -> Result<Answer> {
     let keys = args.pubkey.as_deref().map(KeySet::load).transpose()?;
     let found = crate::inspect::inspect(&args.reference, keys.as_ref(), &args.network.into())?;
-    let data = serde_json::to_value(&found).context(Reason::Json, "write the answer as JSON")?;
-    Ok(Answer { failure: found.trusted().err(), ..Answer::new(found.to_string(), data) })
+    Ok(Answer::new(found.to_string(), &found)?.failing(found.trusted().err()))
 }
 
 fn list(args: List) -> Result<Answer> {
     let keys = args.pubkey.as_deref().map(KeySet::load).transpose()?;
     let found = crate::list::list(&args.reference, keys.as_ref(), &args.network.into())?;
-    let data = serde_json::to_value(&found).context(Reason::Json, "write the answer as JSON")?;
-    Ok(Answer::new(found.to_string(), data))
+    Answer::new(found.to_string(), &found)
 }
 
 fn tag(args: Tag) -> Result<Answer> {
@@ -409,7 +367,7 @@ fn tag(args: Tag) -> Result<Answer> {
     for tag in &args.tag {
         say!(text, "{tag} is {digest}");
     }
-    Ok(Answer::new(text, json!({ "digest": digest, "tags": args.tag })))
+    Answer::new(text, &answer::Tagged { digest, tags: args.tag })
 }
 
 fn bundle(args: Bundle) -> Result<Answer> {
@@ -418,7 +376,7 @@ fn bundle(args: Bundle) -> Result<Answer> {
     for (architecture, digest) in &bundled {
         say!(text, "{architecture}      {digest} {}", args.file.display());
     }
-    Ok(Answer::new(text, json!({ "file": args.file, "manifests": by_architecture(&bundled) })))
+    Answer::new(text, &answer::Bundled { file: args.file, manifests: by_architecture(&bundled) })
 }
 
 fn copy(args: Copy) -> Result<Answer> {
@@ -437,15 +395,16 @@ fn copy(args: Copy) -> Result<Answer> {
         say!(text, "copied     {} {digest}", text::escape(name));
     }
     say!(text, "files      {files} to {target}, {present} of them were there");
-    let releases: Map<_, _> = releases.into_iter().map(|(name, digest)| (name, json!(digest))).collect();
-    Ok(Answer::new(text, json!({ "target": target, "releases": releases, "files": files, "present": present })))
+    let (target, releases) = (target.to_owned(), releases.into_iter().collect());
+    Answer::new(text, &answer::Copied { target, releases, files, present })
 }
 
 fn repack(args: &Repack) -> Result<Answer> {
     let repacked = crate::repack::repack(&args.input, &args.output)?;
     let mut text = String::new();
     say!(text, "repacked   {}: {} bytes in {} pieces", args.output.display(), repacked.size, repacked.pieces);
-    Ok(Answer::new(text, json!({ "file": args.output, "size": repacked.size, "pieces": repacked.pieces })))
+    let (size, pieces) = (repacked.size, repacked.pieces);
+    Answer::new(text, &answer::Repacked { file: args.output.clone(), size, pieces })
 }
 
 fn factory(args: Factory) -> Result<Answer> {
@@ -473,9 +432,7 @@ fn factory(args: Factory) -> Result<Answer> {
     }
     say!(text, "slots      {} MiB each", made.slot_mib);
     say!(text, "next       {} DISK.img", script.display());
-    let data = json!({
-        "folder": args.dir, "version": made.release.as_ref().map(|release| release.version.to_string()),
-        "digest": made.release.map(|release| release.digest), "slot_mib": made.slot_mib, "next": script,
-    });
-    Ok(Answer::new(text, data))
+    let version = made.release.as_ref().map(|release| release.version.to_string());
+    let digest = made.release.map(|release| release.digest);
+    Answer::new(text, &answer::Factory { folder: args.dir, version, digest, slot_mib: made.slot_mib, next: script })
 }

@@ -34,31 +34,31 @@ pub struct Inspection {
 pub struct Inspected {
     /// `amd64` or `arm64`.
     pub architecture: String,
-    /// Of the manifest: the identity of the release.
+    /// Digest of the manifest, which identifies the release.
     pub digest: Digest,
     /// SemVer.
     pub version: String,
-    /// Absent means every channel.
+    /// Channel of the release; absent means every channel.
     pub channel: Option<String>,
-    /// Absent means any.
+    /// The lowest version that may be updated to it; absent means any.
     pub min_compatible_version: Option<String>,
-    /// 0 when absent.
+    /// Security epoch; 0 if the release names none.
     pub security_epoch: u64,
-    /// Absent means any.
+    /// The board that it is for; absent means any.
     pub board: Option<String>,
-    /// Absent means all devices at once.
+    /// Waves; absent means all devices at once.
     pub rollout: Option<String>,
-    /// RFC 3339 if the publisher kept to it.
+    /// Date of the release: RFC 3339, unless the publisher wrote another text.
     pub release_date: Option<String>,
     /// End of its support, RFC 3339; absent: unknown.
     pub supported_until: Option<String>,
-    /// For people.
+    /// Release notes, for people.
     pub release_notes: Option<String>,
     /// The kernel image.
     pub kernel: Image,
     /// The compressed initramfs.
     pub initramfs: Image,
-    /// In bytes.
+    /// Size of the unpacked initramfs, in bytes; absent if the release does not name it.
     pub initramfs_unpacked_size: Option<u64>,
     /// The index of the pieces of the initramfs; absent where devices fetch it whole.
     pub initramfs_pieces: Option<Blob>,
@@ -95,7 +95,7 @@ pub struct Freshness {
 /// One signature.
 #[derive(Debug, Serialize)]
 pub struct Seal {
-    /// The key that made it, if its publisher is right.
+    /// Id of the key that is said to have made it.
     pub key_id: Option<String>,
     /// True if a given key made it; absent when no key was given.
     pub verified: Option<bool>,

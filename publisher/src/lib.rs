@@ -8,6 +8,7 @@
 // Files are opened by `base::files`, written by `base::replace`, and programs run by `device::programs`.
 #![cfg_attr(not(test), warn(clippy::disallowed_methods))]
 
+mod answer;
 pub mod attachment;
 pub mod authorities;
 pub mod bundle;

@@ -21,7 +21,7 @@ const TAGS: usize = 1000;
 pub struct Listing {
     /// `host/path`.
     pub repository: String,
-    /// The highest version first.
+    /// Releases, the highest version first.
     pub releases: Vec<Listed>,
     /// Tags without a complete release.
     pub other_tags: Vec<String>,
@@ -32,13 +32,13 @@ pub struct Listing {
 pub struct Listed {
     /// Digest of the index, or of the one manifest.
     pub digest: Digest,
-    /// Tags that stand for it.
+    /// Tags that name it.
     pub tags: Vec<String>,
     /// SemVer.
     pub version: String,
-    /// Absent means every channel.
+    /// Channel of the release; absent means every channel.
     pub channel: Option<String>,
-    /// RFC 3339 if the publisher kept to it.
+    /// Date of the release: RFC 3339, unless the publisher wrote another text.
     pub release_date: Option<String>,
     /// `amd64`, `arm64`.
     pub architectures: Vec<String>,

@@ -6,6 +6,7 @@ use std::fmt;
 use std::time::Duration;
 
 pub use reason::Reason;
+use serde::Serialize;
 
 /// Exit codes of both commands. The numbers follow `sysexits.h`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,6 +77,19 @@ pub struct Error {
     pub retry_after: Option<Duration>,
 }
 
+/// A failure, for scripts.
+#[derive(Clone, Debug, Serialize)]
+pub struct ErrorReport {
+    /// Exit code of the program.
+    pub exit_code: u8,
+    /// The cause as a word; docs/troubleshooting.md lists all of them.
+    pub reason: Reason,
+    /// Operation, object and cause, for people.
+    pub message: String,
+    /// The next step, for people; empty if there is none.
+    pub remedy: String,
+}
+
 /// `Result` with [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -88,12 +102,15 @@ impl Error {
     /// The error for scripts: exit code, reason, message and next step.
     #[must_use]
     pub fn json(&self) -> serde_json::Value {
-        serde_json::json!({
-            "exit_code": self.exit().code(),
-            "reason": self.reason,
-            "message": self.message,
-            "remedy": self.remedy,
-        })
+        serde_json::to_value(self.report()).unwrap_or_default()
+    }
+
+    /// The same with its type.
+    #[must_use]
+    pub fn report(&self) -> ErrorReport {
+        let Self { reason, message, remedy, .. } = self;
+        let (message, remedy) = (message.clone(), remedy.clone());
+        ErrorReport { exit_code: self.exit().code(), reason: *reason, message, remedy }
     }
 
     /// The exit code of the reason.

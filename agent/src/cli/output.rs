@@ -3,17 +3,36 @@
 use std::fmt::Write as _;
 
 use serde::Serialize;
-use serde_json::json;
 
 use crate::base::console;
-use crate::base::error::{Error, Exit};
+use crate::base::error::{Error, ErrorReport, Exit, Reason};
 use crate::base::text;
 use crate::cli::args::Cli;
 use crate::cli::explain;
 use crate::state::state::Outcome;
 
+/// Version of the documents of this program. Members are only added to a version.
+const SCHEMA: u32 = 1;
+
+/// A document: an object that bears the version of its form.
+#[derive(Serialize)]
+struct Document<'a, T: Serialize> {
+    schema: u32,
+    #[serde(flatten)]
+    content: &'a T,
+}
+
 /// Prints a result to standard output.
 pub(super) fn print(cli: &Cli, data: &impl Serialize, text: impl FnOnce() -> String) {
+    print_as_is(cli, &Document { schema: SCHEMA, content: data }, text);
+}
+
+/// Prints a list to standard output, which has no member for a version.
+pub(super) fn print_list(cli: &Cli, data: &[impl Serialize], text: impl FnOnce() -> String) {
+    print_as_is(cli, &data, text);
+}
+
+fn print_as_is(cli: &Cli, data: &impl Serialize, text: impl FnOnce() -> String) {
     if cli.json {
         match serde_json::to_string_pretty(data) {
             Ok(json) => console::print(&format!("{}\n", text::ascii(&json))),
@@ -24,16 +43,32 @@ pub(super) fn print(cli: &Cli, data: &impl Serialize, text: impl FnOnce() -> Str
     }
 }
 
+/// The document of a failed command.
+#[derive(Debug, Serialize)]
+struct ErrorDocument {
+    /// The failure.
+    error: ErrorReport,
+    /// Of a failed check only: held or unknown.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    verdict: Option<Outcome>,
+    /// Of a failed check only: the reason of the failure.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<Reason>,
+}
+
 /// Prints a failure to standard output, for scripts. An answer to a question has a verdict in any case: a script that only
 /// reads the verdict must not take its absence for good news.
 pub(super) fn print_json_error(error: &Error, question: bool) {
-    let mut document = json!({"error": error.json()});
-    if question {
-        let held = error.exit() == Exit::NotAllowed;
-        document["verdict"] = json!(if held { Outcome::Held } else { Outcome::Unknown });
-        document["reason"] = json!(error.reason);
+    let held = error.exit() == Exit::NotAllowed;
+    let content = ErrorDocument {
+        error: error.report(),
+        verdict: question.then_some(if held { Outcome::Held } else { Outcome::Unknown }),
+        reason: question.then_some(error.reason),
+    };
+    match serde_json::to_string(&Document { schema: SCHEMA, content: &content }) {
+        Ok(json) => console::print(&format!("{}\n", text::ascii(&json))),
+        Err(error) => log::error!("cannot print JSON: {error}"),
     }
-    console::print(&format!("{}\n", text::ascii(&document.to_string())));
 }
 
 /// Prints a failure to standard error, for people.

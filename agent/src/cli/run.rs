@@ -16,7 +16,7 @@ use crate::base::text;
 use crate::cli::args::{Cli, Command, TrustCommand};
 use crate::cli::call::{Call, lock};
 use crate::cli::explain;
-use crate::cli::output::{print, print_error, print_json_error};
+use crate::cli::output::{print_error, print_json_error, print_list};
 use crate::cli::verbs::{
     activate, adopt, apply, check, data, disk, healthcheck, reports, rollback, settings, trust, unattended,
 };
@@ -134,7 +134,7 @@ fn run(cli: &Cli) -> Result<u8> {
     match &cli.command {
         Command::Config(command) => return settings::settings(cli, command),
         Command::Explain { word } => {
-            print(cli, &explain::explained(word.as_deref()), || explain::text(word.as_deref()));
+            print_list(cli, &explain::explained(word.as_deref()), || explain::text(word.as_deref()));
             return Ok(0);
         }
         Command::Trust(TrustCommand::ResetTime) => return trust::reset_time(cli),

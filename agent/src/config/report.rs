@@ -16,7 +16,7 @@ pub struct Effective {
     pub key: &'static str,
     /// Its value as in `update.conf`, with passwords masked; `None` where there is no default either.
     pub value: Option<String>,
-    /// As of [`Setting::without`].
+    /// The value that counts without the setting, or its effect in words.
     pub default: &'static str,
     /// Where it comes from.
     #[serde(flatten)]

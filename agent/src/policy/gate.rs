@@ -30,11 +30,11 @@ pub struct Lifted {
 /// The verdict of one gate.
 #[derive(Clone, Debug, Serialize)]
 pub struct Gate {
-    /// `maintenance-window`, `channel`, `architecture`, and so on: what it looks at.
+    /// Subject of the gate: `maintenance-window`, `channel`, `architecture`, and so on.
     pub name: &'static str,
     /// True if the update may pass.
     pub open: bool,
-    /// The gate is open only because the agent could not find out its state.
+    /// True if the gate is open only because the agent could not find out its state.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub unknown: bool,
     /// Why it is closed.

@@ -102,9 +102,9 @@ fn fits(release: &Release, machine: &Machine) -> Gate {
 /// Means that end a failed boot before userspace can.
 #[derive(Clone, Debug, Serialize)]
 pub struct Safety {
-    /// Seconds after which a panic restarts the machine, from the loader file; absent: it stays there.
+    /// Seconds after which a panic restarts the machine, from the loader file; absent if it never does.
     pub panic_seconds: Option<u32>,
-    /// The hardware watchdog; absent: there is none.
+    /// The hardware watchdog; absent if there is none.
     pub watchdog: Option<String>,
 }
 

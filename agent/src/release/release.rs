@@ -129,9 +129,9 @@ impl FromStr for Architecture {
 /// A file on a server, by its content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Blob {
-    /// Of all its bytes.
+    /// Digest of all its bytes.
     pub digest: Digest,
-    /// In bytes.
+    /// Size, in bytes.
     pub size: u64,
 }
 
@@ -146,9 +146,9 @@ impl Blob {
 /// An image as a release names it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Image {
-    /// Of all its bytes.
+    /// Digest of all its bytes.
     pub digest: Digest,
-    /// In bytes; `None` when the release does not say it, so that the server has to be asked.
+    /// Size, in bytes; `None` when the release does not name it, so that the server has to be asked.
     pub size: Option<u64>,
 }
 

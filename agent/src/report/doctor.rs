@@ -52,7 +52,7 @@ pub enum Verdict {
 pub struct Finding {
     /// Subject of the check.
     pub name: &'static str,
-    /// How it is.
+    /// The verdict.
     pub verdict: Verdict,
     /// The same in words, with what to do.
     pub message: String,

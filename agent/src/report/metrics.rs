@@ -19,13 +19,16 @@ use crate::state::trust::Trust;
 /// One series of the page.
 #[derive(Debug, Serialize)]
 pub struct Series {
+    /// Name of the metric.
     name: String,
     #[serde(skip)]
     kind: Kind,
     #[serde(skip)]
     help: &'static str,
+    /// Its labels.
     #[serde(serialize_with = "as_map")]
     labels: Vec<(&'static str, String)>,
+    /// Its value.
     value: u64,
 }
 

@@ -51,20 +51,20 @@ pub struct Status {
     /// Time of the last change of the phase; absent before the first update.
     #[serde(with = "optional_seconds", skip_serializing_if = "Option::is_none")]
     pub since: Option<DateTime<Utc>>,
-    /// The phase is one of a run, and no run is at work: it was killed, or lost power.
+    /// True if the phase is one of a run, and no run is at work: it was killed, or lost power.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub interrupted: bool,
     /// The version of the last attempt.
     pub to_version: String,
-    /// Attempts for it.
+    /// Number of attempts to install that version.
     pub attempt_count: u32,
-    /// Why it failed.
+    /// Cause of the failure of the last attempt; empty without one.
     pub last_error: String,
     /// Why the last run did nothing.
     pub last_skip: Option<Skip>,
     /// How the last run ended.
     pub last_run: Option<LastRun>,
-    /// A server asked not to be asked before.
+    /// Time before which no request is made, by the last Retry-After of a server.
     pub not_before: Option<String>,
     /// The wave that this device waits for.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -78,15 +78,15 @@ pub struct Status {
     pub link_shown: Option<String>,
     /// The highest security epoch that was committed here.
     pub security_epoch: u64,
-    /// The running release has a lower one, because the bootloader fell back to it. No release below it is installed.
+    /// True if the running release has a lower epoch, because the bootloader fell back to it.
     pub below_security_epoch: bool,
-    /// Keys that count no more, by their ids.
+    /// Ids of the revoked keys.
     pub revoked_keys: Vec<String>,
     /// Freshness of the last offer, as of now.
     pub freshness: Option<freshness::FreshnessReport>,
     /// Releases that failed here: version and digest.
     pub failed: Vec<String>,
-    /// This account is not root, and the disks are not seen: root may see more.
+    /// True if this account is not root and cannot see the disks.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub needs_root: bool,
     /// Items that cannot be read.
@@ -103,14 +103,14 @@ pub struct Booted {
     /// End of the support of its release; absent: unknown.
     #[serde(with = "optional_seconds", skip_serializing_if = "Option::is_none")]
     pub supported_until: Option<DateTime<Utc>>,
-    /// How it is known which slot runs.
+    /// The basis of that slot: the kernel command line, an option, or an assumption.
     pub known: BootedBasis,
     /// The trial that this boot was started for; it may be over by now.
     pub trial: Option<String>,
     /// Why the bootloader did not boot what it was asked to.
     #[serde(serialize_with = "as_text")]
     pub fallback: Option<Fallback>,
-    /// KubeSolo OS's own loader file started it: updates wait for `adopt`.
+    /// True if KubeSolo OS's own loader file started it: updates wait for `adopt`.
     pub old_loader: bool,
 }
 
@@ -181,9 +181,9 @@ pub struct Environment {
 /// The next power-on.
 #[derive(Debug, Serialize)]
 pub struct NextBoot {
-    /// `A` or `B`; absent: nothing.
+    /// `A` or `B`; absent if nothing boots.
     pub slot: Option<String>,
-    /// Why.
+    /// The reason for this slot.
     pub reason: &'static str,
 }
 

@@ -121,7 +121,7 @@ mod members_of_attempt {
 /// The release of that document, and the wariness of this device.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Waiting {
-    /// As of `Source::look`.
+    /// Digest of the document on offer.
     pub document: Digest,
     /// As in the settings, `0..=100`.
     pub wariness: u8,

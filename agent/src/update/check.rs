@@ -24,7 +24,7 @@ use crate::update::session::{Evaluation, advised};
 pub struct CheckReport {
     /// `up-to-date`, `update-available`, `held` or `unknown`.
     pub verdict: Outcome,
-    /// Why, when it is not `update-available`.
+    /// The reason, when it is not `update-available`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<Reason>,
     /// The running version.
@@ -65,7 +65,7 @@ pub struct Offered {
     pub size: Option<u64>,
     /// Keys of this device that signed it; empty when there is no key here.
     pub signed_by: Vec<String>,
-    /// The server signs only the images, so that all of this is its word.
+    /// True if the server signs only the images, so that nothing else here is proven.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub claimed: bool,
     /// End of its support; absent: unknown.

@@ -9,6 +9,7 @@ pub mod line;
 pub mod nginx;
 pub mod proxy;
 pub mod registry;
+pub mod schema;
 pub mod servers;
 pub mod tls;
 pub mod token_server;

@@ -41,6 +41,7 @@ mod patches;
 mod requests;
 mod resume;
 mod rollout;
+mod schema;
 mod screens;
 mod security;
 mod slot_folder;

@@ -6,6 +6,7 @@
 mod completions;
 mod licences;
 mod man;
+mod schema;
 
 use std::error::Error;
 use std::fs;
@@ -67,8 +68,16 @@ const CLOUDINIT_FILES: &[(&str, &str)] = &[
 ];
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let [_, into] = &std::env::args().collect::<Vec<_>>()[..] else {
-        return Err("usage: generate DIR: writes DIR/man, DIR/completions, DIR/third-party-licences".into());
+    let arguments: Vec<_> = std::env::args().collect();
+    if let [_, word, into] = &arguments[..]
+        && word == "schemas"
+    {
+        return schema::write(Path::new("."), Path::new(into));
+    }
+    let [_, into] = &arguments[..] else {
+        return Err("usage: generate DIR: writes DIR/man, DIR/completions, DIR/third-party-licences\n\
+                    usage: generate schemas DIR, at the top of the sources"
+            .into());
     };
     let into = Path::new(into);
     let pages = into.join("man");

@@ -55,6 +55,25 @@ fn each_command_has_a_page_and_is_completed_and_each_linked_crate_is_listed() {
     assert!(licences.contains("Permission is hereby granted"));
 }
 
+#[test]
+fn every_schema_is_named_in_the_page_of_documents() {
+    let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let folder = TempDir::new().expect("a temporary folder");
+    let mut generate = Command::new(env!("CARGO_BIN_EXE_generate"));
+    assert!(generate.arg("schemas").arg(folder.path()).current_dir(&sources).status().expect("it runs").success());
+    let page = std::fs::read_to_string(sources.join("docs/json.md")).expect("a page");
+    let mut schemas = 0;
+    for program in ["kubesolo-update", "kubesolo-release"] {
+        for entry in std::fs::read_dir(folder.path().join(program)).expect("a folder") {
+            let name = entry.expect("an entry").file_name().into_string().expect("UTF-8");
+            let stem = name.trim_end_matches(".json");
+            assert!(page.contains(&format!("[{stem}](schema/{program}/{name}) |")), "{program}/{name}");
+            schemas += 1;
+        }
+    }
+    assert_eq!(schemas, page.matches("](schema/").count() - 1, "docs/json.md names a schema that is not there");
+}
+
 /// The titles of a page, as man prints them: man-pages(7) has the order.
 fn titles(page: &str) -> Vec<&str> {
     page.lines().filter_map(|line| line.strip_prefix(".SH ")).map(|title| title.trim_matches('"')).collect()

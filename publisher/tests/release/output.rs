@@ -6,6 +6,7 @@ use serde_json::Value;
 
 use super::*;
 use crate::common::fault::{Fault, reply};
+use crate::common::schema::Documents;
 
 /// Runs a command with `--json` and returns its exit code and the one object on standard output.
 fn answer(arguments: &[&str]) -> (i32, Value) {
@@ -15,7 +16,7 @@ fn answer(arguments: &[&str]) -> (i32, Value) {
 }
 
 #[test]
-fn every_command_has_an_answer_in_json() {
+fn every_command_has_an_answer_in_json_as_its_schema_says() {
     let (registry, folder) = (Registry::start(), TempDir::new().unwrap());
     let at = |name: &str| path(&folder.path().join(name)).to_owned();
     let images = images::files(folder.path(), Amd64, 1);
@@ -24,11 +25,12 @@ fn every_command_has_an_answer_in_json() {
     let (private, public, unsigned) = (at("keys/private.pem"), at("keys/public.pem"), at("unsigned"));
     let (signature, bundle, tree, device) = (at("amd64.sig"), at("bundle.tar"), at("www"), at("factory"));
     let network = ["--plain-http", &registry.address];
-    let mut seen = BTreeSet::new();
+    let (mut seen, mut documents) = (BTreeSet::new(), Documents::of("kubesolo-release"));
     let mut good = |arguments: &[&str], member: &str| {
         let (code, json) = answer(arguments);
         assert_eq!((code, &json["schema"]), (0, &json!(1)), "{arguments:?} {json}");
         assert!(!json[member].is_null(), "{arguments:?} {json}");
+        documents.add(arguments[0], &json);
         seen.insert(arguments[0].to_owned());
         json
     };
@@ -56,6 +58,8 @@ fn every_command_has_an_answer_in_json() {
     let made = ["factory", &device, "--bundle", &bundle, "--architecture", "amd64", "--boot", "grub"];
     good(&[&made[..], &pubkey].concat(), "slot_mib");
     good(&["explain", "no-key"], "reasons");
+    documents.add("error", &answer(&["list", "127.0.0.1:9/os:stable"]).1);
+    documents.judge(&[]);
     let all = kubesolo_release::cli::command();
     assert_eq!(seen, all.get_subcommands().map(|one| one.get_name().to_owned()).collect());
 }

@@ -1,18 +1,57 @@
 //! `data`: the step of each boot before any service, and a person's view of the checkpoints.
 
 use bootenv::TrialId;
-use serde_json::json;
+use serde::Serialize;
 
 use crate::base::console::progress;
-use crate::base::error::{Error, Reason, Result};
+use crate::base::error::{Error, ErrorReport, Reason, Result};
 use crate::cli::args::{Cli, DataCommand};
 use crate::cli::call::Call;
-use crate::cli::output::print;
+use crate::cli::output::{print, print_error};
 use crate::device::blocks::{self, CommandLine};
-use crate::device::data::Data;
+use crate::device::data::{About, Data};
 use crate::device::env;
 use crate::state::store::Store;
-use crate::update::data::{self, StepReport};
+use crate::update::data::{self, Need, StepReport};
+
+/// The result of `data status`.
+#[derive(Debug, Serialize)]
+struct StatusDocument {
+    /// The checkpoints that this version can read, the newest last.
+    checkpoints: Vec<Checkpoint>,
+    /// Names of those that it cannot read.
+    unknown: Vec<String>,
+}
+
+/// A checkpoint of the data.
+#[derive(Debug, Serialize)]
+struct Checkpoint {
+    /// Its folder.
+    name: String,
+    /// Its description; null if it has none.
+    about: Option<About>,
+}
+
+/// The result of `data check`.
+#[derive(Debug, Serialize)]
+struct CheckDocument {
+    /// The folders of `state_paths=`, relative to the data partition.
+    paths: Vec<String>,
+    /// Space and time that a checkpoint would need.
+    need: Need,
+    /// True if the next trial would be started with a checkpoint.
+    protected: bool,
+    /// The failure, if a checkpoint is not possible.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<ErrorReport>,
+}
+
+/// The result of `data drop`.
+#[derive(Debug, Serialize)]
+struct DropDocument {
+    /// Names of the checkpoints that were deleted.
+    dropped: Vec<String>,
+}
 
 pub(in crate::cli) fn data(call: &Call<'_>, action: Option<&DataCommand>) -> Result<u8> {
     let data = Data::beside(&call.cli.state);
@@ -75,7 +114,7 @@ fn status(call: &Call<'_>, data: &Data) -> Result<u8> {
         let made = about.as_ref().map(|about| about.at.format("%Y-%m-%d %H:%M").to_string()).unwrap_or_default();
         let base = about.as_ref().and_then(|about| about.base.as_ref()).map(|base| base.version.clone());
         text += &format!("{name}: data of {} from {made}\n", base.as_deref().unwrap_or("an unknown release"));
-        all.push(json!({"name": name.to_string(), "about": about}));
+        all.push(Checkpoint { name: name.to_string(), about });
     }
     for name in &found.unknown {
         text += &format!("{name}: of a later version\n");
@@ -83,24 +122,26 @@ fn status(call: &Call<'_>, data: &Data) -> Result<u8> {
     if text.is_empty() {
         text = "no checkpoints\n".into();
     }
-    print(call.cli, &json!({"checkpoints": all, "unknown": found.unknown}), || text);
+    print(call.cli, &StatusDocument { checkpoints: all, unknown: found.unknown }, || text);
     Ok(0)
 }
 
 fn check(call: &Call<'_>, data: &Data) -> Result<u8> {
     let paths = data::paths(call.config, data);
     let need = data::need(call.config, data, call.find().ok().as_ref())?;
-    let report =
-        json!({"paths": paths, "need": need, "protected": data::is_protected(&call.cli.state, call.config, data)});
+    let failure = need.fits().err();
+    let protected = data::is_protected(&call.cli.state, call.config, data);
+    let report = CheckDocument { paths, need, protected, error: failure.as_ref().map(Error::report) };
     print(call.cli, &report, || {
-        if paths.is_empty() {
+        if report.paths.is_empty() {
             return "state_paths= names no folder\n".into();
         }
         let (space, free) = (progress::size(need.space), progress::size(need.free));
         let time = format!("about {} s of {} s", need.seconds, need.limit);
-        format!("a checkpoint of {} needs {space} of {free}, and {time}\n", paths.join(", "))
+        format!("a checkpoint of {} needs {space} of {free}, and {time}\n", report.paths.join(", "))
     });
-    need.fits().map(|()| 0)
+    failure.as_ref().inspect(|error| print_error(error));
+    Ok(failure.map_or(0, |error| error.exit().code()))
 }
 
 fn drop(call: &Call<'_>, data: &Data, newer: bool) -> Result<u8> {
@@ -113,7 +154,8 @@ fn drop(call: &Call<'_>, data: &Data, newer: bool) -> Result<u8> {
         log::warn!("data drop --accept-newer: the device continues with the data that are there");
     }
     let dropped = data::drop(data, newer)?;
-    print(call.cli, &json!({"dropped": dropped}), || match dropped.as_slice() {
+    let report = DropDocument { dropped };
+    print(call.cli, &report, || match report.dropped.as_slice() {
         [] => "nothing to drop\n".into(),
         names => format!("dropped {}\n", names.join(", ")),
     });

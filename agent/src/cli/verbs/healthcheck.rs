@@ -1,7 +1,7 @@
 //! `healthcheck`.
 
 use bootenv::protocol::View;
-use serde_json::json;
+use serde::Serialize;
 
 use crate::base::error::{Error, Exit, Reason, Result};
 use crate::cli::args::Cli;
@@ -9,8 +9,9 @@ use crate::cli::call::Call;
 use crate::cli::output::print;
 use crate::cli::show;
 use crate::device::blocks::{self, CommandLine};
+use crate::device::health::{self, Check};
+use crate::device::reboot;
 use crate::device::seen::Step;
-use crate::device::{health, reboot};
 use crate::policy::gate::Lifted;
 use crate::state::memory::Unjudged;
 use crate::state::store::Store;
@@ -19,6 +20,19 @@ use crate::update::trial::{self, Verdict};
 
 /// Exit code of a `healthcheck` that found the system unhealthy.
 const UNHEALTHY: u8 = 1;
+
+/// The outcome of a health run.
+#[derive(Debug, Serialize)]
+struct HealthDocument<'a> {
+    /// True if every required check passed.
+    healthy: bool,
+    /// The result for the slot.
+    outcome: Verdict,
+    /// The same in words.
+    message: &'a str,
+    /// Each check.
+    checks: &'a [Check],
+}
 
 pub(in crate::cli) fn healthcheck(call: &Call<'_>, no_reboot: bool) -> Result<u8> {
     judge(call, no_reboot).inspect_err(|error| {
@@ -41,7 +55,7 @@ fn judge(call: &Call<'_>, no_reboot: bool) -> Result<u8> {
         update.release_fleetlock();
     }
     let report =
-        json!({"healthy": judged.healthy, "outcome": judged.verdict, "message": judged.message, "checks": checks});
+        HealthDocument { healthy: judged.healthy, outcome: judged.verdict, message: &judged.message, checks: &checks };
     print(call.cli, &report, || show::health(&judged, &checks));
     if judged.verdict == Verdict::Reverted && !no_reboot && !boot.folders() {
         reboot::now("the trial was reverted")?;

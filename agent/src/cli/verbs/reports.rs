@@ -1,12 +1,12 @@
 //! Commands that only look: `status`, `metrics`, `history`, `doctor`, `verify`.
 
-use serde_json::json;
+use serde::Serialize;
 
-use crate::base::error::{Context as _, Error, Exit, Reason, Result};
+use crate::base::error::{Context as _, Error, ErrorReport, Exit, Reason, Result};
 use crate::base::replace;
 use crate::cli::args::{Cli, Command};
 use crate::cli::call::Call;
-use crate::cli::output::{print, print_error};
+use crate::cli::output::{print, print_error, print_list};
 use crate::cli::show;
 use crate::config::Config;
 use crate::device::blocks::{self, System};
@@ -14,7 +14,7 @@ use crate::device::boot::Boot;
 use crate::device::slot::Slots;
 use crate::report::doctor::{self, Findings};
 use crate::report::metrics;
-use crate::report::status::{self, Status};
+use crate::report::status::{self, Status, Verified};
 use crate::state::store::Store;
 use crate::update::running;
 
@@ -47,7 +47,7 @@ fn print_status(cli: &Cli, status: &Status) -> Result<u8> {
     let series = metrics::series(status, &records.state, &records.trust, &records.fetches);
     let page = metrics::page(&series);
     match output {
-        None => print(cli, &series, || page),
+        None => print_list(cli, &series, || page),
         Some(file) => replace::replace(file, page.as_bytes(), 0o644)
             .context(Reason::Output, format_args!("write {}", file.display()))
             .map_err(|error| error.remedy("Name a file in a writable folder."))?,
@@ -58,7 +58,7 @@ fn print_status(cli: &Cli, status: &Status) -> Result<u8> {
 pub(in crate::cli) fn history(cli: &Cli) -> Result<u8> {
     let store = Store::new(&cli.state);
     let history = store.read_history()?;
-    print(cli, &history.attempts, || show::history(&history, store.is_locked()));
+    print_list(cli, &history.attempts, || show::history(&history, store.is_locked()));
     Ok(0)
 }
 
@@ -76,7 +76,17 @@ pub(in crate::cli) fn foreign_data(cli: &Cli, error: Error) -> u8 {
 }
 
 fn print_findings(cli: &Cli, findings: &Findings) {
-    print(cli, &findings.0, || show::findings(findings, cli.terminal()));
+    print_list(cli, &findings.0, || show::findings(findings, cli.terminal()));
+}
+
+/// The outcome of `verify`.
+#[derive(Debug, Serialize)]
+struct VerifyDocument<'a> {
+    /// Both slots.
+    slots: &'a [Verified],
+    /// The failure, if a slot that the bootloader may need is damaged.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<ErrorReport>,
 }
 
 pub(in crate::cli) fn verify(call: &Call<'_>) -> Result<u8> {
@@ -85,10 +95,7 @@ pub(in crate::cli) fn verify(call: &Call<'_>) -> Result<u8> {
         Error::new(Reason::SlotDamaged, format!("slot {} does not hold: {}", slot.slot, slot.message))
             .remedy("If it is not the running slot, `kubesolo-update apply` fills it again.")
     });
-    let mut findings = json!({"slots": slots});
-    if let Some(error) = &damaged {
-        findings["error"] = error.json();
-    }
+    let findings = VerifyDocument { slots: &slots, error: damaged.as_ref().map(Error::report) };
     print(call.cli, &findings, || slots.iter().fold(String::new(), |all, slot| format!("{all}{slot}\n")));
     damaged.as_ref().inspect(|error| print_error(error));
     Ok(damaged.map_or(0, |error| error.exit().code()))

@@ -2,7 +2,7 @@
 
 use crate::base::error::Result;
 use crate::cli::args::{Cli, ConfigCommand};
-use crate::cli::output::print;
+use crate::cli::output::{print, print_list};
 use crate::cli::show;
 use crate::config::{Conf, report};
 
@@ -12,7 +12,7 @@ pub(in crate::cli) fn settings(cli: &Cli, command: &ConfigCommand) -> Result<u8>
             let mut all = report::effective(&Conf::load(&cli.conf)?, &cli.overrides())?;
             all.retain(|one| keys.is_empty() || keys.iter().any(|key| key == one.key));
             all.retain(|one| !set || one.is_set());
-            print(cli, &all, || show::settings(&all, cli.verbose > 0));
+            print_list(cli, &all, || show::settings(&all, cli.verbose > 0));
             Ok(0)
         }
         ConfigCommand::Check { file } => {
