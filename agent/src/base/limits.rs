@@ -48,6 +48,12 @@ pub const COSIGN_PAYLOAD_BYTES: u64 = 4 * KIB;
 pub const SIGSTORE_BUNDLE_BYTES: u64 = 16 * KIB;
 /// Entries in the tar archive of a bundle, folders and records among them.
 pub const BUNDLE_ENTRIES: usize = 1024;
+/// A bundle whose files are all hashed by an examination, in bytes. It bounds the time for an archive of holes.
+pub const BUNDLE_BYTES: u64 = 64 * GIB;
+/// Records of bundles that were examined; the oldest is forgotten for one more.
+pub const INTAKES: usize = 32;
+/// Findings in such a record.
+pub const INTAKE_FINDINGS: usize = 64;
 /// Answer of a token server, in bytes.
 pub const TOKEN_BYTES: u64 = 64 * KIB;
 /// A file of tokens between runs, in bytes: 16 of them as large as a token server may send.

@@ -157,6 +157,9 @@ pub(crate) enum Command {
         #[command(flatten)]
         from: From,
     },
+    /// Examine bundles before anything is touched, and show the records.
+    #[command(subcommand)]
+    Intake(IntakeCommand),
     /// Activate the staged release: it boots next, on trial.
     #[command(after_help = SEE_HELP)]
     Activate {
@@ -262,6 +265,43 @@ pub(crate) enum Command {
 }
 
 #[derive(Debug, Subcommand)]
+pub(crate) enum IntakeCommand {
+    /// Examine a bundle: layout, limits, signatures, every digest, and all gates. Touches no slot.
+    ///
+    /// Does not stop at the first fault. Keeps a record with all findings, and exits with the code of the first one that rejects
+    /// the bundle. Findings with 75 only hold it back for now.
+    #[command(after_help = SEE_HELP)]
+    Add {
+        /// Bundle with a release.
+        file: PathBuf,
+        #[arg(long, value_name = "TAG", help = help("tag"), value_parser = checked("tag"))]
+        tag: Option<String>,
+        #[arg(long, value_name = "NAME", help = help("channel"), value_parser = checked("channel"))]
+        channel: Option<String>,
+    },
+    /// List the records, the oldest first.
+    List,
+    /// Show a record with all findings.
+    Show {
+        /// Id of the record.
+        #[arg(value_parser = record_id)]
+        id: String,
+    },
+    /// Delete a record.
+    Drop {
+        /// Id of the record.
+        #[arg(value_parser = record_id)]
+        id: String,
+    },
+}
+
+/// It becomes the name of a file.
+fn record_id(text: &str) -> Result<String, &'static str> {
+    let is_id = text.len() == 8 && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+    is_id.then(|| text.to_owned()).ok_or("an id has 8 hex digits")
+}
+
+#[derive(Debug, Subcommand)]
 pub(crate) enum TrustCommand {
     /// Accept the time of the clock, although this device knew a later one. Correct the clock first.
     ///
@@ -346,6 +386,11 @@ impl Cli {
             | Command::Apply { from, .. }
             | Command::Run { from }
             | Command::Config(ConfigCommand::Show { from, .. }) => from.fill(&mut over),
+            Command::Intake(IntakeCommand::Add { file, tag, channel }) => {
+                over.bundle = Some(file.clone());
+                over.set("tag", tag.as_ref());
+                over.set("channel", channel.as_ref());
+            }
             Command::Healthcheck { auto_rollback_after, health_dir, data_dir, .. } => {
                 over.set("auto_rollback_after", auto_rollback_after.as_ref());
                 over.set("health_dir", health_dir.as_ref());

@@ -13,12 +13,12 @@ use simple_logger::SimpleLogger;
 use crate::base::console::{self, progress};
 use crate::base::error::{Error, Exit, Reason, Result};
 use crate::base::text;
-use crate::cli::args::{Cli, Command, TrustCommand};
+use crate::cli::args::{Cli, Command, IntakeCommand, TrustCommand};
 use crate::cli::call::{Call, lock};
 use crate::cli::explain;
 use crate::cli::output::{print_error, print_json_error, print_list};
 use crate::cli::verbs::{
-    activate, adopt, apply, check, data, disk, healthcheck, reports, rollback, settings, trust, unattended,
+    activate, adopt, apply, check, data, disk, healthcheck, intake, reports, rollback, settings, trust, unattended,
 };
 use crate::config::Config;
 use crate::device::blocks::System;
@@ -83,6 +83,7 @@ fn only_reports(command: &Command) -> bool {
         | Command::EnvLock
         | Command::Adopt { .. }
         | Command::Trust(_) => false,
+        Command::Intake(command) => !matches!(command, IntakeCommand::Drop { .. }),
         _ => true,
     }
 }
@@ -139,6 +140,9 @@ fn run(cli: &Cli) -> Result<u8> {
         }
         Command::Trust(TrustCommand::ResetTime) => return trust::reset_time(cli),
         Command::History => return reports::history(cli),
+        Command::Intake(command) if !matches!(command, IntakeCommand::Add { .. }) => {
+            return intake::records(cli, command);
+        }
         _ => {}
     }
     let config = match (Config::load(&cli.conf, &cli.overrides()), &cli.command) {
@@ -161,6 +165,7 @@ fn run_with(call: &Call<'_>) -> Result<u8> {
         Command::Apply { lifted, dry_run: true, .. } => apply::dry_run(call, *lifted),
         Command::Apply { lifted, activate, reboot, .. } => apply::apply(call, *lifted, *activate, *reboot),
         Command::Run { .. } => unattended::run(call),
+        Command::Intake(_) => intake::add(call),
         Command::Activate { lifted, reboot } => activate::activate(call, *lifted, *reboot),
         Command::Healthcheck { no_reboot, .. } => healthcheck::healthcheck(call, *no_reboot),
         Command::Rollback { reboot, with_data, yes } => {

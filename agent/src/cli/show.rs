@@ -20,6 +20,7 @@ use crate::device::health::Check;
 use crate::report::doctor::{Finding, Findings, Verdict as Severity};
 use crate::schedule::clock;
 use crate::state::history::{History, TrialOutcome};
+use crate::state::intake::{Intake, IntakeVerdict};
 use crate::state::phase::Phase;
 use crate::state::state::Outcome;
 use crate::update::trial::{HealthReport, Verdict};
@@ -31,6 +32,41 @@ fn with_outcome(phase: &str, outcome: Option<&Recorded<TrialOutcome>>) -> String
         None | Some(Recorded::Known(TrialOutcome::Committed | TrialOutcome::Failed)) => phase.to_owned(),
         Some(other) => format!("{phase} ({})", text::escape(&other.to_string())),
     }
+}
+
+/// Records of bundles, one line each.
+pub(super) fn intakes(all: &[Intake]) -> String {
+    let mut out = String::new();
+    for Intake { id, at, verdict, release, source, .. } in all {
+        let version = release.as_ref().map_or("no release".into(), |release| text::escape(&release.version));
+        let (at, verdict) = (clock::shown(*at), text::escape(&verdict.to_string()));
+        let _ = writeln!(out, "{id}  {at}  {verdict:<8}  {version}  {}", text::escape(source));
+    }
+    if out.is_empty() { "no bundle was examined yet\n".into() } else { out }
+}
+
+/// A record with all findings.
+pub(super) fn intake(intake: &Intake, terminal: Terminal) -> String {
+    let mut screen = Screen::new(terminal);
+    let verdict = match intake.verdict.known() {
+        Some(IntakeVerdict::Accepted) => screen.paint(Tone::Good, "accepted"),
+        _ => screen.paint(Tone::Bad, "rejected"),
+    };
+    let bytes = intake.size.map_or(String::new(), |bytes| format!(" ({})", size(bytes)));
+    screen.plain(&format!("{verdict}: {}{bytes}", text::escape(&intake.source)));
+    screen.line("record:", &format!("{} of {}", intake.id, clock::shown(intake.at)));
+    if let Some(release) = &intake.release {
+        screen.line("release:", &format!("{} {}", text::escape(&release.version), release.identity.release));
+        let by = if release.signed_by.is_empty() { "not proven".into() } else { release.signed_by.join(", ") };
+        screen.line("signed:", &text::escape(&by));
+    }
+    for finding in &intake.findings {
+        let tone = if finding.rejects() { Tone::Bad } else { Tone::Held };
+        let reason = text::escape(&finding.reason.to_string());
+        screen.toned("finding:", tone, &format!("{} {reason}: {}", finding.exit_code, text::escape(&finding.message)));
+        screen.line("  next:", &text::escape(&finding.remedy));
+    }
+    screen.finish()
 }
 
 /// Past attempts. An attempt that no run is `under_way` with ended without an outcome.

@@ -13,6 +13,7 @@ use std::path::Path;
 use std::rc::Rc;
 
 use bytes::Bytes;
+use sha2::{Digest as _, Sha256};
 
 use crate::base::digest::Digest;
 use crate::base::error::{Error, Reason, Result};
@@ -175,6 +176,34 @@ impl BundleSource {
         let layout = layout(&file, meta.len()).map_err(|e| e.context(&origin))?;
         let (tag, default_tag) = (tag.map(str::to_owned), default_tag.to_owned());
         Ok(Self { file: Rc::new(file), layout, tag, default_tag, origin, offered: None })
+    }
+
+    /// Compares every file of the archive with its digest, those of other architectures too. Returns those that differ.
+    ///
+    /// # Errors
+    /// 65 for more than [`limits::BUNDLE_BYTES`], of which none is compared.
+    pub fn damage(&self) -> Result<Vec<(Digest, Error)>> {
+        let blobs = &self.layout.blobs;
+        if blobs.values().fold(0, |sum: u64, extent| sum.saturating_add(extent.size)) > limits::BUNDLE_BYTES {
+            return Err(limits::exceeded(&self.origin, format_args!("{} bytes in its files", limits::BUNDLE_BYTES)));
+        }
+        let compared =
+            |(digest, extent): (&Digest, &tar::Extent)| Some((*digest, self.compare(*digest, *extent).err()?));
+        Ok(blobs.iter().filter_map(compared).collect())
+    }
+
+    fn compare(&self, digest: Digest, extent: tar::Extent) -> Result<()> {
+        let mut body = BundleBody { file: self.file.clone(), rest: extent, origin: self.origin.clone() };
+        let mut hash = Sha256::new();
+        while let Some(chunk) = body.chunk()? {
+            hash.update(&chunk);
+        }
+        let found = Digest(hash.finalize().into());
+        if found == digest {
+            return Ok(());
+        }
+        Err(Error::new(Reason::DigestMismatch, format!("the digest is {found}, not {digest}"))
+            .remedy("Copy the bundle again, or make it again."))
     }
 
     fn read(&self, digest: Digest, limit: u64, what: &str) -> Result<Vec<u8>> {

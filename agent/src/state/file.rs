@@ -110,6 +110,24 @@ pub(super) fn write(path: &Path, document: &impl Serialize, mode: u32) -> Result
     replace(path, &bytes, mode).map_err(|e| write_error(&format!("write {}", path.display()), &e))
 }
 
+/// The path of a file in a folder that only its owner may enter. Makes the folder, or takes it from other accounts.
+pub(super) fn in_private_folder(folder: &Path, name: &str) -> Result<PathBuf> {
+    let failed = |e: io::Error| write_error(&format!("make the folder {}", folder.display()), &e);
+    match DirBuilder::new().mode(0o700).create(folder) {
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
+        made => made.and_then(|()| sync_folder(folder)).map_err(failed)?,
+    }
+    let meta = folder.symlink_metadata().map_err(failed)?;
+    if !meta.is_dir() {
+        return Err(Error::new(UNUSABLE, format!("{} is not a folder", folder.display())).remedy("Move it away."));
+    }
+    files::check_folder(&meta, folder, UNUSABLE)?;
+    if meta.mode() & 0o077 != 0 {
+        fs::set_permissions(folder, fs::Permissions::from_mode(0o700)).map_err(failed)?;
+    }
+    Ok(folder.join(name))
+}
+
 /// Removes a document, so that no power cut brings it back.
 pub(super) fn remove(path: &Path) -> Result<()> {
     fs::remove_file(path)

@@ -1,6 +1,6 @@
 //! Records on the data partition: `state.json` (the phase of an update), `trust.json` (facts that must not be lost),
 //! `history.json` (past attempts), `fetch.json` (downloads), `memory.json` and `unjudged.json` (trials that no health run
-//! judged), `fleetlock.json` (a lock of a FleetLock server), and the lock that only one agent holds.
+//! judged), `fleetlock.json` (a lock of a FleetLock server), `intake/` (bundles that were examined), and the lock that only one agent holds.
 
 pub mod fetches;
 pub mod file;
@@ -9,6 +9,7 @@ pub mod format;
 pub mod freshness;
 pub mod history;
 pub mod identity;
+pub mod intake;
 pub mod memory;
 pub mod phase;
 pub mod state;

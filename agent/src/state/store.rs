@@ -1,7 +1,8 @@
-//! `state.json`, `trust.json`, `history.json`, `fetch.json`, `memory.json`, `unjudged.json`, `fleetlock.json` and their lock, side by side in
+//! `state.json`, `trust.json`, `history.json`, `fetch.json`, `memory.json`, `unjudged.json`, `fleetlock.json`, the folder `intake` and their lock, side by side in
 //! one folder.
 
 use std::fs::File;
+use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -11,12 +12,13 @@ use serde::de::DeserializeOwned;
 
 use crate::base::console;
 use crate::base::error::{Error, Reason, Result};
-use crate::base::files;
 use crate::base::replace::folder_of;
+use crate::base::{files, limits};
 use crate::state::fetches::Fetches;
 use crate::state::file::{self, Found, PRIVATE, PUBLIC, SCHEMA};
 use crate::state::fleetlock::FleetLock;
 use crate::state::history::{Entry, History};
+use crate::state::intake::Intake;
 use crate::state::memory::{Memory, Unjudged};
 use crate::state::state::State;
 use crate::state::trust::Trust;
@@ -71,6 +73,10 @@ impl Store {
         folder_of(&self.state).join("fleetlock.json")
     }
 
+    fn intakes(&self) -> PathBuf {
+        folder_of(&self.state).join("intake")
+    }
+
     fn unjudged(&self) -> PathBuf {
         folder_of(&self.state).join("unjudged.json")
     }
@@ -112,6 +118,29 @@ impl Store {
                     .remedy("The next attempt sets it aside and starts a new one."))
             }
         }
+    }
+
+    /// Reads the records of examined bundles, the oldest first, without a lock. A damaged one is left out with a warning.
+    ///
+    /// # Errors
+    /// 73 when the folder cannot be read, 78 for a record that others could have written.
+    pub fn read_intakes(&self) -> Result<Vec<Intake>> {
+        let folder = self.intakes();
+        let names = match files::list(&folder) {
+            Err(e) if e.kind() == ErrorKind::NotFound => return Ok(vec![]),
+            listed => listed.map_err(|e| file::write_error(&format!("read {}", folder.display()), &e))?.entries,
+        };
+        let mut all = vec![];
+        for path in names.iter().filter(|path| path.extension().is_some_and(|end| end == "json")) {
+            match file::read::<Intake>(path, SCHEMA)? {
+                // Several may be of one second.
+                Found::Document(intake) => all.push((path.metadata().and_then(|meta| meta.modified()).ok(), intake)),
+                Found::Damaged(why) => log::warn!("{} is damaged: {why}", path.display()),
+                Found::Nothing => {}
+            }
+        }
+        all.sort_by_key(|(written, intake)| (intake.at, *written));
+        Ok(all.into_iter().map(|(_, intake)| intake).collect())
     }
 
     /// Reads without a lock and without changing anything, as `status` does.
@@ -182,6 +211,13 @@ impl Store {
         file::make_private(&self.history())?;
         Ok(Lock { store: self.clone(), _file: file })
     }
+}
+
+/// The error for the id of a record that is not there.
+#[must_use]
+pub fn intake_missing(id: &str) -> Error {
+    Error::new(Reason::Usage, format!("there is no record of a bundle with the id {id}"))
+        .remedy("`kubesolo-update intake list` shows the ids.")
 }
 
 /// The document in a file; `None` where there is none that can be used. Damage goes to the warnings.
@@ -309,6 +345,25 @@ impl Lock {
             Some(lock) => file::write(&self.store.fleetlock(), lock, PRIVATE),
             None => file::remove(&self.store.fleetlock()),
         }
+    }
+
+    /// Writes the record of a bundle, and deletes the oldest ones above [`limits::INTAKES`].
+    pub fn save_intake(&self, intake: &Intake) -> Result<()> {
+        let path = file::in_private_folder(&self.store.intakes(), &format!("{}.json", intake.id))?;
+        file::write(&path, intake, PRIVATE)?;
+        let all = self.store.read_intakes()?;
+        let others = all.iter().filter(|one| one.id != intake.id);
+        let above = all.len().saturating_sub(limits::INTAKES);
+        others.take(above).try_for_each(|one| self.drop_intake(&one.id))
+    }
+
+    /// Deletes the record of a bundle.
+    pub fn drop_intake(&self, id: &str) -> Result<()> {
+        let path = self.store.intakes().join(format!("{id}.json"));
+        if path.symlink_metadata().is_err() {
+            return Err(intake_missing(id));
+        }
+        file::remove(&path)
     }
 
     /// Replaces `fetch.json`.

@@ -98,6 +98,7 @@ impl Update<'_> {
         // Before the slot whose manifest has them may be written, and whatever the source offers.
         let policy = self.session().policy()?;
         self.records.raise(policy.epoch, &policy.revoked)?;
+        let intake = self.take_in()?;
         let session = self.session();
         let clock = session.clock;
         let found = session.evaluate_by(policy, Depth::FirstClosed)?;
@@ -105,6 +106,10 @@ impl Update<'_> {
         self.records.keep_answer(&*found.candidate.source);
         if let Some(waiting) = found.waiting(self.config) {
             self.records.state.waiting = waiting;
+        }
+        // A damaged image costs no slot then.
+        if let Some(intake) = intake.filter(|_| found.target.is_some_and(|target| target.images.is_some())) {
+            intake.pass()?;
         }
         Ok(found)
     }

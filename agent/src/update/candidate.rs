@@ -1,7 +1,7 @@
 //! The release on offer, and the keys that signed it.
 
 use crate::base::digest::Digest;
-use crate::base::error::Result;
+use crate::base::error::{Error, Result};
 use crate::device::slot::SlotManifest;
 use crate::release::offer::Offer;
 use crate::release::release::{Architecture, Release};
@@ -54,6 +54,29 @@ impl Candidate {
         };
         let signed_by = signed_by(&offer, keys)?;
         Ok(Self { source, document, offer, changed, signed_by })
+    }
+
+    /// The same for an examination: it goes on behind a release that is not proven, which is a finding. Never for an update.
+    pub(super) fn examine(
+        mut source: Box<dyn Source>,
+        document: Digest,
+        keys: Option<&KeySet>,
+        findings: &mut Vec<Error>,
+    ) -> Option<Self> {
+        let (offer, refused) = match source::offer(&mut *source, Architecture::current(), keys) {
+            Ok(offer) => (offer, false),
+            Err(error) => {
+                findings.push(error);
+                // Its signatures may be what cannot be read.
+                (source.offer(Architecture::current()).ok()?, true)
+            }
+        };
+        let signed_by = if refused { Ok(vec![]) } else { signed_by(&offer, keys) };
+        let signed_by = signed_by.unwrap_or_else(|error| {
+            findings.push(error);
+            vec![]
+        });
+        Some(Self { source, document, offer, changed: true, signed_by })
     }
 
     /// The release.

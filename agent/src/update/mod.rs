@@ -8,6 +8,7 @@ pub mod candidate;
 pub mod check;
 pub mod data;
 mod fleetlock;
+mod intake;
 mod pieces;
 pub mod records;
 pub mod running;

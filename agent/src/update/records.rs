@@ -23,6 +23,7 @@ use crate::source::source::Source;
 use crate::state::fetches::Fetches;
 use crate::state::fleetlock::FleetLock;
 use crate::state::history::TrialOutcome;
+use crate::state::intake::Intake;
 use crate::state::memory::{NotJudged, Unjudged};
 use crate::state::phase::Phase;
 use crate::state::state::{State, Trial};
@@ -104,6 +105,22 @@ impl LockedRecords {
         if let Err(error) = self.lock.save_fetches(&self.records.fetches) {
             log::warn!("the record of downloads is out of date: {error}");
         }
+    }
+
+    /// Keeps the record of a bundle that is examined.
+    ///
+    /// # Errors
+    /// 73 when it cannot be written.
+    pub fn keep_intake(&self, intake: &Intake) -> Result<()> {
+        self.lock.save_intake(intake)
+    }
+
+    /// Deletes the record of a bundle.
+    ///
+    /// # Errors
+    /// 64 without such a record, 73 when it cannot be deleted.
+    pub fn drop_intake(&self, id: &str) -> Result<()> {
+        self.lock.drop_intake(id)
     }
 
     /// The lock of a FleetLock server that this device has, or may have.

@@ -22,7 +22,7 @@ use crate::policy::{hooks, node, rules};
 use crate::release::release::{Blob, Patches, Release};
 use crate::schedule::clock::Clock;
 use crate::source::open;
-use crate::source::source::Known;
+use crate::source::source::{Known, Source};
 use crate::state::state::{LastOffer, Waiting};
 use crate::trust::keys::KeySet;
 use crate::update::candidate::Candidate;
@@ -195,6 +195,31 @@ impl Session<'_> {
             self.ask_gates(&mut evaluation, depth);
         }
         Ok(evaluation)
+    }
+
+    /// Evaluates what `source` offers to the end: each refusal is a finding. The result is proven only without findings.
+    pub(super) fn examine(&self, mut source: Box<dyn Source>, findings: &mut Vec<Error>) -> Option<Candidate> {
+        let mut kept = |error: Error| findings.push(advised(error));
+        let policy = self.policy().map_err(&mut kept).ok()?;
+        policy.required_keys(self.config).map_err(&mut kept).ok();
+        let running = Running::find(self.config, self.boot).map_err(&mut kept).ok()?;
+        let window = self.window().map_err(&mut kept).ok()?;
+        let document = source.look(&Known { now: self.clock.now(), ..Known::default() }).map_err(&mut kept).ok()?;
+        let mut candidate = Candidate::examine(source, document, policy.keys.as_ref(), findings)?;
+        let freshness = self.freshness(&mut candidate, &policy).unwrap_or_else(|error| {
+            findings.push(error);
+            None
+        });
+        let is_running = running.is(candidate.release(), self.lifted);
+        let gates = vec![window];
+        let mut found = Evaluation { running, policy, candidate, freshness, gates, target: None, is_running };
+        if is_running {
+            findings.extend(found.admits().err());
+        } else {
+            self.ask_gates(&mut found, Depth::EveryGate);
+            findings.extend(found.gates.iter().filter_map(Gate::refusal));
+        }
+        Some(found.candidate)
     }
 
     fn ask_gates(&self, found: &mut Evaluation, depth: Depth) {

@@ -33,6 +33,7 @@ mod disk;
 mod fleet;
 mod fleetlock;
 mod http;
+mod intake;
 mod layout;
 mod network;
 mod oci;

@@ -36,7 +36,10 @@ fn programs() -> [man::Program; 2] {
             ("/etc/kubesolo/update.conf", "Settings, see update.conf(5)."),
             ("/etc/kubesolo/health.d", "Health checks of the OS image."),
             ("/usr/share/kubesolo/keys", "Public keys of the OS image."),
-            ("/var/lib/kubesolo/update", "state.json, trust.json, history.json and the lock."),
+            (
+                "/var/lib/kubesolo/update",
+                "state.json, trust.json, history.json, the lock, and intake, the records of examined bundles.",
+            ),
             ("/run/kubesolo/degraded", "Reason why the system runs and is not healthy."),
         ],
         see_also: "update.conf(5), kubesolo-release(1), kubesolo-release(7), kubesolo-cloudinit(8)",

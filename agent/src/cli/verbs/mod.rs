@@ -7,6 +7,7 @@ pub(super) mod check;
 pub(super) mod data;
 pub(super) mod disk;
 pub(super) mod healthcheck;
+pub(super) mod intake;
 pub(super) mod reports;
 pub(super) mod rollback;
 pub(super) mod settings;
