@@ -10,6 +10,7 @@ use super::factory::Boot;
 use super::registry::Access;
 use kubesolo_update::Result;
 use kubesolo_update::cli::explain;
+use kubesolo_update::fetch::options::ClientCertificate;
 use kubesolo_update::release::release::{self, Architecture};
 use kubesolo_update::schedule::rollout::Waves;
 
@@ -23,6 +24,7 @@ Examples:
 Credentials: KUBESOLO_RELEASE_USER and KUBESOLO_RELEASE_PASSWORD for the registry
 KUBESOLO_RELEASE_HOST [default: the first registry of the command],
 else $REGISTRY_AUTH_FILE, docker's config.json or podman's auth.json.
+Proxies: https_proxy, http_proxy, all_proxy and no_proxy of the environment.
 
 Exit codes:
    0  done
@@ -158,6 +160,12 @@ pub(super) struct Network {
     /// Certificate authorities to trust beside those of the system, in PEM
     #[arg(long, value_name = "FILE")]
     pub(super) registry_ca: Option<PathBuf>,
+    /// Client certificate for a registry that asks for one, in PEM, with its chain
+    #[arg(long, value_name = "FILE", requires = "registry_key")]
+    pub(super) registry_cert: Option<PathBuf>,
+    /// Private key of the client certificate, in PEM; only its owner can read it
+    #[arg(long, value_name = "FILE", requires = "registry_cert")]
+    pub(super) registry_key: Option<PathBuf>,
     /// Host of a token server that may get the password, beside the registry's own host. Repeatable
     #[arg(long, value_name = "HOST")]
     pub(super) registry_auth_host: Vec<String>,
@@ -165,8 +173,10 @@ pub(super) struct Network {
 
 impl From<Network> for Access {
     fn from(network: Network) -> Self {
-        let Network { plain_http, registry_ca, registry_auth_host } = network;
-        Self { plain_http, registry_ca, auth_hosts: registry_auth_host, no_fallback_tag: false }
+        let Network { plain_http, registry_ca, registry_cert, registry_key, registry_auth_host } = network;
+        let pair = registry_cert.zip(registry_key);
+        let client_certificate = pair.map(|(certificate, key)| ClientCertificate { certificate, key });
+        Self { plain_http, registry_ca, client_certificate, auth_hosts: registry_auth_host, no_fallback_tag: false }
     }
 }
 

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
-use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -20,7 +19,7 @@ use super::factory::Content;
 use super::freshness::{Place, Terms};
 use super::key::{PrivateKey, PublicFormat};
 use super::registry::Access;
-use super::{Images, Metadata, Options, authorities, date, factory, http};
+use super::{Images, Metadata, Options, date, factory, http};
 use kubesolo_update::base::{console, text};
 use kubesolo_update::cli::explain;
 use kubesolo_update::config::{Conf, Config, Overrides};
@@ -75,7 +74,7 @@ pub fn main() -> ExitCode {
         .with_module_level("kubesolo_release", level)
         .with_module_level("kubesolo_update", level);
     console::log_to_stderr(levels);
-    let result = with_authorities(&cli.command).and_then(|()| run(cli.command)?.print(cli.json));
+    let result = run(cli.command).and_then(|answer| answer.print(cli.json));
     match result.and_then(|()| console::all_printed()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => {
@@ -113,20 +112,6 @@ fn run(command: Command) -> Result<Answer> {
             Answer::new(explain::text(word), &answer::Reasons { reasons: explain::explained(word) })
         }
     }
-}
-
-#[expect(clippy::disallowed_methods, reason = "this program itself")]
-/// Where the system has no certificate authorities, starts this program again with built-in ones.
-fn with_authorities(command: &Command) -> Result<()> {
-    if matches!(command, Command::Keygen(_) | Command::Verify(_) | Command::Repack(_) | Command::Explain(_)) {
-        return Ok(());
-    }
-    let Some((path, _open)) = authorities::missing()? else { return Ok(()) };
-    let failed = std::process::Command::new("/proc/self/exe")
-        .args(std::env::args_os().skip(1))
-        .env("SSL_CERT_FILE", path)
-        .exec();
-    Err(Error::new(Reason::NoAuthorities, format!("cannot restart with certificates: {failed}")))
 }
 
 fn keygen(args: Keygen) -> Result<Answer> {
@@ -273,6 +258,10 @@ fn verify(args: Verify) -> Result<Answer> {
     over.set("freshness_pubkey", args.freshness_pubkey);
     over.set("require_fresh", args.require_fresh.then_some("yes"));
     over.set("registry_ca", access.registry_ca.as_deref().map(utf8).transpose()?);
+    if let Some(files) = &access.client_certificate {
+        over.set("registry_cert", Some(utf8(&files.certificate)?));
+        over.set("registry_key", Some(utf8(&files.key)?));
+    }
     over.set("plain_http", (!access.plain_http.is_empty()).then(|| access.plain_http.join(" ")));
     let config = Config::resolve(&Conf::default(), &over)?;
     let (architecture, now) = (args.architecture, chrono::Utc::now());

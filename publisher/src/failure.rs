@@ -1,43 +1,24 @@
-//! Failures of an upload: may they pass, and how to say them.
+//! A write that a registry refuses, in its own words.
 
-use oci_client::errors::{OciDistributionError, OciErrorCode};
+use oci_client::errors::{OciEnvelope, OciErrorCode};
 
+use kubesolo_update::base::error::{Error, Reason};
 use kubesolo_update::base::text;
+use kubesolo_update::fetch::answer::Answer;
 
-/// The HTTP status, or the one that the registry's own error stands for.
-pub(super) fn status(e: &OciDistributionError) -> Option<u16> {
-    match e {
-        OciDistributionError::ServerError { code, .. } => Some(*code),
-        OciDistributionError::RequestError(e) => e.status().map(|s| s.as_u16()),
-        OciDistributionError::UnauthorizedError { .. } | OciDistributionError::AuthenticationFailure(_) => Some(401),
-        OciDistributionError::RegistryError { envelope, .. } => match envelope.errors.first().map(|e| &e.code)? {
-            OciErrorCode::Unauthorized => Some(401),
-            OciErrorCode::Denied => Some(403),
-            OciErrorCode::ManifestUnknown | OciErrorCode::NameUnknown | OciErrorCode::NotFound => Some(404),
-            OciErrorCode::Toomanyrequests => Some(429),
-            _ => None,
-        },
-        _ => None,
-    }
-}
-
-pub(super) fn may_pass(e: &OciDistributionError) -> bool {
-    match status(e) {
-        Some(code) => matches!(code, 408 | 429 | 500..),
-        None => matches!(e, OciDistributionError::RequestError(e) if !e.is_builder() && !e.is_decode()),
-    }
-}
-
-/// The whole chain of causes on one line: reqwest's own text stops at "error sending request".
-pub(super) fn describe(e: &OciDistributionError) -> String {
-    let mut line = e.to_string();
-    let mut cause = std::error::Error::source(e);
-    while let Some(e) = cause {
-        let more = e.to_string();
-        if !line.contains(&more) {
-            line = format!("{line}: {more}");
-        }
-        cause = e.source();
-    }
-    text::escape(&line)
+/// The error of an answer that is no success. A registry names the cause in an envelope of errors (OCI distribution
+/// specification, "Error Codes"); anything else may be a page of a proxy.
+pub(super) fn refusal(answer: &Answer, what: &str) -> Error {
+    let envelope: Option<OciEnvelope> = serde_json::from_slice(&answer.body).ok();
+    let errors = envelope.map(|envelope| envelope.errors).unwrap_or_default();
+    let is_denied = |code: &OciErrorCode| matches!(code, OciErrorCode::Unauthorized | OciErrorCode::Denied);
+    let denied =
+        matches!(answer.status.as_u16(), 401 | 403) || errors.first().is_some_and(|error| is_denied(&error.code));
+    let code = |code: &OciErrorCode| serde_json::to_value(code).ok()?.as_str().map(str::to_owned);
+    let named: Vec<String> =
+        errors.iter().map(|error| format!("{}: {}", code(&error.code).unwrap_or_default(), error.message)).collect();
+    let said = if named.is_empty() { String::from_utf8_lossy(&answer.body).into_owned() } else { named.join("; ") };
+    let (host, status) = (answer.url.origin().ascii_serialization(), answer.status.as_u16());
+    let message = format!("cannot upload {what}: {host} answers {status}: {}", text::escape(said.trim()));
+    Error::new(if denied { Reason::AccessDenied } else { Reason::RegistryFailed }, message)
 }

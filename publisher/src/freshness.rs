@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use chrono::{DateTime, SubsecRound as _, TimeDelta, Utc};
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::key::PrivateKey;
 use super::registry::{Access, Registry, Rights};
@@ -126,8 +126,8 @@ impl Place {
                 let mut layers = vec![descriptor(STATEMENT_TYPE, &statement, FILE)];
                 for (bytes, id) in signatures {
                     let signature = registry.put_bytes("signature", bytes)?;
-                    let mut layer: Value = descriptor(release::SIGNATURE_TYPE, &signature, &format!("{FILE}.{id}.sig"));
-                    layer["annotations"][release::KEY_ID] = json!(id.to_string());
+                    let mut layer = descriptor(release::SIGNATURE_TYPE, &signature, &format!("{FILE}.{id}.sig"));
+                    layer.annotations.get_or_insert_default().insert(release::KEY_ID.to_owned(), id.to_string());
                     layers.push(layer);
                 }
                 let manifest = document(&json!({

@@ -10,7 +10,6 @@
 
 mod answer;
 pub mod attachment;
-pub mod authorities;
 pub mod bundle;
 pub mod cli;
 pub mod commands;
@@ -41,6 +40,8 @@ use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use chrono::{DateTime, Utc};
+use oci_client::annotations::ORG_OPENCONTAINERS_IMAGE_TITLE;
+use oci_client::manifest::OciDescriptor;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
@@ -62,10 +63,8 @@ pub const RELEASE_TYPE: &str = "application/vnd.kubesolo.os.release.v1";
 /// The config of an artifact that has none, fixed by OCI 1.1.
 const EMPTY_TYPE: &str = "application/vnd.oci.empty.v1+json";
 const EMPTY: &[u8] = b"{}";
-/// The standard annotation that tools show as a file name.
 /// The name of an index of pieces as a file.
 const PIECES_TITLE: &str = "kubesolo-os.pieces";
-const TITLE: &str = "org.opencontainers.image.title";
 
 /// The files of one architecture.
 #[derive(Clone, Debug)]
@@ -300,15 +299,18 @@ impl<'a> Prepared<'a> {
 }
 
 /// The layers with the index of pieces and with patches.
-fn delta_layers(deltas: &Deltas) -> Vec<Value> {
+fn delta_layers(deltas: &Deltas) -> Vec<OciDescriptor> {
     let index = deltas.index.iter().map(|index| descriptor(release::PIECES_TYPE, &Blob::of(index), PIECES_TITLE));
     let packs = deltas.packs.iter().map(|pack| {
         let mut layer =
             descriptor(release::PATCHES_TYPE, &pack.blob, &format!("kubesolo-os.from-{}", pack.from_version));
-        layer["annotations"][release::PATCHES_FROM] = json!(pack.from);
-        layer["annotations"][release::PATCHES_FROM_VERSION] = json!(pack.from_version.to_string());
-        layer["annotations"][release::PATCHES_TABLE] = json!(format!("{}:{}", pack.table.size, pack.table.digest));
-        layer["annotations"][release::PATCHES_ENCODER] = json!(release::ENCODER);
+        let more = [
+            (release::PATCHES_FROM, pack.from.to_string()),
+            (release::PATCHES_FROM_VERSION, pack.from_version.to_string()),
+            (release::PATCHES_TABLE, format!("{}:{}", pack.table.size, pack.table.digest)),
+            (release::PATCHES_ENCODER, release::ENCODER.to_owned()),
+        ];
+        layer.annotations.get_or_insert_default().extend(more.map(|(name, value)| (name.to_owned(), value)));
         layer
     });
     index.chain(packs).collect()
@@ -362,8 +364,15 @@ fn empty_config() -> Value {
     json!({ "mediaType": EMPTY_TYPE, "digest": Digest::of(EMPTY), "size": EMPTY.len(), "data": "e30=" })
 }
 
-fn descriptor(media_type: &str, blob: &Blob, title: &str) -> Value {
-    json!({ "mediaType": media_type, "digest": blob.digest, "size": blob.size, "annotations": { (TITLE): title } })
+fn descriptor(media_type: &str, blob: &Blob, title: &str) -> OciDescriptor {
+    OciDescriptor {
+        media_type: media_type.to_owned(),
+        digest: blob.digest.to_string(),
+        // No file system has a larger file.
+        size: i64::try_from(blob.size).unwrap_or(i64::MAX),
+        annotations: Some(BTreeMap::from([(ORG_OPENCONTAINERS_IMAGE_TITLE.to_owned(), title.to_owned())])),
+        ..OciDescriptor::default()
+    }
 }
 
 /// Digest and size of a file, read once with bounded memory.

@@ -1,6 +1,7 @@
 //! Documents that are attached to a manifest: OCI 1.1 referrers, and the tag with their list for registries and caches that do
 //! not list them.
 
+use oci_client::manifest::OciDescriptor;
 use serde_json::{Value, json};
 
 use super::registry::Registry;
@@ -24,7 +25,7 @@ pub(super) struct Referrer {
 
 impl Referrer {
     /// Attaches `layer` to the manifest `subject`. The result depends on nothing else.
-    pub(super) fn new(subject: &[u8], artifact_type: &str, layer: Value, annotations: &Value) -> Self {
+    pub(super) fn new(subject: &[u8], artifact_type: &str, layer: OciDescriptor, annotations: &Value) -> Self {
         let digest = Digest::of(subject);
         let raw = document(&json!({
             "schemaVersion": 2,

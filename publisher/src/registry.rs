@@ -1,7 +1,7 @@
-//! A repository of a registry. The device's client logs in and reads, with its limits and its rules for logins; `oci-client`
-//! uploads blobs and manifests, with the token that the device's client got.
+//! A repository of a registry, read and written by the device's client: one set of rules for logins, redirects, proxies and
+//! certificates. References, descriptors and the errors of registries have the types of `oci-client`. Its HTTP client is not
+//! used: it sends the login to any host that a registry names for an upload, and knows no client certificate.
 
-use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::fs::File;
 use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
@@ -10,30 +10,25 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use oci_client::client::{Certificate, CertificateEncoding, Client, ClientConfig, ClientProtocol};
-use oci_client::errors::OciDistributionError;
-use oci_client::secrets::RegistryAuth;
-use oci_client::{Reference, RegistryOperation};
-use reqwest::Url;
-use reqwest::header::HeaderValue;
+use oci_client::Reference;
+use reqwest::header::{self, HeaderMap, HeaderValue};
+use reqwest::{Method, Url};
 use serde::Deserialize;
 use sha2::Digest as _;
-use tokio::runtime::Runtime;
 
 use crate::credentials;
-use crate::failure::{describe, may_pass, status};
+use crate::failure;
 use crate::read;
 use kubesolo_update::base::console::progress::{self, Progress as _, Shown};
 use kubesolo_update::base::digest::Digest;
 use kubesolo_update::base::error::{Context as _, Error, Reason, Result};
 use kubesolo_update::base::{files, json, limits, text};
-use kubesolo_update::fetch::answer::Answer;
+use kubesolo_update::fetch::answer::{Answer, Failure};
 use kubesolo_update::fetch::blob::BlobBody;
 use kubesolo_update::fetch::body::Body as _;
-use kubesolo_update::fetch::client as reader;
-use kubesolo_update::fetch::login::Login;
-use kubesolo_update::fetch::options::{Authentication, FetchOptions};
-use kubesolo_update::fetch::tls::use_ring;
+use kubesolo_update::fetch::client::{Client, Request};
+use kubesolo_update::fetch::options::{Authentication, ClientCertificate, FetchOptions};
+use kubesolo_update::fetch::upload::Write;
 use kubesolo_update::release::release::{
     Blob, DOCKER_INDEX_TYPE, DOCKER_MANIFEST_TYPE, Descriptor, OCI_INDEX_TYPE, OCI_MANIFEST_TYPE,
 };
@@ -47,12 +42,12 @@ pub use kubesolo_update::fetch::options::Rights;
 const REQUEST_TIME: Duration = Duration::from_secs(60);
 /// The slowest upload, in bytes per second over its whole length.
 const UPLOAD_RATE_MIN: u64 = 16 << 10;
-/// One attempt to connect, with TLS.
-pub(crate) const CONNECT_TIME: Duration = Duration::from_secs(15);
 /// How often an operation is tried that failed for a reason that may pass.
 const TRIES: u32 = 4;
 /// Wait before the second try; doubles with each.
 const RETRY_WAIT: Duration = Duration::from_secs(1);
+/// The longest wait that a registry can ask for.
+const RETRY_WAIT_MAX: Duration = Duration::from_secs(60);
 const CHUNK_BYTES: usize = 256 << 10;
 /// The most tags of a repository, those of signatures included.
 const TAG_NAMES: usize = 10_000;
@@ -63,9 +58,6 @@ const REFERRER_PAGES: usize = 64;
 /// The largest answer to it, in bytes: all names of 128 characters, which is the longest.
 const TAG_PAGE_BYTES: u64 = 2 << 20;
 
-/// As servers see this program.
-pub(crate) const USER_AGENT: &str = concat!("kubesolo-release/", env!("CARGO_PKG_VERSION"));
-
 /// How registries are reached.
 #[derive(Clone, Debug, Default)]
 pub struct Access {
@@ -73,6 +65,8 @@ pub struct Access {
     pub plain_http: Vec<String>,
     /// PEM file with certificates to trust beside the system's.
     pub registry_ca: Option<PathBuf>,
+    /// Shown to the registry if its TLS asks for one, and to no other server.
+    pub client_certificate: Option<ClientCertificate>,
     /// Hosts whose token servers may get the password, beside the registry's own.
     pub auth_hosts: Vec<String>,
     /// Write no tag with the list of referrers where the registry lists them itself.
@@ -88,21 +82,30 @@ impl Access {
         let (logins, token_hosts) = (credentials::logins(registry)?, self.auth_hosts.clone());
         Ok(Authentication { logins, token_hosts, token_cache: None, rights })
     }
+
+    /// The device's client for `registry`. Proxies are those of the environment.
+    fn client(&self, registry: &str, rights: Rights) -> Result<(Client, Url)> {
+        let mut client = Client::new(&FetchOptions {
+            registry_ca: self.registry_ca.clone(),
+            client_certificate: self.client_certificate.clone(),
+            plain_http: self.plain_http.clone(),
+            authentication: self.authentication(registry, rights)?,
+            ..FetchOptions::default()
+        })?;
+        let root = client.root(registry)?;
+        client.set_source(&root)?;
+        Ok((client, root))
+    }
 }
 
 /// One repository.
 pub struct Registry {
-    reader: Rc<reader::Client>,
+    client: Rc<Client>,
     /// Where it is.
     root: Url,
     access: Access,
-    /// Logged in by the first upload.
-    writer: RefCell<Option<Client>>,
-    runtime: Runtime,
     reference: Reference,
     tag: Option<String>,
-    /// The login is a token, which expires.
-    token: Cell<bool>,
 }
 
 impl fmt::Debug for Registry {
@@ -128,49 +131,8 @@ impl Registry {
             }
             None => Reference::with_tag(host, repository, tag.clone().unwrap_or_default()),
         };
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .context(Reason::NoRuntime, "start the network runtime")?;
-        let registry = parsed.resolve_registry();
-        let reader = reader::Client::new(&FetchOptions {
-            registry_ca: access.registry_ca.clone(),
-            plain_http: access.plain_http.clone(),
-            authentication: access.authentication(registry, rights)?,
-            ..FetchOptions::default()
-        })?;
-        let root = reader.root(registry)?;
-        let (reader, access) = (Rc::new(reader), access.clone());
-        Ok(Self {
-            reader,
-            root,
-            access,
-            writer: RefCell::default(),
-            runtime,
-            reference: parsed,
-            tag,
-            token: Cell::new(false),
-        })
-    }
-
-    /// Logs the writer in. A new client each time: the old one would keep an old token.
-    fn log_in(&self) -> Result<Client> {
-        let login = self.reader.authorized(&self.root, self.reference.repository());
-        let (auth, token) = match login.map_err(|e| self.as_publisher(e))? {
-            Some(Login::Password { user, password }) => (RegistryAuth::Basic(user, password), false),
-            Some(Login::Bearer(token)) => (RegistryAuth::Bearer(token), true),
-            Some(Login::Identity(_)) | None => (RegistryAuth::Anonymous, false),
-        };
-        let client = client(&self.access)?;
-        let operation = client.auth(&self.reference, &auth, RegistryOperation::Push);
-        let done = self.runtime.block_on(async { tokio::time::timeout(REQUEST_TIME, operation).await });
-        match done {
-            Ok(done) => done.map_err(|e| self.explain("log in to", &e))?,
-            Err(_) => return Err(self.too_slow("log in to", REQUEST_TIME)),
-        };
-        self.token.set(token);
-        self.writer.replace(Some(client.clone()));
-        Ok(client)
+        let (client, root) = access.client(parsed.resolve_registry(), rights).map_err(as_option)?;
+        Ok(Self { client: Rc::new(client), root, access: access.clone(), reference: parsed, tag })
     }
 
     /// `host[:port]` of the registry.
@@ -217,25 +179,12 @@ impl Registry {
         self.reference.digest()
     }
 
-    /// A tag or digest of this repository. A digest goes where a tag does: the path in the registry is the same, and the
-    /// client panics on a digest when the answer to a push has no `Location`.
-    fn at(&self, tag_or_digest: &str) -> Reference {
-        Reference::with_tag(
-            self.reference.registry().to_owned(),
-            self.reference.repository().to_owned(),
-            tag_or_digest.to_owned(),
-        )
-    }
-
     /// Uploads bytes, unless they are there.
     pub fn put_bytes(&self, what: &str, bytes: &[u8]) -> Result<Blob> {
         let blob = Blob { digest: Digest::of(bytes), size: bytes.len() as u64 };
         if !self.has(&blob, what)? {
             let bytes = Bytes::copy_from_slice(bytes);
-            let uploaded = self.timed(REQUEST_TIME, &format!("upload the {what} to"), async |client| {
-                uploaded(client.push_blob(&self.reference, bytes.clone(), &blob.digest.to_string()).await)
-            })?;
-            self.placed(uploaded, &blob, what)?;
+            self.upload(what, &blob, REQUEST_TIME, &|| Ok(bytes.clone().into()))?;
         }
         Ok(blob)
     }
@@ -248,41 +197,64 @@ impl Registry {
             return Ok(false);
         }
         let time = REQUEST_TIME + Duration::from_secs(blob.size / UPLOAD_RATE_MIN);
-        let uploaded = self.timed(time, &format!("upload the {what} {} to", path.display()), async |client| {
-            let stream = futures_util::stream::iter(Chunks::open(what, path, blob.size)?);
-            let digest = blob.digest.to_string();
-            uploaded(client.push_blob_stream(&self.reference, stream, &digest, Some(blob.size)).await)
+        self.upload(what, blob, time, &|| {
+            let chunks = Chunks::open(what, path, blob.size)
+                .context(Reason::ImageUnreadable, format!("read {}", path.display()))?;
+            Ok(reqwest::Body::wrap_stream(futures_util::stream::iter(chunks)))
         })?;
-        self.placed(uploaded, blob, what).map(|()| true)
+        Ok(true)
+    }
+
+    /// Uploads a blob in one piece (OCI distribution specification, "POST then PUT"), which every registry takes.
+    fn upload(&self, what: &str, blob: &Blob, time: Duration, body: &dyn Fn() -> Result<reqwest::Body>) -> Result<()> {
+        let what_to = format!("the {what} to {}", self.name());
+        let mut headers = content_headers("application/octet-stream");
+        headers.insert(header::CONTENT_LENGTH, blob.size.into());
+        let content = Content { headers, body, what: &what_to, time };
+        let answer = self.tried(|| {
+            let place = self.begin_upload(&what_to, &blob.digest)?;
+            self.write(Method::PUT, &place, &content)
+        })?;
+        // A registry need not say where it put a blob: that it has it is what counts.
+        if answer.headers.contains_key(header::LOCATION) || self.has(blob, what)? {
+            return Ok(());
+        }
+        let message = format!("{} took the {what}, and does not have it", self.name());
+        Err(Error::new(Reason::RegistryFailed, message))
+    }
+
+    /// The place that the registry names for the bytes of a blob.
+    fn begin_upload(&self, what: &str, digest: &Digest) -> Result<Url, Failure> {
+        let headers = HeaderMap::from_iter([(header::CONTENT_LENGTH, 0.into())]);
+        let content = Content { headers, body: &|| Ok("".into()), what, time: REQUEST_TIME };
+        let answer = self.write(Method::POST, &self.url("blobs", "uploads/"), &content)?;
+        let named = answer.headers.get(header::LOCATION).and_then(|place| answer.url.join(place.to_str().ok()?).ok());
+        let mut place = named.ok_or_else(|| {
+            let message = format!("cannot upload {what}: the registry does not say where");
+            Error::new(Reason::RegistryFailed, message).remedy("Check for a proxy in between; else ask its operator.")
+        })?;
+        // They would become an Authorization header.
+        let without_login = place.set_username("").and_then(|()| place.set_password(None));
+        without_login.map_err(|()| Error::new(Reason::RegistryFailed, "the registry names a place without host"))?;
+        place.query_pairs_mut().append_pair("digest", &digest.to_string());
+        Ok(place)
     }
 
     fn has(&self, blob: &Blob, what: &str) -> Result<bool> {
         let url = self.url("blobs", &blob.digest.to_string());
         let what = format!("the {what} in {}", self.name());
-        self.reader.exists(&url, &what, self.reader.deadline()).map_err(|e| self.as_publisher(e))
-    }
-
-    /// A registry need not say where it put a blob: that it has it is what counts.
-    fn placed(&self, uploaded: Uploaded, blob: &Blob, what: &str) -> Result<()> {
-        match uploaded {
-            Uploaded::Told => Ok(()),
-            Uploaded::Untold if self.has(blob, what)? => Ok(()),
-            Uploaded::Untold => {
-                let message = format!("{} took the {what}, and does not have it", self.name());
-                Err(Error::new(Reason::RegistryFailed, message))
-            }
-        }
+        self.client.exists(&url, &what, self.client.deadline()).map_err(|e| self.as_publisher(e))
     }
 
     /// Writes a manifest or index under a tag, or under its own digest. Returns the digest.
     pub fn put_manifest(&self, tag: Option<&str>, raw: &[u8], media_type: &'static str) -> Result<Digest> {
         let digest = Digest::of(raw);
-        let target = self.at(tag.unwrap_or(&digest.to_string()));
+        let name = tag.map_or(digest.to_string(), str::to_owned);
+        let (what, url) = (format!("{name} to {}", self.name()), self.url("manifests", &name));
         let raw = Bytes::copy_from_slice(raw);
-        self.timed(REQUEST_TIME, &format!("write {} to", target.tag().unwrap_or_default()), async |client| {
-            let media_type = HeaderValue::from_static(media_type);
-            client.push_manifest_raw(&target, raw.clone(), media_type).await.map(|_| ())
-        })?;
+        let body = || Ok(raw.clone().into());
+        let content = Content { headers: content_headers(media_type), body: &body, what: &what, time: REQUEST_TIME };
+        self.tried(|| self.write(Method::PUT, &url, &content))?;
         Ok(digest)
     }
 
@@ -294,8 +266,8 @@ impl Registry {
 
     /// Fetches a document of this repository, whatever its status is.
     fn document(&self, url: &Url, accept: &str, limit: u64, what: &str) -> Result<Answer> {
-        let request = reader::Request { url, accept, limit, what };
-        self.reader.document(&request, self.reader.deadline()).map_err(|e| self.as_publisher(e))
+        let request = Request { url, accept, limit, what };
+        self.client.document(&request, self.client.deadline()).map_err(|e| self.as_publisher(e))
     }
 
     /// Names of all tags.
@@ -369,7 +341,7 @@ impl Registry {
         let what = format!("the {what} {} of {}", blob.digest, self.name());
         let url = self.url("blobs", &blob.digest.to_string());
         let as_publisher = |e| self.as_publisher(e);
-        let mut body = BlobBody::open(self.reader.clone(), url, blob.size, what.clone()).map_err(as_publisher)?;
+        let mut body = BlobBody::open(self.client.clone(), url, blob.size, what.clone()).map_err(as_publisher)?;
         let mut hash = sha2::Sha256::new();
         while let Some(chunk) = body.chunk().map_err(as_publisher)? {
             hash.update(&chunk);
@@ -419,18 +391,22 @@ impl Registry {
             e.reason = Reason::RegistryDenied;
             return e.remedy(self.log_in_by());
         }
-        let options = [
-            ("registry_auth_hosts=", "--registry-auth-host "),
-            ("registry_ca=", "--registry-ca"),
-            ("registry_ca", "--registry-ca"),
-            ("plain_http=", "--plain-http"),
-        ];
-        e.remedy = options.into_iter().fold(e.remedy, |text, (setting, option)| text.replace(setting, option));
         // The first bytes that a TLS client reads from a server without TLS.
         if e.message.contains("InvalidContentType") {
             return e.remedy(self.no_tls());
         }
-        e
+        as_option(e)
+    }
+
+    /// The same for a write.
+    fn as_upload(&self, mut e: Error) -> Error {
+        if let Some(rest) = e.message.strip_prefix("cannot fetch ") {
+            e.message = format!("cannot upload {rest}");
+        }
+        if matches!(e.reason, Reason::ServerError | Reason::NotFound) {
+            e.reason = Reason::RegistryFailed;
+        }
+        self.as_publisher(e)
     }
 
     fn log_in_by(&self) -> String {
@@ -442,69 +418,68 @@ impl Registry {
         format!("If this registry has no TLS, use --plain-http {}.", self.host())
     }
 
-    /// Runs one upload with its time limit, and again if its failure may pass.
-    fn timed<T>(
-        &self,
-        time: Duration,
-        what: &str,
-        operation: impl AsyncFn(&Client) -> Result<T, OciDistributionError>,
-    ) -> Result<T> {
+    /// Sends one request that writes.
+    fn write(&self, method: Method, url: &Url, content: &Content<'_>) -> Result<Answer, Failure> {
+        let Content { headers, body, what, time } = content;
+        let repository = self.url("blobs", "");
+        let answer = self.client.write(&Write { method, repository: &repository, url, headers, body, what }, *time)?;
+        if answer.status.is_success() { Ok(answer) } else { Err(failure::refusal(&answer, what).into()) }
+    }
+
+    /// Writes, and again if the failure may pass.
+    fn tried(&self, one: impl Fn() -> Result<Answer, Failure>) -> Result<Answer> {
         let mut wait = RETRY_WAIT;
-        let mut renewed = false;
-        for left in (0..TRIES).rev() {
-            let known = self.writer.borrow().clone();
-            let client = known.map_or_else(|| self.log_in(), Ok)?;
-            let result = self.runtime.block_on(async { tokio::time::timeout(time, operation(&client)).await });
-            let why = match result {
-                Ok(Ok(value)) => return Ok(value),
-                Ok(Err(e)) => e,
-                Err(_) => return Err(self.too_slow(what, time)),
-            };
-            if status(&why) == Some(401) && self.token.get() && !renewed && left > 0 {
-                renewed = true;
-                self.log_in()?;
-                continue;
+        let mut left = TRIES;
+        loop {
+            left -= 1;
+            match one() {
+                Ok(answer) => return Ok(answer),
+                Err(Failure::Passing(e, wish)) if left > 0 && wish.is_none_or(|wish| wish <= RETRY_WAIT_MAX) => {
+                    let e = self.as_upload(e);
+                    log::warn!("{e}; trying again");
+                    std::thread::sleep(wish.unwrap_or(wait));
+                    wait *= 2;
+                }
+                Err(Failure::Passing(e, _) | Failure::Final(e)) => return Err(self.as_upload(e)),
             }
-            if !may_pass(&why) || left == 0 {
-                return Err(self.explain(what, &why));
-            }
-            log::warn!("cannot {what} {}: {}; trying again", self.name(), describe(&why));
-            std::thread::sleep(wait);
-            wait *= 2;
-        }
-        unreachable!("the last try returns")
-    }
-
-    fn too_slow(&self, what: &str, time: Duration) -> Error {
-        let message = format!("cannot {what} {}: no answer within {} s", self.name(), time.as_secs());
-        Error::new(Reason::RegistryTooSlow, message)
-    }
-
-    fn explain(&self, what: &str, e: &OciDistributionError) -> Error {
-        let message = format!("cannot {what} {}: {}", self.name(), describe(e));
-        match status(e) {
-            Some(401 | 403) => Error::new(Reason::RegistryDenied, message).remedy(self.log_in_by()),
-            // The first bytes that a TLS client reads from a server without TLS.
-            _ if message.contains("InvalidContentType") => {
-                Error::new(Reason::RegistryFailed, message).remedy(self.no_tls())
-            }
-            _ => Error::new(Reason::RegistryFailed, message),
         }
     }
 }
 
-/// The end of an upload: `Untold` where the answer has no `Location`, which the specification wants and some registries omit.
-enum Uploaded {
-    Told,
-    Untold,
+/// The content of a write.
+struct Content<'a> {
+    headers: HeaderMap,
+    /// Makes the body, for each attempt.
+    body: &'a dyn Fn() -> Result<reqwest::Body>,
+    /// Names it and the repository in messages.
+    what: &'a str,
+    time: Duration,
 }
 
-fn uploaded(result: Result<String, OciDistributionError>) -> Result<Uploaded, OciDistributionError> {
-    match result {
-        Ok(_) => Ok(Uploaded::Told),
-        Err(OciDistributionError::RegistryNoLocationError) => Ok(Uploaded::Untold),
-        Err(e) => Err(e),
+fn content_headers(media_type: &'static str) -> HeaderMap {
+    HeaderMap::from_iter([(header::CONTENT_TYPE, HeaderValue::from_static(media_type))])
+}
+
+/// An error of the device's client with options in the place of settings.
+fn as_option(mut e: Error) -> Error {
+    let options = [
+        ("registry_auth_hosts=", "--registry-auth-host "),
+        ("registry_ca=", "--registry-ca"),
+        ("registry_ca", "--registry-ca"),
+        ("registry_cert=", "--registry-cert"),
+        ("registry_cert", "--registry-cert"),
+        ("registry_key=", "--registry-key"),
+        ("registry_key", "--registry-key"),
+        ("plain_http=", "--plain-http"),
+        (" proxy=", " https_proxy="),
+        ("(proxy=", "(https_proxy="),
+    ];
+    let replaced = |text: &str| options.iter().fold(text.to_owned(), |text, (from, to)| text.replace(from, to));
+    if matches!(e.reason, Reason::BadCa | Reason::BadCredentials | Reason::ClientCertificateWanted) {
+        e.message = replaced(&e.message);
     }
+    e.remedy = replaced(&e.remedy);
+    e
 }
 
 impl Attachments for Registry {
@@ -529,26 +504,6 @@ impl Attachments for Registry {
     }
 }
 
-fn client(access: &Access) -> Result<Client> {
-    use_ring();
-    let mut extra_root_certificates = vec![];
-    if let Some(path) = &access.registry_ca {
-        let data = files::read_data(path, limits::AUTHORITIES_BYTES)
-            .context(Reason::BadCa, format!("read {}", path.display()))?;
-        extra_root_certificates.push(Certificate { encoding: CertificateEncoding::Pem, data });
-    }
-    Client::try_from(ClientConfig {
-        protocol: ClientProtocol::HttpsExcept(access.plain_http.clone()),
-        extra_root_certificates,
-        // One PUT with the whole blob is what every registry takes; some do not take chunks.
-        use_monolithic_push: true,
-        connect_timeout: Some(CONNECT_TIME),
-        user_agent: USER_AGENT,
-        ..ClientConfig::default()
-    })
-    .map_err(|e| Error::new(Reason::NoClient, format!("cannot set up the registry client: {}", describe(&e))))
-}
-
 /// A file in pieces. Shows progress, because an upload over a slow line takes minutes.
 struct Chunks {
     file: File,
@@ -563,12 +518,12 @@ impl Chunks {
 }
 
 impl Iterator for Chunks {
-    type Item = Result<Bytes, OciDistributionError>;
+    type Item = std::io::Result<Bytes>;
 
     fn next(&mut self) -> Option<Self::Item> {
         let mut chunk = Vec::with_capacity(CHUNK_BYTES);
         match (&self.file).take(CHUNK_BYTES as u64).read_to_end(&mut chunk) {
-            Err(e) => return Some(Err(e.into())),
+            Err(e) => return Some(Err(e)),
             Ok(0) => return None,
             Ok(read) => self.progress.advance(read as u64),
         }

@@ -27,9 +27,11 @@ pub struct Answer {
 }
 
 /// Why an attempt failed, and whether another one can help.
-pub(super) enum Failure {
+#[derive(Debug)]
+pub enum Failure {
+    /// It would fail again.
     Final(Error),
-    /// The pause is the server's wish, if it has one.
+    /// It may succeed later. The pause is the server's wish, if it has one.
     Passing(Error, Option<Duration>),
 }
 

@@ -25,7 +25,7 @@ use crate::fetch::proxy::{self, Proxies};
 use crate::fetch::realm::{self, Question, Token};
 use crate::fetch::tls::{self, Peer};
 use crate::fetch::tokens::{self, Clock, SinceBoot, Tokens, Use};
-use crate::fetch::url::{PlainHosts, host, origin, repository, shown, without_login};
+use crate::fetch::url::{PlainHosts, origin, repository, shown, without_login};
 
 /// One HTTP client with one set of authorities, proxies and times, for everything that one command fetches.
 pub struct Client {
@@ -52,22 +52,31 @@ pub struct Client {
 }
 
 /// The account for one repository, and the key of its token.
-struct Access {
+pub(super) struct Access {
     of: Use,
     login: Option<Found>,
 }
 
 /// One request as it is sent.
-struct Sent<'a> {
+pub(super) struct Sent<'a> {
     method: Method,
     url: &'a Url,
     headers: &'a HeaderMap,
     /// For the origin of `url`, and for no other one that a redirect leads to.
     authorization: Option<HeaderValue>,
-    /// The body of a POST.
-    form: Option<&'a str>,
+    pub(super) content: Content<'a>,
     /// No redirect leads out of the origin.
     confined: bool,
+}
+
+/// The body of a request.
+#[derive(Clone, Copy)]
+pub(super) enum Content<'a> {
+    Nothing,
+    /// With a login.
+    Form(&'a str),
+    /// Made for each attempt.
+    Upload(&'a dyn Fn() -> Result<reqwest::Body>),
 }
 
 /// A document to fetch.
@@ -96,8 +105,8 @@ impl Deadline {
 }
 
 impl<'a> Sent<'a> {
-    fn new(method: Method, url: &'a Url, headers: &'a HeaderMap) -> Self {
-        Self { method, url, headers, authorization: None, form: None, confined: false }
+    pub(super) fn new(method: Method, url: &'a Url, headers: &'a HeaderMap) -> Self {
+        Self { method, url, headers, authorization: None, content: Content::Nothing, confined: false }
     }
 }
 
@@ -144,7 +153,7 @@ impl Client {
     ///
     /// # Errors
     /// 78 when the certificate or its key cannot be used.
-    pub(crate) fn set_source(&mut self, url: &Url) -> Result<()> {
+    pub fn set_source(&mut self, url: &Url) -> Result<()> {
         self.source = Some(origin(url));
         // As with the authorities.
         if self.peer(url) == Peer::Source {
@@ -286,32 +295,6 @@ impl Client {
         })
     }
 
-    /// The login that the registry at `root` takes for a repository, for requests that another client sends to the same
-    /// origin: a new token where the registry has a token server, the password where it takes that; `None` for nobody.
-    ///
-    /// # Errors
-    /// 69 when the registry refuses the login; 77 when its token server must not get it.
-    pub fn authorized(&self, root: &Url, repository: &str) -> Result<Option<Login>> {
-        let (mut place, mut interface) = (root.clone(), root.clone());
-        place.set_path(&format!("/v2/{repository}/blobs/"));
-        interface.set_path("/v2/");
-        let access = self.access(&place);
-        self.tokens.borrow_mut().drop(&access.of);
-        let what = format!("the login to {}", host(root));
-        self.retried(&what, self.deadline(), async || {
-            let none = HeaderMap::new();
-            let answer = self.answer_as(&access, Sent::new(Method::GET, &interface, &none), &what).await?;
-            let (status, url) = (answer.status(), answer.url());
-            match passing(status, url, answer.headers(), b"", &what) {
-                Some(failure) => Err(failure),
-                None if matches!(status.as_u16(), 401 | 403) => Err(refusal(status, url, b"", &what).into()),
-                None => Ok(()),
-            }
-        })?;
-        let token = self.tokens.borrow().token(&access.of).map(Login::Bearer);
-        Ok(token.or_else(|| access.login.as_ref().map(|found| found.login.clone())))
-    }
-
     /// How many bytes a file has, by the server's word, without fetching it.
     pub(crate) fn size(&self, url: &Url, what: &str, deadline: Deadline) -> Result<u64> {
         self.retried(what, deadline, async || {
@@ -436,14 +419,15 @@ impl Client {
         self.redirected(&Sent::new(Method::GET, url, headers), what).await
     }
 
-    async fn answer_as(&self, access: &Access, mut sent: Sent<'_>, what: &str) -> Result<Response, Failure> {
+    pub(super) async fn answer_as(&self, access: &Access, mut sent: Sent<'_>, what: &str) -> Result<Response, Failure> {
         sent.authorization = self.tokens.borrow().get(&access.of);
         let unasked = sent.authorization.is_none();
         // A password goes to its registry at once: each look would cost a refused request more.
         sent.authorization = sent.authorization.or_else(|| access.login.as_ref()?.login.header());
         let mut response = self.redirected(&sent, what).await?;
         // A registry may refuse a scheme that it does not take, in the place of asking for its own.
-        if unasked && sent.authorization.is_some() && matches!(response.status().as_u16(), 400 | 403) {
+        let small = !matches!(sent.content, Content::Upload(_));
+        if unasked && small && sent.authorization.is_some() && matches!(response.status().as_u16(), 400 | 403) {
             sent.authorization = None;
             let asked = self.redirected(&sent, what).await?;
             if asked.status() != StatusCode::UNAUTHORIZED {
@@ -462,7 +446,7 @@ impl Client {
     }
 
     /// The account for a URL, looked up once.
-    fn access(&self, url: &Url) -> Rc<Access> {
+    pub(super) fn access(&self, url: &Url) -> Rc<Access> {
         let (origin, repository) = (origin(url), repository(url).to_owned());
         let key = (origin, repository);
         if let Some(access) = self.accesses.borrow().get(&key) {
@@ -485,13 +469,18 @@ impl Client {
         access
     }
 
-    async fn redirected(&self, sent: &Sent<'_>, what: &str) -> Result<Response, Failure> {
+    pub(super) async fn redirected(&self, sent: &Sent<'_>, what: &str) -> Result<Response, Failure> {
         let mut url = sent.url.clone();
         for _ in 0..=limits::REDIRECTS {
             let response = self.send(sent, &url, what).await?;
+            // A write that is sent on as a GET would write nothing.
+            let lost = matches!(sent.content, Content::Upload(_)) && matches!(response.status().as_u16(), 301..=303);
             match redirect(&response, &url, what)? {
                 None => return Ok(response),
-                Some(next) if sent.confined && (sent.form.is_some() || origin(&next) != origin(&url)) => {
+                Some(_) if lost => return Ok(response),
+                Some(next)
+                    if sent.confined && (matches!(sent.content, Content::Form(_)) || origin(&next) != origin(&url)) =>
+                {
                     let message = format!(
                         "cannot fetch {what}: {} redirects to {}: the login was not sent there",
                         shown(&url),
@@ -521,9 +510,11 @@ impl Client {
         if let Some(authorization) = sent.authorization.as_ref().filter(|_| origin(url) == origin(sent.url)) {
             request = request.header(header::AUTHORIZATION, authorization.clone());
         }
-        if let Some(form) = sent.form {
-            request = request.body(form.to_owned());
-        }
+        request = match sent.content {
+            Content::Nothing => request,
+            Content::Form(form) => request.body(form.to_owned()),
+            Content::Upload(body) => request.body(body()?),
+        };
         let response = request.send().await.map_err(|e| self.unreachable(&e, url, what))?;
         log::debug!("{} {} {}", sent.method, shown(url), response.status().as_u16());
         if let Some(remaining) = ratelimit_remaining(response.headers()).filter(|_| self.is_source(url)) {
@@ -551,7 +542,7 @@ impl Client {
     ) -> Result<Answer> {
         let Request { url, limit, what, .. } = *wanted;
         let one = async {
-            let sent = Sent { form: Some(body), ..Sent::new(Method::POST, url, headers) };
+            let sent = Sent { content: Content::Form(body), ..Sent::new(Method::POST, url, headers) };
             let response = self.send(&sent, url, what).await?;
             self.whole(response, limit, what).await
         };
@@ -625,7 +616,7 @@ impl Client {
         let body = login.and_then(|login| realm::form(login, question.service, question.scope)).unwrap_or_default();
         let url = &question.server;
         let confined = login.is_some();
-        let post = || Sent { form: Some(&body), confined, ..Sent::new(Method::POST, url, &form) };
+        let post = || Sent { content: Content::Form(&body), confined, ..Sent::new(Method::POST, url, &form) };
         let answer = if matches!(login, Some(Login::Identity(_))) {
             self.redirected(&post(), what).await?
         } else {
@@ -651,7 +642,7 @@ impl Client {
     }
 
     /// Reads a body to its end. Statuses that pass are failures, others are for the caller to judge.
-    async fn whole(&self, mut response: Response, limit: u64, what: &str) -> Result<Answer, Failure> {
+    pub(super) async fn whole(&self, mut response: Response, limit: u64, what: &str) -> Result<Answer, Failure> {
         let refused = !response.status().is_success();
         let (url, status, headers) = (response.url().clone(), response.status(), response.headers().clone());
         let limit = if refused { limits::ERROR_BODY_BYTES } else { limit };

@@ -16,4 +16,5 @@ pub mod proxy;
 pub mod realm;
 pub mod tls;
 pub mod tokens;
+pub mod upload;
 pub mod url;

@@ -260,13 +260,13 @@ fn a_redirect_takes_the_password_nowhere() {
     assert!(elsewhere.requests().is_empty(), "{}", text(&refused.stderr));
 }
 
-/// A registry that keeps nothing but what it has, whose tokens are good for eight requests each. It does not say where it put
+/// A registry that keeps nothing but what it has, whose tokens are good for four requests each. It does not say where it put
 /// a blob, as some registries do not.
 fn forgetful() -> Fault {
     let had: Arc<Mutex<BTreeSet<String>>> = Arc::default();
     let used = AtomicUsize::new(0);
     Fault::start(move |request, out| {
-        let token = format!("t{}", used.load(SeqCst) / 8);
+        let token = format!("t{}", used.load(SeqCst) / 4);
         if request.path.starts_with("/token") {
             return reply(out, 200, "", format!("{{\"access_token\":\"{token}\"}}").as_bytes());
         }
@@ -311,4 +311,115 @@ fn the_password_of_the_environment_is_for_one_registry() {
     assert!(passwords(&server).is_empty() && !server.requests().is_empty());
     run(&arguments, &[&CI[..], &[("KUBESOLO_RELEASE_HOST", &server.address)]].concat());
     assert!(!passwords(&server).is_empty());
+}
+
+/// A registry that takes uploads, and wants a password for everything.
+fn with_password(answer: impl Fn(&Request, &mut std::net::TcpStream) + Send + Sync + 'static) -> Fault {
+    Fault::start(move |request, out| match request.header("authorization") {
+        Some(BASIC) => answer(request, out),
+        _ => reply(out, 401, "WWW-Authenticate: Basic realm=\"registry\"\r\n", b""),
+    })
+}
+
+fn publish_as_ci(server: &Fault, more: &[&str]) -> Output {
+    let folder = TempDir::new().unwrap();
+    let images = images::files(folder.path(), Amd64, 1);
+    let reference = format!("{}/os", server.address);
+    let release = ["publish", &reference, "--version", "1.0.0", "--channel", "stable", "--unsigned", "--verbose"];
+    let place = ["--plain-http", &server.address, "--amd64", path(&images.kernel), path(&images.initramfs)];
+    run(&[&release[..], &place, more].concat(), &CI)
+}
+
+#[test]
+fn a_registry_that_names_another_host_for_an_upload_sends_no_login_there() {
+    for redirects in [false, true] {
+        let elsewhere = Fault::start(|_, out| reply(out, 201, "Location: /x\r\n", b""));
+        let place = format!("Location: http://{}/v2/os/blobs/uploads/1?state=hunter2-state\r\n", elsewhere.address);
+        let server = with_password(move |request, out| match request.method.as_str() {
+            "POST" if redirects => reply(out, 202, "Location: /v2/os/blobs/uploads/1\r\n", b""),
+            "POST" => reply(out, 202, &place, b""),
+            "PUT" if request.path.contains("/uploads/") => reply(out, 307, &place, b""),
+            "PUT" => reply(out, 201, "Location: /v2/os/manifests/x\r\n", b""),
+            _ => reply(out, 404, "", b""),
+        });
+        let done = publish_as_ci(&server, &["--plain-http", &elsewhere.address]);
+        let said = text(&done.stderr);
+        assert!(done.status.success(), "{said}");
+        assert!(!said.contains("hunter2"), "{said}");
+        let got = elsewhere.requests();
+        assert!(got.len() >= 3 && got.iter().all(|put| put.method == "PUT"), "{got:?}");
+        assert!(got.iter().all(|put| put.header("authorization").is_none()), "{got:?}");
+        // Without the permission to use a host in the clear, nothing goes there.
+        let refused = publish_as_ci(&server, &[]);
+        assert_eq!(refused.status.code(), Some(69), "{}", text(&refused.stderr));
+        assert_eq!(elsewhere.requests().len(), got.len());
+    }
+}
+
+#[test]
+fn a_registry_that_refuses_an_upload_is_quoted_without_the_login_that_it_repeats() {
+    const ENVELOPE: &str = r#"{"errors":[{"code":"DIGEST_INVALID","message":"no such digest"},
+        {"code":"TOO_BIG","message":"ci:hunter2-secret Y2k6aHVudGVyMi1zZWNyZXQ="}]}"#;
+    for (status, body, code, shown) in [
+        (400, ENVELOPE, "registry-failed", "answers 400: DIGEST_INVALID: no such digest; TOO_BIG: ci:*** ***"),
+        (405, "{\"errors\":[{\"code\":\"DENIED\"}]}", "registry-denied", "answers 405: DENIED"),
+        (413, "<html>too large</html>", "registry-failed", "answers 413: <html>too large</html>"),
+        (301, "", "registry-failed", "answers 301"),
+    ] {
+        let server = with_password(move |request, out| match request.method.as_str() {
+            "POST" => reply(out, 202, "Location: /v2/os/blobs/uploads/1\r\n", b""),
+            "PUT" => reply(out, status, "Location: /elsewhere\r\n", body.as_bytes()),
+            _ => reply(out, 404, "", b""),
+        });
+        let refused = publish_as_ci(&server, &["--json"]);
+        let (document, said) = (text(&refused.stdout), text(&refused.stderr));
+        assert_eq!(refused.status.code(), Some(69), "{said}");
+        let error: serde_json::Value = serde_json::from_str(&document).unwrap();
+        assert_eq!(error["error"]["reason"], code, "{document}");
+        assert!(error["error"]["message"].as_str().unwrap().contains(shown), "{document}");
+        assert!(!document.contains("hunter2") && !said.contains("hunter2"), "{document}{said}");
+        assert_eq!(server.requests().iter().filter(|request| request.method == "PUT").count(), 1);
+    }
+}
+
+#[test]
+fn a_registry_behind_a_proxy_that_wants_a_client_certificate_takes_a_release() {
+    use super::common::proxy::{KINDS, LOGIN};
+    let certificates = common::tls::certificates();
+    let at = certificates.path();
+    common::tls::client(at, "publisher");
+    let clients = format!("{}    clientcas:\n      - {}/ca.pem\n", common::tls::section(&certificates), at.display());
+    let registry = Registry::start().sibling(&clients);
+    let images = images::files(at, Amd64, 1);
+    let (authority, certificate, secret) = (at.join("ca.pem"), at.join("publisher.pem"), at.join("publisher.key"));
+    let port = registry.address.rsplit_once(':').unwrap().1;
+    let secret_text = std::fs::read_to_string(&secret).unwrap();
+    let secret_line = secret_text.lines().nth(1).unwrap();
+    for (kind, login) in KINDS.into_iter().flat_map(|kind| [(kind, false), (kind, true)]) {
+        let proxy = kind.start(login);
+        let reference = format!("{}:{port}/os", kind.this_machine());
+        let release = ["publish", &reference, "--version", "1.0.0", "--channel", "stable", "--unsigned", "--verbose"];
+        let images = ["--amd64", path(&images.kernel), path(&images.initramfs)];
+        let identity = ["--registry-cert", path(&certificate), "--registry-key", path(&secret)];
+        let trusted = ["--registry-ca", path(&authority)];
+        let by = |arguments: &[&[&str]], login: &str| {
+            let at = format!("http://{login}{}", proxy.address);
+            let done = run(&arguments.concat(), &[("https_proxy", &at), ("no_proxy", "")]);
+            let said = text(&done.stderr) + &text(&done.stdout);
+            assert!(!said.contains("hunter2") && !said.contains(secret_line), "{said}");
+            (done.status.code(), said)
+        };
+        let known = if login { format!("{LOGIN}@") } else { String::new() };
+        if login {
+            let (code, said) = by(&[&release, &images, &identity, &trusted], "");
+            assert!(code == Some(69) && said.contains("https_proxy=http://USER:PASSWORD@"), "{said}");
+        }
+        let (code, said) = by(&[&release, &images, &trusted], &known);
+        assert!(code == Some(69) && said.contains("--registry-cert and --registry-key"), "{said}");
+        let (code, said) = by(&[&release, &images, &identity, &trusted], &known);
+        assert_eq!(code, Some(0), "{said}");
+        let (code, said) = by(&[&["inspect", &format!("{reference}:stable")], &identity, &trusted], &known);
+        assert!(code == Some(0) && said.contains("1.0.0"), "{said}");
+        assert!(proxy.log_with("CONNECT").contains("CONNECT"), "{}", proxy.log());
+    }
 }

@@ -185,14 +185,10 @@ reasons! {
             "The program cannot write its own JSON. This is a fault of the program: report it.",
         KeyEncoding = "key-encoding":
             "The program cannot encode the key that it made. This is a fault of the program: report it.",
-        NoAuthorities = "no-authorities":
-            "The built-in certificate authorities cannot be used. Name a file with your own by --registry-ca.",
         NoRandom = "no-random":
             "The system has no random numbers for a new key. Try again later.",
         NoRandomNumbers = "no-random-numbers":
             "The system has no random numbers. Check that /dev/urandom is there.",
-        NoRuntime = "no-runtime":
-            "The network runtime of the publisher cannot start. Check the limits of this process.",
         NoSuchImage = "no-such-image":
             "The program asked for an image that is not on offer. This is a fault of the program: report it.",
         NothingToSign = "nothing-to-sign":
@@ -445,8 +441,6 @@ reasons! {
             "The loader file cannot be read. Check the bootloader's partition.",
         NewerSchema = "newer-schema":
             "A newer version of the agent wrote the file, which is unchanged. Use that version, or move the file away.",
-        NoClient = "no-client":
-            "The publisher's registry client cannot start with these options. The message has the cause.",
         NoCommandLine = "no-command-line":
             "The kernel command line cannot be read. Mount /proc, or name a readable file with --cmdline.",
         NoGrubCfg = "no-grub-cfg":
