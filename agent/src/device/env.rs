@@ -18,9 +18,23 @@ use crate::device::mount::{Filesystem, Mounted};
 pub(crate) use grub::create;
 pub use grub::{MAIN, SECOND};
 
+/// Commands of a bootloader, as messages name them, with the modules that have them.
+#[derive(Clone, Copy, Debug)]
+pub struct Commands {
+    /// Compares the files of a slot with their hashes.
+    pub hash: &'static str,
+    /// Names the booted partition, for `ks.part=`.
+    pub part: &'static str,
+}
+
 /// A bootloader: where it keeps the state, and what is special about it. To add one, implement this for it, and name it in
 /// the functions of this module that read the settings.
 trait Bootloader: Debug {
+    /// The commands of its script that some builds of it lack.
+    fn commands(&self) -> Commands {
+        Commands { hash: "the command that compares hashes", part: "the command that names a partition" }
+    }
+
     /// The state.
     fn view(&self) -> View;
 
@@ -183,6 +197,12 @@ fn is_ours(main: &Medium) -> bool {
 }
 
 impl BootEnv {
+    /// The commands of the bootloader's script that some builds of it lack.
+    #[must_use]
+    pub fn commands(&self) -> Commands {
+        self.0.commands()
+    }
+
     /// The firmware's description of this boot, if there is one.
     #[must_use]
     pub fn booted(&self, proc: &Path) -> Option<Booted> {

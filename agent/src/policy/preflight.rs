@@ -165,12 +165,12 @@ pub fn loader_hashes(boot: &Boot, system: &System) -> Result<()> {
         Err(damage) if damage.exit() == Exit::Data => return Ok(()),
         found => found?,
     };
+    let lacking = boot.env.commands().hash;
     let message = format!(
-        "the bootloader found slot {slot} incomplete (ks.fallback=load), and it is complete: the bootloader cannot check hashes"
+        "the bootloader found slot {slot} incomplete (ks.fallback=load), and it is complete: the bootloader lacks {lacking}, \
+         so it cannot check hashes"
     );
-    Err(Error::new(Reason::LoaderCannotHash, message).remedy(
-        "Its console names the command that it lacks, such as hashsum or crc32. Install it again with that command, and reboot.",
-    ))
+    Err(Error::new(Reason::LoaderCannotHash, message).remedy("Install the bootloader again with it, and reboot."))
 }
 
 /// The same of this boot; `None` where the slots are folders, and what this machine was booted with is nobody's business.

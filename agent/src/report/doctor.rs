@@ -360,6 +360,9 @@ fn device(all: &mut Findings, config: &Config, boot: &Boot, memory: Option<&Load
     if boot.folders() {
         return;
     }
+    if let Some(line) = &boot.line {
+        integration::partition(all, &CommandLine::parse(line), boot.env.commands().part);
+    }
     let lost = files::is_in_memory(replace::folder_of(state));
     let good = "the state survives a reboot";
     let bad = "the state is in memory and lost at every reboot: mount the data partition";

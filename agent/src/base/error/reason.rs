@@ -434,7 +434,7 @@ reasons! {
         KeyUnreadable = "key-unreadable":
             "The private key cannot be read. Name a regular file that this user can read.",
         LoaderCannotHash = "loader-cannot-hash":
-            "The bootloader cannot check the hashes of a slot, so a new release would not start as a trial. Install it with the command that its console names.",
+            "The bootloader cannot check the hashes of a slot, so a new release would not start as a trial. Install it with the command that the message names.",
         LoaderNotInUse = "loader-not-in-use":
             "grub.cfg follows the slot protocol, but another loader file started this boot. Reboot; else name GRUB's folder with --bootenv.",
         LoaderUnreadable = "loader-unreadable":

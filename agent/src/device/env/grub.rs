@@ -11,7 +11,7 @@ use bootenv::medium::{Error as MediumError, Medium};
 use bootenv::protocol::{BootState, FallbackBlock, View};
 use bootenv::step::Step;
 
-use super::Bootloader;
+use super::{Bootloader, Commands};
 use crate::base::console;
 use crate::base::error::{Context, Error, Reason, Result};
 use crate::base::files;
@@ -211,6 +211,10 @@ const WRITTEN_REMEDY: &str = "Some of it may be stored: the next run of `kubesol
      See `kubesolo-update status`.";
 
 impl Bootloader for Grub {
+    fn commands(&self) -> Commands {
+        Commands { hash: "hashsum (modules hashsum and gcry_sha256)", part: "probe (module probe)" }
+    }
+
     fn view(&self) -> View {
         self.block.as_ref().map_or(View::Invalid, Block::view)
     }

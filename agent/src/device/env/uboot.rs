@@ -16,7 +16,7 @@ use bootenv::uboot::config;
 use bootenv::uboot::store::{Error as StoreError, Loaded, Store};
 use bootenv::uboot::{Environment, Error as FormatError};
 
-use super::Bootloader;
+use super::{Bootloader, Commands};
 use crate::base::console;
 use crate::base::error::{Error, Reason, Result};
 use crate::base::{files, text};
@@ -119,6 +119,10 @@ impl UBoot {
 }
 
 impl Bootloader for UBoot {
+    fn commands(&self) -> Commands {
+        Commands { hash: "crc32, itest or setexpr", part: "part" }
+    }
+
     fn view(&self) -> View {
         self.loaded.as_ref().map_or(View::Invalid, |loaded| loaded.environment.view())
     }

@@ -6,7 +6,7 @@ use chrono::{DateTime, Utc};
 
 use super::{Findings, Verdict, Words};
 use crate::config::Config;
-use crate::device::blocks::System;
+use crate::device::blocks::{CommandLine, ParameterError, System};
 use crate::device::boot::Boot;
 use crate::device::seen::{Mark, Step};
 use crate::policy::gate::Gate;
@@ -89,6 +89,16 @@ pub(super) fn fallback(all: &mut Findings, boot: &Boot, system: &System) {
     all.add(name, verdict, format!("the bootloader fell back to slot {slot} (ks.fallback={fallback}): {words}"));
 }
 
+/// A bootloader that did not name the booted partition: `line` is its command line, `command` the one that it may lack.
+pub(super) fn partition(all: &mut Findings, line: &CommandLine, command: &str) {
+    if line.proto == Ok(1) && line.part == Err(ParameterError::Absent) {
+        let words =
+            "the bootloader does not name the booted partition (ks.part=), so the agent finds the disk by its labels";
+        let cause = format!("it lacks {command}, or its script is older than 0.2");
+        all.add("boot", Verdict::Warn, format!("{words}: {cause}. Install the bootloader again"));
+    }
+}
+
 /// Channel and board of the settings, by the gates of an update and the release that runs.
 pub(super) fn release_settings(all: &mut Findings, config: &Config, boot: &Boot) {
     let manifest = boot.slots.get(boot.booted.slot).manifest().ok().flatten();
@@ -131,6 +141,20 @@ mod tests {
         expect(&before, [Ok, Ok, Ok]);
         expect(&Seen { uptime: 7300, ..before }, [Ok, Warn, Ok]);
         expect(&Seen { deadline: None, ..sound_again(&sound) }, [Ok, Ok, Fail]);
+    }
+
+    #[test]
+    fn a_boot_without_a_named_partition_warns_with_the_missing_command() {
+        let found = |line: &str| {
+            let mut all = Findings::default();
+            partition(&mut all, &CommandLine::parse(line), "probe (module probe)");
+            all.0.first().map(|finding| (finding.verdict, finding.message.clone()))
+        };
+        let line = "kubesolo.slot=A ks.trial=00000000 ks.proto=1";
+        let (verdict, message) = found(line).expect("a finding");
+        assert!(verdict == Verdict::Warn && message.contains("it lacks probe (module probe)"), "{message}");
+        assert_eq!(found(&format!("{line} ks.part=5a3f1c2e-01")), None);
+        assert_eq!(found("kubesolo.slot=A"), None, "an old loader file has a finding of its own");
     }
 
     fn sound_again(seen: &Seen) -> Seen {
