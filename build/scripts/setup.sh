@@ -157,6 +157,7 @@ need_bench() {
     need mender-artifact mender-artifact 'makes what the Mender client fetches'
     need casync casync 'is compared with, by bytes fetched for a similar release'
     need zsync zsync 'is compared with, by bytes fetched for a similar release'
+    need zck zchunk 'makes and fetches the format of the deltas of SWUpdate: is compared with in the same way'
 }
 
 need_builder() {

@@ -16,9 +16,24 @@ use crate::{release, servers};
 const UPDATES: [(&str, &str); 2] = [("security updates", "v2s"), ("all kernel modules new", "v2k")];
 const MARKS: [&str; 2] = ["<!-- made by: make bench-delta DOCS=1 -->\n", "<!-- end of deltas -->\n"];
 
+/// The promises about whole OS images, in percent of the initramfs: update, row and limit.
+const BARS: [(&str, &str, f64); 5] =
+    [("v2s", PATCHES, 2.0), ("v2k", PATCHES, 7.0), ("v2s", PIECES, 15.0), ("v2k", PIECES, 51.0), ("v2k", BEHIND, 25.0)];
+const PATCHES: &str = "kubesolo-update, patches";
+const PIECES: &str = "kubesolo-update, pieces";
+const BEHIND: &str = "kubesolo-update, patches of the release between";
+/// Requests of an update by pieces, beside those for documents, index and kernel.
+const MOST_REQUESTS: u64 = 256 + 16;
+/// Processor seconds of an update by patches, for each update.
+const MOST_CPU: [f64; 2] = [3.0, 10.0];
+/// Peak memory of the agent, in KiB.
+const MOST_MEMORY: u64 = 9 * 1024;
+
 /// One row of the table.
 struct Row {
     update: &'static str,
+    /// The new image.
+    new: &'static str,
     tool: &'static str,
     /// Bytes received, with all of HTTP, and requests sent.
     fetched: (u64, u64),
@@ -32,8 +47,19 @@ struct Field {
     place: PathBuf,
     registry: Relay,
     web: Relay,
+    /// The registry by TLS, and its authority.
+    tls: (Relay, PathBuf),
     /// The registry itself.
     host: String,
+}
+
+/// The way to a release.
+#[derive(Clone, Copy)]
+struct Way<'a> {
+    tag: &'a str,
+    /// The setting.
+    delta: &'a str,
+    tls: bool,
 }
 
 /// Measures all of it once; with `docs`, puts the table into docs/performance.md.
@@ -47,8 +73,14 @@ pub fn run_all(size: &str, docs: bool) -> Result<()> {
     release::keys(&release::place().join("keys"))?;
     let registry = Registry::start(&place.join("registry"))?;
     let web = servers::Nginx::start(&place, &place.join("nginx"))?;
-    let (host, registry_relay, web_relay) = (registry.host(), Relay::open(registry.port)?, Relay::open(web.port)?);
-    let field = Field { place, registry: registry_relay, web: web_relay, host };
+    let (tls, authority) = servers::Nginx::tls(registry.port, &place.join("nginx-tls"))?;
+    let field = Field {
+        host: registry.host(),
+        registry: Relay::open(registry.port)?,
+        web: Relay::open(web.port)?,
+        tls: (Relay::open(tls.port)?, authority),
+        place,
+    };
     field.publish()?;
     field.fill()?;
     let mut rows = vec![];
@@ -56,26 +88,77 @@ pub fn run_all(size: &str, docs: bool) -> Result<()> {
         let image = fs::metadata(field.file(new, "os.gz"))?.len();
         let mut row = |tool, done: Result<((u64, u64), Cost)>| -> Result<()> {
             let (fetched, cost) = done?;
-            println!("{update}, {tool}: {:.2} %", fetched.0 as f64 * 100.0 / image as f64);
-            rows.push(Row { update, tool, fetched, cost, image });
+            let row = Row { update, new, tool, fetched, cost, image };
+            println!("{update}, {tool}: {:.2} %, {} requests", row.percent(), row.fetched.1);
+            rows.push(row);
             Ok(())
         };
-        row("kubesolo-update, patches", field.agent(new, new, "yes"))?;
-        row("kubesolo-update, pieces", field.agent(new, &format!("{new}-pieces"), "yes"))?;
+        let by_pieces = format!("{new}-pieces");
+        let way = |tag, delta| Way { tag, delta, tls: false };
+        row(PATCHES, field.agent(new, way(new, "yes")))?;
+        row("kubesolo-update, patches, by TLS", field.agent(new, Way { tls: true, ..way(new, "yes") }))?;
+        row(PIECES, field.agent(new, way(&by_pieces, "yes")))?;
         if new == "v2k" {
-            row("kubesolo-update, patches of the release between", field.agent(new, "v2k-behind", "yes"))?;
+            row(BEHIND, field.agent(new, way("v2k-behind", "yes")))?;
         }
-        row("kubesolo-update, whole image", field.agent(new, new, "no"))?;
-        if tool("casync").is_ok() {
-            row("casync, of the unpacked archive", field.casync(new))?;
-        }
-        if tool("zsync").is_ok() {
-            row("zsync", field.zsync(new))?;
+        row("kubesolo-update, whole image", field.agent(new, way(new, "no")))?;
+        let others: [(&str, &str, Other); 3] = [
+            ("casync", "casync, of the unpacked archive", Field::casync),
+            ("zckdl", "zchunk (the deltas of SWUpdate), of the unpacked archive", Field::zchunk),
+            ("zsync", "zsync", Field::zsync),
+        ];
+        for (program, name, other) in others {
+            match tool(program) {
+                Ok(_) => row(name, other(&field, new))?,
+                Err(e) => println!("not measured: {e}"),
+            }
         }
     }
-    let table = table(&rows);
+    let (table, picture) = (table(&rows), picture(&rows));
     println!("\n{table}");
-    if docs { write_page(&table) } else { Ok(()) }
+    fs::write(release::place().join("performance-delta.svg"), &picture)?;
+    if docs {
+        write_page(&table)?;
+        fs::write(root().join("docs/performance-delta.svg"), picture)?;
+    }
+    if size == "full" { check(&rows) } else { Ok(()) }
+}
+
+/// Another tool, which ends with the new image.
+type Other = fn(&Field, &str) -> Result<((u64, u64), Cost)>;
+
+impl Row {
+    fn percent(&self) -> f64 {
+        self.fetched.0 as f64 * 100.0 / self.image as f64
+    }
+
+    /// The promise about its bytes, in percent.
+    fn bar(&self) -> Option<f64> {
+        BARS.iter().find(|(new, tool, _)| (*new, *tool) == (self.new, self.tool)).map(|(_, _, bar)| *bar)
+    }
+}
+
+/// Compares with the promises.
+fn check(rows: &[Row]) -> Result<()> {
+    let mut missed = vec![];
+    for row in rows.iter().filter(|row| row.tool.starts_with("kubesolo-update")) {
+        let Row { update, tool, .. } = row;
+        let mut miss = |what: String| missed.push(format!("{update}, {tool}: {what}"));
+        if let Some(bar) = row.bar().filter(|bar| row.percent() > *bar) {
+            miss(format!("{:.2} % fetched, and not at most {bar} %", row.percent()));
+        }
+        if row.fetched.1 > MOST_REQUESTS {
+            miss(format!("{} requests, and not at most {MOST_REQUESTS}", row.fetched.1));
+        }
+        let most = MOST_CPU[usize::from(row.new == UPDATES[1].1)];
+        if *tool == PATCHES && row.cost.cpu > most {
+            miss(format!("{:.2} s of CPU, and not at most {most}", row.cost.cpu));
+        }
+        if row.cost.peak > MOST_MEMORY {
+            miss(format!("{} KiB of memory, and not at most {MOST_MEMORY}", row.cost.peak));
+        }
+    }
+    if missed.is_empty() { Ok(()) } else { Err(missed.join("\n").into()) }
 }
 
 impl Field {
@@ -115,13 +198,18 @@ impl Field {
     }
 
     /// The agent's command that installs a tag from slot A into slot B.
-    fn apply(&self, tag: &str, delta: &str) -> Result<Vec<String>> {
+    fn apply(&self, way: Way<'_>) -> Result<Vec<String>> {
+        let Way { tag, delta, tls } = way;
         let run = self.place.join("run");
         let path = |name: &str| run.join(name).display().to_string();
-        let registry = format!("127.0.0.1:{}", self.registry.port);
+        let registry = format!("127.0.0.1:{}", if tls { self.tls.0.port } else { self.registry.port });
+        let trusted = match tls {
+            true => format!("registry_ca={}", self.tls.1.display()),
+            false => format!("plain_http={registry}"),
+        };
         let env = format!("grub:{}", path("grubenv"));
         let (conf, key) = (path("update.conf"), release::place().join("keys/public.pem"));
-        fs::write(&conf, format!("delta={delta}\npubkey={}\nplain_http={registry}\n", key.display()))?;
+        fs::write(&conf, format!("delta={delta}\npubkey={}\n{trusted}\n", key.display()))?;
         let words = [
             &release::agent()?.display().to_string(),
             "-vv",
@@ -154,10 +242,11 @@ impl Field {
             copy_folder(&old, &run.join("other"))?;
         }
         let (command, log) = (command()?, self.place.join("run.log"));
-        [&self.registry, &self.web].iter().for_each(|relay| _ = relay.take());
+        let relays = [&self.registry, &self.web, &self.tls.0];
+        relays.iter().for_each(|relay| _ = relay.take());
         let cost = measure::below(&command, &log)?;
-        let both = [self.registry.take(), self.web.take()];
-        Ok(((both[0].0 + both[1].0, both[0].1 + both[1].1), cost))
+        let all = relays.iter().map(|relay| relay.take());
+        Ok((all.fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1)), cost))
     }
 
     /// A slot with the first release, which is the booted one of all others.
@@ -166,12 +255,12 @@ impl Field {
         if old.exists() {
             fs::remove_dir_all(&old)?;
         }
-        self.measured(&|| self.apply("v1", "yes"))?;
+        self.measured(&|| self.apply(Way { tag: "v1", delta: "yes", tls: false }))?;
         copy_folder(&self.place.join("run/slot"), &old)
     }
 
-    fn agent(&self, image: &str, tag: &str, delta: &str) -> Result<((u64, u64), Cost)> {
-        let done = self.measured(&|| self.apply(tag, delta))?;
+    fn agent(&self, image: &str, way: Way<'_>) -> Result<((u64, u64), Cost)> {
+        let done = self.measured(&|| self.apply(way))?;
         let written = self.place.join("run/slot/kubesolo-os.gz");
         same(&written, &self.file(image, "os.gz"))?;
         Ok(done)
@@ -199,6 +288,26 @@ impl Field {
         ];
         let done = self.measured(&|| Ok(words.to_vec()))?;
         same(&written, &archive)?;
+        Ok(done)
+    }
+
+    /// zchunk cuts the unpacked archive, too, and compresses each chunk. SWUpdate takes its format for deltas.
+    fn zchunk(&self, new: &str) -> Result<((u64, u64), Cost)> {
+        for image in ["v1", new] {
+            let (packed, archive) = (self.file(image, "os.gz"), self.file(image, "os.cpio"));
+            run(Command::new("sh").args(["-euc", "zcat \"$1\" >\"$2\"", "sh"]).args([&packed, &archive]))?;
+            run(Command::new(tool("zck")?).arg("-o").arg(self.file(image, "os.zck")).arg(&archive))?;
+        }
+        let url = format!("http://127.0.0.1:{}/{new}/os.zck", self.web.port);
+        // It writes into its working directory.
+        let script = "cd \"$1\" && exec \"$2\" -q -s \"$3\" \"$4\"";
+        let slot = self.place.join("run/slot");
+        let old = self.file("v1", "os.zck");
+        let words = ["sh", "-euc", script, "sh"].map(str::to_owned).into_iter();
+        let paths = [&slot, &tool("zckdl")?, &old].map(|path| path.display().to_string());
+        let words: Vec<_> = words.chain(paths).chain([url]).collect();
+        let done = self.measured(&|| Ok(words.clone()))?;
+        same(&slot.join("os.zck"), &self.file(new, "os.zck"))?;
         Ok(done)
     }
 
@@ -236,14 +345,56 @@ fn same(written: &Path, expected: &Path) -> Result<()> {
 
 fn table(rows: &[Row]) -> String {
     let mut text =
-        "| update | tool | fetched, of the initramfs | requests | CPU s | peak MiB |\n|---|---|---|---|---|---|\n"
+        "| update | tool | fetched, of the initramfs | promised, of whole OS images | requests | CPU s | peak MiB |\n\
+                    |---|---|---|---|---|---|---|\n"
             .to_owned();
-    for Row { update, tool, fetched, cost, image } in rows {
-        let percent = fetched.0 as f64 * 100.0 / *image as f64;
+    for row in rows {
+        let Row { update, tool, fetched, cost, .. } = row;
         let (cpu, peak) = (cost.cpu, cost.peak as f64 / 1024.0);
-        let _ = writeln!(text, "| {update} | {tool} | {percent:.2} % | {} | {cpu:.2} | {peak:.1} |", fetched.1);
+        let bar = row.bar().map_or(String::new(), |bar| format!("at most {bar} %"));
+        let percent = row.percent();
+        // TLS hides them.
+        let requests = if fetched.1 == 0 { String::new() } else { fetched.1.to_string() };
+        let _ = writeln!(text, "| {update} | {tool} | {percent:.2} % | {bar} | {requests} | {cpu:.2} | {peak:.1} |");
     }
     text
+}
+
+const WIDTH: f64 = 960.0;
+const NAMES: f64 = 380.0;
+const LINE: f64 = 22.0;
+
+/// Bars of the bytes fetched, one group for each update.
+fn picture(rows: &[Row]) -> String {
+    let height = 40.0 + 30.0 * UPDATES.len() as f64 + LINE * rows.len() as f64;
+    let mut svg = format!(
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {height}\" font-family=\"sans-serif\" font-size=\"12\">\n\
+         <rect width=\"{WIDTH}\" height=\"{height}\" fill=\"#fff\"/>\n\
+         <text x=\"10\" y=\"20\" font-size=\"14\">Bytes fetched for an update, in percent of the initramfs (shorter is better)</text>\n"
+    );
+    let largest = rows.iter().map(Row::percent).fold(0.0, f64::max);
+    let mut top = 30.0;
+    for (update, new) in UPDATES {
+        let _ = writeln!(svg, "<text x=\"10\" y=\"{:.0}\" fill=\"#555\">{update}</text>", top + 16.0);
+        top += 26.0;
+        for row in rows.iter().filter(|row| row.new == new) {
+            let wide = row.percent() / largest * (WIDTH - NAMES - 80.0);
+            let color = if row.tool.starts_with("kubesolo-update") { "#2166ac" } else { "#d6803c" };
+            let _ = writeln!(
+                svg,
+                "<text x=\"20\" y=\"{:.0}\">{}</text>\
+                 <rect x=\"{NAMES}\" y=\"{top}\" width=\"{wide:.1}\" height=\"16\" fill=\"{color}\"/>\
+                 <text x=\"{:.1}\" y=\"{:.0}\">{:.2} %</text>",
+                top + 13.0,
+                row.tool,
+                NAMES + wide + 4.0,
+                top + 13.0,
+                row.percent()
+            );
+            top += LINE;
+        }
+    }
+    svg + "</svg>\n"
 }
 
 /// Replaces the table in docs/performance.md.
@@ -252,5 +403,6 @@ fn write_page(table: &str) -> Result<()> {
     let text = fs::read_to_string(&page)?;
     let (before, rest) = text.split_once(MARKS[0]).ok_or("docs/performance.md has no place for the table of deltas")?;
     let (_, after) = rest.split_once(MARKS[1]).ok_or("docs/performance.md has no end of the table of deltas")?;
-    Ok(fs::write(page, [before, MARKS[0], "\n", table, "\n", MARKS[1], after].concat())?)
+    let picture = "![Bytes fetched for an update beside other tools](performance-delta.svg)\n\n";
+    Ok(fs::write(page, [before, MARKS[0], "\n", picture, table, "\n", MARKS[1], after].concat())?)
 }
