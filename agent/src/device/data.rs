@@ -122,6 +122,23 @@ impl Data {
         bytes.map(|bytes| About::parse(&bytes)).transpose()
     }
 
+    /// Size of data that an activation may drop: those that are kept, and those that wait to be deleted.
+    ///
+    /// # Errors
+    /// 73 when they cannot be counted.
+    pub fn spare(&self) -> Result<Size> {
+        let kept = self.find()?.names.into_iter().filter(|name| name.mark == Mark::Kept).map(|name| self.path(name));
+        let mut all = Size::default();
+        for folder in kept.chain([self.folder.join(TRASH)]) {
+            match copy::size(&folder) {
+                Ok(size) => all.add(size),
+                Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+                Err(e) => return Err(unreadable(&folder, &e)),
+            }
+        }
+        Ok(all)
+    }
+
     fn path(&self, name: Name) -> PathBuf {
         self.folder.join(name.to_string())
     }

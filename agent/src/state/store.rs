@@ -150,6 +150,18 @@ impl Store {
         Ok(loaded)
     }
 
+    /// Reads `memory.json`, which is not for every account to read: a question that lacks it has an answer all the same.
+    #[must_use]
+    pub fn read_memory(&self) -> Memory {
+        match file::read(&self.memory(), SCHEMA) {
+            Ok(found) => found.document().unwrap_or_default(),
+            Err(error) => {
+                log::debug!("{error}");
+                Memory::default()
+            }
+        }
+    }
+
     /// It is not for every account to read, and a question that lacks it has an answer all the same.
     fn read_fetches(&self) -> Fetches {
         match file::read(&self.fetches(), SCHEMA) {

@@ -378,13 +378,21 @@ pub fn expire(config: &Config, data: &Data, now: DateTime<Utc>) -> Result<()> {
     data.empty_trash()
 }
 
-/// Cost of a checkpoint of these folders.
+/// Cost of a checkpoint of these folders, beside the space and the time that there are.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Need {
     /// Space on the data partition, in bytes.
     pub space: u64,
     /// Space that may be used, in bytes.
     pub free: u64,
+    /// Space of data that are kept, or to be deleted, in bytes. An activation that needs it drops them.
+    pub kept: u64,
+    /// Files and folders.
+    pub entries: u64,
+    /// Inodes that may be used.
+    pub free_entries: u64,
+    /// Inodes of data that are kept, or to be deleted.
+    pub kept_entries: u64,
     /// Expected time, in seconds.
     pub seconds: u64,
     /// The longest time that a boot has for it, in seconds.
@@ -403,33 +411,34 @@ pub fn need(config: &Config, data: &Data, boot: Option<&Boot>) -> Result<Need> {
                 .remedy("Name folders of the data partition: no files, no links, no mount points.")
         })?;
         if there {
-            let size = copy::size(&data.live(&path)).map_err(|e| {
+            all.add(copy::size(&data.live(&path)).map_err(|e| {
                 Error::new(Reason::DataSpace, format!("cannot count {}: {e}", data.live(&path).display()))
-            })?;
-            all.entries += size.entries;
-            all.bytes += size.bytes;
-            all.allocated += size.allocated;
+            })?);
         }
     }
     let line = boot.and_then(|boot| boot.line.as_deref());
     let limit = line.map_or(limits::DATA_SECONDS, |line| CommandLine::parse(line).data_limit);
-    let (free, inodes) = free(data)?;
-    let space = all.allocated + all.entries * ENTRY_BYTES + MARGIN_BYTES;
-    if all.entries + SPARE_INODES > inodes {
-        let message = format!("a checkpoint needs {} inodes, and {inodes} are free", all.entries);
-        return Err(Error::new(Reason::DataSpace, message).remedy("Delete files on the data partition."));
-    }
-    Ok(Need { space, free, seconds: all.bytes / rate(data), limit })
+    let kept = data.spare()?;
+    Ok(Need {
+        space: all.allocated + all.entries * ENTRY_BYTES + MARGIN_BYTES,
+        entries: all.entries,
+        kept: kept.allocated,
+        kept_entries: kept.entries,
+        seconds: all.bytes / rate(data),
+        limit,
+        ..free(data)?
+    })
 }
 
-/// Bytes that may be used, and free inodes. A filesystem without a fixed number of inodes has no bound.
-fn free(data: &Data) -> Result<(u64, u64)> {
+/// Bytes and inodes that may be used. A filesystem without a fixed number of inodes has no bound.
+fn free(data: &Data) -> Result<Need> {
     let stat = statvfs(&data.live("."))
         .map_err(|e| Error::new(Reason::DataSpace, format!("cannot ask for the space of the data partition: {e}")))?;
     let share = stat.blocks() * stat.fragment_size() / 100 * SPARE_PERCENT;
     let spare = share.clamp(*SPARE_BYTES.start(), *SPARE_BYTES.end());
     let inodes = if stat.files() == 0 { u64::MAX } else { stat.files_available() };
-    Ok(((stat.blocks_available() * stat.fragment_size()).saturating_sub(spare), inodes))
+    let free = (stat.blocks_available() * stat.fragment_size()).saturating_sub(spare);
+    Ok(Need { free, free_entries: inodes.saturating_sub(SPARE_INODES), ..Need::default() })
 }
 
 /// The rate of the last checkpoint that is still there.
@@ -440,14 +449,21 @@ fn rate(data: &Data) -> u64 {
 }
 
 impl Need {
+    /// Data that are kept count as free.
+    ///
     /// # Errors
     /// 73 `data-space`, `data-time`.
     pub fn fits(&self) -> Result<()> {
-        let (need, free) = (progress::size(self.space), progress::size(self.free));
-        if self.space > self.free {
+        let (bytes, entries) = (self.free + self.kept, self.free_entries.saturating_add(self.kept_entries));
+        if self.space > bytes {
+            let (need, free) = (progress::size(self.space), progress::size(bytes));
             let message = format!("a checkpoint of the data needs {need}, and {free} can be used");
             return Err(Error::new(Reason::DataSpace, message)
                 .remedy("Free some space on the data partition, or name fewer folders in state_paths=."));
+        }
+        if self.entries > entries {
+            let message = format!("a checkpoint needs {} inodes, and {entries} can be used", self.entries);
+            return Err(Error::new(Reason::DataSpace, message).remedy("Delete files on the data partition."));
         }
         if self.seconds > self.limit {
             let message =
@@ -456,6 +472,21 @@ impl Need {
                 .remedy("Raise ks.data_limit= on the kernel command line, or name fewer folders in state_paths=."));
         }
         Ok(())
+    }
+
+    /// The same where data that are kept stay.
+    ///
+    /// # Errors
+    /// As [`Need::fits`].
+    pub fn fits_beside(&self) -> Result<()> {
+        Self { kept: 0, kept_entries: 0, ..*self }.fits()
+    }
+
+    /// In words.
+    #[must_use]
+    pub fn words(&self) -> String {
+        let (space, free) = (progress::size(self.space), progress::size(self.free + self.kept));
+        format!("{space} of {free}, and about {} s of {} s", self.seconds, self.limit)
     }
 }
 
@@ -470,10 +501,15 @@ pub fn is_ordinary(config: &Config, data: &Data, trial: TrialId) -> Result<bool>
     Ok(untouched || found.unknown.is_empty() && data::is_ordinary(&found.names, booted))
 }
 
-/// True if the data of this device go back: the step ran in this boot, so that somebody would put a checkpoint back.
+/// Why the data of this device do not go back with the slot; `None` if they do. A step that ran in this boot shows that
+/// somebody would put a checkpoint back.
 #[must_use]
-pub fn is_protected(state: &Path, config: &Config, data: &Data) -> bool {
-    done(state).is_some() && !paths(config, data).is_empty()
+pub fn unprotected(state: &Path, config: &Config, data: &Data) -> Option<String> {
+    if paths(config, data).is_empty() {
+        let why = if config.state_paths.is_some() { "state_paths=none" } else { "there is no folder kine" };
+        return Some(why.into());
+    }
+    done(state).is_none().then(|| "the step `kubesolo-update data` did not run in this boot".into())
 }
 
 /// A check that fails while a restore that was promised is not done: services run on data of a trial, or on half of them.
@@ -514,25 +550,19 @@ pub fn settled(data: &Data) -> Result<()> {
         .remedy("Run `kubesolo-update healthcheck`, or reboot; see `kubesolo-update data status`."))
 }
 
-/// Refuses an activation whose data could not be saved. Data of an earlier release that are kept go if their space is needed.
+/// Drops data of an earlier release that are kept, if the next checkpoint needs their space.
 ///
 /// # Errors
-/// 73 `data-space`, `data-time`, 78 for a folder that is none.
-pub fn ready(config: &Config, boot: &Boot, data: &Data) -> Result<()> {
-    let refused = match need(config, data, Some(boot))?.fits() {
-        Err(refused) if refused.reason == Reason::DataSpace => refused,
-        fits => return fits,
-    };
-    let kept: Vec<Name> = data.find()?.names.into_iter().filter(|name| name.mark == Mark::Kept).collect();
-    if kept.is_empty() {
-        return Err(refused);
+/// 73 when they cannot be dropped.
+pub fn make_room(config: &Config, boot: &Boot, data: &Data) -> Result<()> {
+    if need(config, data, Some(boot))?.fits_beside().is_ok() {
+        return Ok(());
     }
-    for name in kept {
+    for name in data.find()?.names.into_iter().filter(|name| name.mark == Mark::Kept) {
         log::warn!("the checkpoint {name} is dropped: the next one needs its space");
         data.drop(name)?;
     }
-    data.empty_trash()?;
-    need(config, data, Some(boot))?.fits()
+    data.empty_trash()
 }
 
 /// Refuses a release whose trials were withdrawn before.

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeSet;
 use std::ops::{Deref, DerefMut};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use bootenv::data::{Mark, Name};
 use bootenv::protocol::{BootState, SlotState, View};
@@ -43,6 +43,7 @@ pub struct Records {
     pub trust: Trust,
     /// `fetch.json`.
     pub fetches: Fetches,
+    path: PathBuf,
 }
 
 /// The same with the lock: the one way to change and write them.
@@ -58,12 +59,30 @@ impl Records {
     /// # Errors
     /// 78 when the files cannot be used.
     pub fn read(path: &Path) -> Result<Self> {
-        Store::new(path).read().map(Self::of)
+        Store::new(path).read().map(|found| Self::of(path, found))
     }
 
-    fn of(found: Loaded) -> Self {
+    /// The path of `state.json`.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The checkpoints of the data.
+    #[must_use]
+    pub fn data(&self) -> Data {
+        Data::beside(&self.path)
+    }
+
+    /// How often a trial of this release was withdrawn.
+    #[must_use]
+    pub fn times_withdrawn(&self, release: Digest) -> usize {
+        Store::new(&self.path).read_memory().times_withdrawn(release)
+    }
+
+    fn of(path: &Path, found: Loaded) -> Self {
         found.warnings.iter().for_each(|warning| log::warn!("{warning}"));
-        Self { state: found.state, trust: found.trust, fetches: found.fetches }
+        Self { state: found.state, trust: found.trust, fetches: found.fetches, path: path.to_owned() }
     }
 }
 
@@ -88,7 +107,7 @@ impl LockedRecords {
     /// 75 when another run has the lock, 73 and 78 when the files cannot be used.
     pub fn lock(path: &Path) -> Result<Self> {
         let lock = Store::new(path).lock()?;
-        let records = Records::of(lock.load()?);
+        let records = Records::of(path, lock.load()?);
         Ok(Self { lock, records })
     }
 
@@ -339,26 +358,6 @@ impl LockedRecords {
         self.state.enter(Phase::RolledBack, now)?;
         self.record();
         self.save()
-    }
-
-    /// The path of `state.json`.
-    #[must_use]
-    pub fn path(&self) -> &Path {
-        self.lock.path()
-    }
-
-    /// The checkpoints of the data.
-    #[must_use]
-    pub fn data(&self) -> Data {
-        Data::beside(self.lock.path())
-    }
-
-    /// How often a trial of this release was withdrawn.
-    ///
-    /// # Errors
-    /// 73 and 78 when the records cannot be used.
-    pub fn times_withdrawn(&self, release: Digest) -> Result<usize> {
-        Ok(self.lock.load_memory()?.times_withdrawn(release))
     }
 
     fn committed(&mut self, now: DateTime<Utc>) -> Result<()> {

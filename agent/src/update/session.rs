@@ -26,6 +26,7 @@ use crate::source::source::{Known, Source};
 use crate::state::state::{LastOffer, Waiting};
 use crate::trust::keys::KeySet;
 use crate::update::candidate::Candidate;
+use crate::update::data;
 use crate::update::records::Records;
 use crate::update::running::Running;
 
@@ -242,6 +243,12 @@ impl Session<'_> {
         asked.ask(|| Gate::unless("trial", target.map(|target| format!("slot {} is free", target.slot))));
         asked.ask(|| rules::clock(&self.clock, &release));
         asked.ask(|| self.space(found, depth));
+        if depth == Depth::EveryGate {
+            // An activation evaluates them; a release may be fetched and verified before.
+            for gate in self.data_gates(Some(release.digest)) {
+                asked.ask(|| gate);
+            }
+        }
         asked.ask(|| self.delta(found));
         asked.ask(|| self.fits_memory(&release));
         asked.ask(|| self.wave(&release));
@@ -394,6 +401,30 @@ impl Session<'_> {
         target.images = located.as_ref().ok().copied();
         let need = |images: [Blob; 2]| progress::size(images[0].size.saturating_add(images[1].size));
         Gate::unless(name, located.map(|images| format!("slot {} has room for {}", target.slot, need(images))))
+    }
+
+    /// The gates of an activation that look at the data: no earlier trial waits for something, and a checkpoint has room and
+    /// time. `release`: one whose trials may have been withdrawn before.
+    #[must_use]
+    pub fn data_gates(&self, release: Option<Digest>) -> Vec<Gate> {
+        let data = self.records.data();
+        let settled = data::settled(&data).map(|()| "no data of an earlier trial wait");
+        let mut gates = vec![Gate::unless("data-unsettled", settled)];
+        let unprotected = data::unprotected(self.records.path(), self.config, &data);
+        if let Some(release) = release {
+            let counts = unprotected.is_none() && !self.lifted.retry_failed;
+            let withdrawn = if counts { self.records.times_withdrawn(release) } else { 0 };
+            let words = "the release was not withdrawn twice";
+            gates.push(Gate::unless("data-checkpoint", data::not_withdrawn(withdrawn).map(|()| words)));
+        }
+        if let Some(why) = unprotected {
+            gates.push(Gate::open("data-space", format!("no data go back with a release: {why}")));
+            return gates;
+        }
+        let need = data::need(self.config, &data, Some(self.boot));
+        let fits = need.and_then(|need| need.fits().map(|()| format!("a checkpoint needs {}", need.words())));
+        gates.push(Gate::unless("data-space", fits));
+        gates
     }
 
     /// By the slot's manifest; an update also hashes the images, and proves them by the signatures in the slot, since better

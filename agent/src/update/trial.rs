@@ -444,7 +444,7 @@ fn wanted(update: &Update<'_>, wish: WithData) -> Result<Option<Name>> {
         return Err(data::plan(&about, update.now));
     }
     // Not by `data_ready`: that would drop what is wanted where space is short.
-    data::need(update.config, &data, Some(update.boot))?.fits()?;
+    data::need(update.config, &data, Some(update.boot))?.fits_beside()?;
     Ok(Some(name))
 }
 

@@ -12,7 +12,7 @@ use crate::config::Config;
 use crate::delta::body::{DeltaBody, Tally};
 use crate::device::boot::Boot;
 use crate::fetch::body::Body as _;
-use crate::policy::gate::Lifted;
+use crate::policy::gate::{self, Lifted};
 use crate::policy::hooks::{self, Question, Step};
 use crate::release::release::Release;
 use crate::schedule::clock::Clock;
@@ -160,20 +160,13 @@ impl Update<'_> {
 
     /// True if a trial of this device gets a checkpoint of its data.
     pub(super) fn protects_data(&self) -> bool {
-        data::is_protected(self.records.path(), self.config, &self.records.data())
+        data::unprotected(self.records.path(), self.config, &self.records.data()).is_none()
     }
 
     /// Refuses a trial whose data could not be saved. `release`: one that may have been withdrawn before.
     pub(super) fn data_ready(&self, release: Option<Digest>) -> Result<()> {
-        data::settled(&self.records.data())?;
-        if !self.protects_data() {
-            return Ok(());
-        }
-        let withdrawn = release.filter(|_| !self.lifted.retry_failed);
-        if let Some(release) = withdrawn {
-            data::not_withdrawn(self.records.times_withdrawn(release)?)?;
-        }
-        data::ready(self.config, self.boot, &self.records.data())
+        gate::pass(&self.session().data_gates(release))?;
+        if self.protects_data() { data::make_room(self.config, self.boot, &self.records.data()) } else { Ok(()) }
     }
 
     /// Announces the checkpoint of a trial, before anything else names that trial.

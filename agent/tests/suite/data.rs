@@ -311,3 +311,33 @@ fn finishes(folder: &std::path::Path) {
     assert_eq!(fs::read_to_string(folder.join("kine/state")).unwrap(), "old");
     assert!(!folder.join("kine/migrated").exists());
 }
+
+/// As an activation would refuse it, which comes days later. A release is fetched all the same.
+#[test]
+fn check_shows_the_gates_that_protect_the_data() {
+    let (registry, device) = (Registry::start(), device());
+    publish(&registry, "2.0.0", 2);
+    let gate = |name: &str| {
+        let check = device.from(&registry, &["check", "--json"]).code(0).json();
+        let gates = check["gates"].as_array().unwrap();
+        gates.iter().find(|gate| gate["name"] == name).map(|gate| (gate["reason"].clone(), gate["message"].to_string()))
+    };
+    let (reason, message) = gate("data-space").unwrap();
+    assert!(reason.is_null() && message.contains("about 0 s of 300 s"), "{message}");
+    // The rate of a copy is not known yet: 8 MiB/s, and no block is in use.
+    fs::File::create(device.path("kine/big")).unwrap().set_len(8 << 30).unwrap();
+    assert_eq!(gate("data-space").unwrap().0, "data-time");
+    device.from(&registry, &["apply"]).code(0);
+    device.here(&["activate", "--json"]).refused(73, "data-time");
+    fs::remove_file(device.path("kine/big")).unwrap();
+
+    fs::create_dir_all(device.path("S/data/1234abcd.held")).unwrap();
+    assert_eq!(gate("data-unsettled").unwrap().0, "data-unsettled");
+    device.here(&["activate", "--json"]).refused(75, "data-unsettled");
+    fs::remove_dir(device.path("S/data/1234abcd.held")).unwrap();
+
+    // Where no boot calls the step, nobody would put a checkpoint back.
+    fs::remove_file(device.path("S/data-step")).unwrap();
+    let (reason, message) = gate("data-space").unwrap();
+    assert!(reason.is_null() && message.contains("did not run in this boot"), "{message}");
+}

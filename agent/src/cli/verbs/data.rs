@@ -3,7 +3,6 @@
 use bootenv::TrialId;
 use serde::Serialize;
 
-use crate::base::console::progress;
 use crate::base::error::{Error, ErrorReport, Reason, Result};
 use crate::cli::args::{Cli, DataCommand};
 use crate::cli::call::Call;
@@ -41,6 +40,9 @@ struct CheckDocument {
     need: Need,
     /// True if the next trial would be started with a checkpoint.
     protected: bool,
+    /// The cause if it would not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    unprotected: Option<String>,
     /// The failure, if a checkpoint is not possible.
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<ErrorReport>,
@@ -130,15 +132,16 @@ fn check(call: &Call<'_>, data: &Data) -> Result<u8> {
     let paths = data::paths(call.config, data);
     let need = data::need(call.config, data, call.find().ok().as_ref())?;
     let failure = need.fits().err();
-    let protected = data::is_protected(&call.cli.state, call.config, data);
-    let report = CheckDocument { paths, need, protected, error: failure.as_ref().map(Error::report) };
+    let unprotected = data::unprotected(&call.cli.state, call.config, data);
+    let protected = unprotected.is_none();
+    let report = CheckDocument { paths, need, protected, unprotected, error: failure.as_ref().map(Error::report) };
     print(call.cli, &report, || {
         if report.paths.is_empty() {
             return "state_paths= names no folder\n".into();
         }
-        let (space, free) = (progress::size(need.space), progress::size(need.free));
-        let time = format!("about {} s of {} s", need.seconds, need.limit);
-        format!("a checkpoint of {} needs {space} of {free}, and {time}\n", report.paths.join(", "))
+        let unprotected = report.unprotected.iter().map(|why| format!("unprotected: {why}\n"));
+        let unprotected = unprotected.collect::<String>();
+        format!("a checkpoint of {} needs {}\n{unprotected}", report.paths.join(", "), report.need.words())
     });
     failure.as_ref().inspect(|error| print_error(error));
     Ok(failure.map_or(0, |error| error.exit().code()))

@@ -32,6 +32,15 @@ pub struct Size {
     pub allocated: u64,
 }
 
+impl Size {
+    /// Adds another folder.
+    pub fn add(&mut self, other: Self) {
+        self.entries += other.entries;
+        self.bytes += other.bytes;
+        self.allocated += other.allocated;
+    }
+}
+
 /// Counts a folder.
 ///
 /// # Errors
