@@ -43,6 +43,19 @@ pub(crate) enum Flaw {
     Hangs,
 }
 
+/// Additions to every image and to the device.
+#[derive(Clone, Debug, Default)]
+pub(super) struct More {
+    /// Lines of the settings.
+    pub(super) settings: String,
+    /// Files, each with its path in the image.
+    pub(super) files: Vec<(PathBuf, String)>,
+    /// Kernel arguments.
+    pub(super) kernel_args: String,
+    /// Size of the data partition in MiB, if it is not the usual one.
+    pub(super) data_mib: Option<u64>,
+}
+
 /// A device with release 1.0.0 in slot A, a registry, and a key.
 #[derive(Debug)]
 pub(crate) struct Bench<'a> {
@@ -61,6 +74,7 @@ pub(crate) struct Bench<'a> {
     kernel: PathBuf,
     /// The device has a hardware watchdog.
     watchdog: bool,
+    more: More,
     pub(crate) disk: Disk,
 }
 
@@ -103,6 +117,7 @@ impl<'a> Bench<'a> {
             userland: None,
             kernel,
             watchdog: false,
+            more: More::default(),
             disk,
         };
         run.write("update.conf", bench.settings("=").as_bytes())?;
@@ -112,8 +127,13 @@ impl<'a> Bench<'a> {
 
     /// The same with more settings.
     pub(crate) fn build_with(run: &'a Run, more: &str) -> Result<Self> {
-        let mut bench = Self::without_disk(run)?;
-        run.write("update.conf", format!("{}{more}", bench.settings("=")).as_bytes())?;
+        Self::with(run, More { settings: more.to_owned(), ..More::default() })
+    }
+
+    pub(super) fn with(run: &'a Run, more: More) -> Result<Self> {
+        let mut bench = Self { more, ..Self::without_disk(run)? };
+        run.write("update.conf", format!("{}{}", bench.settings("="), bench.more.settings).as_bytes())?;
+        bench.disk.size.data = bench.more.data_mib.unwrap_or(bench.disk.size.data);
         bench.install(None)?;
         Ok(bench)
     }
@@ -142,6 +162,7 @@ impl<'a> Bench<'a> {
             userland: None,
             kernel: run.firmware.architecture().kernel()?,
             watchdog: false,
+            more: More::default(),
             disk: Disk { path: run.file("disk.img"), size: Plan::size(), firmware: run.firmware },
         })
     }
@@ -178,6 +199,10 @@ impl<'a> Bench<'a> {
             args += &format!(" systemd.default_standard_output={console} systemd.default_standard_error={console}");
             args += " systemd.mask=serial-getty@ttyS0.service";
         }
+        if !self.more.kernel_args.is_empty() {
+            args += &format!(" {}", self.more.kernel_args);
+        }
+        plan.size = self.disk.size;
         plan.kernel_args = grub_cfg.is_none().then_some(args);
         plan.firmware = self.run.firmware;
         plan.grub_cfg = grub_cfg;
@@ -213,6 +238,9 @@ impl<'a> Bench<'a> {
         let conf = self.run.file("update.conf");
         if conf.exists() {
             build.arg("--conf").arg(conf);
+        }
+        for (file, path) in &self.more.files {
+            build.arg("--add").arg(format!("{}:{path}", file.display()));
         }
         let script = match flaw {
             Flaw::None => None,

@@ -1,6 +1,7 @@
 //! The stories: of the bootloader alone, and of the whole device.
 
 mod counting;
+mod data;
 pub mod demo;
 pub(crate) mod device;
 mod first_boot;
@@ -171,7 +172,35 @@ pub const ALL: &[Scenario] = &[
         "half an initramfs, with a fitting hash file, ends as a failed trial",
         device::truncated_initramfs,
     ),
-    quick("unhealthy", Uefi, "a release whose health check fails is reverted by its own hook", device::unhealthy),
+    only(
+        ONCE,
+        quick(
+            "data-unhealthy",
+            Uefi,
+            "a release migrates a database and fails; the previous release is back on its own data",
+            data::unhealthy,
+        ),
+    ),
+    only(
+        ONCE,
+        long(
+            "data-with-data",
+            Bios,
+            "a committed release goes back with the data of the previous one, and forth with its own",
+            data::with_data,
+        ),
+    ),
+    only(
+        ONCE,
+        long(
+            "data-withdrawn",
+            Bios,
+            "a trial whose data cannot be saved is withdrawn, and its release is installed once there is room",
+            data::withdrawn,
+        ),
+    ),
+    only(ONCE, long("data-absent", Bios, "a data folder that only the trial made is gone afterwards", data::absent)),
+    long("unhealthy", Uefi, "a release whose health check fails is reverted by its own hook", device::unhealthy),
     only(
         ONCE,
         quick("delta", Uefi, "a device makes a release of its own pieces and patches, and boots it", device::delta),

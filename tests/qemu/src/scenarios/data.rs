@@ -1,0 +1,158 @@
+//! Data that go back with the slot: a "KubeSolo" with a real SQLite database, whose newer release migrates it.
+
+use std::path::PathBuf;
+use std::process::Command;
+
+use bootenv::SlotId;
+
+use super::device::{Bench, Flaw, HEALTHY, More, SCRIPT_ENDED, succeeded};
+use crate::machine::Machine;
+use crate::runner::Run;
+use crate::{Result, root};
+
+/// The stand-in in the image.
+const KUBESOLO: &str = "etc/kubesolo/health.d/50-kubesolo";
+const CREATE: &str = "/etc/kubesolo/health.d/50-kubesolo create";
+const REPORT: &str = "/etc/kubesolo/health.d/50-kubesolo report";
+/// What 1.0.0 left: integrity, rows by release, version of the tables.
+const OLD: &str = "ok 1.0.0|100 0";
+/// What 2.0.0 made of it.
+const NEW: &str = "ok 1.0.0|20 2.0.0|81 2";
+
+/// `sqlite3` of this machine and its libraries, each with its place in the image.
+fn sqlite() -> Result<Vec<(PathBuf, String)>> {
+    let program = "/usr/bin/sqlite3";
+    let listed = String::from_utf8(crate::run(Command::new("ldd").arg(program))?)?;
+    let libraries = listed.split_whitespace().filter(|word| word.starts_with('/'));
+    Ok(libraries.chain([program]).map(|path| (PathBuf::from(path), path.trim_start_matches('/').to_owned())).collect())
+}
+
+fn bench<'a>(run: &'a Run, settings: &str) -> Result<Bench<'a>> {
+    let mut files = sqlite()?;
+    files.push((root().join("tests/qemu/guest/kubesolo"), KUBESOLO.to_owned()));
+    let kernel_args = "ks.deadline=40".to_owned();
+    // Room for what a checkpoint leaves free.
+    Bench::with(run, More { settings: settings.to_owned(), files, kernel_args, data_mib: Some(192) })
+}
+
+/// In 1.0.0, once it is healthy: runs these commands, then the plug is pulled.
+fn in_old(bench: &Bench, commands: &str) -> Result<()> {
+    let mut machine = bench.power_on(&[("1.0.0", commands)])?;
+    machine.wait_for(HEALTHY)?;
+    succeeded(&mut machine)?;
+    machine.power_cut()
+}
+
+/// Has 1.0.0 install 2.0.0, which is to end like this.
+fn activate(bench: &Bench, before: &str, end: &str) -> Result<()> {
+    let end = if end.is_empty() {
+        "rm -f /var/lib/kubesolo/end".into()
+    } else {
+        format!("echo {end} >/var/lib/kubesolo/end")
+    };
+    in_old(bench, &format!("{before} {end}; kubesolo-update apply --activate --retry-failed && sync"))
+}
+
+/// The device is in 1.0.0 with these data, and healthy.
+fn is_back(mut machine: Machine, data: &str) -> Result<()> {
+    machine.wait_for(HEALTHY)?;
+    machine.wait_for(&format!("kubesolo 1.0.0: {data}"))?;
+    succeeded(&mut machine)?;
+    machine.power_cut()
+}
+
+/// A release migrates the data and fails its health check.
+pub(super) fn unhealthy(run: &Run) -> Result<()> {
+    let bench = bench(run, "")?;
+    bench.publish("2.0.0", Flaw::None)?;
+    activate(&bench, &format!("{CREATE} &&"), "fail")?;
+    let last = format!("{REPORT}; kubesolo-update apply; echo \"test: apply ended with $?\"");
+    let mut machine = bench.power_on(&[("1.0.0", &last)])?;
+    machine.wait_for("ks: boot slot=B try counter=2")?;
+    machine.wait_for("data: checkpoint of kine")?;
+    machine.wait_for("kubesolo 2.0.0: migrated: 2")?;
+    machine.wait_for("no such table: leases")?;
+    machine.wait_for("ks: boot slot=A")?;
+    machine.wait_for("data: kine back to what 1.0.0 left at")?;
+    machine.wait_for(HEALTHY)?;
+    machine.wait_for(&format!("kubesolo 1.0.0: {OLD}"))?;
+    // 75: the release that failed is not installed again.
+    machine.wait_for("test: apply ended with 75")?;
+    machine.power_cut()?;
+    bench.stays_in("1.0.0", SlotId::A)
+}
+
+/// The disk fills up between activation and reboot: the trial is withdrawn before it began, and the release is not blamed.
+pub(super) fn withdrawn(run: &Run) -> Result<()> {
+    let bench = bench(run, "")?;
+    bench.publish("2.0.0", Flaw::None)?;
+    // A disk without a free block, but for the copy of the first folder.
+    let fill = "dd if=/dev/urandom of=/var/lib/kubesolo/kine/big bs=1M count=40 2>/dev/null && \
+                kubesolo-update apply --activate && \
+                { dd if=/dev/zero of=/var/lib/kubesolo/fill bs=1M 2>/dev/null; sync; true; }";
+    in_old(&bench, &format!("{CREATE} && {fill}"))?;
+    let last = format!(
+        "{REPORT}; kubesolo-update apply; echo \"test: apply ended with $?\"; rm /var/lib/kubesolo/fill; \
+         kubesolo-update apply --activate && sync"
+    );
+    let mut machine = bench.power_on(&[("1.0.0", &last)])?;
+    machine.wait_for("ks: boot slot=B try counter=2")?;
+    machine.wait_for("restarting: the trial is withdrawn")?;
+    machine.wait_for("ks: boot slot=A committed")?;
+    machine.wait_for(HEALTHY)?;
+    machine.wait_for(&format!("kubesolo 1.0.0: {OLD}"))?;
+    // It waits for room, 73, and is installed as soon as there is some.
+    machine.wait_for("test: apply ended with 73")?;
+    succeeded(&mut machine)?;
+    machine.power_cut()?;
+    let mut machine = bench.power_on(&[("2.0.0", REPORT)])?;
+    machine.wait_for("data: checkpoint of kine")?;
+    machine.wait_for(HEALTHY)?;
+    machine.wait_for(&format!("kubesolo 2.0.0: {NEW}"))?;
+    machine.power_cut()
+}
+
+/// A folder that was not there is not there afterwards.
+pub(super) fn absent(run: &Run) -> Result<()> {
+    let bench = bench(run, "state_paths=kine\n")?;
+    bench.publish("2.0.0", Flaw::None)?;
+    activate(&bench, "", "fail")?;
+    let mut machine = bench.power_on(&[("1.0.0", REPORT)])?;
+    machine.wait_for("data: checkpoint of kine")?;
+    machine.wait_for("kubesolo 2.0.0: migrated: 2")?;
+    machine.wait_for("data: kine back to what 1.0.0 left at")?;
+    is_back(machine, "no data")
+}
+
+/// A committed release goes back with the data that the previous one left, and forth again with its own.
+pub(super) fn with_data(run: &Run) -> Result<()> {
+    const BACK: &str = "kubesolo-update rollback --with-data; echo \"test: without --yes $?\"; \
+                        kubesolo-update rollback --with-data --yes && sync";
+    let bench = bench(run, "")?;
+    bench.publish("2.0.0", Flaw::None)?;
+    activate(&bench, &format!("{CREATE} &&"), "")?;
+    let mut machine = bench.power_on(&[("2.0.0", &format!("{REPORT}; {BACK}"))])?;
+    machine.wait_for("data: checkpoint of kine")?;
+    machine.wait_for(HEALTHY)?;
+    machine.wait_for(&format!("kubesolo 2.0.0: {NEW}"))?;
+    machine.wait_for("test: without --yes 64")?;
+    succeeded(&mut machine)?;
+    machine.power_cut()?;
+
+    let mut machine = bench.power_on(&[("1.0.0", &format!("{REPORT}; {BACK}"))])?;
+    machine.wait_for("ks: boot slot=A try counter=2")?;
+    machine.wait_for("data: kine back to what 1.0.0 left at")?;
+    machine.wait_for(HEALTHY)?;
+    machine.wait_for(&format!("kubesolo 1.0.0: {OLD}"))?;
+    machine.wait_for("test: without --yes 64")?;
+    succeeded(&mut machine)?;
+    machine.power_cut()?;
+
+    let mut machine = bench.power_on(&[("2.0.0", REPORT)])?;
+    machine.wait_for("ks: boot slot=B try counter=2")?;
+    machine.wait_for("data: kine back to what 2.0.0 left at")?;
+    machine.wait_for(HEALTHY)?;
+    machine.wait_for(&format!("kubesolo 2.0.0: {NEW}"))?;
+    machine.wait_for(SCRIPT_ENDED)?;
+    machine.power_cut()
+}
