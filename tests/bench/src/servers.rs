@@ -42,7 +42,8 @@ impl Nginx {
             "-days",
             "3650",
         ]);
-        openssl.args(["-subj", "/CN=bench", "-addext", "subjectAltName=IP:127.0.0.1", "-keyout"]);
+        openssl.args(["-subj", "/CN=bench", "-addext", "basicConstraints=critical,CA:FALSE"]);
+        openssl.args(["-addext", "subjectAltName=IP:127.0.0.1", "-keyout"]);
         qemu_tests::run(openssl.arg(&key).arg("-out").arg(&certificate))?;
         let (shown, key) = (certificate.display().to_string(), key.display().to_string());
         let server = Self::run(own, |port| {
