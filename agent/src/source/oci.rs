@@ -21,7 +21,7 @@ use crate::source::artifact::{
     self, Document, Index, SIGNATURE_BYTES, check_digest, check_size, choose, index_signed_alone,
 };
 use crate::source::mirrors::{self, AnyPlace, Place, Places, Purpose};
-use crate::source::signatures::{self, Attachments, Referrers, Search};
+use crate::source::signatures::{self, Attachments, Referrers, Room, Search};
 use crate::source::source::{Known, Source};
 use crate::source::{reference, statement};
 use crate::trust::signature::Signature;
@@ -404,7 +404,11 @@ impl Source for OciSource {
             Ok(self.manifest(entry, what, deadline)?.into())
         })?;
         let (release, index) = (chosen.release.digest, chosen.index);
-        let searches = (0..self.places.all().len()).map(|at| (at, Search::new(release))).collect();
+        // All mirrors together read as much as the registry: none can make the others cost more, or use up its share.
+        let (mirrored, own) = (Room::default(), Room::default());
+        let room = |place: &Place| if place.is_mirror() { mirrored.clone() } else { own.clone() };
+        let search = |place: &Place| Search::within(release, room(place));
+        let searches = self.places.all().iter().map(search).enumerate().collect();
         let mut offered = Offered { release, index, deadline, searches, hindrance: None, found: false };
         let first = |(at, search): &mut (usize, Search)| search.first(&self.attached(*at, deadline));
         let asked = offered.searches.iter_mut().filter(|(at, _)| !self.places.all()[*at].is_out());

@@ -3,7 +3,9 @@
 //! A failure in one place leads to the next one. It is the error of the search only if no place has a signature: between a
 //! device and its registry there are caches, proxies and registries that lack the referrers interface in many ways.
 
+use std::cell::Cell;
 use std::collections::{BTreeSet, VecDeque};
+use std::rc::Rc;
 
 use crate::base::digest::Digest;
 use crate::base::error::{Error, Exit, Reason, Result};
@@ -89,12 +91,31 @@ pub struct Search {
     place: Place,
     entries: VecDeque<Descriptor>,
     seen: BTreeSet<String>,
-    /// Bytes that may still be read.
-    room: u64,
+    room: Room,
     /// The failure of the interface may pass.
     again: bool,
     failure: Option<Error>,
     unreadable: Option<Error>,
+}
+
+/// Bytes that may still be read, by one search or by several that share them.
+#[derive(Clone, Debug)]
+pub struct Room(Rc<Cell<u64>>);
+
+impl Default for Room {
+    fn default() -> Self {
+        Self(Rc::new(Cell::new(limits::ATTACHED_BYTES)))
+    }
+}
+
+impl Room {
+    fn left(&self) -> u64 {
+        self.0.get()
+    }
+
+    fn spend(&self, bytes: u64) {
+        self.0.set(self.left().saturating_sub(bytes));
+    }
 }
 
 /// Bytes that a document counts for. Many small documents cost time in the place of bytes.
@@ -107,12 +128,18 @@ impl Search {
     /// A search that begins with the referrers interface.
     #[must_use]
     pub fn new(subject: Digest) -> Self {
+        Self::within(subject, Room::default())
+    }
+
+    /// A search that reads no more than there is room for.
+    #[must_use]
+    pub fn within(subject: Digest, room: Room) -> Self {
         Self {
             subject,
             place: Place::Interface,
             entries: VecDeque::new(),
             seen: BTreeSet::new(),
-            room: limits::ATTACHED_BYTES,
+            room,
             again: false,
             failure: None,
             unreadable: None,
@@ -145,6 +172,11 @@ impl Search {
 
     /// Reads one entry, or looks into one place. Foreign types come last.
     fn step(&mut self, from: &dyn Attachments) -> Option<Found> {
+        if self.room.left() < limits::ATTACHED_BYTES_LEAST {
+            self.too_much();
+            self.place = Place::End;
+            return None;
+        }
         if (self.is_promising() || self.place == Place::End)
             && let Some(entry) = self.entries.pop_front()
         {
@@ -173,7 +205,7 @@ impl Search {
     }
 
     fn interface(&mut self, from: &dyn Attachments, kind: Option<&str>, next: Place) {
-        let listed = from.referrers(self.subject, kind, self.room.min(limits::REFERRERS_BYTES));
+        let listed = from.referrers(self.subject, kind, self.room.left().min(limits::REFERRERS_BYTES));
         self.place = next;
         match listed {
             Ok(None) => {}
@@ -181,7 +213,7 @@ impl Search {
                 if referrers.filtered && kind.is_some() {
                     self.place = Place::WholeInterface;
                 }
-                self.room = self.room.saturating_sub(referrers.bytes);
+                self.room.spend(referrers.bytes);
                 if let Some(e) = referrers.failure.take() {
                     self.failed(e);
                 }
@@ -199,10 +231,10 @@ impl Search {
         self.place = Place::CosignTag;
         let tag = fallback_tag(self.subject);
         let what = format!("list of referrers at tag {tag}");
-        match from.tagged(&tag, self.room.min(limits::REFERRERS_BYTES), &what) {
+        match from.tagged(&tag, self.room.left().min(limits::REFERRERS_BYTES), &what) {
             Ok(None) => {}
             Ok(Some(raw)) => {
-                self.room = self.room.saturating_sub(charge(raw.len()));
+                self.room.spend(charge(raw.len()));
                 // Some registries take the tag for the digest, and answer with the manifest itself.
                 match Index::parse(&raw, &what, usize::MAX) {
                     Ok(index) => self.list(index.manifests),
@@ -217,10 +249,10 @@ impl Search {
         self.place = if self.again { Place::InterfaceAgain } else { Place::End };
         let tag = cosign::tag(self.subject);
         let what = format!("cosign signatures at tag {tag}");
-        match from.tagged(&tag, self.room.min(limits::MANIFEST_BYTES), &what) {
+        match from.tagged(&tag, self.room.left().min(limits::MANIFEST_BYTES), &what) {
             Ok(None) => None,
             Ok(Some(manifest)) => {
-                self.room = self.room.saturating_sub(charge(manifest.len()));
+                self.room.spend(charge(manifest.len()));
                 let mut signatures = vec![];
                 let fetch = |digest, limit: u64, what: &str| from.blob(digest, limit, what);
                 match cosign::signatures(&manifest, self.subject, fetch) {
@@ -253,12 +285,8 @@ impl Search {
     fn attached(&mut self, entry: &Descriptor, from: &dyn Attachments) -> Found {
         let mut found = Found { manifest: vec![], tag: None, signatures: vec![] };
         let what = format!("signature {}", text::escape(&entry.digest));
-        if self.room < limits::ATTACHED_BYTES_LEAST || entry.size > self.room {
-            self.entries.clear();
-            self.unread(limits::exceeded(
-                format_args!("attachments of {}", self.subject),
-                format_args!("{} bytes", limits::ATTACHED_BYTES),
-            ));
+        if entry.size > self.room.left() {
+            self.too_much();
             return found;
         }
         let (parts, claims) = match self.parts(entry, from, &what) {
@@ -273,7 +301,7 @@ impl Search {
         };
         for part in parts {
             let read = part.read(from, self.subject, &what);
-            self.room = self.room.saturating_sub(limits::ATTACHED_BYTES_LEAST);
+            self.room.spend(limits::ATTACHED_BYTES_LEAST);
             match read {
                 Ok(Some(one)) => found.signatures.push(one),
                 Ok(None) => {}
@@ -285,8 +313,9 @@ impl Search {
 
     /// The manifest of an entry, the layers with signatures, and whether it is one of signatures by its own word.
     fn parts(&mut self, entry: &Descriptor, from: &dyn Attachments, what: &str) -> Result<(Vec<u8>, Vec<Part>, bool)> {
+        // One that fails costs a request, too.
+        self.room.spend(entry.size.max(limits::ATTACHED_BYTES_LEAST));
         let raw = from.manifest(entry, what)?;
-        self.room = self.room.saturating_sub(charge(raw.len()));
         let manifest: Manifest = json::parse(&raw, what)?;
         manifest.check()?;
         let ours = manifest.is_of_type(SIGNATURE_TYPE);
@@ -307,6 +336,14 @@ impl Search {
             Ok(one) => signatures.extend(one),
             Err(e) => self.unread_if(true, e),
         }
+    }
+
+    fn too_much(&mut self) {
+        self.entries.clear();
+        self.unread(limits::exceeded(
+            format_args!("attachments of {}", self.subject),
+            format_args!("{} bytes", limits::ATTACHED_BYTES),
+        ));
     }
 
     fn unread_if(&mut self, claims: bool, e: Error) {

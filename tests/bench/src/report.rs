@@ -46,14 +46,30 @@ impl std::fmt::Display for Idle {
         let milliseconds = |of: fn(&Cost) -> f64| median(self.costs.iter().map(of).collect()).unwrap_or_default() * 1e3;
         write!(
             f,
-            "An idle check, {}: {} request, {} bytes received, {:.1} ms of CPU, {:.0} ms in all (medians of {}).",
+            "An idle check, {}: {} request, {} bytes received, {:.1} ms of CPU, {:.0} ms in all (medians of {}), at most \
+             {:.1} MiB of memory.{}",
             self.contestant.name(),
             self.requests,
             self.fetched,
             milliseconds(|cost| cost.cpu),
             milliseconds(|cost| cost.wall),
-            self.costs.len()
+            self.costs.len(),
+            self.peak(),
+            if self.is_within_limits() { "" } else { " ABOVE ITS LIMIT." }
         )
+    }
+}
+
+impl Idle {
+    /// The largest of all checks, in MiB.
+    fn peak(&self) -> f64 {
+        self.costs.iter().map(|cost| cost.peak).max().unwrap_or_default() as f64 / 1024.0
+    }
+
+    /// 10 ms of CPU and 12 MiB, as docs/performance.md promises.
+    fn is_within_limits(&self) -> bool {
+        let cpu = median(self.costs.iter().map(|cost| cost.cpu).collect()).unwrap_or_default();
+        cpu <= 0.010 && self.peak() <= 12.0
     }
 }
 

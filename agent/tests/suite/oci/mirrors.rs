@@ -2,8 +2,10 @@
 
 use super::*;
 use crate::cli_support::Device;
+use crate::common::bytes;
 use crate::common::fault::{head, reply, send};
 use crate::http::Site;
+use kubesolo_update::base::limits;
 use kubesolo_update::config::RegistryMirror;
 use kubesolo_update::fetch::login::Logins;
 use kubesolo_update::fetch::options::Authentication;
@@ -128,6 +130,32 @@ fn a_mirror_cannot_hide_a_signature() {
         assert!(all(&registry, &mirrored(&registry, &[setting(&mirror, &[])]), &world).unwrap() == world.initramfs);
         assert_eq!(registry.count(&tag), 1);
     }
+}
+
+/// Each lists what looks like signatures, and costs as much as all of them may.
+#[test]
+fn mirrors_that_flood_the_search_for_signatures_share_one_limit() {
+    let clean = world(5000);
+    let mut flooded = clean.clone();
+    let junk: Vec<Vec<u8>> = (0..12u8)
+        .map(|n| {
+            let mut large = bytes(&common::signature_manifest(&clean.manifest, &[n; 64], "0"));
+            large.resize(100_000, b' ');
+            flooded.manifest(&large);
+            large
+        })
+        .collect();
+    let junk: Vec<&[u8]> = junk.iter().map(Vec::as_slice).collect();
+    flooded.tag(&clean.fallback_tag(), &bytes(&common::referrers(&junk)));
+    let registry = serve(&clean);
+    let mirrors: Vec<Fault> = (0..limits::MIRRORS).map(|_| serve(&flooded)).collect();
+    let settings: Vec<RegistryMirror> = mirrors.iter().map(|mirror| setting(mirror, &[])).collect();
+    assert!(all(&registry, &mirrored(&registry, &settings), &clean).unwrap() == clean.initramfs);
+    let paths: Vec<String> = junk.iter().map(|raw| format!("manifests/{}", Digest::of(raw))).collect();
+    let count = |server: &Fault| paths.iter().map(|path| server.count(path)).sum::<usize>();
+    let read: usize = mirrors.iter().map(count).sum();
+    assert!((5..=11).contains(&read), "{read} manifests of 100,000 bytes");
+    assert_eq!(count(&registry), 0);
 }
 
 #[test]
@@ -326,7 +354,7 @@ fn mirrors_that_lie_do_not_multiply_the_bytes_of_an_image() {
 
 /// The release for this machine.
 fn here(world: &mut World) {
-    let index = common::bytes(&common::index(&[(&Architecture::current().to_string(), &world.manifest)]));
+    let index = bytes(&common::index(&[(&Architecture::current().to_string(), &world.manifest)]));
     world.tag("stable", &index);
     world.manifest(&index);
 }
