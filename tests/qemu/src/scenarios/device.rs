@@ -426,7 +426,8 @@ pub(super) fn local_account(run: &Run) -> Result<()> {
                   dd if=/dev/zero of=/var/lib/kubesolo/pod/file bs=64k 2>/dev/null || echo pod: the disk is full";
     let script = format!(
         "mkdir -m 1777 /var/lib/kubesolo/pod; kubesolo-update apply --activate || exit 1\n\
-         start-stop-daemon -S -c 65534:65534 -x /bin/sh -- -c '{attack}'\nsync"
+         echo 'pod:x:65534:65534::/:/bin/sh' >>/etc/passwd; echo 'pod:x:65534:' >>/etc/group\n\
+         start-stop-daemon -S -p /run/pod -c pod:pod -a /bin/sh -- -c '{attack}'\nsync"
     );
     let mut machine = bench.power_on(&[("1.0.0", &script)])?;
     machine.wait_for("pod: refused /var/lib/kubesolo/update/lock")?;
