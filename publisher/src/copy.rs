@@ -381,7 +381,7 @@ impl Layout {
     fn delete(&self, old: &[Entry], live: &Contents) -> Result<()> {
         let mut was = Contents::default();
         for entry in old {
-            // What is left of an incomplete release stays.
+            // The files of an incomplete release stay.
             let _ = self.add(&mut was, entry);
         }
         let is_live = |digest: &Digest| live.documents.contains_key(digest) || live.blobs.contains_key(digest);

@@ -6,7 +6,6 @@ use serde::{Deserialize, Serialize};
 use crate::base::error::{Error, Exit, Reason, Result};
 use crate::base::limits;
 use crate::base::words::{Recorded, words};
-use crate::state::file::SCHEMA;
 use crate::state::format::seconds;
 use crate::state::identity::Identity;
 
@@ -23,7 +22,6 @@ words! {
 /// The record of one bundle.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Intake {
-    schema: u32,
     /// 8 hex digits.
     pub id: String,
     /// Path of the file.
@@ -50,7 +48,7 @@ pub struct Finding {
     pub exit_code: u8,
     /// The cause as a word.
     pub reason: Recorded<Reason>,
-    /// What is wrong.
+    /// The fault, or the cause that closes the gate.
     pub message: String,
     /// The next step.
     pub remedy: String,
@@ -91,7 +89,6 @@ impl Intake {
         let interrupted = Error::new(Reason::Interrupted, "the examination did not end")
             .remedy("Run `kubesolo-update intake add` again.");
         Self {
-            schema: SCHEMA,
             id: format!("{id:08x}"),
             source,
             size: None,

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use bootenv::TrialId;
 use bootenv::step::{Noted, Notes, Step};
+use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::base::console;
@@ -225,6 +226,14 @@ impl Store {
     }
 }
 
+/// `intake/ID.json`.
+#[derive(Serialize)]
+struct IntakeFile<'a> {
+    schema: u32,
+    #[serde(flatten)]
+    intake: &'a Intake,
+}
+
 /// The error for the id of a record that is not there.
 #[must_use]
 pub fn intake_missing(id: &str) -> Error {
@@ -362,7 +371,7 @@ impl Lock {
     /// Writes the record of a bundle, and deletes the oldest ones above [`limits::INTAKES`].
     pub fn save_intake(&self, intake: &Intake) -> Result<()> {
         let path = file::in_private_folder(&self.store.intakes(), &format!("{}.json", intake.id))?;
-        file::write(&path, intake, PRIVATE)?;
+        file::write(&path, &IntakeFile { schema: SCHEMA, intake }, PRIVATE)?;
         let all = self.store.read_intakes()?;
         let others = all.iter().filter(|one| one.id != intake.id);
         let above = all.len().saturating_sub(limits::INTAKES);

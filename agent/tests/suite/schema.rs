@@ -9,6 +9,7 @@ use cli_support::{Device, publish, publish_as};
 use common::registry::Registry;
 use common::schema::Documents;
 use kubesolo_release::Metadata;
+use kubesolo_release::registry::Access;
 
 /// A device and its documents.
 struct Seen {
@@ -47,6 +48,7 @@ fn every_document_is_as_its_schema_says() {
     failures(&mut seen);
     data(&mut seen);
     wave(&mut seen);
+    intake(&mut seen);
     for name in ["verify", "history", "doctor", "metrics", "status", "explain"] {
         seen.here(name, &[name]);
     }
@@ -149,6 +151,21 @@ fn data(seen: &mut Seen) {
     seen.here("data-check", &["data", "check"]);
     fs::remove_file(seen.device.path("kine/large")).unwrap();
     seen.here("data-drop", &["data", "drop"]);
+}
+
+/// A bundle that is accepted, and a file that is none.
+fn intake(seen: &mut Seen) {
+    let (address, file) = (seen.registry.address.clone(), seen.device.path("bundle.tar"));
+    let access = Access { plain_http: vec![address.clone()], ..Access::default() };
+    kubesolo_release::bundle::bundle(&format!("{address}/os:stable"), &file, None, &access).unwrap();
+    for file in ["bundle.tar", "missing.tar"] {
+        seen.here("intake", &["intake", "add", file, "--pubkey", "K"]);
+    }
+    seen.here("intake-list", &["intake", "list"]);
+    let all = seen.device.here(&["intake", "list", "--json"]).json();
+    let id = all[0]["id"].as_str().unwrap().to_owned();
+    seen.here("intake", &["intake", "show", &id]);
+    seen.here("intake-drop", &["intake", "drop", &id]);
 }
 
 /// A device of KubeSolo OS that is switched over.

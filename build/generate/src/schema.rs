@@ -31,7 +31,7 @@ struct Document {
 /// File, commands, file of the type, and type.
 type Row = [&'static str; 4];
 
-const OF_AGENT: [Row; 16] = [
+const OF_AGENT: [Row; 18] = [
     ["status", "status", "report/status.rs", "Status"],
     ["check", "check; run with auto=check", "update/check.rs", "CheckReport"],
     ["apply", "apply, activate, run", "update/update.rs", "ApplyReport"],
@@ -46,16 +46,19 @@ const OF_AGENT: [Row; 16] = [
     ["data-status", "data status", "cli/verbs/data.rs", "StatusDocument"],
     ["data-check", "data check", "cli/verbs/data.rs", "CheckDocument"],
     ["data-drop", "data drop", "cli/verbs/data.rs", "DropDocument"],
+    ["intake", "intake add, intake show", "state/intake.rs", "Intake"],
+    ["intake-drop", "intake drop", "cli/verbs/intake.rs", "DropDocument"],
     ["error", "a command that fails", "cli/output.rs", "ErrorDocument"],
     ["progress", "--progress json, each line on standard error", "base/console/progress.rs", "Step"],
 ];
 
-const LISTS_OF_AGENT: [Row; 5] = [
+const LISTS_OF_AGENT: [Row; 6] = [
     ["config-show", "config show", "config/report.rs", "Effective"],
     ["history", "history", "state/history.rs", "Entry"],
     ["doctor", "doctor", "report/doctor.rs", "Finding"],
     ["metrics", "metrics", "report/metrics.rs", "Series"],
     ["explain", "explain", "cli/explain.rs", "Explained"],
+    ["intake-list", "intake list", "state/intake.rs", "Intake"],
 ];
 
 const OF_PUBLISHER: [Row; 16] = [

@@ -1,5 +1,5 @@
-//! What belongs to a release travels with it: in bundles, and in folders between registries. oras and skopeo read what is
-//! carried, and make what is taken.
+//! All that belongs to a release travels with it: in bundles, and in folders between registries. oras and skopeo read them, and
+//! make folders that are taken.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;

@@ -1,14 +1,21 @@
 //! `intake`: examines bundles, and shows the records.
 
-use serde_json::json;
+use serde::Serialize;
 
 use crate::base::error::Result;
 use crate::cli::args::{Cli, IntakeCommand};
 use crate::cli::call::{Call, lock};
-use crate::cli::output::print;
+use crate::cli::output::{print, print_list};
 use crate::cli::show;
 use crate::policy::gate::Lifted;
 use crate::state::store::{Store, intake_missing};
+
+/// The document of `intake drop`.
+#[derive(Debug, Serialize)]
+struct DropDocument<'a> {
+    /// Id of the record that was deleted.
+    dropped: &'a str,
+}
 
 /// `intake add`: exits with the code of the first finding that rejects the bundle.
 pub(in crate::cli) fn add(call: &Call<'_>) -> Result<u8> {
@@ -27,7 +34,7 @@ pub(in crate::cli) fn records(cli: &Cli, command: &IntakeCommand) -> Result<u8> 
         IntakeCommand::Add { .. } => {}
         IntakeCommand::List => {
             let all = store.read_intakes()?;
-            print(cli, &all, || show::intakes(&all));
+            print_list(cli, &all, || show::intakes(&all));
         }
         IntakeCommand::Show { id } => {
             let found =
@@ -36,7 +43,7 @@ pub(in crate::cli) fn records(cli: &Cli, command: &IntakeCommand) -> Result<u8> 
         }
         IntakeCommand::Drop { id } => {
             lock(cli)?.drop_intake(id)?;
-            print(cli, &json!({ "dropped": id }), || format!("dropped {id}\n"));
+            print(cli, &DropDocument { dropped: id }, || format!("dropped {id}\n"));
         }
     }
     Ok(0)
