@@ -213,3 +213,42 @@ fn a_pull_through_cache_of_ferro_serves_devices() {
     let upstream = Kind::Ferro.start();
     a_cache_serves_devices("docker-registry 2.8 as a pull-through cache", &upstream.address);
 }
+
+/// As a copy, as a pull-through cache, and empty.
+#[test]
+fn a_real_registry_serves_as_mirror_and_an_empty_one_is_passed_over() {
+    use kubesolo_update::config::RegistryMirror;
+    use kubesolo_update::source::source::Known;
+    let (registry, folder) = (Registry::start(), TempDir::new().unwrap());
+    let (secret, keys) = key(&folder, "key");
+    let files = images::files(folder.path(), Amd64, 1);
+    let whole = fs::read(&files.initramfs).unwrap();
+    publish(&registry, "1.0.0", &[files], &[secret]).unwrap();
+    let read = |from: &str, mirror: &Registry| {
+        let place = format!("{}/os", mirror.address);
+        let options = FetchOptions {
+            plain_http: vec![from.to_owned(), mirror.address.clone(), registry.address.clone()],
+            registry_mirrors: vec![RegistryMirror { place, resolve: from != registry.address, ns: false }],
+            ..FetchOptions::default()
+        };
+        let mut source = OciSource::new(&options, &format!("{from}/os"), None, "stable")?;
+        source.look(&Known::default())?;
+        let offer = source.offer(Amd64)?;
+        keys.verify(&offer.signed, &offer.signatures)?;
+        let mut body = source.open(&offer.release.initramfs.blob().unwrap())?;
+        let mut received = vec![];
+        while let Some(chunk) = body.chunk()? {
+            received.extend_from_slice(&chunk);
+        }
+        Ok::<_, Error>(received)
+    };
+    // Without an answer of the registry, all comes from the mirror: the tag, the signatures, the images.
+    let nobody = "127.0.0.1:1";
+    assert!(read(nobody, &registry.sibling("")).unwrap() == whole);
+    let cache = Registry::cache(&registry.address);
+    assert!(read(nobody, &cache).unwrap() == whole);
+    // An empty one leaves all to the registry, and alone it is no source.
+    let empty = Registry::start();
+    assert!(read(&registry.address, &empty).unwrap() == whole);
+    read(nobody, &empty).unwrap_err();
+}
