@@ -2,6 +2,7 @@
 
 use crate::{cli_support, common};
 
+use std::path::Path;
 use std::process::Command;
 
 use cli_support::{Device, Ran, publish, publish_as};
@@ -18,6 +19,140 @@ fn on_terminal(device: &Device, arguments: &[&str], columns: u32, term: &str) ->
     let ran: Ran = script.output().unwrap().into();
     assert_eq!(ran.code, Some(0), "{ran:?}");
     ran.stdout.replace('\r', "")
+}
+
+/// `DOCS=1 cargo test -p kubesolo-update --test suite screens::` writes the page.
+#[test]
+fn the_screens_of_the_documentation_are_those_of_the_agent() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/screens.md");
+    let page = std::fs::read_to_string(&path).unwrap();
+    let (begin, end) = ("<!-- screens -->\n", "<!-- end of screens -->");
+    let (before, rest) = page.split_once(begin).unwrap();
+    let (_, after) = rest.split_once(end).unwrap();
+    let expected = format!("{before}{begin}{}{end}{after}", screens());
+    if std::env::var_os("DOCS").is_some() {
+        std::fs::write(&path, &expected).unwrap();
+    }
+    assert!(
+        std::fs::read_to_string(&path).unwrap() == expected,
+        "docs/screens.md is out of date: DOCS=1 cargo test -p kubesolo-update --test suite screens::\n{expected}"
+    );
+}
+
+/// A device from its first update to a release that fails, by what its commands show.
+fn screens() -> String {
+    let (registry, device) = (Registry::start(), Device::new());
+    let at = &registry.address;
+    let conf =
+        format!("registry={at}/os\nchannel=stable\nplain_http={at}\npubkey=K\ndata_dir=data\nhealth_dir=health.d\n");
+    device.write("conf", conf.as_bytes());
+    let mut page = String::new();
+    let shown = |title: &str, arguments: &[&str], columns: u32| {
+        rest_for_days(&device);
+        let text = on_terminal(&device, arguments, columns, "dumb");
+        if columns == 80 {
+            let serial = [arguments, &["--color", "never"]].concat();
+            assert_eq!(on_terminal(&device, &serial, 0, "vt100"), text, "a serial line knows no columns: it has 80");
+        }
+        format!("{title}, {columns} columns:\n\n```\n{}```\n\n", masked(&of_every_machine(&text)))
+    };
+    publish(&registry, "1.0.0", 1);
+    device.from(&registry, &["apply", "--activate"]).code(0);
+    device.power_on();
+    device.here(&["healthcheck"]).code(0);
+    publish(&registry, "1.1.0", 2);
+    page += &shown("`check` with an update", &device.local(&["check"]), 80);
+    device.from(&registry, &["run"]).code(0);
+    for columns in [40, 80, 120] {
+        page += &shown("`status` with a staged release", &device.local(&["status"]), columns);
+    }
+    device.here(&["activate"]).code(0);
+    device.power_on();
+    page += &shown("`status` during the trial", &device.local(&["status"]), 80);
+    device.make_unhealthy();
+    device.here(&["healthcheck", "--auto-rollback-after", "1"]);
+    device.power_on();
+    device.make_healthy();
+    device.here(&["healthcheck"]).code(0);
+    page += &shown("`status` after a revert", &device.local(&["status"]), 80);
+    page += &shown("`check` for a release that failed", &device.local(&["check"]), 80);
+    page += &shown("`history`", &device.local(&["history"]), 80);
+    for columns in [40, 80] {
+        page += &shown("`doctor`", &device.local(&["doctor"]), columns);
+    }
+    page
+}
+
+/// Nothing happened for three days: everything that the agent remembers is that old.
+fn rest_for_days(device: &Device) {
+    let then = chrono::Utc::now() - chrono::Duration::minutes(3 * 24 * 60 + 30);
+    let then = then.format("%Y-%m-%dT%H:%M:%SZ").to_string();
+    for file in ["S/state.json", "S/history.json"] {
+        let text = std::fs::read_to_string(device.path(file)).unwrap();
+        let parts =
+            text.split('"').map(|part| if chrono::DateTime::parse_from_rfc3339(part).is_ok() { &then } else { part });
+        device.write(file, parts.collect::<Vec<_>>().join("\"").as_bytes());
+    }
+}
+
+/// Without what differs from one machine to another: findings of `doctor` about its clock, its disk and its name.
+fn of_every_machine(text: &str) -> String {
+    const OWN: [&str; 5] = ["data space", "data reserve", "clock", "device id", "free slot"];
+    let mut own = false;
+    let mut left = String::new();
+    for line in text.lines() {
+        let item = ["ok    ", "warn  ", "FAIL  "].iter().find_map(|verdict| line.strip_prefix(verdict));
+        own = match item {
+            Some(item) => OWN.iter().any(|name| item.starts_with(name)),
+            None => own && line.starts_with(' '),
+        };
+        match () {
+            () if own => {}
+            () if line.ends_with("warnings") || line.ends_with("warning") => {
+                let count = |verdict: &str| left.lines().filter(|line| line.starts_with(verdict)).count();
+                left += &format!("{} failed, {} warnings\n", count("FAIL"), count("warn"));
+            }
+            () => left += &format!("{line}\n"),
+        }
+    }
+    left
+}
+
+/// With the same port, times and digests in every run. A pattern has `9` for a digit and `#` for a hexadecimal one.
+fn masked(text: &str) -> String {
+    let digest = ["sha256:", &"#".repeat(64)].concat();
+    let shown = ["sha256:", &"5f3a09c1".repeat(8)].concat();
+    let patterns = [
+        ("127.0.0.1:99999", "127.0.0.1:50000"),
+        ("9999-99-99", "2026-11-25"),
+        ("99:99 UTC", "03:10 UTC"),
+        ("trial ########", "trial 5f3a09c1"),
+        (&digest, &shown),
+    ];
+    patterns.iter().fold(text.to_owned(), |text, (pattern, shown)| {
+        let mut masked = String::new();
+        let mut rest = &text[..];
+        while let Some(first) = rest.chars().next() {
+            let found = rest.get(..pattern.len()).filter(|found| {
+                found.chars().zip(pattern.chars()).all(|(c, p)| match p {
+                    '9' => c.is_ascii_digit(),
+                    '#' => c.is_ascii_hexdigit(),
+                    p => c == p,
+                })
+            });
+            match found {
+                Some(found) => {
+                    masked += shown;
+                    rest = &rest[found.len()..];
+                }
+                None => {
+                    masked.push(first);
+                    rest = &rest[first.len_utf8()..];
+                }
+            }
+        }
+        masked
+    })
 }
 
 fn staged() -> (Registry, Device) {

@@ -67,7 +67,10 @@ impl Screen {
     /// One item of a list, which begins with a verdict.
     pub(in crate::cli) fn item(&mut self, tone: Tone, word: &str, text: &str) {
         let blanks = " ".repeat(VERDICT.saturating_sub(word.len()));
-        self.wrapped(&format!("{}{blanks}", self.paint(tone, word)), text, VERDICT + LABEL);
+        let under_text = VERDICT + LABEL;
+        // An indent takes less than half of the terminal.
+        let fits = self.terminal.columns.is_none_or(|columns| under_text * 2 < columns);
+        self.wrapped(&format!("{}{blanks}", self.paint(tone, word)), text, if fits { under_text } else { VERDICT });
     }
 
     /// An empty line between two parts.

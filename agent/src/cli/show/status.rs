@@ -5,9 +5,11 @@ use chrono::{DateTime, Utc};
 use super::screen::{Screen, Tone};
 use crate::base::console::Terminal;
 use crate::base::text;
+use crate::base::words::Recorded;
 use crate::report::status::{Booted, SlotStatus, Status};
 use crate::schedule::clock;
 use crate::state::freshness::FreshnessVerdict;
+use crate::state::history::TrialOutcome;
 use crate::state::phase::Phase;
 use bootenv::protocol::SlotState;
 
@@ -83,18 +85,21 @@ impl Page<'_> {
         }
     }
 
+    /// True if this boot is one of the trial.
+    fn is_tried(&self) -> bool {
+        let on_trial = self.status.environment.as_ref().and_then(|env| env.on_trial.as_ref());
+        self.status.booted.as_ref().is_some_and(|booted| booted.trial.is_some() && on_trial == Some(&booted.slot))
+    }
+
     fn standing(&self, booted: &Booted) -> String {
         let env = self.status.environment.as_ref();
-        let on_trial = env.is_some_and(|env| env.on_trial.as_ref() == Some(&booted.slot));
-        match (&booted.trial, on_trial) {
-            (Some(_), true) => {
-                let left = env.and_then(|env| env.tries_left).unwrap_or_default();
-                format!(", {}, {left} tries left", self.screen.paint(Tone::Held, "on trial"))
-            }
-            _ if env.is_some_and(|env| env.good.as_ref() == Some(&booted.slot)) => {
-                format!(", {}", self.screen.paint(Tone::Good, "good"))
-            }
-            _ => String::new(),
+        if self.is_tried() {
+            let left = env.and_then(|env| env.tries_left).unwrap_or_default();
+            return format!(", {}, {left} tries left", self.screen.paint(Tone::Held, "on trial"));
+        }
+        match env.is_some_and(|env| env.good.as_ref() == Some(&booted.slot)) {
+            true => format!(", {}", self.screen.paint(Tone::Good, "good")),
+            false => String::new(),
         }
     }
 
@@ -155,11 +160,24 @@ impl Page<'_> {
                 format!("the download of {to} was interrupted{at}; the next run continues it")
             }
             (Phase::Staged, _) => format!("{to} is staged{at}"),
-            (Phase::Activated, _) => format!("{to} boots next, on trial{at}"),
-            (Phase::Verifying, _) => format!("{to} is on trial{at}; the health run commits or reverts it"),
+            (Phase::Activated, _) if !self.is_tried() => format!("{to} boots next, on trial{at}"),
+            (Phase::Activated | Phase::Verifying, _) => {
+                format!("{to} is on trial{at}; the health run commits or reverts it")
+            }
             (Phase::Success, _) => format!("{to} was committed{at}"),
-            (Phase::RolledBack, _) => format!("{to} was left or reverted{at}"),
+            (Phase::RolledBack, _) => format!("{to} {}{at}", self.left()),
             (Phase::Failed, _) => format!("the update to {to} failed{at}"),
+        }
+    }
+
+    /// How the release was left. An earlier agent wrote no outcome.
+    fn left(&self) -> &'static str {
+        match &self.status.outcome {
+            Some(Recorded::Known(TrialOutcome::Failed)) => "failed its trial and was reverted",
+            Some(Recorded::Known(TrialOutcome::NotStarted)) => "was not started",
+            Some(Recorded::Known(TrialOutcome::NotJudged)) => "was not judged, and was reverted",
+            Some(Recorded::Known(TrialOutcome::Withdrawn)) => "was withdrawn, because the data could not be saved",
+            _ => "was left or reverted",
         }
     }
 
