@@ -5,7 +5,7 @@
 #
 #   DATA=DIR     files of the data partition (empty)
 #   SLOT_B=DIR   files of slot B, which stays void (empty)
-#   LOADER=DIR   GRUB, as make-loader.sh makes it (made anew)
+#   LOADER=DIR   GRUB, as make-loader.sh makes it (made by it)
 #
 # Edit disk.sfdisk for other sizes: a slot needs room for the largest future release. Write the image to a device with
 #   dd if=DISK.img of=/dev/DEVICE bs=4M conv=fsync
@@ -27,11 +27,17 @@ architecture='' boot=''
 for folder in "DATA=${DATA:-$here}" "SLOT_B=${SLOT_B:-$here}" "LOADER=${LOADER:-$here}"; do
     [ -d "${folder#*=}" ] || fail "$folder is not a folder" 64
 done
-needs='sfdisk=fdisk mformat=mtools mcopy=mtools mke2fs=e2fsprogs dd=coreutils'
+needs='sfdisk=fdisk mformat=mtools mke2fs=e2fsprogs dd=coreutils'
 [ "$boot" = grub ] || needs="$needs mkimage=u-boot-tools"
+missing=''
 for need in $needs; do
-    command -v "${need%=*}" >/dev/null || fail "${need%=*} is missing: install ${need#*=}" 69
+    command -v "${need%=*}" >/dev/null || missing="$missing ${need#*=}"
 done
+if [ -z "${LOADER:-}" ] && [ "$boot" = grub ]; then
+    missing=$missing$(ARCH=$architecture "$here/make-loader.sh" --missing)
+fi
+# All at once.
+[ -z "$missing" ] || fail "programs are missing: apt-get install$missing" 69
 
 work=$(mktemp -d)
 new=''

@@ -2,6 +2,7 @@
 # Makes GRUB for BIOS and UEFI from the GRUB modules of this machine. Needs no root.
 #
 #   make-loader.sh DIR
+#   make-loader.sh --missing   prints the Debian packages that are not installed
 #
 #   ARCH=          amd64 or arm64 (amd64)
 #   GRUB_LIB=DIR   GRUB's modules, a folder for each platform (/usr/lib/grub)
@@ -18,18 +19,22 @@ fail() {
     exit "${2:-1}"
 }
 
-[ $# = 1 ] || { sed -n '2,13s/^# \{0,1\}//p' "$0"; exit 64; }
+[ $# = 1 ] || { sed -n '2,14s/^# \{0,1\}//p' "$0"; exit 64; }
 dir=$1
 arch=${ARCH:-amd64}
 lib=${GRUB_LIB:-/usr/lib/grub}
-needs='i386-pc/boot.img i386-pc/hashsum.mod x86_64-efi/hashsum.mod' packages='grub-pc-bin and grub-efi-amd64-bin'
-if [ "$arch" = arm64 ]; then
-    needs=arm64-efi/hashsum.mod packages='grub-efi-arm64-bin (of the architecture arm64), or unpack it and set GRUB_LIB='
-fi
+needs='i386-pc/boot.img=grub-pc-bin x86_64-efi/hashsum.mod=grub-efi-amd64-bin'
+[ "$arch" = amd64 ] || needs=arm64-efi/hashsum.mod=grub-efi-arm64-bin:arm64
+missing=''
 for need in $needs; do
-    [ -e "$lib/$need" ] || fail "$lib/$need is missing: install $packages" 69
+    [ -e "$lib/${need%=*}" ] || missing="$missing ${need#*=}"
 done
-command -v grub-mkimage >/dev/null || fail 'grub-mkimage is missing: install grub-common' 69
+command -v grub-mkimage >/dev/null || missing="$missing grub-common"
+if [ "$dir" = --missing ]; then
+    echo "$missing"
+    exit
+fi
+[ -z "$missing" ] || fail "GRUB is missing: apt-get install$missing; GRUB_LIB= names modules that are elsewhere than $lib" 69
 mkdir -p "$dir"
 work=$(mktemp -d "$dir/.make-loader.XXXXXX")
 trap 'rm -rf "$work"' EXIT

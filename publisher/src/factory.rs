@@ -95,7 +95,7 @@ pub struct Made {
 /// 64 for arguments that do not fit together, 65 and 77 as a device would refuse the release, 73 when `dir` cannot be written.
 pub fn factory(dir: &Path, content: &Content, keys: Option<&KeySet>, device: &Device, access: &Access) -> Result<Made> {
     let arguments = check(device)?;
-    begin(dir)?;
+    let begun = Begun::at(dir)?;
     let slot_dir = dir.join("slot-a");
     make_dir(dir, "slot-a")?;
     let slot = Slot { id: SlotId::A, place: Place::Folder(slot_dir), checksums: device.boot == Boot::Uboot };
@@ -109,7 +109,9 @@ pub fn factory(dir: &Path, content: &Content, keys: Option<&KeySet>, device: &De
             // One way to read a release with the publisher's login, and to prove it as a device does.
             let file = dir.join("release.tar");
             bundle::bundle(reference, &file, Some(device.architecture), access)?;
-            filled(&slot, &file, device.architecture, keys)?
+            let filled = filled(&slot, &file, device.architecture, keys)?;
+            std::fs::remove_file(&file).map_err(|e| not_written(&file, &e))?;
+            filled
         }
         (_, None) => return Err(Error::new(Reason::Usage, "a published release needs --pubkey")),
     };
@@ -119,6 +121,7 @@ pub fn factory(dir: &Path, content: &Content, keys: Option<&KeySet>, device: &De
     put(&dir.join("factory.conf"), conf.as_bytes(), 0o644)?;
     put(&dir.join("disk.sfdisk"), table(device, slot_mib).as_bytes(), 0o644)?;
     put(&dir.join("make-disk.sh"), MAKE_DISK.as_bytes(), 0o755)?;
+    begun.keep();
     Ok(Made { release, slot_mib })
 }
 
@@ -143,15 +146,55 @@ fn check(device: &Device) -> Result<Option<String>> {
     }))
 }
 
-/// The folder must be empty: nothing of an earlier release may get onto the disk.
-fn begin(dir: &Path) -> Result<()> {
-    std::fs::create_dir_all(dir).map_err(|e| not_written(dir, &e))?;
-    let mut entries = std::fs::read_dir(dir).map_err(|e| not_written(dir, &e))?;
-    if entries.next().is_some() {
-        let message = format!("{} is not empty", dir.display());
-        return Err(Error::new(Reason::NotWritten, message).remedy("Name a new folder. No file was changed."));
+/// The folder while it is being filled. It is emptied again unless it is kept, so that the same command can be repeated.
+#[derive(Debug)]
+struct Begun<'a> {
+    dir: &'a Path,
+    is_new: bool,
+    kept: bool,
+}
+
+impl<'a> Begun<'a> {
+    /// The folder must be empty: nothing of an earlier release may get onto the disk.
+    fn at(dir: &'a Path) -> Result<Self> {
+        let is_new = !dir.exists();
+        std::fs::create_dir_all(dir).map_err(|e| not_written(dir, &e))?;
+        let mut entries = std::fs::read_dir(dir).map_err(|e| not_written(dir, &e))?;
+        if entries.next().is_some() {
+            let message = format!("{} is not empty", dir.display());
+            return Err(Error::new(Reason::NotWritten, message).remedy("Name a new folder. No file was changed."));
+        }
+        Ok(Self { dir, is_new, kept: false })
     }
-    Ok(())
+
+    fn keep(mut self) {
+        self.kept = true;
+    }
+
+    /// Everything in the folder is ours, because it was empty.
+    fn clear(&self) -> std::io::Result<()> {
+        if self.is_new {
+            return std::fs::remove_dir_all(self.dir);
+        }
+        for entry in std::fs::read_dir(self.dir)? {
+            let entry = entry?;
+            match entry.file_type()?.is_dir() {
+                true => std::fs::remove_dir_all(entry.path())?,
+                false => std::fs::remove_file(entry.path())?,
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Begun<'_> {
+    fn drop(&mut self) {
+        if !self.kept
+            && let Err(error) = self.clear()
+        {
+            log::warn!("{} is not empty now: {error}", self.dir.display());
+        }
+    }
 }
 
 /// Fills the slot with the device's own code, and proves the release with it.

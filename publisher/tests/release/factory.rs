@@ -127,14 +127,13 @@ fn a_factory_is_refused_with_a_reason_and_leaves_no_release_behind() {
         [reference.clone(), "--pubkey".into(), key.into(), "--plain-http".into(), registry.address.clone()]
     };
     let run = |key: &'static str, rest: &[&str]| {
-        let _ = fs::remove_dir_all(folder.path().join("device"));
         let source = from(key);
         let source: Vec<&str> = source.iter().map(String::as_str).collect();
         make(&folder, &[&["device"], &source[..], rest].concat())
     };
     let amd64 = ["--architecture", "amd64", "--boot", "grub"];
     let (code, said) = run("other.pub", &amd64);
-    assert!(code == 77 && !folder.path().join("device/slot-a/vmlinuz").exists(), "{said}");
+    assert!(code == 77 && !folder.path().join("device").exists(), "{said}");
     for (rest, code, words) in [
         (&["--architecture", "amd64", "--boot", "uboot"][..], 64, "only arm64 boots by uboot"),
         (&[&amd64[..], &["--kernel-args", "a=\"b\""]].concat(), 64, "a bootloader would change"),
@@ -144,10 +143,33 @@ fn a_factory_is_refused_with_a_reason_and_leaves_no_release_behind() {
         let (found, said) = run("key.pub", rest);
         assert!(found == code && said.contains(words), "{rest:?}: {found} {said}");
     }
+    // A refused factory is no obstacle for the next one. A folder that was there stays.
+    fs::create_dir(folder.path().join("device")).unwrap();
+    assert_eq!(run("other.pub", &amd64).0, 77);
+    assert_eq!(fs::read_dir(folder.path().join("device")).unwrap().count(), 0);
     assert_eq!(run("key.pub", &amd64).0, 0);
+    assert!(!folder.path().join("device/release.tar").exists(), "the release is in slot A already");
     let (code, said) =
         make(&folder, &["device", &reference, "--pubkey", "key.pub", "--architecture", "amd64", "--boot", "grub"]);
     assert!(code == 73 && said.contains("device is not empty"), "{said}");
     let (code, said) = make(&folder, &["new", &reference, "--architecture", "amd64", "--boot", "grub"]);
     assert!(code == 64 && said.contains("--pubkey"), "a release is proven: {said}");
+}
+
+#[test]
+fn make_disk_names_all_missing_packages_at_once() {
+    let folder = TempDir::new().unwrap();
+    let registry = released(&folder);
+    let reference = format!("{}/os:stable", registry.address);
+    let source = [&reference, "--pubkey", "key.pub", "--plain-http", &registry.address];
+    assert_eq!(factory(&folder, &source, "amd64", "grub").0, 0);
+    // A machine that has nothing but the shell and what every Debian has.
+    script(&folder, "mkdir bin; for it in sh dirname dd; do ln -s \"$(command -v $it)\" bin/; done");
+    script(&folder, "sed -i 's/^PATH=.*/PATH=$PWD\\/bin/' device/make-disk.sh");
+    let said = script(&folder, "GRUB_LIB=/nowhere device/make-disk.sh disk.img 2>&1 || [ $? = 69 ]");
+    assert_eq!(
+        said,
+        "make-disk: programs are missing: apt-get install fdisk mtools e2fsprogs grub-pc-bin grub-efi-amd64-bin grub-common\n"
+    );
+    assert!(!folder.path().join("disk.img").exists());
 }
