@@ -6,6 +6,7 @@ use std::process::Command;
 use bootenv::SlotId;
 
 use super::device::{Bench, Flaw, HEALTHY, More, SCRIPT_ENDED, succeeded};
+use crate::image::KERNEL;
 use crate::machine::Machine;
 use crate::runner::Run;
 use crate::{Result, root};
@@ -14,10 +15,12 @@ use crate::{Result, root};
 const KUBESOLO: &str = "etc/kubesolo/health.d/50-kubesolo";
 const CREATE: &str = "/etc/kubesolo/health.d/50-kubesolo create";
 const REPORT: &str = "/etc/kubesolo/health.d/50-kubesolo report";
-/// What 1.0.0 left: integrity, rows by release, version of the tables.
+/// The data of 1.0.0: integrity, rows by release, version of the tables.
 const OLD: &str = "ok 1.0.0|100 0";
-/// What 2.0.0 made of it.
+/// The same after the migration of 2.0.0.
 const NEW: &str = "ok 1.0.0|20 2.0.0|81 2";
+/// The tries left as each try of a trial finds them.
+const TRIES: [u8; 3] = [2, 1, 0];
 
 /// `sqlite3` of this machine and its libraries, each with its place in the image.
 fn sqlite() -> Result<Vec<(PathBuf, String)>> {
@@ -82,6 +85,51 @@ pub(super) fn unhealthy(run: &Run) -> Result<()> {
     bench.stays_in("1.0.0", SlotId::A)
 }
 
+/// The same, ended by a panic, a hang, resets, power cuts, and rot of the new slot in its trial.
+pub(super) fn endings(run: &Run) -> Result<()> {
+    let bench = bench(run, "")?;
+    bench.publish("2.0.0", Flaw::None)?;
+    let mut before = format!("{CREATE} &&");
+    let tried = |machine: &mut Machine, counter: u8| -> Result<()> {
+        machine.wait_for(&format!("ks: boot slot=B try counter={counter}"))?;
+        machine.wait_for("kubesolo 2.0.0: migrated: 2").map(drop)
+    };
+    for (end, sign) in [("panic", "Kernel panic"), ("hang", "not decided within 40 s"), ("reset", "reboot: ")] {
+        activate(&bench, &before, end)?;
+        before.clear();
+        let mut machine = bench.power_on(&[("1.0.0", REPORT)])?;
+        for counter in TRIES {
+            tried(&mut machine, counter)?;
+            machine.wait_for(sign)?;
+        }
+        machine.wait_for("data: kine back to what 1.0.0 left at")?;
+        is_back(machine, OLD)?;
+    }
+
+    activate(&bench, "", "cut")?;
+    for counter in TRIES {
+        let mut machine = bench.power_on(&[])?;
+        tried(&mut machine, counter)?;
+        machine.power_cut()?;
+    }
+    let mut machine = bench.power_on(&[("1.0.0", REPORT)])?;
+    machine.wait_for("data: kine back to what 1.0.0 left at")?;
+    is_back(machine, OLD)?;
+
+    activate(&bench, "", "cut")?;
+    let mut machine = bench.power_on(&[])?;
+    tried(&mut machine, 2)?;
+    machine.power_cut()?;
+    let mut kernel = bench.disk.slot_file(SlotId::B, KERNEL)?;
+    let middle = kernel.len() / 2;
+    kernel[middle] ^= 1;
+    bench.disk.put_slot_file(SlotId::B, KERNEL, &kernel)?;
+    let mut machine = bench.power_on(&[("1.0.0", REPORT)])?;
+    machine.wait_for("ks: slot B cannot be used")?;
+    machine.wait_for("data: kine back to what 1.0.0 left at")?;
+    is_back(machine, OLD)
+}
+
 /// The disk fills up between activation and reboot: the trial is withdrawn before it began, and the release is not blamed.
 pub(super) fn withdrawn(run: &Run) -> Result<()> {
     let bench = bench(run, "")?;
@@ -122,6 +170,28 @@ pub(super) fn absent(run: &Run) -> Result<()> {
     machine.wait_for("kubesolo 2.0.0: migrated: 2")?;
     machine.wait_for("data: kine back to what 1.0.0 left at")?;
     is_back(machine, "no data")
+}
+
+/// The release before has no step for data: it could put nothing back. The trial says so, and goes on.
+pub(super) fn first_release(run: &Run) -> Result<()> {
+    let mut files = sqlite()?;
+    files.push((root().join("tests/qemu/guest/kubesolo"), KUBESOLO.to_owned()));
+    let step = run.write("no-step", b"#!/bin/sh\n")?;
+    crate::run(Command::new("chmod").arg("755").arg(&step))?;
+    let whole = files.clone();
+    files.push((step, "usr/lib/kubesolo-update/stage/checkpoint".to_owned()));
+    let mut bench = Bench::with(run, More { files, data_mib: Some(192), ..More::default() })?;
+    bench.set_files(whole);
+    bench.publish("2.0.0", Flaw::None)?;
+    activate(&bench, &format!("{CREATE} &&"), "fail")?;
+    let mut machine = bench.power_on(&[("1.0.0", REPORT)])?;
+    machine.wait_for("ks: boot slot=B try counter=2")?;
+    machine.wait_for("data: checkpoint of kine")?;
+    machine.wait_for("kubesolo 2.0.0: migrated: 2")?;
+    machine.wait_for("ks: boot slot=A")?;
+    // On the newer data, as before this agent.
+    machine.wait_for("these tables are newer than this server")?;
+    machine.power_cut()
 }
 
 /// A committed release goes back with the data that the previous one left, and forth again with its own.

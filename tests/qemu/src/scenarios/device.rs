@@ -138,6 +138,11 @@ impl<'a> Bench<'a> {
         Ok(bench)
     }
 
+    /// The files that the images built from now on have beside the usual ones.
+    pub(super) fn set_files(&mut self, files: Vec<(PathBuf, String)>) {
+        self.more.files = files;
+    }
+
     /// A device whose image has no settings, with busybox or this userland; gives the settings for user-data.
     pub(crate) fn unconfigured(run: &'a Run, userland: Option<PathBuf>) -> Result<(Self, String)> {
         let mut bench = Self { userland, ..Self::without_disk(run)? };

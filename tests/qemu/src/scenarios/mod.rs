@@ -174,6 +174,24 @@ pub const ALL: &[Scenario] = &[
     ),
     only(
         ONCE,
+        long(
+            "data-endings",
+            Uefi,
+            "after panics, hangs, resets, power cuts and rot in a trial the old release has its data",
+            data::endings,
+        ),
+    ),
+    only(
+        ONCE,
+        long(
+            "data-first-release",
+            Bios,
+            "a release without the step for data is reverted to as before, on the newer data",
+            data::first_release,
+        ),
+    ),
+    only(
+        ONCE,
         quick(
             "data-unhealthy",
             Uefi,
