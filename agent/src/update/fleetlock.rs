@@ -58,7 +58,7 @@ impl Update<'_> {
         let group = self.config.fleetlock_group.as_deref().unwrap_or(DEFAULT_GROUP);
         self.records.state.identify()?;
         let id = self.session().device_id().ok_or_else(|| {
-            Error::new(Reason::FleetLock, "no lock of the FleetLock server: this device has no id")
+            Error::new(Reason::Fleetlock, "no lock of the FleetLock server: this device has no id")
                 .remedy("Set machine_id_file= to a file with an id of this device alone.")
         })?;
         let lock = FleetLock::new(&url, group, &id, self.now);
@@ -99,7 +99,7 @@ impl Update<'_> {
 
     fn ask(&self, lock: &FleetLock, question: Question) -> Result<()> {
         let refused =
-            |message: String, remedy: &str| Err(Error::new(Reason::FleetLock, message).remedy(remedy.to_owned()));
+            |message: String, remedy: &str| Err(Error::new(Reason::Fleetlock, message).remedy(remedy.to_owned()));
         let base = Url::parse(&lock.url).context(Reason::BadConfig, "read fleetlock_url=")?;
         let server = shown(&base);
         match self.post(base, lock, question) {

@@ -273,7 +273,7 @@ reasons! {
             "The last freshness statement is over. Publish a new one.",
         FailedBefore = "failed-before":
             "This release failed on this device before. Publish a fixed release, or run `apply --retry-failed`.",
-        FleetLock = "fleetlock":
+        Fleetlock = "fleetlock":
             "The FleetLock server gives no lock now. The next run asks again; `activate --force` continues without one.",
         ForeignEnvironment = "foreign-environment":
             "Another program changed the boot environment. Run `kubesolo-update healthcheck` after a healthy boot: it repairs this.",
