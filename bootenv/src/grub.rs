@@ -389,14 +389,23 @@ impl Block {
     /// become comments in their place, and what GRUB cannot read at the end becomes padding.
     fn repaired_tail(&self) -> Vec<u8> {
         let mut bytes = self.bytes.clone();
-        let lines = self.lines();
-        for line in lines.iter().filter(|line| line.start >= SECTOR) {
-            let text = &self.bytes[line.clone()];
-            // Nothing can be put into an empty line. It hides the name of the next variable from GRUB, which is not ours.
-            let useless = !is_comment_or_variable(text) && text.len() > 1;
-            if useless || name_of(text).is_some_and(is_ours) {
-                bytes[line.start] = b'#';
+        let mut lines = self.lines();
+        loop {
+            let mut next = bytes.clone();
+            for line in lines.iter().filter(|line| line.start >= SECTOR) {
+                let text = &bytes[line.clone()];
+                // Nothing can be put into an empty line. It hides the name of the next variable from GRUB, which is not ours.
+                let useless = !is_comment_or_variable(text) && text.len() > 1;
+                if useless || name_of(text).is_some_and(is_ours) {
+                    next[line.start] = b'#';
+                }
             }
+            // The `#` can take the place of the backslash before a line feed, which divides the line in two.
+            if next == bytes {
+                break;
+            }
+            bytes = next;
+            lines = self::lines(&bytes, SIGNATURE.len());
         }
         let end = lines.last().map_or(SIGNATURE.len(), |line| line.end);
         if bytes[end..].iter().any(|b| *b != b'#') {
