@@ -180,7 +180,9 @@ fn what_never_started_is_tried_once_more_and_then_remembered() {
     publish(&registry, "1.0.1", 2);
     device.from(&registry, &["apply"]).code(0);
     lost(&["never started"]);
-    install(&device, &registry);
+    device.from(&registry, &["apply", "--activate"]).code(0).says(&["boots next, on trial"]);
+    device.power_on();
+    device.here(&["healthcheck"]).code(0).says(&["committed"]);
 }
 
 #[test]
@@ -627,6 +629,9 @@ fn check_shows_every_gate_whatever_an_earlier_one_says() {
         ("trial", true),
         ("clock", true),
         ("space", true),
+        ("data-unsettled", true),
+        ("data-checkpoint", true),
+        ("data-space", true),
         ("delta", true),
         ("memory", true),
         ("rollout", true),
