@@ -125,7 +125,7 @@ fn an_ordinary_user_updates_folders_twice_and_gets_rid_of_a_bad_release() {
     let state = device.state();
     assert_eq!((&state["phase"], &state["last_skip"]["reason"]), (&json!("rolled_back"), &json!("failed-before")));
     assert!(state["last_error"].as_str().unwrap().contains("3.0.0 failed its trial"), "{state}");
-    device.here(&["status"]).code(0).says(&["3.0.0 was left or reverted", "failed:", "3.0.0"]);
+    device.here(&["status"]).code(0).says(&["3.0.0 failed its trial and was reverted", "failed:", "3.0.0"]);
 
     // A person may try it again; a repaired release is another one, and needs no word.
     device.from(&registry, &["apply", "--retry-failed", "--dry-run"]).code(0).says(&["3.0.0"]);
