@@ -1,5 +1,6 @@
 //! A real nginx on loopback.
 
+use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -8,6 +9,9 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 use super::registry::find;
+
+/// The path of a request that is no test's.
+const MARK: &str = "/read-the-log";
 
 /// Serves a folder until dropped.
 pub struct Nginx {
@@ -75,8 +79,12 @@ impl Nginx {
         let _ = self.child.wait();
     }
 
-    /// The requests so far.
+    /// The requests so far. Nginx logs a request after its last byte, but before it closes the connection of a later one.
     pub fn served(&self) -> Vec<Served> {
+        if let Ok(mut stream) = TcpStream::connect(&self.address) {
+            let _ = write!(stream, "GET {MARK} HTTP/1.0\r\n\r\n");
+            let _ = stream.read_to_end(&mut vec![]);
+        }
         let log = std::fs::read_to_string(self.folder.path().join("log")).unwrap_or_default();
         let line = |line: &str| {
             let (request, rest) = line.split_once(" \"").unwrap();
@@ -90,7 +98,7 @@ impl Nginx {
                 if_range: if_range.strip_suffix('"').unwrap().replace("\\x22", "\""),
             }
         };
-        log.lines().map(line).collect()
+        log.lines().map(line).filter(|served| served.path != MARK).collect()
     }
 
     /// The same, as `METHOD path`.
