@@ -35,11 +35,16 @@ pub struct Proxy {
 impl Kind {
     /// Another name of this machine, for the proxy: clients reach loopback without one. A connection to 0.0.0.0 stays here;
     /// squid takes no such address, but has a table of hosts.
-    pub fn this_machine(self) -> &'static str {
+    fn this_machine(self) -> &'static str {
         match self {
             Self::Tinyproxy => "0.0.0.0",
             Self::Squid => "registry.test",
         }
+    }
+
+    /// The address of a listener on loopback under that name.
+    pub fn name_of(self, address: &str) -> String {
+        address.replace("127.0.0.1", self.this_machine())
     }
 
     /// Starts one that wants [`LOGIN`], or none.

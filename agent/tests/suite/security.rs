@@ -652,7 +652,6 @@ fn secrets_in_urls_are_in_no_message() {
     assert!(kept.values().all(|(content, ..)| !content.windows(6).any(|part| part == b"s3cret")));
 }
 
-/// Each row of the table has a test that exists, and no row is there twice.
 /// Finds a story, or a test function by its file and name.
 fn is_a_test(root: &Path, stories: &str, test: &str) -> Option<()> {
     if let Some(story) = test.strip_prefix("make qemu-") {
@@ -666,21 +665,36 @@ fn is_a_test(root: &Path, stories: &str, test: &str) -> Option<()> {
     before.trim_end().ends_with("#[test]").then_some(())
 }
 
-#[test]
-fn the_table_of_attacks_names_tests_that_there_are() {
+/// The cells of a table whose last column names its tests, which must be there.
+fn rows_with_tests<const N: usize>(page: &str, head: &str) -> Vec<[String; N]> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-    let document = fs::read_to_string(root.join("docs/security.md")).unwrap();
-    let (_, table) = document.split_once("| attack | what happens | test |\n|---|---|---|\n").unwrap();
-    let rows: Vec<&str> = table.lines().take_while(|line| line.starts_with('|')).collect();
-    assert!(rows.len() >= 40, "{}", rows.len());
+    let document = fs::read_to_string(root.join(page)).unwrap();
+    let (_, table) = document.split_once(&format!("{head}\n|{}\n", "---|".repeat(N))).unwrap();
     let stories = fs::read_to_string(root.join("tests/qemu/src/scenarios/mod.rs")).unwrap();
-    let mut attacks = BTreeSet::new();
-    for row in rows {
-        let cells: Vec<&str> = row.trim_matches('|').split('|').map(str::trim).collect();
-        let [attack, happens, tests] = cells[..] else { panic!("{row}") };
-        assert!(attacks.insert(attack) && !happens.is_empty(), "{row}");
-        for test in tests.split(", ") {
+    let cells = |row: &str| -> [String; N] {
+        let cells: Vec<String> = row.trim_matches('|').split('|').map(|cell| cell.trim().to_owned()).collect();
+        for test in cells[N - 1].split(", ") {
             assert!(is_a_test(&root, &stories, test.trim_matches('`')).is_some(), "{test} in {row}");
         }
+        cells.try_into().unwrap_or_else(|_| panic!("{row}"))
+    };
+    table.lines().take_while(|line| line.starts_with('|')).map(cells).collect()
+}
+
+/// Each row of the table has a test that exists, and no row is there twice.
+#[test]
+fn the_table_of_attacks_names_tests_that_there_are() {
+    let rows = rows_with_tests::<3>("docs/security.md", "| attack | what happens | test |");
+    assert!(rows.len() >= 40, "{}", rows.len());
+    let mut attacks = BTreeSet::new();
+    for [attack, happens, _] in rows {
+        assert!(!happens.is_empty(), "{attack}");
+        assert!(attacks.insert(attack.clone()), "{attack}");
     }
+}
+
+#[test]
+fn the_table_of_networks_names_tests_that_there_are() {
+    let head = "| server | login | publish | check, download | download after a broken connection | tests |";
+    assert!(rows_with_tests::<6>("docs/releasing.md", head).len() >= 6);
 }

@@ -392,12 +392,11 @@ fn a_registry_behind_a_proxy_that_wants_a_client_certificate_takes_a_release() {
     let registry = Registry::start().sibling(&clients);
     let images = images::files(at, Amd64, 1);
     let (authority, certificate, secret) = (at.join("ca.pem"), at.join("publisher.pem"), at.join("publisher.key"));
-    let port = registry.address.rsplit_once(':').unwrap().1;
     let secret_text = std::fs::read_to_string(&secret).unwrap();
     let secret_line = secret_text.lines().nth(1).unwrap();
     for (kind, login) in KINDS.into_iter().flat_map(|kind| [(kind, false), (kind, true)]) {
         let proxy = kind.start(login);
-        let reference = format!("{}:{port}/os", kind.this_machine());
+        let reference = kind.name_of(&registry.address) + "/os";
         let release = ["publish", &reference, "--version", "1.0.0", "--channel", "stable", "--unsigned", "--verbose"];
         let images = ["--amd64", path(&images.kernel), path(&images.initramfs)];
         let identity = ["--registry-cert", path(&certificate), "--registry-key", path(&secret)];

@@ -13,13 +13,13 @@ use kubesolo_update::fetch::options::ClientCertificate;
 const WANTED: Reason = Reason::ClientCertificateWanted;
 
 /// Trusts the authority of the folder, and shows the client certificate of this name.
-fn identified(folder: &Path, name: &str) -> FetchOptions {
+pub fn identified(folder: &Path, name: &str) -> FetchOptions {
     let files =
         ClientCertificate { certificate: folder.join(format!("{name}.pem")), key: folder.join(format!("{name}.key")) };
     FetchOptions { client_certificate: Some(files), ..options(&folder.join("ca.pem")) }
 }
 
-fn wanting(folder: &Path) -> String {
+pub fn wanting(folder: &Path) -> String {
     format!("ssl_client_certificate {}/ca.pem; ssl_verify_client on;", folder.display())
 }
 

@@ -2,6 +2,7 @@
 
 mod at_fault;
 mod certificates;
+mod lines;
 mod proxies;
 
 use std::net::TcpListener;
@@ -65,7 +66,11 @@ struct Secure {
 impl Secure {
     /// With `cert.pem` and `key.pem` of the folder. `more` ends the `server` section of nginx.
     fn start(certificates: &Path, more: &str) -> Self {
-        let site = Site::small();
+        Self::serve(Site::small(), certificates, more)
+    }
+
+    /// The same with this release.
+    fn serve(site: Site, certificates: &Path, more: &str) -> Self {
         let root = TempDir::new().unwrap();
         std::fs::create_dir(root.path().join("os")).unwrap();
         for (path, bytes) in &site.files {
@@ -90,6 +95,11 @@ impl Secure {
     /// Fetches the same by both protocols.
     fn both(&self, options: &FetchOptions) -> [Result<Vec<u8>, Error>; 2] {
         [over_http(options, &format!("https://{}/os", self.address)), by_registry(options, &self.address)]
+    }
+
+    /// How often an image was continued.
+    fn resumed(&self) -> usize {
+        self.nginx.served().iter().filter(|served| served.range != "-" && served.status == 206).count()
     }
 
     fn initramfs(&self) -> &[u8] {

@@ -15,18 +15,13 @@ fn by(proxy: &Proxy, login: &str, authority: &Path, plain: &[&str]) -> FetchOpti
     FetchOptions { proxy: Some(url.parse().unwrap()), plain_http, ..options(authority) }
 }
 
-/// The address of a listener under the name that this kind of proxy knows.
-fn named(kind: Kind, address: &str) -> String {
-    address.replace("127.0.0.1", kind.this_machine())
-}
-
 #[test]
 fn a_release_comes_through_a_proxy_with_and_without_login() {
     let folder = certificates();
     let server = Secure::start(folder.path(), "");
     for (kind, login) in KINDS.into_iter().flat_map(|kind| [(kind, ""), (kind, LOGIN)]) {
         let proxy = kind.start(!login.is_empty());
-        let (secure, plain) = (named(kind, &server.address), named(kind, &server.nginx.address));
+        let (secure, plain) = (kind.name_of(&server.address), kind.name_of(&server.nginx.address));
         let options = by(&proxy, login, &folder.path().join("ca.pem"), &[&plain]);
         for (scheme, address) in [("https", &secure), ("http", &plain)] {
             assert_eq!(
@@ -46,7 +41,7 @@ fn a_release_comes_through_a_proxy_with_and_without_login() {
         // The device itself, and a host of the list, are reached although the proxy is gone.
         drop(proxy);
         let direct = FetchOptions { no_proxy: Some("*.example, 0.0.0.0".parse().unwrap()), ..options };
-        let listed = format!("https://{}/os", named(Kind::Tinyproxy, &server.address));
+        let listed = format!("https://{}/os", Kind::Tinyproxy.name_of(&server.address));
         let [one, other] = server.both(&direct);
         for image in [one, other, over_http(&direct, &listed)] {
             assert_eq!(image.unwrap(), server.initramfs());
@@ -60,7 +55,6 @@ fn an_image_goes_on_where_a_connection_broke_before_or_behind_a_proxy() {
     let folder = certificates();
     let server = Secure::start(folder.path(), "");
     let ca = folder.path().join("ca.pem");
-    let resumed = || server.nginx.served().iter().filter(|served| served.range != "-" && served.status == 206).count();
     for (kind, behind, scheme) in KINDS
         .into_iter()
         .flat_map(|kind| [false, true].map(|behind| (kind, behind)))
@@ -70,9 +64,9 @@ fn an_image_goes_on_where_a_connection_broke_before_or_behind_a_proxy() {
         let proxy = kind.start(false);
         let address = if scheme == "https" { &server.address } else { &server.nginx.address };
         let fetch = |from: fn(&FetchOptions, &str, &str) -> Result<Vec<u8>, Error>| {
-            let before = resumed();
+            let before = server.resumed();
             let line = Line::broken_once(if behind { address } else { &proxy.address }, 150_000);
-            let to = named(kind, if behind { &line.address } else { address });
+            let to = kind.name_of(if behind { &line.address } else { address });
             let by = if behind { &proxy.address } else { &line.address };
             let options = FetchOptions {
                 proxy: Some(format!("http://{by}").parse().unwrap()),
@@ -80,7 +74,7 @@ fn an_image_goes_on_where_a_connection_broke_before_or_behind_a_proxy() {
                 ..options(&ca)
             };
             assert_eq!(from(&options, scheme, &to).unwrap(), server.initramfs(), "{case}");
-            assert_eq!(resumed(), before + 1, "{case}");
+            assert_eq!(server.resumed(), before + 1, "{case}");
         };
         fetch(|options, scheme, to| over_http(options, &format!("{scheme}://{to}/os")));
         fetch(|options, _, to| by_registry(options, to));
@@ -95,7 +89,7 @@ fn a_refusal_of_a_proxy_is_told_as_the_proxys() {
         "location /closed/ { return 403; } location /v2/closed/ { default_type application/json; return 403 '{}'; }";
     let server = Secure::start(folder.path(), refusing);
     for kind in KINDS {
-        let (secure, plain) = (named(kind, &server.address), named(kind, &server.nginx.address));
+        let (secure, plain) = (kind.name_of(&server.address), kind.name_of(&server.nginx.address));
         let both = |options: &FetchOptions, secure: &str, plain: &str| {
             [format!("https://{secure}/os"), format!("http://{plain}/os")].map(|url| {
                 let e = refused(over_http(options, &url), Reason::ProxyRefused);
