@@ -23,6 +23,8 @@ pub enum Step {
     Notes(Notes),
     /// `history.json` is replaced. Nothing depends on it.
     History,
+    /// The record of an attempt is replaced. Nothing depends on it.
+    Record,
     /// `trust.json` is replaced, with so many failed releases.
     Trust(usize),
     /// `memory.json` is replaced, with so many trials that nobody judged.
@@ -75,6 +77,7 @@ impl fmt::Display for Step {
             Step::Main(state) => write!(f, "main{}", variables(state.variables())),
             Step::Notes(notes) => write!(f, "notes{notes}"),
             Step::History => f.write_str("history"),
+            Step::Record => f.write_str("record"),
             Step::Trust(failed) => write!(f, "trust failed={failed}"),
             Step::Memory(not_judged) => write!(f, "memory not_judged={not_judged}"),
             Step::Unjudged(trial) => write!(f, "unjudged trial={trial}"),

@@ -54,6 +54,16 @@ pub const BUNDLE_BYTES: u64 = 64 * GIB;
 pub const INTAKES: usize = 32;
 /// Findings in such a record.
 pub const INTAKE_FINDINGS: usize = 64;
+/// Records of attempts, and attempts in the history; the oldest is forgotten for one more.
+pub const RECORDS: usize = 64;
+/// The record of one attempt, in bytes.
+pub const RECORD_BYTES: usize = 96 * KIB as usize;
+/// Steps in such a record; the latest are kept.
+pub const RECORD_STEPS: usize = 64;
+/// Findings in such a record; the latest are kept.
+pub const RECORD_FINDINGS: usize = 16;
+/// Records that keep the evidence of their trial.
+pub const EVIDENCES: usize = 8;
 /// Answer of a token server, in bytes.
 pub const TOKEN_BYTES: u64 = 64 * KIB;
 /// A file of tokens between runs, in bytes: 16 of them as large as a token server may send.

@@ -222,7 +222,11 @@ pub(crate) enum Command {
     /// Show slots, boot environment and the last update. Needs neither root nor settings.
     Status,
     /// Show past attempts and their outcomes.
-    History,
+    History {
+        /// Show the last attempt in full: its steps, its findings and the evidence of its trial.
+        #[arg(long)]
+        last: bool,
+    },
     /// Print metrics in the text format of Prometheus; with --json as a list of series.
     Metrics {
         /// Replace this file instead, for node_exporter's textfile collector (*.prom).

@@ -23,6 +23,7 @@ use crate::cli::verbs::{
 use crate::config::Config;
 use crate::device::blocks::System;
 use crate::device::env;
+use crate::state::records::AskedBy;
 use crate::state::state::STATE_FILE;
 use crate::update::adopt::Options;
 use crate::update::attempt::{self, Called};
@@ -139,7 +140,7 @@ fn run(cli: &Cli) -> Result<u8> {
             return Ok(0);
         }
         Command::Trust(TrustCommand::ResetTime) => return trust::reset_time(cli),
-        Command::History => return reports::history(cli),
+        Command::History { last } => return if *last { reports::last(cli) } else { reports::history(cli) },
         Command::Intake(command) if !matches!(command, IntakeCommand::Add { .. }) => {
             return intake::records(cli, command);
         }
@@ -184,7 +185,7 @@ fn run_with(call: &Call<'_>) -> Result<u8> {
         }
         // Above: they need no settings, or the settings may be what is wrong.
         Command::Doctor
-        | Command::History
+        | Command::History { .. }
         | Command::Config(_)
         | Command::Trust(_)
         | Command::Explain { .. }
@@ -211,9 +212,10 @@ fn data_is_ours(cli: &Cli) -> Result<()> {
 
 /// Settings that cannot be used keep a device from updates. Monitoring must hear of that, so it is recorded as a run.
 fn unusable(cli: &Cli, error: Error) -> Error {
-    let called = match &cli.command {
-        Command::Apply { dry_run: false, .. } | Command::Run { .. } => Called::Attempt,
-        Command::Activate { .. } => Called::Activation,
+    let (called, asked_by) = match &cli.command {
+        Command::Run { .. } => (Called::Attempt, AskedBy::Timer),
+        Command::Apply { dry_run: false, .. } => (Called::Attempt, AskedBy::Console),
+        Command::Activate { .. } => (Called::Activation, AskedBy::Console),
         Command::Healthcheck { .. } => {
             healthcheck::could_not_look(cli, &error);
             return no_slot_touched(error);
@@ -223,6 +225,7 @@ fn unusable(cli: &Cli, error: Error) -> Error {
     };
     let error = no_slot_touched(error);
     if let Ok(mut records) = lock(cli) {
+        records.asked_by(asked_by);
         attempt::failed_early(&mut records, called, &error);
     }
     error

@@ -1,6 +1,7 @@
 //! Results of the commands, for people.
 
 mod check;
+mod record;
 mod screen;
 mod status;
 
@@ -8,6 +9,7 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 pub(super) use self::check::checked;
+pub(super) use self::record::record;
 pub(super) use self::status::status;
 
 use self::screen::{Screen, Tone};

@@ -4,13 +4,14 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
 use crate::base::digest::Digest;
+use crate::base::limits;
 use crate::base::words::{Recorded, words};
 use crate::state::file::SCHEMA;
 use crate::state::format::optional_seconds;
 use crate::state::phase::Phase;
 
 /// Attempts that are kept; the oldest is forgotten for one more.
-pub const ATTEMPTS_KEPT: usize = 64;
+pub const ATTEMPTS_KEPT: usize = limits::RECORDS;
 
 /// One attempt: its time and its target, without the outcome.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -82,6 +82,13 @@ impl From<Error> for Finding {
     }
 }
 
+impl From<&Error> for Finding {
+    fn from(error: &Error) -> Self {
+        let Error { reason, message, remedy, .. } = error;
+        Self::from(Error::new(*reason, message.clone()).remedy(remedy.clone()))
+    }
+}
+
 impl Intake {
     /// A record before the examination. It is rejected until the end.
     #[must_use]

@@ -1,5 +1,5 @@
 //! Records on the data partition: `state.json` (the phase of an update), `trust.json` (facts that must not be lost),
-//! `history.json` (past attempts), `fetch.json` (downloads), `memory.json` and `unjudged.json` (trials that no health run
+//! `history.json` (past attempts), `records/` (their steps and evidence), `fetch.json` (downloads), `memory.json` and `unjudged.json` (trials that no health run
 //! judged), `fleetlock.json` (a lock of a FleetLock server), `intake/` (bundles that were examined), and the lock that only one agent holds.
 
 pub mod fetches;
@@ -12,6 +12,7 @@ pub mod identity;
 pub mod intake;
 pub mod memory;
 pub mod phase;
+pub mod records;
 pub mod state;
 pub mod store;
 pub mod trust;

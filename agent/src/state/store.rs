@@ -1,5 +1,5 @@
-//! `state.json`, `trust.json`, `history.json`, `fetch.json`, `memory.json`, `unjudged.json`, `fleetlock.json`, the folder `intake` and their lock, side by side in
-//! one folder.
+//! `state.json`, `trust.json`, `history.json`, `fetch.json`, `memory.json`, `unjudged.json`, `fleetlock.json`, the folders
+//! `intake` and `records`, and their lock, side by side in one folder.
 
 use std::fs::File;
 use std::io::ErrorKind;
@@ -21,6 +21,7 @@ use crate::state::fleetlock::FleetLock;
 use crate::state::history::{Entry, History};
 use crate::state::intake::Intake;
 use crate::state::memory::{Memory, Unjudged};
+use crate::state::records::Record;
 use crate::state::state::State;
 use crate::state::trust::Trust;
 
@@ -78,6 +79,10 @@ impl Store {
         folder_of(&self.state).join("intake")
     }
 
+    fn records(&self) -> PathBuf {
+        folder_of(&self.state).join("records")
+    }
+
     fn unjudged(&self) -> PathBuf {
         folder_of(&self.state).join("unjudged.json")
     }
@@ -119,6 +124,38 @@ impl Store {
                     .remedy("The next attempt sets it aside and starts a new one."))
             }
         }
+    }
+
+    /// Reads the record of the last attempt, without a lock. An attempt without a record that can be
+    /// read, such as one of agent 0.1, has what the history says of it; `None` before the first attempt.
+    ///
+    /// # Errors
+    /// Those of [`Self::read_history`].
+    pub fn read_last(&self) -> Result<Option<Record>> {
+        let Some(entry) = self.read_history()?.attempts.pop() else { return Ok(None) };
+        let record = self.read_record(&entry.attempt.id).unwrap_or_else(|error| {
+            log::warn!("{error}");
+            None
+        });
+        let record = record.unwrap_or_default();
+        Ok(Some(Record { entry, ..record }))
+    }
+
+    /// Reads the record of an attempt, without a lock. A damaged one counts as missing, with a warning.
+    ///
+    /// # Errors
+    /// 78 when a newer version wrote it, or others could have.
+    pub fn read_record(&self, attempt: &str) -> Result<Option<Record>> {
+        let Some(name) = record_name(attempt) else { return Ok(None) };
+        let path = self.records().join(name);
+        Ok(match file::read(&path, SCHEMA)? {
+            Found::Document(record) => Some(record),
+            Found::Nothing => None,
+            Found::Damaged(why) => {
+                log::warn!("{} is damaged: {why}", path.display());
+                None
+            }
+        })
     }
 
     /// Reads the records of examined bundles, the oldest first, without a lock. A damaged one is left out with a warning.
@@ -234,6 +271,20 @@ struct IntakeFile<'a> {
     intake: &'a Intake,
 }
 
+/// `records/ATTEMPT.json`.
+#[derive(Serialize)]
+struct RecordFile {
+    schema: u32,
+    #[serde(flatten)]
+    record: serde_json::Value,
+}
+
+/// The file name for an attempt; `None` for an id that no agent draws.
+fn record_name(attempt: &str) -> Option<String> {
+    let is_id = attempt.len() == 8 && attempt.bytes().all(|b| b.is_ascii_hexdigit());
+    is_id.then(|| format!("{attempt}.json"))
+}
+
 /// The error for the id of a record that is not there.
 #[must_use]
 pub fn intake_missing(id: &str) -> Error {
@@ -310,6 +361,40 @@ impl Lock {
         history.add(entry);
         file::write(&path, &history, PRIVATE)?;
         console::log_step(Step::History);
+        Ok(())
+    }
+
+    /// Changes the record of an attempt, or begins it; `change` says whether it changed anything. A damaged record is begun
+    /// again.
+    pub fn edit_record(&self, attempt: &str, change: impl FnOnce(&mut Record) -> bool) -> Result<()> {
+        let Some(name) = record_name(attempt) else { return Ok(()) };
+        let found = self.store.read_record(attempt)?;
+        let is_new = found.is_none();
+        let mut record = found.unwrap_or_default();
+        if !change(&mut record) {
+            return Ok(());
+        }
+        let path = file::in_private_folder(&self.store.records(), &name)?;
+        file::write(&path, &RecordFile { schema: SCHEMA, record: record.fitted() }, PRIVATE)?;
+        console::log_step(Step::Record);
+        if is_new { self.trim_records(&path) } else { Ok(()) }
+    }
+
+    /// Deletes the oldest records above [`limits::RECORDS`], and the evidence of those above [`limits::EVIDENCES`]. `latest` is
+    /// kept, whatever the clock says.
+    fn trim_records(&self, latest: &Path) -> Result<()> {
+        let folder = self.store.records();
+        let cannot = |e| file::write_error(&format!("read {}", folder.display()), &e);
+        let mut all = files::list(&folder).map_err(cannot)?.entries;
+        all.retain(|path| path != latest);
+        let updated = |path: &PathBuf| file::read::<Record>(path, SCHEMA).ok()?.document()?.entry.updated_at;
+        all.sort_by_cached_key(updated);
+        let surplus = (all.len() + 1).saturating_sub(limits::RECORDS);
+        all.drain(..surplus).try_for_each(|path| file::remove(&path))?;
+        let old = (all.len() + 1).saturating_sub(limits::EVIDENCES);
+        for attempt in all[..old].iter().filter_map(|path| path.file_stem()?.to_str()) {
+            self.edit_record(attempt, |record| record.evidence.take().is_some())?;
+        }
         Ok(())
     }
 

@@ -94,7 +94,7 @@ fn failed(records: &mut LockedRecords, called: Called, before: &str, error: &Err
             state.begin(format!("{:08x}", state::random().unwrap_or_default()), now);
         }
         state.fail(error, now);
-        records.record();
+        records.record_failure(error);
     }
     if let Err(second) = records.save()
         && error.message != second.message

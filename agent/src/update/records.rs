@@ -14,6 +14,7 @@ use chrono::{DateTime, Utc};
 
 use crate::base::digest::Digest;
 use crate::base::error::{Error, Exit, Reason, Result};
+use crate::base::words::Recorded;
 use crate::device::boot::Boot;
 use crate::device::data::Data;
 use crate::device::slot::SlotManifest;
@@ -23,9 +24,10 @@ use crate::source::source::Source;
 use crate::state::fetches::Fetches;
 use crate::state::fleetlock::FleetLock;
 use crate::state::history::TrialOutcome;
-use crate::state::intake::Intake;
+use crate::state::intake::{Finding, Intake};
 use crate::state::memory::{NotJudged, Unjudged};
 use crate::state::phase::Phase;
+use crate::state::records::{AskedBy, Evidence, Record, StepName};
 use crate::state::state::{State, Trial};
 use crate::state::store::{Loaded, Lock, Store};
 use crate::state::trust::{FailedRelease, Trust};
@@ -51,6 +53,8 @@ pub struct Records {
 pub struct LockedRecords {
     lock: Lock,
     records: Records,
+    /// The party that called for this run, where it may begin an attempt.
+    asked_by: Option<AskedBy>,
 }
 
 impl Records {
@@ -108,7 +112,12 @@ impl LockedRecords {
     pub fn lock(path: &Path) -> Result<Self> {
         let lock = Store::new(path).lock()?;
         let records = Records::of(path, lock.load()?);
-        Ok(Self { lock, records })
+        Ok(Self { lock, records, asked_by: None })
+    }
+
+    /// Says who called for this run: an attempt that it begins was asked for by them.
+    pub fn asked_by(&mut self, who: AskedBy) {
+        self.asked_by = Some(who);
     }
 
     /// Writes `state.json`.
@@ -171,9 +180,74 @@ impl LockedRecords {
     /// Puts the attempt as it stands into the history: before the state, so that a run that is cut off in between does it
     /// again. No update fails for the sake of its record.
     pub fn record(&self) {
-        if let Err(error) = self.lock.record(self.records.state.entry()) {
+        self.record_with(|_| {});
+    }
+
+    /// The same with the error that ends the run.
+    pub fn record_failure(&self, error: &Error) {
+        self.record_with(|record| record.add_finding(Finding::from(error)));
+    }
+
+    /// A person goes back to the previous release: the first step of this attempt.
+    pub fn record_rollback(&self, now: DateTime<Utc>) {
+        self.edit_record(&self.records.state.attempt.id, |record| {
+            record.entry = self.records.state.entry();
+            record.asked_by = self.asked_by.map(Recorded::Known);
+            record.add(StepName::RollbackStarted, now);
+            true
+        });
+    }
+
+    /// Adds to the evidence of the trial of this attempt. Nothing fails for the sake of it.
+    pub fn add_evidence(&self, attempt: &str, add: impl FnOnce(&mut Evidence)) {
+        self.edit_record(attempt, |record| {
+            let before = record.evidence.clone();
+            add(record.evidence.get_or_insert_default());
+            record.evidence != before
+        });
+    }
+
+    fn record_with(&self, add: impl FnOnce(&mut Record)) {
+        let entry = self.records.state.entry();
+        if let Err(error) = self.lock.record(entry.clone()) {
             log::warn!("the history lacks this attempt: {error}");
         }
+        self.edit_record(&self.records.state.attempt.id, |record| {
+            let before = record.clone();
+            record.follow(entry);
+            if record.asked_by.is_none() {
+                record.asked_by = self.asked_by.map(Recorded::Known);
+            }
+            add(record);
+            *record != before
+        });
+    }
+
+    fn edit_record(&self, attempt: &str, change: impl FnOnce(&mut Record) -> bool) {
+        if let Err(error) = self.lock.edit_record(attempt, change) {
+            log::warn!("the record of attempt {attempt} is incomplete: {error}");
+        }
+    }
+
+    /// Notes where the device arrived after a trial that ended without a commit.
+    fn arrive(&self, boot: &Boot, now: DateTime<Utc>) {
+        let View::Ours(env) = boot.env.view() else { return };
+        if self.state.phase() != Phase::RolledBack || env.on_trial().is_some() {
+            return;
+        }
+        let step = match boot.booted.slot == env.active {
+            true => StepName::RolledBack,
+            // The boot of the trial itself, before its reboot.
+            false if !boot.booted.trial.is_none() => return,
+            false => StepName::RollbackFailed,
+        };
+        self.edit_record(&self.state.attempt.id, |record| {
+            let under_way = record.last_step() == Some(StepName::RollbackStarted);
+            if under_way {
+                record.add(step, now);
+            }
+            under_way
+        });
     }
 
     /// Remembers a release that failed, and writes it.
@@ -252,6 +326,12 @@ impl LockedRecords {
     /// # Errors
     /// 73 when the state cannot be written.
     pub fn conclude(&mut self, boot: &Boot, now: DateTime<Utc>) -> Result<()> {
+        self.conclude_trial(boot, now)?;
+        self.arrive(boot, now);
+        Ok(())
+    }
+
+    fn conclude_trial(&mut self, boot: &Boot, now: DateTime<Utc>) -> Result<()> {
         let View::Ours(env) = boot.env.view() else { return Ok(()) };
         if let Some(trial) = self.state.trial.clone() {
             if env.on_trial() == Some(trial.slot) && env.trial == trial.id {

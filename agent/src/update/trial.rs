@@ -420,6 +420,7 @@ fn try_previous(update: &mut Update<'_>, env: BootState, data: WithData) -> Resu
     records.state.turn_back(left.as_ref().map(|left| &left.version), &previous, now);
     leave(records, left, "rollback left it", now)?;
     records.note(previous, now)?;
+    records.record_rollback(now);
     boot.env.store(&next).or_else(|refusal| records.not_stored(refusal))?;
     records.enter(Phase::Activated, now)?;
     let with = if wanted.is_some() { "with the data that it left" } else { "on the data as they are now" };

@@ -39,6 +39,7 @@ mod network;
 mod oci;
 mod parsers;
 mod patches;
+mod records;
 mod requests;
 mod resume;
 mod rollout;

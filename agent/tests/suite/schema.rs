@@ -52,6 +52,7 @@ fn every_document_is_as_its_schema_says() {
     for name in ["verify", "history", "doctor", "metrics", "status", "explain"] {
         seen.here(name, &[name]);
     }
+    seen.here("history-last", &["history", "--last"]);
     seen.here("trust-reset-time", &["trust", "reset-time"]);
     seen.here("trust-reset-time", &["trust", "reset-time"]);
     seen.here("config-show", &["config", "show"]);

@@ -77,6 +77,7 @@ fn screens() -> String {
     page += &shown("`status` after a revert", &device.local(&["status"]), 80);
     page += &shown("`check` for a release that failed", &device.local(&["check"]), 80);
     page += &shown("`history`", &device.local(&["history"]), 80);
+    page += &shown("`history --last`", &device.local(&["history", "--last"]), 80);
     for columns in [40, 80] {
         page += &shown("`doctor`", &device.local(&["doctor"]), columns);
     }
@@ -87,11 +88,12 @@ fn screens() -> String {
 fn rest_for_days(device: &Device) {
     let then = chrono::Utc::now() - chrono::Duration::minutes(3 * 24 * 60 + 30);
     let then = then.format("%Y-%m-%dT%H:%M:%SZ").to_string();
-    for file in ["S/state.json", "S/history.json"] {
-        let text = std::fs::read_to_string(device.path(file)).unwrap();
+    let records = device.names("S/records").into_iter().map(|name| format!("S/records/{name}"));
+    for file in ["S/state.json".into(), "S/history.json".into()].into_iter().chain(records) {
+        let text = std::fs::read_to_string(device.path(&file)).unwrap();
         let parts =
             text.split('"').map(|part| if chrono::DateTime::parse_from_rfc3339(part).is_ok() { &then } else { part });
-        device.write(file, parts.collect::<Vec<_>>().join("\"").as_bytes());
+        device.write(&file, parts.collect::<Vec<_>>().join("\"").as_bytes());
     }
 }
 

@@ -31,7 +31,7 @@ struct Document {
 /// File, commands, file of the type, and type.
 type Row = [&'static str; 4];
 
-const OF_AGENT: [Row; 18] = [
+const OF_AGENT: [Row; 19] = [
     ["status", "status", "report/status.rs", "Status"],
     ["check", "check; run with auto=check", "update/check.rs", "CheckReport"],
     ["apply", "apply, activate, run", "update/update.rs", "ApplyReport"],
@@ -46,6 +46,7 @@ const OF_AGENT: [Row; 18] = [
     ["data-status", "data status", "cli/verbs/data.rs", "StatusDocument"],
     ["data-check", "data check", "cli/verbs/data.rs", "CheckDocument"],
     ["data-drop", "data drop", "cli/verbs/data.rs", "DropDocument"],
+    ["history-last", "history --last", "cli/verbs/reports.rs", "LastDocument"],
     ["intake", "intake add, intake show", "state/intake.rs", "Intake"],
     ["intake-drop", "intake drop", "cli/verbs/intake.rs", "DropDocument"],
     ["error", "a command that fails", "cli/output.rs", "ErrorDocument"],

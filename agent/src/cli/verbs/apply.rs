@@ -5,6 +5,7 @@ use crate::cli::call::{Call, log_lifted};
 use crate::cli::output::print;
 use crate::cli::show;
 use crate::policy::gate::Lifted;
+use crate::state::records::AskedBy;
 use crate::state::state::Outcome;
 use crate::update::apply;
 use crate::update::attempt::{Called, recorded};
@@ -23,6 +24,7 @@ pub(in crate::cli) fn apply(call: &Call<'_>, lifted: Lifted, activate: bool, reb
     log_lifted(lifted);
     // Kept to the end: nobody changes anything between the activation and the restart.
     let mut records = call.lock()?;
+    records.asked_by(AskedBy::Console);
     let applied = recorded(&mut records, Called::Attempt, |records| {
         let boot = &mut call.find_to_change(reboot)?;
         call.update(boot, records, lifted).apply(activate)

@@ -15,6 +15,7 @@ use crate::device::slot::Slots;
 use crate::report::doctor::{self, Findings};
 use crate::report::metrics;
 use crate::report::status::{self, Status, Verified};
+use crate::state::records::Record;
 use crate::state::store::Store;
 use crate::update::running;
 
@@ -59,6 +60,19 @@ pub(in crate::cli) fn history(cli: &Cli) -> Result<u8> {
     let store = Store::new(&cli.state);
     let history = store.read_history()?;
     print_list(cli, &history.attempts, || show::history(&history, store.is_locked()));
+    Ok(0)
+}
+
+/// The result of `history --last`.
+#[derive(Debug, Serialize)]
+struct LastDocument {
+    /// The last attempt; null before the first one.
+    attempt: Option<Record>,
+}
+
+pub(in crate::cli) fn last(cli: &Cli) -> Result<u8> {
+    let last = LastDocument { attempt: Store::new(&cli.state).read_last()? };
+    print(cli, &last, || show::record(last.attempt.as_ref(), cli.terminal(), cli.verbose > 0));
     Ok(0)
 }
 

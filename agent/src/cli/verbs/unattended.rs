@@ -8,6 +8,7 @@ use crate::cli::output::print;
 use crate::cli::show;
 use crate::config::Auto;
 use crate::device::seen::Step;
+use crate::state::records::AskedBy;
 use crate::state::state::Outcome;
 use crate::update::attempt::{Called, recorded};
 use crate::update::unattended::{self, Done};
@@ -15,6 +16,7 @@ use crate::update::unattended::{self, Done};
 pub(in crate::cli) fn run(call: &Call<'_>) -> Result<u8> {
     let config = call.config;
     let mut records = call.lock()?;
+    records.asked_by(AskedBy::Timer);
     let called = if config.auto == Auto::Check { Called::Question } else { Called::Attempt };
     let done = recorded(&mut records, called, |records| {
         unattended::run(config, &mut call.find_by(Step::Run)?, records, &Utc::now)

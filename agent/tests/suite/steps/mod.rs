@@ -183,10 +183,10 @@ impl Known {
         Self([Step::Notes(Notes { trial, not_started }), Step::Trust(failed)].map(|step| step.to_string()).into())
     }
 
-    /// The steps that changed something. Nothing depends on the history.
+    /// The steps that changed something. Nothing depends on the history and the records.
     fn changes(mut self, steps: Vec<String>) -> Vec<String> {
         let mut changes = vec![];
-        for step in steps.into_iter().filter(|step| word(step) != "history") {
+        for step in steps.into_iter().filter(|step| !matches!(word(step), "history" | "record")) {
             match self.0.iter_mut().find(|known| word(known) == word(&step)) {
                 Some(known) if *known == step => continue,
                 Some(known) => known.clone_from(&step),
@@ -241,7 +241,11 @@ fn logged(device: &Device) -> Vec<Done> {
 
 /// A call in short. The lock, and the probe of the data folder, are no step.
 fn act(call: &Call, here: &str) -> Option<String> {
-    let local = |path: &String| path.strip_prefix(here).map(str::to_owned);
+    let local = |path: &String| {
+        let name = path.strip_prefix(here)?;
+        let attempt = name.strip_prefix("S/records/").and_then(|name| name.split('.').next());
+        Some(attempt.filter(|id| !id.is_empty()).map_or(name.to_owned(), |id| name.replace(id, "ID")))
+    };
     let descriptor = local(&call.descriptor);
     let act = match call.name.as_str() {
         "openat" if call.rest.contains("O_CREAT") => format!("create {}", local(call.paths.first()?)?),
@@ -254,6 +258,8 @@ fn act(call: &Call, here: &str) -> Option<String> {
         "fsync" | "fdatasync" => format!("sync {}", descriptor?),
         "rename" | "renameat" | "renameat2" => format!("rename {}", local(call.paths.last()?)?),
         "unlink" | "unlinkat" => format!("remove {}", local(call.paths.first()?)?),
+        // The folder of the records, made once.
+        "mkdir" if call.paths.first().is_some_and(|path| path.ends_with("/S/records")) => return None,
         "mkdir" | "ftruncate" => format!("{} {}", call.name, call.rest),
         _ => return None,
     };
@@ -283,6 +289,12 @@ impl Done {
             "main" => stored("grubenv"),
             "notes" => replaced("S/state.json"),
             "history" => replaced("S/history.json"),
+            "record" => {
+                // The first one makes the folder.
+                let made = self.calls.first().filter(|call| *call == "sync S").cloned();
+                let acts = ["create N.new", "write N.new", "sync N.new", "rename N", "sync S/records"];
+                made.into_iter().chain(acts.map(|act| act.replace('N', "S/records/ID.json"))).collect()
+            }
             "trust" => replaced("S/trust.json"),
             "memory" => replaced("S/memory.json"),
             "unjudged" => stored("S/unjudged.json"),
