@@ -157,7 +157,8 @@ fn idle_check(
     relays.iter().for_each(|relay| _ = relay.take());
     measure::below(&agent.idle_check(counted)?, &log)?;
     let said = fs::read_to_string(&log)?;
-    if !said.contains("up-to-date") {
+    // With a hyphen in version 0.1.
+    if !said.contains("up to date") && !said.contains("up-to-date") {
         return Err(format!("a check of what runs already is not idle:\n{said}").into());
     }
     let (fetched, requests) = relays.iter().map(Relay::take).fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1));
