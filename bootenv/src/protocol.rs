@@ -369,6 +369,21 @@ impl BootState {
         Ok(BootState { counter: self.counter, ..BootState::committed(booted) })
     }
 
+    /// A slot whose content was damaged was made void, and holds a release again that was committed on this device, read back
+    /// from the medium: it is good without a trial, as before.
+    ///
+    /// # Errors
+    /// [`Illegal`] when a trial is pending, or the booted slot is not the active and last good one.
+    pub fn refill(self, booted: SlotId) -> Result<BootState, Illegal> {
+        if let Some(slot) = self.on_trial() {
+            return Err(Illegal::TrialPending(slot));
+        }
+        if booted != self.active {
+            return Err(Illegal::NotActive { booted, active: self.active });
+        }
+        Ok(self.with(self.target(booted)?, SlotState::Good))
+    }
+
     /// `ks_seal`: `active_slot` followed by `boot_success`.
     #[must_use]
     pub fn seal(&self) -> String {

@@ -18,16 +18,22 @@ pub enum Command {
     Rollback,
     /// The data of this trial could not be saved, before a service ran.
     Withdraw,
+    /// The slot to fall back to is damaged: filled again with its release, or with a copy of the running one.
+    Repair {
+        own: bool,
+    },
 }
 
 impl Command {
-    pub const ALL: [Command; 6] = [
+    pub const ALL: [Command; 8] = [
         Command::Healthcheck,
         Command::Apply(Release::New),
         Command::Apply(Release::Bad),
         Command::Activate,
         Command::Rollback,
         Command::Withdraw,
+        Command::Repair { own: true },
+        Command::Repair { own: false },
     ];
 }
 
@@ -53,6 +59,7 @@ pub fn plan(world: &World, command: Command, well: bool, mutation: Option<Mutati
         Command::Activate => plan.activate(),
         Command::Rollback => plan.rollback(),
         Command::Withdraw => plan.withdraw(),
+        Command::Repair { own } => plan.repair(own),
     };
     plan.steps
 }
@@ -384,6 +391,42 @@ impl Plan {
         Some(())
     }
 
+    fn repair(&mut self, own: bool) -> Option<()> {
+        let state = self.ours()?;
+        let booted = self.booted.slot;
+        let slot = booted.other();
+        let rests = state.success && state.active == booted && state.good == booted && self.booted.fallback.is_none();
+        let damaged = match (state.slot(slot), self.world.slot(slot)) {
+            (SlotState::Good, content) => content.files() != Files::Hold,
+            (SlotState::Void, _) => self.world.refilling,
+            (SlotState::Fail, _) => false,
+        };
+        if !rests || !damaged || self.world.slot(booted).files() != Files::Hold {
+            return None;
+        }
+        let running = self.world.slot(booted).manifest()?;
+        // A slot that an earlier run voided is filled with a copy.
+        let own = self.world.slot(slot).manifest().filter(|_| own && state.slot(slot) == SlotState::Good);
+        let release = own.unwrap_or(running);
+        self.step(Step::Refilling(true));
+        if !self.is(Mutation::RepairsWithoutInvalidating) {
+            self.store(state.invalidate(booted).ok()?);
+        }
+        let good = self.ours()?.refill(booted).ok()?;
+        let first = [Step::Unhash(slot), Step::Erase(slot), Step::Begin(slot)];
+        let then = [Step::Images(slot, release), Step::Hashes(slot), Step::Manifest(slot)];
+        [first, then].concat().into_iter().for_each(|step| self.step(step));
+        if self.is(Mutation::RepairedBeforeReadBack) {
+            self.store(good);
+            self.step(Step::ReadBack(slot));
+        } else {
+            self.step(Step::ReadBack(slot));
+            self.store(good);
+        }
+        self.step(Step::Refilling(false));
+        Some(())
+    }
+
     fn rollback(&mut self) -> Option<()> {
         self.settle();
         let state = self.ours()?;
@@ -403,6 +446,9 @@ impl Plan {
         let id = self.new_trial();
         let next = state.rollback(self.booted, id).ok()?;
         let other = booted.other();
+        if self.world.slot(booted).manifest().is_some_and(|left| self.world.slot(other).manifest() == Some(left)) {
+            return None;
+        }
         let trial = Some(self.note(id, other, false).filter(|_| self.world.slot(other).files() == Files::Hold)?);
         let left = self.world.slot(booted).manifest();
         self.step(Step::ReadBack(other));

@@ -42,6 +42,9 @@ pub enum Mutation {
     NotJudgedRetriedForEver,
     LooksWithoutTakingBack,
     RollbackRemembersAfterTheStore,
+    // While it repairs the slot to fall back to.
+    RepairsWithoutInvalidating,
+    RepairedBeforeReadBack,
     // Of the bootloader.
     CounterSavedAfterLoading,
     CountsCommittedBoots,
@@ -58,6 +61,8 @@ pub enum Mutation {
 /// Every mistake, and how many faults it takes to show.
 pub const MUTATIONS: &[(Mutation, u8)] = &[
     (Mutation::WritesBeforeInvalidating, 0),
+    (Mutation::RepairsWithoutInvalidating, 1),
+    (Mutation::RepairedBeforeReadBack, 1),
     (Mutation::NeverInvalidates, 0),
     (Mutation::WritesTheLastGoodSlot, 0),
     (Mutation::WritesTheBootedSlot, 0),

@@ -156,6 +156,17 @@ pub fn of_plan(world: &World, command: Command, steps: &[Step]) -> u32 {
                     let marked = next.slot(left) == SlotState::Fail;
                     broken.unless(remembered || marked, Rule::FailuresAreRemembered);
                 }
+                // A slot is good again without a trial only after it was read back, with a release that was committed here.
+                let repaired = |slot: SlotId| {
+                    let again = state.slot(slot) != SlotState::Good && next.slot(slot) == SlotState::Good;
+                    again && next.on_trial() != Some(slot) && next.good != slot
+                };
+                for slot in SlotId::BOTH.into_iter().filter(|slot| repaired(*slot)) {
+                    let content = now.slot(slot);
+                    let healthy = content.manifest().is_some_and(Release::healthy);
+                    let read = content.is_verified() || matches!(content, Content::Rotten(_));
+                    broken.unless(healthy && read, Rule::VerifiedOnly);
+                }
                 let kept = next.good == state.good || (next.good == booted.slot && healthy);
                 broken.unless(kept, Rule::HealthyBecomesGood);
             }

@@ -181,6 +181,8 @@ pub enum Step {
     Unjudged(Option<TrialId>),
     /// memory.json. One trial is enough here, as there are at most two faults: that of another release takes its place.
     Memory(Option<NotJudged>),
+    /// memory.json: the slot to fall back to is being filled again, or no more.
+    Refilling(bool),
     /// trust.json: this release failed.
     Remember(Release),
     /// Hash files and manifest are unlinked.
@@ -257,6 +259,8 @@ pub struct World {
     pub unjudged: Option<TrialId>,
     /// The trial in memory.json.
     pub not_judged: Option<NotJudged>,
+    /// The slot to fall back to is being filled again, by memory.json.
+    pub refilling: bool,
     /// Releases in trust.json.
     pub failed: u8,
     pub power: Power,
@@ -282,6 +286,7 @@ impl World {
             notes: Notes::default(),
             unjudged: None,
             not_judged: None,
+            refilling: false,
             failed: 0,
             power: Power::Off,
             todo: vec![],
@@ -337,6 +342,7 @@ impl World {
             Step::Notes(notes) => self.notes = notes,
             Step::Unjudged(trial) => self.unjudged = trial,
             Step::Memory(not_judged) => self.not_judged = not_judged,
+            Step::Refilling(begun) => self.refilling = begun,
             Step::Remember(release) => self.failed |= release.bit(),
             Step::Unhash(_) => put(match content {
                 Content::Hashed(release) | Content::Complete { release, .. } => Content::Images(release),
