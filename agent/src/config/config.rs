@@ -111,6 +111,8 @@ pub struct Config {
     pub state_paths: Option<Vec<String>>,
     /// `checkpoint_keep=`, in days: how long data before a committed trial are kept.
     pub checkpoint_keep: u32,
+    /// `scrub_days=`: days after which both slots are read again; 0 is never.
+    pub scrub_days: u32,
     /// Lines of the files that were ignored, with file and line, for the log.
     pub warnings: Vec<String>,
 }

@@ -534,6 +534,17 @@ const HEALTH: &[Setting] = &[
         ..ROW
     },
     Setting {
+        key: "scrub_days",
+        form: "DAYS",
+        default: "30",
+        help: "Days after which run reads both slots again and repairs the one that is not booted, 0 to 365; 0 is never.",
+        more: "Inside the maintenance window, after the update. A damaged fallback slot is filled again with its release, if the \
+               source still has it, else with a copy of the running one; nothing is activated. With auto=check, damage is only \
+               reported.",
+        read: |c, v| put(&mut c.scrub_days, number_within(v, 0..=365)),
+        ..ROW
+    },
+    Setting {
         key: "auto_rollback_after",
         form: "N",
         default: "3",

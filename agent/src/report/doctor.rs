@@ -26,6 +26,7 @@ use crate::schedule::clock::{self, Clock};
 use crate::schedule::window::Window;
 use crate::schedule::zone::Zone;
 use crate::source::open;
+use crate::state::memory::{Memory, Scrub};
 use crate::state::store::{Loaded, Store};
 use crate::trust::keys::KeySet;
 use crate::update::adopt;
@@ -357,6 +358,7 @@ fn device(all: &mut Findings, config: &Config, boot: &Boot, memory: Option<&Load
     loader(all, config, boot);
     environment(all, boot);
     room(all, boot);
+    scrub(all, config, &Store::new(state).read_memory());
     if boot.folders() {
         return;
     }
@@ -392,6 +394,29 @@ fn device(all: &mut Findings, config: &Config, boot: &Boot, memory: Option<&Load
             Verdict::Warn,
             "unknown whether the bootloader reads this boot environment: the first trial shows it",
         ),
+    }
+}
+
+/// The last time that both slots were read again.
+fn scrub(all: &mut Findings, config: &Config, memory: &Memory) {
+    let name = "slots read";
+    let Some(Scrub { at, booted, fallback, .. }) = &memory.scrub else {
+        if config.scrub_days == 0 {
+            all.add(name, Verdict::Warn, "scrub_days=0: nobody notices when a slot rots");
+        }
+        return;
+    };
+    let date = at.format("%Y-%m-%d");
+    if let Some(why) = booted {
+        let next = "it may not boot again. Install a release now, then replace the medium";
+        all.add(name, Verdict::Fail, format!("on {date}, the running slot was damaged: {why}; {next}"));
+    }
+    if let Some(why) = fallback {
+        let next = "`kubesolo-update run` tries again to repair it";
+        all.add(name, Verdict::Fail, format!("on {date}, the slot to fall back to was damaged: {why}; {next}"));
+    }
+    if booted.is_none() && fallback.is_none() {
+        all.add(name, Verdict::Ok, format!("on {date}, and whole"));
     }
 }
 

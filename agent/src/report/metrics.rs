@@ -9,11 +9,12 @@ use chrono::{DateTime, Utc};
 use serde::{Serialize, Serializer};
 
 use crate::report::status::{EnvKind, SlotStatus, Status};
-use crate::state::fetches::Fetches;
 use crate::state::freshness::FreshnessVerdict;
 use crate::state::history::Origins;
+use crate::state::memory::Memory;
 use crate::state::phase::Phase;
 use crate::state::state::{Outcome, State};
+use crate::state::store::Loaded;
 use crate::state::trust::Trust;
 
 /// One series of the page.
@@ -57,7 +58,8 @@ pub fn page(all: &[Series]) -> String {
 
 /// All series, from the findings of `status` and the records.
 #[must_use]
-pub fn series(status: &Status, state: &State, trust: &Trust, fetches: &Fetches) -> Vec<Series> {
+pub fn series(status: &Status, loaded: &Loaded, memory: &Memory) -> Vec<Series> {
+    let Loaded { state, trust, fetches, .. } = loaded;
     let mut page = Page(vec![]);
     identity(&mut page, status);
     attempts(&mut page, state);
@@ -68,6 +70,13 @@ pub fn series(status: &Status, state: &State, trust: &Trust, fetches: &Fetches) 
     }
     releases(&mut page, status, trust);
     boots(&mut page, status, state);
+    if let Some(scrub) = &memory.scrub {
+        page.time("slots_read", "Last time that both slots were read again.", Some(scrub.at));
+        let help = "1 if the running slot, or the one to fall back to, was damaged then and is not repaired.";
+        let mut damaged = page.family("slot_damaged", Kind::Gauge, help);
+        damaged.is(&[("slot", "running")], u64::from(scrub.booted.is_some()));
+        damaged.is(&[("slot", "fallback")], u64::from(scrub.fallback.is_some()));
+    }
     page.family("problems", Kind::Gauge, "Number of items that status cannot read.")
         .is(&[], status.problems.len() as u64);
     page.0

@@ -33,6 +33,26 @@ pub struct Memory {
     /// Releases whose trial was withdrawn because the data could not be saved, once for each time, the latest first.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub withdrawn: Vec<Digest>,
+    /// The last time that both slots were read again.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub scrub: Option<Scrub>,
+}
+
+/// The result of reading both slots again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Scrub {
+    /// When, by the device's clock.
+    #[serde(with = "seconds")]
+    pub at: DateTime<Utc>,
+    /// Damage of the booted slot; escaped.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub booted: Option<String>,
+    /// Damage of the slot to fall back to, which could not be repaired; escaped.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fallback: Option<String>,
+    /// The release that the slot to fall back to is being filled with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refill: Option<Digest>,
 }
 
 /// A trial that no health run judged.
@@ -54,7 +74,7 @@ pub struct NotJudged {
 
 impl Default for Memory {
     fn default() -> Self {
-        Self { schema: SCHEMA, not_judged: vec![], withdrawn: vec![] }
+        Self { schema: SCHEMA, not_judged: vec![], withdrawn: vec![], scrub: None }
     }
 }
 

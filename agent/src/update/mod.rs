@@ -12,6 +12,7 @@ mod intake;
 mod pieces;
 pub mod records;
 pub mod running;
+mod scrub;
 pub mod session;
 pub mod trial;
 pub mod unattended;

@@ -25,7 +25,7 @@ use crate::state::fetches::Fetches;
 use crate::state::fleetlock::FleetLock;
 use crate::state::history::TrialOutcome;
 use crate::state::intake::{Finding, Intake};
-use crate::state::memory::{NotJudged, Unjudged};
+use crate::state::memory::{Memory, NotJudged, Unjudged};
 use crate::state::phase::Phase;
 use crate::state::records::{AskedBy, Evidence, Record, StepName};
 use crate::state::state::{State, Trial};
@@ -133,6 +133,22 @@ impl LockedRecords {
         if let Err(error) = self.lock.save_fetches(&self.records.fetches) {
             log::warn!("the record of downloads is out of date: {error}");
         }
+    }
+
+    /// Reads `memory.json`.
+    ///
+    /// # Errors
+    /// 73 and 78 when it cannot be used.
+    pub fn memory(&self) -> Result<Memory> {
+        self.lock.load_memory()
+    }
+
+    /// Replaces `memory.json`.
+    ///
+    /// # Errors
+    /// 73 when it cannot be written.
+    pub fn keep_memory(&self, memory: &Memory) -> Result<()> {
+        self.lock.save_memory(memory)
     }
 
     /// Keeps the record of a bundle that is examined.

@@ -405,6 +405,12 @@ fn try_previous(update: &mut Update<'_>, env: BootState, data: WithData) -> Resu
         Error::new(Reason::NothingToRollBack, format!("cannot roll back: {why}"))
             .remedy("See `kubesolo-update status`.")
     })?;
+    let same = |slot| update.boot.slots.get(slot).manifest().ok().flatten().map(|content| content.digest);
+    if same(booted).is_some_and(|digest| same(booted.other()) == Some(digest)) {
+        let message =
+            "cannot roll back: both slots hold the same release, since the other one was repaired with a copy";
+        return Err(Error::new(Reason::NothingToRollBack, message).remedy("Apply another release."));
+    }
     let wanted = wanted(update, data)?;
     let Update { config, boot, records, .. } = update;
     not_below(boot.slots.get(booted.other()), TrustPolicy::remembered(config, boot, &records.trust).epoch)?;

@@ -45,6 +45,7 @@ mod resume;
 mod rollout;
 mod schema;
 mod screens;
+mod scrub;
 mod security;
 mod slot_folder;
 mod steps;

@@ -44,8 +44,8 @@ fn print_status(cli: &Cli, status: &Status) -> Result<u8> {
         return Ok(0);
     };
     // The page counts unreadable sources as problems, where monitoring sees them.
-    let (records, _) = Store::new(&cli.state).read_each();
-    let series = metrics::series(status, &records.state, &records.trust, &records.fetches);
+    let store = Store::new(&cli.state);
+    let series = metrics::series(status, &store.read_each().0, &store.read_memory());
     let page = metrics::page(&series);
     match output {
         None => print_list(cli, &series, || page),

@@ -2,12 +2,13 @@
 
 use chrono::Utc;
 
-use crate::base::error::Result;
+use crate::base::error::{Exit, Result};
 use crate::cli::call::Call;
 use crate::cli::output::print;
 use crate::cli::show;
 use crate::config::Auto;
 use crate::device::seen::Step;
+use crate::policy::gate::Lifted;
 use crate::state::records::AskedBy;
 use crate::state::state::Outcome;
 use crate::update::attempt::{Called, recorded};
@@ -18,10 +19,16 @@ pub(in crate::cli) fn run(call: &Call<'_>) -> Result<u8> {
     let mut records = call.lock()?;
     records.asked_by(AskedBy::Timer);
     let called = if config.auto == Auto::Check { Called::Question } else { Called::Attempt };
-    let done = recorded(&mut records, called, |records| {
-        unattended::run(config, &mut call.find_by(Step::Run)?, records, &Utc::now)
-    })?;
-    match done {
+    let mut boot = None;
+    let ran = recorded(&mut records, called, |records| {
+        unattended::run(config, boot.insert(call.find_by(Step::Run)?), records, &Utc::now)
+    });
+    // Also where the source is gone: a slot to fall back to counts most then.
+    if let Some(boot) = &mut boot {
+        let answers = !ran.as_ref().is_err_and(|error| error.exit() == Exit::Unavailable);
+        call.update(boot, &mut records, Lifted::default()).scrub(answers);
+    }
+    match ran? {
         Done::Checked(checked) => {
             print(call.cli, &checked, || show::checked(&checked, call.cli.terminal(), call.cli.verbose > 0));
         }

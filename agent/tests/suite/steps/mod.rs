@@ -95,6 +95,7 @@ impl Pair {
             Command::Activate => [&self.device.local(&["activate", "-vv"])[..], &["--pubkey", "K"]].concat(),
             Command::Rollback => self.device.local(&["rollback", "-vv"]),
             Command::Withdraw => self.device.local(&["data", "-vv"]),
+            Command::Repair { .. } => self.device.asking(&self.registry, &["run", "-vv"]),
             Command::Healthcheck => {
                 let words = ["healthcheck", "-vv", "--auto-rollback-after", "1"];
                 [&self.device.local(&words)[..], &["--data-dir", "data", "--health-dir", "health.d"]].concat()
@@ -150,6 +151,7 @@ fn shared(step: world::Step, world: &World) -> Option<Step> {
         }
         world::Step::Unjudged(trial) => Step::Unjudged(trial.unwrap_or(TrialId::NONE)),
         world::Step::Memory(not_judged) => Step::Memory(usize::from(not_judged.is_some())),
+        world::Step::Refilling(_) => Step::Memory(usize::from(world.not_judged.is_some())),
         world::Step::Remember(_) => Step::Trust(world.failed.count_ones() as usize),
         world::Step::Unhash(slot) => Step::Unhash(slot),
         world::Step::Erase(slot) => Step::Erase(slot),
