@@ -16,6 +16,7 @@ use std::ffi::{OsStr, OsString};
 use std::fmt::Display;
 use std::fs::{self, File, Metadata, OpenOptions};
 use std::io::{self, Read};
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Component, Path, PathBuf};
 
@@ -258,10 +259,20 @@ pub fn names(paths: &[PathBuf]) -> String {
 pub fn open_data(path: &Path) -> io::Result<File> {
     let file = open_with(path, 0)?;
     let kind = file.metadata()?.file_type();
-    if kind.is_file() || kind.is_block_device() {
+    if kind.is_block_device() {
+        return open_medium(&file);
+    }
+    if kind.is_file() {
         return Ok(file);
     }
     Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file"))
+}
+
+/// Opens a block device once more, without O_NONBLOCK: a drive without a medium fails here, silently (ENOMEDIUM). With that
+/// flag it opens, and the kernel reports each read that fails on the console (kernel, `cdrom_open` of drivers/cdrom/cdrom.c).
+#[expect(clippy::disallowed_methods, reason = "the same device, by its open file")]
+fn open_medium(device: &File) -> io::Result<File> {
+    File::open(format!("/proc/self/fd/{}", device.as_raw_fd()))
 }
 
 /// The first `most` bytes of such a file.

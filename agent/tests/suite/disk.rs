@@ -431,6 +431,7 @@ fn only_whole_disks_of_the_machine_can_be_the_booted_one() {
     assert!(prepared("pci0/nvme0", &put("device/transport", "tcp\n")).is_err(), "NVMe over fabrics");
     assert!(prepared("pci0/nvme0", &put("device/transport", "pcie\n")).is_ok(), "NVMe");
     assert!(prepared("pci0/ata1", &put("size", "0\n")).is_err(), "no medium");
+    assert!(prepared("pci0/ata1", &put("device/type", "5\n")).is_err(), "an optical drive");
     assert!(prepared("pci0/ata1", &put("holders/md0", "")).is_err(), "a member of an array");
 }
 

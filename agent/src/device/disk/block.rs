@@ -13,6 +13,8 @@ use crate::device::table::{Entry, Extent, PartId, Table};
 const BLOCK_BYTES: std::ops::RangeInclusive<u64> = 512..=65536;
 /// Floppy drives: opening one without a disk in it takes seconds (kernel, `admin-guide/devices.txt`).
 const FLOPPY: &str = "2:";
+/// SCSI peripheral type of optical drives.
+const OPTICAL: &str = "5";
 /// How deep mappings are followed, for example LUKS on LVM on a partition.
 const DEPTH: u32 = 8;
 
@@ -95,7 +97,13 @@ impl Block {
         !self.entries("holders").iter().all(is_own_part)
     }
 
-    /// True if opening it is of use: a drive with a medium, no floppy.
+    /// True for a drive of optical discs. Its size says nothing about a disc: without one, it is that of an earlier one, or the
+    /// driver's first guess (kernel, `sr_probe` of drivers/scsi/sr.c).
+    fn is_optical(&self) -> bool {
+        self.says("device/type") == OPTICAL
+    }
+
+    /// True if opening it is of use: a drive with a medium, as far as the kernel knows, and no floppy.
     fn has_medium(&self) -> bool {
         self.counts("size") != Some(0) && !self.number.starts_with(FLOPPY)
     }
@@ -110,6 +118,8 @@ impl Block {
     pub(super) fn is_boot_disk(&self, system: &System) -> bool {
         !self.is_partition()
             && self.has_medium()
+            // No slot can be written on a disc.
+            && !self.is_optical()
             && !self.is_covered()
             && self.says("hidden") != "1"
             && !self.is_remote()
@@ -272,7 +282,6 @@ impl Block {
     /// True if the disk is on USB, an SD card or an optical drive, if the kernel calls it or a device that it is attached to
     /// removable, or if it is no device of this machine: a file, memory, or a disk of the network.
     fn is_removable_disk(&self, system: &System) -> bool {
-        const OPTICAL: &str = "5"; // SCSI peripheral type
         // The head of an NVMe disk with several paths is attached to all of its controllers.
         let controllers = self.entries("device").into_iter().filter(|path| path.join("transport").exists());
         let places: Vec<_> = match self.is_virtual(system) {
@@ -291,7 +300,8 @@ impl Block {
             || self.is_remote()
             // An unreadable answer is neither yes nor no.
             || self.says("removable") != "0"
-            || ["SD", OPTICAL].contains(&self.says("device/type").as_str())
+            || self.is_optical()
+            || self.says("device/type") == "SD"
     }
 }
 

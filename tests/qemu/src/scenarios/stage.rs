@@ -6,6 +6,7 @@ use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
+use super::expect;
 use crate::machine::{Device, Firmware, Machine};
 use crate::runner::Run;
 use crate::{Result, root, tool};
@@ -174,12 +175,18 @@ fn built_by(run: &Run, script: &str) -> Result<()> {
     let (kernel, initramfs) = (kernel("cloud")?, run.file("initramfs.gz"));
     let mut script = Command::new(root().join("build/scripts").join(script));
     crate::run(script.arg(&initramfs).arg(&kernel))?;
-    let bare = Bare::with(run, &kernel, initramfs, true)?;
+    // The magic of gzip (RFC 1952, 2.3.1): the publisher looks into nothing else.
+    expect("an initramfs packed by gzip", &fs::read(&initramfs)?.starts_with(&[0x1f, 0x8b]), &true)?;
+    let mut bare = Bare::with(run, &kernel, initramfs, true)?;
+    // The search for the disk, which lasts 10 s here, must not read a drive without a disc: the kernel reports each read.
+    let drive = ["-device", "virtio-scsi-pci", "-device", "scsi-cd"];
+    bare.device.more.extend(drive.map(str::to_owned));
     // The real agent: it refuses, for this device has no slots, and the deadline ends the trial.
     let mut machine = bare.boot(run, &[TRIAL, "ks.deadline=30"])?;
     machine.wait_for("has 10.0.2.15")?;
     machine.wait_for("KSOLO")?;
     machine.wait_for("restarting: trial 1234abcd not decided within 30 s")?;
+    let said = machine.said()?;
     machine.wait_for_end()?;
-    Ok(())
+    expect("the reports of the empty drive", &said.matches("error, dev sr0").count(), &0)
 }
