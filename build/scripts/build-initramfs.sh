@@ -57,8 +57,7 @@ done
 cp "$agent" "$root/usr/bin/kubesolo-update"
 cloudinit=$(dirname "$agent")/kubesolo-cloudinit
 [ ! -x "$cloudinit" ] || cp "$cloudinit" "$root/usr/bin/"
-cp -r initramfs-hooks/usr/. "$root/usr/"
-# Not the example: a check that cannot be run is reported at every boot.
+cp -r initramfs-hooks/usr/lib "$root/usr/"
 mkdir -p "$root/etc/kubesolo/health.d"
 if [ -n "$base" ]; then
     # The agent's units, and what they call. /lib is a link in the archive that comes first.

@@ -69,7 +69,8 @@ device() {
     documents kubesolo-update "$generated"/man/kubesolo-update*.8 "$generated"/man/kubesolo-cloudinit.8 \
         "$generated"/man/update.conf.5
     examples=$prefix/share/doc/kubesolo-update/examples
-    put_all 644 "$examples" docs/update.conf initramfs-hooks/etc/kubesolo/health.d/*
+    put_all 644 "$examples" docs/update.conf
+    put_tree initramfs-hooks/usr/share "$prefix/share"
     put_all 644 "$examples/cloud-init" cloud-init/examples/*
     put_tree initramfs-hooks/usr/lib "$prefix/lib"
     put_all 644 "$prefix/share/kubesolo-update/loader" bootenv/loader/*
@@ -96,7 +97,7 @@ release() {
 pages() {
     place=$1 top=$2
     moved=''
-    for pair in initramfs-hooks/etc/kubesolo/health.d:share/doc/kubesolo-update/examples initramfs-hooks/usr/lib:lib \
+    for pair in initramfs-hooks/usr/share:share initramfs-hooks/usr/lib:lib \
         initramfs-hooks/etc/initramfs-tools:share/initramfs-tools cloud-init/examples:share/doc/kubesolo-update/examples/cloud-init \
         agent/systemd:lib/systemd/system bootenv/loader:share/kubesolo-update/loader \
         build/scripts/push-oci-artifact.sh:share/kubesolo-release/push-oci-artifact.sh; do
