@@ -39,8 +39,8 @@ install: ## Install what make agent built, with units, man pages and docs: DESTD
 	    cargo run --quiet --locked -p generate -- target/generated
 	@DESTDIR='$(DESTDIR)' PREFIX='$(or $(PREFIX),/usr)' build/scripts/install.sh device initramfs release doc
 
-dist: ## Make archives, Debian packages and SHA256SUMS for both architectures: target/dist
-	@build/scripts/setup.sh rust $(if $(ARCH),$(arm64),arm64)
+dist: ## Make archives, Debian packages and SHA256SUMS for both architectures, judged by lintian: target/dist
+	@build/scripts/setup.sh rust $(if $(ARCH),$(arm64),arm64) dist
 	@build/scripts/dist.sh
 
 reproduce: ## Run make dist twice, in two folders, and fail if any byte differs
@@ -78,7 +78,7 @@ test-all: ## Run make lint, make deny, all tests with the release build, and all
 	@build/scripts/setup.sh test-all
 	build/scripts/lint.sh
 	@$(MAKE) --no-print-directory deny
-	@build/scripts/build-agent.sh
+	@ARCH=amd64 build/scripts/dist.sh
 	cargo test --workspace --locked --no-fail-fast
 	cargo test --locked -p bootenv --test model -- --ignored
 	build/scripts/agent-0.1.sh

@@ -106,7 +106,7 @@ build() {
             exit 1
         fi
         # Unchanged binaries keep their time, so that images made from them are not made again.
-        "${tools}strip" -o "$into/$name.new" "$built/$name"
+        "${tools}strip" --remove-section=.comment -o "$into/$name.new" "$built/$name"
         if cmp -s "$into/$name.new" "$into/$name"; then rm "$into/$name.new"; else mv "$into/$name.new" "$into/$name"; fi
         echo "$into/$name: static, $(($(stat -c %s "$into/$name") / 1024)) KiB, $profile"
     done

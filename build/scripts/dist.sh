@@ -74,15 +74,14 @@ deb() {
     # Pages of the manual link to each other, so they stay as they are.
     find "$root/usr/share" -type f \( -path '*/man/*' -o -name changelog -o -name third-party-licences \
         -o -path "*/doc/$1/CHANGELOG.md" \) -not -path '*/kubesolo-update-doc/CHANGELOG.md' -exec gzip -9n {} +
-    mkdir -p "$root/usr/share/lintian/overrides" "$root/DEBIAN"
-    # One binary that needs nothing else is the point.
-    [ "$2" = all ] || printf "$1: %s [usr/bin/*]\n" statically-linked-binary shared-library-lacks-prerequisites \
-        >"$root/usr/share/lintian/overrides/$1"
-    rmdir --ignore-fail-on-non-empty "$root/usr/share/lintian/overrides" "$root/usr/share/lintian"
+    mkdir -p "$root/DEBIAN"
+    [ ! -e "build/lintian/$1" ] || install -D -m 644 "build/lintian/$1" "$root/usr/share/lintian/overrides/$1"
     (cd "$root" && find . -path ./DEBIAN -prune -o -type f -print | sort | sed 's|^\./||' | xargs md5sum) >"$root/DEBIAN/md5sums"
     {
         printf 'Package: %s\nVersion: %s\nArchitecture: %s\nMaintainer: %s\n' "$1" "$debian_version" "$2" "$maintainer"
-        printf 'Installed-Size: %s\nSection: admin\nPriority: optional\n' "$(du -sk --apparent-size "$root" | cut -f1)"
+        section='admin'
+        [ "$1" != kubesolo-update-doc ] || section=doc
+        printf 'Installed-Size: %s\nSection: %s\nPriority: optional\n' "$(du -sk --apparent-size "$root" | cut -f1)" $section
         cat
     } >"$root/DEBIAN/control"
     same_time "$root"
@@ -151,4 +150,9 @@ EOT
         --mtime="@$SOURCE_DATE_EPOCH" --mode=u=rwX,go=rX "$name" | gzip -9n >"$dist/$name.tar.gz"
 done
 rm -rf "$dist/root"
+if command -v lintian >/dev/null; then
+    lintian --allow-root --tag-display-limit 0 --display-info --fail-on error,warning,info "$dist"/*.deb
+else
+    echo 'dist: there is no lintian, so nothing judges the packages'
+fi
 (cd "$dist" && sha256sum ./*.deb ./*.tar.gz | sed 's| \./| |' >SHA256SUMS && cat SHA256SUMS)

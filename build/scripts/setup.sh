@@ -10,6 +10,7 @@
 #     lint   rustfmt, clippy, shellcheck, grub-script-check
 #     bench  servers and the tools that the agent is compared with
 #     builder  buildah and mmdebstrap
+#     dist   lintian
 #     test   rust, try and qemu, nginx, tinyproxy, squid, and other tools to compare with
 #     fuzz   rust, and a C++ compiler for libFuzzer
 #     test-all  test and lint, initramfs-tools and mmdebstrap
@@ -263,7 +264,7 @@ install_packages() {
     say 'done'
 }
 
-[ $# -gt 0 ] || { sed -n '2,15s/^# \{0,1\}//p' "$0"; exit 64; }
+[ $# -gt 0 ] || { sed -n '2,16s/^# \{0,1\}//p' "$0"; exit 64; }
 mkdir -p target
 for what in "$@"; do
     case $what in
@@ -275,10 +276,12 @@ for what in "$@"; do
         lint) need_rust; need_lint ;;
         bench) need_try; need_bench ;;
         builder) need_builder ;;
+        dist) need lintian lintian 'judges the Debian packages' ;;
         fuzz) need_rust; need c++ g++ 'C++ compiler, for libFuzzer' ;;
         test) need_rust; need_try; need_oracles; need_qemu; kernel=1 ;;
         test-all)
             need_rust; need_try; need_oracles; need_qemu; need_lint; kernel=1
+            need lintian lintian 'judges the Debian packages'
             need mkinitramfs initramfs-tools-core 'makes an image as its users do'
             need_unpacked promtool=prometheus
             need npm npm 'gets a library that signs as cosign 3 does'
@@ -286,7 +289,7 @@ for what in "$@"; do
             need mmdebstrap mmdebstrap 'makes a Debian with systemd for the virtual device, and one with cloud-init'
             need genisoimage genisoimage 'makes a seed as an optical disc'
             ;;
-        *) say "unknown: $what (rust, arm64, try, qemu, qemu-arm64, lint, bench, builder, fuzz, test or test-all)" >&2; exit 64 ;;
+        *) say "unknown: $what (rust, arm64, try, qemu, qemu-arm64, lint, bench, builder, dist, fuzz, test or test-all)" >&2; exit 64 ;;
     esac
 done
 install_packages
