@@ -2,21 +2,31 @@
 
 use crate::{cli_support, common};
 
+use std::io::Read;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use cli_support::{Device, Ran, publish, publish_as};
+use common::fault::{Fault, World, head, send};
 use common::registry::Registry;
 use kubesolo_release::Metadata;
 
+/// Columns of the screens.
+const WIDTHS: [u32; 3] = [40, 80, 120];
+
 /// The program on a terminal of that many columns, as util-linux' `script` makes one.
-fn on_terminal(device: &Device, arguments: &[&str], columns: u32, term: &str) -> String {
+fn terminal(device: &Device, arguments: &[&str], columns: u32, term: &str) -> Command {
     let words: Vec<_> = arguments.iter().map(|word| format!("'{word}'")).collect();
     let line = format!("stty cols {columns} && exec {} {}", device.program.display(), words.join(" "));
     let mut script = Command::new("script");
-    script.args(["-qec", &line, "/dev/null"]).current_dir(device.dir.path()).stdin(std::process::Stdio::null());
+    script.args(["-qefc", &line, "/dev/null"]).current_dir(device.dir.path()).stdin(Stdio::null());
     script.env_clear().env("PATH", "/usr/bin:/bin").env("TERM", term);
-    let ran: Ran = script.output().unwrap().into();
+    script
+}
+
+fn on_terminal(device: &Device, arguments: &[&str], columns: u32, term: &str) -> String {
+    let ran: Ran = terminal(device, arguments, columns, term).output().unwrap().into();
     assert_eq!(ran.code, Some(0), "{ran:?}");
     ran.stdout.replace('\r', "")
 }
@@ -61,9 +71,17 @@ fn screens() -> String {
     device.power_on();
     device.here(&["healthcheck"]).code(0);
     publish(&registry, "1.1.0", 2);
-    page += &shown("`check` with an update", &device.local(&["check"]), 80);
+    for columns in WIDTHS {
+        page += &shown("`check` with an update", &device.local(&["check"]), columns);
+    }
+    for columns in WIDTHS {
+        let bar = progress(columns, "vt100");
+        page += &format!("Progress of `apply`, {columns} columns:\n\n```\n{}\n```\n\n", without_rate(&bar));
+    }
+    let plain = progress(80, "dumb");
+    page += &format!("Progress of `apply` on a serial line or in a file, every 5 s:\n\n```\n{plain}\n```\n\n");
     device.from(&registry, &["run"]).code(0);
-    for columns in [40, 80, 120] {
+    for columns in WIDTHS {
         page += &shown("`status` with a staged release", &device.local(&["status"]), columns);
     }
     device.here(&["activate"]).code(0);
@@ -78,10 +96,52 @@ fn screens() -> String {
     page += &shown("`check` for a release that failed", &device.local(&["check"]), 80);
     page += &shown("`history`", &device.local(&["history"]), 80);
     page += &shown("`history --last`", &device.local(&["history", "--last"]), 80);
-    for columns in [40, 80] {
+    for columns in WIDTHS {
         page += &shown("`doctor`", &device.local(&["doctor"]), columns);
     }
     page
+}
+
+/// Progress of a download on a terminal, after 7 of 16 MiB. From there on, single bytes come until it is drawn: that happens
+/// only so often.
+fn progress(columns: u32, term: &str) -> String {
+    const DONE: &str = "7.0 of 16.0 MiB";
+    let (world, device) = (World::new(16 << 20), Device::new());
+    let large = World::path(&world.initramfs);
+    let server = Fault::start(move |request, out| {
+        if request.path != large {
+            return world.answer(request, out);
+        }
+        let (first, rest) = world.initramfs.split_at(7 << 20);
+        head(out, 200, &format!("Content-Length: {}\r\n", world.initramfs.len()));
+        let mut there = send(out, first);
+        let mut bytes = rest.chunks(1);
+        while there {
+            std::thread::sleep(Duration::from_millis(50));
+            there = send(out, bytes.next().unwrap_or_default());
+        }
+    });
+    let arguments = [&device.asking(&server, &["apply"])[..], &["--pubkey", "K"]].concat();
+    let mut child = terminal(&device, &arguments, columns, term).stdout(Stdio::piped()).spawn().unwrap();
+    let (mut screen, mut bytes) = (String::new(), [0; 4096]);
+    while !screen.contains(DONE) {
+        let length = child.stdout.as_mut().unwrap().read(&mut bytes).unwrap();
+        assert!(length > 0, "{screen}");
+        screen += &String::from_utf8_lossy(&bytes[..length]);
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let line = screen.split(['\r', '\n']).rfind(|line| line.contains(DONE)).unwrap();
+    // `indicatif` erases a line before it draws it (ECMA-48, EL).
+    line.trim_start_matches("\x1b[2K").trim_end().to_owned()
+}
+
+/// With the same rate and rest of time in every run.
+fn without_rate(bar: &str) -> String {
+    let Some((before, after)) = bar.split_once("MiB ") else { return bar.to_owned() };
+    let words: Vec<_> = after.split(' ').collect();
+    assert!(matches!(words[..], [_, unit, rest] if unit.ends_with("B/s") && rest.ends_with('s')), "{bar}");
+    format!("{before}MiB 4.0 MiB/s 2s")
 }
 
 /// Nothing happened for three days: everything that the agent remembers is that old.
@@ -130,6 +190,7 @@ fn masked(text: &str) -> String {
         ("99:99 UTC", "03:10 UTC"),
         ("trial ########", "trial 5f3a09c1"),
         (&digest, &shown),
+        ("sha256:############", "sha256:5f3a09c15f3a"),
     ];
     patterns.iter().fold(text.to_owned(), |text, (pattern, shown)| {
         let mut masked = String::new();

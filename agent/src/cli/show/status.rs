@@ -15,7 +15,7 @@ use bootenv::protocol::SlotState;
 
 /// The report at a time, with all details on demand.
 pub(in crate::cli) fn status(status: &Status, terminal: Terminal, details: bool) -> String {
-    let mut page = Page { status, screen: Screen::new(terminal), now: Utc::now() };
+    let mut page = Page { status, screen: Screen::new(terminal), now: Utc::now(), details };
     page.running();
     if !status.slots.is_empty() {
         page.screen.part();
@@ -40,10 +40,21 @@ struct Page<'a> {
     status: &'a Status,
     screen: Screen,
     now: DateTime<Utc>,
+    details: bool,
 }
 
 fn or_unknown(text: Option<&String>) -> &str {
     text.map_or("unknown", String::as_str)
+}
+
+/// With 12 digits of a digest, which fit into a line: `-v` shows all of them.
+fn shortened(text: &str) -> String {
+    const SHOWN: usize = 12;
+    let whole = text.split_once("sha256:").and_then(|(before, rest)| Some((before, rest.split_at_checked(64)?)));
+    match whole {
+        Some((before, (digits, after))) => format!("{before}sha256:{}{after}", &digits[..SHOWN]),
+        None => text.to_owned(),
+    }
 }
 
 /// Name of the release in a slot. A slot without manifest was filled where the device was made.
@@ -142,8 +153,21 @@ impl Page<'_> {
         }
         self.next_look();
         self.trust();
-        if self.status.phase == Phase::Staged {
-            self.screen.line("next:", "kubesolo-update activate --reboot");
+        if let Some(next) = self.next() {
+            self.screen.line("next:", next);
+        }
+    }
+
+    /// The step for a person, if there is one.
+    fn next(&self) -> Option<&'static str> {
+        match self.status.phase {
+            Phase::Staged => Some("kubesolo-update activate --reboot"),
+            Phase::Activated if !self.is_tried() => Some("reboot"),
+            Phase::RolledBack if !self.status.failed.is_empty() => {
+                Some("Publish a fixed release, or run `kubesolo-update apply --retry-failed`.")
+            }
+            Phase::Failed => Some("kubesolo-update apply"),
+            _ => None,
         }
     }
 
@@ -210,7 +234,8 @@ impl Page<'_> {
             self.screen.line("revoked keys:", &self.status.revoked_keys.join(", "));
         }
         for failed in &self.status.failed {
-            self.screen.toned("failed:", Tone::Bad, failed);
+            let words = if self.details { failed.clone() } else { shortened(failed) };
+            self.screen.toned("failed:", Tone::Bad, &words);
         }
     }
 
