@@ -61,8 +61,9 @@ cp -r initramfs-hooks/usr/lib "$root/usr/"
 mkdir -p "$root/etc/kubesolo/health.d"
 if [ -n "$base" ]; then
     # The agent's units, and what they call. /lib is a link in the archive that comes first.
-    mkdir -p "$root/usr/lib/systemd/system"
+    mkdir -p "$root/usr/lib/systemd/system" "$root/usr/lib/udev/rules.d"
     cp agent/systemd/* "$root/usr/lib/systemd/system/"
+    cp agent/udev/* "$root/usr/lib/udev/rules.d/"
     ln -s usr/lib/systemd/systemd "$root/init"
     [ -z "$tests" ] || cp -r tests/qemu/guest/systemd/. "$root/"
     for unit in "$root"/usr/lib/systemd/system/*; do

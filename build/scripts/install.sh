@@ -75,6 +75,7 @@ device() {
     put_tree initramfs-hooks/usr/lib "$prefix/lib"
     put_all 644 "$prefix/share/kubesolo-update/loader" bootenv/loader/*
     put_all 644 "$prefix/lib/systemd/system" agent/systemd/*
+    put_all 644 "$prefix/lib/udev/rules.d" agent/udev/*
     paths
     mkdir -p "${root}etc/kubesolo/health.d"
 }
@@ -99,7 +100,7 @@ pages() {
     moved=''
     for pair in initramfs-hooks/usr/share:share initramfs-hooks/usr/lib:lib \
         initramfs-hooks/etc/initramfs-tools:share/initramfs-tools cloud-init/examples:share/doc/kubesolo-update/examples/cloud-init \
-        agent/systemd:lib/systemd/system bootenv/loader:share/kubesolo-update/loader \
+        agent/systemd:lib/systemd/system agent/udev:lib/udev/rules.d bootenv/loader:share/kubesolo-update/loader \
         build/scripts/push-oci-artifact.sh:share/kubesolo-release/push-oci-artifact.sh; do
         moved="$moved;s#\](\(\.\./\)*${pair%%:*}#](@UP@$prefix/${pair#*:}#g;s#${pair%%:*}#$top$prefix/${pair#*:}#g"
     done

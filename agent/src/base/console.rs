@@ -4,6 +4,7 @@
 //! restarted or `| head` must not end an update in its middle, and a trial without a commit.
 
 use std::io::{self, ErrorKind, Write as _};
+use std::os::fd::{AsFd as _, BorrowedFd};
 use std::sync::OnceLock;
 
 use bootenv::step::{self, Step};
@@ -12,7 +13,7 @@ use nix::sys::stat::fstat;
 use simple_logger::SimpleLogger;
 
 use crate::base::error::{Error, Reason, Result};
-use crate::base::sys;
+use crate::base::{replace, sys};
 
 pub mod progress;
 
@@ -93,6 +94,17 @@ pub(crate) fn print_note(level: Level, text: &str) {
         false => text.to_owned(),
     };
     let _ = io::stderr().write_all(marked.as_bytes());
+}
+
+/// For a person in front of the device: to standard error, and to the console of the system if that is another place.
+pub(crate) fn announce(text: &str) {
+    let line = format!("kubesolo-update: {text}\n");
+    print_note(Level::Info, &line);
+    let console = |fd: BorrowedFd<'_>| fstat(fd).ok().map(|stat| (stat.st_dev, stat.st_ino));
+    let Ok(system) = replace::open_console() else { return };
+    if console(io::stderr().as_fd()) != console(system.as_fd()) {
+        let _ = (&system).write_all(line.as_bytes());
+    }
 }
 
 /// Priorities of `syslog(3)`.

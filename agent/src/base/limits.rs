@@ -50,6 +50,16 @@ pub const SIGSTORE_BUNDLE_BYTES: u64 = 16 * KIB;
 pub const BUNDLE_ENTRIES: usize = 1024;
 /// A bundle whose files are all hashed by an examination, in bytes. It bounds the time for an archive of holes.
 pub const BUNDLE_BYTES: u64 = 64 * GIB;
+/// Removable volumes that are looked at in one run.
+pub const STICKS: usize = 8;
+/// Entries in the root folder of a removable volume that are looked at. Bundles are found among them.
+pub const STICK_ENTRIES: usize = 1024;
+/// Bundles on one removable volume that are opened, in the order of their names.
+pub const STICK_BUNDLES: usize = 16;
+/// The time over which the rate of reading a bundle is measured.
+pub const MEDIUM_WINDOW: Duration = Duration::from_secs(60);
+/// The slowest medium of a bundle, in bytes per second over [`MEDIUM_WINDOW`] and more.
+pub const MEDIUM_RATE_MIN: u64 = 16 * KIB;
 /// Records of bundles that were examined; the oldest is forgotten for one more.
 pub const INTAKES: usize = 32;
 /// Findings in such a record.

@@ -6,6 +6,8 @@ use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process;
 
+use nix::libc;
+
 /// Names for the temporary file, tried in order. In a shared folder another account can take some of them first.
 const NAMES: u32 = 16;
 
@@ -119,6 +121,15 @@ pub fn open_new(path: &Path, mode: u32) -> io::Result<File> {
         let _ = file.set_permissions(Permissions::from_mode(mode));
     }
     Ok(file)
+}
+
+/// Opens the console of the system, to write to it. Does not wait for one that nobody reads.
+///
+/// # Errors
+/// Errors of the filesystem: a container has none.
+#[expect(clippy::disallowed_methods, reason = "a device, which keeps nothing")]
+pub fn open_console() -> io::Result<File> {
+    OpenOptions::new().append(true).custom_flags(libc::O_NOCTTY | libc::O_NONBLOCK).open("/dev/console")
 }
 
 fn remove(path: &Path) -> io::Result<()> {

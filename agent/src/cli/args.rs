@@ -260,6 +260,13 @@ pub(crate) enum Command {
         #[arg(long, conflicts_with = "role")]
         check: bool,
     },
+    /// Look at removable media for releases, as removable_bundles= says. For udev, mdev and the init stage, when a device
+    /// comes. Never bypasses a gate.
+    #[command(hide = true)]
+    Stick {
+        /// Device node of a volume, or its name; without it each volume is looked at.
+        device: Option<PathBuf>,
+    },
     /// Show or check the settings.
     #[command(subcommand)]
     Config(ConfigCommand),

@@ -77,6 +77,7 @@ fn only_reports(command: &Command) -> bool {
     match command {
         Command::Apply { dry_run, .. } => *dry_run,
         Command::Run { .. }
+        | Command::Stick { .. }
         | Command::Activate { .. }
         | Command::Healthcheck { .. }
         | Command::Rollback { .. }
@@ -166,6 +167,7 @@ fn run_with(call: &Call<'_>) -> Result<u8> {
         Command::Apply { lifted, dry_run: true, .. } => apply::dry_run(call, *lifted),
         Command::Apply { lifted, activate, reboot, .. } => apply::apply(call, *lifted, *activate, *reboot),
         Command::Run { .. } => unattended::run(call),
+        Command::Stick { device } => unattended::stick(call, device.as_deref()),
         Command::Intake(_) => intake::add(call),
         Command::Activate { lifted, reboot } => activate::activate(call, *lifted, *reboot),
         Command::Healthcheck { no_reboot, .. } => healthcheck::healthcheck(call, *no_reboot),
@@ -214,6 +216,7 @@ fn data_is_ours(cli: &Cli) -> Result<()> {
 fn unusable(cli: &Cli, error: Error) -> Error {
     let (called, asked_by) = match &cli.command {
         Command::Run { .. } => (Called::Attempt, AskedBy::Timer),
+        Command::Stick { .. } => (Called::Attempt, AskedBy::Stick),
         Command::Apply { dry_run: false, .. } => (Called::Attempt, AskedBy::Console),
         Command::Activate { .. } => (Called::Activation, AskedBy::Console),
         Command::Healthcheck { .. } => {

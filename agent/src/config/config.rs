@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::proxy::{NoProxy, ProxySetting};
-use super::values::{Auto, BootEnv, DeltaSetting, Freshness, Origin, RegistryMirror, Threshold};
+use super::values::{Auto, BootEnv, DeltaSetting, Freshness, Origin, RegistryMirror, RemovableBundles, Threshold};
 use crate::schedule::rollout::Wariness;
 use crate::schedule::window::Window;
 
@@ -30,6 +30,8 @@ pub struct Config {
     pub auto: Auto,
     /// `auto_reboot=`: whether `run` reboots into what it activated.
     pub auto_reboot: bool,
+    /// `removable_bundles=`: whether releases are taken from removable media.
+    pub removable_bundles: RemovableBundles,
     /// `wariness=`: place in a phased rollout.
     pub wariness: Wariness,
     /// `machine_id_file=`: the file with this device's id, for a phased rollout.

@@ -5,7 +5,7 @@
 
 use super::config::Config;
 use super::proxy::{NoProxy, ProxySetting};
-use super::values::{Auto, BootEnv, DeltaSetting, Freshness, Origin, Threshold};
+use super::values::{Auto, BootEnv, DeltaSetting, Freshness, Origin, RemovableBundles, Threshold};
 use super::values::{
     hosts, http_url, number, number_within, path, rate, registry, registry_mirrors, seconds, seconds_within,
     server_mirrors, state_paths, switch, word,
@@ -369,6 +369,20 @@ const UNATTENDED: &[Setting] = &[
         help: "Reboot after auto=activate.",
         more: "With no, the trial starts with the next reboot, for any cause.",
         read: |c, v| put(&mut c.auto_reboot, switch(v)),
+        ..ROW
+    },
+    Setting {
+        key: "removable_bundles",
+        form: "no|stage|activate",
+        default: "no",
+        help: "How far an unattended update goes with releases on removable media with the volume label KSOLOUPDATE.",
+        more: "Window, auto and all gates hold as for any source. Without server and registry, they are the only source.",
+        choices: &[
+            ("no", "removable media are not looked at"),
+            ("stage", "at most stage the release, also with auto=activate"),
+            ("activate", "go as far as auto says"),
+        ],
+        read: |c, v| put(&mut c.removable_bundles, v.parse::<RemovableBundles>()),
         ..ROW
     },
     Setting {

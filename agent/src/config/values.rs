@@ -155,6 +155,31 @@ impl fmt::Display for Auto {
     }
 }
 
+/// How far an unattended run goes with a release on a removable medium.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum RemovableBundles {
+    /// Removable media are not looked at.
+    #[default]
+    No,
+    /// To the free slot, and no further.
+    Stage,
+    /// As far as `auto=` says.
+    Activate,
+}
+
+impl FromStr for RemovableBundles {
+    type Err = &'static str;
+
+    fn from_str(word: &str) -> Result<Self, &'static str> {
+        match word {
+            "no" => Ok(Self::No),
+            "stage" => Ok(Self::Stage),
+            "activate" => Ok(Self::Activate),
+            _ => Err("expected no, stage or activate"),
+        }
+    }
+}
+
 /// Number of different keys that must sign a release: `1..=limits::KEYS`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Threshold(usize);

@@ -7,6 +7,7 @@ use bootenv::{Fallback, SlotId, TrialId};
 
 use crate::base::error::{Context, Error, Reason, Result};
 use crate::base::{files, limits, text};
+use crate::device::mount::Filesystem;
 use crate::device::table::{PartId, read_at};
 
 /// Label of the EFI system partition, with GRUB and its environment block.
@@ -15,6 +16,8 @@ pub const ESP_LABEL: &str = "KSOLOEFI";
 pub const SLOT_A_LABEL: &str = "KSOLOA";
 /// Label of slot B.
 pub const SLOT_B_LABEL: &str = "KSOLOB";
+/// Label of a removable volume with releases.
+pub const STICK_LABEL: &str = "KSOLOUPDATE";
 /// Label of the data partition.
 pub const DATA_LABEL: &str = "KSOLODATA";
 
@@ -57,12 +60,36 @@ impl System {
     }
 }
 
+/// A filesystem with a label.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Volume {
+    /// Its type.
+    pub filesystem: Filesystem,
+    /// Its label.
+    pub label: String,
+    /// The identity that its maker drew for it, in hex digits; empty for ISO 9660, which has none.
+    pub id: String,
+}
+
 /// The label of an ext2, ext3, ext4, FAT or ISO 9660 filesystem; `None` if it is another one, or has no label.
 pub fn filesystem_label(device: &mut (impl Read + Seek)) -> io::Result<Option<String>> {
+    Ok(volume(device)?.map(|volume| volume.label))
+}
+
+/// The ext2, ext3, ext4, FAT or ISO 9660 filesystem on a device; `None` if it is another one, or has no label.
+pub fn volume(device: &mut (impl Read + Seek)) -> io::Result<Option<Volume>> {
     let mut start = [0; 2048];
     let length = read_at(device, 0, &mut start)?;
-    let label = ext_label(&start[..length]).or(fat_label(device, &start[..length])?);
-    if label.is_some() { Ok(label) } else { iso_label(device) }
+    let start = &start[..length];
+    if let Some(label) = ext_label(start) {
+        return Ok(Some(Volume { filesystem: Filesystem::Ext4, label, id: hex::encode(&start[1128..1144]) }));
+    }
+    if let Some(label) = fat_label(device, start)? {
+        // The place of the volume's serial number in the boot sector (Microsoft's FAT specification, 3.2 and 3.3).
+        let id = if start[82..87] == *b"FAT32" { &start[67..71] } else { &start[39..43] };
+        return Ok(Some(Volume { filesystem: Filesystem::Vfat, label, id: hex::encode(id) }));
+    }
+    Ok(iso_label(device)?.map(|label| Volume { filesystem: Filesystem::Iso9660, label, id: String::new() }))
 }
 
 /// The primary volume descriptor lies at 32768: magic at 1, label at 40 (ECMA-119, 8.4). `None` if it is none.

@@ -2,13 +2,12 @@
 //! `skopeo copy ... oci-archive:` and `oras cp --to-oci-layout` make it. Nothing is unpacked: the headers of the archive are
 //! read once, and then each file where it lies.
 
+mod medium;
 mod tar;
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::fs::File;
 use std::io::{Read, Seek};
-use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 use std::rc::Rc;
 
@@ -17,7 +16,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::base::digest::Digest;
 use crate::base::error::{Error, Reason, Result};
-use crate::base::{files, limits, text};
+use crate::base::{limits, text};
 use crate::fetch::body::Body;
 use crate::release::offer::Offer;
 use crate::release::release::{self, Architecture, Blob, Descriptor, Image};
@@ -29,6 +28,7 @@ use crate::source::signatures::{Attachments, Referrers, Search};
 use crate::source::source::{Known, Source};
 use crate::source::statement;
 use crate::trust::signature::Signature;
+use medium::Medium;
 
 /// The name of an entry of `index.json`, as every tool writes it: a tag.
 const REF_NAME: &str = "org.opencontainers.image.ref.name";
@@ -37,7 +37,7 @@ const CHUNK_BYTES: usize = 256 * 1024;
 
 /// A bundle that was opened.
 pub struct BundleSource {
-    file: Rc<File>,
+    file: Rc<Medium>,
     layout: Layout,
     tag: Option<String>,
     default_tag: String,
@@ -168,12 +168,8 @@ impl BundleSource {
             Error::new(Reason::BundleUnreadable, format!("cannot read {origin}: {why}"))
                 .remedy("Name a file from `kubesolo-release bundle`, on a mounted medium.")
         };
-        let file = files::open_data(path).map_err(|e| unreadable(e.to_string()))?;
-        let meta = file.metadata().map_err(|e| unreadable(e.to_string()))?;
-        if !meta.is_file() {
-            return Err(unreadable("it is not a regular file".into()));
-        }
-        let layout = layout(&file, meta.len()).map_err(|e| e.context(&origin))?;
+        let file = Medium::open(path).map_err(|e| unreadable(e.to_string()))?;
+        let layout = layout(file.reader(), file.length).map_err(|e| file.explain(e).context(&origin))?;
         let (tag, default_tag) = (tag.map(str::to_owned), default_tag.to_owned());
         Ok(Self { file: Rc::new(file), layout, tag, default_tag, origin, offered: None })
     }
@@ -211,7 +207,7 @@ impl BundleSource {
         if extent.size > limit {
             return Err(limits::exceeded(what, format_args!("{limit} bytes")));
         }
-        let raw = tar::read(&mut &*self.file, extent).map_err(|e| e.context(&self.origin))?;
+        let raw = tar::read(&mut self.file.reader(), extent).map_err(|e| e.context(&self.origin))?;
         check_digest(&raw, digest, what)?;
         Ok(raw)
     }
@@ -326,7 +322,7 @@ impl Source for BundleSource {
 
 /// An image, read where it lies.
 struct BundleBody {
-    file: Rc<File>,
+    file: Rc<Medium>,
     rest: tar::Extent,
     origin: String,
 }
@@ -339,7 +335,7 @@ impl Body for BundleBody {
             return Ok(None);
         }
         let mut bytes = vec![0; wanted];
-        self.file.read_exact_at(&mut bytes, self.rest.offset).map_err(|e| tar::failed(&e).context(&self.origin))?;
+        self.file.read_at(&mut bytes, self.rest.offset).map_err(|e| tar::failed(&e).context(&self.origin))?;
         self.rest = tar::Extent { offset: self.rest.offset + wanted as u64, size: self.rest.size - wanted as u64 };
         Ok(Some(bytes.into()))
     }

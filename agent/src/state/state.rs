@@ -135,7 +135,7 @@ pub struct Waiting {
 words! {
     /// How a run ended: as `check` or `apply` report it, or with an error.
     pub enum Outcome {
-        /// The running release is the one on offer.
+        /// The running release is the one on offer, or nothing is on offer.
         UpToDate = "up-to-date",
         /// `check` found a release that may be installed.
         UpdateAvailable = "update-available",

@@ -37,6 +37,7 @@ impl Ended for Done {
         match self {
             Self::Checked(checked) => (checked.verdict, checked.reason),
             Self::Applied(applied) => applied.outcome(),
+            Self::NoStick => (Outcome::UpToDate, None),
         }
     }
 }

@@ -14,6 +14,7 @@ pub mod records;
 pub mod running;
 mod scrub;
 pub mod session;
+mod sticks;
 pub mod trial;
 pub mod unattended;
 pub mod update;

@@ -1,9 +1,11 @@
 //! An update that nobody watches: as far as the settings allow, and no further.
 
+use std::path::Path;
+
 use chrono::{DateTime, TimeDelta, Utc};
 
 use crate::base::error::{Error, Result};
-use crate::config::{Auto, Config};
+use crate::config::{Auto, Config, RemovableBundles};
 use crate::device::boot::Boot;
 use crate::policy::gate::{self, Lifted};
 use crate::policy::rules;
@@ -12,6 +14,7 @@ use crate::state::state::Outcome;
 use crate::update::check::CheckReport;
 use crate::update::records::LockedRecords;
 use crate::update::session::Depth;
+use crate::update::sticks;
 use crate::update::update::{ApplyReport, Update};
 
 /// Result of a run.
@@ -21,9 +24,18 @@ pub enum Done {
     Checked(Box<CheckReport>),
     /// With the other ones.
     Applied(ApplyReport),
+    /// There is no source but removable media, and none of them has another release than the one that runs.
+    NoStick,
 }
 
-/// Asks, stages or activates, as `auto` says. No gate can be bypassed here: that takes a person.
+impl From<ApplyReport> for Done {
+    fn from(report: ApplyReport) -> Self {
+        Self::Applied(report)
+    }
+}
+
+/// Asks, stages or activates, as `auto` says. No gate can be bypassed here: that takes a person. Removable media come first,
+/// where `removable_bundles` permits them.
 ///
 /// `clock` is asked again after a long download: what may not start outside the window may not be activated there either.
 ///
@@ -35,12 +47,44 @@ pub fn run(
     records: &mut LockedRecords,
     clock: &dyn Fn() -> DateTime<Utc>,
 ) -> Result<Done> {
-    may_ask(records.state.not_before, clock())?;
-    records.state.identify()?;
     let mut update = Update { config, boot, records, lifted: Lifted::default(), now: clock() };
+    match sticks::take(&mut update, None, clock, &|update| go(update, clock)) {
+        Ok(Some(done)) => return Ok(done),
+        Ok(None) if config.source.is_none() && config.removable_bundles != RemovableBundles::No => {
+            return Ok(Done::NoStick);
+        }
+        // Outside the window, the source is not asked either, or only by auto=check.
+        Ok(None) => {}
+        Err(error) if config.source.is_none() => return Err(error),
+        Err(_) => {}
+    }
+    may_ask(update.records.state.not_before, clock())?;
+    update.records.state.identify()?;
     update.expire_data();
     update.release_fleetlock();
-    if config.auto == Auto::Check {
+    go(&mut update, clock)
+}
+
+/// The same with removable media alone, as `removable_bundles` permits: with all of them, or with the device `only`.
+///
+/// # Errors
+/// As for [`run`], and those of the one stick.
+pub fn run_sticks(
+    config: &Config,
+    boot: &mut Boot,
+    records: &mut LockedRecords,
+    only: Option<&Path>,
+    clock: &dyn Fn() -> DateTime<Utc>,
+) -> Result<Done> {
+    let mut update = Update { config, boot, records, lifted: Lifted::default(), now: clock() };
+    let taken = sticks::take(&mut update, only, clock, &|update| go(update, clock))?;
+    Ok(taken.unwrap_or(Done::NoStick))
+}
+
+/// With the source of the settings, as far as `auto` says.
+fn go(update: &mut Update<'_>, clock: &dyn Fn() -> DateTime<Utc>) -> Result<Done> {
+    let auto = update.config.auto;
+    if auto == Auto::Check {
         let session = update.session();
         let (clock, found) = (session.clock, session.evaluate(Depth::EveryGate)?);
         update.records.keep_look(&clock, found.freshness.as_ref())?;
@@ -48,7 +92,7 @@ pub fn run(
         return Ok(Done::Checked(Box::new(CheckReport::of(found))));
     }
     let staged = update.apply(false)?;
-    if config.auto == Auto::Stage || staged.outcome != Outcome::Staged {
+    if auto == Auto::Stage || staged.outcome != Outcome::Staged {
         return Ok(Done::Applied(staged));
     }
     update.now = clock();

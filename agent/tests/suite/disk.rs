@@ -19,13 +19,13 @@ use kubesolo_update::device::table::{PartId, Table};
 const DEVICE: [&str; 4] = ["KSOLOA", "KSOLOB", "KSOLODATA", "other"];
 const MIB: u64 = 1 << 20;
 
-struct Machine {
-    dir: tempfile::TempDir,
-    system: System,
+pub(crate) struct Machine {
+    pub(crate) dir: tempfile::TempDir,
+    pub(crate) system: System,
 }
 
 impl Machine {
-    fn new(line: &str) -> Self {
+    pub(crate) fn new(line: &str) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let at = |name: &str| dir.path().join(name);
         let system = System { sys: at("sys"), dev: at("dev"), proc: at("proc"), run: at("run") };
@@ -37,12 +37,12 @@ impl Machine {
         machine
     }
 
-    fn at(&self, name: &str) -> PathBuf {
+    pub(crate) fn at(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
 
     /// The arguments of the bootloader, and nothing known of the disk.
-    fn boot(&self, line: &str) {
+    pub(crate) fn boot(&self, line: &str) {
         fs::write(self.at("proc/cmdline"), line).unwrap();
         self.uptime(5.0);
         let _ = fs::remove_dir_all(self.at("run"));
@@ -69,7 +69,7 @@ impl Machine {
     }
 
     /// A disk with this content at its place on a bus, with partitions of 1 MiB each, the first at 1 MiB.
-    fn disk(&self, bus: &str, node: &str, minor: u32, image: &[u8], partitions: &[&str]) -> PathBuf {
+    pub(crate) fn disk(&self, bus: &str, node: &str, minor: u32, image: &[u8], partitions: &[&str]) -> PathBuf {
         fs::write(self.at("dev").join(node), image).unwrap();
         let disk = self.shown(&format!("{bus}/block/{node}"), minor, "", image.len() as u64 / 512);
         fs::create_dir_all(disk.join("queue")).unwrap();
@@ -92,7 +92,7 @@ impl Machine {
     }
 
     /// A device as an installer makes it; gives the identity of its slot A.
-    fn device(&self, bus: &str, node: &str, minor: u32, seed: u32) -> String {
+    pub(crate) fn device(&self, bus: &str, node: &str, minor: u32, seed: u32) -> String {
         self.disk(bus, node, minor, &gpt(&DEVICE, seed), &DEVICE);
         id(seed, 1)
     }
@@ -193,7 +193,7 @@ fn nothing_that_boots_is_changed_while_another_disk_can_be_the_booted_one() {
     }
 }
 
-fn run(command: &mut Command) {
+pub(crate) fn run(command: &mut Command) {
     let path = std::env::var("PATH").unwrap_or_default() + ":/usr/sbin:/sbin";
     let output = command.env("PATH", path).output().unwrap();
     assert!(output.status.success(), "{command:?}: {output:?}");

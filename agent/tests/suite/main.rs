@@ -49,5 +49,6 @@ mod scrub;
 mod security;
 mod slot_folder;
 mod steps;
+mod sticks;
 mod systemd;
 mod trust;

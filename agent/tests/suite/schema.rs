@@ -107,6 +107,8 @@ fn failures(seen: &mut Seen) {
     seen.here("status", &["status"]);
     seen.here("config-show", &["config", "show"]);
     seen.from("check", &["check"]);
+    seen.device.write("conf", b"removable_bundles=stage\n");
+    seen.here("no-stick", &["run"]);
     fs::remove_file(seen.device.path("conf")).unwrap();
     let absent = seen.registry.address.clone() + "/absent";
     let check = ["check", "--json", "--registry", &absent, "--plain-http", &seen.registry.address];

@@ -8,7 +8,7 @@ use std::process::Command;
 use bootenv::TrialId;
 use kubesolo_update::base::limits::DATA_SECONDS;
 use kubesolo_update::config::{Conf, Config, Overrides};
-use kubesolo_update::device::blocks::{CommandLine, DEADLINE, DEADLINE_MARGIN, HEALTH_WINDOW};
+use kubesolo_update::device::blocks::{CommandLine, DEADLINE, DEADLINE_MARGIN, HEALTH_WINDOW, STICK_LABEL};
 
 /// A root filesystem with systemd's own units and ours, and something to start.
 fn root() -> tempfile::TempDir {
@@ -79,20 +79,32 @@ fn no_unit_may_do_more_than_its_work_needs() {
         ("kubesolo-update-deadline.service", 40),
         ("kubesolo-update-data.service", 50),
         ("kubesolo-update-mount.service", 60),
+        ("kubesolo-update-stick@.service", 28),
     ] {
         let threshold = format!("--threshold={tenths}");
         let (held, said) = analyze(root.path(), &["security", "--offline=yes", &threshold], &[unit.to_owned()]);
         assert!(held, "{unit}: {}", said.lines().last().unwrap_or_default());
     }
-    assert_eq!(names(".service").len(), 6, "every service has a bound");
+    assert_eq!(names(".service").len(), 7, "every service has a bound");
+}
+
+#[test]
+fn a_stick_starts_a_unit_that_is_there() {
+    let rules = Path::new(env!("CARGO_MANIFEST_DIR")).join("udev/90-kubesolo-update.rules");
+    let rules = fs::read_to_string(rules).unwrap();
+    assert!(rules.contains(&format!("ENV{{ID_FS_LABEL}}==\"{STICK_LABEL}\"")), "{rules}");
+    let (_, wanted) = rules.split_once("ENV{SYSTEMD_WANTS}+=\"").unwrap();
+    let unit = wanted.split('"').next().unwrap().replace("%k", "");
+    assert!(names("").contains(&unit), "{unit}");
 }
 
 #[test]
 fn an_exit_that_means_not_now_is_no_failure() {
-    let unit =
-        fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("systemd/kubesolo-update.service")).unwrap();
     let code = kubesolo_update::Exit::NotNow.code();
-    assert!(unit.lines().any(|line| line == format!("SuccessExitStatus={code}")));
+    for unit in ["kubesolo-update.service", "kubesolo-update-stick@.service"] {
+        let unit = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("systemd").join(unit)).unwrap();
+        assert!(unit.lines().any(|line| line == format!("SuccessExitStatus={code}")));
+    }
 }
 
 /// Units whose programs read settings or credentials.
@@ -106,7 +118,7 @@ fn no_unit_leaves_a_core_dump_with_credentials() {
             readers += 1;
         }
     }
-    assert_eq!(readers, 5);
+    assert_eq!(readers, 6);
 }
 
 /// The trial that the init stage finds on this kernel command line; `None` without the right to mount.

@@ -35,6 +35,7 @@ const OF_AGENT: [Row; 19] = [
     ["status", "status", "report/status.rs", "Status"],
     ["check", "check; run with auto=check", "update/check.rs", "CheckReport"],
     ["apply", "apply, activate, run", "update/update.rs", "ApplyReport"],
+    ["no-stick", "run without a source but removable media, which offer nothing", "cli/verbs/unattended.rs", "NoStick"],
     ["rollback", "rollback", "update/trial.rs", "RollbackReport"],
     ["healthcheck", "healthcheck", "cli/verbs/healthcheck.rs", "HealthDocument"],
     ["verify", "verify", "cli/verbs/reports.rs", "VerifyDocument"],

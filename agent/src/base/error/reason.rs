@@ -311,6 +311,8 @@ reasons! {
             "U-Boot's environment has only one copy, and a power cut could destroy it. Add a second copy, or use --allow-single-copy.",
         StatementNotProven = "statement-not-proven":
             "The signatures of the freshness statement do not hold. Sign it with the key of freshness_pubkey= or of releases.",
+        StickBusy = "stick-busy":
+            "A removable medium is in use elsewhere, or answers too slowly. Unmount it there, or use another stick; the next run tries again.",
         Trial = "trial":
             "The trial in the boot environment does not allow this step. See `kubesolo-update status`.",
         VersionUnknown = "version-unknown":

@@ -1,18 +1,28 @@
-//! `run`.
+//! `run`, and `stick`.
+
+use std::path::Path;
 
 use chrono::Utc;
+use serde::Serialize;
 
 use crate::base::error::{Exit, Result};
 use crate::cli::call::Call;
 use crate::cli::output::print;
 use crate::cli::show;
-use crate::config::Auto;
+use crate::config::{Auto, RemovableBundles};
 use crate::device::seen::Step;
 use crate::policy::gate::Lifted;
 use crate::state::records::AskedBy;
 use crate::state::state::Outcome;
 use crate::update::attempt::{Called, recorded};
 use crate::update::unattended::{self, Done};
+
+/// The document of a run without a source but removable media, which have nothing.
+#[derive(Debug, Serialize)]
+struct NoStick {
+    /// Always `up-to-date`.
+    outcome: Outcome,
+}
 
 pub(in crate::cli) fn run(call: &Call<'_>) -> Result<u8> {
     let config = call.config;
@@ -28,7 +38,28 @@ pub(in crate::cli) fn run(call: &Call<'_>) -> Result<u8> {
         let answers = !ran.as_ref().is_err_and(|error| error.exit() == Exit::Unavailable);
         call.update(boot, &mut records, Lifted::default()).scrub(answers);
     }
-    match ran? {
+    report(call, ran?)
+}
+
+/// The same with removable media alone: with the device of an event, or with each one that is plugged in.
+pub(in crate::cli) fn stick(call: &Call<'_>, device: Option<&Path>) -> Result<u8> {
+    let config = call.config;
+    if config.removable_bundles == RemovableBundles::No {
+        log::info!("removable media are not looked at: removable_bundles=no");
+        return Ok(0);
+    }
+    let mut records = call.lock()?;
+    records.asked_by(AskedBy::Stick);
+    let done = recorded(&mut records, Called::Attempt, |records| {
+        unattended::run_sticks(config, &mut call.find_to_change(false)?, records, device, &Utc::now)
+    })?;
+    report(call, done)
+}
+
+/// Prints what was done, and reboots where the settings say so.
+fn report(call: &Call<'_>, done: Done) -> Result<u8> {
+    let config = call.config;
+    match done {
         Done::Checked(checked) => {
             print(call.cli, &checked, || show::checked(&checked, call.cli.terminal(), call.cli.verbose > 0));
         }
@@ -38,6 +69,10 @@ pub(in crate::cli) fn run(call: &Call<'_>) -> Result<u8> {
             if due && !call.find()?.folders() {
                 call.restart_into_trial()?;
             }
+        }
+        Done::NoStick => {
+            let document = NoStick { outcome: Outcome::UpToDate };
+            print(call.cli, &document, || "no removable medium offers another release\n".to_owned());
         }
     }
     Ok(0)

@@ -288,21 +288,38 @@ impl Block {
             true => controllers.filter_map(|controller| fs::canonicalize(controller).ok()).collect(),
             false => vec![self.sysfs.clone()],
         };
-        let says = |folder: &Path, words: &[&str]| {
-            files::read_kernel(&folder.join("removable")).is_ok_and(|said| words.contains(&said.trim()))
-        };
-        let is_brought = |place: &PathBuf| {
-            let on_usb = place.components().any(|part| part.as_os_str().to_string_lossy().starts_with("usb"));
-            on_usb || place.ancestors().skip(1).any(|folder| says(folder, &["removable", "1"]))
-        };
         places.is_empty()
-            || places.iter().any(is_brought)
+            || places.iter().any(|place| is_pluggable(place))
             || self.is_remote()
             // An unreadable answer is neither yes nor no.
             || self.says("removable") != "0"
-            || self.is_optical()
-            || self.says("device/type") == "SD"
+            || self.takes_media()
     }
+
+    /// True if a person brought the disk that this volume lies on, without any doubt: a disk or a partition of one that is on
+    /// USB, an SD card or an optical disc, or that the kernel calls removable. No file, array, mapping or disk of the network.
+    pub(super) fn is_brought(&self, system: &System) -> bool {
+        let partition = self.sysfs.join("partition").exists();
+        let disk =
+            if partition { self.sysfs.parent().and_then(|whole| Self::new(system, whole)) } else { Some(self.clone()) };
+        disk.is_some_and(|disk| {
+            let real = !disk.is_virtual(system) && !disk.is_remote() && disk.entries("slaves").is_empty();
+            real && (is_pluggable(&disk.sysfs) || disk.says("removable") == "1" || disk.takes_media())
+        })
+    }
+
+    fn takes_media(&self) -> bool {
+        self.is_optical() || self.says("device/type") == "SD"
+    }
+}
+
+/// True if a device at this place in sysfs is on USB, or if the kernel calls a device that it is attached to removable.
+fn is_pluggable(place: &Path) -> bool {
+    let says = |folder: &Path| {
+        files::read_kernel(&folder.join("removable")).is_ok_and(|said| ["removable", "1"].contains(&said.trim()))
+    };
+    let on_usb = place.components().any(|part| part.as_os_str().to_string_lossy().starts_with("usb"));
+    on_usb || place.ancestors().skip(1).any(says)
 }
 
 /// For a person, who has to find out which disk to take out.

@@ -7,6 +7,7 @@
 
 mod block;
 mod pin;
+pub mod stick;
 
 use std::fs;
 use std::io;

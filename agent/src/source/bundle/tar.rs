@@ -66,6 +66,8 @@ pub(super) fn read(archive: &mut (impl Read + Seek), extent: Extent) -> Result<V
 pub(super) fn failed(e: &std::io::Error) -> Error {
     match e.kind() {
         ErrorKind::UnexpectedEof => malformed("it became shorter during the read"),
+        ErrorKind::TimedOut => Error::new(Reason::StickBusy, format!("cannot read it: {e}"))
+            .remedy("Use another medium, or copy the bundle to a local disk."),
         _ => Error::new(Reason::BundleUnreadable, format!("cannot read it: {e}"))
             .remedy("Check the medium, or copy the bundle again."),
     }
