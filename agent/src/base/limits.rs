@@ -147,6 +147,14 @@ pub const ROLLOUT_HOURS: u16 = 8760;
 pub const ZONE_BYTES: u64 = 64 * KIB;
 /// A kubeconfig, in bytes.
 pub const KUBECONFIG_BYTES: u64 = 64 * KIB;
+/// The status on KubeSolo's socket, or the file of its upgrade, in bytes.
+pub const KUBESOLO_STATUS_BYTES: usize = 256 * KIB as usize;
+/// Pods that the API server is asked for at a time.
+pub const PODS_PAGE: usize = 100;
+/// Pods of kube-system that a health check reads.
+pub const PODS: usize = 5000;
+/// One answer of the API server to a health check, in bytes.
+pub const KUBERNETES_PAGE_BYTES: usize = 4096 * KIB as usize;
 /// A list of one node, in bytes.
 pub const NODES_BYTES: usize = 256 * KIB as usize;
 /// User-data after unpacking, in bytes.

@@ -4,7 +4,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::proxy::{NoProxy, ProxySetting};
-use super::values::{Auto, BootEnv, DeltaSetting, Freshness, Origin, RegistryMirror, RemovableBundles, Threshold};
+use super::values::{
+    Auto, BootEnv, DeltaSetting, Freshness, KubernetesSetting, Origin, RegistryMirror, RemovableBundles, Threshold,
+};
 use crate::schedule::rollout::Wariness;
 use crate::schedule::window::Window;
 
@@ -107,6 +109,8 @@ pub struct Config {
     pub health_dir: PathBuf,
     /// `health_timeout=`, in seconds: for all checks of one run together.
     pub health_timeout: Duration,
+    /// `health_kubernetes=`
+    pub health_kubernetes: KubernetesSetting,
     /// `data_dir=`: must be writable on a healthy device.
     pub data_dir: PathBuf,
     /// `state_paths=`: folders below the data partition that go back with the slot; `None`: the default, `kine`.

@@ -5,7 +5,7 @@
 
 use super::config::Config;
 use super::proxy::{NoProxy, ProxySetting};
-use super::values::{Auto, BootEnv, DeltaSetting, Freshness, Origin, RemovableBundles, Threshold};
+use super::values::{Auto, BootEnv, DeltaSetting, Freshness, KubernetesSetting, Origin, RemovableBundles, Threshold};
 use super::values::{
     hosts, http_url, number, number_within, path, rate, registry, registry_mirrors, seconds, seconds_within,
     server_mirrors, state_paths, switch, word,
@@ -517,6 +517,24 @@ const HEALTH: &[Setting] = &[
         more: "The agent asks it directly, not through a proxy.",
         secret: true,
         read: |c, v| put(&mut c.healthcheck_url, http_url(v)),
+        ..ROW
+    },
+    Setting {
+        key: "health_kubernetes",
+        form: "auto|yes|no",
+        default: "auto",
+        help: "Health check of Kubernetes, which must be well for 30 s in a row.",
+        more: "KubeSolo says so on its socket (config.sock in data_dir). Without an answer the API server of kubeconfig is \
+               asked: /readyz, the node of this device, and the pods of kube-system that are on it or on none.",
+        choices: &[
+            (
+                "auto",
+                "if the socket or the kubeconfig is there; a kubeconfig that cannot be used, or may not read pods, only warns",
+            ),
+            ("yes", "always: a device without an answer is unhealthy"),
+            ("no", "never"),
+        ],
+        read: |c, v| put(&mut c.health_kubernetes, v.parse::<KubernetesSetting>()),
         ..ROW
     },
     Setting {

@@ -258,6 +258,31 @@ impl FromStr for DeltaSetting {
     }
 }
 
+/// When a health run looks at Kubernetes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum KubernetesSetting {
+    /// Where it is used.
+    #[default]
+    Auto,
+    /// Always.
+    Yes,
+    /// Never.
+    No,
+}
+
+impl FromStr for KubernetesSetting {
+    type Err = &'static str;
+
+    fn from_str(value: &str) -> Result<Self, &'static str> {
+        match (value, switch(value)) {
+            ("auto", _) => Ok(Self::Auto),
+            (_, Ok(true)) => Ok(Self::Yes),
+            (_, Ok(false)) => Ok(Self::No),
+            _ => Err("expected auto, yes or no"),
+        }
+    }
+}
+
 /// Any text but none.
 pub(super) fn word(value: &str) -> Result<String, &'static str> {
     if value.is_empty() { Err("expected a value") } else { Ok(value.to_owned()) }

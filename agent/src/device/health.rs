@@ -1,5 +1,5 @@
-//! Is this boot healthy? The data partition takes a write, `healthcheck_url` answers, and every executable in `health.d` ends
-//! with 0. The optional checks in `health.d/wanted` run too, and only warn.
+//! Is this boot healthy? The data partition takes a write, `healthcheck_url` answers, every executable in `health.d` ends
+//! with 0, and Kubernetes is well. The optional checks in `health.d/wanted` run too, and only warn.
 //!
 //! A full data partition is not the fault of this boot: the check of it has no result then.
 
@@ -32,7 +32,7 @@ pub const WANTED: &str = "wanted";
 /// One check and its verdict.
 #[derive(Clone, Debug, Serialize)]
 pub struct Check {
-    /// `data`, `healthcheck_url`, or the file's name in `health.d`.
+    /// `data`, `healthcheck_url`, `kubernetes`, or the file's name in `health.d`.
     pub name: String,
     /// True if it passed.
     pub passed: bool,
@@ -48,6 +48,13 @@ pub struct Check {
 }
 
 impl Check {
+    /// A check with this result, which counts.
+    #[must_use]
+    pub fn of(name: &str, result: Result<(), String>) -> Self {
+        let message = result.as_ref().err().cloned().unwrap_or_default();
+        Self { name: name.to_owned(), passed: result.is_ok(), wanted: false, unknown: false, message }
+    }
+
     /// True if the boot is unhealthy for it.
     #[must_use]
     pub fn condemns(&self) -> bool {
@@ -55,40 +62,45 @@ impl Check {
     }
 }
 
+/// The conditions of a check that runs after others.
+#[derive(Clone, Copy, Debug)]
+pub struct Room {
+    /// Time that is left for it, and for all that follow.
+    pub left: Duration,
+    /// One before it failed, so this boot is unhealthy already.
+    pub condemned: bool,
+}
+
 /// Runs all checks; none is left out after a failure, so that one run shows everything that is wrong. But `health_timeout` is
-/// for all of them together, since the deadline of a trial is.
+/// for all of them together, since the deadline of a trial is. `platform` is the check of the layers above this one.
 #[must_use]
-pub fn run(config: &Config) -> Vec<Check> {
+pub fn run(config: &Config, platform: impl FnOnce(&Room) -> Option<Check>) -> Vec<Check> {
     let end = Instant::now() + config.health_timeout;
     let left = || end.saturating_duration_since(Instant::now());
     let mut all = vec![data_partition(&config.data_dir)];
     if let Some(url) = &config.healthcheck_url {
         let answered = probe::answers(url, config.registry_ca.as_deref(), left().min(URL_TIME));
-        all.push(verdict("healthcheck_url", answered.map_err(|error| error.message)));
+        all.push(Check::of("healthcheck_url", answered.map_err(|error| error.message)));
     }
     let run = |folder: &Path| match programs::folder(folder) {
         Ok(found) => {
             let programs = found.programs.iter();
             let total = config.health_timeout.as_secs();
-            let ran = programs.map(|file| verdict(&files::name(file), executable(file, left(), total)));
+            let ran = programs.map(|file| Check::of(&files::name(file), executable(file, left(), total)));
             ran.chain(found.unusable.into_iter().map(unusable)).collect()
         }
-        Err(why) => vec![verdict("health.d", Err(why))],
+        Err(why) => vec![Check::of("health.d", Err(why))],
     };
     all.extend(run(&config.health_dir));
+    all.extend(platform(&Room { left: left(), condemned: all.iter().any(Check::condemns) }));
     // Last, so that they take no time from those that count.
     all.extend(run(&config.health_dir.join(WANTED)).into_iter().map(|check| Check { wanted: true, ..check }));
     all
 }
 
-fn verdict(name: &str, result: Result<(), String>) -> Check {
-    let message = result.as_ref().err().cloned().unwrap_or_default();
-    Check { name: name.to_owned(), passed: result.is_ok(), wanted: false, unknown: false, message }
-}
-
 /// Version 0.1 passed over such an entry, so it does not condemn a boot. But it was meant as a check.
 fn unusable(entry: Unusable) -> Check {
-    Check { wanted: true, ..verdict(&files::name(&entry.file), Err(entry.why)) }
+    Check { wanted: true, ..Check::of(&files::name(&entry.file), Err(entry.why)) }
 }
 
 fn data_partition(folder: &Path) -> Check {
@@ -100,7 +112,7 @@ fn data_partition(folder: &Path) -> Check {
         Ok(false) => Err(format!("{} does not keep the written bytes", folder.display())),
         Err(cause) => Err(format!("cannot write to {}: {cause}", folder.display())),
     };
-    Check { unknown: full, ..verdict("data", result) }
+    Check { unknown: full, ..Check::of("data", result) }
 }
 
 /// Writes the probe over itself, so that it needs no new block when the partition is full, and reads it from the medium.
@@ -158,12 +170,16 @@ mod tests {
         Config { data_dir: folder.into(), health_dir: folder.into(), health_timeout: budget, ..defaults }
     }
 
+    fn all(config: &Config) -> Vec<Check> {
+        run(config, |_| None)
+    }
+
     fn told(all: Vec<Check>) -> Vec<(String, bool, String)> {
         all.into_iter().map(|c| (c.name, c.passed, c.message)).collect()
     }
 
     fn verdicts(folder: &Path) -> Vec<(String, bool, String)> {
-        told(run(&config(folder, Duration::from_millis(500))))
+        told(all(&config(folder, Duration::from_millis(500))))
     }
 
     #[test]
@@ -186,7 +202,7 @@ mod tests {
         fs::write(folder.path().join("20-no-bit"), "#!/bin/sh\nexit 1\n").unwrap();
         std::os::unix::fs::symlink("nowhere", folder.path().join("30-dangling")).unwrap();
         check(folder.path(), "40-old.bak", "exit 1");
-        let all = run(&config(folder.path(), Duration::from_secs(20)));
+        let all = all(&config(folder.path(), Duration::from_secs(20)));
         let names: Vec<_> = all.iter().map(|check| check.name.as_str()).collect();
         assert_eq!(names, ["data", "10-ok", "20-no-bit", "30-dangling"]);
         assert!(all[2..].iter().all(|check| !check.passed && check.wanted && check.message.starts_with("not run")));
@@ -221,7 +237,7 @@ mod tests {
         let url = Some(format!("http://{address}/healthz?token=secret"));
         let url_check = |budget| {
             let config = Config { healthcheck_url: url.clone(), ..config(folder.path(), budget) };
-            told(run(&config)).swap_remove(1)
+            told(all(&config)).swap_remove(1)
         };
         let answering = std::thread::spawn(move || {
             // A large page is as good as a small one.
@@ -251,7 +267,7 @@ mod tests {
     fn a_check_that_prints_without_end_is_heard_only_at_its_beginning() {
         let folder = tempfile::tempdir().unwrap();
         check(folder.path(), "chatty", "yes 0123456789 | head -c 1000000; exit 4");
-        let message = &run(&config(folder.path(), Duration::from_secs(30)))[1].message;
+        let message = &all(&config(folder.path(), Duration::from_secs(30)))[1].message;
         assert!(message.starts_with("exit status: 4: 0123456789\\n0123") && message.len() < 600, "{message}");
     }
 
@@ -290,7 +306,7 @@ mod tests {
     fn a_data_folder_that_is_not_there_is_unhealthy() {
         let folder = tempfile::tempdir().unwrap();
         let data_dir = folder.path().join("gone");
-        let all = run(&Config { data_dir, ..config(folder.path(), Duration::from_secs(1)) });
+        let all = all(&Config { data_dir, ..config(folder.path(), Duration::from_secs(1)) });
         assert!(!all[0].passed && all[0].message.contains("gone"));
     }
 }

@@ -1,5 +1,7 @@
-//! One question to a Kubernetes API server, with the credentials of a kubeconfig.
+//! Questions to a Kubernetes API server, with the credentials of a kubeconfig, and to KubeSolo's own socket.
 
+use std::fmt;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,8 +13,8 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use crate::base::text;
 use crate::fetch::tls::use_ring;
 
-/// How long the whole question may take: the server is on this device, or near.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// How long a whole question may take: the server is on this device, or near.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Where the server is, and who asks.
 pub(crate) struct Credentials {
@@ -29,38 +31,110 @@ pub(crate) struct Credentials {
 /// # Errors
 /// Why there is none, escaped.
 pub(crate) fn ask(credentials: &Credentials, url: Url, accept: &str, limit: usize) -> Result<Vec<u8>, String> {
-    let shown = |e: &dyn std::error::Error| {
-        let causes = std::iter::successors(Some(e), |e| e.source()).map(ToString::to_string).collect::<Vec<_>>();
-        text::escape(&causes.join(": "))
-    };
-    let tls = tls(credentials)?;
-    let client = reqwest::Client::builder()
-        .tls_backend_preconfigured(tls)
-        .redirect(reqwest::redirect::Policy::none())
-        .retry(reqwest::retry::never())
-        .no_proxy()
-        .timeout(PATIENCE)
-        .build()
-        .map_err(|e| shown(&e))?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|e| shown(&e))?;
-    runtime.block_on(async {
-        let mut request = client.get(url).header(header::ACCEPT, accept);
-        if let Some(token) = &credentials.token {
-            request = request.bearer_auth(token);
+    let line = Line::to(credentials)?;
+    line.get(url, &Question { accept, limit, time: PATIENCE }).map_err(|failure| failure.to_string())
+}
+
+/// One question.
+pub(crate) struct Question<'a> {
+    /// The forms that the answer may have.
+    pub(crate) accept: &'a str,
+    /// The longest answer, in bytes.
+    pub(crate) limit: usize,
+    /// The longest time for the whole of it.
+    pub(crate) time: Duration,
+}
+
+/// Why there is no answer.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Failure {
+    /// The answer has this status.
+    Status(u16),
+    /// The answer is longer than this number of bytes.
+    TooLong(usize),
+    /// Anything else, escaped.
+    Other(String),
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Status(status) => write!(f, "its answer is {status}"),
+            Self::TooLong(limit) => write!(f, "its answer has more than {limit} bytes"),
+            Self::Other(why) => f.write_str(why),
         }
-        let mut response = request.send().await.map_err(|e| shown(&e.without_url()))?;
-        if !response.status().is_success() {
-            return Err(format!("its answer is {}", response.status().as_u16()));
-        }
-        let mut body = vec![];
-        while let Some(chunk) = response.chunk().await.map_err(|e| shown(&e.without_url()))? {
-            if body.len() + chunk.len() > limit {
-                return Err(format!("its answer has more than {limit} bytes"));
+    }
+}
+
+/// A server for several questions, which share a connection.
+pub(crate) struct Line {
+    client: reqwest::Client,
+    runtime: tokio::runtime::Runtime,
+    token: Option<String>,
+}
+
+impl Line {
+    /// A line to an API server.
+    ///
+    /// # Errors
+    /// Why the credentials cannot be used, escaped.
+    pub(crate) fn to(credentials: &Credentials) -> Result<Self, String> {
+        Self::new(reqwest::Client::builder(), tls(credentials)?, credentials.token.clone())
+    }
+
+    /// A line to a server on a socket of this device.
+    ///
+    /// # Errors
+    /// Why there is none, escaped.
+    pub(crate) fn on_socket(socket: &Path) -> Result<Self, String> {
+        // TLS with no authority: no other server is believed.
+        use_ring();
+        let tls = rustls::ClientConfig::builder().with_root_certificates(RootCertStore::empty()).with_no_client_auth();
+        Self::new(reqwest::Client::builder().unix_socket(socket), tls, None)
+    }
+
+    fn new(builder: reqwest::ClientBuilder, tls: rustls::ClientConfig, token: Option<String>) -> Result<Self, String> {
+        let client = builder
+            .tls_backend_preconfigured(tls)
+            .redirect(reqwest::redirect::Policy::none())
+            .retry(reqwest::retry::never())
+            .no_proxy()
+            .build()
+            .map_err(|e| shown(&e))?;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|e| shown(&e))?;
+        Ok(Self { client, runtime, token })
+    }
+
+    /// The answer to a GET.
+    ///
+    /// # Errors
+    /// Why there is none.
+    pub(crate) fn get(&self, url: Url, question: &Question<'_>) -> Result<Vec<u8>, Failure> {
+        let lost = |e: reqwest::Error| Failure::Other(shown(&e.without_url()));
+        self.runtime.block_on(async {
+            let mut request = self.client.get(url).header(header::ACCEPT, question.accept).timeout(question.time);
+            if let Some(token) = &self.token {
+                request = request.bearer_auth(token);
             }
-            body.extend_from_slice(&chunk);
-        }
-        Ok(body)
-    })
+            let mut response = request.send().await.map_err(lost)?;
+            if !response.status().is_success() {
+                return Err(Failure::Status(response.status().as_u16()));
+            }
+            let mut body = vec![];
+            while let Some(chunk) = response.chunk().await.map_err(lost)? {
+                if body.len() + chunk.len() > question.limit {
+                    return Err(Failure::TooLong(question.limit));
+                }
+                body.extend_from_slice(&chunk);
+            }
+            Ok(body)
+        })
+    }
+}
+
+fn shown(e: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(Some(e), |e| e.source()).map(ToString::to_string).collect::<Vec<_>>();
+    text::escape(&causes.join(": "))
 }
 
 fn tls(credentials: &Credentials) -> Result<rustls::ClientConfig, String> {

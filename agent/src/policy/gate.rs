@@ -10,7 +10,8 @@ use crate::base::error::{Error, Reason, Result};
 /// Options that bypass gates. Their use is logged, and none is a setting.
 #[derive(clap::Args, Clone, Copy, Debug, Default)]
 pub struct Lifted {
-    /// Bypass the maintenance window and the block label of the node, and nothing else.
+    /// Bypass the maintenance window, the block label of the node, an upgrade of KubeSolo and the FleetLock server, and nothing
+    /// else.
     #[arg(long)]
     pub force: bool,
     /// Try a release that failed on this device again.

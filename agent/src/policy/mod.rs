@@ -4,6 +4,8 @@ pub mod freshness;
 pub mod gate;
 pub mod hooks;
 pub(crate) mod kubeconfig;
+pub mod kubernetes;
+pub mod kubesolo;
 pub mod node;
 pub mod preflight;
 pub mod rules;

@@ -7,7 +7,7 @@ use crate::device::blocks::System;
 use crate::device::slot::SlotManifest;
 use crate::policy::hooks::Step;
 use crate::policy::trust_policy::{self, TrustPolicy};
-use crate::policy::{gate, node, preflight};
+use crate::policy::{gate, kubesolo, node, preflight};
 use crate::release::release::Release;
 use crate::state::phase::Phase;
 use crate::state::state::{self, Outcome, Trial};
@@ -44,6 +44,7 @@ impl Update<'_> {
             return Ok(ApplyReport { trial: Some(target.env.trial.to_string()), ..report });
         }
         gate::pass(&[node::gate(self.config, self.lifted)])?;
+        gate::pass(&[kubesolo::gate(self.config, self.lifted)])?;
         // Not the waves: that was decided when it was fetched, and a share only grows.
         gate::pass(&[self.session().fits_memory(release)])?;
         self.data_ready(Some(release.digest))?;

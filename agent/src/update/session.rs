@@ -18,7 +18,7 @@ use crate::policy::freshness::{self, FreshnessCheck, FreshnessFinding};
 use crate::policy::gate::{self, Gate, Lifted};
 use crate::policy::preflight::{self, Machine};
 use crate::policy::trust_policy::TrustPolicy;
-use crate::policy::{hooks, node, rules};
+use crate::policy::{hooks, kubesolo, node, rules};
 use crate::release::release::{Blob, Patches, Release};
 use crate::schedule::clock::Clock;
 use crate::source::open;
@@ -237,6 +237,7 @@ impl Session<'_> {
         asked.ask(|| self.bytes(&found.candidate));
         asked.ask(|| freshness::gate(config, found.freshness.as_ref()));
         asked.ask(|| node::gate(config, lifted));
+        asked.ask(|| kubesolo::gate(config, lifted));
         asked.ask(|| self.copies());
         let target = self.target();
         found.target = target.as_ref().ok().copied();

@@ -625,6 +625,7 @@ fn check_shows_every_gate_whatever_an_earlier_one_says() {
         ("bytes-failed-before", true),
         ("freshness", true),
         ("node-block", true),
+        ("kubesolo-upgrade", true),
         ("boot-environment", true),
         ("trial", true),
         ("clock", true),

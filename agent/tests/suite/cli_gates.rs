@@ -1,6 +1,6 @@
 //! Everything that can put an update off or refuse it, as the real program meets it.
 
-use crate::{cli_support, common};
+use crate::{cli_support, cluster, common};
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -291,12 +291,7 @@ impl ApiServer {
             ),
             token => format!("    token: {token}\n"),
         };
-        format!(
-            "apiVersion: v1\nclusters:\n- cluster:\n    certificate-authority-data: {}\n    server: https://127.0.0.1:{}\n  \
-             name: kubesolo\nkind: Config\nusers:\n- name: admin\n  user:\n{user}",
-            data("ca.pem"),
-            self.port
-        )
+        cluster::kubeconfig(at, self.port, &user)
     }
 }
 
@@ -403,7 +398,7 @@ fn a_token_goes_to_the_cluster_of_its_context_only() {
 /// The others: no source offers a release of another architecture (`http` refuses it before the gates), and slots in folders
 /// boot nothing that could need memory. Only `run` asks not-before, see [`only_a_run_waits_for_retry_after`]. A device whose
 /// slot is on trial has no free one that could be too small. The clock closes only where no time server sets it.
-const CLOSABLE: [(&str, i32, &str); 16] = [
+const CLOSABLE: [(&str, i32, &str); 17] = [
     ("maintenance-window", 75, "window"),
     ("channel", 77, "other-channel"),
     ("board", 77, "other-board"),
@@ -414,6 +409,7 @@ const CLOSABLE: [(&str, i32, &str); 16] = [
     ("bytes-failed-before", 75, "bytes-failed-before"),
     ("freshness", 75, "not-fresh"),
     ("node-block", 75, "node-blocked"),
+    ("kubesolo-upgrade", 75, "kubesolo-upgrade"),
     ("boot-environment", 75, "single-copy"),
     ("trial", 75, "no-free-slot"),
     ("clock", 75, "clock"),
@@ -442,6 +438,7 @@ fn held_by(closed: &[&str], digests: [Digest; 2], kubeconfig: &str) -> (Device, 
         choose("rollout", "wariness=100", "wariness=0"),
         choose("pre-update", "pre_update_dir=version", ""),
         "version_file=version",
+        "data_dir=data",
     ];
     device.write("conf", (conf.join("\n") + "\n").as_bytes());
     device.write("kubeconfig", kubeconfig.as_bytes());
@@ -457,6 +454,11 @@ fn held_by(closed: &[&str], digests: [Digest; 2], kubeconfig: &str) -> (Device, 
         "last_seen": is("clock").then(|| Utc::now() + TimeDelta::days(900)),
     });
     device.write("S/trust.json", trust.to_string().as_bytes());
+    if is("kubesolo-upgrade") {
+        fs::create_dir(device.path("data/upgrade")).unwrap();
+        device.write("data/upgrade/pending", b"v1.2.2\n");
+        device.hand_over(&device.path("data"));
+    }
     if is("bytes-failed-before") {
         let kernel = Digest::of(&common::images::kernel(Architecture::current(), 1));
         // A clock that was set back counts from the latest time known.

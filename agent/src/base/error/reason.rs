@@ -279,6 +279,8 @@ reasons! {
             "Another program changed the boot environment. Run `kubesolo-update healthcheck` after a healthy boot: it repairs this.",
         HookLater = "hook-later":
             "A hook in pre-update.d postponed the update. The next run asks it again.",
+        KubesoloUpgrade = "kubesolo-upgrade":
+            "KubeSolo changes its own version, or the new one is not proven. Wait; the next run asks again.",
         Interrupted = "interrupted":
             "The program was asked to end during a download (SIGTERM). Run it again: it continues where it stopped.",
         Locked = "locked":

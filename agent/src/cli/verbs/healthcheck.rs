@@ -13,6 +13,7 @@ use crate::device::health::{self, Check};
 use crate::device::reboot;
 use crate::device::seen::Step;
 use crate::policy::gate::Lifted;
+use crate::policy::kubernetes;
 use crate::state::memory::Unjudged;
 use crate::state::store::Store;
 use crate::update::data;
@@ -47,7 +48,7 @@ fn judge(call: &Call<'_>, no_reboot: bool) -> Result<u8> {
     let mut boot = call.find_by(Step::Health)?;
     records.can_look(boot.booted.trial);
     trial::seen(&boot, &mut records, call.now)?;
-    let mut checks = health::run(call.config);
+    let mut checks = health::run(call.config, |room| kubernetes::check(call.config, room, window(call.cli)));
     checks.extend(data::check(&boot, &records.data()));
     let mut update = call.update(&mut boot, &mut records, Lifted::default());
     let judged = trial::judge(&mut update, &checks)?;
@@ -65,6 +66,12 @@ fn judge(call: &Call<'_>, no_reboot: bool) -> Result<u8> {
         (false, true) => Exit::CannotWrite.code(),
         (false, false) => UNHEALTHY,
     })
+}
+
+/// Time in seconds that this boot has to become healthy.
+fn window(cli: &Cli) -> u64 {
+    let line = blocks::command_line(cli.places.cmdline.as_deref()).unwrap_or_default();
+    CommandLine::parse(&line).health_window
 }
 
 /// True until a run of this boot decides about its trial, and where the boot environment cannot be found.
