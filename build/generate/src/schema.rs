@@ -31,7 +31,7 @@ struct Document {
 /// File, commands, file of the type, and type.
 type Row = [&'static str; 4];
 
-const OF_AGENT: [Row; 19] = [
+const OF_AGENT: [Row; 20] = [
     ["status", "status", "report/status.rs", "Status"],
     ["check", "check; run with auto=check", "update/check.rs", "CheckReport"],
     ["apply", "apply, activate, run", "update/update.rs", "ApplyReport"],
