@@ -82,7 +82,7 @@ test-all: ## Run make lint, make deny, all tests with the release build, and all
 	cargo test --workspace --locked --no-fail-fast
 	cargo test --locked -p bootenv --test model -- --ignored
 	build/scripts/agent-0.1.sh
-	cargo test --workspace --locked --test suite -- --ignored compat:: fleet:: oci::cosign::
+	cargo test --workspace --locked --test suite -- --ignored compat:: events:: fleet:: oci::cosign::
 	build/scripts/build-ferro.sh
 	cargo test --locked -p kubesolo-release --test release -- --ignored servers::
 	build/scripts/cloud-init.sh

@@ -148,6 +148,13 @@ need_oracles() {
     oracles=1
 }
 
+# The packages are pure Python, and each has to have its hash.
+need_sdk() {
+    [ ! -d target/tools/python/cloudevents ] || return 0
+    /usr/bin/python3 -c 'import pip' 2>/dev/null || want python3-pip 'gets the SDK of CloudEvents'
+    sdk=1
+}
+
 need_bench() {
     need nginx nginx-light 'serves releases over HTTP'
     need curl curl 'is compared with, in a script'
@@ -286,6 +293,7 @@ for what in "$@"; do
             need_unpacked promtool=prometheus
             need npm npm 'gets a library that signs as cosign 3 does'
             need ansible-playbook ansible-core 'runs the Ansible role on a folder device'
+            need_sdk
             need mmdebstrap mmdebstrap 'makes a Debian with systemd for the virtual device, and one with cloud-init'
             need genisoimage genisoimage 'makes a seed as an optical disc'
             ;;
@@ -294,6 +302,8 @@ for what in "$@"; do
 done
 install_packages
 [ -z "${oracles:-}" ] || build/scripts/fetch-release-tools.sh oras cosign cosign3 crane
+[ -z "${sdk:-}" ] || /usr/bin/python3 -m pip install --quiet --target target/tools/python --no-deps --only-binary :all: \
+    --require-hashes --requirement build/scripts/cloudevents.txt
 [ -z "${uboot_tools:-}" ] || build/scripts/build-uboot.sh tools
 [ -z "${uboot_counting:-}" ] || build/scripts/build-uboot.sh counting
 [ -z "${arm64:-}" ] || libraries_for_arm64

@@ -74,6 +74,10 @@ pub const RECORD_STEPS: usize = 64;
 pub const RECORD_FINDINGS: usize = 16;
 /// Records that keep the evidence of their trial.
 pub const EVIDENCES: usize = 8;
+/// Events that wait for their receiver; the oldest is deleted for one more.
+pub const EVENTS: usize = 128;
+/// An event, in bytes: what every intermediary of CloudEvents forwards.
+pub const EVENT_BYTES: usize = 64 * KIB as usize;
 /// Answer of a token server, in bytes.
 pub const TOKEN_BYTES: u64 = 64 * KIB;
 /// A file of tokens between runs, in bytes: 16 of them as large as a token server may send.

@@ -71,7 +71,11 @@ impl Call<'_> {
 
     /// Locks the records, for a command that changes something.
     pub(super) fn lock(&self) -> Result<LockedRecords> {
-        lock(self.cli)
+        let mut records = lock(self.cli)?;
+        if self.config.event_url.is_some() {
+            records.announce_steps();
+        }
+        Ok(records)
     }
 
     /// An update of this device, with the gates that a person bypasses.

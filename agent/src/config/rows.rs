@@ -487,6 +487,17 @@ const WAIT: &[Setting] = &[
         read: |c, v| put(&mut c.fleetlock_group, word(v)),
         ..ROW
     },
+    Setting {
+        key: "event_url",
+        form: "URL",
+        unset: "none",
+        example: "https://events.example/kubesolo",
+        help: "Receiver of each step of an update, as a CloudEvent over HTTP.",
+        more: "Sent by run and by a healthy health run; an event waits in outbox/ until the receiver takes it.",
+        secret: true,
+        read: |c, v| put(&mut c.event_url, http_url(v)),
+        ..ROW
+    },
 ];
 
 const HEALTH: &[Setting] = &[

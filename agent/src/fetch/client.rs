@@ -529,7 +529,8 @@ impl Client {
         Ok(response)
     }
 
-    /// Sends a POST in one attempt, without a login. Follows no redirect; the caller judges the status.
+    /// Sends a POST in one attempt, without a login. Follows no redirect; the caller judges the status. The content of an answer
+    /// is read only if it is a refusal.
     ///
     /// # Errors
     /// 69 when there is no answer before the deadline, and for a status that may pass.
@@ -544,7 +545,11 @@ impl Client {
         let one = async {
             let sent = Sent { content: Content::Form(body), ..Sent::new(Method::POST, url, headers) };
             let response = self.send(&sent, url, what).await?;
-            self.whole(response, limit, what).await
+            if !response.status().is_success() {
+                return self.whole(response, limit, what).await;
+            }
+            let (url, status, headers) = (response.url().clone(), response.status(), response.headers().clone());
+            Ok(Answer { url, status, headers, body: vec![] })
         };
         match self.within(deadline.0, one) {
             None => Err(self.too_late(what)),

@@ -77,6 +77,10 @@ pub fn series(status: &Status, loaded: &Loaded, memory: &Memory) -> Vec<Series> 
         damaged.is(&[("slot", "running")], u64::from(scrub.booted.is_some()));
         damaged.is(&[("slot", "fallback")], u64::from(scrub.fallback.is_some()));
     }
+    if let Some(events) = status.pending_events {
+        let help = "Number of events that wait for their receiver.";
+        page.family("events_pending", Kind::Gauge, help).is(&[], events);
+    }
     page.family("problems", Kind::Gauge, "Number of items that status cannot read.")
         .is(&[], status.problems.len() as u64);
     page.0

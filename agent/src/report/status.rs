@@ -89,6 +89,9 @@ pub struct Status {
     /// True if this account is not root and cannot see the disks.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub needs_root: bool,
+    /// Number of events that wait for their receiver; absent where this account may not look.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pending_events: Option<u64>,
     /// Items that cannot be read.
     pub problems: Vec<String>,
 }
@@ -223,6 +226,7 @@ pub fn find(boot: Result<Boot>, slots: impl FnOnce() -> Result<Slots>, state: &P
         freshness: state.freshness.map(|seen| seen.by_now(&Clock::system(Utc::now(), trust.last_seen))),
         failed: trust.failed.iter().map(|f| format!("{} ({}): {}", f.version, f.identity.release, f.reason)).collect(),
         needs_root,
+        pending_events: store.pending_events().map(|all| all.len() as u64),
         problems,
     };
     match boot {

@@ -42,7 +42,7 @@ words! {
 }
 
 words! {
-    /// Who asked for an attempt.
+    /// The party that asked for an attempt.
     pub enum AskedBy {
         /// A person, or a program that calls `apply`, `activate` or `rollback`.
         Console = "console",
@@ -59,7 +59,7 @@ pub struct Record {
     /// As in the history.
     #[serde(flatten)]
     pub entry: Entry,
-    /// Who asked for the attempt first: `console`, `timer` or `stick`; absent if that is not known.
+    /// The party that asked for the attempt first: `console`, `timer` or `stick`; absent if that is not known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub asked_by: Option<Recorded<AskedBy>>,
     /// The steps, the oldest first: at most [`limits::RECORD_STEPS`], the latest ones.
@@ -132,7 +132,7 @@ pub struct Try {
     pub number: u8,
     /// The last stage that it reached.
     pub stage: String,
-    /// What shows it: the counter, the kernel log or a panic.
+    /// The evidence for the stage: the counter, the kernel log or a panic.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub shown_by: Vec<String>,
     /// How long it ran, as far as it is known, in seconds.
@@ -171,7 +171,7 @@ pub struct HookRun {
     pub output: String,
 }
 
-/// What happened to the data of a trial.
+/// The outcome for the data of a trial.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct DataRun {

@@ -1,5 +1,5 @@
 //! `state.json`, `trust.json`, `history.json`, `fetch.json`, `memory.json`, `unjudged.json`, `fleetlock.json`, the folders
-//! `intake` and `records`, and their lock, side by side in one folder.
+//! `intake`, `records` and `outbox`, and their lock, side by side in one folder.
 
 use std::fs::File;
 use std::io::ErrorKind;
@@ -21,6 +21,7 @@ use crate::state::fleetlock::FleetLock;
 use crate::state::history::{Entry, History};
 use crate::state::intake::Intake;
 use crate::state::memory::{Memory, Unjudged};
+use crate::state::outbox::{Event, Outbox};
 use crate::state::records::Record;
 use crate::state::state::State;
 use crate::state::trust::Trust;
@@ -81,6 +82,10 @@ impl Store {
 
     fn records(&self) -> PathBuf {
         folder_of(&self.state).join("records")
+    }
+
+    fn outbox(&self) -> Outbox {
+        Outbox(folder_of(&self.state).join("outbox"))
     }
 
     fn unjudged(&self) -> PathBuf {
@@ -156,6 +161,12 @@ impl Store {
                 None
             }
         })
+    }
+
+    /// Numbers and files of the events that wait for their receiver, the oldest first; `None` where this account may not look.
+    #[must_use]
+    pub fn pending_events(&self) -> Option<Vec<(u64, PathBuf)>> {
+        self.outbox().pending()
     }
 
     /// Reads the records of examined bundles, the oldest first, without a lock. A damaged one is left out with a warning.
@@ -396,6 +407,31 @@ impl Lock {
             self.edit_record(attempt, |record| record.evidence.take().is_some())?;
         }
         Ok(())
+    }
+
+    /// Adds an event behind all that wait.
+    pub fn add_event(&self, event: &Event) -> Result<()> {
+        self.store.outbox().add(event)
+    }
+
+    /// An event that waits; a damaged one counts as missing, with a warning.
+    pub fn event(&self, path: &Path) -> Option<Event> {
+        match file::read(path, SCHEMA) {
+            Ok(Found::Damaged(why)) => {
+                log::warn!("{} is damaged: {why}", path.display());
+                None
+            }
+            Ok(found) => found.document(),
+            Err(error) => {
+                log::warn!("{error}");
+                None
+            }
+        }
+    }
+
+    /// Ends the wait of an event.
+    pub fn event_sent(&self, path: &Path) -> Result<()> {
+        self.store.outbox().sent(path)
     }
 
     /// Reads `memory.json`; a damaged one is set aside.

@@ -7,6 +7,7 @@ pub mod attempt;
 pub mod candidate;
 pub mod check;
 pub mod data;
+mod events;
 mod fleetlock;
 mod intake;
 mod pieces;

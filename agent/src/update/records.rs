@@ -26,8 +26,9 @@ use crate::state::fleetlock::FleetLock;
 use crate::state::history::TrialOutcome;
 use crate::state::intake::{Finding, Intake};
 use crate::state::memory::{Memory, NotJudged, Unjudged};
+use crate::state::outbox::Event;
 use crate::state::phase::Phase;
-use crate::state::records::{AskedBy, Evidence, Record, StepName};
+use crate::state::records::{AskedBy, Evidence, Record, Step, StepName};
 use crate::state::state::{State, Trial};
 use crate::state::store::{Loaded, Lock, Store};
 use crate::state::trust::{FailedRelease, Trust};
@@ -55,6 +56,8 @@ pub struct LockedRecords {
     records: Records,
     /// The party that called for this run, where it may begin an attempt.
     asked_by: Option<AskedBy>,
+    /// Each step is an event for a receiver elsewhere.
+    announces: bool,
 }
 
 impl Records {
@@ -112,12 +115,40 @@ impl LockedRecords {
     pub fn lock(path: &Path) -> Result<Self> {
         let lock = Store::new(path).lock()?;
         let records = Records::of(path, lock.load()?);
-        Ok(Self { lock, records, asked_by: None })
+        Ok(Self { lock, records, asked_by: None, announces: false })
     }
 
     /// Says who called for this run: an attempt that it begins was asked for by them.
     pub fn asked_by(&mut self, who: AskedBy) {
         self.asked_by = Some(who);
+    }
+
+    /// Says that each step is an event for a receiver elsewhere.
+    pub fn announce_steps(&mut self) {
+        self.announces = true;
+    }
+
+    /// Numbers and files of the events that wait, the oldest first.
+    pub fn pending_events(&self) -> Vec<(u64, PathBuf)> {
+        Store::new(&self.path).pending_events().unwrap_or_default()
+    }
+
+    /// An event that waits; `None` for one that cannot be read.
+    pub fn event(&self, path: &Path) -> Option<Event> {
+        self.lock.event(path)
+    }
+
+    /// Ends the wait of an event.
+    ///
+    /// # Errors
+    /// 73 when its file cannot be renamed.
+    pub fn event_sent(&self, path: &Path) -> Result<()> {
+        self.lock.event_sent(path)
+    }
+
+    /// The evidence of an attempt, as far as it is there.
+    pub fn evidence(&self, attempt: &str) -> Option<Evidence> {
+        Store::new(&self.path).read_record(attempt).ok()??.evidence
     }
 
     /// Writes `state.json`.
@@ -240,8 +271,22 @@ impl LockedRecords {
     }
 
     fn edit_record(&self, attempt: &str, change: impl FnOnce(&mut Record) -> bool) {
-        if let Err(error) = self.lock.edit_record(attempt, change) {
+        // An event comes first: the step that it announces is recorded once.
+        let announced = |record: &mut Record| {
+            let before = record.steps.last().map_or(0, |last| last.number);
+            let changed = change(record);
+            let new = record.steps.iter().filter(|step| self.announces && step.number > before);
+            new.for_each(|step| self.announce(record, step));
+            changed
+        };
+        if let Err(error) = self.lock.edit_record(attempt, announced) {
             log::warn!("the record of attempt {attempt} is incomplete: {error}");
+        }
+    }
+
+    fn announce(&self, record: &Record, step: &Step) {
+        if let Err(error) = self.lock.add_event(&Event::of(record, step)) {
+            log::warn!("the event of a step is lost: {error}");
         }
     }
 

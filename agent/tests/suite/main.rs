@@ -31,6 +31,7 @@ mod data;
 mod delta;
 mod device;
 mod disk;
+mod events;
 mod fleet;
 mod fleetlock;
 mod http;

@@ -58,6 +58,9 @@ fn judge(call: &Call<'_>, no_reboot: bool) -> Result<u8> {
     let report =
         HealthDocument { healthy: judged.healthy, outcome: judged.verdict, message: &judged.message, checks: &checks };
     print(call.cli, &report, || show::health(&judged, &checks));
+    if judged.healthy {
+        update.send_events();
+    }
     if judged.verdict == Verdict::Reverted && !no_reboot && !boot.folders() {
         reboot::now("the trial was reverted")?;
     }

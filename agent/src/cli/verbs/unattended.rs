@@ -36,7 +36,9 @@ pub(in crate::cli) fn run(call: &Call<'_>) -> Result<u8> {
     // Also where the source is gone: a slot to fall back to counts most then.
     if let Some(boot) = &mut boot {
         let answers = !ran.as_ref().is_err_and(|error| error.exit() == Exit::Unavailable);
-        call.update(boot, &mut records, Lifted::default()).scrub(answers);
+        let mut update = call.update(boot, &mut records, Lifted::default());
+        update.send_events();
+        update.scrub(answers);
     }
     report(call, ran?)
 }
