@@ -228,7 +228,9 @@ fn ends_properly(world: &World, command: Command, slot: SlotId, state: &BootStat
     let untried = !world.ghost.tried || (uncounted && state.counter == TRIES);
     let asked = command != Command::Healthcheck;
     let withdrawn = cancelled && of_this_boot && next.active == state.good && command == Command::Withdraw;
-    committed || (marked && world.ghost.tried) || (cancelled && untried && asked) || withdrawn
+    // A boot of the trial is a try of it, also where damage brought back a copy from before a withdrawal.
+    let tried = world.ghost.tried || of_this_boot;
+    committed || (marked && tried) || (cancelled && untried && asked) || withdrawn
 }
 
 /// The rules for every power-on. `world` is as it was before, `after` has the stored values.
