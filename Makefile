@@ -1,6 +1,6 @@
 # One verb per habit. Every target installs its tools and prints them (build/scripts/setup.sh).
 .DEFAULT_GOAL := help
-.PHONY: help try demo agent builder install dist reproduce kernel initramfs image schemas lint test test-all test-loaders prove fuzz qemu qemu-arm64 prove-uboot bench bench-delta large deny rollout
+.PHONY: help try demo agent builder install dist reproduce kernel initramfs image schemas lint test test-all test-loaders prove soak fuzz qemu qemu-arm64 prove-uboot bench bench-delta large deny rollout
 export PATH := $(PATH):/usr/sbin:/sbin:$(CURDIR)/target/tools/usr/bin:$(CURDIR)/target/tools/bin
 
 # One target, one profile and one set of features for everything that is built and tried here, so that nothing is
@@ -111,6 +111,11 @@ prove-uboot: ## Test the same power cuts with U-Boot on arm64: every part of mak
 	@build/scripts/setup.sh qemu-arm64
 	@ARCH='amd64 arm64' build/scripts/build-agent.sh
 	cargo run --quiet --locked -p qemu-tests --bin prove -- --u-boot
+
+soak: ## Run random cycles of the real programs beside a book of what must be true: CYCLES= (1000), SEED= (1)
+	@build/scripts/setup.sh test
+	SOAK_CYCLES=$(or $(CYCLES),1000) SOAK_SEED=$(or $(SEED),1) \
+	    cargo test --locked -p kubesolo-update --test suite -- --ignored --nocapture soak::
 
 fuzz: ## Run every parser of bytes from outside under libFuzzer, SECONDS= (10) each
 	@build/scripts/setup.sh fuzz

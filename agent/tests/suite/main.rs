@@ -51,6 +51,7 @@ mod screens;
 mod scrub;
 mod security;
 mod slot_folder;
+mod soak;
 mod steps;
 mod sticks;
 mod systemd;

@@ -104,7 +104,7 @@ fn a_rotten_fallback_gets_its_release_again_and_can_be_rolled_back_to() {
     shelf.is_whole("1.0.0");
     shelf.device.here(&["doctor"]).says(&["slots read", "and whole"]);
 
-    // What is whole stays untouched, and is not read before the next time.
+    // A whole slot stays untouched, and is not read before the next time.
     let before = (shelf.device.tree("B"), shelf.device.env_bytes(), shelf.memory());
     shelf.run("").code(0);
     assert_eq!((shelf.device.tree("B"), shelf.device.env_bytes(), shelf.memory()), before);
