@@ -46,6 +46,8 @@ pub struct Config {
     pub fleetlock_url: Option<String>,
     /// `fleetlock_group=`: the devices among which it counts; `None` means `default`.
     pub fleetlock_group: Option<String>,
+    /// `node_report=`: annotations of the node say which release runs.
+    pub node_report: bool,
     /// `event_url=`: the receiver of the steps of attempts; an http(s) URL.
     pub event_url: Option<String>,
     /// `pre_update_dir=`: folder with executables that can put an update off, or refuse it.

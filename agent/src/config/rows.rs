@@ -488,6 +488,15 @@ const WAIT: &[Setting] = &[
         ..ROW
     },
     Setting {
+        key: "node_report",
+        form: "yes|no",
+        default: "no",
+        help: "Show the running version, the phase of the update and its trial as annotations of the node.",
+        more: "Set by run and by a healthy health run; the account of the kubeconfig must be allowed to patch nodes.",
+        read: |c, v| put(&mut c.node_report, switch(v)),
+        ..ROW
+    },
+    Setting {
         key: "event_url",
         form: "URL",
         unset: "none",

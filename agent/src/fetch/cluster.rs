@@ -110,16 +110,9 @@ impl Line {
     /// # Errors
     /// Why there is none.
     pub(crate) fn get(&self, url: Url, question: &Question<'_>) -> Result<Vec<u8>, Failure> {
-        let lost = |e: reqwest::Error| Failure::Other(shown(&e.without_url()));
         self.runtime.block_on(async {
-            let mut request = self.client.get(url).header(header::ACCEPT, question.accept).timeout(question.time);
-            if let Some(token) = &self.token {
-                request = request.bearer_auth(token);
-            }
-            let mut response = request.send().await.map_err(lost)?;
-            if !response.status().is_success() {
-                return Err(Failure::Status(response.status().as_u16()));
-            }
+            let request = self.client.get(url).header(header::ACCEPT, question.accept).timeout(question.time);
+            let mut response = self.answer(request).await?;
             let mut body = vec![];
             while let Some(chunk) = response.chunk().await.map_err(lost)? {
                 if body.len() + chunk.len() > question.limit {
@@ -130,6 +123,28 @@ impl Line {
             Ok(body)
         })
     }
+
+    /// Changes an object by a merge patch (RFC 7386), within `time`. The answer is not read.
+    ///
+    /// # Errors
+    /// Why the server did not take it.
+    pub(crate) fn patch(&self, url: Url, patch: String, time: Duration) -> Result<(), Failure> {
+        let request = self.client.patch(url).header(header::CONTENT_TYPE, "application/merge-patch+json");
+        self.runtime.block_on(self.answer(request.body(patch).timeout(time))).map(drop)
+    }
+
+    /// The answer to a request, if it is a success.
+    async fn answer(&self, mut request: reqwest::RequestBuilder) -> Result<reqwest::Response, Failure> {
+        if let Some(token) = &self.token {
+            request = request.bearer_auth(token);
+        }
+        let response = request.send().await.map_err(lost)?;
+        if response.status().is_success() { Ok(response) } else { Err(Failure::Status(response.status().as_u16())) }
+    }
+}
+
+fn lost(e: reqwest::Error) -> Failure {
+    Failure::Other(shown(&e.without_url()))
 }
 
 fn shown(e: &dyn std::error::Error) -> String {

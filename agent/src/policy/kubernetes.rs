@@ -1,12 +1,15 @@
 //! Is Kubernetes on this device well? KubeSolo itself answers on its socket; without an answer the API server is asked by
 //! kubeconfig: `/readyz`, the node of this device, and the pods of `kube-system`.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use reqwest::Url;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use serde_json::json;
 
 use crate::base::{files, limits, text};
 use crate::config::{Config, KubernetesSetting};
@@ -169,8 +172,19 @@ fn by_kubeconfig(credentials: Credentials, node: Option<&str>, end: Instant) -> 
     let line = Line::to(&credentials).map_err(Trouble::Unknown)?;
     let server = Server { line, credentials, end };
     server.is_ready()?;
-    let node = server.node(node)?;
+    let node = server.ready_node(node)?;
     server.pods(&node)
+}
+
+/// Sets annotations of the node of this device. One without a value is removed.
+///
+/// # Errors
+/// Why the API server did not take them, escaped.
+pub(crate) fn annotate(config: &Config, annotations: &BTreeMap<&str, Option<String>>) -> Result<(), String> {
+    let credentials = kubeconfig::read(&config.kubeconfig)?;
+    let shown = text::escape(credentials.server.as_str());
+    let server = Server { line: Line::to(&credentials)?, credentials, end: Instant::now() + LOOK };
+    server.annotate(config.node_name.as_deref(), annotations).map_err(|why| format!("{shown}: {why}"))
 }
 
 struct Server {
@@ -251,6 +265,11 @@ impl Object {
 
 impl Server {
     fn ask(&self, path: &[&str], query: &[(&str, &str)], accept: &str) -> Result<Vec<u8>, Failure> {
+        let url = self.url(path, query);
+        self.line.get(url, &Question { accept, limit: limits::KUBERNETES_PAGE_BYTES, time: self.time() })
+    }
+
+    fn url(&self, path: &[&str], query: &[(&str, &str)]) -> Url {
         let mut url = self.credentials.server.clone();
         if let Ok(mut segments) = url.path_segments_mut() {
             segments.pop_if_empty().extend(path);
@@ -258,8 +277,21 @@ impl Server {
         if !query.is_empty() {
             url.query_pairs_mut().extend_pairs(query);
         }
-        let time = cluster::PATIENCE.min(self.end.saturating_duration_since(Instant::now()));
-        self.line.get(url, &Question { accept, limit: limits::KUBERNETES_PAGE_BYTES, time })
+        url
+    }
+
+    /// Time for the next question.
+    fn time(&self) -> Duration {
+        cluster::PATIENCE.min(self.end.saturating_duration_since(Instant::now()))
+    }
+
+    fn annotate(&self, name: Option<&str>, annotations: &BTreeMap<&str, Option<String>>) -> Result<(), String> {
+        let node = self.node(name).map_err(|trouble| match trouble {
+            Trouble::Ill(why) | Trouble::Unknown(why) => why,
+        })?;
+        let patch = json!({"metadata": {"annotations": annotations}}).to_string();
+        let url = self.url(&["api", "v1", "nodes", &node.metadata.name], &[("fieldManager", "kubesolo-update")]);
+        self.line.patch(url, patch, self.time()).map_err(|failure| failure.to_string())
     }
 
     fn read<T: DeserializeOwned>(&self, path: &[&str], query: &[(&str, &str)], what: &str) -> Result<T, Trouble> {
@@ -285,23 +317,28 @@ impl Server {
     }
 
     /// The name of the node of this device, which is Ready.
-    fn node(&self, name: Option<&str>) -> Result<String, Trouble> {
-        let node: Object = match name {
-            Some(name) => self.read(&["api", "v1", "nodes", name], &[], "node")?,
-            None => {
-                let nodes: List<Object> = self.read(&["api", "v1", "nodes"], &[("limit", "2")], "nodes")?;
-                let several = nodes.items.len() > 1;
-                match nodes.items.into_iter().next() {
-                    None => return Err(Trouble::Ill("the cluster has no node".into())),
-                    Some(_) if several => self.read(&["api", "v1", "nodes", &host_name()], &[], "node of this host")?,
-                    Some(node) => node,
-                }
-            }
-        };
+    fn ready_node(&self, name: Option<&str>) -> Result<String, Trouble> {
+        let node = self.node(name)?;
         if node.is_ready() {
             return Ok(node.metadata.name);
         }
         Err(Trouble::Ill(format!("node {} is not Ready", text::escape(&node.metadata.name))))
+    }
+
+    /// The node of this device.
+    fn node(&self, name: Option<&str>) -> Result<Object, Trouble> {
+        match name {
+            Some(name) => self.read(&["api", "v1", "nodes", name], &[], "node"),
+            None => {
+                let nodes: List<Object> = self.read(&["api", "v1", "nodes"], &[("limit", "2")], "nodes")?;
+                let several = nodes.items.len() > 1;
+                match nodes.items.into_iter().next() {
+                    None => Err(Trouble::Ill("the cluster has no node".into())),
+                    Some(_) if several => self.read(&["api", "v1", "nodes", &host_name()], &[], "node of this host"),
+                    Some(node) => Ok(node),
+                }
+            }
+        }
     }
 
     fn pods(&self, node: &str) -> Result<(), Trouble> {

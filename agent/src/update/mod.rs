@@ -10,6 +10,7 @@ pub mod data;
 mod events;
 mod fleetlock;
 mod intake;
+mod node_report;
 mod pieces;
 pub mod records;
 pub mod running;

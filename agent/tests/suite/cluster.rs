@@ -71,6 +71,9 @@ impl Cluster {
         let world = Arc::new(Mutex::new(Arc::new(world)));
         let known = world.clone();
         let server = Fault::start(move |request, out| {
+            if request.method == "PATCH" {
+                return patch(Arc::make_mut(&mut known.lock().unwrap()), request, out);
+            }
             let world = known.lock().unwrap().clone();
             answer(&world, request, out);
         });
@@ -92,6 +95,11 @@ impl Cluster {
         let context =
             "contexts:\n- context: {cluster: kubesolo, user: admin}\n  name: kubesolo\ncurrent-context: kubesolo\n";
         kubeconfig(self.certificates.path(), self.port, &format!("    token: {token}\n{context}"))
+    }
+
+    /// The annotations of the first node.
+    pub fn annotations(&self) -> BTreeMap<String, String> {
+        self.world.lock().unwrap().nodes[0].metadata.annotations.clone().unwrap_or_default()
     }
 
     pub fn set(&self, change: impl FnOnce(&mut World)) {
@@ -169,6 +177,30 @@ fn answer(world: &World, request: &Request, out: &mut TcpStream) {
             }
         }
     }
+}
+
+/// A merge patch of the annotations of a node.
+fn patch(world: &mut World, request: &Request, out: &mut TcpStream) {
+    let (path, _) = request.path.split_once('?').unwrap();
+    let named = path.strip_prefix("/api/v1/nodes/");
+    let node = world.nodes.iter_mut().find(|node| node.metadata.name.as_deref() == named && named.is_some());
+    let refusal = match (&node, world.fit) {
+        _ if request.header("authorization") != Some(&format!("Bearer {TOKEN}")) => 401,
+        (_, Some(Fit::Forbids)) => 403,
+        (None, _) => 404,
+        _ if request.header("content-type") != Some("application/merge-patch+json") => 415,
+        _ => 0,
+    };
+    let Some(node) = node.filter(|_| refusal == 0) else { return reply(out, refusal, "", b"{}") };
+    let patch: serde_json::Value = serde_json::from_str(&request.body).unwrap();
+    let annotations = node.metadata.annotations.get_or_insert_default();
+    for (key, value) in patch["metadata"]["annotations"].as_object().unwrap() {
+        match value.as_str() {
+            Some(value) => drop(annotations.insert(key.clone(), value.to_owned())),
+            None => drop(annotations.remove(key)),
+        }
+    }
+    json(out, node);
 }
 
 fn pods(world: &World, query: &BTreeMap<&str, &str>, out: &mut TcpStream) {

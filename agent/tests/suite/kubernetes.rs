@@ -278,3 +278,60 @@ fn an_upgrade_of_kubesolo_is_found_in_its_files_where_the_socket_is_silent() {
     let (open, message) = gate(&device, &registry);
     assert!(open && message.starts_with("unknown, which does not hold the update back"), "{message}");
 }
+
+/// The annotations of the node: version, phase and trial.
+fn reported(cluster: &Cluster) -> [Option<String>; 3] {
+    let all = cluster.annotations();
+    ["version", "phase", "trial"].map(|name| all.get(&format!("updates.kubesolo.io/{name}")).cloned())
+}
+
+#[test]
+fn the_node_says_which_release_runs_and_where_its_update_stands() {
+    let (registry, cluster) = (Registry::start(), Cluster::start());
+    let settings = format!(
+        "node_report=yes\nauto=activate\nregistry={0}/os\nchannel=stable\nplain_http={0}\npubkey=K\n",
+        registry.address
+    );
+    let device = device(Some(&cluster.kubeconfig(TOKEN)), &settings);
+    let text = |word: &str| Some(word.to_owned());
+    publish(&registry, "1.0.0", 1);
+    device.here(&["run"]).code(0);
+    let trial = device.env().trial.to_string();
+    assert_eq!(reported(&cluster), [None, text("activated"), Some(trial)]);
+    // Others annotate the node too.
+    cluster.set(|world| {
+        let others = &mut world.nodes[0].metadata.annotations;
+        others.get_or_insert_default().insert("example.com/mine".into(), "kept".into());
+    });
+    device.power_on();
+    device.here(&["healthcheck"]).code(0);
+    assert_eq!(reported(&cluster), [text("1.0.0"), text("success"), None]);
+
+    publish(&registry, "2.0.0", 2);
+    device.here(&["run"]).code(0);
+    device.power_on();
+    device.make_unhealthy();
+    device.here(&["healthcheck", "--auto-rollback-after", "1"]).code(1);
+    assert_eq!(reported(&cluster)[1], text("activated"), "a revert waits for nothing");
+    device.make_healthy();
+    device.power_on();
+    device.here(&["healthcheck"]).code(0);
+    assert_eq!(reported(&cluster), [text("1.0.0"), text("rolled_back"), None]);
+    assert_eq!(cluster.annotations()["example.com/mine"], "kept");
+}
+
+#[test]
+fn a_node_that_cannot_be_annotated_stops_nothing() {
+    let cluster = Cluster::start();
+    for (fit, token, words) in [(Some(Fit::Forbids), TOKEN, "its answer is 403"), (None, "bad", "its answer is 401")] {
+        cluster.set(|world| world.fit = fit);
+        let device = device(Some(&cluster.kubeconfig(token)), "node_report=yes\nhealth_kubernetes=no\n");
+        let run = device.here(&["healthcheck"]).code(0);
+        assert!(run.stderr.contains("the annotations of the node are out of date: https://127.0.0.1"), "{run:?}");
+        assert!(run.stderr.contains(words), "{run:?}");
+    }
+    let device = device(Some(&cluster.kubeconfig(TOKEN)), "health_kubernetes=no\n");
+    cluster.set(|world| world.fit = None);
+    device.here(&["healthcheck"]).code(0);
+    assert_eq!(reported(&cluster), [None, None, None], "it is off unless it is asked for");
+}

@@ -60,6 +60,7 @@ fn judge(call: &Call<'_>, no_reboot: bool) -> Result<u8> {
     print(call.cli, &report, || show::health(&judged, &checks));
     if judged.healthy {
         update.send_events();
+        update.report_node();
     }
     if judged.verdict == Verdict::Reverted && !no_reboot && !boot.folders() {
         reboot::now("the trial was reverted")?;

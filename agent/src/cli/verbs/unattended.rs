@@ -38,6 +38,7 @@ pub(in crate::cli) fn run(call: &Call<'_>) -> Result<u8> {
         let answers = !ran.as_ref().is_err_and(|error| error.exit() == Exit::Unavailable);
         let mut update = call.update(boot, &mut records, Lifted::default());
         update.send_events();
+        update.report_node();
         update.scrub(answers);
     }
     report(call, ran?)
