@@ -22,16 +22,39 @@ fn device() -> Device {
     device
 }
 
-/// The bootloader, then the step before any service.
-fn boot(device: &Device, code: i32) -> Ran {
+/// The bootloader alone: the step before any service did not run yet.
+fn power_on(device: &Device) {
     let _ = fs::remove_file(device.path("S/data-step"));
     device.power_on();
+}
+
+/// The bootloader, then the step before any service.
+fn boot(device: &Device, code: i32) -> Ran {
+    power_on(device);
     device.here(&["data", "--json"]).code(code);
     device.here(&["data"]).code(code)
 }
 
 fn activate(device: &Device, registry: &Registry) {
     device.from(registry, &["apply", "--activate"]).code(0);
+}
+
+/// Such a device, whose next boot is the first one of a trial of 2.0.0.
+fn before_a_trial() -> (Registry, Device) {
+    let (registry, device) = (Registry::start(), device());
+    publish(&registry, "2.0.0", 2);
+    activate(&device, &registry);
+    (registry, device)
+}
+
+/// Such a device after its first update, to 1.0.0.
+fn updated() -> (Registry, Device) {
+    let (registry, device) = (Registry::start(), device());
+    publish(&registry, "1.0.0", 1);
+    activate(&device, &registry);
+    boot(&device, 0);
+    device.here(&["healthcheck"]).code(0);
+    (registry, device)
 }
 
 /// The services of a system that migrates the data.
@@ -57,9 +80,7 @@ fn fail(device: &Device) {
 
 #[test]
 fn a_trial_that_fails_leaves_the_old_system_its_data() {
-    let (registry, device) = (Registry::start(), device());
-    publish(&registry, "2.0.0", 2);
-    activate(&device, &registry);
+    let (_registry, device) = before_a_trial();
     assert_eq!(marks(&device), ["note"]);
     boot(&device, 0).says(&["data: checkpoint of kine: 3 B"]);
     assert_eq!(marks(&device), ["held"]);
@@ -78,9 +99,7 @@ fn a_trial_that_fails_leaves_the_old_system_its_data() {
 /// The bootloader gives the trial up by itself.
 #[test]
 fn a_trial_that_never_judges_itself_leaves_the_old_system_its_data() {
-    let (registry, device) = (Registry::start(), device());
-    publish(&registry, "2.0.0", 2);
-    activate(&device, &registry);
+    let (_registry, device) = before_a_trial();
     for _ in 0..3 {
         boot(&device, 0);
         migrate(&device, "new");
@@ -92,9 +111,7 @@ fn a_trial_that_never_judges_itself_leaves_the_old_system_its_data() {
 /// The slot rots during its trial: the old system starts while the trial is pending, on its own data in the same boot.
 #[test]
 fn a_fallback_during_a_trial_settles_it_and_starts_on_old_data() {
-    let (registry, device) = (Registry::start(), device());
-    publish(&registry, "2.0.0", 2);
-    activate(&device, &registry);
+    let (_registry, device) = before_a_trial();
     boot(&device, 0);
     migrate(&device, "new");
     device.write("B/vmlinuz", b"rotten");
@@ -132,11 +149,7 @@ fn data_of_a_committed_release_go_back_only_on_demand() {
 
 #[test]
 fn a_rollback_that_is_cancelled_leaves_no_checkpoint_that_nobody_can_use() {
-    let (registry, device) = (Registry::start(), device());
-    publish(&registry, "1.0.0", 1);
-    activate(&device, &registry);
-    boot(&device, 0);
-    device.here(&["healthcheck"]).code(0);
+    let (_registry, device) = updated();
     // The factory slot is named by its two images.
     device.here(&["rollback", "--with-data", "--yes"]).code(0);
     assert_eq!(marks(&device).len(), 2);
@@ -147,11 +160,7 @@ fn a_rollback_that_is_cancelled_leaves_no_checkpoint_that_nobody_can_use() {
 
 #[test]
 fn data_that_are_kept_can_be_dropped() {
-    let (registry, device) = (Registry::start(), device());
-    publish(&registry, "1.0.0", 1);
-    activate(&device, &registry);
-    boot(&device, 0);
-    device.here(&["healthcheck"]).code(0);
+    let (_registry, device) = updated();
     device.here(&["data", "status"]).code(0).says(&[".kept: data of unknown from"]);
     device.here(&["data", "check"]).code(0).says(&["a checkpoint of kine needs"]);
     device.here(&["data", "drop"]).code(0).says(&["dropped"]);
@@ -171,8 +180,7 @@ fn a_trial_whose_data_cannot_be_saved_is_withdrawn_and_its_release_not_blamed() 
     publish(&registry, "2.0.0", 2);
     for _ in 0..2 {
         activate(&device, &registry);
-        let _ = fs::remove_file(device.path("S/data-step"));
-        device.power_on();
+        power_on(&device);
         let mut user = user(&device);
         let error = device.here(&["data", "--json"]).refused(75, "data-checkpoint");
         assert!(error["message"].as_str().unwrap().contains("sleep"), "{error}");
@@ -219,12 +227,9 @@ fn nothing_is_announced_where_nobody_would_put_it_back() {
 
 #[test]
 fn settings_that_cannot_be_used_hold_no_boot_without_checkpoints() {
-    let (registry, device) = (Registry::start(), device());
-    publish(&registry, "2.0.0", 2);
-    activate(&device, &registry);
+    let (_registry, device) = before_a_trial();
     device.write("conf", b"state_paths=../etc\n");
-    let _ = fs::remove_file(device.path("S/data-step"));
-    device.power_on();
+    power_on(&device);
     device.here(&["data", "--json"]).refused(78, "bad-config");
     assert_eq!(marks(&device), ["note"]);
     fs::remove_dir_all(device.path("S/data")).unwrap();
@@ -233,11 +238,7 @@ fn settings_that_cannot_be_used_hold_no_boot_without_checkpoints() {
 
 #[test]
 fn an_ordinary_boot_changes_nothing_on_the_disk() {
-    let (registry, device) = (Registry::start(), device());
-    publish(&registry, "1.0.0", 1);
-    activate(&device, &registry);
-    boot(&device, 0);
-    device.here(&["healthcheck"]).code(0);
+    let (_registry, device) = updated();
     boot(&device, 0);
     fs::remove_file(device.path("S/data-step")).unwrap();
     let before = device.tree("");
@@ -251,16 +252,13 @@ fn an_ordinary_boot_changes_nothing_on_the_disk() {
 
 #[test]
 fn an_incomplete_checkpoint_holds_all_services() {
-    let (registry, device) = (Registry::start(), device());
-    publish(&registry, "2.0.0", 2);
-    activate(&device, &registry);
+    let (registry, device) = before_a_trial();
     boot(&device, 0);
     migrate(&device, "new");
     fail(&device);
     let held = device.names("S/data").into_iter().find(|name| name.ends_with("held")).unwrap();
     fs::remove_file(device.path(&format!("S/data/{held}/tree/0/state"))).unwrap();
-    let _ = fs::remove_file(device.path("S/data-step"));
-    device.power_on();
+    power_on(&device);
     device.here(&["data", "--json"]).refused(73, "data-incomplete");
     device.here(&["data", "--json"]).refused(73, "data-incomplete");
     assert_eq!(data(&device), "new");
@@ -273,14 +271,11 @@ fn an_incomplete_checkpoint_holds_all_services() {
 /// The program ends before one of its calls that change the disk. After each cut the next boot has the old data.
 #[test]
 fn a_restore_survives_being_killed_at_each_call() {
-    let (registry, device) = (Registry::start(), device());
-    publish(&registry, "2.0.0", 2);
-    activate(&device, &registry);
+    let (_registry, device) = before_a_trial();
     boot(&device, 0);
     migrate(&device, "new");
     fail(&device);
-    device.power_on();
-    let _ = fs::remove_file(device.path("S/data-step"));
+    power_on(&device);
     let mut cuts = 0;
     for call in ["rename", "fsync", "mkdir"] {
         cuts += (1..100).take_while(|number| is_killed(&device, call, *number)).count();
