@@ -3,7 +3,6 @@
 use std::path::PathBuf;
 
 use chrono::{DateTime, Utc};
-use clap::builder::PossibleValuesParser;
 use clap::{ArgGroup, Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
 
 use super::factory::Boot;
@@ -119,7 +118,7 @@ pub(super) enum Command {
 #[derive(Args)]
 pub(super) struct Explain {
     /// A reason, such as no-key, or an exit code from 64
-    #[arg(value_name = "REASON|CODE", value_parser = PossibleValuesParser::new(explain::words()), hide_possible_values = true)]
+    #[arg(value_name = "REASON|CODE", value_parser = explain::Word, hide_possible_values = true)]
     pub(super) word: Option<String>,
 }
 

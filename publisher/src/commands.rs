@@ -81,7 +81,7 @@ pub fn main() -> ExitCode {
             if cli.json {
                 answer::print_error(&e);
             }
-            let remedy = if e.remedy.is_empty() { String::new() } else { format!("{}\n", e.remedy) };
+            let remedy = if e.remedy.is_empty() { String::new() } else { format!("  {}\n", e.remedy) };
             console::print_error(&format!(
                 "kubesolo-release: {e}\n{remedy}{}",
                 explain::hint("kubesolo-release", e.reason)

@@ -247,7 +247,7 @@ pub(crate) enum Command {
     /// Explain a reason or an exit code: its meaning and the next step. Without a word it lists the exit codes.
     Explain {
         /// A reason, such as no-key, or an exit code from 64.
-        #[arg(value_name = "REASON|CODE", value_parser = PossibleValuesParser::new(explain::words()), hide_possible_values = true)]
+        #[arg(value_name = "REASON|CODE", value_parser = explain::Word, hide_possible_values = true)]
         word: Option<String>,
     },
     /// Print the device of a partition, looked for on the disk that was booted. For the init stage and units. Ends with 75

@@ -1,7 +1,11 @@
 //! `explain`, of both programs: the meaning of reasons and exit codes, as `docs/troubleshooting.md` has it.
 
+use std::ffi::OsStr;
 use std::fmt::Write as _;
 
+use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
+use clap::error::ContextKind;
+use clap::{Arg, Command};
 use serde::Serialize;
 
 use crate::base::error::{Exit, Reason};
@@ -18,6 +22,25 @@ pub struct Explained {
     pub exit_code: u8,
     /// The meaning and the next step.
     pub help: &'static str,
+}
+
+/// Takes a reason or an exit code. Completion offers all of them; an error names the nearest alone, for there are some 200.
+#[derive(Clone, Copy, Debug)]
+pub struct Word;
+
+impl TypedValueParser for Word {
+    type Value = String;
+
+    fn parse_ref(&self, command: &Command, argument: Option<&Arg>, value: &OsStr) -> Result<String, clap::Error> {
+        PossibleValuesParser::new(words()).parse_ref(command, argument, value).map_err(|mut error| {
+            error.remove(ContextKind::ValidValue);
+            error
+        })
+    }
+
+    fn possible_values(&self) -> Option<Box<dyn Iterator<Item = PossibleValue> + '_>> {
+        Some(Box::new(words().map(PossibleValue::new)))
+    }
 }
 
 /// The reasons and exit codes that `explain` knows: all of them.

@@ -72,8 +72,8 @@ pub(super) fn intake(intake: &Intake, terminal: Terminal) -> String {
 }
 
 /// Past attempts. An attempt that no run is `under_way` with ended without an outcome.
-pub(super) fn history(history: &History, under_way: bool) -> String {
-    let mut out = String::new();
+pub(super) fn history(history: &History, under_way: bool, terminal: Terminal) -> String {
+    let mut screen = Screen::new(terminal);
     for entry in &history.attempts {
         let at = entry.updated_at.map_or("unknown time".into(), clock::shown);
         let known = |version: &str| if version.is_empty() { "unknown".to_owned() } else { text::escape(version) };
@@ -90,9 +90,12 @@ pub(super) fn history(history: &History, under_way: bool) -> String {
             let here = if here > 0 { format!(" and had {}", size(here)) } else { String::new() };
             format!(", fetched {}{here}", size(bytes.fetched))
         });
-        let _ = writeln!(out, "{at}  {outcome:<11} {from} to {to}{times}{error}{bytes}");
+        screen.plain(&format!("{at}  {outcome:<11} {from} to {to}{times}{error}{bytes}"));
     }
-    if out.is_empty() { "no attempt yet\n".into() } else { out }
+    if history.attempts.is_empty() {
+        screen.plain("no attempt yet");
+    }
+    screen.finish()
 }
 
 pub(super) fn findings(findings: &Findings, terminal: Terminal) -> String {

@@ -168,10 +168,11 @@ pub fn system_authorities() -> Vec<CertificateDer<'static>> {
     certificates
 }
 
-/// Files of a folder of certificates, in the order of their names.
+/// Files of a folder of certificates, in the order of their names. Folders in it are of no interest, as for OpenSSL: Debian's
+/// store has one of Java's.
 fn entries(folder: &Path) -> Vec<PathBuf> {
     let entries = std::fs::read_dir(folder).into_iter().flatten().filter_map(|entry| Some(entry.ok()?.path()));
-    let mut files: Vec<_> = entries.take(limits::AUTHORITY_FILES).collect();
+    let mut files: Vec<_> = entries.filter(|entry| !entry.is_dir()).take(limits::AUTHORITY_FILES).collect();
     files.sort();
     files
 }

@@ -594,7 +594,8 @@ fn an_error_ends_with_the_command_that_explains_its_reason() {
     device.run(&["explain", "75"]).code(0).says(&["exit code 75: not now", "  window\n"]);
     let one = &device.run(&["explain", "no-key", "--json"]).code(0).json()[0];
     assert_eq!((&one["reason"], &one["exit_code"]), (&json!("no-key"), &json!(77)));
-    assert!(device.run(&["explain", "no-kay"]).code(64).stderr.contains("'no-key'"));
+    let unknown = device.run(&["explain", "no-kay"]).code(64).stderr;
+    assert!(unknown.contains("'no-key'") && unknown.lines().count() < 8, "{unknown}");
 }
 
 #[test]

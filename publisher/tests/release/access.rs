@@ -51,12 +51,13 @@ fn without_certificate_authorities_in_the_system_it_works() {
     let images = [images::files(folder.path(), Amd64, 1)];
     publish(&registry, "1.0.0", &images, &[]).unwrap();
     let none = folder.path().join("none");
-    std::fs::create_dir(&none).unwrap();
+    // Debian's store has a folder of Java's.
+    std::fs::create_dir_all(none.join("java")).unwrap();
     let reference = format!("{}/os:stable", registry.address);
     let arguments = ["inspect", &reference, "--plain-http", &registry.address];
     // Either variable alone replaces the store of the system.
     let output = run(&arguments, &[("SSL_CERT_DIR", path(&none)), ("SSL_CERT_FILE", "/dev/null")]);
-    assert!(output.status.success(), "{}", text(&output.stderr));
+    assert!(output.status.success() && output.stderr.is_empty(), "{}", text(&output.stderr));
 }
 
 #[test]

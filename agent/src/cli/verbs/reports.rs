@@ -59,7 +59,7 @@ fn print_status(cli: &Cli, status: &Status) -> Result<u8> {
 pub(in crate::cli) fn history(cli: &Cli) -> Result<u8> {
     let store = Store::new(&cli.state);
     let history = store.read_history()?;
-    print_list(cli, &history.attempts, || show::history(&history, store.is_locked()));
+    print_list(cli, &history.attempts, || show::history(&history, store.is_locked(), cli.terminal()));
     Ok(0)
 }
 
