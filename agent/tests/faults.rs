@@ -7,6 +7,8 @@
 
 mod cli_support;
 mod common;
+#[path = "faults/data.rs"]
+mod data;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -551,4 +553,5 @@ fn every_fault_at_every_step() {
     delta(1);
     commit(1);
     revert(1);
+    data::each(1);
 }

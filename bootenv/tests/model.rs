@@ -149,6 +149,7 @@ fn data_rules_hold_beside_agents_that_know_no_checkpoints() {
     for old in [0b001, 0b010, 0b100] {
         data_rules_hold(data::Limits { old, ..DATA });
     }
+    data_rules_hold(data::Limits { faults: 1, trials: 2, old: 0b001, ..DATA });
 }
 
 #[test]

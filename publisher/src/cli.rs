@@ -218,6 +218,9 @@ pub(super) struct Publish {
     /// Oldest version that can update to this one directly
     #[arg(long, value_parser = version, value_name = "VERSION")]
     pub(super) min_compatible_version: Option<semver::Version>,
+    /// Layout of the checkpoints of data that the agent in the images writes; 0: it writes none [default: 1 if the initramfs has an agent that saves data]
+    #[arg(long, value_name = "N")]
+    pub(super) data_layout: Option<u64>,
     /// Description of the changes: a text, or @FILE
     #[arg(long, value_name = "TEXT|@FILE")]
     pub(super) release_notes: Option<String>,

@@ -149,6 +149,7 @@ fn publish(args: Publish) -> Result<Answer> {
         release_date: date::release_date(args.release_date.as_deref())?,
         supported_until: args.supported_until,
         min_compatible_version: args.min_compatible_version,
+        data_layout: args.data_layout,
         release_notes: args.release_notes.map(crate::notes).transpose()?,
         security_epoch: args.security_epoch,
         board: args.board,

@@ -147,7 +147,8 @@ impl Named {
 impl<'a> Tree<'a> {
     fn new(place: &Place<'_>, metadata: &Metadata, images: &'a Images, keys: &[PrivateKey]) -> Result<Self> {
         let architecture = images.architecture.to_string();
-        let unpacked = initramfs::check(&images.initramfs)?;
+        let initramfs::Contents { unpacked, data_layout } = initramfs::check(&images.initramfs)?;
+        let data_layout = metadata.data_layout.or(data_layout);
         let (kernel, initramfs) =
             (Named::new(&images.kernel, "vmlinuz")?, Named::new(&images.initramfs, "kubesolo-os.gz")?);
         let from = delta::From { places: &place.options.delta_from, access: &place.options.access };
@@ -165,6 +166,7 @@ impl<'a> Tree<'a> {
         put("supported_until", metadata.supported_until.map(|date| date::rfc3339(date).into()));
         put("min_compatible_version", metadata.min_compatible_version.as_ref().map(|v| v.to_string().into()));
         put("release_notes", metadata.release_notes.clone().map(Into::into));
+        put("data_layout", data_layout.map(Into::into));
         put("security_epoch", metadata.security_epoch.map(Into::into));
         put("board", metadata.board.clone().map(Into::into));
         put("revoked_keys", metadata.revoked().map(Into::into));

@@ -11,9 +11,11 @@ use std::io::{self, BufRead, BufReader, Read};
 use std::path::Path;
 
 use flate2::bufread::GzDecoder;
+use memchr::memmem;
 
 use kubesolo_update::base::error::{Error, Reason, Result};
 use kubesolo_update::base::files;
+use kubesolo_update::release::release::DATA_LAYOUT;
 
 /// The largest unpacked size accepted, in bytes. All of it is memory of the device, so more is a mistake or a
 /// decompression bomb.
@@ -54,13 +56,22 @@ impl fmt::Display for Opaque {
     }
 }
 
+/// Facts about an initramfs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Contents {
+    /// Its unpacked size; `None` if a part has another compression than gzip.
+    pub(crate) unpacked: Option<u64>,
+    /// Layout of the checkpoints that the agent in it writes; `None` if no such agent was found.
+    pub(crate) data_layout: Option<u64>,
+}
+
 /// Reads the file at `path` to its end as the kernel would unpack it, and returns its unpacked size: the bytes of all
 /// archives, headers and padding included (for one gzip member, the output of `zcat FILE | wc -c`). `None` if a part has
 /// another compression than gzip; a warning names it.
 ///
 /// # Errors
 /// 65 if it is empty, does not unpack, or has no `/init` that the kernel can start; 69 if it cannot be read.
-pub(crate) fn check(path: &Path) -> Result<Option<u64>> {
+pub(crate) fn check(path: &Path) -> Result<Contents> {
     const NOTHING: &str = "Nothing was published.";
     let refused = |e: io::Error| {
         let unread = e.raw_os_error().is_some();
@@ -84,16 +95,46 @@ pub(crate) fn check(path: &Path) -> Result<Option<u64>> {
              size was checked, and devices cannot check their memory. With gzip they can",
             path.display()
         );
-        return Ok(None);
+        return Ok(Contents { unpacked: None, data_layout: init.agent.layout() });
     }
     init.check().map_err(unusable)?;
-    Ok(Some(unpacked.bytes))
+    Ok(Contents { unpacked: Some(unpacked.bytes), data_layout: init.agent.layout() })
+}
+
+/// Looks for an agent that saves data. It reads the annotation [`DATA_LAYOUT`], so its program has that name in it; earlier
+/// agents do not have it, and all that have it write layout 1.
+#[derive(Debug, Default)]
+struct Agent {
+    found: bool,
+    /// The end of the bytes before.
+    rest: Vec<u8>,
+}
+
+impl Agent {
+    fn layout(&self) -> Option<u64> {
+        self.found.then_some(1)
+    }
+
+    fn look(&mut self, bytes: &[u8]) {
+        let name = DATA_LAYOUT.as_bytes();
+        if self.found {
+            return;
+        }
+        self.rest.extend_from_slice(&bytes[..bytes.len().min(name.len() - 1)]);
+        self.found = memmem::find(&self.rest, name).is_some() || memmem::find(bytes, name).is_some();
+        if bytes.len() >= name.len() {
+            self.rest = bytes[bytes.len() - (name.len() - 1)..].to_vec();
+        } else {
+            self.rest.drain(..self.rest.len().saturating_sub(name.len() - 1));
+        }
+    }
 }
 
 /// Looks for `/init`, the program that the kernel starts. A later entry of that name replaces an earlier one.
 #[derive(Debug, Default)]
 struct Init {
     mode: Option<u64>,
+    agent: Agent,
 }
 
 impl Init {
@@ -118,6 +159,11 @@ impl Sink for Init {
         if name == b"init" {
             self.mode = field(header, MODE);
         }
+        Ok(())
+    }
+
+    fn bytes(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.agent.look(bytes);
         Ok(())
     }
 }
@@ -490,6 +536,23 @@ mod tests {
         }
         assert_eq!(init(&[gzip(&of("init", 0o100_644))]), Err("has an /init that is not executable"));
         assert_eq!(init(&[good, gzip(&of("init", 0o040_755))]), Err("has an /init that is no file"));
+    }
+
+    #[test]
+    fn an_agent_that_saves_data_is_found_wherever_it_is() {
+        let layout = |parts: &[Vec<u8>]| {
+            let mut init = Init::default();
+            unpack(&parts.concat()[..], 1 << 20, &mut init).unwrap();
+            init.agent.layout()
+        };
+        let program = |at: usize| [&vec![7; at][..], DATA_LAYOUT.as_bytes(), &[7; 9]].concat();
+        // Also where it lies on both sides of a border between two reads.
+        for at in (0..200_000).step_by(40_009).chain(BUFFER_BYTES - 300..BUFFER_BYTES) {
+            assert_eq!(layout(&[gzip(&archive_of("usr/bin/agent", &program(at)))]), Some(1), "{at}");
+        }
+        assert_eq!(layout(&[gzip(&archive_of("usr/bin/agent", &DATA_LAYOUT.as_bytes()[1..]))]), None);
+        let (one, other) = DATA_LAYOUT.as_bytes().split_at(9);
+        assert_eq!(layout(&[gzip(&archive_of("one", one)), gzip(&archive_of("other", other))]), None);
     }
 
     #[test]

@@ -42,6 +42,8 @@ pub struct Inspected {
     pub channel: Option<String>,
     /// The lowest version that may be updated to it; absent means any.
     pub min_compatible_version: Option<String>,
+    /// Layout of the checkpoints that its agent writes; 0: it may save no data.
+    pub data_layout: u64,
     /// Security epoch; 0 if the release names none.
     pub security_epoch: u64,
     /// The board that it is for; absent means any.
@@ -117,6 +119,7 @@ pub fn inspect(reference: &str, keys: Option<&KeySet>, access: &Access) -> Resul
             version: release.version.to_string(),
             channel: release.channel,
             min_compatible_version: release.min_compatible_version.map(|v| v.to_string()),
+            data_layout: release.data_layout,
             security_epoch: release.security_epoch,
             board: release.board,
             rollout: release.rollout.map(|rollout| rollout.waves.to_string()),
@@ -218,6 +221,10 @@ impl fmt::Display for Inspected {
             "  from        {}",
             self.min_compatible_version.as_deref().map_or("any version".into(), |v| format!("{v} or later"))
         )?;
+        match self.data_layout {
+            0 => writeln!(f, "  data        not saved, as far as the release says")?,
+            layout => writeln!(f, "  data        saved before a trial, layout {layout}")?,
+        }
         writeln!(f, "  epoch       {}", self.security_epoch)?;
         writeln!(f, "  board       {}", or(&self.board, "any"))?;
         writeln!(f, "  rollout     {}", or(&self.rollout, "all devices at once"))?;

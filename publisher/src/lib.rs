@@ -90,6 +90,8 @@ pub struct Metadata {
     pub supported_until: Option<DateTime<Utc>>,
     /// Oldest version that can be updated directly.
     pub min_compatible_version: Option<semver::Version>,
+    /// Layout of the checkpoints that the agent in the images writes; absent: as it is found in them.
+    pub data_layout: Option<u64>,
     /// For people.
     pub release_notes: Option<String>,
     /// A device never goes back to a lower one; absent means 0.
@@ -118,6 +120,7 @@ impl Metadata {
             release_date: "1970-01-01T00:00:00Z".into(),
             supported_until: None,
             min_compatible_version: None,
+            data_layout: None,
             release_notes: None,
             security_epoch: None,
             board: None,
@@ -257,7 +260,8 @@ impl<'a> Prepared<'a> {
         if !options.unchecked_kernel {
             kernel::check(&images.kernel, images.architecture)?;
         }
-        let unpacked = initramfs::check(&images.initramfs)?;
+        let initramfs::Contents { unpacked, data_layout } = initramfs::check(&images.initramfs)?;
+        let data_layout = metadata.data_layout.or(data_layout);
         let (kernel, initramfs) = (blob(&images.kernel)?, blob(&images.initramfs)?);
         let from = delta::From { places: &options.delta_from, access: &options.access };
         let deltas = Deltas::new(images, initramfs, unpacked, &from)?;
@@ -276,6 +280,7 @@ impl<'a> Prepared<'a> {
             (release::INITRAMFS_UNPACKED_SIZE, unpacked.map(|bytes| bytes.to_string())),
             (release::MIN_COMPATIBLE_VERSION, metadata.min_compatible_version.as_ref().map(ToString::to_string)),
             (release::SUPPORTED_UNTIL, metadata.supported_until.map(date::rfc3339)),
+            (release::DATA_LAYOUT, data_layout.map(|layout| layout.to_string())),
             (release::RELEASE_NOTES, metadata.release_notes.clone()),
             (release::SECURITY_EPOCH, metadata.security_epoch.map(|epoch| epoch.to_string())),
             (release::BOARD, metadata.board.clone()),

@@ -194,6 +194,9 @@ pub(crate) enum Command {
         /// Confirm the plan that --with-data prints.
         #[arg(long, requires = "with_data")]
         yes: bool,
+        /// Unsafe: return to a release that may not save the data before it changes them.
+        #[arg(long)]
+        allow_unprotected_data: bool,
     },
     /// Save or restore the data of a trial: the step of each boot before any service. Repeatable.
     ///

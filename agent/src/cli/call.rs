@@ -113,6 +113,7 @@ pub(super) fn log_lifted(lifted: Lifted) {
         ("--allow-downgrade", lifted.allow_downgrade),
         ("--ignore-rollout", lifted.ignore_rollout),
         ("--allow-single-copy", lifted.allow_single_copy),
+        ("--allow-unprotected-data", lifted.allow_unprotected_data),
     ] {
         if set {
             log::warn!("{name} is in effect");

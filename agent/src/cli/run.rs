@@ -23,6 +23,7 @@ use crate::cli::verbs::{
 use crate::config::Config;
 use crate::device::blocks::System;
 use crate::device::env;
+use crate::policy::gate::Lifted;
 use crate::state::records::AskedBy;
 use crate::state::state::STATE_FILE;
 use crate::update::adopt::Options;
@@ -171,8 +172,9 @@ fn run_with(call: &Call<'_>) -> Result<u8> {
         Command::Intake(_) => intake::add(call),
         Command::Activate { lifted, reboot } => activate::activate(call, *lifted, *reboot),
         Command::Healthcheck { no_reboot, .. } => healthcheck::healthcheck(call, *no_reboot),
-        Command::Rollback { reboot, with_data, yes } => {
-            rollback::rollback(call, *reboot, with_data_of(*with_data, *yes))
+        Command::Rollback { reboot, with_data, yes, allow_unprotected_data } => {
+            let lifted = Lifted { allow_unprotected_data: *allow_unprotected_data, ..Lifted::default() };
+            rollback::rollback(call, lifted, *reboot, with_data_of(*with_data, *yes))
         }
         Command::Data { action } => data::data(call, action.as_ref()),
         Command::EnvLock => env::make_locks(call.config).map(|()| 0),

@@ -26,6 +26,9 @@ pub struct Lifted {
     /// Unsafe: continue with a single copy of U-Boot's environment, which a power cut may damage.
     #[arg(long)]
     pub allow_single_copy: bool,
+    /// Unsafe: start a trial of a release that may not save the data before it changes them.
+    #[arg(long)]
+    pub allow_unprotected_data: bool,
 }
 
 /// The verdict of one gate.

@@ -312,6 +312,29 @@ pub fn bytes_failed_before(wrong: Option<&WrongBytes>, lifted: Lifted) -> Gate {
     Gate::closed(name, Reason::BytesFailedBefore, message, remedy).opening(Some(until))
 }
 
+/// Open if the agent in the release saves the data before a trial changes them. An agent that does not is only a risk that is
+/// named where nobody chose the folders.
+#[must_use]
+pub fn data_unprotected(config: &Config, release: Option<&Release>, lifted: Lifted) -> Gate {
+    let name = "data-unprotected";
+    let layout = release.map_or(0, |release| release.data_layout);
+    if layout > 0 {
+        return Gate::open(name, format!("the agent of the release saves the data before its trial, layout {layout}"));
+    }
+    let message = "the release does not say that its agent saves the data: what its trial changes cannot be taken back";
+    match (&config.state_paths, lifted.allow_unprotected_data) {
+        (_, true) => Gate::open(name, format!("{message}; allowed by --allow-unprotected-data")),
+        (None, _) => Gate::unknown(name, message),
+        (Some(_), _) => Gate::closed(
+            name,
+            Reason::DataUnprotected,
+            message,
+            "Publish it with --data-layout 1 if its agent is 0.2 or later; else back up the data, and use \
+             --allow-unprotected-data.",
+        ),
+    }
+}
+
 /// Open unless `delta=only` would have the whole initramfs fetched, as far as the release itself shows that. `at_hand`: nothing
 /// of it is fetched. `patches` are those that fit this device.
 #[must_use]
@@ -379,6 +402,7 @@ mod tests {
         allow_downgrade: false,
         ignore_rollout: false,
         allow_single_copy: false,
+        allow_unprotected_data: false,
     };
 
     fn told(gate: &Gate) -> Option<(u8, &'static str)> {

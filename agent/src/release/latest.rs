@@ -33,6 +33,7 @@ struct Document {
     release_notes: Option<String>,
     release_date: Option<String>,
     supported_until: Option<String>,
+    data_layout: Option<u64>,
     security_epoch: Option<u64>,
     revoked_keys: Option<String>,
     board: Option<String>,
@@ -125,7 +126,7 @@ impl Latest {
             self.release_for(architecture.parse()?, self.document.security_epoch.unwrap_or(0), revoked_keys)?;
         let (pieces, patches) = (self.document.pieces()?, self.document.patches()?);
         Patches::check(&patches, pieces.as_ref()).map_err(malformed)?;
-        Ok(Release { pieces, patches, ..release })
+        Ok(Release { pieces, patches, data_layout: self.document.data_layout.unwrap_or(0), ..release })
     }
 
     /// The release that an unsigned document claims. Old documents lack the architecture, and no record that outlives this
@@ -154,6 +155,7 @@ impl Latest {
             release_date: named(&self.document.release_date),
             supported_until: supported_until(given(&self.document.supported_until))
                 .map_err(|why| malformed(format_args!("supported_until {why}")))?,
+            data_layout: 0,
             security_epoch,
             revoked_keys,
             board: named(&self.document.board),

@@ -52,6 +52,9 @@ pub const RELEASE_NOTES: &str = "io.kubesolo.os.release_notes";
 pub const RELEASE_DATE: &str = "io.kubesolo.os.release_date";
 /// End of the support of the release, RFC 3339; absent means unknown. It is information: nothing on a device depends on it.
 pub const SUPPORTED_UNTIL: &str = "io.kubesolo.os.supported_until";
+/// Layout of the checkpoints that the agent in the images writes (`bootenv::data::LAYOUT`), decimal; absent or 0: none that is
+/// known of.
+pub const DATA_LAYOUT: &str = "io.kubesolo.os.data_layout";
 /// Security epoch, decimal; absent means 0. A device never goes back to a lower one.
 pub const SECURITY_EPOCH: &str = "io.kubesolo.os.security_epoch";
 /// Keys that no device shall accept any more once it committed this release, see [`revoked_keys`].
@@ -244,6 +247,8 @@ pub struct Release {
     pub release_date: Option<String>,
     /// End of its support; `None` means unknown.
     pub supported_until: Option<DateTime<Utc>>,
+    /// Layout of the checkpoints that its agent writes; 0 when absent: it may save no data.
+    pub data_layout: u64,
     /// 0 when absent.
     pub security_epoch: u64,
     /// No device that committed this release accepts a signature by one of these any more.
@@ -308,6 +313,7 @@ impl Release {
             release_date: text(RELEASE_DATE).cloned(),
             supported_until: supported_until(text(SUPPORTED_UNTIL).map(String::as_str))
                 .map_err(|why| malformed(format_args!("annotation {SUPPORTED_UNTIL} {why}")))?,
+            data_layout: number(DATA_LAYOUT)?.unwrap_or(0),
             security_epoch: number(SECURITY_EPOCH)?.unwrap_or(0),
             revoked_keys: text(REVOKED_KEYS).map_or(Ok(BTreeSet::new()), |value| revoked_keys(value))?,
             board: text(BOARD).cloned(),

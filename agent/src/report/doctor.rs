@@ -22,6 +22,7 @@ use crate::device::boot::Boot;
 use crate::device::health::WANTED;
 use crate::device::{programs, reboot};
 use crate::policy::{node, preflight, trust_policy};
+use crate::report::status::DataStatus;
 use crate::schedule::clock::{self, Clock};
 use crate::schedule::window::Window;
 use crate::schedule::zone::Zone;
@@ -321,6 +322,17 @@ fn node(all: &mut Findings, config: &Config) {
     }
 }
 
+/// The data of the next trial.
+fn checkpoint(all: &mut Findings, config: &Config, boot: &Boot, state: &Path) {
+    let name = "checkpoint";
+    let Some(data) = all.take(name, DataStatus::find(config, state, Some(boot))) else { return };
+    match (&data.unprotected, data.need.fits()) {
+        (Some(_), _) if data.paths.is_empty() => all.add(name, Verdict::Ok, data.words()),
+        (Some(_), _) => all.add(name, Verdict::Warn, format!("{}. Add the step `data` to the boot", data.words())),
+        (None, fits) => _ = all.take(name, fits).map(|()| all.add(name, Verdict::Ok, data.words())),
+    }
+}
+
 fn device_id(all: &mut Findings, config: &Config, boot: &Boot, memory: Option<&Loaded>) {
     let file = config.machine_id_file.display();
     let in_memory = boot.loses(&config.machine_id_file);
@@ -359,6 +371,7 @@ fn device(all: &mut Findings, config: &Config, boot: &Boot, memory: Option<&Load
     environment(all, boot);
     room(all, boot);
     scrub(all, config, &Store::new(state).read_memory());
+    checkpoint(all, config, boot, state);
     if boot.folders() {
         return;
     }

@@ -150,6 +150,10 @@ fn boots(page: &mut Page, status: &Status, state: &State) {
     if !status.slots.is_empty() {
         slots(page, &status.slots);
     }
+    if let Some(data) = &status.data {
+        let help = "Length of the files in the checkpoints of the data.";
+        page.family("checkpoint_bytes", Kind::Gauge, help).is(&[], data.bytes);
+    }
     if let Some(env) = &status.environment {
         page.family("trial_tries_left", Kind::Gauge, "Number of tries left in a trial; 0 without a trial.")
             .is(&[], env.tries_left.unwrap_or_default().into());

@@ -16,6 +16,7 @@ use crate::base::words::{Recorded, words};
 use crate::config::Config;
 use crate::device::blocks::CommandLine;
 use crate::device::boot::{Boot, BootedBasis, is_out_of_sight};
+use crate::device::data::Data;
 use crate::device::slot::{Facts, SlotManifest, Slots};
 use crate::policy::preflight::{self, Safety};
 use crate::policy::trust_policy::TrustPolicy;
@@ -29,6 +30,7 @@ use crate::state::phase::Phase;
 use crate::state::state::{LastRun, Skip, Waiting};
 use crate::state::store::Store;
 use crate::state::trust::Trust;
+use crate::update::data::{self, Need};
 
 /// The whole report. An unknown member is absent, and `problems` has the cause.
 #[derive(Debug, Serialize)]
@@ -69,6 +71,9 @@ pub struct Status {
     /// The wave that this device waits for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub waiting: Option<Waiting>,
+    /// The data that go back with a slot; absent where they or the settings cannot be read.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub data: Option<DataStatus>,
     /// The maintenance window; absent where the settings cannot be used.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub window: Option<WindowStatus>,
@@ -136,6 +141,51 @@ pub struct SlotStatus {
     /// Both images are there, with or without a manifest.
     #[serde(skip)]
     pub has_images: bool,
+}
+
+/// The data that go back with a slot.
+#[derive(Debug, Serialize)]
+pub struct DataStatus {
+    /// The folders of `state_paths=`, relative to the data partition.
+    pub paths: Vec<String>,
+    /// Why the next trial would get no checkpoint; absent if it gets one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub unprotected: Option<String>,
+    /// Space and time that a checkpoint needs.
+    #[serde(flatten)]
+    pub need: Need,
+    /// Names of the checkpoints.
+    pub checkpoints: Vec<String>,
+    /// Length of the files in all checkpoints, in bytes.
+    pub bytes: u64,
+}
+
+impl DataStatus {
+    /// Looks at the checkpoints and at what the next one needs.
+    ///
+    /// # Errors
+    /// 73 when they cannot be read, 78 when a folder of the settings cannot be part of a checkpoint.
+    pub fn find(config: &Config, state: &Path, boot: Option<&Boot>) -> Result<Self> {
+        let data = Data::beside(state);
+        let names = data.find()?.names;
+        let bytes = names.iter().filter_map(|name| data.about(*name).ok().flatten()).map(|about| about.bytes()).sum();
+        Ok(Self {
+            paths: data::paths(config, &data),
+            unprotected: data::unprotected(state, config, &data),
+            need: data::need(config, &data, boot)?,
+            checkpoints: names.iter().map(ToString::to_string).collect(),
+            bytes,
+        })
+    }
+
+    /// The next checkpoint in words.
+    #[must_use]
+    pub fn words(&self) -> String {
+        match &self.unprotected {
+            Some(why) => format!("no data go back with a release: {why}"),
+            None => format!("a checkpoint of {} needs {}", self.paths.join(", "), self.need.words()),
+        }
+    }
 }
 
 /// The maintenance window by now.
@@ -217,6 +267,7 @@ pub fn find(boot: Result<Boot>, slots: impl FnOnce() -> Result<Slots>, state: &P
         last_run: state.last_run,
         not_before: state.not_before.map(rfc3339),
         waiting: state.waiting,
+        data: None,
         window: None,
         safety: None,
         link_shown: state.link_shown.map(rfc3339),
@@ -251,6 +302,15 @@ impl Status {
             fallback: line.fallback.ok(),
             old_loader: line.proto != Ok(1),
         });
+    }
+
+    /// Adds the data that go back with a slot, where this account may see them.
+    pub fn add_data(&mut self, config: &Config, state: &Path, boot: Option<&Boot>) {
+        match DataStatus::find(config, state, boot) {
+            _ if self.needs_root => {}
+            Ok(data) => self.data = Some(data),
+            Err(error) => self.problems.push(error.message),
+        }
     }
 
     /// Adds the maintenance window of the settings, by now.

@@ -12,7 +12,7 @@ use crate::release::release::Release;
 use crate::state::phase::Phase;
 use crate::state::state::{self, Outcome, Trial};
 use crate::update::running::Running;
-use crate::update::session::Target;
+use crate::update::session::{Target, TrialOf};
 use crate::update::trial;
 use crate::update::update::{ApplyReport, Update};
 
@@ -47,7 +47,7 @@ impl Update<'_> {
         gate::pass(&[kubesolo::gate(self.config, self.lifted)])?;
         // Not the waves: that was decided when it was fetched, and a share only grows.
         gate::pass(&[self.session().fits_memory(release)])?;
-        self.data_ready(Some(release.digest))?;
+        self.data_ready(TrialOf::Next(release))?;
         self.ends_by_itself()?;
         preflight::loader_hashes(self.boot, &System::default())?;
         self.ask_hooks(Step::Activate, &running, release)?;

@@ -37,9 +37,12 @@ const RATE: u64 = 8 << 20;
 const ENTRY_BYTES: u64 = 4096;
 /// Room for the filesystem's own blocks, in bytes.
 const MARGIN_BYTES: u64 = 16 << 20;
-/// Space that stays free beside a checkpoint: a share of the partition in percent, within these bounds in bytes.
-const SPARE_BYTES: std::ops::RangeInclusive<u64> = 64 << 20..=1 << 30;
+/// Space that stays free beside a checkpoint: a share of the partition in percent, within these bounds in bytes. The lower
+/// bound itself is at most another share, or a partition of that size could never take a checkpoint.
 const SPARE_PERCENT: u64 = 5;
+const SPARE_LEAST_BYTES: u64 = 64 << 20;
+const SPARE_LEAST_PERCENT: u64 = 25;
+const SPARE_MOST_BYTES: u64 = 1 << 30;
 /// Least number of inodes that stay free.
 const SPARE_INODES: u64 = 1024;
 /// Trials of one release that may be withdrawn before a person has to ask for the next one.
@@ -76,16 +79,12 @@ impl StepReport {
     fn of(did: &str, about: &About, message: String) -> Self {
         Self {
             paths: about.paths.iter().map(|one| one.path.clone()).collect(),
-            bytes: bytes(about),
+            bytes: about.bytes(),
             seconds: about.took,
             trial: Some(about.trial.to_string()),
             ..Self::said(did, message)
         }
     }
-}
-
-fn bytes(about: &About) -> u64 {
-    about.paths.iter().filter_map(|one| one.folder).map(|size| size.bytes).sum()
 }
 
 fn list(about: &About) -> String {
@@ -256,7 +255,7 @@ impl Step<'_> {
         let order = Order { about: about.clone(), paths: &paths, limit: Duration::from_secs(limit) };
         match (self.data.take(order), or) {
             (Ok(taken), _) => {
-                let (size, time) = (progress::size(bytes(&taken)), taken.took);
+                let (size, time) = (progress::size(taken.bytes()), taken.took);
                 let message = format!("checkpoint of {}: {size}, {time} s", list(&taken));
                 self.report = StepReport::of("checkpoint", &taken, message);
             }
@@ -434,18 +433,23 @@ pub fn need(config: &Config, data: &Data, boot: Option<&Boot>) -> Result<Need> {
 fn free(data: &Data) -> Result<Need> {
     let stat = statvfs(&data.live("."))
         .map_err(|e| Error::new(Reason::DataSpace, format!("cannot ask for the space of the data partition: {e}")))?;
-    let share = stat.blocks() * stat.fragment_size() / 100 * SPARE_PERCENT;
-    let spare = share.clamp(*SPARE_BYTES.start(), *SPARE_BYTES.end());
+    let spare = spare(stat.blocks() * stat.fragment_size());
     let inodes = if stat.files() == 0 { u64::MAX } else { stat.files_available() };
     let free = (stat.blocks_available() * stat.fragment_size()).saturating_sub(spare);
     Ok(Need { free, free_entries: inodes.saturating_sub(SPARE_INODES), ..Need::default() })
+}
+
+/// Bytes of a partition of this size that stay free.
+fn spare(partition: u64) -> u64 {
+    let least = SPARE_LEAST_BYTES.min(partition / 100 * SPARE_LEAST_PERCENT);
+    (partition / 100 * SPARE_PERCENT).clamp(least, SPARE_MOST_BYTES)
 }
 
 /// The rate of the last checkpoint that is still there.
 fn rate(data: &Data) -> u64 {
     let names = data.find().map(|found| found.names).unwrap_or_default();
     let about = names.into_iter().rev().find_map(|name| data.about(name).ok().flatten().filter(|one| one.took > 0));
-    about.map_or(RATE, |about| (bytes(&about) / about.took).max(1))
+    about.map_or(RATE, |about| (about.bytes() / about.took).max(1))
 }
 
 impl Need {
@@ -657,4 +661,17 @@ pub fn no_verdict(error: Error) -> Error {
         return error;
     }
     Error::new(Reason::Internal, error.message).remedy(error.remedy)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_small_partition_can_take_a_checkpoint() {
+        for (partition, free) in [(32, 8), (64, 16), (128, 32), (256, 64), (1024, 64), (2000, 100), (100_000, 1024)] {
+            let spare = spare(partition << 20);
+            assert!((free << 20) - 4096 <= spare && spare <= free << 20, "{partition} MiB keep {spare}");
+        }
+    }
 }

@@ -246,7 +246,7 @@ impl Session<'_> {
         asked.ask(|| self.space(found, depth));
         if depth == Depth::EveryGate {
             // An activation evaluates them; a release may be fetched and verified before.
-            for gate in self.data_gates(Some(release.digest)) {
+            for gate in self.data_gates(TrialOf::Next(&release)) {
                 asked.ask(|| gate);
             }
         }
@@ -404,24 +404,26 @@ impl Session<'_> {
         Gate::unless(name, located.map(|images| format!("slot {} has room for {}", target.slot, need(images))))
     }
 
-    /// The gates of an activation that look at the data: no earlier trial waits for something, and a checkpoint has room and
-    /// time. `release`: one whose trials may have been withdrawn before.
+    /// The gates of an activation that look at the data: no earlier trial waits for something, the release saves the data, and a
+    /// checkpoint has room and time.
     #[must_use]
-    pub fn data_gates(&self, release: Option<Digest>) -> Vec<Gate> {
+    pub fn data_gates(&self, trial: TrialOf<'_>) -> Vec<Gate> {
         let data = self.records.data();
         let settled = data::settled(&data).map(|()| "no data of an earlier trial wait");
         let mut gates = vec![Gate::unless("data-unsettled", settled)];
         let unprotected = data::unprotected(self.records.path(), self.config, &data);
-        if let Some(release) = release {
+        if let TrialOf::Next(release) = trial {
             let counts = unprotected.is_none() && !self.lifted.retry_failed;
-            let withdrawn = if counts { self.records.times_withdrawn(release) } else { 0 };
+            let withdrawn = if counts { self.records.times_withdrawn(release.digest) } else { 0 };
             let words = "the release was not withdrawn twice";
             gates.push(Gate::unless("data-checkpoint", data::not_withdrawn(withdrawn).map(|()| words)));
         }
         if let Some(why) = unprotected {
-            gates.push(Gate::open("data-space", format!("no data go back with a release: {why}")));
+            let words = format!("no data go back with a release: {why}");
+            gates.extend(["data-unprotected", "data-space"].map(|name| Gate::open(name, words.clone())));
             return gates;
         }
+        gates.push(rules::data_unprotected(self.config, trial.release(), self.lifted));
         let need = data::need(self.config, &data, Some(self.boot));
         let fits = need.and_then(|need| need.fits().map(|()| format!("a checkpoint needs {}", need.words())));
         gates.push(Gate::unless("data-space", fits));
@@ -465,6 +467,24 @@ impl Session<'_> {
     pub(super) fn device_id(&self) -> Option<String> {
         let file = &self.config.machine_id_file;
         self.records.state.device_id(file, self.boot.loses(file))
+    }
+}
+
+/// The release that a trial would start.
+#[derive(Clone, Copy, Debug)]
+pub enum TrialOf<'a> {
+    /// One that was fetched. Its trials may have been withdrawn before.
+    Next(&'a Release),
+    /// The previous one, by a person's word; a slot that a factory filled has none.
+    Previous(Option<&'a Release>),
+}
+
+impl<'a> TrialOf<'a> {
+    fn release(self) -> Option<&'a Release> {
+        match self {
+            Self::Next(release) => Some(release),
+            Self::Previous(release) => release,
+        }
     }
 }
 

@@ -15,11 +15,13 @@ use crate::device::boot::Boot;
 use crate::device::health::Check;
 use crate::device::slot::{Slot, SlotManifest};
 use crate::policy::trust_policy::{self, TrustPolicy};
+use crate::policy::{gate, rules};
 use crate::state::identity::Identity;
 use crate::state::phase::Phase;
 use crate::state::state::{self, Trial};
 use crate::update::data;
 use crate::update::records::{self, LockedRecords};
+use crate::update::session::TrialOf;
 use crate::update::update::Update;
 
 /// Differs from boot to boot: failed runs count within one.
@@ -436,8 +438,10 @@ fn try_previous(update: &mut Update<'_>, env: BootState, data: WithData) -> Resu
 
 /// The data that a person wants back.
 fn wanted(update: &Update<'_>, wish: WithData) -> Result<Option<Name>> {
+    let previous = update.boot.slots.get(update.boot.booted.slot.other()).manifest()?;
+    let previous = previous.map(|content| content.release()).transpose()?;
     if wish == WithData::No {
-        update.data_ready(None)?;
+        update.data_ready(TrialOf::Previous(previous.as_ref()))?;
         return Ok(None);
     }
     let data = update.records.data();
@@ -450,6 +454,7 @@ fn wanted(update: &Update<'_>, wish: WithData) -> Result<Option<Name>> {
     if wish == WithData::Asked {
         return Err(data::plan(&about, update.now));
     }
+    gate::pass(&[rules::data_unprotected(update.config, previous.as_ref(), update.lifted)])?;
     // Not by `data_ready`: that would drop what is wanted where space is short.
     data::need(update.config, &data, Some(update.boot))?.fits_beside()?;
     Ok(Some(name))

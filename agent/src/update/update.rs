@@ -6,7 +6,6 @@ use bootenv::{SlotId, TrialId};
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 
-use crate::base::digest::Digest;
 use crate::base::error::{Error, Result};
 use crate::config::Config;
 use crate::delta::body::{DeltaBody, Tally};
@@ -21,7 +20,7 @@ use crate::state::state::Outcome;
 use crate::update::data;
 use crate::update::records::LockedRecords;
 use crate::update::running::Running;
-use crate::update::session::Session;
+use crate::update::session::{Session, TrialOf};
 
 /// Everything that a command needs to change the device.
 #[derive(Debug)]
@@ -163,9 +162,11 @@ impl Update<'_> {
         data::unprotected(self.records.path(), self.config, &self.records.data()).is_none()
     }
 
-    /// Refuses a trial whose data could not be saved. `release`: one that may have been withdrawn before.
-    pub(super) fn data_ready(&self, release: Option<Digest>) -> Result<()> {
-        gate::pass(&self.session().data_gates(release))?;
+    /// Refuses a trial whose data could not be saved.
+    pub(super) fn data_ready(&self, trial: TrialOf<'_>) -> Result<()> {
+        let gates = self.session().data_gates(trial);
+        gate::pass(&gates)?;
+        gates.iter().filter(|gate| gate.unknown).for_each(|gate| log::warn!("{}: {}", gate.name, gate.message));
         if self.protects_data() { data::make_room(self.config, self.boot, &self.records.data()) } else { Ok(()) }
     }
 

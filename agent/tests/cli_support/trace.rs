@@ -22,10 +22,15 @@ pub fn can_trace() -> bool {
 /// Runs the program under strace, in its one thread that works on the disk, with these faults. The calls are in the file
 /// `trace`.
 pub fn traced(device: &Device, arguments: &[&str], injected: &[String]) -> Output {
+    traced_of(device, STEPS, arguments, injected)
+}
+
+/// The same with other system calls.
+pub fn traced_of(device: &Device, steps: &str, arguments: &[&str], injected: &[String]) -> Output {
     let program = device.command(arguments);
     let mut strace = Command::new("strace");
     strace
-        .args(["-y", "-s", "600", "-e", &format!("trace={STEPS}"), "-e", "signal=none", "-o"])
+        .args(["-y", "-s", "600", "-e", &format!("trace={steps}"), "-e", "signal=none", "-o"])
         .arg(device.path("trace"));
     for fault in injected {
         strace.args(["-e", fault]);

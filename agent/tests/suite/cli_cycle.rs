@@ -632,6 +632,7 @@ fn check_shows_every_gate_whatever_an_earlier_one_says() {
         ("space", true),
         ("data-unsettled", true),
         ("data-checkpoint", true),
+        ("data-unprotected", true),
         ("data-space", true),
         ("delta", true),
         ("memory", true),

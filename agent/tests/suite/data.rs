@@ -7,8 +7,10 @@ use std::process::{Child, Command, Stdio};
 
 use bootenv::protocol::SlotState;
 use bootenv::{SlotId, TrialId};
-use cli_support::{Device, Ran, publish};
+use cli_support::{Device, Ran, publish, publish_as};
 use common::registry::Registry;
+use kubesolo_release::Metadata;
+use kubesolo_update::release::release::DATA_LAYOUT;
 
 /// A device with a datastore, whose first boot is done.
 fn device() -> Device {
@@ -331,8 +333,93 @@ fn check_shows_the_gates_that_protect_the_data() {
     device.here(&["activate", "--json"]).refused(75, "data-unsettled");
     fs::remove_dir(device.path("S/data/1234abcd.held")).unwrap();
 
+    assert!(gate("data-unprotected").unwrap().1.contains("does not say that its agent saves the data"));
+
     // Where no boot calls the step, nobody would put a checkpoint back.
     fs::remove_file(device.path("S/data-step")).unwrap();
     let (reason, message) = gate("data-space").unwrap();
     assert!(reason.is_null() && message.contains("did not run in this boot"), "{message}");
+}
+
+/// Publishes a release with an agent that saves data.
+fn publish_saving(registry: &Registry, version: &str, salt: u8) {
+    let plain = Metadata::new(version.parse().unwrap(), "stable");
+    publish_as(registry, salt, Metadata { data_layout: Some(1), ..plain }, "os:stable");
+}
+
+/// Its agent may know no checkpoints: a trial of it would change the data for good.
+#[test]
+fn a_release_that_saves_no_data_takes_a_persons_word_where_folders_were_chosen() {
+    let (registry, device) = (Registry::start(), device());
+    publish(&registry, "1.0.0", 1);
+    // The default of the settings is nobody's choice.
+    let ran = device.from(&registry, &["apply", "--activate"]).code(0);
+    assert!(ran.stderr.contains("data-unprotected: the release does not say that its agent saves the data"), "{ran:?}");
+    boot(&device, 0);
+    device.here(&["healthcheck"]).code(0);
+    device.write("conf", b"state_paths=kine\n");
+    let before = device.env();
+    device.here(&["rollback", "--json"]).refused(77, "data-unprotected");
+    device.here(&["rollback", "--with-data", "--yes", "--json"]).refused(77, "data-unprotected");
+    assert_eq!(device.env(), before);
+    publish(&registry, "2.0.0", 2);
+    device.from(&registry, &["apply"]).code(0);
+    let error = device.here(&["activate", "--json"]).refused(77, "data-unprotected");
+    assert!(error["remedy"].as_str().unwrap().contains("--data-layout 1"), "{error}");
+    let ran = device.here(&["activate", "--allow-unprotected-data"]).code(0);
+    assert!(ran.stderr.contains("--allow-unprotected-data is in effect"), "{ran:?}");
+    boot(&device, 0).says(&["checkpoint of kine"]);
+    device.here(&["healthcheck"]).code(0);
+    let ran = device.here(&["rollback", "--allow-unprotected-data"]).code(0);
+    assert!(ran.stderr.contains("--allow-unprotected-data is in effect"), "{ran:?}");
+    device.here(&["rollback"]).code(0).says(&["cancelled"]);
+    // One that says so needs no word.
+    publish_saving(&registry, "3.0.0", 3);
+    device.from(&registry, &["apply", "--activate"]).code(0);
+}
+
+/// By this the publisher knows that an image has an agent that saves data.
+#[test]
+fn the_program_names_the_annotation() {
+    let program = fs::read(env!("CARGO_BIN_EXE_kubesolo-update")).unwrap();
+    assert!(program.windows(DATA_LAYOUT.len()).any(|bytes| bytes == DATA_LAYOUT.as_bytes()));
+}
+
+#[test]
+fn checkpoints_are_shown_and_measured() {
+    let (registry, device) = (Registry::start(), device());
+    let shown = || {
+        let status = device.here(&["status", "--json"]).code(0).json();
+        let metrics = device.here(&["metrics"]).code(0).stdout;
+        let metric = metrics.lines().find_map(|line| line.strip_prefix("kubesolo_update_checkpoint_bytes ")).unwrap();
+        (status["data"].clone(), metric.to_owned())
+    };
+    let found = |verdict: &str, words: &str| {
+        let doctor = device.run(&device.local(&["doctor", "--json"])).json();
+        let finding =
+            doctor.as_array().unwrap().iter().find(|finding| finding["name"] == "checkpoint").unwrap().clone();
+        assert!(finding["verdict"] == verdict && finding["message"].as_str().unwrap().contains(words), "{finding}");
+    };
+    let (data, metric) = shown();
+    assert_eq!(
+        (&data["paths"][0], data["checkpoints"].as_array().unwrap().len(), metric.as_str()),
+        (&"kine".into(), 0, "0")
+    );
+    assert_eq!((&data["limit"], data["space"].as_u64() > Some(16 << 20)), (&300.into(), true), "{data}");
+    found("ok", "a checkpoint of kine needs");
+    publish(&registry, "2.0.0", 2);
+    activate(&device, &registry);
+    boot(&device, 0);
+    let (data, metric) = shown();
+    assert!(data["checkpoints"][0].as_str().unwrap().ends_with(".held"), "{data}");
+    assert_eq!((&data["bytes"], metric.as_str()), (&3.into(), "3"));
+    device.here(&["status"]).code(0).says(&["data:", "3 B in checkpoints, see `data status`"]);
+    device.here(&["-v", "status"]).code(0).says(&["next data:", "a checkpoint of kine needs"]);
+    fs::create_dir(device.path("kine/big")).unwrap();
+    fs::File::create(device.path("kine/big/file")).unwrap().set_len(8 << 30).unwrap();
+    found("fail", "a checkpoint takes about");
+    fs::remove_file(device.path("S/data-step")).unwrap();
+    found("warn", "did not run in this boot. Add the step `data` to the boot");
+    device.write("conf", b"state_paths=none\n");
+    found("ok", "no data go back with a release: state_paths=none");
 }

@@ -1,6 +1,7 @@
 //! The content of a published release, and the moment of its publication.
 
 use super::*;
+use kubesolo_update::release::latest::Latest;
 
 #[test]
 fn a_device_takes_what_was_published() {
@@ -263,4 +264,37 @@ fn a_large_image_needs_little_memory() {
         .output()
         .unwrap();
     assert!(output.status.success(), "{}", text(&output.stderr));
+}
+
+/// A device trusts its data to a release only if that says so.
+#[test]
+fn a_release_says_that_its_agent_saves_data_if_it_has_one_or_if_a_person_says_so() {
+    let (registry, folder) = (Registry::start(), TempDir::new().unwrap());
+    let (tree, keys) = (folder.path().join("www"), key(&folder, "key").1);
+    let plain = images::files(folder.path(), Amd64, 1);
+    let with_agent = images::files(folder.path(), Amd64, 2);
+    let agent = [&[7; 500][..], release::DATA_LAYOUT.as_bytes(), b"\n"].concat();
+    std::fs::write(&with_agent.initramfs, images::gzip(&images::archive(&agent))).unwrap();
+    for (files, option, expected) in [
+        (&plain, None, 0),
+        (&with_agent, None, 1),
+        (&plain, Some("1"), 1),
+        (&with_agent, Some("0"), 0),
+        (&plain, Some("2"), 2),
+    ] {
+        let reference = format!("{}/os{expected}", registry.address);
+        let option: Vec<&str> = option.into_iter().flat_map(|layout| ["--data-layout", layout]).collect();
+        let release = ["--version", "1.0.0", "--channel", "stable", "--unsigned", "--replace"];
+        let files = ["--amd64", path(&files.kernel), path(&files.initramfs)];
+        let publish = |place: &[&str]| {
+            let done = run(&[&["publish"], place, &release, &files, &option].concat(), &[]);
+            assert!(done.status.success(), "{}", text(&done.stderr));
+        };
+        publish(&[&reference, "--plain-http", &registry.address]);
+        let found = look(&registry, &format!("os{expected}:stable"), &keys).unwrap();
+        assert_eq!(found.manifests[0].data_layout, expected, "{option:?}");
+        publish(&["--http", path(&tree)]);
+        let raw = std::fs::read(tree.join("amd64/latest.json")).unwrap();
+        assert_eq!(Latest::parse(&raw).unwrap().release().unwrap().data_layout, expected, "{option:?}");
+    }
 }

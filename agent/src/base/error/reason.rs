@@ -323,6 +323,8 @@ reasons! {
             "The maintenance window is closed. Wait until it opens, or run `apply --force`.",
     }
     NotAllowed {
+        DataUnprotected = "data-unprotected":
+            "The release does not say that its agent saves the data before a trial. Publish it with --data-layout, or use --allow-unprotected-data.",
         Downgrade = "downgrade":
             "The release is older than the running one. To install it, run `apply --allow-downgrade`.",
         EpochJump = "epoch-jump":

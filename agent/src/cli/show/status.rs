@@ -3,7 +3,7 @@
 use chrono::{DateTime, Utc};
 
 use super::screen::{Screen, Tone};
-use crate::base::console::Terminal;
+use crate::base::console::{Terminal, progress};
 use crate::base::text;
 use crate::base::words::Recorded;
 use crate::report::status::{Booted, SlotStatus, Status};
@@ -153,6 +153,10 @@ impl Page<'_> {
         }
         self.next_look();
         self.trust();
+        if let Some(data) = self.status.data.as_ref().filter(|data| !data.checkpoints.is_empty()) {
+            let words = format!("{} in checkpoints, see `data status`", progress::size(data.bytes));
+            self.screen.line("data:", &words);
+        }
         if let Some(next) = self.next() {
             self.screen.line("next:", next);
         }
@@ -265,6 +269,9 @@ impl Page<'_> {
             self.screen.line("on a hang:", &safety.words());
             let shown = self.status.link_shown.as_deref().map(clock::plain);
             self.screen.line("env link:", &shown.unwrap_or_else(|| "not yet, the next trial shows it".into()));
+        }
+        if let Some(data) = &self.status.data {
+            self.screen.line("next data:", &data.words());
         }
         let phase = super::with_outcome(self.status.phase.as_str(), self.status.outcome.as_ref());
         self.screen.line("phase:", &format!("{phase}, attempt {}", self.status.attempt_count));

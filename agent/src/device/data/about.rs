@@ -77,6 +77,12 @@ impl About {
         json::parse(bytes, "about.json")
     }
 
+    /// Length of the files in it, in bytes.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.paths.iter().filter_map(|one| one.folder).map(|size| size.bytes).sum()
+    }
+
     /// True if this version can restore it.
     #[must_use]
     pub fn is_readable(&self) -> bool {
