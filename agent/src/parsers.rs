@@ -32,6 +32,7 @@ use crate::source::artifact::Index;
 use crate::source::signatures::{Attachments, Referrers, Search};
 use crate::source::{bundle, cosign as signed_by_cosign, statement};
 use crate::state::memory::{Memory, Unjudged};
+use crate::state::receipt::SignedReceipt;
 use crate::state::state::State;
 use crate::state::trust::Trust;
 use crate::trust::signature::Signature;
@@ -63,6 +64,7 @@ pub const ALL: &[(&str, Parser)] = &[
     ("patch", patch),
     ("patches", patches),
     ("pieces", pieces),
+    ("receipt", receipt),
     ("registry", registry),
     ("signature", signature),
     ("sigstore", sigstore),
@@ -367,6 +369,11 @@ fn memory(bytes: &[u8]) -> bool {
         assert_eq!(told(Memory::parse(&written)).flatten().as_ref(), Some(memory));
     }
     memory.is_some() || told(Unjudged::parse(bytes)).flatten().is_some()
+}
+
+fn receipt(bytes: &[u8]) -> bool {
+    let Some(all) = told(SignedReceipt::parse(bytes, "receipt")) else { return false };
+    all.iter().all(|one| told(one.claimed("receipt")).is_some())
 }
 
 fn checkpoint(bytes: &[u8]) -> bool {

@@ -25,6 +25,10 @@ pub enum Step {
     History,
     /// The record of an attempt is replaced. Nothing depends on it.
     Record,
+    /// The key of the device is made. Nothing depends on it.
+    Key,
+    /// The receipt of a trial is written. Nothing depends on it.
+    Receipt,
     /// `trust.json` is replaced, with so many failed releases.
     Trust(usize),
     /// `memory.json` is replaced, with so many trials that nobody judged.
@@ -78,6 +82,8 @@ impl fmt::Display for Step {
             Step::Notes(notes) => write!(f, "notes{notes}"),
             Step::History => f.write_str("history"),
             Step::Record => f.write_str("record"),
+            Step::Key => f.write_str("key"),
+            Step::Receipt => f.write_str("receipt"),
             Step::Trust(failed) => write!(f, "trust failed={failed}"),
             Step::Memory(not_judged) => write!(f, "memory not_judged={not_judged}"),
             Step::Unjudged(trial) => write!(f, "unjudged trial={trial}"),

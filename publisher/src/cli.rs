@@ -106,6 +106,7 @@ pub(super) enum Command {
     Verify(Verify),
     Inspect(Inspect),
     List(List),
+    Receipts(Receipts),
     Tag(Tag),
     Bundle(Bundle),
     Copy(Copy),
@@ -443,6 +444,22 @@ pub(super) struct List {
     pub(super) pubkey: Option<PathBuf>,
     #[command(flatten)]
     pub(super) network: Network,
+}
+
+/// Verify receipts that were collected from devices, and show which device has which release
+///
+/// A receipt counts if the key of its device signed it. Reads files whose names end in .json, as a device writes them to a stick or
+/// prints them with `kubesolo-update receipt --json`.
+#[derive(Args)]
+pub(super) struct Receipts {
+    /// Folder with receipts, and with folders of receipts
+    pub(super) dir: PathBuf,
+    /// Folder with the public key of each device, in files with the names of the devices
+    #[arg(long, value_name = "DIR")]
+    pub(super) devices: PathBuf,
+    /// Print comma-separated values
+    #[arg(long, conflicts_with = "json")]
+    pub(super) csv: bool,
 }
 
 /// Move tags to a published release, if all its architectures are signed

@@ -12,12 +12,13 @@ use simple_logger::SimpleLogger;
 use super::answer::{self, Answer, by_architecture};
 use super::attachment::Attachment;
 use super::cli::{
-    Attach, Bundle, Cli, Command, Copy, Factory, Format, Freshness, Inspect, Keygen, List, Payload, Publish, Repack,
-    Sign, Tag, Verify,
+    Attach, Bundle, Cli, Command, Copy, Factory, Format, Freshness, Inspect, Keygen, List, Payload, Publish, Receipts,
+    Repack, Sign, Tag, Verify,
 };
 use super::factory::Content;
 use super::freshness::{Place, Terms};
 use super::key::{PrivateKey, PublicFormat};
+use super::receipts::Table;
 use super::registry::Access;
 use super::{Images, Metadata, Options, date, factory, http};
 use kubesolo_update::base::{console, text};
@@ -102,6 +103,7 @@ fn run(command: Command) -> Result<Answer> {
         Command::Verify(args) => verify(args),
         Command::Inspect(args) => inspect(args),
         Command::List(args) => list(args),
+        Command::Receipts(args) => receipts(&args),
         Command::Tag(args) => tag(args),
         Command::Bundle(args) => bundle(args),
         Command::Copy(args) => copy(args),
@@ -348,6 +350,12 @@ fn list(args: List) -> Result<Answer> {
     let keys = args.pubkey.as_deref().map(KeySet::load).transpose()?;
     let found = crate::list::list(&args.reference, keys.as_ref(), &args.network.into())?;
     Answer::new(found.to_string(), &found)
+}
+
+fn receipts(args: &Receipts) -> Result<Answer> {
+    let table = Table::read(&args.dir, &args.devices)?;
+    let text = if args.csv { table.csv() } else { table.to_string() };
+    Ok(Answer::new(text, &table)?.failing(table.whole().err()))
 }
 
 fn tag(args: Tag) -> Result<Answer> {

@@ -28,6 +28,7 @@ pub mod kernel;
 pub mod key;
 pub mod list;
 mod read;
+pub mod receipts;
 mod referrer;
 pub mod registry;
 pub mod repack;

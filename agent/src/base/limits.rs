@@ -60,6 +60,10 @@ pub const STICK_BUNDLES: usize = 16;
 pub const MEDIUM_WINDOW: Duration = Duration::from_secs(60);
 /// The slowest medium of a bundle, in bytes per second over [`MEDIUM_WINDOW`] and more.
 pub const MEDIUM_RATE_MIN: u64 = 16 * KIB;
+/// Receipts that a device keeps; the oldest is forgotten for one more.
+pub const RECEIPTS: usize = 64;
+/// A file with receipts, in bytes.
+pub const RECEIPTS_BYTES: u64 = 256 * KIB;
 /// Records of bundles that were examined; the oldest is forgotten for one more.
 pub const INTAKES: usize = 32;
 /// Findings in such a record.

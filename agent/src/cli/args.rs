@@ -230,6 +230,8 @@ pub(crate) enum Command {
         #[arg(long)]
         last: bool,
     },
+    /// Print the receipts of trials that this device signed, the oldest first; with --json for `kubesolo-release receipts`.
+    Receipt,
     /// Print metrics in the text format of Prometheus; with --json as a list of series.
     Metrics {
         /// Replace this file instead, for node_exporter's textfile collector (*.prom).

@@ -142,6 +142,7 @@ fn run(cli: &Cli) -> Result<u8> {
             return Ok(0);
         }
         Command::Trust(TrustCommand::ResetTime) => return trust::reset_time(cli),
+        Command::Receipt => return reports::receipts(cli),
         Command::History { last } => return if *last { reports::last(cli) } else { reports::history(cli) },
         Command::Intake(command) if !matches!(command, IntakeCommand::Add { .. }) => {
             return intake::records(cli, command);
@@ -190,6 +191,7 @@ fn run_with(call: &Call<'_>) -> Result<u8> {
         // Above: they need no settings, or the settings may be what is wrong.
         Command::Doctor
         | Command::History { .. }
+        | Command::Receipt
         | Command::Config(_)
         | Command::Trust(_)
         | Command::Explain { .. }

@@ -24,6 +24,7 @@ use crate::schedule::clock;
 use crate::state::history::{History, TrialOutcome};
 use crate::state::intake::{Intake, IntakeVerdict};
 use crate::state::phase::Phase;
+use crate::state::receipt::{Receipt, SignedReceipt};
 use crate::state::state::Outcome;
 use crate::update::trial::{HealthReport, Verdict};
 use crate::update::update::{ApplyReport, Costs, Expected};
@@ -96,6 +97,21 @@ pub(super) fn history(history: &History, under_way: bool, terminal: Terminal) ->
         screen.plain("no attempt yet");
     }
     screen.finish()
+}
+
+/// One line for each receipt.
+pub(super) fn receipts(all: &[SignedReceipt]) -> String {
+    let mut out = String::new();
+    for receipt in all {
+        match receipt.claimed("a receipt") {
+            Ok(Receipt { ended_at, outcome, version, trial, .. }) => {
+                let (outcome, version) = (text::escape(&outcome.to_string()), text::escape(&version));
+                let _ = writeln!(out, "{}  {outcome:<11} {version}, trial {trial}", clock::shown(ended_at));
+            }
+            Err(error) => log::warn!("{error}"),
+        }
+    }
+    if out.is_empty() { "no receipt yet\n".into() } else { out }
 }
 
 pub(super) fn findings(findings: &Findings, terminal: Terminal) -> String {

@@ -34,6 +34,8 @@ pub struct Config {
     pub auto_reboot: bool,
     /// `removable_bundles=`: whether releases are taken from removable media.
     pub removable_bundles: RemovableBundles,
+    /// `receipts=`: whether receipts are written to the media that releases came from.
+    pub receipts: bool,
     /// `wariness=`: place in a phased rollout.
     pub wariness: Wariness,
     /// `machine_id_file=`: the file with this device's id, for a phased rollout.

@@ -386,6 +386,15 @@ const UNATTENDED: &[Setting] = &[
         ..ROW
     },
     Setting {
+        key: "receipts",
+        form: "yes|no",
+        default: "no",
+        help: "Write a signed receipt of each trial to the removable medium that its release came from.",
+        more: "It is written when that medium is seen next after the trial. The device keeps its receipts in any case.",
+        read: |c, v| put(&mut c.receipts, switch(v)),
+        ..ROW
+    },
+    Setting {
         key: "maintenance_window",
         form: "[DAYS] HH:MM-HH:MM[;...]",
         unset: "always",

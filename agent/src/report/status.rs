@@ -91,6 +91,10 @@ pub struct Status {
     pub freshness: Option<freshness::FreshnessReport>,
     /// Releases that failed here: version and digest.
     pub failed: Vec<String>,
+    /// Public half of the key that signs the receipts of this device, 64 hex digits; absent before the first receipt, and for
+    /// an account that is not root.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub device_key: Option<String>,
     /// True if this account is not root and cannot see the disks.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub needs_root: bool,
@@ -276,6 +280,7 @@ pub fn find(boot: Result<Boot>, slots: impl FnOnce() -> Result<Slots>, state: &P
         revoked_keys: trust.revoked_keys.iter().map(|key| key.id().to_string()).collect(),
         freshness: state.freshness.map(|seen| seen.by_now(&Clock::system(Utc::now(), trust.last_seen))),
         failed: trust.failed.iter().map(|f| format!("{} ({}): {}", f.version, f.identity.release, f.reason)).collect(),
+        device_key: store.device_public(),
         needs_root,
         pending_events: store.pending_events().map(|all| all.len() as u64),
         problems,

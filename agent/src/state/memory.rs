@@ -23,6 +23,9 @@ const NOT_JUDGED_KEPT: usize = 8;
 /// Withdrawn trials that are remembered; the oldest is forgotten for one more.
 const WITHDRAWN_KEPT: usize = 8;
 
+/// Releases from removable media that are remembered; the oldest is forgotten for one more.
+const CARRIED_KEPT: usize = 8;
+
 /// `memory.json`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
@@ -33,6 +36,9 @@ pub struct Memory {
     /// Releases whose trial was withdrawn because the data could not be saved, once for each time, the latest first.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub withdrawn: Vec<Digest>,
+    /// Releases that were taken from removable media, the latest first.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub carried: Vec<Carried>,
     /// The last time that both slots were read again.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub scrub: Option<Scrub>,
@@ -55,6 +61,15 @@ pub struct Scrub {
     pub refill: Option<Digest>,
 }
 
+/// A release that came on a removable medium.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Carried {
+    /// The manifest of the release.
+    pub release: Digest,
+    /// Identity of the medium's filesystem.
+    pub medium: String,
+}
+
 /// A trial that no health run judged.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NotJudged {
@@ -74,7 +89,7 @@ pub struct NotJudged {
 
 impl Default for Memory {
     fn default() -> Self {
-        Self { schema: SCHEMA, not_judged: vec![], withdrawn: vec![], scrub: None }
+        Self { schema: SCHEMA, not_judged: vec![], withdrawn: vec![], carried: vec![], scrub: None }
     }
 }
 
@@ -112,6 +127,24 @@ impl Memory {
     pub fn withdraw(&mut self, release: Digest) {
         self.withdrawn.insert(0, release);
         self.withdrawn.truncate(WITHDRAWN_KEPT);
+    }
+
+    /// Remembers the medium that a release came on; whether that is news.
+    pub fn carry(&mut self, release: Digest, medium: &str) -> bool {
+        let one = Carried { release, medium: medium.to_owned() };
+        if self.carried.first() == Some(&one) {
+            return false;
+        }
+        self.carried.retain(|known| known.release != release);
+        self.carried.insert(0, one);
+        self.carried.truncate(CARRIED_KEPT);
+        true
+    }
+
+    /// The medium that this release came on.
+    #[must_use]
+    pub fn medium_of(&self, release: Digest) -> Option<String> {
+        self.carried.iter().find(|one| one.release == release).map(|one| one.medium.clone())
     }
 
     /// How often a trial of this release was withdrawn.

@@ -13,6 +13,7 @@ pub mod intake;
 pub mod memory;
 pub mod outbox;
 pub mod phase;
+pub mod receipt;
 pub mod records;
 pub mod state;
 pub mod store;

@@ -1,13 +1,15 @@
 //! `state.json`, `trust.json`, `history.json`, `fetch.json`, `memory.json`, `unjudged.json`, `fleetlock.json`, the folders
-//! `intake`, `records` and `outbox`, and their lock, side by side in one folder.
+//! `intake`, `receipts`, `records` and `outbox`, and their lock, side by side in one folder.
 
 use std::fs::File;
 use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use bootenv::TrialId;
 use bootenv::step::{Noted, Notes, Step};
+use chrono::{DateTime, Utc};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -18,13 +20,15 @@ use crate::base::{files, limits};
 use crate::state::fetches::Fetches;
 use crate::state::file::{self, Found, PRIVATE, PUBLIC, SCHEMA};
 use crate::state::fleetlock::FleetLock;
-use crate::state::history::{Entry, History};
+use crate::state::history::{Entry, History, TrialOutcome};
 use crate::state::intake::Intake;
 use crate::state::memory::{Memory, Unjudged};
 use crate::state::outbox::{Event, Outbox};
+use crate::state::receipt::{KeptReceipt, RECEIPT_TYPE, Receipt};
 use crate::state::records::Record;
-use crate::state::state::State;
+use crate::state::state::{State, Trial};
 use crate::state::trust::Trust;
+use crate::trust::device_key::DeviceKey;
 
 /// Where state, trust and lock are: side by side in one folder.
 #[derive(Clone, Debug)]
@@ -86,6 +90,14 @@ impl Store {
 
     fn outbox(&self) -> Outbox {
         Outbox(folder_of(&self.state).join("outbox"))
+    }
+
+    fn receipts(&self) -> PathBuf {
+        folder_of(&self.state).join("receipts")
+    }
+
+    fn device_key(&self) -> PathBuf {
+        folder_of(&self.state).join("device.key")
     }
 
     fn unjudged(&self) -> PathBuf {
@@ -174,22 +186,27 @@ impl Store {
     /// # Errors
     /// 73 when the folder cannot be read, 78 for a record that others could have written.
     pub fn read_intakes(&self) -> Result<Vec<Intake>> {
-        let folder = self.intakes();
-        let names = match files::list(&folder) {
-            Err(e) if e.kind() == ErrorKind::NotFound => return Ok(vec![]),
-            listed => listed.map_err(|e| file::write_error(&format!("read {}", folder.display()), &e))?.entries,
-        };
-        let mut all = vec![];
-        for path in names.iter().filter(|path| path.extension().is_some_and(|end| end == "json")) {
-            match file::read::<Intake>(path, SCHEMA)? {
-                // Several may be of one second.
-                Found::Document(intake) => all.push((path.metadata().and_then(|meta| meta.modified()).ok(), intake)),
-                Found::Damaged(why) => log::warn!("{} is damaged: {why}", path.display()),
-                Found::Nothing => {}
-            }
-        }
+        let mut all = read_folder::<Intake>(&self.intakes())?;
+        // Several may be of one second.
         all.sort_by_key(|(written, intake)| (intake.at, *written));
         Ok(all.into_iter().map(|(_, intake)| intake).collect())
+    }
+
+    /// Reads the receipts, the oldest first, without a lock. A damaged one is left out with a warning.
+    ///
+    /// # Errors
+    /// As for [`Self::read_intakes`].
+    pub fn read_receipts(&self) -> Result<Vec<KeptReceipt>> {
+        let mut all = read_folder::<KeptReceipt>(&self.receipts())?;
+        all.sort_by_cached_key(|(written, kept)| (kept.signed.claimed("").ok().map(|said| said.ended_at), *written));
+        Ok(all.into_iter().map(|(_, receipt)| receipt).collect())
+    }
+
+    /// The public half of the key of this device, 64 hex digits; `None` if there is none yet, or this account cannot read it.
+    #[must_use]
+    pub fn device_public(&self) -> Option<String> {
+        let key = DeviceKey::load(&self.device_key()).inspect_err(|error| log::debug!("{error}"));
+        key.ok().flatten().map(|key| key.public())
     }
 
     /// Reads without a lock and without changing anything, as `status` does.
@@ -301,6 +318,23 @@ fn record_name(attempt: &str) -> Option<String> {
 pub fn intake_missing(id: &str) -> Error {
     Error::new(Reason::Usage, format!("there is no record of a bundle with the id {id}"))
         .remedy("`kubesolo-update intake list` shows the ids.")
+}
+
+/// The documents of a folder, each with the time of its file.
+fn read_folder<D: DeserializeOwned>(folder: &Path) -> Result<Vec<(Option<SystemTime>, D)>> {
+    let names = match files::list(folder) {
+        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(vec![]),
+        listed => listed.map_err(|e| file::write_error(&format!("read {}", folder.display()), &e))?.entries,
+    };
+    let mut all = vec![];
+    for path in names.iter().filter(|path| path.extension().is_some_and(|end| end == "json")) {
+        match file::read::<D>(path, SCHEMA)? {
+            Found::Document(document) => all.push((path.metadata().and_then(|meta| meta.modified()).ok(), document)),
+            Found::Damaged(why) => log::warn!("{} is damaged: {why}", path.display()),
+            Found::Nothing => {}
+        }
+    }
+    Ok(all)
 }
 
 /// The document in a file; `None` where there is none that can be used. Damage goes to the warnings.
@@ -506,6 +540,47 @@ impl Lock {
             return Err(intake_missing(id));
         }
         file::remove(&path)
+    }
+
+    /// Makes the key of this device, if there is none.
+    pub fn make_device_key(&self) -> Result<DeviceKey> {
+        let path = self.store.device_key();
+        let is_new = path.symlink_metadata().is_err();
+        let key = DeviceKey::load_or_make(&path)?;
+        if is_new {
+            console::log_step(Step::Key);
+        }
+        Ok(key)
+    }
+
+    /// Signs how a trial ended, and keeps the receipt. A trial has one receipt: a second one takes its place.
+    pub fn leave_receipt(&self, trial: &Trial, outcome: TrialOutcome, now: DateTime<Utc>) -> Result<()> {
+        let key = self.make_device_key()?;
+        let receipt = Receipt {
+            kind: RECEIPT_TYPE.to_owned(),
+            device: key.device(),
+            release: trial.identity.release,
+            version: trial.version.clone(),
+            outcome: outcome.into(),
+            trial: trial.id,
+            started_at: trial.attempt.as_ref().and_then(|attempt| attempt.started_at),
+            ended_at: now,
+            agent: env!("CARGO_PKG_VERSION").to_owned(),
+        };
+        let medium = self.load_memory()?.medium_of(trial.identity.release);
+        self.save_receipt(trial.id, &KeptReceipt { signed: receipt.sign(&key)?, medium })
+    }
+
+    /// Writes a receipt, and deletes the oldest ones above [`limits::RECEIPTS`].
+    pub fn save_receipt(&self, trial: TrialId, receipt: &KeptReceipt) -> Result<()> {
+        let name = format!("{trial}.json");
+        let folder = self.store.receipts();
+        file::write(&file::in_private_folder(&folder, &name)?, receipt, PRIVATE)?;
+        console::log_step(Step::Receipt);
+        let all = self.store.read_receipts()?;
+        let others = all.iter().filter_map(|one| one.signed.claimed("").ok()).filter(|said| said.trial != trial);
+        let above = all.len().saturating_sub(limits::RECEIPTS);
+        others.take(above).try_for_each(|old| file::remove(&folder.join(format!("{}.json", old.trial))))
     }
 
     /// Replaces `fetch.json`.

@@ -28,6 +28,7 @@ use crate::state::intake::{Finding, Intake};
 use crate::state::memory::{Memory, NotJudged, Unjudged};
 use crate::state::outbox::Event;
 use crate::state::phase::Phase;
+use crate::state::receipt::KeptReceipt;
 use crate::state::records::{AskedBy, Evidence, Record, Step, StepName};
 use crate::state::state::{State, Trial};
 use crate::state::store::{Loaded, Lock, Store};
@@ -375,10 +376,52 @@ impl LockedRecords {
     /// 73 when it cannot be written.
     pub fn failed(&mut self, trial: &Trial, why: &str, now: DateTime<Utc>) -> Result<()> {
         self.remember(trial.failure(why, now))?;
-        self.state.end_trial(trial, TrialOutcome::Failed);
+        self.end_trial(trial, TrialOutcome::Failed, now);
         self.state.health_failures = 0;
         self.state.last_error = format!("{} failed its trial: {why}", trial.version);
         self.enter(Phase::RolledBack, now)
+    }
+
+    /// Ends the noted trial, and signs a receipt of it. No verdict depends on the receipt.
+    fn end_trial(&mut self, trial: &Trial, outcome: TrialOutcome, now: DateTime<Utc>) {
+        self.state.end_trial(trial, outcome);
+        if let Err(error) = self.lock.leave_receipt(trial, outcome, now) {
+            log::warn!("there is no receipt of this trial: {error}");
+        }
+    }
+
+    /// Makes the key of this device, if there is none: it is to be enrolled before the first receipt.
+    pub fn make_device_key(&self) {
+        if let Err(error) = self.lock.make_device_key() {
+            log::warn!("this device cannot sign receipts: {error}");
+        }
+    }
+
+    /// Remembers the medium that a release comes on. Without it, its receipt is not written there.
+    pub fn carry(&self, release: Digest, medium: &str) {
+        let kept = self.lock.load_memory().and_then(|mut memory| match memory.carry(release, medium) {
+            true => self.lock.save_memory(&memory),
+            false => Ok(()),
+        });
+        kept.unwrap_or_else(|error| log::warn!("no receipt will be written to the medium: {error}"));
+    }
+
+    /// The receipts that are to be written to this medium.
+    ///
+    /// # Errors
+    /// 73, 78 when they cannot be read.
+    pub fn receipts_for(&self, medium: &str) -> Result<Vec<KeptReceipt>> {
+        let mut all = Store::new(&self.path).read_receipts()?;
+        all.retain(|receipt| receipt.medium.as_deref() == Some(medium));
+        Ok(all)
+    }
+
+    /// Remembers that a receipt was written to its medium.
+    ///
+    /// # Errors
+    /// 73 when it cannot be written.
+    pub fn delivered(&self, trial: TrialId, receipt: KeptReceipt) -> Result<()> {
+        self.lock.save_receipt(trial, &KeptReceipt { medium: None, ..receipt })
     }
 
     /// Draws the conclusion from how the noted trial ended, if it has. Files that decide more than `state.json` come first: what
@@ -444,7 +487,7 @@ impl LockedRecords {
         if memory.forget(trial.identity.release) {
             self.lock.save_memory(&memory)?;
         }
-        self.state.end_trial(trial, TrialOutcome::Committed);
+        self.end_trial(trial, TrialOutcome::Committed, now);
         self.state.not_started.retain(|release| *release != trial.identity.release);
         self.state.enter(Phase::Success, now).or_else(|_| self.committed(now))?;
         self.record();
@@ -474,7 +517,7 @@ impl LockedRecords {
                 self.state.not_started.truncate(NOT_STARTED_KEPT);
             }
         }
-        self.state.end_trial(trial, outcome);
+        self.end_trial(trial, outcome, now);
         self.state.last_error = format!("the trial of {} {what}", trial.version);
         self.state.enter(Phase::RolledBack, now)?;
         self.record();
@@ -494,7 +537,7 @@ impl LockedRecords {
         memory.withdraw(trial.identity.release);
         self.lock.save_memory(&memory)?;
         log::warn!("the trial of {} was withdrawn: its data could not be saved", trial.version);
-        self.state.end_trial(trial, TrialOutcome::Withdrawn);
+        self.end_trial(trial, TrialOutcome::Withdrawn, now);
         self.state.last_error = format!("the trial of {} was withdrawn: its data could not be saved", trial.version);
         self.state.enter(Phase::RolledBack, now)?;
         self.record();

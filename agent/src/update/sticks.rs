@@ -11,8 +11,9 @@ use chrono::{DateTime, Utc};
 use semver::Version;
 
 use crate::base::console;
-use crate::base::error::{Error, Exit, Reason, Result};
-use crate::base::{files, limits, text};
+use crate::base::digest::Digest;
+use crate::base::error::{Context as _, Error, Exit, Reason, Result};
+use crate::base::{files, limits, replace, text};
 use crate::config::{Auto, Config, DEFAULT_TAG, Origin, RemovableBundles};
 use crate::device::blocks::System;
 use crate::device::disk::stick::Stick;
@@ -21,11 +22,16 @@ use crate::policy::gate::{self, Lifted};
 use crate::release::release::Architecture;
 use crate::source::bundle::BundleSource;
 use crate::source::source::Source;
+use crate::state::receipt::{KeptReceipt, Receipt};
 use crate::state::state::Outcome;
+use crate::update::records::LockedRecords;
 use crate::update::session::{Depth, Session};
 use crate::update::update::{ApplyReport, Update};
 
-/// What an unattended run does with one source, as far as its settings say.
+/// The folder on a stick that receipts are written to.
+const RECEIPTS: &str = "kubesolo-receipts";
+
+/// The work of an unattended run with one source, as far as its settings say.
 pub(super) type Act<'a, T> = &'a dyn Fn(&mut Update<'_>) -> Result<T>;
 
 /// A bundle on a stick.
@@ -53,6 +59,13 @@ pub(super) fn take<T: From<ApplyReport>>(
     }
     let mut sticks = System::default().sticks()?;
     sticks.retain(|stick| only.is_none_or(|only| stick.device.file_name() == only.file_name()));
+    if update.config.receipts {
+        update.records.make_device_key();
+        for stick in &sticks {
+            deliver(update.records, stick)
+                .unwrap_or_else(|error| say(&stick.name(), &format_args!("no receipt is written: {error}")));
+        }
+    }
     let Some(first) = sticks.first() else { return Ok(None) };
     if let Err(error) = gate::pass(&[update.session().window()?]) {
         say(&first.name(), &format_args!("left alone, {}", error.message));
@@ -73,6 +86,44 @@ pub(super) fn take<T: From<ApplyReport>>(
     Ok(None)
 }
 
+/// Writes the receipts of releases that came on this stick: the only write to it. Each file is there whole, or not at all.
+fn deliver(records: &LockedRecords, stick: &Stick) -> Result<()> {
+    let due = if stick.volume.id.is_empty() { vec![] } else { records.receipts_for(&stick.volume.id)? };
+    if due.is_empty() {
+        return Ok(());
+    }
+    claim(stick, true)?;
+    let mounted = Mounted::read_write(&stick.device, stick.volume.filesystem)?;
+    let folder = mounted.path().join(RECEIPTS);
+    let write = |kept: &KeptReceipt, said: &Receipt| {
+        let mut bytes = serde_json::to_vec_pretty(&kept.signed).map_err(std::io::Error::other)?;
+        bytes.push(b'\n');
+        replace::create_folders(mounted.path(), Path::new(RECEIPTS))?;
+        replace::replace(&folder.join(format!("{}-{}.json", said.device.id(), said.trial)), &bytes, 0o644)
+    };
+    let mut written = vec![];
+    for kept in due {
+        let said = kept.signed.claimed("a receipt")?;
+        write(&kept, &said).context(Reason::CannotWrite, format_args!("write to {RECEIPTS} on it"))?;
+        written.push((said, kept));
+    }
+    mounted.unmount()?;
+    for (said, kept) in written {
+        let (outcome, version) = (text::escape(&said.outcome.to_string()), text::escape(&said.version));
+        say(&stick.name(), &format_args!("the receipt of {version} ({outcome}) is written"));
+        records.delivered(said.trial, kept)?;
+    }
+    Ok(())
+}
+
+/// Nobody else may have it mounted. Also drops what the kernel knows of a medium that was changed meanwhile.
+fn claim(stick: &Stick, writable: bool) -> Result<()> {
+    mount::claim(&stick.device, writable).map_err(|error| match error.reason {
+        Reason::DeviceBusy => Error { reason: Reason::StickBusy, ..error },
+        _ => error,
+    })
+}
+
 /// To the console of the device: a person stands in front of it.
 fn say(stick: &str, what: &dyn std::fmt::Display) {
     console::announce(&format!("stick {stick}: {what}"));
@@ -84,13 +135,9 @@ fn from_stick<T: From<ApplyReport>>(
     clock: &dyn Fn() -> DateTime<Utc>,
     act: Act<'_, T>,
 ) -> Result<Option<T>> {
-    // Also drops what the kernel knows of a medium that was changed meanwhile.
-    mount::claim(&stick.device, false).map_err(|error| match error.reason {
-        Reason::DeviceBusy => Error { reason: Reason::StickBusy, ..error },
-        _ => error,
-    })?;
+    claim(stick, false)?;
     let mounted = Mounted::read_only(&stick.device, stick.volume.filesystem)?;
-    let taken = newest(update, &stick.name(), mounted.path(), clock, act);
+    let taken = newest(update, stick, mounted.path(), clock, act);
     mounted.unmount().unwrap_or_else(|error| log::warn!("{error}"));
     Ok(taken)
 }
@@ -98,11 +145,12 @@ fn from_stick<T: From<ApplyReport>>(
 /// Tries the bundles of a folder, the newest first.
 fn newest<T: From<ApplyReport>>(
     update: &mut Update<'_>,
-    stick: &str,
+    stick: &Stick,
     folder: &Path,
     clock: &dyn Fn() -> DateTime<Utc>,
     act: Act<'_, T>,
 ) -> Option<T> {
+    let (medium, stick) = (&stick.volume.id, &*stick.name());
     let bundles = bundles(update.config, stick, folder);
     if bundles.is_empty() {
         say(stick, &"it has no bundle for this device");
@@ -123,17 +171,22 @@ fn newest<T: From<ApplyReport>>(
                 log::info!("stick {stick}: {shown} runs already");
                 return None;
             }
-            Ok(Offer::Staged(report)) if config.auto != Auto::Activate => return Some((*report).into()),
-            Ok(Offer::Staged(_) | Offer::New) => match act(&mut one) {
-                Ok(done) => {
-                    say(stick, &format_args!("{shown} is taken"));
-                    return Some(done);
+            Ok(Offer::Staged(report, _)) if config.auto != Auto::Activate => return Some((*report).into()),
+            Ok(Offer::Staged(_, release) | Offer::New(release)) => {
+                if config.auto != Auto::Check && !medium.is_empty() {
+                    one.records.carry(release, medium);
                 }
-                Err(error) => {
-                    say(stick, &format_args!("{shown} is not taken: {error}. {}", error.remedy));
-                    failed(&mut one, &error);
+                match act(&mut one) {
+                    Ok(done) => {
+                        say(stick, &format_args!("{shown} is taken"));
+                        return Some(done);
+                    }
+                    Err(error) => {
+                        say(stick, &format_args!("{shown} is not taken: {error}. {}", error.remedy));
+                        failed(&mut one, &error);
+                    }
                 }
-            },
+            }
             Err(error) => say(stick, &format_args!("{shown} is not taken: {error}")),
         }
     }
@@ -153,10 +206,10 @@ fn of_bundle(config: &Config, path: &Path) -> Config {
 enum Offer {
     /// Its release runs.
     Runs,
-    /// Its release is complete in the free slot.
-    Staged(Box<ApplyReport>),
-    /// Its release may be installed.
-    New,
+    /// This release is complete in the free slot.
+    Staged(Box<ApplyReport>, Digest),
+    /// This release may be installed.
+    New(Digest),
 }
 
 fn admitted(session: &Session<'_>) -> Result<Offer> {
@@ -166,9 +219,9 @@ fn admitted(session: &Session<'_>) -> Result<Offer> {
     }
     let (release, target) = (found.candidate.release(), found.free_slot()?);
     if target.images.is_some() || !session.records.state.has_staged(release.digest) {
-        return Ok(Offer::New);
+        return Ok(Offer::New(release.digest));
     }
-    Ok(Offer::Staged(Box::new(ApplyReport::new(Outcome::Staged, release, target.slot))))
+    Ok(Offer::Staged(Box::new(ApplyReport::new(Outcome::Staged, release, target.slot)), release.digest))
 }
 
 /// Ends the attempt with a bundle, so that the next one can begin.

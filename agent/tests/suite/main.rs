@@ -42,6 +42,7 @@ mod network;
 mod oci;
 mod parsers;
 mod patches;
+mod receipts;
 mod records;
 mod requests;
 mod resume;

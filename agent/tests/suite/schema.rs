@@ -49,7 +49,7 @@ fn every_document_is_as_its_schema_says() {
     data(&mut seen);
     wave(&mut seen);
     intake(&mut seen);
-    for name in ["verify", "history", "doctor", "metrics", "status", "explain"] {
+    for name in ["verify", "history", "receipt", "doctor", "metrics", "status", "explain"] {
         seen.here(name, &[name]);
     }
     seen.here("history-last", &["history", "--last"]);

@@ -23,7 +23,7 @@ use crate::common::{self};
 use crate::disk::{Machine, run};
 
 /// The place of a stick on a bus.
-const USB: &str = "pci0000:00/0000:00:14.0/usb1/1-1/1-1:1.0/host2/target2:0:0/2:0:0:0";
+pub(crate) const USB: &str = "pci0000:00/0000:00:14.0/usb1/1-1/1-1:1.0/host2/target2:0:0/2:0:0:0";
 const MIB: usize = 1 << 20;
 
 /// A device on folders, in a machine whose disks are made up.
@@ -51,11 +51,16 @@ impl Bench {
 
     /// Plugs in a disk with this content.
     pub(crate) fn plug(&mut self, bus: &str, node: &str, image: &Path) {
+        self.plug_with(&[], bus, node, image);
+    }
+
+    /// The same with these options of losetup.
+    pub(crate) fn plug_with(&mut self, options: &[&str], bus: &str, node: &str, image: &Path) {
         let minor = 32 + 16 * self.loops.len() as u32;
         self.machine.disk(bus, node, minor, &[0; 512], &[]);
         let size = format!("{}\n", image.metadata().unwrap().len() / 512);
         fs::write(self.machine.at(&format!("sys/class/block/{node}/size")), size).unwrap();
-        let attached = Command::new("losetup").args(["--find", "--show"]).arg(image).output().unwrap();
+        let attached = Command::new("losetup").args(["--find", "--show"]).args(options).arg(image).output().unwrap();
         assert!(attached.status.success(), "{attached:?}");
         let real = PathBuf::from(String::from_utf8(attached.stdout).unwrap().trim());
         let number = real.metadata().unwrap().rdev();
@@ -90,7 +95,7 @@ impl Bench {
         self.command(&[arguments, &["--pubkey", "K"]].concat()).output().unwrap().into()
     }
 
-    /// What a person in front of the device read since the last time.
+    /// Compares the words on the console since the last time.
     #[track_caller]
     pub(crate) fn told(&self, words: &[&str]) {
         let told = fs::read_to_string(self.machine.at("dev/console")).unwrap();
@@ -141,7 +146,7 @@ pub(crate) fn stick(label: &str, files: &[(&str, &[u8])]) -> NamedTempFile {
     ext4(label, folder.path())
 }
 
-fn ext4(label: &str, folder: &Path) -> NamedTempFile {
+pub(crate) fn ext4(label: &str, folder: &Path) -> NamedTempFile {
     let image = NamedTempFile::new().unwrap();
     image.as_file().set_len(16 * MIB as u64).unwrap();
     run(Command::new("mke2fs")
@@ -366,8 +371,8 @@ fn thousands_of_files_and_links_on_a_stick_are_not_followed_and_not_read() {
     bench.told(&["only the first 1024 of its files", "only the first 16 of its"]);
 }
 
-/// What is left of a stick that was pulled out in the middle: its folder is still in memory, and each read fails. A loop device
-/// whose file became shorter stands for it.
+/// After a stick was pulled out in the middle, its folder is still in memory, and each read fails. A loop device whose file
+/// became shorter stands for it.
 #[test]
 fn a_stick_that_vanishes_costs_no_slot_before_its_bundle_was_examined() {
     let Some(mut bench) = Bench::new("removable_bundles=activate\nauto=activate\n") else { return };

@@ -54,16 +54,17 @@ const OF_AGENT: [Row; 20] = [
     ["progress", "--progress json, each line on standard error", "base/console/progress.rs", "Step"],
 ];
 
-const LISTS_OF_AGENT: [Row; 6] = [
+const LISTS_OF_AGENT: [Row; 7] = [
     ["config-show", "config show", "config/report.rs", "Effective"],
     ["history", "history", "state/history.rs", "Entry"],
     ["doctor", "doctor", "report/doctor.rs", "Finding"],
     ["metrics", "metrics", "report/metrics.rs", "Series"],
     ["explain", "explain", "cli/explain.rs", "Explained"],
+    ["receipt", "receipt", "state/receipt.rs", "SignedReceipt"],
     ["intake-list", "intake list", "state/intake.rs", "Intake"],
 ];
 
-const OF_PUBLISHER: [Row; 16] = [
+const OF_PUBLISHER: [Row; 17] = [
     ["keygen", "keygen", "answer.rs", "NewKey"],
     ["publish", "publish", "answer.rs", "Published"],
     ["sign", "sign", "answer.rs", "Signed"],
@@ -73,6 +74,7 @@ const OF_PUBLISHER: [Row; 16] = [
     ["verify", "verify", "answer.rs", "Verified"],
     ["inspect", "inspect", "inspect.rs", "Inspection"],
     ["list", "list", "list.rs", "Listing"],
+    ["receipts", "receipts", "receipts.rs", "Table"],
     ["tag", "tag", "answer.rs", "Tagged"],
     ["bundle", "bundle", "answer.rs", "Bundled"],
     ["copy", "copy", "answer.rs", "Copied"],

@@ -16,6 +16,7 @@ mod offline;
 mod output;
 mod pieces;
 mod publish;
+mod receipts;
 mod repack;
 mod servers;
 mod signatures;

@@ -57,6 +57,10 @@ fn every_command_has_an_answer_in_json_as_its_schema_says() {
     good(&["repack", initramfs, &at("repacked.gz")], "pieces");
     let made = ["factory", &device, "--bundle", &bundle, "--architecture", "amd64", "--boot", "grub"];
     good(&[&made[..], &pubkey].concat(), "slot_mib");
+    let fleet = receipts::Fleet::new();
+    fleet.collect();
+    let [collected, devices] = ["collected", "devices"].map(|name| fleet.path(name));
+    good(&["receipts", path(&collected), "--devices", path(&devices)], "receipts");
     good(&["explain", "no-key"], "reasons");
     documents.add("error", &answer(&["list", "127.0.0.1:9/os:stable"]).1);
     documents.judge(&[]);

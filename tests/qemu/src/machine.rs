@@ -230,9 +230,21 @@ impl Machine {
         Ok(machine)
     }
 
+    /// Plugs in a device of this kind with a drive that the device was built with.
+    ///
+    /// # Errors
+    /// QEMU refuses.
+    pub fn plug_in(&mut self, driver: &str, drive: &str) -> Result<()> {
+        self.command_with("device_add", &json!({ "driver": driver, "drive": drive, "id": drive }))
+    }
+
     /// One QMP command without arguments.
     fn command(&mut self, name: &str) -> Result<()> {
-        writeln!(self.qmp, "{}", json!({ "execute": name }))?;
+        self.command_with(name, &json!({}))
+    }
+
+    fn command_with(&mut self, name: &str, arguments: &Value) -> Result<()> {
+        writeln!(self.qmp, "{}", json!({ "execute": name, "arguments": arguments }))?;
         loop {
             let answer = self.answers.recv_timeout(PATIENCE).map_err(|_| format!("no answer to {name}"))?;
             if let Some(error) = answer.get("error") {

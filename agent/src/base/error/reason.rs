@@ -91,6 +91,8 @@ reasons! {
             "The table of the patches of an initramfs is not valid. Publish the release again.",
         MalformedPieces = "malformed-pieces":
             "The index of the pieces of an initramfs is not valid. Publish the release again.",
+        MalformedReceipt = "malformed-receipt":
+            "A file is no receipt of a device, or that of another one. Collect the receipt again.",
         MalformedReferrers = "malformed-referrers":
             "The registry's list of signatures is not valid. Find out who wrote that tag, delete it and sign again.",
         MalformedSignature = "malformed-signature":

@@ -77,6 +77,13 @@ pub(in crate::cli) fn last(cli: &Cli) -> Result<u8> {
     Ok(0)
 }
 
+/// `receipt`.
+pub(in crate::cli) fn receipts(cli: &Cli) -> Result<u8> {
+    let all: Vec<_> = Store::new(&cli.state).read_receipts()?.into_iter().map(|kept| kept.signed).collect();
+    print_list(cli, &all, || show::receipts(&all));
+    Ok(0)
+}
+
 pub(in crate::cli) fn doctor(cli: &Cli, config: Result<Config>) -> u8 {
     let boot = |config: &Config| Boot::find(config, cli.places.booted, cli.places.cmdline.as_deref());
     let findings = doctor::look(&cli.conf, config, &cli.state, boot);

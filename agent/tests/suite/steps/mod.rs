@@ -185,10 +185,10 @@ impl Known {
         Self([Step::Notes(Notes { trial, not_started }), Step::Trust(failed)].map(|step| step.to_string()).into())
     }
 
-    /// The steps that changed something. Nothing depends on the history and the records.
+    /// The steps that changed something. Nothing depends on the history, the records and the receipts.
     fn changes(mut self, steps: Vec<String>) -> Vec<String> {
         let mut changes = vec![];
-        for step in steps.into_iter().filter(|step| !matches!(word(step), "history" | "record")) {
+        for step in steps.into_iter().filter(|step| !matches!(word(step), "history" | "record" | "key" | "receipt")) {
             match self.0.iter_mut().find(|known| word(known) == word(&step)) {
                 Some(known) if *known == step => continue,
                 Some(known) => known.clone_from(&step),
@@ -245,7 +245,8 @@ fn logged(device: &Device) -> Vec<Done> {
 fn act(call: &Call, here: &str) -> Option<String> {
     let local = |path: &String| {
         let name = path.strip_prefix(here)?;
-        let attempt = name.strip_prefix("S/records/").and_then(|name| name.split('.').next());
+        let below = name.strip_prefix("S/records/").or_else(|| name.strip_prefix("S/receipts/"));
+        let attempt = below.and_then(|name| name.split('.').next());
         Some(attempt.filter(|id| !id.is_empty()).map_or(name.to_owned(), |id| name.replace(id, "ID")))
     };
     let descriptor = local(&call.descriptor);
@@ -260,8 +261,12 @@ fn act(call: &Call, here: &str) -> Option<String> {
         "fsync" | "fdatasync" => format!("sync {}", descriptor?),
         "rename" | "renameat" | "renameat2" => format!("rename {}", local(call.paths.last()?)?),
         "unlink" | "unlinkat" => format!("remove {}", local(call.paths.first()?)?),
-        // The folder of the records, made once.
-        "mkdir" if call.paths.first().is_some_and(|path| path.ends_with("/S/records")) => return None,
+        // The folders of records and receipts, made once.
+        "mkdir"
+            if ["/S/records", "/S/receipts"].iter().any(|end| call.paths.first().is_some_and(|p| p.ends_with(end))) =>
+        {
+            return None;
+        }
         "mkdir" | "ftruncate" => format!("{} {}", call.name, call.rest),
         _ => return None,
     };
@@ -291,11 +296,18 @@ impl Done {
             "main" => stored("grubenv"),
             "notes" => replaced("S/state.json"),
             "history" => replaced("S/history.json"),
-            "record" => {
+            "key" => replaced("S/device.key"),
+            kind @ ("record" | "receipt") => {
                 // The first one makes the folder.
                 let made = self.calls.first().filter(|call| *call == "sync S").cloned();
-                let acts = ["create N.new", "write N.new", "sync N.new", "rename N", "sync S/records"];
-                made.into_iter().chain(acts.map(|act| act.replace('N', "S/records/ID.json"))).collect()
+                let acts = [
+                    "create S/F/ID.json.new",
+                    "write S/F/ID.json.new",
+                    "sync S/F/ID.json.new",
+                    "rename S/F/ID.json",
+                    "sync S/F",
+                ];
+                made.into_iter().chain(acts.map(|act| act.replace("S/F", &format!("S/{kind}s")))).collect()
             }
             "trust" => replaced("S/trust.json"),
             "memory" => replaced("S/memory.json"),

@@ -35,7 +35,7 @@ fn bench<'a>(run: &'a Run, settings: &str) -> Result<Bench<'a>> {
     files.push((root().join("tests/qemu/guest/kubesolo"), KUBESOLO.to_owned()));
     let kernel_args = "ks.deadline=40".to_owned();
     // Room for what a checkpoint leaves free.
-    Bench::with(run, More { settings: settings.to_owned(), files, kernel_args, data_mib: Some(192) })
+    Bench::with(run, More { settings: settings.to_owned(), files, kernel_args, data_mib: Some(192), ..More::default() })
 }
 
 /// In 1.0.0, once it is healthy: runs these commands, then the plug is pulled.

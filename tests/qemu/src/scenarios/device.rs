@@ -54,6 +54,8 @@ pub(super) struct More {
     pub(super) kernel_args: String,
     /// Size of the data partition in MiB, if it is not the usual one.
     pub(super) data_mib: Option<u64>,
+    /// Kernel modules beside the usual ones.
+    pub(super) modules: Vec<&'static str>,
 }
 
 /// A device with release 1.0.0 in slot A, a registry, and a key.
@@ -95,6 +97,15 @@ impl<'a> Bench<'a> {
     pub(super) fn with_watchdog(run: &'a Run, kernel: PathBuf) -> Result<Self> {
         let mut bench = Self { kernel, watchdog: true, ..Self::without_disk(run)? };
         run.write("update.conf", bench.settings("=").as_bytes())?;
+        bench.install(None)?;
+        Ok(bench)
+    }
+
+    /// A device with this kernel and no settings but these: it knows of no registry.
+    pub(super) fn without_network(run: &'a Run, kernel: PathBuf, more: More) -> Result<Self> {
+        let mut bench = Self { kernel, more, ..Self::without_disk(run)? };
+        let version = "version_file=/etc/kubesolo/version\n";
+        run.write("update.conf", format!("{version}{}", bench.more.settings).as_bytes())?;
         bench.install(None)?;
         Ok(bench)
     }
@@ -243,6 +254,9 @@ impl<'a> Bench<'a> {
         let conf = self.run.file("update.conf");
         if conf.exists() {
             build.arg("--conf").arg(conf);
+        }
+        for module in &self.more.modules {
+            build.args(["--module", module]);
         }
         for (file, path) in &self.more.files {
             build.arg("--add").arg(format!("{}:{path}", file.display()));

@@ -9,6 +9,7 @@ mod keys;
 mod loader;
 mod old;
 mod stage;
+mod stick;
 mod uboot;
 
 use std::fmt::Debug;
@@ -218,6 +219,15 @@ pub const ALL: &[Scenario] = &[
         ),
     ),
     only(ONCE, long("data-absent", Bios, "a data folder that only the trial made is gone afterwards", data::absent)),
+    only(
+        ONCE,
+        long(
+            "stick",
+            Bios,
+            "a device without a network takes releases from a stick inside its window; the receipts on it name the good and the bad one",
+            stick::update,
+        ),
+    ),
     long("unhealthy", Uefi, "a release whose health check fails is reverted by its own hook", device::unhealthy),
     only(
         ONCE,
