@@ -97,7 +97,7 @@ rmdir "$root/usr/share/kubesolo/keys" 2>/dev/null || true
 
 # kernel modules that this kernel does not have built in, and what they need
 release=$(basename "$kernel"/lib/modules/*)
-for module in virtio_pci virtio_blk virtio_net ext4 vfat nls_cp437 nls_ascii isofs i6300esb $modules; do
+for module in virtio_pci virtio_blk virtio_net ext4 vfat nls_cp437 nls_ascii isofs i6300esb efi_pstore ramoops $modules; do
     needs=$(modprobe -d "$kernel" -S "$release" --show-depends "$module" 2>/dev/null | sed -n 's/^insmod //p') || true
     [ -n "$needs" ] || continue
     echo "$module" >>"$root/usr/lib/kubesolo-update/modules"

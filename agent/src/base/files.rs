@@ -8,6 +8,7 @@
 //! | [`read_on_volume`] | a seed on a volume that is mounted read-only: its maker chose them | any | none |
 //! | [`open_data`], [`read_data`] | a release, an image, a disk: something else proves or judges the content | any | followed |
 //! | [`read_kernel`] | `/proc` and `/sys` | the kernel's | followed |
+//! | [`open_stream`] | the kernel log, a pipe between two runs | any | none |
 //!
 //! None of them waits for another process, and all but the kernel's files and `open_data` must be regular files.
 
@@ -285,14 +286,32 @@ pub fn read_data(path: &Path, most: u64) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
+/// Opens the kernel log, or a pipe, for reading. A read finds nothing instead of waiting.
+///
+/// # Errors
+/// Errors of the filesystem; `ELOOP` for a link.
+pub fn open_stream(path: &Path) -> io::Result<File> {
+    open_with(path, libc::O_NOFOLLOW)
+}
+
+/// Opens what is there for reading and writing in place, or only for writing where it cannot be read: a file that keeps its
+/// blocks, a pipe with a reader, a setting of the kernel. Follows no link, makes and cuts off nothing, and waits for nobody.
+///
+/// # Errors
+/// Errors of the filesystem; `ENXIO` for a pipe that nobody reads.
+#[expect(clippy::disallowed_methods, reason = "the one way to write in place")]
+pub fn open_existing(path: &Path) -> io::Result<File> {
+    let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_NOCTTY;
+    let is_file = path.symlink_metadata()?.is_file();
+    OpenOptions::new().read(is_file).write(true).custom_flags(flags).open(path)
+}
+
 /// Writes over the beginning of a regular file, which keeps its blocks, and syncs it. Follows no link.
 ///
 /// # Errors
 /// Errors of the filesystem; [`io::ErrorKind::InvalidInput`] for anything but a regular file.
-#[expect(clippy::disallowed_methods, reason = "the one way to write in place")]
 pub fn write_in_place(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
-    let file = OpenOptions::new().write(true).custom_flags(flags).open(path)?;
+    let file = open_existing(path)?;
     if !file.metadata()?.is_file() {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file"));
     }

@@ -144,6 +144,22 @@ pub const WINDOW_SPANS: usize = 64;
 pub const STATE_PATHS: usize = 16;
 /// Time for a checkpoint of the data, in seconds, unless `ks.data_limit=` says otherwise.
 pub const DATA_SECONDS: u64 = 300;
+/// Log of one try of a trial, in bytes.
+pub const EVIDENCE_LOG_BYTES: usize = 256 * KIB as usize;
+/// Space on the data partition without which no room is made for logs, in bytes.
+pub const EVIDENCE_FREE_BYTES: u64 = 8 * 1024 * KIB;
+/// Lines of the kernel that are added to it in one second, in bytes.
+pub const EVIDENCE_RATE_BYTES: usize = 64 * KIB as usize;
+/// A line of a health run in it, in bytes. A pipe passes such a line on whole (`PIPE_BUF`, pipe(7)).
+pub const EVIDENCE_LINE_BYTES: usize = 4000;
+/// Output of a check that is kept for the evidence of a trial, in bytes: the beginning of it.
+pub const EVIDENCE_OUTPUT_BYTES: usize = 3 * KIB as usize;
+/// Checks whose last result is known to the log, so that it is not repeated.
+pub const EVIDENCE_CHECKS: usize = 64;
+/// The announcement of evidence, in bytes.
+pub const EVIDENCE_ABOUT_BYTES: u64 = 4 * KIB;
+/// Last words of the kernel in one try, in bytes: the end of them.
+pub const PANIC_BYTES: usize = 64 * KIB as usize;
 /// Waves of a phased rollout.
 pub const WAVES: usize = 16;
 /// How far the security epoch of a release may be above the highest that a device knows. A larger step would let one wrong or

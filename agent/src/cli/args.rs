@@ -272,6 +272,12 @@ pub(crate) enum Command {
         /// Device node of a volume, or its name; without it each volume is looked at.
         device: Option<PathBuf>,
     },
+    /// Keep what a trial left before a reset. For the init stage and units, behind `data`. Does nothing in an ordinary boot.
+    #[command(hide = true)]
+    Evidence {
+        #[command(subcommand)]
+        action: Option<EvidenceCommand>,
+    },
     /// Show or check the settings.
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -338,6 +344,12 @@ pub(crate) enum DataCommand {
         #[arg(long)]
         accept_newer: bool,
     },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum EvidenceCommand {
+    /// Copy the kernel log of a trial until a health run decides about it.
+    Follow,
 }
 
 #[derive(Debug, Subcommand)]

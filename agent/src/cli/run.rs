@@ -18,7 +18,8 @@ use crate::cli::call::{Call, lock};
 use crate::cli::explain;
 use crate::cli::output::{print_error, print_json_error, print_list};
 use crate::cli::verbs::{
-    activate, adopt, apply, check, data, disk, healthcheck, intake, reports, rollback, settings, trust, unattended,
+    activate, adopt, apply, check, data, disk, evidence, healthcheck, intake, reports, rollback, settings, trust,
+    unattended,
 };
 use crate::config::Config;
 use crate::device::blocks::System;
@@ -83,6 +84,7 @@ fn only_reports(command: &Command) -> bool {
         | Command::Healthcheck { .. }
         | Command::Rollback { .. }
         | Command::Data { .. }
+        | Command::Evidence { .. }
         | Command::EnvLock
         | Command::Adopt { .. }
         | Command::Trust(_) => false,
@@ -144,6 +146,8 @@ fn run(cli: &Cli) -> Result<u8> {
         Command::Trust(TrustCommand::ResetTime) => return trust::reset_time(cli),
         Command::Receipt => return reports::receipts(cli),
         Command::History { last } => return if *last { reports::last(cli) } else { reports::history(cli) },
+        // The settings may be why this trial fails.
+        Command::Evidence { action } => return evidence::evidence(cli, action.as_ref()),
         Command::Intake(command) if !matches!(command, IntakeCommand::Add { .. }) => {
             return intake::records(cli, command);
         }
@@ -195,6 +199,7 @@ fn run_with(call: &Call<'_>) -> Result<u8> {
         | Command::Config(_)
         | Command::Trust(_)
         | Command::Explain { .. }
+        | Command::Evidence { .. }
         | Command::Disk { .. } => Ok(0),
     }
 }

@@ -45,6 +45,9 @@ pub struct Check {
     /// Why not; escaped.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub message: String,
+    /// Output of its program, in one escaped line, for the evidence of a trial.
+    #[serde(skip)]
+    pub output: String,
 }
 
 impl Check {
@@ -52,7 +55,14 @@ impl Check {
     #[must_use]
     pub fn of(name: &str, result: Result<(), String>) -> Self {
         let message = result.as_ref().err().cloned().unwrap_or_default();
-        Self { name: name.to_owned(), passed: result.is_ok(), wanted: false, unknown: false, message }
+        Self {
+            name: name.to_owned(),
+            passed: result.is_ok(),
+            wanted: false,
+            unknown: false,
+            message,
+            output: String::new(),
+        }
     }
 
     /// True if the boot is unhealthy for it.
@@ -86,7 +96,7 @@ pub fn run(config: &Config, platform: impl FnOnce(&Room) -> Option<Check>) -> Ve
         Ok(found) => {
             let programs = found.programs.iter();
             let total = config.health_timeout.as_secs();
-            let ran = programs.map(|file| Check::of(&files::name(file), executable(file, left(), total)));
+            let ran = programs.map(|file| executable(file, left(), total));
             ran.chain(found.unusable.into_iter().map(unusable)).collect()
         }
         Err(why) => vec![Check::of("health.d", Err(why))],
@@ -137,17 +147,22 @@ fn probe(path: &Path) -> io::Result<bool> {
     Ok(read == written)
 }
 
-fn executable(file: &Path, left: Duration, budget: u64) -> Result<(), String> {
+fn executable(file: &Path, left: Duration, budget: u64) -> Check {
+    let name = files::name(file);
     if left.is_zero() {
-        return Err(format!("not started: the {budget} s for all checks are over"));
+        return Check::of(&name, Err(format!("not started: the {budget} s for all checks are over")));
     }
-    let ended = programs::run(file, left, [("", ""); 0])?;
+    let ended = match programs::run(file, left, [("", ""); 0]) {
+        Ok(ended) => ended,
+        Err(why) => return Check::of(&name, Err(why)),
+    };
     let said = if ended.said.is_empty() { String::new() } else { format!(": {}", ended.said) };
-    match ended.status {
+    let result = match ended.status {
         Some(status) if status.success() => Ok(()),
         Some(status) => Err(format!("{status}{said}")),
         None => Err(format!("not finished within the {budget} s for all checks{said}")),
-    }
+    };
+    Check { output: ended.output, ..Check::of(&name, result) }
 }
 
 #[cfg(test)]

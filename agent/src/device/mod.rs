@@ -5,6 +5,7 @@ pub mod boot;
 pub mod data;
 pub mod disk;
 pub mod env;
+pub mod evidence;
 pub mod health;
 pub mod mount;
 pub mod programs;

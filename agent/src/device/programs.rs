@@ -16,7 +16,7 @@ use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 
 use crate::base::error::{Error, Reason};
-use crate::base::{files, text};
+use crate::base::{files, limits, text};
 
 /// Where tools are if the environment has no `PATH`.
 const PATH: &str = "/usr/sbin:/usr/bin:/sbin:/bin";
@@ -36,6 +36,8 @@ pub struct Ended {
     pub status: Option<ExitStatus>,
     /// The beginning of what it printed, escaped.
     pub said: String,
+    /// More of it, in one escaped line, for the evidence of a trial: at most [`limits::EVIDENCE_OUTPUT_BYTES`].
+    pub output: String,
 }
 
 /// Content of a folder of programs.
@@ -136,7 +138,7 @@ pub fn run<K: AsRef<OsStr>, V: AsRef<OsStr>>(
         let _ = running.child.wait();
     }
     running.output.take_in();
-    Ok(Ended { status, said: running.output.said() })
+    Ok(Ended { status, said: running.output.said(), output: running.output.whole() })
 }
 
 /// A program that nobody but root and this user can have written. Its path is resolved once, and what was checked is run: no
@@ -288,6 +290,12 @@ impl Output {
 
     fn said(&self) -> String {
         text::escape(String::from_utf8_lossy(&self.kept).trim())
+    }
+
+    fn whole(&self) -> String {
+        let mut line = text::printable(String::from_utf8_lossy(&self.kept).trim());
+        line.truncate(limits::EVIDENCE_OUTPUT_BYTES);
+        line
     }
 }
 

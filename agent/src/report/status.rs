@@ -27,6 +27,7 @@ use crate::state::format::optional_seconds;
 use crate::state::freshness;
 use crate::state::history::TrialOutcome;
 use crate::state::phase::Phase;
+use crate::state::records::Evidence;
 use crate::state::state::{LastRun, Skip, Waiting};
 use crate::state::store::Store;
 use crate::state::trust::Trust;
@@ -50,6 +51,9 @@ pub struct Status {
     /// How its trial ended, if it had one that ended.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub outcome: Option<Recorded<TrialOutcome>>,
+    /// Evidence of that trial, if it left any; absent for an account that cannot read records.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub evidence: Option<Evidence>,
     /// Time of the last change of the phase; absent before the first update.
     #[serde(with = "optional_seconds", skip_serializing_if = "Option::is_none")]
     pub since: Option<DateTime<Utc>>,
@@ -262,6 +266,7 @@ pub fn find(boot: Result<Boot>, slots: impl FnOnce() -> Result<Slots>, state: &P
         next_boot: None,
         phase: state.phase(),
         outcome: state.outcome.clone(),
+        evidence: store.read_record(&state.attempt.id).ok().flatten().and_then(|record| record.evidence),
         since: state.updated_at,
         interrupted: matches!(state.phase(), Phase::Checking | Phase::Downloading) && !store.is_locked(),
         to_version: state.attempt.to_version,

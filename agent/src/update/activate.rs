@@ -34,6 +34,7 @@ impl Update<'_> {
         // A failure that no run has read yet must be known to the gates.
         trial::settle(self.boot, self.records, self.now)?;
         self.tidy_data();
+        self.conclude_evidence();
         let staged = self.staged()?;
         let policy = TrustPolicy::find(self.config, self.boot, &self.records.trust)?;
         self.records.raise(policy.epoch, &policy.revoked)?;
@@ -99,7 +100,9 @@ impl Update<'_> {
         // Before the store: a trial that is not noted could fail without being remembered.
         let proof = trust_policy::proof(self.config, release, policy.keys.as_ref());
         self.announce_data(id)?;
-        self.records.note(Trial { proof, ..trial::note(id, target.slot, content) }, self.now)?;
+        let trial = Trial { proof, ..trial::note(id, target.slot, content) };
+        self.announce_evidence(&trial);
+        self.records.note(trial, self.now)?;
         self.boot.env.store(&next).or_else(|refusal| self.records.not_stored(refusal))?;
         self.records.enter(Phase::Activated, self.now)?;
         let report = ApplyReport::new(Outcome::Activated, release, target.slot);

@@ -537,6 +537,7 @@ pub fn check(boot: &Boot, data: &Data) -> Option<Check> {
         wanted: false,
         unknown: false,
         message: format!("data of the last good system wait in {name}: run `kubesolo-update data`"),
+        output: String::new(),
     })
 }
 

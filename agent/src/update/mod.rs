@@ -8,6 +8,7 @@ pub mod candidate;
 pub mod check;
 pub mod data;
 mod events;
+pub mod evidence;
 mod fleetlock;
 mod intake;
 mod node_report;

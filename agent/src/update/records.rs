@@ -17,6 +17,7 @@ use crate::base::error::{Error, Exit, Reason, Result};
 use crate::base::words::Recorded;
 use crate::device::boot::Boot;
 use crate::device::data::Data;
+use crate::device::evidence::Traces;
 use crate::device::slot::SlotManifest;
 use crate::policy::freshness::FreshnessFinding;
 use crate::schedule::clock::Clock;
@@ -80,6 +81,12 @@ impl Records {
     #[must_use]
     pub fn data(&self) -> Data {
         Data::beside(&self.path)
+    }
+
+    /// The traces of a trial.
+    #[must_use]
+    pub fn traces(&self) -> Traces {
+        Traces::beside(&self.path)
     }
 
     /// How often a trial of this release was withdrawn.
@@ -253,6 +260,17 @@ impl LockedRecords {
             add(record.evidence.get_or_insert_default());
             record.evidence != before
         });
+    }
+
+    /// Puts the facts about a trial into the record of its attempt, beside hooks that are known already; true if they are there.
+    pub fn put_evidence(&self, attempt: &str, facts: &Evidence) -> bool {
+        self.add_evidence(attempt, |known| {
+            let hooks = std::mem::take(&mut known.hooks);
+            *known = Evidence { hooks, ..facts.clone() };
+        });
+        let kept =
+            Store::new(&self.records.path).read_record(attempt).ok().flatten().and_then(|record| record.evidence);
+        kept.is_some_and(|kept| kept.trial == facts.trial)
     }
 
     fn record_with(&self, add: impl FnOnce(&mut Record)) {

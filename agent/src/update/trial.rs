@@ -150,6 +150,7 @@ pub fn judge(update: &mut Update<'_>, checks: &[Check]) -> Result<HealthReport> 
         }
     };
     update.tidy_data();
+    update.conclude_evidence();
     // Even if healthy, committing it would lock the device out of updates.
     let healthy = healthy && !matches!(verdict, Verdict::Reverted | Verdict::Waiting);
     if healthy && update.records.state.health_failures > 0 {
@@ -378,6 +379,7 @@ pub fn rollback(update: &mut Update<'_>, data: WithData) -> Result<RollbackRepor
         records.can_look(boot.booted.trial);
         seen(boot, records, now)?;
         revert(boot, records, env, "reverted by rollback", now)?;
+        records.traces().end("reverted by rollback");
         let message = format!("the trial of slot {booted} is over\nnext: reboot into slot {}", env.good);
         return Ok(RollbackReport { outcome: RollbackOutcome::Reverted, reboot: true, message });
     }
@@ -424,8 +426,9 @@ fn try_previous(update: &mut Update<'_>, env: BootState, data: WithData) -> Resu
     if let Some(kept) = wanted {
         update.records.data().rename(kept, Mark::For(trial))?;
     }
+    update.records.state.turn_back(left.as_ref().map(|left| &left.version), &previous, now);
+    update.announce_evidence(&previous);
     let Update { boot, records, .. } = update;
-    records.state.turn_back(left.as_ref().map(|left| &left.version), &previous, now);
     leave(records, left, "rollback left it", now)?;
     records.note(previous, now)?;
     records.record_rollback(now);

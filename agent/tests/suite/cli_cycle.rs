@@ -136,7 +136,7 @@ fn an_ordinary_user_updates_folders_twice_and_gets_rid_of_a_bad_release() {
 
     // The foreign variable survived all of it, and nothing is left behind.
     assert!(String::from_utf8(device.env_bytes()).unwrap().contains("other=kept\n"));
-    assert_eq!(device.names("S"), ["history.json", "lock", "state.json", "trust.json", "unjudged.json"]);
+    assert_eq!(device.names("S"), ["history.json", "lock", "records", "state.json", "trust.json", "unjudged.json"]);
     assert_eq!(device.names("data"), [".health-probe"]);
 }
 
@@ -455,7 +455,7 @@ fn a_run_killed_while_it_downloads_leaves_nothing_that_disturbs_the_next() {
         device.names("B"),
         ["kubesolo-os.gz", "kubesolo-os.gz.sha256", "manifest.json", "vmlinuz", "vmlinuz.sha256"]
     );
-    assert_eq!(device.names("S"), ["history.json", "lock", "state.json"]);
+    assert_eq!(device.names("S"), ["history.json", "lock", "records", "state.json"]);
 }
 
 #[test]

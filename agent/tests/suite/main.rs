@@ -32,6 +32,7 @@ mod delta;
 mod device;
 mod disk;
 mod events;
+mod evidence;
 mod fleet;
 mod fleetlock;
 mod http;

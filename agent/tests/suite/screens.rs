@@ -189,6 +189,7 @@ fn masked(text: &str) -> String {
         ("9999-99-99", "2026-11-25"),
         ("99:99 UTC", "03:10 UTC"),
         ("trial ########", "trial 5f3a09c1"),
+        ("######## in slot", "5f3a09c1 in slot"),
         (&digest, &shown),
         ("sha256:############", "sha256:5f3a09c15f3a"),
     ];

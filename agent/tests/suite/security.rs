@@ -613,6 +613,7 @@ fn links_at_every_path_that_is_written_lead_nowhere() {
             let device = Device::new();
             device.write("victim", b"precious");
             let link = device.path(path.to_str().unwrap());
+            fs::create_dir_all(link.parent().unwrap()).unwrap();
             match fs::symlink_metadata(&link) {
                 Ok(meta) if meta.is_dir() => continue,
                 Ok(_) => fs::remove_file(&link).unwrap(),

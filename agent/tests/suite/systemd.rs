@@ -28,6 +28,7 @@ fn root() -> tempfile::TempDir {
         "usr/bin/sync",
         "usr/lib/kubesolo-update/stage/checkpoint",
         "usr/lib/kubesolo-update/stage/data",
+        "usr/lib/kubesolo-update/stage/evidence",
         "usr/lib/kubesolo-update/stage/health",
         "usr/lib/kubesolo-update/stage/seed",
     ] {
@@ -78,6 +79,7 @@ fn no_unit_may_do_more_than_its_work_needs() {
         ("kubesolo-cloudinit.service", 19),
         ("kubesolo-update-deadline.service", 40),
         ("kubesolo-update-data.service", 50),
+        ("kubesolo-update-evidence.service", 40),
         ("kubesolo-update-mount.service", 60),
         ("kubesolo-update-stick@.service", 28),
     ] {
@@ -85,7 +87,7 @@ fn no_unit_may_do_more_than_its_work_needs() {
         let (held, said) = analyze(root.path(), &["security", "--offline=yes", &threshold], &[unit.to_owned()]);
         assert!(held, "{unit}: {}", said.lines().last().unwrap_or_default());
     }
-    assert_eq!(names(".service").len(), 7, "every service has a bound");
+    assert_eq!(names(".service").len(), 8, "every service has a bound");
 }
 
 #[test]
@@ -118,7 +120,7 @@ fn no_unit_leaves_a_core_dump_with_credentials() {
             readers += 1;
         }
     }
-    assert_eq!(readers, 6);
+    assert_eq!(readers, 7);
 }
 
 /// The trial that the init stage finds on this kernel command line; `None` without the right to mount.

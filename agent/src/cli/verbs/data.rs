@@ -12,6 +12,7 @@ use crate::device::data::{About, Data};
 use crate::device::env;
 use crate::state::store::Store;
 use crate::update::data::{self, Need, StepReport};
+use crate::update::evidence;
 
 /// The result of `data status`.
 #[derive(Debug, Serialize)]
@@ -76,6 +77,8 @@ fn step(call: &Call<'_>, data: &Data) -> Result<u8> {
                 data::step(call.config, &mut call.find()?, data)?
             };
             data::record(&call.cli.state, &report);
+            // Where a follower is at work already.
+            evidence::add_step(&call.cli.state, &report);
             report
         }
     };

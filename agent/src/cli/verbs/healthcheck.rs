@@ -9,6 +9,7 @@ use crate::cli::call::Call;
 use crate::cli::output::print;
 use crate::cli::show;
 use crate::device::blocks::{self, CommandLine};
+use crate::device::evidence::Traces;
 use crate::device::health::{self, Check};
 use crate::device::reboot;
 use crate::device::seen::Step;
@@ -16,8 +17,8 @@ use crate::policy::gate::Lifted;
 use crate::policy::kubernetes;
 use crate::state::memory::Unjudged;
 use crate::state::store::Store;
-use crate::update::data;
 use crate::update::trial::{self, Verdict};
+use crate::update::{data, evidence};
 
 /// Exit code of a `healthcheck` that found the system unhealthy.
 const UNHEALTHY: u8 = 1;
@@ -40,6 +41,7 @@ pub(in crate::cli) fn healthcheck(call: &Call<'_>, no_reboot: bool) -> Result<u8
         if matches!(error.reason, Reason::Locked | Reason::StateNoSpace) && is_undecided(call) {
             could_not_look(call.cli, error);
         }
+        Traces::beside(&call.cli.state).health(&format!("no verdict: {}", error.message));
     })
 }
 
@@ -48,13 +50,16 @@ fn judge(call: &Call<'_>, no_reboot: bool) -> Result<u8> {
     let mut boot = call.find_by(Step::Health)?;
     records.can_look(boot.booted.trial);
     trial::seen(&boot, &mut records, call.now)?;
+    records.traces().health("run");
     let mut checks = health::run(call.config, |room| kubernetes::check(call.config, room, window(call.cli)));
     checks.extend(data::check(&boot, &records.data()));
+    evidence::add_checks(&records.traces(), &checks);
     let mut update = call.update(&mut boot, &mut records, Lifted::default());
     let judged = trial::judge(&mut update, &checks)?;
     if judged.healthy {
         update.release_fleetlock();
     }
+    evidence::add_verdict(&update.records.traces(), &judged);
     let report =
         HealthDocument { healthy: judged.healthy, outcome: judged.verdict, message: &judged.message, checks: &checks };
     print(call.cli, &report, || show::health(&judged, &checks));
@@ -91,6 +96,7 @@ pub(in crate::cli) fn could_not_look(cli: &Cli, error: &Error) {
     if trial.is_none() {
         return;
     }
+    Traces::beside(&cli.state).health(&format!("no verdict: {}", error.message));
     if let Err(error) = Store::new(&cli.state).leave_unjudged(&Unjudged::new(trial, &error.message)) {
         log::warn!("{error}");
     }

@@ -6,6 +6,7 @@ pub(super) mod apply;
 pub(super) mod check;
 pub(super) mod data;
 pub(super) mod disk;
+pub(super) mod evidence;
 pub(super) mod healthcheck;
 pub(super) mod intake;
 pub(super) mod reports;

@@ -241,7 +241,7 @@ fn logged(device: &Device) -> Vec<Done> {
     done
 }
 
-/// A call in short. The lock, and the probe of the data folder, are no step.
+/// A call in short. The lock, the probe of the data folder, and evidence are no step: nothing depends on them.
 fn act(call: &Call, here: &str) -> Option<String> {
     let local = |path: &String| {
         let name = path.strip_prefix(here)?;
@@ -271,7 +271,8 @@ fn act(call: &Call, here: &str) -> Option<String> {
         _ => return None,
     };
     let (_, name) = act.split_once(' ').unwrap();
-    (name != "S/lock" && !name.starts_with("data/")).then_some(act)
+    let of_evidence = name.trim_start_matches('"').trim_start_matches(here).starts_with("S/evidence");
+    (name != "S/lock" && !name.starts_with("data/") && !of_evidence).then_some(act)
 }
 
 impl Done {

@@ -7,5 +7,5 @@ mount -t devtmpfs devtmpfs /dev 2>/dev/null
 for _ in 1 2; do
     find /sys/devices -name modalias -exec cat {} + | sort -u | while read -r alias; do modprobe -q "$alias"; done
 done
-modprobe -q -a ext4 vfat nls_cp437 nls_ascii nls_iso8859-1
+modprobe -q -a ext4 vfat nls_cp437 nls_ascii nls_iso8859-1 efi_pstore ramoops
 exec /sbin/init

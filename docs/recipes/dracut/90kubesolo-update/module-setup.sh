@@ -37,4 +37,6 @@ install() {
 # The disk, the slots and the EFI partition, the network, and any hardware watchdog.
 installkernel() {
     hostonly='' instmods ext4 vfat nls_cp437 nls_ascii nls_iso8859-1 isofs sr_mod =drivers/watchdog =drivers/net/ethernet virtio_net
+    # They keep the last words of the kernel over a reset.
+    hostonly='' instmods efi_pstore ramoops
 }

@@ -22,7 +22,8 @@ const SCRIPT: &[(&str, &str)] = &[
     (
         "2.0.0",
         "until kubesolo-update check >/run/check 2>/dev/null && grep -q 'offered: *3.0.0' /run/check; do sleep 1; done; \
-         kubesolo-update apply --activate --reboot; kubesolo-update status; echo demo: the end",
+         kubesolo-update apply --activate --reboot; kubesolo-update history --last; kubesolo-update status; \
+         echo demo: the end",
     ),
 ];
 
@@ -72,7 +73,8 @@ pub fn show(run: &Run) -> Result<()> {
     machine.wait_for("ks: boot slot=B committed")?;
     pause();
     say("The health hook of 3.0.0 found the device unhealthy and reverted: 2.0.0 is back, without help.\n\
-         The registry still offers 3.0.0. The agent has recorded its failure and does not install it again.");
+         The registry still offers 3.0.0. The agent has recorded its failure and does not install it again.\n\
+         `history --last` shows why, with what the release left in its trial.");
     machine.wait_for("failed on this device")?;
     machine.wait_for("demo: the end")?;
     pause();

@@ -4,6 +4,7 @@ mod counting;
 mod data;
 pub mod demo;
 pub(crate) mod device;
+mod evidence;
 mod first_boot;
 mod keys;
 mod loader;
@@ -151,6 +152,12 @@ pub const ALL: &[Scenario] = &[
             "a slot that somebody has mounted in another namespace is not written",
             device::mounted_elsewhere,
         ),
+    ),
+    quick(
+        "evidence-panic",
+        Uefi,
+        "after a release that panics, the previous one shows its last words: kernel log of each try, and the panic",
+        evidence::panic,
     ),
     quick(
         "panic",

@@ -10,8 +10,8 @@ S = "${WORKDIR}/kubesolo-update-${PV}-linux-${ARCHIVE_ARCH}"
 
 inherit systemd
 
-SYSTEMD_SERVICE:${PN} = "kubesolo-update-mount.service kubesolo-update-data.service kubesolo-update.timer kubesolo-update-health.service \
-    kubesolo-update-deadline.timer kubesolo-cloudinit.service"
+SYSTEMD_SERVICE:${PN} = "kubesolo-update-mount.service kubesolo-update-data.service kubesolo-update-evidence.service \
+    kubesolo-update.timer kubesolo-update-health.service kubesolo-update-deadline.timer kubesolo-cloudinit.service"
 
 do_configure[noexec] = "1"
 do_compile[noexec] = "1"

@@ -1,0 +1,52 @@
+//! Evidence of a failed trial, as the previous release shows it.
+
+use std::process::Command;
+
+use bootenv::SlotId;
+
+use super::device::{Bench, Flaw, HEALTHY, succeeded};
+use crate::Result;
+use crate::runner::Run;
+
+/// The last line of the kernel log that the application of 2.0.0 writes.
+const WORDS: &str = "guest: the valve does not answer";
+
+/// A release panics in its health check, in each try.
+pub(super) fn panic(run: &Run) -> Result<()> {
+    let mut bench = Bench::build(run)?;
+    // The log is synced once a second.
+    let script = format!("#!/bin/sh\necho '{WORDS}' >/dev/kmsg\nsleep 3\necho c >/proc/sysrq-trigger\n");
+    let check = run.write("application", script.as_bytes())?;
+    crate::run(Command::new("chmod").arg("755").arg(&check))?;
+    bench.set_files(vec![(check, "etc/kubesolo/health.d/50-application".to_owned())]);
+    bench.publish("2.0.0", Flaw::None)?;
+    let mut machine = bench.power_on(&[("1.0.0", "kubesolo-update apply --activate && sync")])?;
+    machine.wait_for(HEALTHY)?;
+    succeeded(&mut machine)?;
+    machine.power_cut()?;
+
+    let last = "kubesolo-update history --last -v; \
+                [ ! -e /var/lib/kubesolo/update/evidence ] && [ -z \"$(ls /sys/fs/pstore)\" ] && echo test: nothing else is left";
+    let mut machine = bench.power_on(&[("1.0.0", last)])?;
+    for counter in [2, 1, 0] {
+        machine.wait_for(&format!("ks: boot slot=B try counter={counter}"))?;
+        machine.wait_for("Kernel panic")?;
+    }
+    machine.wait_for("ks: no tries left for slot B: returning to slot A")?;
+    machine.wait_for(HEALTHY)?;
+    machine.wait_for("2.0.0 failed its trial")?;
+    for number in 1..=3 {
+        let line = machine.wait_for(&format!("try {number}:"))?;
+        if !line.contains("health") || !line.contains("(by counter, log, panic)") {
+            return Err(format!("try {number} left less: {line}").into());
+        }
+    }
+    machine.wait_for("panic:")?;
+    machine.wait_for(WORDS)?;
+    machine.wait_for("Kernel panic - not syncing: sysrq triggered")?;
+    machine.wait_for("last words:")?;
+    machine.wait_for(WORDS)?;
+    machine.wait_for("test: nothing else is left")?;
+    machine.power_cut()?;
+    bench.stays_in("1.0.0", SlotId::A)
+}
