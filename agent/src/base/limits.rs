@@ -171,6 +171,8 @@ pub const ROLLOUT_HOURS: u16 = 8760;
 pub const ZONE_BYTES: u64 = 64 * KIB;
 /// A kubeconfig, in bytes.
 pub const KUBECONFIG_BYTES: u64 = 64 * KIB;
+/// Runs of hooks in the evidence of a trial; the oldest is forgotten for one more.
+pub const RECORD_HOOKS: usize = 32;
 /// The status on KubeSolo's socket, or the file of its upgrade, in bytes.
 pub const KUBESOLO_STATUS_BYTES: usize = 256 * KIB as usize;
 /// Pods that the API server is asked for at a time.

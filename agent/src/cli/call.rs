@@ -88,6 +88,18 @@ impl Call<'_> {
         Update { config: self.config, boot, records, lifted, now: self.now }
     }
 
+    /// Runs the hooks of a restart into the trial that was activated.
+    ///
+    /// # Errors
+    /// 75 when one puts it off.
+    pub(super) fn before_trial(&self, records: &mut LockedRecords) -> Result<()> {
+        let mut boot = self.find()?;
+        self.update(&mut boot, records, Lifted::default()).before_trial().map_err(|error| {
+            let remedy = format!("{} The release is activated: any reboot starts it.", error.remedy);
+            error.remedy(remedy)
+        })
+    }
+
     /// Restarts into the active slot after an activation.
     pub(super) fn restart_into_trial(&self) -> Result<()> {
         restart(&mut self.find()?, "the new release starts on trial")

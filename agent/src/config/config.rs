@@ -52,10 +52,14 @@ pub struct Config {
     pub node_report: bool,
     /// `event_url=`: the receiver of the steps of attempts; an http(s) URL.
     pub event_url: Option<String>,
-    /// `pre_update_dir=`: folder with executables that can put an update off, or refuse it.
-    pub pre_update_dir: PathBuf,
-    /// `pre_update_timeout=`, in seconds: for all of them together.
-    pub pre_update_timeout: Duration,
+    /// `hooks_dir=`: folder with the folders of hooks.
+    pub hooks_dir: PathBuf,
+    /// `hook_timeout=`, in seconds: for all hooks of one folder together.
+    pub hook_timeout: Duration,
+    /// `pre_update_dir=`: folder with executables that can put an update off, or refuse it; `None`: the one in `hooks_dir`.
+    pub pre_update_dir: Option<PathBuf>,
+    /// `pre_update_timeout=`, in seconds: for all of them together; `None`: `hook_timeout`.
+    pub pre_update_timeout: Option<Duration>,
     /// `pubkey=`: file or folder with the public keys; it is the whole set.
     pub pubkey: Option<PathBuf>,
     /// `signature_threshold=`: keys that must sign a release, each counted once; 1 unless set.

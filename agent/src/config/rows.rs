@@ -440,10 +440,28 @@ const UNATTENDED: &[Setting] = &[
 
 const WAIT: &[Setting] = &[
     Setting {
+        key: "hooks_dir",
+        form: "DIR",
+        default: "/etc/kubesolo",
+        help: "Folder with the folders of hooks: pre-update.d, pre-reboot.d, post-commit.d, post-revert.d.",
+        more: "Hooks are executables. Each gets the facts in its environment and as JSON on its standard input.",
+        read: |c, v| put(&mut c.hooks_dir, path(v)),
+        ..ROW
+    },
+    Setting {
+        key: "hook_timeout",
+        form: "SECONDS",
+        default: "300",
+        help: "Time limit for all hooks of one folder together, in seconds.",
+        read: |c, v| put(&mut c.hook_timeout, seconds(v)),
+        ..ROW
+    },
+    Setting {
         key: "pre_update_dir",
         form: "DIR",
-        default: "/etc/kubesolo/pre-update.d",
-        help: "Folder of hooks: executables that can postpone or refuse an update.",
+        unset: "pre-update.d in hooks_dir",
+        example: "/etc/kubesolo/pre-update.d",
+        help: "Another folder of the hooks that can postpone or refuse an update.",
         more: "They run before the agent writes a slot, and again before it activates a release. A hook permits the update \
                with exit code 0, postpones it with 75, and refuses it with any other.",
         read: |c, v| put(&mut c.pre_update_dir, path(v)),
@@ -452,8 +470,9 @@ const WAIT: &[Setting] = &[
     Setting {
         key: "pre_update_timeout",
         form: "SECONDS",
-        default: "300",
-        help: "Time limit for all hooks together, in seconds; a longer run refuses the update.",
+        unset: "hook_timeout",
+        example: "300",
+        help: "Another time limit for these hooks, in seconds; a longer run refuses the update.",
         read: |c, v| put(&mut c.pre_update_timeout, seconds(v)),
         ..ROW
     },

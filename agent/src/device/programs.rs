@@ -1,7 +1,7 @@
 //! Executables of the image that are asked for a verdict: a folder of them, bounded in time and in what they may say.
 
 use std::ffi::OsStr;
-use std::io::{ErrorKind, PipeReader, Read as _};
+use std::io::{ErrorKind, PipeReader, Read as _, Write as _};
 use std::os::fd::AsFd as _;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
@@ -131,7 +131,20 @@ pub fn run<K: AsRef<OsStr>, V: AsRef<OsStr>>(
     budget: Duration,
     environment: impl IntoIterator<Item = (K, V)>,
 ) -> Result<Ended, String> {
-    let mut running = Running::start(file, environment)?;
+    run_with(file, budget, environment, b"")
+}
+
+/// The same, with `input` on its standard input: less than a pipe holds, which is 64 KiB.
+///
+/// # Errors
+/// Why it cannot be started.
+pub fn run_with<K: AsRef<OsStr>, V: AsRef<OsStr>>(
+    file: &Path,
+    budget: Duration,
+    environment: impl IntoIterator<Item = (K, V)>,
+    input: &[u8],
+) -> Result<Ended, String> {
+    let mut running = Running::start(file, environment, input)?;
     let status = running.wait(budget, POLL);
     let _ = killpg(Pid::from_raw(running.child.id().cast_signed()), Signal::SIGKILL);
     if status.is_none() {
@@ -190,13 +203,14 @@ impl Running {
     fn start<K: AsRef<OsStr>, V: AsRef<OsStr>>(
         file: &Path,
         environment: impl IntoIterator<Item = (K, V)>,
+        input: &[u8],
     ) -> Result<Self, String> {
         let mut command = command(file)?;
         let unheard = |cause: std::io::Error| format!("cannot read its output: {cause}");
         let (reader, writer) = std::io::pipe().map_err(unheard)?;
         let output = Output::new(reader).map_err(unheard)?;
         let child = command
-            .stdin(Stdio::null())
+            .stdin(given(input).map_err(|cause| format!("cannot give it its input: {cause}"))?)
             .stderr(writer.try_clone().map_err(unheard)?)
             .stdout(writer)
             .envs(environment)
@@ -221,6 +235,17 @@ impl Running {
             }
         }
     }
+}
+
+/// Standard input with these bytes, which are in the pipe before the program starts.
+fn given(input: &[u8]) -> std::io::Result<Stdio> {
+    if input.is_empty() {
+        return Ok(Stdio::null());
+    }
+    let (reader, mut writer) = std::io::pipe()?;
+    fcntl(&writer, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
+    writer.write_all(input)?;
+    Ok(reader.into())
 }
 
 /// Says why the kernel does not start a program. It reports an interpreter that does not exist as if the program did not.
@@ -358,7 +383,7 @@ mod tests {
         script(&file, "#!/bin/sh\nyes | head -c 1000000\n", 0o755);
         // It fills the pipe 15 times, and each pause alone would take all the time it has.
         let budget = Duration::from_secs(20);
-        let mut running = Running::start(&file, [("", ""); 0]).unwrap();
+        let mut running = Running::start(&file, [("", ""); 0], b"").unwrap();
         let status = running.wait(budget, budget);
         assert!(status.is_some_and(|status| status.success()), "{status:?}");
         assert_eq!(running.output.kept.len(), OUTPUT);

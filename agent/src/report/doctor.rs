@@ -27,6 +27,7 @@ use crate::schedule::clock::{self, Clock};
 use crate::schedule::window::Window;
 use crate::schedule::zone::Zone;
 use crate::source::open;
+use crate::state::hooks::Moment;
 use crate::state::memory::{Memory, Scrub};
 use crate::state::store::{Loaded, Store};
 use crate::trust::keys::KeySet;
@@ -311,8 +312,15 @@ fn health(all: &mut Findings, config: &Config) {
 fn hooks(all: &mut Findings, config: &Config) {
     let gate = crate::policy::hooks::gate(config);
     all.add("pre-update", if gate.open { Verdict::Ok } else { Verdict::Fail }, gate.message);
-    let folder = programs::folder(&config.pre_update_dir).unwrap_or_default();
-    folder.warnings().for_each(|warning| all.add("pre-update", Verdict::Warn, warning));
+    for moment in Moment::ALL {
+        let name = moment.name();
+        match programs::folder(&crate::policy::hooks::folder(config, moment)) {
+            Ok(folder) => folder.warnings().for_each(|warning| all.add(name, Verdict::Warn, warning)),
+            // The gate says it.
+            Err(_) if moment == Moment::PreUpdate => {}
+            Err(why) => all.add(name, Verdict::Fail, why),
+        }
+    }
 }
 
 fn node(all: &mut Findings, config: &Config) {

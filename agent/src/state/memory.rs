@@ -13,6 +13,7 @@ use crate::base::error::Result;
 use crate::base::text;
 use crate::state::file::{self, SCHEMA};
 use crate::state::format::{as_text, seconds};
+use crate::state::hooks::Facts;
 
 /// Size of `unjudged.json` in bytes, filled up with blanks: one block, which is written over in place.
 pub(super) const NOTE_BYTES: usize = 4096;
@@ -42,6 +43,9 @@ pub struct Memory {
     /// The last time that both slots were read again.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub scrub: Option<Scrub>,
+    /// A trial that ended and whose hooks have not run yet.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ended: Option<Facts>,
 }
 
 /// The result of reading both slots again.
@@ -89,7 +93,7 @@ pub struct NotJudged {
 
 impl Default for Memory {
     fn default() -> Self {
-        Self { schema: SCHEMA, not_judged: vec![], withdrawn: vec![], carried: vec![], scrub: None }
+        Self { schema: SCHEMA, not_judged: vec![], withdrawn: vec![], carried: vec![], scrub: None, ended: None }
     }
 }
 

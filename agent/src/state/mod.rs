@@ -8,6 +8,7 @@ pub mod fleetlock;
 pub mod format;
 pub mod freshness;
 pub mod history;
+pub mod hooks;
 pub mod identity;
 pub mod intake;
 pub mod memory;

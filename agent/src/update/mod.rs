@@ -10,6 +10,7 @@ pub mod data;
 mod events;
 pub mod evidence;
 mod fleetlock;
+mod hooks;
 mod intake;
 mod node_report;
 mod pieces;

@@ -12,14 +12,12 @@ use crate::delta::body::{DeltaBody, Tally};
 use crate::device::boot::Boot;
 use crate::fetch::body::Body as _;
 use crate::policy::gate::{self, Lifted};
-use crate::policy::hooks::{self, Question, Step};
 use crate::release::release::Release;
 use crate::schedule::clock::Clock;
 use crate::state::history::Origins;
 use crate::state::state::Outcome;
 use crate::update::data;
 use crate::update::records::LockedRecords;
-use crate::update::running::Running;
 use crate::update::session::{Session, TrialOf};
 
 /// Everything that a command needs to change the device.
@@ -134,12 +132,6 @@ impl Update<'_> {
     #[must_use]
     pub fn session(&self) -> Session<'_> {
         Session::new(self.config, self.boot, self.records, self.lifted, self.now)
-    }
-
-    /// Asks the programs in `pre-update.d`.
-    pub(super) fn ask_hooks(&self, step: Step, running: &Running, release: &Release) -> Result<()> {
-        let from = running.version.as_ref();
-        hooks::ask(self.config, &Question { step, from, to: &release.version, digest: release.digest })
     }
 }
 

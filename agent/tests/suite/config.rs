@@ -87,8 +87,8 @@ registry_token_cache=/run/tokens",
     assert_eq!((config.auto, config.auto_reboot, config.wariness.percent()), (Auto::Activate, false, 0));
     assert_eq!((config.kubeconfig.to_str(), config.node_name.as_deref()), (Some("/data/kubeconfig"), Some("node-7")));
     assert_eq!(config.machine_id_file, Path::new("/data/id"));
-    assert_eq!(config.pre_update_dir, Path::new("/data/pre-update.d"));
-    assert_eq!(config.pre_update_timeout, Duration::from_secs(60));
+    assert_eq!(config.pre_update_dir.as_deref(), Some(Path::new("/data/pre-update.d")));
+    assert_eq!(config.pre_update_timeout, Some(Duration::from_secs(60)));
     assert_eq!(config.registry_auth.as_deref(), Some(Path::new("/data/auth.json")));
     assert_eq!(config.registry_auth_hosts, ["auth.example", "other.example:5001"]);
     assert_eq!(config.registry_token_cache.as_deref(), Some(Path::new("/run/tokens")));

@@ -35,6 +35,7 @@ mod events;
 mod evidence;
 mod fleet;
 mod fleetlock;
+mod hooks;
 mod http;
 mod intake;
 mod kubernetes;

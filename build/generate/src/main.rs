@@ -35,6 +35,7 @@ fn programs() -> [man::Program; 2] {
         files: &[
             ("/etc/kubesolo/update.conf", "Settings, see update.conf(5)."),
             ("/etc/kubesolo/health.d", "Health checks of the OS image."),
+            ("/etc/kubesolo/{pre-update,pre-reboot,post-commit,post-revert}.d", "Hooks of the OS image."),
             ("/usr/share/kubesolo/keys", "Public keys of the OS image."),
             (
                 "/var/lib/kubesolo/update",

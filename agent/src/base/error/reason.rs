@@ -280,7 +280,7 @@ reasons! {
         ForeignEnvironment = "foreign-environment":
             "Another program changed the boot environment. Run `kubesolo-update healthcheck` after a healthy boot: it repairs this.",
         HookLater = "hook-later":
-            "A hook in pre-update.d postponed the update. The next run asks it again.",
+            "A hook in pre-update.d or pre-reboot.d postponed the update or the reboot. The next run asks it again.",
         KubesoloUpgrade = "kubesolo-upgrade":
             "KubeSolo changes its own version, or the new one is not proven. Wait; the next run asks again.",
         Interrupted = "interrupted":
@@ -430,7 +430,7 @@ reasons! {
         HistoryDamaged = "history-damaged":
             "history.json is damaged. The next attempt sets it aside and starts a new one.",
         HooksUnreadable = "hooks-unreadable":
-            "The folder of pre_update_dir= cannot be read. Name a folder that root can read.",
+            "The folder of pre_update_dir= or hooks_dir= cannot be read. Name a folder that root can read.",
         HttpClient = "http-client":
             "The HTTP client cannot start with these settings. The message has the cause.",
         KernelArgs = "kernel-args":

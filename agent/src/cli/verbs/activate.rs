@@ -17,6 +17,9 @@ pub(in crate::cli) fn activate(call: &Call<'_>, lifted: Lifted, reboot: bool) ->
         let boot = &mut call.find_to_change(reboot)?;
         call.update(boot, records, lifted).activate().map_err(no_slot_touched)
     })?;
+    if reboot {
+        call.before_trial(&mut records)?;
+    }
     print(call.cli, &applied, || show::applied(&applied, call.started.elapsed()));
     if reboot {
         call.restart_into_trial()?;

@@ -29,8 +29,12 @@ pub(in crate::cli) fn apply(call: &Call<'_>, lifted: Lifted, activate: bool, reb
         let boot = &mut call.find_to_change(reboot)?;
         call.update(boot, records, lifted).apply(activate)
     })?;
+    let due = reboot && applied.outcome == Outcome::Activated;
+    if due {
+        call.before_trial(&mut records)?;
+    }
     print(call.cli, &applied, || show::applied(&applied, call.started.elapsed()));
-    if reboot && applied.outcome == Outcome::Activated {
+    if due {
         call.restart_into_trial()?;
     }
     Ok(0)

@@ -55,7 +55,9 @@ fn judge(call: &Call<'_>, no_reboot: bool) -> Result<u8> {
     checks.extend(data::check(&boot, &records.data()));
     evidence::add_checks(&records.traces(), &checks);
     let mut update = call.update(&mut boot, &mut records, Lifted::default());
+    let on_trial = update.records.state.trial.clone();
     let judged = trial::judge(&mut update, &checks)?;
+    update.expect_hooks(on_trial.as_ref());
     if judged.healthy {
         update.release_fleetlock();
     }
@@ -66,9 +68,16 @@ fn judge(call: &Call<'_>, no_reboot: bool) -> Result<u8> {
     if judged.healthy {
         update.send_events();
         update.report_node();
+        update.run_expected_hooks();
     }
-    if judged.verdict == Verdict::Reverted && !no_reboot && !boot.folders() {
-        reboot::now("the trial was reverted")?;
+    if judged.verdict == Verdict::Reverted && !no_reboot {
+        if let Some(trial) = &on_trial {
+            update.before_revert(trial);
+        }
+        // Slots in folders boot nothing.
+        if !boot.folders() {
+            reboot::now("the trial was reverted")?;
+        }
     }
     Ok(match (judged.healthy, judged.unknown) {
         (true, _) => 0,

@@ -5,7 +5,7 @@ use crate::cli::call::{Call, log_lifted, restart};
 use crate::cli::output::print;
 use crate::policy::gate::Lifted;
 use crate::state::records::AskedBy;
-use crate::update::trial::{self, WithData};
+use crate::update::trial::{self, RollbackOutcome, WithData};
 use crate::update::update::no_slot_touched;
 
 pub(in crate::cli) fn rollback(call: &Call<'_>, lifted: Lifted, reboot: bool, data: WithData) -> Result<u8> {
@@ -14,9 +14,18 @@ pub(in crate::cli) fn rollback(call: &Call<'_>, lifted: Lifted, reboot: bool, da
     records.asked_by(AskedBy::Console);
     let mut boot = call.find_to_change(reboot)?;
     let mut update = call.update(&mut boot, &mut records, lifted);
+    let before = update.records.state.trial.clone();
     let back = trial::rollback(&mut update, data).map_err(no_slot_touched)?;
+    let reverted = before.filter(|_| back.outcome == RollbackOutcome::Reverted);
+    update.expect_hooks(reverted.as_ref());
+    let restarts = back.reboot && reboot;
+    match &reverted {
+        Some(trial) if restarts => update.before_revert(trial),
+        None if restarts => update.before_trial()?,
+        _ => {}
+    }
     print(call.cli, &back, || format!("{}\n", back.message));
-    if back.reboot && reboot {
+    if restarts {
         restart(&mut boot, "rollback")?;
     }
     Ok(0)

@@ -15,6 +15,7 @@ use crate::policy::gate::Lifted;
 use crate::state::records::AskedBy;
 use crate::state::state::Outcome;
 use crate::update::attempt::{Called, recorded};
+use crate::update::records::LockedRecords;
 use crate::update::unattended::{self, Done};
 
 /// The document of a run without a source but removable media, which have nothing.
@@ -41,7 +42,7 @@ pub(in crate::cli) fn run(call: &Call<'_>) -> Result<u8> {
         update.report_node();
         update.scrub(answers);
     }
-    report(call, ran?)
+    report(call, &mut records, ran?)
 }
 
 /// The same with removable media alone: with the device of an event, or with each one that is plugged in.
@@ -56,19 +57,23 @@ pub(in crate::cli) fn stick(call: &Call<'_>, device: Option<&Path>) -> Result<u8
     let done = recorded(&mut records, Called::Attempt, |records| {
         unattended::run_sticks(config, &mut call.find_to_change(false)?, records, device, &Utc::now)
     })?;
-    report(call, done)
+    report(call, &mut records, done)
 }
 
 /// Prints what was done, and reboots where the settings say so.
-fn report(call: &Call<'_>, done: Done) -> Result<u8> {
+fn report(call: &Call<'_>, records: &mut LockedRecords, done: Done) -> Result<u8> {
     let config = call.config;
     match done {
         Done::Checked(checked) => {
             print(call.cli, &checked, || show::checked(&checked, call.cli.terminal(), call.cli.verbose > 0));
         }
         Done::Applied(applied) => {
-            print(call.cli, &applied, || show::applied(&applied, call.started.elapsed()));
             let due = applied.outcome == Outcome::Activated && config.auto == Auto::Activate && config.auto_reboot;
+            if due {
+                call.before_trial(records)?;
+            }
+            print(call.cli, &applied, || show::applied(&applied, call.started.elapsed()));
+            // Slots in folders boot nothing.
             if due && !call.find()?.folders() {
                 call.restart_into_trial()?;
             }
