@@ -155,6 +155,7 @@ fn tidy(device: &Device, earlier: &Copy, case: &str) {
                 "trust.json",
                 "memory.json",
                 "unjudged.json",
+                "records",
                 "fetch.json.damaged-1",
                 "history.json.damaged-1",
                 "state.json.damaged-1",
@@ -168,7 +169,7 @@ fn tidy(device: &Device, earlier: &Copy, case: &str) {
             assert!(here, "{case}: {folder}/{name} is left over");
         }
     }
-    for name in device.names("") {
+    for name in device.names("").into_iter().chain(device.names("S/records")) {
         assert!(!name.ends_with(".new"), "{case}: {name} is left over");
     }
 }

@@ -430,8 +430,11 @@ impl Lock {
     fn trim_records(&self, latest: &Path) -> Result<()> {
         let folder = self.store.records();
         let cannot = |e| file::write_error(&format!("read {}", folder.display()), &e);
-        let mut all = files::list(&folder).map_err(cannot)?.entries;
-        all.retain(|path| path != latest);
+        let others = files::list(&folder).map_err(cannot)?.entries.into_iter().filter(|path| path != latest);
+        let (mut all, cut_off): (Vec<_>, Vec<_>) =
+            others.partition(|path| path.extension().is_some_and(|end| end == "json"));
+        // A run that was killed left them, and its attempt may have no other one.
+        cut_off.iter().try_for_each(|path| file::remove(path))?;
         let updated = |path: &PathBuf| file::read::<Record>(path, SCHEMA).ok()?.document()?.entry.updated_at;
         all.sort_by_cached_key(updated);
         let surplus = (all.len() + 1).saturating_sub(limits::RECORDS);

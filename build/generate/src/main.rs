@@ -39,7 +39,7 @@ fn programs() -> [man::Program; 2] {
             ("/usr/share/kubesolo/keys", "Public keys of the OS image."),
             (
                 "/var/lib/kubesolo/update",
-                "state.json, trust.json, history.json, the lock, records, the steps and the evidence of attempts, intake, the records of examined bundles, receipts, and device.key, which signs them.",
+                "state.json, trust.json, history.json, the lock, records, the steps and the evidence of attempts, outbox, the events that wait for their receiver, intake, the records of examined bundles, receipts, and device.key, which signs them.",
             ),
             ("/run/kubesolo/degraded", "Reason why the system runs and is not healthy."),
         ],
