@@ -133,7 +133,7 @@ fn environment(facts: &Facts) -> [(&'static str, &str); 6] {
 }
 
 fn trouble(ended: Result<Ended, String>, total: Duration) -> Option<Trouble> {
-    let Ended { status, said } = match ended {
+    let Ended { status, said, .. } = match ended {
         Ok(ended) => ended,
         Err(why) => return Some(Trouble::Failed(why)),
     };
@@ -155,10 +155,10 @@ fn later(facts: &Facts, name: &str, said: &str) -> Error {
 fn in_record(ended: &Result<Ended, String>) -> HookRun {
     let (end, output) = match ended {
         Err(why) => ("not started".to_owned(), why.clone()),
-        Ok(Ended { status: None, said }) => ("timeout".into(), said.clone()),
-        Ok(Ended { status: Some(status), said }) => {
+        Ok(Ended { status: None, output, .. }) => ("timeout".into(), output.clone()),
+        Ok(Ended { status: Some(status), output, .. }) => {
             let signal = status.signal().map(|signal| format!("signal {signal}"));
-            (signal.unwrap_or_else(|| format!("exit {}", status.code().unwrap_or_default())), said.clone())
+            (signal.unwrap_or_else(|| format!("exit {}", status.code().unwrap_or_default())), output.clone())
         }
     };
     HookRun { ended: end, output, ..HookRun::default() }
