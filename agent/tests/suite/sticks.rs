@@ -320,6 +320,17 @@ fn other_architecture() -> Architecture {
     [Architecture::Amd64, Architecture::Arm64].into_iter().find(|one| *one != Architecture::current()).unwrap()
 }
 
+#[test]
+fn a_bundle_of_0_1_is_taken_from_a_stick() {
+    let Some(mut bench) = Bench::new("removable_bundles=stage\n") else { return };
+    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/0.1");
+    let read = |name: &str| fs::read(fixtures.join(name)).unwrap();
+    bench.device.write("K", &read("K.pem"));
+    bench.plug(USB, "sdb", stick("KSOLOUPDATE", &[("bundle.tar", &read("bundle.tar"))]).path());
+    let staged = bench.run(&["run", "--json"]).code(0).json();
+    assert_eq!((&staged["outcome"], &staged["version"]), (&json!("staged"), &json!("3.0.0")), "{staged:#}");
+}
+
 /// The network is asked all the same.
 #[test]
 fn a_stick_without_use_keeps_no_device_from_its_source() {
