@@ -17,7 +17,7 @@ use kubesolo_release::Metadata;
 const CALLS: &str = "openat,write,pwrite64,fsync,syncfs,rename,mkdir,unlink,unlinkat,rmdir,ftruncate,ioctl,link,linkat,symlink,\
                      symlinkat,lchown,chmod,utimensat";
 const FAULTS: [&str; 4] = ["signal=SIGKILL", "error=ENOSPC", "error=EIO", "error=EROFS"];
-/// What 1.0.0 leaves, and what 2.0.0 makes of it.
+/// The data that 1.0.0 leaves, and those that 2.0.0 makes of them.
 const OLD: &str = "old";
 const NEW: &str = "new";
 
@@ -260,6 +260,22 @@ fn a_restore_is_over_on_the_medium_before_services_start() {
     if can_trace() {
         assert_eq!(in_order(&failed(), &["data"]), 5, "begun, two folders aside, one back, over");
     }
+}
+
+/// Each boot waits for this step.
+#[test]
+fn an_ordinary_boot_opens_neither_boot_environment_nor_slots() {
+    if !can_trace() {
+        return;
+    }
+    let device = device(&Registry::start());
+    power_on(&device);
+    let output = traced_of(&device, "openat", &device.local(&["data"]), &[]);
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "data: ordinary\n");
+    let opened: Vec<String> = calls(&device).into_iter().flat_map(|call| call.paths).collect();
+    let of_the_boot = ["/grubenv", "/ksenv2", "/A/", "/B/"];
+    assert!(opened.iter().any(|path| path.ends_with("/cmdline")), "{opened:?}");
+    assert!(!opened.iter().any(|path| of_the_boot.iter().any(|part| path.contains(part))), "{opened:?}");
 }
 
 #[test]
