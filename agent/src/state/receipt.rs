@@ -128,7 +128,8 @@ impl SignedReceipt {
     pub fn verify(&self, key: &VerifyingKey, name: &str) -> Result<Receipt> {
         let bytes = BASE64.decode(&self.receipt).map_err(|e| malformed(name, e))?;
         let signature = BASE64.decode(&self.signature).ok().and_then(|bytes| Signature::from_slice(&bytes).ok());
-        if !signature.is_some_and(|signature| key.verify_strict(&bytes, &signature).is_ok()) {
+        let holds = signature.is_some_and(|signature| key.verify_strict(&bytes, &signature).is_ok());
+        if !holds {
             let message = format!("{name}: the signature is not by the key of the device");
             return Err(
                 Error::new(Reason::SignatureInvalid, message).remedy("Collect the receipt from the device again.")

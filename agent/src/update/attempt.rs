@@ -24,6 +24,11 @@ pub enum Called {
 pub trait Ended {
     /// Outcome and reason.
     fn outcome(&self) -> (Outcome, Option<Reason>);
+
+    /// True if a source was asked, so that an earlier Retry-After is over.
+    fn asked(&self) -> bool {
+        true
+    }
 }
 
 impl Ended for ApplyReport {
@@ -33,6 +38,10 @@ impl Ended for ApplyReport {
 }
 
 impl Ended for Done {
+    fn asked(&self) -> bool {
+        !matches!(self, Self::NoStick)
+    }
+
     fn outcome(&self) -> (Outcome, Option<Reason>) {
         match self {
             Self::Checked(checked) => (checked.verdict, checked.reason),
@@ -69,7 +78,9 @@ pub fn failed_early(records: &mut LockedRecords, called: Called, error: &Error) 
 fn succeeded(records: &mut LockedRecords, done: &impl Ended) {
     let (outcome, reason) = done.outcome();
     records.state.ran(outcome, reason, Utc::now());
-    records.state.not_before = None;
+    if done.asked() {
+        records.state.not_before = None;
+    }
     if let Err(error) = records.save() {
         log::error!("{error}");
     }
