@@ -156,6 +156,8 @@ fn tidy(device: &Device, earlier: &Copy, case: &str) {
                 "memory.json",
                 "unjudged.json",
                 "records",
+                "receipts",
+                "device.key",
                 "fetch.json.damaged-1",
                 "history.json.damaged-1",
                 "state.json.damaged-1",

@@ -1,5 +1,6 @@
 //! Steps of attempts as CloudEvents, for the receiver of `event_url=`.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::os::unix::fs::PermissionsExt;
@@ -9,11 +10,12 @@ use std::sync::{Arc, Mutex};
 
 use kubesolo_update::base::limits;
 use kubesolo_update::state::history::Entry;
-use kubesolo_update::state::records::{CheckRun, Record};
+use kubesolo_update::state::records::{CheckRun, HookRun, Record};
 use kubesolo_update::state::store::Store;
 use kubesolo_update::update::records::LockedRecords;
 use serde_json::{Value, json};
 
+use crate::cli_support::trace::{can_trace, traced};
 use crate::cli_support::{Device, publish};
 use crate::common::fault::{Fault, reply};
 use crate::common::registry::Registry;
@@ -222,6 +224,43 @@ fn a_run_that_is_killed_repeats_an_event_with_the_same_id_and_loses_none() {
     assert!(ids[0] != ids[1] && ids[1] != ids[2], "{ids:?}");
 }
 
+/// Ids of all steps in the records of a device, as their events have them.
+fn recorded(device: &Device) -> BTreeSet<String> {
+    let folder = device.path("S/records");
+    let names = if folder.exists() { device.names("S/records") } else { vec![] };
+    let records = names.iter().filter(|name| name.ends_with(".json")).map(|name| fs::read(folder.join(name)).unwrap());
+    let of = |record: Value| {
+        let id = record["id"].as_str().unwrap().to_owned();
+        let steps = record["steps"].as_array().unwrap().clone();
+        steps.into_iter().map(move |step| format!("{id}.{}-{}", step["number"], step["step"].as_str().unwrap()))
+    };
+    records.flat_map(|bytes| of(serde_json::from_slice(&bytes).unwrap())).collect()
+}
+
+/// A file counts once it has its name.
+#[test]
+fn each_recorded_step_reaches_the_receiver_wherever_the_run_was_killed() {
+    if !can_trace() {
+        return;
+    }
+    let registry = Registry::start();
+    let (server, taken) = receiver(|_| 200);
+    publish(&registry, "1.0.0", 1);
+    for number in 1.. {
+        let device = device(&registry, &server.address);
+        let killed = traced(&device, &device.local(&["run"]), &[format!("inject=rename:signal=SIGKILL:when={number}")]);
+        device.here(&["run"]).code(0);
+        let ids: BTreeSet<_> =
+            taken.lock().unwrap().drain(..).map(|event| event["id"].as_str().unwrap().to_owned()).collect();
+        let lost: Vec<_> = recorded(&device).into_iter().filter(|step| !ids.contains(step)).collect();
+        assert_eq!(lost, Vec::<String>::new(), "killed at rename {number}");
+        if killed.status.success() {
+            assert!(number > 12, "{number}: {killed:?}");
+            break;
+        }
+    }
+}
+
 #[test]
 fn a_full_outbox_loses_the_oldest_events_and_the_numbers_show_the_gap() {
     let folder = tempfile::tempdir().unwrap();
@@ -262,8 +301,14 @@ fn events_have_no_texts_of_programs_in_them() {
             let output = "password=hunter2".to_owned();
             evidence.log = Some(output.clone());
             evidence.panic = Some(output.clone());
-            evidence.checks =
-                vec![CheckRun { name: "20-leak".into(), message: output.clone(), output, ..CheckRun::default() }];
+            evidence.checks = vec![CheckRun {
+                name: "20-leak".into(),
+                message: output.clone(),
+                output: output.clone(),
+                ..CheckRun::default()
+            }];
+            // The hooks stay when the last good system adds what it finds.
+            evidence.hooks = vec![HookRun { name: "30-drain".into(), output, ..HookRun::default() }];
         });
     }
     fs::remove_file(device.path("health.d/20-leak")).unwrap();
@@ -272,7 +317,7 @@ fn events_have_no_texts_of_programs_in_them() {
     device.here(&["healthcheck"]).code(0);
     let events = taken.lock().unwrap().clone();
     let last = &events.last().unwrap()["data"];
-    assert_eq!((&last["step"], &last["evidence"]["checks"][0]["name"]), (&json!("rolled-back"), &json!("20-leak")));
+    assert_eq!((&last["step"], &last["evidence"]["hooks"][0]["name"]), (&json!("rolled-back"), &json!("30-drain")));
     assert!(!json!(events).to_string().contains("hunter2"), "{events:#?}");
 }
 
