@@ -320,6 +320,18 @@ fn other_architecture() -> Architecture {
     [Architecture::Amd64, Architecture::Arm64].into_iter().find(|one| *one != Architecture::current()).unwrap()
 }
 
+/// The server asked to be left alone until then.
+#[test]
+fn a_stick_that_offers_nothing_lifts_no_retry_after() {
+    let Some(bench) = Bench::new("removable_bundles=stage\n") else { return };
+    bench.run(&["stick"]).code(0);
+    let mut state = bench.device.state();
+    state["not_before"] = json!("2040-01-01T00:00:00Z");
+    bench.device.write("S/state.json", state.to_string().as_bytes());
+    bench.run(&["stick"]).code(0);
+    assert_eq!(bench.device.state()["not_before"], "2040-01-01T00:00:00Z");
+}
+
 #[test]
 fn a_bundle_of_0_1_is_taken_from_a_stick() {
     let Some(mut bench) = Bench::new("removable_bundles=stage\n") else { return };
