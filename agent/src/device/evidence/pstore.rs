@@ -39,7 +39,8 @@ fn in_order(mut records: Vec<PathBuf>) -> Vec<PathBuf> {
     let (mut all, mut begin, mut last) = (vec![], 0, 0);
     for path in records {
         let (_, _, part, path) = written(&path);
-        if part <= last {
+        // Only panics have parts, from 1.
+        if part <= last || last == 0 {
             begin = all.len();
         }
         all.insert(begin, path);
