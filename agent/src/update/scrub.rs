@@ -55,9 +55,9 @@ impl Update<'_> {
         if scrub.fallback.is_none() {
             scrub.refill = None;
         }
+        let whole = scrub.fallback.is_none();
         memory.scrub = Some(scrub);
-        self.records.keep_memory(&memory)?;
-        self.repair(&mut memory, answers)
+        if whole { self.records.keep_memory(&memory) } else { self.repair(&mut memory, answers) }
     }
 
     /// Fills the slot to fall back to again, if it is damaged and the slot that runs is not.
@@ -68,9 +68,8 @@ impl Update<'_> {
         log::error!("slot {slot}, to which this device falls back, is damaged: {why}");
         if self.config.auto == Auto::Check {
             log::warn!("slot {slot} stays as it is: auto=check permits no repair");
-            return Ok(());
+            return self.records.keep_memory(memory);
         }
-        self.boot.alone()?;
         let refilled = match self.refill(memory, answers) {
             Ok(content) => content,
             Err(error) => {
@@ -91,6 +90,7 @@ impl Update<'_> {
     /// The slot is void before its first byte changes, and good again after it was read back. Its own release comes from the
     /// source; where that does not give it, the running release is copied.
     fn refill(&mut self, memory: &mut Memory, answers: bool) -> Result<String> {
+        self.boot.alone()?;
         let target = self.session().target()?;
         let place = self.boot.slots.get(target.slot).clone();
         let running = self.boot.slots.get(self.boot.booted.slot).clone();
@@ -99,7 +99,14 @@ impl Update<'_> {
             // Cut off before the last store.
             return self.refilled(&place);
         }
-        let copied = running.verify()?;
+        if let Some(why) = memory.scrub.as_ref().and_then(|scrub| scrub.booted.as_ref()) {
+            let message = format!("slot {} is damaged as well: {why}", running.id);
+            return Err(Error::new(Reason::SlotDamaged, message).remedy("Run `kubesolo-update apply`."));
+        }
+        let copied = running.manifest()?.ok_or_else(|| {
+            Error::new(Reason::SlotIncomplete, format!("slot {} has no manifest: a factory filled it", running.id))
+                .remedy("Run `kubesolo-update apply`.")
+        })?;
         place.check_room(copied.kernel.size.saturating_add(copied.initramfs.size))?;
         let own = place.manifest().ok().flatten().filter(|own| answers && own.digest != copied.digest);
         let fetched = own.and_then(|own| match self.fetchable(&own) {
@@ -131,10 +138,10 @@ impl Update<'_> {
                 Err(error) => log::warn!("slot {} gets a copy of the running release: {error}", place.id),
             }
         }
-        if let Some(scrub) = &mut memory.scrub {
+        if let Some(scrub) = memory.scrub.as_mut().filter(|_| wanted != copied.digest) {
             scrub.refill = Some(copied.digest);
+            self.records.keep_memory(memory)?;
         }
-        self.records.keep_memory(memory)?;
         fill(&place, &copied, self.now, |part| Ok(Box::new(running.image(part)?)))?;
         self.refilled(&place)
     }

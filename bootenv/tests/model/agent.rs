@@ -405,6 +405,7 @@ impl Plan {
             return None;
         }
         let running = self.world.slot(booted).manifest()?;
+        self.step(Step::ReadBack(booted));
         // A slot that an earlier run voided is filled with a copy.
         let own = self.world.slot(slot).manifest().filter(|_| own && state.slot(slot) == SlotState::Good);
         let release = own.unwrap_or(running);

@@ -95,7 +95,9 @@ impl Pair {
             Command::Activate => [&self.device.local(&["activate", "-vv"])[..], &["--pubkey", "K"]].concat(),
             Command::Rollback => self.device.local(&["rollback", "-vv"]),
             Command::Withdraw => self.device.local(&["data", "-vv"]),
-            Command::Repair { .. } => self.device.asking(&self.registry, &["run", "-vv"]),
+            Command::Repair { .. } => {
+                [&self.device.asking(&self.registry, &["run", "-vv"])[..], &["--pubkey", "K"]].concat()
+            }
             Command::Healthcheck => {
                 let words = ["healthcheck", "-vv", "--auto-rollback-after", "1"];
                 [&self.device.local(&words)[..], &["--data-dir", "data", "--health-dir", "health.d"]].concat()
@@ -128,6 +130,18 @@ impl Pair {
         self.device.here(&["healthcheck"]).code(78);
         fs::remove_file(self.device.path("conf")).unwrap();
         self.world.unjudged = self.world.booted().map(|(booted, _)| booted.trial);
+    }
+
+    /// A flash cell lost a bit, long ago. `own`: the slot still names its release.
+    fn rot(&mut self, slot: SlotId, own: bool) {
+        self.device.write(&format!("{slot}/vmlinuz"), b"rotten");
+        self.world.slots[slot as usize] = self.world.slot(slot).rotten();
+        if !own {
+            fs::remove_file(self.device.path(&format!("{slot}/manifest.json"))).unwrap();
+            self.world.slots[slot as usize] = Content::Junk;
+        }
+        self.device.write("memory", br#"{"schema": 1, "scrub": {"at": "2001-02-03T04:05:06Z"}}"#);
+        self.device.shell("install -m 600 memory \"$0\" && rm memory", &self.device.path("S/memory.json"));
     }
 
     fn state(&self) -> BootState {
@@ -311,7 +325,11 @@ impl Done {
                 made.into_iter().chain(acts.map(|act| act.replace("S/F", &format!("S/{kind}s")))).collect()
             }
             "trust" => replaced("S/trust.json"),
-            "memory" => replaced("S/memory.json"),
+            "memory" => {
+                // A slot that is read and found damaged is no read-back.
+                let damaged = self.calls.iter().take_while(|call| call.starts_with("read ")).cloned();
+                damaged.chain(replaced("S/memory.json")).collect()
+            }
             "unjudged" => stored("S/unjudged.json"),
             "unhash" => gone(&["manifest.json", "vmlinuz.sha256", "kubesolo-os.gz.sha256", "crc32.txt"]),
             "erase" => gone(&["vmlinuz", "kubesolo-os.gz"]),
@@ -325,7 +343,11 @@ impl Done {
             "read-back" => vec![format!("read {slot}/vmlinuz"), format!("read {slot}/kubesolo-os.gz")],
             other => panic!("{other} is no step"),
         };
-        assert_eq!(self.calls, expected, "{}", self.step);
+        // An image may be copied from the other slot.
+        let copies = matches!(word(&self.step), "begin" | "images");
+        let is_source = |call: &str| copies && call.starts_with("read ") && !call.starts_with(&format!("read {slot}/"));
+        let calls: Vec<_> = self.calls.iter().filter(|call| !is_source(call)).cloned().collect();
+        assert_eq!(calls, expected, "{}", self.step);
     }
 }
 
@@ -349,6 +371,19 @@ fn the_agent_makes_the_steps_of_the_model_at_apply_activate_and_commit() {
         // Over a slot that is good.
         pair.offer("2.0.0", 2);
         pair.run(Command::Apply(Release::Bad), true);
+    }
+}
+
+#[test]
+fn the_agent_makes_the_steps_of_the_model_at_a_repair() {
+    for (kind, own) in [(Kind::Grub, true), (Kind::Grub, false), (Kind::UBoot, true)] {
+        let Some(mut pair) = Pair::new(kind) else { return };
+        tried(&mut pair, Release::New, "1.0.0");
+        pair.run(Command::Healthcheck, true);
+        pair.boot();
+        pair.rot(SlotId::A, own);
+        pair.run(Command::Repair { own }, true);
+        pair.boot();
     }
 }
 
