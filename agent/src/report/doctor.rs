@@ -357,6 +357,24 @@ fn device_id(all: &mut Findings, config: &Config, boot: &Boot, memory: Option<&L
 fn device(all: &mut Findings, config: &Config, boot: &Boot, memory: Option<&Loaded>, state: &Path) {
     device_id(all, config, boot, memory);
     integration::fallback(all, boot, &System::default());
+    running(all, config, boot);
+    for twin in &boot.twins {
+        let words = format!("{twin} can be the booted disk as well: take it out, nothing is changed until then");
+        all.add("disk", Verdict::Warn, words);
+    }
+    integration::release_settings(all, config, boot);
+    loader(all, config, boot);
+    environment(all, boot);
+    room(all, boot);
+    scrub(all, config, &Store::new(state).read_memory());
+    checkpoint(all, config, boot, state);
+    if !boot.folders() {
+        machine(all, config, boot, memory, state);
+    }
+}
+
+/// The release in the booted slot.
+fn running(all: &mut Findings, config: &Config, boot: &Boot) {
     let running = boot.booted.slot;
     match (boot.slots.get(running).manifest(), &config.version_file) {
         (Ok(Some(content)), _) => all.add("running", Verdict::Ok, format!("{} in slot {running}", content.version)),
@@ -370,19 +388,10 @@ fn device(all: &mut Findings, config: &Config, boot: &Boot, memory: Option<&Load
         }
         (Err(error), _) => all.add("running", Verdict::Fail, error.message),
     }
-    for twin in &boot.twins {
-        let words = format!("{twin} can be the booted disk as well: take it out, nothing is changed until then");
-        all.add("disk", Verdict::Warn, words);
-    }
-    integration::release_settings(all, config, boot);
-    loader(all, config, boot);
-    environment(all, boot);
-    room(all, boot);
-    scrub(all, config, &Store::new(state).read_memory());
-    checkpoint(all, config, boot, state);
-    if boot.folders() {
-        return;
-    }
+}
+
+/// Everything that a device in folders does not have.
+fn machine(all: &mut Findings, config: &Config, boot: &Boot, memory: Option<&Loaded>, state: &Path) {
     if let Some(line) = &boot.line {
         integration::partition(all, &CommandLine::parse(line), boot.env.commands().part);
     }

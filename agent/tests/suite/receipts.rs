@@ -182,7 +182,7 @@ fn the_receipt_goes_to_the_stick_that_the_release_came_from_once() {
     let receipt = &receipts(&bench.device)[0];
     let said = verified(receipt, &public(&bench.device));
     let name = format!("{}-{}.json", &said["device"].as_str().unwrap()[..16], said["trial"].as_str().unwrap());
-    assert_eq!(names(image.path()), [name.clone()]);
+    assert_eq!(names(image.path()), std::slice::from_ref(&name));
     let written: Value = serde_json::from_slice(&on_image(image.path(), &format!("{ON_STICK}/{name}"))).unwrap();
     assert_eq!(written, *receipt);
     run(Command::new("e2fsck").args(["-f", "-n"]).arg(image.path()));

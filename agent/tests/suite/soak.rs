@@ -27,7 +27,7 @@ const KEPT_FILES: usize = 200;
 /// A registry is thrown away after so many releases: it is not what is tried here.
 const RELEASES: u64 = 500;
 
-/// What happens to the device in one cycle.
+/// The fate of the device in one cycle.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Cycle {
     Good,
@@ -70,7 +70,7 @@ struct Content {
     epoch: u64,
 }
 
-/// What must be true, written down without asking the device.
+/// The true state, written down without asking the device.
 struct Book {
     running: SlotId,
     content: [Option<Content>; 2],
