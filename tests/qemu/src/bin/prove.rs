@@ -41,11 +41,12 @@ struct Cli {
     parts: Vec<String>,
 }
 
-/// The part beside the cycles.
+/// The parts beside the cycles.
+const DATA: &str = "data";
 const POWER_CUTS: &str = "power-cuts";
 
 fn parts() -> impl Iterator<Item = &'static str> {
-    Cycle::ALL.into_iter().map(Cycle::as_str).chain([POWER_CUTS])
+    Cycle::ALL.into_iter().map(Cycle::as_str).chain([DATA, POWER_CUTS])
 }
 
 fn main() -> ExitCode {
@@ -58,6 +59,14 @@ fn main() -> ExitCode {
             println!("FAIL  {}: {error}", cycle.as_str());
             failed = true;
         }
+    }
+    // The bootloader has no part in it: once is enough.
+    if cli.wants(DATA)
+        && !cli.u_boot
+        && let Err(error) = data_of_one_system(effort)
+    {
+        println!("FAIL  {DATA}: {error}");
+        failed = true;
     }
     if cli.wants(POWER_CUTS)
         && let Err(error) = power_cuts(effort.seed, cli.cuts, firmware)
@@ -105,6 +114,18 @@ fn one_cycle(cycle: Cycle, effort: Effort, firmware: Firmware) -> Result<()> {
     if let Some(why) = report.skipped {
         println!("      SKIPPED: the agent on the disks: {why}");
     }
+    Ok(())
+}
+
+fn data_of_one_system(effort: Effort) -> Result<()> {
+    let report = prove::data::prove(&prove::run(DATA, Firmware::Bios)?, effort)?;
+    let ([requests, flushes], [old, trial]) = (report.requests, report.ended);
+    println!(
+        "ok    {DATA}: {requests} requests, {flushes} flushes; after {old} cuts the old system starts on its own data, after \
+         {trial} the trial with a checkpoint of them, seed {}",
+        effort.seed
+    );
+    println!("      with a disk that takes no notice of flushes, cut {} fails, as it must", report.found_out);
     Ok(())
 }
 

@@ -7,6 +7,7 @@
 
 pub mod cuts;
 pub mod cycle;
+pub mod data;
 pub mod judge;
 pub mod log;
 pub mod next;

@@ -24,10 +24,11 @@ use crate::{Result, built, tool};
 /// It cannot be written.
 pub fn save(disk: &[u8], path: &Path) -> Result<()> {
     const PIECE: usize = 64 * 1024;
+    static ZEROS: [u8; PIECE] = [0; PIECE];
     let file = File::create(path)?;
     file.set_len(disk.len() as u64)?;
     for (number, piece) in disk.chunks(PIECE).enumerate() {
-        if piece.iter().any(|byte| *byte != 0) {
+        if piece != &ZEROS[..piece.len()] {
             file.write_all_at(piece, (number * PIECE) as u64)?;
         }
     }

@@ -13,12 +13,14 @@ use crate::{Result, root};
 
 /// The stand-in in the image.
 const KUBESOLO: &str = "etc/kubesolo/health.d/50-kubesolo";
-const CREATE: &str = "/etc/kubesolo/health.d/50-kubesolo create";
+pub(crate) const CREATE: &str = "/etc/kubesolo/health.d/50-kubesolo create";
 const REPORT: &str = "/etc/kubesolo/health.d/50-kubesolo report";
 /// The data of 1.0.0: integrity, rows by release, version of the tables.
-const OLD: &str = "ok 1.0.0|100 0";
+pub(crate) const OLD: &str = "ok 1.0.0|100 0";
 /// The same after the migration of 2.0.0.
-const NEW: &str = "ok 1.0.0|20 2.0.0|81 2";
+pub(crate) const NEW: &str = "ok 1.0.0|20 2.0.0|81 2";
+/// Size of the data partition in MiB, beside the share that a checkpoint leaves free.
+const DATA_MIB: u64 = 192;
 /// The tries left as each try of a trial finds them.
 const TRIES: [u8; 3] = [2, 1, 0];
 
@@ -30,12 +32,13 @@ fn sqlite() -> Result<Vec<(PathBuf, String)>> {
     Ok(libraries.chain([program]).map(|path| (PathBuf::from(path), path.trim_start_matches('/').to_owned())).collect())
 }
 
-fn bench<'a>(run: &'a Run, settings: &str) -> Result<Bench<'a>> {
+/// A device with such a stand-in, and with room for a checkpoint and for what it leaves free.
+pub(crate) fn bench<'a>(run: &'a Run, settings: &str, data_mib: u64) -> Result<Bench<'a>> {
     let mut files = sqlite()?;
     files.push((root().join("tests/qemu/guest/kubesolo"), KUBESOLO.to_owned()));
     let kernel_args = "ks.deadline=40".to_owned();
-    // Room for what a checkpoint leaves free.
-    Bench::with(run, More { settings: settings.to_owned(), files, kernel_args, data_mib: Some(192), ..More::default() })
+    let settings = settings.to_owned();
+    Bench::with(run, More { settings, files, kernel_args, data_mib: Some(data_mib), ..More::default() })
 }
 
 /// In 1.0.0, once it is healthy: runs these commands, then the plug is pulled.
@@ -47,7 +50,7 @@ fn in_old(bench: &Bench, commands: &str) -> Result<()> {
 }
 
 /// Has 1.0.0 install 2.0.0, which is to end like this.
-fn activate(bench: &Bench, before: &str, end: &str) -> Result<()> {
+pub(crate) fn activate(bench: &Bench, before: &str, end: &str) -> Result<()> {
     let end = if end.is_empty() {
         "rm -f /var/lib/kubesolo/end".into()
     } else {
@@ -66,7 +69,7 @@ fn is_back(mut machine: Machine, data: &str) -> Result<()> {
 
 /// A release migrates the data and fails its health check.
 pub(super) fn unhealthy(run: &Run) -> Result<()> {
-    let bench = bench(run, "")?;
+    let bench = bench(run, "", DATA_MIB)?;
     bench.publish("2.0.0", Flaw::None)?;
     activate(&bench, &format!("{CREATE} &&"), "fail")?;
     let last = format!("{REPORT}; kubesolo-update apply; echo \"test: apply ended with $?\"");
@@ -87,7 +90,7 @@ pub(super) fn unhealthy(run: &Run) -> Result<()> {
 
 /// The same, ended by a panic, a hang, resets, power cuts, and rot of the new slot in its trial.
 pub(super) fn endings(run: &Run) -> Result<()> {
-    let bench = bench(run, "")?;
+    let bench = bench(run, "", DATA_MIB)?;
     bench.publish("2.0.0", Flaw::None)?;
     let mut before = format!("{CREATE} &&");
     let tried = |machine: &mut Machine, counter: u8| -> Result<()> {
@@ -132,7 +135,7 @@ pub(super) fn endings(run: &Run) -> Result<()> {
 
 /// The disk fills up between activation and reboot: the trial is withdrawn before it began, and the release is not blamed.
 pub(super) fn withdrawn(run: &Run) -> Result<()> {
-    let bench = bench(run, "")?;
+    let bench = bench(run, "", DATA_MIB)?;
     bench.publish("2.0.0", Flaw::None)?;
     // A disk without a free block, but for the copy of the first folder.
     let fill = "dd if=/dev/urandom of=/var/lib/kubesolo/kine/big bs=1M count=40 2>/dev/null && \
@@ -162,7 +165,7 @@ pub(super) fn withdrawn(run: &Run) -> Result<()> {
 
 /// A folder that was not there is not there afterwards.
 pub(super) fn absent(run: &Run) -> Result<()> {
-    let bench = bench(run, "state_paths=kine\n")?;
+    let bench = bench(run, "state_paths=kine\n", DATA_MIB)?;
     bench.publish("2.0.0", Flaw::None)?;
     activate(&bench, "", "fail")?;
     let mut machine = bench.power_on(&[("1.0.0", REPORT)])?;
@@ -180,7 +183,7 @@ pub(super) fn first_release(run: &Run) -> Result<()> {
     crate::run(Command::new("chmod").arg("755").arg(&step))?;
     let whole = files.clone();
     files.push((step, "usr/lib/kubesolo-update/stage/checkpoint".to_owned()));
-    let mut bench = Bench::with(run, More { files, data_mib: Some(192), ..More::default() })?;
+    let mut bench = Bench::with(run, More { files, data_mib: Some(DATA_MIB), ..More::default() })?;
     bench.set_files(whole);
     bench.publish("2.0.0", Flaw::None)?;
     activate(&bench, &format!("{CREATE} &&"), "fail")?;
@@ -198,7 +201,7 @@ pub(super) fn first_release(run: &Run) -> Result<()> {
 pub(super) fn with_data(run: &Run) -> Result<()> {
     const BACK: &str = "kubesolo-update rollback --with-data; echo \"test: without --yes $?\"; \
                         kubesolo-update rollback --with-data --yes && sync";
-    let bench = bench(run, "")?;
+    let bench = bench(run, "", DATA_MIB)?;
     bench.publish("2.0.0", Flaw::None)?;
     activate(&bench, &format!("{CREATE} &&"), "")?;
     let mut machine = bench.power_on(&[("2.0.0", &format!("{REPORT}; {BACK}"))])?;

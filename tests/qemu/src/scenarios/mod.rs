@@ -1,7 +1,7 @@
 //! The stories: of the bootloader alone, and of the whole device.
 
 mod counting;
-mod data;
+pub(crate) mod data;
 pub mod demo;
 pub(crate) mod device;
 mod evidence;
