@@ -16,16 +16,21 @@ use crate::Result;
 use crate::machine::{Firmware, plain};
 use crate::runner::Run;
 
-/// The commands of the device in the demo, for each version that it is in. On a real one a timer runs them.
-const SCRIPT: &[(&str, &str)] = &[
-    ("1.0.0", "kubesolo-update check; kubesolo-update apply --activate --reboot"),
-    (
-        "2.0.0",
-        "until kubesolo-update check >/run/check 2>/dev/null && grep -q 'offered: *3.0.0' /run/check; do sleep 1; done; \
-         kubesolo-update apply --activate --reboot; kubesolo-update history --last; kubesolo-update status; \
-         echo demo: the end",
-    ),
-];
+/// The commands of the device before the update. On a real one a timer runs `kubesolo-update run`.
+const BEFORE: &[&str] =
+    &["kubesolo-update check", "kubesolo-update apply", "kubesolo-update status", "kubesolo-update activate --reboot"];
+/// Waits for the bad release.
+const WAIT: &str =
+    "until kubesolo-update check >/run/check 2>/dev/null && grep -q 'offered: *3.0.0' /run/check; do sleep 1; done";
+/// The commands for the bad release. The version that they are for starts twice: after its trial, and after the revert.
+const AFTER: &[&str] =
+    &["kubesolo-update check", "kubesolo-update apply --activate --reboot", "kubesolo-update history --last"];
+
+/// A script that shows each command before its output, as if a person typed it.
+fn typed(commands: &[&str]) -> String {
+    let lines: Vec<_> = commands.iter().map(|command| format!("echo; echo '# {command}'; {command}")).collect();
+    lines.join("; ")
+}
 
 /// Shows the demo.
 ///
@@ -43,12 +48,13 @@ pub fn show(run: &Run) -> Result<()> {
     let image = fs::metadata(bench.publish_patches("2.0.0")?)?.len() + fs::metadata(bench.kernel())?.len();
 
     say(&format!(
-        "Power on. {loader} reads its environment, checks both files of slot A, and boots it. Then the agent asks the\n\
-         registry, verifies signature and digests, writes 2.0.0 into slot B, reads it back, and makes B the next to boot.\n\
-         It copies what did not change from slot A, and makes the rest with the patches.",
+        "Power on. {loader} reads its environment, checks both files of slot A, and boots it. On its console, `check` asks\n\
+         the registry, and `apply` verifies signature and digests, writes 2.0.0 into slot B, and reads it back: it copies\n\
+         what did not change from slot A, and makes the rest with the patches. `activate` makes B the next to boot.",
     ));
     let screen = Screen::follow(&run.file("serial.log"));
-    let mut machine = bench.power_on(SCRIPT)?;
+    let after = format!("{}; {WAIT}; {}; echo demo: the end", typed(&["kubesolo-update status"]), typed(AFTER));
+    let mut machine = bench.power_on(&[("1.0.0", &typed(BEFORE)), ("2.0.0", &after)])?;
     machine.wait_for("boots next, on trial")?;
     pause();
     let carried = bench.line.carried()?;
@@ -64,7 +70,7 @@ pub fn show(run: &Run) -> Result<()> {
     machine.wait_for("slot B is committed")?;
     pause();
     say(
-        "Healthy: the health hook has committed 2.0.0. Now release 3.0.0 is published. It is signed and complete, but its\n\
+        "Healthy: the health run has committed 2.0.0. Now release 3.0.0 is published. It is signed and complete, but its\n\
          application does not work.",
     );
     bench.publish("3.0.0", Flaw::Unhealthy)?;
@@ -72,9 +78,11 @@ pub fn show(run: &Run) -> Result<()> {
     machine.wait_for("the application does not answer")?;
     machine.wait_for("ks: boot slot=B committed")?;
     pause();
-    say("The health hook of 3.0.0 found the device unhealthy and reverted: 2.0.0 is back, without help.\n\
-         The registry still offers 3.0.0. The agent has recorded its failure and does not install it again.\n\
-         `history --last` shows why, with what the release left in its trial.");
+    say(
+        "The health run of 3.0.0 found the device unhealthy and reverted: 2.0.0 is back, without help. `status` says so.\n\
+         The registry still offers 3.0.0. The agent has recorded its failure, and neither `check` nor `apply` takes it.\n\
+         `history --last` shows why, with what the release left in its trial.",
+    );
     machine.wait_for("failed on this device")?;
     machine.wait_for("demo: the end")?;
     pause();
