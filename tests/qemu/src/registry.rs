@@ -156,8 +156,6 @@ fn connect(device: TcpStream, target: u16, allowed: &Mutex<u64>) -> io::Result<(
 fn take(allowed: &Mutex<u64>, wanted: usize) -> usize {
     let Ok(mut left) = allowed.lock() else { return 0 };
     let now = u64::try_from(wanted).unwrap_or(u64::MAX).min(*left);
-    if *left != u64::MAX {
-        *left -= now;
-    }
+    *left -= now;
     usize::try_from(now).unwrap_or(0)
 }
