@@ -517,8 +517,9 @@ impl World {
                 let excused = self.ghost.excused || self.is_old(good, limits) || booted.trial.is_none();
                 self.unless(excused, CHECKPOINT);
                 // Declared: no announcement, or no trial to withdraw, and no space.
-                self.ghost.over = limits.mutation != Some(Mutation::TakesAfterNone);
-                self.folder_for(trial, Mark::None, booted, &disk)
+                self.ghost.over = !self.is_old(good, limits);
+                let without = self.folder_for(trial, Mark::None, booted, &disk);
+                without.into_iter().chain([Op::Services]).collect()
             }
         };
     }
@@ -553,16 +554,19 @@ impl World {
         } else if old {
             self.write_live(|data| data, false);
         } else {
-            self.starts_trial(trial, booted, first, &disk);
+            self.starts_trial(trial, booted, first, limits);
             self.write_live(|data| Data { written_by: data.written_by | bit(trial), both: true, ..data }, false);
         }
     }
 
-    fn starts_trial(&mut self, trial: TrialId, booted: Booted, live: Data, disk: &Disk) {
+    fn starts_trial(&mut self, trial: TrialId, booted: Booted, live: Data, limits: Limits) {
+        let disk = self.seen();
+        // Declared: an old agent in the last good slot ends no trial in a fallback boot, and restores nothing.
+        let unused = self.is_old(self.ghost.good, limits);
         let whole = |folder: &Folder| match folder.tree {
             [Copy::Whole(data), second] => {
                 let both = if data.both { Copy::Whole(data) } else { Copy::Absent };
-                data.latest && data.written_by == 0 && second == both
+                (data.latest || unused) && data.written_by == 0 && second == both
             }
             _ => false,
         };
