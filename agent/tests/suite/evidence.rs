@@ -200,6 +200,9 @@ fn the_last_good_system_reports_why_a_trial_failed() {
     fs::create_dir(device.path("S/pstore")).unwrap();
     boot(&device);
     let mut follower = follow(&device, "6,0,0,-;the first try\n");
+    while !file(&device, ".1.log").contains("the first try") {
+        std::thread::yield_now();
+    }
     // A panic ends the first try.
     follower.kill().unwrap();
     follower.wait().unwrap();
