@@ -34,9 +34,9 @@ pub struct Memory {
     schema: u32,
     /// Trials that no health run judged, the latest first.
     pub not_judged: Vec<NotJudged>,
-    /// Releases whose trial was withdrawn because the data could not be saved, once for each time, the latest first.
+    /// Trials that were withdrawn because the data could not be saved, the latest first.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub withdrawn: Vec<Digest>,
+    pub withdrawn: Vec<Withdrawn>,
     /// Releases that were taken from removable media, the latest first.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub carried: Vec<Carried>,
@@ -72,6 +72,16 @@ pub struct Carried {
     pub release: Digest,
     /// Identity of the medium's filesystem.
     pub medium: String,
+}
+
+/// A trial that was withdrawn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Withdrawn {
+    /// The manifest of its release.
+    pub release: Digest,
+    /// As in the boot environment.
+    #[serde(with = "as_text")]
+    pub trial: TrialId,
 }
 
 /// A trial that no health run judged.
@@ -123,14 +133,18 @@ impl Memory {
     pub fn forget(&mut self, release: Digest) -> bool {
         let before = self.not_judged.len() + self.withdrawn.len();
         self.not_judged.retain(|one| one.release != release);
-        self.withdrawn.retain(|one| *one != release);
+        self.withdrawn.retain(|one| one.release != release);
         self.not_judged.len() + self.withdrawn.len() < before
     }
 
-    /// Remembers that a trial of this release was withdrawn.
-    pub fn withdraw(&mut self, release: Digest) {
-        self.withdrawn.insert(0, release);
+    /// Remembers that this trial was withdrawn; false if that was known, as after a run that could not write all its records.
+    pub fn withdraw(&mut self, one: Withdrawn) -> bool {
+        if self.withdrawn.contains(&one) {
+            return false;
+        }
+        self.withdrawn.insert(0, one);
         self.withdrawn.truncate(WITHDRAWN_KEPT);
+        true
     }
 
     /// Remembers the medium that a release came on; whether that is news.
@@ -154,7 +168,7 @@ impl Memory {
     /// How often a trial of this release was withdrawn.
     #[must_use]
     pub fn times_withdrawn(&self, release: Digest) -> usize {
-        self.withdrawn.iter().filter(|one| **one == release).count()
+        self.withdrawn.iter().filter(|one| one.release == release).count()
     }
 }
 
@@ -196,5 +210,20 @@ impl Unjudged {
         bytes.resize(NOTE_BYTES - 1, b' ');
         bytes.push(b'\n');
         bytes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A full data partition may keep a run from all records but this one; the next run concludes the same trial again.
+    #[test]
+    fn a_withdrawal_counts_once_however_often_it_is_concluded() {
+        let (mut memory, release) = (Memory::default(), Digest::of(b"release"));
+        let first = Withdrawn { release, trial: TrialId(1) };
+        assert_eq!((memory.withdraw(first), memory.withdraw(first), memory.times_withdrawn(release)), (true, false, 1));
+        assert!(memory.withdraw(Withdrawn { trial: TrialId(2), ..first }));
+        assert_eq!(memory.times_withdrawn(release), 2);
     }
 }

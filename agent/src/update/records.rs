@@ -26,7 +26,7 @@ use crate::state::fetches::Fetches;
 use crate::state::fleetlock::FleetLock;
 use crate::state::history::TrialOutcome;
 use crate::state::intake::{Finding, Intake};
-use crate::state::memory::{Memory, NotJudged, Unjudged};
+use crate::state::memory::{Memory, NotJudged, Unjudged, Withdrawn};
 use crate::state::outbox::Event;
 use crate::state::phase::Phase;
 use crate::state::receipt::KeptReceipt;
@@ -552,8 +552,9 @@ impl LockedRecords {
     /// The release is not to blame, and no attempt is used up; but nobody tries it again and again.
     fn withdrawn(&mut self, trial: &Trial, now: DateTime<Utc>) -> Result<()> {
         let mut memory = self.lock.load_memory()?;
-        memory.withdraw(trial.identity.release);
-        self.lock.save_memory(&memory)?;
+        if memory.withdraw(Withdrawn { release: trial.identity.release, trial: trial.id }) {
+            self.lock.save_memory(&memory)?;
+        }
         log::warn!("the trial of {} was withdrawn: its data could not be saved", trial.version);
         self.end_trial(trial, TrialOutcome::Withdrawn, now);
         self.state.last_error = format!("the trial of {} was withdrawn: its data could not be saved", trial.version);
