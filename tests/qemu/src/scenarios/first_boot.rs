@@ -122,11 +122,16 @@ pub(super) fn systemd(run: &Run) -> Result<()> {
     iso.args(["-quiet", "-J", "-R", "-V", "cidata", "-o"]).arg(&volume).args(files);
     crate::run(&mut iso)?;
 
-    let after = "systemctl is-active boot-complete.target kubesolo-update-deadline.timer | tr '\\n' ' ' | sed 's/^/test: /'; \
+    // A volume with the label of releases: udev starts the unit, which leaves a fixed disk alone.
+    let stick = run.file("stick.img");
+    crate::run(Command::new(tool("mke2fs")?).args(["-q", "-t", "ext4", "-L", "KSOLOUPDATE"]).arg(&stick).arg("8M"))?;
+
+    let after = "journalctl --no-pager -u 'kubesolo-update-stick@*' | grep -o 'Finished kubesolo-update-stick@[a-z]*' | \
+                 sed 's/^/test: /'; systemctl is-active boot-complete.target kubesolo-update-deadline.timer | tr '\\n' ' ' | sed 's/^/test: /'; \
                  echo; journalctl --no-pager -u kubesolo-update-deadline.timer | grep -o Stopped | sed 's/^/test: deadline: /'; \
                  systemctl --failed --no-legend | sed 's/^/test: failed: /'; echo 'test: end'";
     let mut device = bench.device(&[("1.0.0", BEFORE), ("2.0.0", after)])?;
-    device.more_disks.push(volume);
+    device.more_disks.extend([volume, stick]);
     device.more.extend(noon()?);
     let mut machine = Machine::power_on(&device, &run.dir)?;
     machine.wait_for(WRITTEN)?;
@@ -141,6 +146,7 @@ pub(super) fn systemd(run: &Run) -> Result<()> {
     // Half of a long start on a busy machine.
     machine.wait_for("systemd[1]")?;
     machine.wait_for(HEALTHY)?;
+    machine.wait_for("test: Finished kubesolo-update-stick@vd")?;
     machine.wait_for("test: active inactive")?;
     machine.wait_for("test: deadline: Stopped")?;
     let next = machine.wait_for("test: ")?;
