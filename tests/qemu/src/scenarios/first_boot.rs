@@ -126,8 +126,9 @@ pub(super) fn systemd(run: &Run) -> Result<()> {
     let stick = run.file("stick.img");
     crate::run(Command::new(tool("mke2fs")?).args(["-q", "-t", "ext4", "-L", "KSOLOUPDATE"]).arg(&stick).arg("8M"))?;
 
-    let after = "journalctl --no-pager -u 'kubesolo-update-stick@*' | grep -o 'Finished kubesolo-update-stick@[a-z]*' | \
-                 sed 's/^/test: /'; systemctl is-active boot-complete.target kubesolo-update-deadline.timer | tr '\\n' ' ' | sed 's/^/test: /'; \
+    let after = "for second in $(seq 60); do journalctl --no-pager -u 'kubesolo-update-stick@*' | \
+                 grep -o 'Finished kubesolo-update-stick@[a-z]*' | sed 's/^/test: /' | grep . && break; sleep 1; done; \
+                 systemctl is-active boot-complete.target kubesolo-update-deadline.timer | tr '\\n' ' ' | sed 's/^/test: /'; \
                  echo; journalctl --no-pager -u kubesolo-update-deadline.timer | grep -o Stopped | sed 's/^/test: deadline: /'; \
                  systemctl --failed --no-legend | sed 's/^/test: failed: /'; echo 'test: end'";
     let mut device = bench.device(&[("1.0.0", BEFORE), ("2.0.0", after)])?;
