@@ -3,9 +3,11 @@
 //! Flash loses bits in years, also where nobody writes. Without this a device finds out at the moment in which it needs the
 //! slot. Nothing is activated here, and no trial begins.
 
+use bootenv::SlotId;
 use bootenv::protocol::{BootState, SlotState, View};
 use chrono::{DateTime, TimeDelta, Utc};
 
+use crate::base::digest::Digest;
 use crate::base::error::{Error, Exit, Reason, Result};
 use crate::base::interrupt;
 use crate::base::text;
@@ -49,7 +51,9 @@ impl Update<'_> {
         scrub.fallback = match env.slot(booted.other()) {
             SlotState::Good => damage(self.boot.slots.get(booted.other()))?,
             // An earlier run voided it to fill it again, and was cut off.
-            SlotState::Void if begun.is_some() => Some("it was not filled to the end".into()),
+            SlotState::Void if begun.is_some() && !self.holds_another(booted.other(), begun) => {
+                Some("it was not filled to the end".into())
+            }
             SlotState::Void | SlotState::Fail => None,
         };
         if scrub.fallback.is_none() {
@@ -58,6 +62,11 @@ impl Update<'_> {
         let whole = scrub.fallback.is_none();
         memory.scrub = Some(scrub);
         if whole { self.records.keep_memory(&memory) } else { self.repair(&mut memory, answers) }
+    }
+
+    /// True if a release was staged in the slot after a repair of it was cut off: the manifest is written last.
+    fn holds_another(&self, slot: SlotId, begun: Option<Digest>) -> bool {
+        self.boot.slots.get(slot).manifest().ok().flatten().is_some_and(|content| Some(content.digest) != begun)
     }
 
     /// Fills the slot to fall back to again, if it is damaged and the slot that runs is not.

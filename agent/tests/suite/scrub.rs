@@ -190,3 +190,15 @@ fn a_repair_that_was_cut_off_goes_on_at_the_next_run() {
     warns(&shelf.run("").code(0), &["holds 2.0.0 again"]);
     shelf.is_whole("2.0.0");
 }
+
+#[test]
+fn a_release_that_is_staged_after_a_repair_was_cut_off_stays() {
+    let shelf = Shelf::new();
+    publish(&shelf.registry, "3.0.0", 3);
+    shelf
+        .remember(&json!({"schema": 1, "scrub": {"at": "2001-02-03T04:05:06Z", "refill": shelf.previous.to_string()}}));
+    shelf.run("auto=stage").code(0);
+    assert_eq!(shelf.device.version_in(SlotId::B).as_deref(), Some("3.0.0"));
+    assert_eq!(shelf.device.env().b, SlotState::Void, "no release is good before its trial");
+    assert!(shelf.memory()["scrub"]["refill"].is_null());
+}
