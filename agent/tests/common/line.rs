@@ -57,13 +57,13 @@ fn carry(mut from: TcpStream, mut to: TcpStream, mut left: u64, counter: &Atomic
     let mut buffer = [0; 16 * 1024];
     while left > 0 {
         let wanted = buffer.len().min(usize::try_from(left).unwrap_or(usize::MAX));
-        match from.read(&mut buffer[..wanted]) {
-            Ok(n) if n > 0 && to.write_all(&buffer[..n]).is_ok() => {
-                counter.fetch_add(n as u64, Ordering::SeqCst);
-                left -= n as u64;
-            }
-            _ => break,
+        let Ok(n @ 1..) = from.read(&mut buffer[..wanted]) else { break };
+        // First, because the agent may have them, and be done, before this thread runs again.
+        counter.fetch_add(n as u64, Ordering::SeqCst);
+        if to.write_all(&buffer[..n]).is_err() {
+            break;
         }
+        left -= n as u64;
     }
     let _ = (from.shutdown(Shutdown::Both), to.shutdown(Shutdown::Both));
 }

@@ -62,7 +62,8 @@ fn connect(mut client: TcpStream, to: u16, carried: &AtomicU64, asked: &Arc<Atom
         if n == 0 {
             return client.shutdown(Shutdown::Write);
         }
-        client.write_all(&chunk[..n])?;
+        // First, because the client may be done before this thread runs again.
         carried.fetch_add(n as u64, Ordering::SeqCst);
+        client.write_all(&chunk[..n])?;
     }
 }
