@@ -184,8 +184,8 @@ grep -q 'going on after' apply.log && echo resumed
 case $code in 0 | 75) ;; *) fail "apply ended with $code" ;; esac
 for file in data/update/*; do
     case $file in data/update/lock | data/update/state.json | data/update/trust.json | data/update/history.json | \
-        data/update/records | data/update/receipts | data/update/device.key | data/update/fetch.json | \
-        data/update/memory.json | data/update/unjudged.json) ;; *) fail "left behind: $file" ;; esac
+        data/update/records | data/update/evidence | data/update/data | data/update/receipts | data/update/device.key | \
+        data/update/fetch.json | data/update/memory.json | data/update/unjudged.json) ;; *) fail "left behind: $file" ;; esac
 done
 [ -n "$copies" ] || [ "$(ls esp)" = "$(printf 'grubenv\nksenv2')" ] || fail "left behind: $(ls esp)"
 for device in $slot_a $slot_b; do
