@@ -14,8 +14,10 @@ use crate::base::error::{Error, Reason, Result};
 use crate::base::sys;
 use crate::release::release::Blob;
 
-/// Bytes after which writing out starts. Two such pieces at most are waiting in memory, and the sync at the end is short.
-const WRITE_OUT_BYTES: u64 = 8 * 1024 * 1024;
+/// Bytes after which writing out starts, so that a sync waits for little more than the last of them.
+const WRITE_OUT_BYTES: u64 = 1024 * 1024;
+/// Bytes that may wait in memory while they are written out.
+const WAITING_BYTES: u64 = 8 * 1024 * 1024;
 /// Where such a piece may end: at the largest page. One that ends within a page has it written again with the next piece,
 /// and waiting for the first would be waiting for both.
 const WRITE_OUT_ALIGNMENT: u64 = 64 * 1024;
@@ -73,7 +75,7 @@ pub(super) struct ImageFile {
     file: File,
     hasher: Sha256,
     size: u64,
-    /// How far the writing out has started, and how far it has been waited for.
+    /// How far the writing out has started, and how far it has been waited for, in bytes.
     written_out: (u64, u64),
     kept: u64,
     kept_at: Instant,
@@ -149,11 +151,14 @@ impl ImageFile {
         let (started, finished) = self.written_out;
         let whole = self.size - self.size % WRITE_OUT_ALIGNMENT;
         if whole.saturating_sub(started) >= WRITE_OUT_BYTES {
-            // The piece before this one has had time to be written while this one arrived.
-            sys::start_write_out(&self.file, started, whole - started)
-                .and_then(|()| sys::finish_write_out(&self.file, finished, started - finished))
-                .map_err(|e| dir.write_error(&self.name, e))?;
-            self.written_out = (whole, started);
+            sys::start_write_out(&self.file, started, whole - started).map_err(|e| dir.write_error(&self.name, e))?;
+            self.written_out.0 = whole;
+            // The first half has had time to be written while the second one arrived.
+            if whole - finished >= 2 * WAITING_BYTES {
+                sys::finish_write_out(&self.file, finished, WAITING_BYTES)
+                    .map_err(|e| dir.write_error(&self.name, e))?;
+                self.written_out.1 = finished + WAITING_BYTES;
+            }
         }
         Ok(())
     }
