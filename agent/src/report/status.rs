@@ -99,6 +99,9 @@ pub struct Status {
     /// an account that is not root.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub device_key: Option<String>,
+    /// Id of this device in its events and at a FleetLock server, 32 hex digits made from its machine-id.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub public_id: Option<String>,
     /// True if this account is not root and cannot see the disks.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub needs_root: bool,
@@ -286,6 +289,7 @@ pub fn find(boot: Result<Boot>, slots: impl FnOnce() -> Result<Slots>, state: &P
         freshness: state.freshness.map(|seen| seen.by_now(&Clock::system(Utc::now(), trust.last_seen))),
         failed: trust.failed.iter().map(|f| format!("{} ({}): {}", f.version, f.identity.release, f.reason)).collect(),
         device_key: store.device_public(),
+        public_id: None,
         needs_root,
         pending_events: store.pending_events().map(|all| all.len() as u64),
         problems,
@@ -321,6 +325,13 @@ impl Status {
             Ok(data) => self.data = Some(data),
             Err(error) => self.problems.push(error.message),
         }
+    }
+
+    /// Adds the id of this device towards servers, where this account may see the disks.
+    pub fn add_public_id(&mut self, config: &Config, state: &Path, boot: Option<&Boot>) {
+        let file = &config.machine_id_file;
+        let state = Store::new(state).read_each().0.state;
+        self.public_id = boot.and_then(|boot| state.public_id(file, boot.loses(file)));
     }
 
     /// Adds the maintenance window of the settings, by now.

@@ -333,6 +333,15 @@ impl State {
         if is_id { Some(id.to_owned()) } else { own }
     }
 
+    /// The id of this device towards servers: the machine-id itself stays here, as machine-id(5) demands.
+    #[must_use]
+    pub fn public_id(&self, file: &Path, in_memory: bool) -> Option<String> {
+        let id = self.device_id(file, in_memory)?;
+        let mut digits = Digest::of(format!("kubesolo-update public id\n{id}\n").as_bytes()).hex();
+        digits.truncate(32);
+        Some(digits)
+    }
+
     /// The wave that this device waits for, as long as the same document is on offer and the wave has not come.
     #[must_use]
     pub fn waits(&self, document: Digest, wariness: Wariness, now: DateTime<Utc>) -> Option<&Waiting> {

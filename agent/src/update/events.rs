@@ -80,11 +80,11 @@ impl Update<'_> {
 
     fn send_all(&mut self, url: &str, pending: &[(u64, PathBuf)]) -> Result<()> {
         let url = Url::parse(url).context(Reason::BadConfig, "read event_url=")?;
-        if self.session().device_id().is_none() {
+        if self.session().public_id().is_none() {
             self.records.state.identify()?;
             self.records.save()?;
         }
-        let source = format!("/kubesolo-update/{}", self.session().device_id().unwrap_or_default());
+        let source = format!("/kubesolo-update/{}", self.session().public_id().unwrap_or_default());
         let options = open::network(self.config);
         let patience = Patience { documents: PATIENCE, ..Patience::default() };
         let client = Client::new(&FetchOptions { patience, ..options })?;

@@ -57,7 +57,7 @@ impl Update<'_> {
         let Some(url) = self.config.fleetlock_url.clone() else { return Ok(()) };
         let group = self.config.fleetlock_group.as_deref().unwrap_or(DEFAULT_GROUP);
         self.records.state.identify()?;
-        let id = self.session().device_id().ok_or_else(|| {
+        let id = self.session().public_id().ok_or_else(|| {
             Error::new(Reason::Fleetlock, "no lock of the FleetLock server: this device has no id")
                 .remedy("Set machine_id_file= to a file with an id of this device alone.")
         })?;

@@ -464,9 +464,15 @@ impl Session<'_> {
     }
 
     /// The id of this device, if it has one.
-    pub(super) fn device_id(&self) -> Option<String> {
+    fn device_id(&self) -> Option<String> {
         let file = &self.config.machine_id_file;
         self.records.state.device_id(file, self.boot.loses(file))
+    }
+
+    /// The id of this device towards servers, if it has one.
+    pub(super) fn public_id(&self) -> Option<String> {
+        let file = &self.config.machine_id_file;
+        self.records.state.public_id(file, self.boot.loses(file))
     }
 }
 

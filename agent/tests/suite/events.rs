@@ -374,9 +374,11 @@ fn the_sdk_of_cloudevents_reads_each_event() {
     drop(python);
     let events: Vec<Value> = lines.map(|line| serde_json::from_str(&line.unwrap()).unwrap()).collect();
     assert_eq!(steps(&events), STEPS);
+    let status = device.here(&["status", "--json"]).json();
+    let shown = status["public_id"].as_str().unwrap();
     for event in &events {
         assert_eq!(event["specversion"], "1.0");
-        assert_eq!(event["source"], "/kubesolo-update/0123456789abcdef0123456789abcdef");
+        assert_eq!(event["source"], format!("/kubesolo-update/{shown}"));
         assert_eq!(event["datacontenttype"], "application/json");
         let (kind, step) = (event["type"].as_str().unwrap(), event["data"]["step"].as_str().unwrap());
         assert_eq!(kind, format!("io.kubesolo.update.{step}"));

@@ -68,6 +68,9 @@ fn of_a_group_one_device_is_on_trial_and_the_next_one_after_its_commit() {
     let [first, second] = IDS.map(|id| device(&registry, &server, id));
 
     first.here(&["activate"]).code(0);
+    let id = first.here(&["status", "--json"]).json()["public_id"].clone();
+    assert!(locks.lock().unwrap()["edge"].contains(id.as_str().unwrap()));
+    assert_ne!(id, IDS[0], "machine-id(5) keeps it from the network");
     let before = (second.env_bytes(), second.tree("B"));
     let error = second.here(&["activate", "--json"]).refused(75, "fleetlock");
     let message = error["message"].as_str().unwrap();

@@ -23,7 +23,9 @@ use crate::update::running;
 pub(in crate::cli) fn status(call: &Call<'_>) -> Result<u8> {
     let slots = || Slots::locate(call.config, &System::default());
     let mut status = status::find(call.find(), slots, &call.cli.state);
-    status.add_data(call.config, &call.cli.state, call.find().ok().as_ref());
+    let boot = call.find().ok();
+    status.add_data(call.config, &call.cli.state, boot.as_ref());
+    status.add_public_id(call.config, &call.cli.state, boot.as_ref());
     if let (None, Ok(line)) = (&status.booted, blocks::command_line(call.cli.places.cmdline.as_deref())) {
         status.name_booted(&line);
     }
