@@ -23,6 +23,7 @@ use crate::fetch::challenge::{self, Challenge};
 use crate::fetch::login::{Login, Logins};
 use crate::fetch::{realm, tokens};
 use crate::policy::kubeconfig;
+use crate::release::devicetree;
 use crate::release::latest::Latest;
 use crate::release::release::{Architecture, Descriptor, Release};
 use crate::release::statement::Statement;
@@ -50,6 +51,7 @@ pub const ALL: &[(&str, Parser)] = &[
     ("checkpoint", checkpoint),
     ("conf", conf),
     ("cosign", cosign),
+    ("devicetree", devicetree),
     ("freshness", freshness),
     ("fw-env-config", fw_env_config),
     ("grub-block", grub_block),
@@ -108,6 +110,11 @@ fn manifest(bytes: &[u8]) -> bool {
     let read = told(Release::from_oci_manifest(bytes)).is_some();
     assert!(!read || Latest::parse(bytes).is_err(), "both a manifest and latest.json");
     read
+}
+
+/// A device tree, whole and of its size.
+fn devicetree(bytes: &[u8]) -> bool {
+    told(devicetree::check(bytes)).is_some()
 }
 
 /// The start of a disk: what names a partition is in the table, and is written as it is read.

@@ -82,15 +82,20 @@ fn sector(script: &str) -> [u8; SECTOR] {
 /// # Errors
 /// The first argument that GRUB could take for something else.
 pub fn arguments(line: &str) -> Result<String, String> {
-    // Of quotes, `$`, `\`, `;`, `*` and their like only GRUB's parser knows what they become after two expansions.
-    let plain = |c: char| c.is_ascii_alphanumeric() || "._,:=/@+%~-".contains(c);
-    match line.split_ascii_whitespace().find(|word| !word.chars().all(plain)) {
+    match line.split_ascii_whitespace().find(|word| !is_plain(word)) {
         Some(word) => Err(word.to_owned()),
         None => {
             let words: Vec<&str> = line.split_ascii_whitespace().collect();
             Ok(format!("set ks_args=\"{}\"\n", words.join(" ")))
         }
     }
+}
+
+/// True for a kernel argument that every loader passes on as it is. Of quotes, `$`, `\`, `;`, `*` and their like only GRUB's
+/// parser knows what they become after two expansions; U-Boot changes some of them too.
+#[must_use]
+pub fn is_plain(word: &str) -> bool {
+    word.chars().all(|c| c.is_ascii_alphanumeric() || "._,:=/@+%~-".contains(c))
 }
 
 #[cfg(test)]

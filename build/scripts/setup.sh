@@ -137,6 +137,7 @@ need_oracles() {
     need zstd zstd 'the same'
     need lz4 lz4 'the same'
     need kubectl kubernetes-client 'reads a kubeconfig beside us'
+    need dtc device-tree-compiler 'makes device trees, and reads them beside us'
     need mkenvimage u-boot-tools "makes U-Boot's environment beside us, and its scripts"
     need_uboot_tools
     need strace strace 'makes one system call after the other fail'

@@ -110,6 +110,16 @@ pub const SOURCE_BYTES: usize = 512 * KIB as usize;
 pub const PIECE_RAW_BYTES: usize = 256 * KIB as usize;
 /// The content of the sources of all patches, in bytes for each byte of the unpacked initramfs. It bounds the time for them.
 pub const SOURCES_PER_BYTE: u64 = 8;
+/// Kernel arguments of a release, in bytes. A slot keeps them in a block of 1024.
+pub const KERNEL_ARGS_BYTES: usize = 960;
+/// A device tree, in bytes.
+pub const DEVICETREE_BYTES: u64 = 512 * KIB;
+/// Nested nodes of a device tree. The kernel reads 64 (`FDT_MAX_DEPTH` of `drivers/of/fdt.c`).
+pub const DEVICETREE_DEPTH: usize = 64;
+/// Needs that a release names.
+pub const REQUIREMENTS: usize = 16;
+/// The key of a setting, in bytes.
+pub const KEY_BYTES: usize = 64;
 /// Requests for parts of one image.
 pub const RANGES: usize = 256;
 /// A statement of freshness, in bytes.

@@ -35,6 +35,8 @@ pub struct Setting {
     pub choices: &'static [(&'static str, &'static str)],
     /// The value may contain a password, and is masked wherever it is shown.
     pub secret: bool,
+    /// The agent cannot do without it. A device that lacks it does not take a release whose agent has this row.
+    pub required: bool,
     /// Reads the text of a value, which is never empty in a file, into its field.
     pub(super) read: fn(&mut Config, &str) -> Result<(), String>,
 }
@@ -69,6 +71,7 @@ const ROW: Setting = Setting {
     more: "",
     choices: &[],
     secret: false,
+    required: false,
     read: |_, _| Ok(()),
 };
 

@@ -8,6 +8,7 @@ use serde::de::IgnoredAny;
 use crate::base::digest::Digest;
 use crate::base::error::{Error, Reason, Result};
 use crate::base::{json, limits, text};
+use crate::release::extras;
 use crate::release::release::{
     self, Architecture, Blob, Image, Patches, Release, null_is_empty, revoked_keys, rollout, supported_until, version,
 };
@@ -50,6 +51,12 @@ struct Document {
     initramfs_pieces_size: Option<u64>,
     #[serde(default, deserialize_with = "null_is_empty")]
     initramfs_patches: Vec<PatchesMember>,
+    kernel_args: Option<String>,
+    requires: Option<String>,
+    agent_settings: Option<String>,
+    devicetree_url: Option<String>,
+    devicetree_sha256: Option<String>,
+    devicetree_size: Option<u64>,
     metadata_sig_url: Option<String>,
     #[serde(rename = "schemaVersion")]
     schema_version: Option<IgnoredAny>,
@@ -124,13 +131,27 @@ impl Latest {
         let revoked_keys = given(&self.document.revoked_keys).map_or(Ok(BTreeSet::new()), revoked_keys)?;
         let release =
             self.release_for(architecture.parse()?, self.document.security_epoch.unwrap_or(0), revoked_keys)?;
-        let (pieces, patches) = (self.document.pieces()?, self.document.patches()?);
+        let document = &self.document;
+        let (pieces, patches) = (document.pieces()?, document.patches()?);
         Patches::check(&patches, pieces.as_ref()).map_err(malformed)?;
-        Ok(Release { pieces, patches, data_layout: self.document.data_layout.unwrap_or(0), ..release })
+        let settings = given(&document.agent_settings).map(str::parse).transpose();
+        Ok(Release {
+            pieces,
+            patches,
+            data_layout: document.data_layout.unwrap_or(0),
+            kernel_args: given(&document.kernel_args).map(str::parse).transpose()?,
+            devicetree: document
+                .devicetree()?
+                .map(|tree| release::devicetree(tree, release.architecture))
+                .transpose()?,
+            requires: given(&document.requires).map_or(Ok(BTreeSet::new()), extras::requires)?,
+            agent_settings: settings.map_err(|why| malformed(format_args!("agent_settings {why}")))?,
+            ..release
+        })
     }
 
     /// The release that an unsigned document claims. Old documents lack the architecture, and no record that outlives this
-    /// release may rest on a claim. Its images come whole.
+    /// release may rest on a claim. Its images come whole, and nothing else decides how they boot.
     pub fn claimed(&self, otherwise: Architecture) -> Result<Release> {
         let architecture = given(&self.document.architecture).map_or(Ok(otherwise), str::parse)?;
         self.release_for(architecture, 0, BTreeSet::new())
@@ -166,6 +187,10 @@ impl Latest {
             initramfs: image("initramfs_sha256", &self.document.initramfs_sha256)?,
             pieces: None,
             patches: vec![],
+            kernel_args: None,
+            devicetree: None,
+            requires: BTreeSet::new(),
+            agent_settings: None,
         })
     }
 
@@ -174,7 +199,10 @@ impl Latest {
         let document = &self.document;
         let [kernel, initramfs] = self.image_urls()?;
         let images = [(kernel, &document.vmlinuz_sha256), (initramfs, &document.initramfs_sha256)];
-        let others = [(&document.initramfs_pieces_url, &document.initramfs_pieces_sha256)];
+        let others = [
+            (&document.initramfs_pieces_url, &document.initramfs_pieces_sha256),
+            (&document.devicetree_url, &document.devicetree_sha256),
+        ];
         let others = others.into_iter().chain(document.initramfs_patches.iter().map(|one| (&one.url, &one.sha256)));
         let others = others.filter_map(|(url, sha256)| Some((given(url)?, sha256)));
         let hex = wanted.hex();
@@ -208,6 +236,13 @@ impl Document {
         release::pieces(blob).map(Some)
     }
 
+    fn devicetree(&self) -> Result<Option<Blob>> {
+        if given(&self.devicetree_url).is_none() {
+            return Ok(None);
+        }
+        blob("devicetree_sha256", &self.devicetree_sha256, self.devicetree_size).map(Some)
+    }
+
     fn patches(&self) -> Result<Vec<Patches>> {
         let known = self.initramfs_patches.iter().filter(|one| one.is_known());
         let all = known.map(PatchesMember::read).collect::<Result<Vec<_>>>()?;
@@ -233,6 +268,11 @@ impl Document {
             ("initramfs_sig_url", &self.initramfs_sig_url),
             ("initramfs_pieces_url", &self.initramfs_pieces_url),
             ("initramfs_pieces_sha256", &self.initramfs_pieces_sha256),
+            ("kernel_args", &self.kernel_args),
+            ("requires", &self.requires),
+            ("agent_settings", &self.agent_settings),
+            ("devicetree_url", &self.devicetree_url),
+            ("devicetree_sha256", &self.devicetree_sha256),
             ("metadata_sig_url", &self.metadata_sig_url),
         ];
         let texts = texts.into_iter().chain(self.initramfs_patches.iter().flat_map(PatchesMember::texts));

@@ -11,6 +11,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use crate::base::digest::Digest;
 use crate::base::error::{Error, Reason, Result};
 use crate::base::{json, limits, text};
+use crate::release::extras::{self, AgentSettings, KernelArgs, Requirement};
 use crate::schedule::rollout::Rollout;
 use crate::state::identity::Identity;
 use crate::trust::signature::Fingerprint;
@@ -23,6 +24,8 @@ pub const INITRAMFS_TYPE: &str = "application/vnd.kubesolo.os.initramfs.v1+gzip"
 pub const PIECES_TYPE: &str = "application/vnd.kubesolo.os.initramfs.pieces.v1";
 /// Layer with patches for pieces of the initramfs, see [`Patches`].
 pub const PATCHES_TYPE: &str = "application/vnd.kubesolo.os.initramfs.patches.v1";
+/// Layer with the device tree that the kernel gets, see [`Release::devicetree`].
+pub const DEVICETREE_TYPE: &str = "application/vnd.kubesolo.os.devicetree.v1+dtb";
 /// Artifact and layer type of a signature: 64 raw bytes, Ed25519 over the exact bytes of the manifest it refers to.
 pub const SIGNATURE_TYPE: &str = "application/vnd.kubesolo.os.signature.v1+ed25519";
 
@@ -66,6 +69,12 @@ pub const BOARD: &str = "io.kubesolo.os.board";
 pub const ROLLOUT: &str = "io.kubesolo.os.rollout";
 /// Size of the unpacked initramfs, decimal, in bytes.
 pub const INITRAMFS_UNPACKED_SIZE: &str = "io.kubesolo.os.initramfs_unpacked_size";
+/// Kernel arguments of the release, see [`KernelArgs`].
+pub const KERNEL_ARGS: &str = "io.kubesolo.os.kernel_args";
+/// Needs of the release, see [`requires`](extras::requires).
+pub const REQUIRES: &str = "io.kubesolo.os.requires";
+/// The settings that the agent in the images knows, see [`AgentSettings`].
+pub const AGENT_SETTINGS: &str = "io.kubesolo.os.agent_settings";
 /// On a layer of patches: digest of the earlier initramfs.
 pub const PATCHES_FROM: &str = "io.kubesolo.os.patches.from";
 /// On a layer of patches: version of the earlier release.
@@ -267,6 +276,14 @@ pub struct Release {
     pub pieces: Option<Blob>,
     /// For devices that run an earlier release; none without `pieces`.
     pub patches: Vec<Patches>,
+    /// Kernel arguments beside those of the loader and of the device.
+    pub kernel_args: Option<KernelArgs>,
+    /// The device tree that the kernel gets instead of that of the firmware; only for arm64.
+    pub devicetree: Option<Blob>,
+    /// Its needs of a device.
+    pub requires: BTreeSet<Requirement>,
+    /// The settings that its agent knows; `None`: the release does not say.
+    pub agent_settings: Option<AgentSettings>,
 }
 
 impl Release {
@@ -289,41 +306,44 @@ impl Release {
             return Err(malformed("it is the manifest of a signature, not of a release"));
         }
         let blob = |media_type: &str, what: &str| {
-            let mut found = manifest.layers.iter().filter(|layer| layer.media_type == media_type);
-            match (found.next(), found.next()) {
-                (Some(layer), None) => layer.blob(what),
-                (None, _) => Err(malformed(format_args!("no {what}: there is no layer {media_type}"))),
-                (Some(_), Some(_)) => Err(malformed(format_args!("more than one {what}: two layers {media_type}"))),
-            }
+            let layer = manifest.only(media_type, what)?;
+            layer.ok_or_else(|| malformed(format_args!("no {what}: there is no layer {media_type}")))?.blob(what)
         };
         let text = |key: &str| manifest.annotations.get(key).filter(|value| !value.is_empty());
         let needed = |key: &str| text(key).ok_or_else(|| malformed(format_args!("annotation {key} is missing")));
-        let number = |key: &str| text(key).map(|value| decimal(key, value)).transpose();
+        let decimals = |key: &str| text(key).map(|value| decimal(key, value)).transpose();
         let (pieces, patches) = (manifest.pieces()?, manifest.patches()?);
         Patches::check(&patches, pieces.as_ref()).map_err(malformed)?;
+        let (number, architecture) = (version(needed(VERSION)?)?, needed(ARCHITECTURE)?.parse()?);
         Ok(Self {
             digest: Digest::of(raw),
-            version: version(needed(VERSION)?)?,
+            version: number,
             channel: text(CHANNEL).cloned(),
             min_compatible_version: text(MIN_COMPATIBLE_VERSION)
                 .map(|value| version(value).map_err(|e| e.context(MIN_COMPATIBLE_VERSION)))
                 .transpose()?,
-            architecture: needed(ARCHITECTURE)?.parse()?,
+            architecture,
             release_notes: text(RELEASE_NOTES).cloned(),
             release_date: text(RELEASE_DATE).cloned(),
             supported_until: supported_until(text(SUPPORTED_UNTIL).map(String::as_str))
                 .map_err(|why| malformed(format_args!("annotation {SUPPORTED_UNTIL} {why}")))?,
-            data_layout: number(DATA_LAYOUT)?.unwrap_or(0),
-            security_epoch: number(SECURITY_EPOCH)?.unwrap_or(0),
+            data_layout: decimals(DATA_LAYOUT)?.unwrap_or(0),
+            security_epoch: decimals(SECURITY_EPOCH)?.unwrap_or(0),
             revoked_keys: text(REVOKED_KEYS).map_or(Ok(BTreeSet::new()), |value| revoked_keys(value))?,
             board: text(BOARD).cloned(),
-            initramfs_unpacked_size: number(INITRAMFS_UNPACKED_SIZE)?,
+            initramfs_unpacked_size: decimals(INITRAMFS_UNPACKED_SIZE)?,
             rollout: rollout(text(ROLLOUT).map(String::as_str), text(RELEASE_DATE).map(String::as_str))
                 .map_err(|why| malformed(format_args!("annotation {ROLLOUT}: {why}")))?,
             kernel: blob(KERNEL_TYPE, "kernel")?.into(),
             initramfs: blob(INITRAMFS_TYPE, "initramfs")?.into(),
             pieces,
             patches,
+            kernel_args: text(KERNEL_ARGS).map(|line| line.parse()).transpose()?,
+            devicetree: manifest.devicetree()?.map(|tree| devicetree(tree, architecture)).transpose()?,
+            requires: text(REQUIRES).map_or(Ok(BTreeSet::new()), |words| extras::requires(words))?,
+            agent_settings: text(AGENT_SETTINGS)
+                .map(|lines| lines.parse().map_err(|why| malformed(format_args!("annotation {AGENT_SETTINGS} {why}"))))
+                .transpose()?,
         })
     }
 }
@@ -419,14 +439,25 @@ impl Manifest {
         Ok(())
     }
 
+    /// The one layer of this type, if there is one.
+    fn only(&self, media_type: &str, what: &str) -> Result<Option<&Descriptor>> {
+        let mut found = self.layers.iter().filter(|layer| layer.media_type == media_type);
+        match (found.next(), found.next()) {
+            (_, Some(_)) => Err(malformed(format_args!("more than one {what}: two layers {media_type}"))),
+            (layer, None) => Ok(layer),
+        }
+    }
+
     /// The layer with the index of pieces.
     fn pieces(&self) -> Result<Option<Blob>> {
-        let mut layers = self.layers.iter().filter(|layer| layer.media_type == PIECES_TYPE);
-        let Some(layer) = layers.next() else { return Ok(None) };
-        if layers.next().is_some() {
-            return Err(malformed(format_args!("more than one index of pieces: two layers {PIECES_TYPE}")));
-        }
-        pieces(layer.blob("index of pieces")?).map(Some)
+        let what = "index of pieces";
+        self.only(PIECES_TYPE, what)?.map(|layer| pieces(layer.blob(what)?)).transpose()
+    }
+
+    /// The layer with the device tree.
+    fn devicetree(&self) -> Result<Option<Blob>> {
+        let what = "device tree";
+        self.only(DEVICETREE_TYPE, what)?.map(|layer| layer.blob(what)).transpose()
     }
 
     /// The layers with patches of an encoder that this version has.
@@ -506,6 +537,18 @@ pub(super) fn pieces(blob: Blob) -> Result<Blob> {
         return Err(limits::exceeded("index of pieces", format_args!("{} bytes", limits::PIECES_BYTES)));
     }
     Ok(blob)
+}
+
+/// A device tree, if it can be one for this architecture.
+pub(super) fn devicetree(tree: Blob, architecture: Architecture) -> Result<Blob> {
+    if architecture != Architecture::Arm64 {
+        let message = format!("the release for {architecture} has a device tree, which only arm64 takes");
+        return Err(Error::new(Reason::MalformedDevicetree, message));
+    }
+    if tree.size > limits::DEVICETREE_BYTES {
+        return Err(limits::exceeded("device tree", format_args!("{} bytes", limits::DEVICETREE_BYTES)));
+    }
+    Ok(tree)
 }
 
 /// Platform of an entry of an index. Entries for others may lack parts of it, or have an empty one.

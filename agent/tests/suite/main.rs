@@ -30,6 +30,7 @@ mod config;
 mod data;
 mod delta;
 mod device;
+mod devicetree;
 mod disk;
 mod events;
 mod evidence;

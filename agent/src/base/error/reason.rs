@@ -73,6 +73,8 @@ reasons! {
             "The file is not a complete bundle, or the folder not a complete OCI image layout. Copy it again, or make it again with `kubesolo-release`.",
         MalformedCosignPayload = "malformed-cosign-payload":
             "The payload of a cosign signature is not a valid document. Sign the release again.",
+        MalformedDevicetree = "malformed-devicetree":
+            "The device tree of the release cannot be used by a kernel. Publish the release with a flattened tree, as dtc makes it.",
         MalformedDigest = "malformed-digest":
             "A digest is not of the form sha256: and 64 lower-case hex digits. Correct it where it was written.",
         MalformedFingerprint = "malformed-fingerprint":
@@ -83,6 +85,8 @@ reasons! {
             "The image index of the release is not valid. Publish the release again.",
         MalformedJson = "malformed-json":
             "A document is not strict JSON. Check that the server sends the document and not an error page; else publish it again.",
+        MalformedKernelArgs = "malformed-kernel-args":
+            "The kernel arguments of the release have a wrong character, a reserved word, or more than 960 bytes. Publish it with other arguments.",
         MalformedLatestJson = "malformed-latest-json":
             "latest.json lacks a required member or has a wrong value. Publish the release again.",
         MalformedManifest = "malformed-manifest":

@@ -86,6 +86,43 @@ fn a_claim_needs_no_architecture_and_raises_no_epoch() {
     assert_eq!(other.claimed(Architecture::Amd64).unwrap().architecture, Architecture::Arm64);
 }
 
+#[test]
+fn all_that_boots_is_in_a_signed_document() {
+    let extras = json!({
+        "kernel_args": "console=ttyS1 quiet", "requires": "kernel-args loader-3", "agent_settings": "region!\ndelta=yes",
+        "devicetree_url": "board.dtb", "devicetree_sha256": "77".repeat(32), "devicetree_size": 4000,
+    });
+    let latest = Latest::parse(&with(extras)).unwrap();
+    let release = latest.release().unwrap();
+    assert_eq!(release.kernel_args.unwrap().as_str(), "console=ttyS1 quiet");
+    assert_eq!(release.devicetree, Some(Blob { digest: Digest([0x77; 32]), size: 4000 }));
+    assert_eq!((release.requires.len(), release.agent_settings.unwrap().iter().count()), (2, 2));
+    assert_eq!(latest.url_of(Digest([0x77; 32])).unwrap(), Some("board.dtb"));
+    // A document that nobody signed decides nothing about a boot.
+    let claimed = latest.claimed(Architecture::Arm64).unwrap();
+    assert_eq!((claimed.kernel_args, claimed.devicetree, claimed.agent_settings), (None, None, None));
+    assert!(claimed.requires.is_empty());
+}
+
+#[test]
+fn kernel_arguments_and_trees_are_refused_where_they_are_taken() {
+    for wrong in ["a=\"b\"", "a\nb", "ks.trial=1", &"a".repeat(2048)] {
+        refused(&with(json!({"kernel_args": wrong})), "malformed-kernel-args");
+    }
+    let tree = |architecture: &str, size: Value| {
+        let sha256 = "77".repeat(32);
+        with(json!({
+            "architecture": architecture, "devicetree_url": "t", "devicetree_sha256": sha256, "devicetree_size": size,
+        }))
+    };
+    assert!(read(&tree("arm64", json!(limits::DEVICETREE_BYTES))).is_ok());
+    refused(&tree("arm64", json!(limits::DEVICETREE_BYTES + 1)), "limit-exceeded");
+    refused(&tree("arm64", json!(null)), "malformed-latest-json");
+    refused(&tree("amd64", json!(10)), "malformed-devicetree");
+    let settings = refused(&with(json!({"agent_settings": "A=1"})), "malformed-latest-json");
+    assert!(settings.message.contains("agent_settings"), "{settings}");
+}
+
 fn pieced() -> Value {
     json!({
         "initramfs_pieces_url": "p", "initramfs_pieces_sha256": "33".repeat(32), "initramfs_pieces_size": 500,

@@ -211,6 +211,57 @@ fn pieces_and_patches_have_limits() {
     refused("limit-exceeded", sized(limits::PATCH_TABLE_BYTES + 1));
 }
 
+/// A release with this layer beside its images.
+fn beside(layer: Value) -> impl FnOnce(&mut Value) {
+    move |m| m["layers"].as_array_mut().unwrap().push(layer)
+}
+
+#[test]
+fn all_that_boots_is_in_the_release() {
+    let tree = layer(DEVICETREE_TYPE, 60, 4000);
+    let release = accepted(|m| {
+        beside(tree.clone())(m);
+        m["annotations"][KERNEL_ARGS] = json!("console=ttyS1 quiet");
+        m["annotations"][REQUIRES] = json!("kernel-args  devicetree\nloader-3 tpm");
+        m["annotations"][AGENT_SETTINGS] = json!("region!\ndelta=yes");
+    });
+    assert_eq!(release.kernel_args.unwrap().as_str(), "console=ttyS1 quiet");
+    assert_eq!(release.devicetree, Some(Blob { digest: Digest([60; 32]), size: 4000 }));
+    let needs: Vec<String> = release.requires.iter().map(ToString::to_string).collect();
+    assert_eq!(needs, ["kernel-args", "devicetree", "loader-3", "tpm"]);
+    let keys: Vec<_> = release.agent_settings.as_ref().unwrap().iter().map(|one| (&*one.key, one.required)).collect();
+    assert_eq!(keys, [("region", true), ("delta", false)]);
+    let plain = accepted(|m| {
+        for key in [KERNEL_ARGS, REQUIRES, AGENT_SETTINGS] {
+            m["annotations"][key] = json!("");
+        }
+    });
+    assert_eq!((plain.kernel_args, plain.devicetree, plain.agent_settings), (None, None, None));
+    assert!(plain.requires.is_empty());
+}
+
+#[test]
+fn kernel_arguments_and_trees_are_refused_where_they_are_taken() {
+    for wrong in ["a=\"b\"", "a\nb", "ks.trial=1", " a", &"a".repeat(2048)] {
+        refused("malformed-kernel-args", annotate(KERNEL_ARGS, wrong));
+    }
+    let tree = |size| layer(DEVICETREE_TYPE, 60, size);
+    accepted(beside(tree(limits::DEVICETREE_BYTES)));
+    refused("limit-exceeded", beside(tree(limits::DEVICETREE_BYTES + 1)));
+    refused("malformed-manifest", beside(tree(0)));
+    let twice = refused("malformed-manifest", |m| {
+        beside(tree(10))(m);
+        beside(tree(10))(m);
+    });
+    assert!(twice.contains("more than one device tree"), "{twice}");
+    refused("malformed-devicetree", |m| {
+        beside(tree(10))(m);
+        m["annotations"][ARCHITECTURE] = json!("amd64");
+    });
+    assert!(refused("malformed-manifest", annotate(AGENT_SETTINGS, "A=1")).contains(AGENT_SETTINGS));
+    refused("limit-exceeded", annotate(REQUIRES, (0..17).map(|n| format!("x{n} ")).collect::<String>()));
+}
+
 #[test]
 fn sizes_and_digests_of_images_are_plausible() {
     refused("malformed-manifest", |m| m["layers"][0]["size"] = json!(0));
