@@ -246,6 +246,8 @@ pub(super) struct Publish {
     /// Waves: each share of the devices may install the release from that many hours after its date
     #[arg(long, value_name = "5%@0h,25%@24h,100%@72h")]
     pub(super) rollout: Option<Waves>,
+    #[command(flatten)]
+    pub(super) extras: ExtrasArgs,
     /// Bill of materials to attach to each architecture: SPDX or CycloneDX, in JSON. Repeatable
     #[arg(long, value_name = "FILE", conflicts_with = "http")]
     pub(super) sbom: Vec<PathBuf>,
@@ -269,6 +271,26 @@ pub(super) struct Publish {
     pub(super) no_fallback_tag: bool,
     #[command(flatten)]
     pub(super) network: Network,
+}
+
+/// Everything that boots beside the images
+#[derive(Args)]
+pub(super) struct ExtrasArgs {
+    /// Kernel arguments of the release, beside those of the loader and of the device; at most 960 bytes
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
+    pub(super) kernel_args: Option<String>,
+    /// Further kernel arguments for amd64, which follow those of --kernel-args
+    #[arg(long, value_name = "TEXT", requires = "amd64", allow_hyphen_values = true)]
+    pub(super) amd64_kernel_args: Option<String>,
+    /// Further kernel arguments for arm64, which follow those of --kernel-args
+    #[arg(long, value_name = "TEXT", requires = "arm64", allow_hyphen_values = true)]
+    pub(super) arm64_kernel_args: Option<String>,
+    /// Device tree for arm64, flattened and without overlays, at most 512 KiB: the kernel gets it instead of that of the firmware
+    #[arg(long, value_name = "FILE", requires = "arm64")]
+    pub(super) arm64_dtb: Option<PathBuf>,
+    /// Needs of the release: kernel-args, devicetree, loader-N, agent-X.Y. Agents before 0.2 ignore them, so it also wants a version that such a device does not run
+    #[arg(long, value_name = "WORDS", requires = "min_compatible_version")]
+    pub(super) requires: Option<String>,
 }
 
 /// Sign a published release: all architectures of a tag or digest

@@ -12,9 +12,10 @@ use simple_logger::SimpleLogger;
 use super::answer::{self, Answer, by_architecture};
 use super::attachment::Attachment;
 use super::cli::{
-    Attach, Bundle, Cli, Command, Copy, Factory, Format, Freshness, Inspect, Keygen, List, Payload, Publish, Receipts,
-    Repack, Sign, Tag, Verify,
+    Attach, Bundle, Cli, Command, Copy, ExtrasArgs, Factory, Format, Freshness, Inspect, Keygen, List, Payload,
+    Publish, Receipts, Repack, Sign, Tag, Verify,
 };
+use super::extras::Extras;
 use super::factory::Content;
 use super::freshness::{Place, Terms};
 use super::key::{PrivateKey, PublicFormat};
@@ -143,6 +144,17 @@ fn keys(files: &[PathBuf]) -> Result<Vec<PrivateKey>> {
     files.iter().map(|file| PrivateKey::load(file)).collect()
 }
 
+fn extras(args: ExtrasArgs) -> Result<Extras> {
+    let line = |line: Option<String>| line.map(|line| line.parse()).transpose();
+    Ok(Extras {
+        kernel_args: line(args.kernel_args)?,
+        amd64_kernel_args: line(args.amd64_kernel_args)?,
+        arm64_kernel_args: line(args.arm64_kernel_args)?,
+        arm64_dtb: args.arm64_dtb,
+        requires: args.requires.map(|words| crate::extras::requires(&words)).transpose()?.unwrap_or_default(),
+    })
+}
+
 fn publish(args: Publish) -> Result<Answer> {
     let keys = keys(&args.key)?;
     let metadata = Metadata {
@@ -157,6 +169,7 @@ fn publish(args: Publish) -> Result<Answer> {
         board: args.board,
         revoked_keys: args.revoke_key.iter().map(|key| crate::key::fingerprint(key)).collect::<Result<_>>()?,
         rollout: args.rollout,
+        extras: extras(args.extras)?,
     };
     let images: Vec<Images> = [(Architecture::Amd64, args.amd64), (Architecture::Arm64, args.arm64)]
         .into_iter()

@@ -8,6 +8,7 @@ use serde_json::{Map, Value, json};
 
 use super::date;
 use super::delta::{self, Deltas};
+use super::extras::Additions;
 use super::key::PrivateKey;
 use super::registry::Access;
 use super::sign::{Attached, Payload, fitting};
@@ -113,7 +114,7 @@ pub(super) fn initramfs_name(digest: Digest) -> String {
     file_name("kubesolo-os.gz", digest)
 }
 
-fn file_name(title: &str, digest: Digest) -> String {
+pub(crate) fn file_name(title: &str, digest: Digest) -> String {
     format!("{FILES}/{title}-{}", &digest.hex()[..16])
 }
 
@@ -126,6 +127,7 @@ struct Tree<'a> {
     kernel: Named,
     initramfs: Named,
     deltas: Deltas,
+    extras: Additions,
     document: Vec<u8>,
     /// Name below `folder`, and content; `None` when it is unsigned.
     signature: Option<(String, Vec<u8>)>,
@@ -147,8 +149,9 @@ impl Named {
 impl<'a> Tree<'a> {
     fn new(place: &Place<'_>, metadata: &Metadata, images: &'a Images, keys: &[PrivateKey]) -> Result<Self> {
         let architecture = images.architecture.to_string();
-        let initramfs::Contents { unpacked, data_layout } = initramfs::check(&images.initramfs)?;
+        let initramfs::Contents { unpacked, data_layout, agent } = initramfs::check(&images.initramfs)?;
         let data_layout = metadata.data_layout.or(data_layout);
+        let extras = metadata.extras.of(images.architecture, agent.as_deref())?;
         let (kernel, initramfs) =
             (Named::new(&images.kernel, "vmlinuz")?, Named::new(&images.initramfs, "kubesolo-os.gz")?);
         let from = delta::From { places: &place.options.delta_from, access: &place.options.access };
@@ -178,6 +181,7 @@ impl<'a> Tree<'a> {
             put(&format!("{title}_sig_url"), keys.first().map(|_| url(&signature_of(&image.name)).into()));
         }
         document.extend(delta_members(&deltas, &url));
+        document.extend(extras.members(&url));
         // A signature in its own place: a device that has the old document never gets the new signature.
         let id = Digest::of(Value::Object(document.clone()).to_string().as_bytes()).hex();
         let name = format!("{FILES}/latest.json-{}.sig", &id[..16]);
@@ -194,11 +198,13 @@ impl<'a> Tree<'a> {
         let made: Vec<[u8; 64]> = keys.iter().map(|key| key.sign(&document)).collect();
         let signature = (!made.is_empty()).then(|| (name, signature_file(&made)));
         let folder = place.root.join(architecture);
-        Ok(Self { images, root: place.root.to_owned(), folder, kernel, initramfs, deltas, document, signature })
+        Ok(Self { images, root: place.root.to_owned(), folder, kernel, initramfs, deltas, extras, document, signature })
     }
 
     fn next(&self) -> Next {
-        Next { architecture: self.images.architecture, kernel: self.kernel.blob, initramfs: self.initramfs.blob }
+        let (kernel_args, devicetree) = (self.extras.kernel_args.clone(), self.extras.tree_blob());
+        let (kernel, initramfs) = (self.kernel.blob, self.initramfs.blob);
+        Next { architecture: self.images.architecture, kernel, initramfs, kernel_args, devicetree }
     }
 
     /// Everything but `latest.json`: what devices read now is not touched.
@@ -224,6 +230,9 @@ impl<'a> Tree<'a> {
         }
         for pack in &self.deltas.packs {
             copy(&pack.path(), &self.folder.join(file_name(PATCHES_TITLE, pack.blob.digest)))?;
+        }
+        if let Some(tree) = &self.extras.tree {
+            put(&self.folder.join(Additions::file_name(tree)), tree)?;
         }
         match &self.signature {
             Some((name, bytes)) => put(&self.folder.join(name), bytes),

@@ -57,12 +57,14 @@ impl fmt::Display for Opaque {
 }
 
 /// Facts about an initramfs.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Contents {
     /// Its unpacked size; `None` if a part has another compression than gzip.
     pub(crate) unpacked: Option<u64>,
     /// Layout of the checkpoints that the agent in it writes; `None` if no such agent was found.
     pub(crate) data_layout: Option<u64>,
+    /// Version of the agent in it, as `X.Y.Z`; `None` if no agent was found.
+    pub(crate) agent: Option<String>,
 }
 
 /// Reads the file at `path` to its end as the kernel would unpack it, and returns its unpacked size: the bytes of all
@@ -95,39 +97,54 @@ pub(crate) fn check(path: &Path) -> Result<Contents> {
              size was checked, and devices cannot check their memory. With gzip they can",
             path.display()
         );
-        return Ok(Contents { unpacked: None, data_layout: init.agent.layout() });
+        return Ok(init.agent.contents(None));
     }
     init.check().map_err(unusable)?;
-    Ok(Contents { unpacked: Some(unpacked.bytes), data_layout: init.agent.layout() })
+    Ok(init.agent.contents(Some(unpacked.bytes)))
 }
 
-/// Looks for an agent that saves data. It reads the annotation [`DATA_LAYOUT`], so its program has that name in it; earlier
-/// agents do not have it, and all that have it write layout 1.
+/// Looks for an agent, and for one that saves data. Servers get its name and version, and it reads the annotation
+/// [`DATA_LAYOUT`]: both are texts of its program. Earlier agents do not have the annotation, and all that have it write
+/// layout 1.
 #[derive(Debug, Default)]
 struct Agent {
-    found: bool,
-    /// The end of the bytes before.
+    saves_data: bool,
+    version: Option<String>,
+    /// The end of the bytes before, at most [`Self::OVERLAP`].
     rest: Vec<u8>,
 }
 
 impl Agent {
-    fn layout(&self) -> Option<u64> {
-        self.found.then_some(1)
+    /// The start of the name by which an agent introduces itself.
+    const NAME: &str = "kubesolo-update/";
+    /// At least as long as each text that is looked for, in bytes.
+    const OVERLAP: usize = 64;
+
+    fn contents(self, unpacked: Option<u64>) -> Contents {
+        Contents { unpacked, data_layout: self.saves_data.then_some(1), agent: self.version }
     }
 
     fn look(&mut self, bytes: &[u8]) {
-        let name = DATA_LAYOUT.as_bytes();
-        if self.found {
+        if self.saves_data && self.version.is_some() {
             return;
         }
-        self.rest.extend_from_slice(&bytes[..bytes.len().min(name.len() - 1)]);
-        self.found = memmem::find(&self.rest, name).is_some() || memmem::find(bytes, name).is_some();
-        if bytes.len() >= name.len() {
-            self.rest = bytes[bytes.len() - (name.len() - 1)..].to_vec();
-        } else {
-            self.rest.drain(..self.rest.len().saturating_sub(name.len() - 1));
+        let mut border = std::mem::take(&mut self.rest);
+        border.extend_from_slice(&bytes[..bytes.len().min(Self::OVERLAP)]);
+        for part in [&border, bytes] {
+            self.saves_data |= memmem::find(part, DATA_LAYOUT.as_bytes()).is_some();
+            let mut names = memmem::find_iter(part, Self::NAME);
+            self.version = self.version.take().or_else(|| names.find_map(|at| version(&part[at + Self::NAME.len()..])));
         }
+        let end = if bytes.len() >= Self::OVERLAP { bytes } else { &border };
+        self.rest = end[end.len().saturating_sub(Self::OVERLAP)..].to_vec();
     }
+}
+
+/// The version at the start of `bytes`, as three numbers, if something else follows it.
+fn version(bytes: &[u8]) -> Option<String> {
+    let end = bytes.iter().position(|b| !b.is_ascii_digit() && *b != b'.')?;
+    let text = std::str::from_utf8(&bytes[..end]).ok()?.trim_end_matches('.');
+    (text.len() < 16).then(|| semver::Version::parse(text).ok())?.map(|version| version.to_string())
 }
 
 /// Looks for `/init`, the program that the kernel starts. A later entry of that name replaces an earlier one.
@@ -539,20 +556,25 @@ mod tests {
     }
 
     #[test]
-    fn an_agent_that_saves_data_is_found_wherever_it_is() {
-        let layout = |parts: &[Vec<u8>]| {
+    fn an_agent_is_found_wherever_it_is() {
+        let found = |parts: &[Vec<u8>]| {
             let mut init = Init::default();
             unpack(&parts.concat()[..], 1 << 20, &mut init).unwrap();
-            init.agent.layout()
+            let Contents { data_layout, agent, .. } = init.agent.contents(None);
+            (data_layout, agent)
         };
-        let program = |at: usize| [&vec![7; at][..], DATA_LAYOUT.as_bytes(), &[7; 9]].concat();
+        let both = [DATA_LAYOUT.as_bytes(), b"kubesolo-update/stage kubesolo-update/10.2.33GET"].concat();
+        let program = |at: usize| [&vec![7; at][..], &both, &[7; 9]].concat();
+        let expected = (Some(1), Some("10.2.33".to_owned()));
         // Also where it lies on both sides of a border between two reads.
         for at in (0..200_000).step_by(40_009).chain(BUFFER_BYTES - 300..BUFFER_BYTES) {
-            assert_eq!(layout(&[gzip(&archive_of("usr/bin/agent", &program(at)))]), Some(1), "{at}");
+            assert_eq!(found(&[gzip(&archive_of("usr/bin/agent", &program(at)))]), expected, "{at}");
         }
-        assert_eq!(layout(&[gzip(&archive_of("usr/bin/agent", &DATA_LAYOUT.as_bytes()[1..]))]), None);
-        let (one, other) = DATA_LAYOUT.as_bytes().split_at(9);
-        assert_eq!(layout(&[gzip(&archive_of("one", one)), gzip(&archive_of("other", other))]), None);
+        assert_eq!(found(&[gzip(&archive_of("usr/bin/agent", &DATA_LAYOUT.as_bytes()[1..]))]), (None, None));
+        for text in [DATA_LAYOUT, "kubesolo-update/10.2.33GET"] {
+            let (one, other) = text.as_bytes().split_at(9);
+            assert_eq!(found(&[gzip(&archive_of("one", one)), gzip(&archive_of("other", other))]), (None, None));
+        }
     }
 
     #[test]

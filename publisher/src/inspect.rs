@@ -11,6 +11,7 @@ use super::{date, read};
 use kubesolo_update::base::digest::Digest;
 use kubesolo_update::base::error::{Error, Reason, Result};
 use kubesolo_update::base::text;
+use kubesolo_update::release::extras::AgentSetting;
 use kubesolo_update::release::release::{Blob, Image, Patches, SIGNATURE_TYPE};
 use kubesolo_update::source::signatures::Found;
 use kubesolo_update::trust::keys::KeySet;
@@ -66,6 +67,14 @@ pub struct Inspected {
     pub initramfs_pieces: Option<Blob>,
     /// Patches, for devices that run an earlier release.
     pub initramfs_patches: Vec<Patches>,
+    /// Kernel arguments; absent means none.
+    pub kernel_args: Option<String>,
+    /// The device tree; absent means that of the firmware.
+    pub devicetree: Option<Blob>,
+    /// Needs that devices compare before an update.
+    pub requires: Vec<String>,
+    /// Settings that its agent knows; absent: the release does not say.
+    pub agent_settings: Option<Vec<AgentSetting>>,
     /// All that are attached.
     pub signatures: Vec<Seal>,
     /// Other documents that are attached: bills of materials, records of the build, unknown ones.
@@ -131,6 +140,10 @@ pub fn inspect(reference: &str, keys: Option<&KeySet>, access: &Access) -> Resul
             initramfs_unpacked_size: release.initramfs_unpacked_size,
             initramfs_pieces: release.pieces,
             initramfs_patches: release.patches,
+            kernel_args: release.kernel_args.map(|line| line.to_string()),
+            devicetree: release.devicetree,
+            requires: release.requires.iter().map(ToString::to_string).collect(),
+            agent_settings: release.agent_settings.map(|settings| settings.iter().cloned().collect()),
             attached,
             trusted: keys.map(|keys| keys.verify(&manifest.raw, &signatures).is_ok()),
             signatures: signatures
@@ -209,6 +222,27 @@ impl fmt::Display for Inspection {
     }
 }
 
+impl Inspected {
+    /// Everything that boots beside the images, with the needs of the release.
+    fn write_extras(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "  arguments   {}", self.kernel_args.as_deref().unwrap_or("none"))?;
+        match self.devicetree {
+            Some(Blob { size, digest }) => writeln!(f, "  devicetree  {size} bytes, {digest}")?,
+            None => writeln!(f, "  devicetree  that of the firmware")?,
+        }
+        let needs = (!self.requires.is_empty()).then(|| self.requires.join(" "));
+        writeln!(f, "  needs       {}", needs.as_deref().unwrap_or("nothing"))?;
+        match &self.agent_settings {
+            Some(all) => {
+                let required = all.iter().filter(|setting| setting.required).count();
+                writeln!(f, "  settings    its agent knows {}, and needs {required} of them", all.len())?;
+            }
+            None => writeln!(f, "  settings    unknown: the release does not name those of its agent")?,
+        }
+        Ok(())
+    }
+}
+
 impl fmt::Display for Inspected {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let or = |value: &Option<String>, none: &str| value.as_deref().map_or(none.into(), text::escape);
@@ -253,6 +287,7 @@ impl fmt::Display for Inspected {
                  {from}"
             )?;
         }
+        self.write_extras(f)?;
         if self.signatures.is_empty() {
             writeln!(f, "  signature   none")?;
         }

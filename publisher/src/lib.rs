@@ -18,6 +18,7 @@ pub mod copy;
 pub mod credentials;
 pub mod date;
 mod delta;
+pub mod extras;
 pub mod factory;
 mod failure;
 pub mod freshness;
@@ -48,6 +49,7 @@ use sha2::{Digest as _, Sha256};
 
 use attachment::Attachment;
 use delta::Deltas;
+use extras::{Additions, Extras};
 use key::PrivateKey;
 use kubesolo_update::base::digest::Digest;
 use kubesolo_update::base::error::{Context as _, Error, Reason, Result};
@@ -103,6 +105,8 @@ pub struct Metadata {
     pub revoked_keys: BTreeSet<Fingerprint>,
     /// Which share of the devices may take it how long after its date; absent means all at once.
     pub rollout: Option<Waves>,
+    /// Everything that boots beside the images.
+    pub extras: Extras,
 }
 
 impl Metadata {
@@ -127,6 +131,7 @@ impl Metadata {
             board: None,
             revoked_keys: BTreeSet::new(),
             rollout: None,
+            extras: Extras::default(),
         }
     }
 }
@@ -217,6 +222,9 @@ pub fn release(
             let what = format!("{architecture} patches from {}", pack.from_version);
             registry.put_file(&what, &pack.blob, &pack.path())?;
         }
+        if let Some(tree) = &one.extras.tree {
+            registry.put_bytes(&format!("{architecture} device tree"), tree)?;
+        }
         registry.put_manifest(None, &one.manifest, release::OCI_MANIFEST_TYPE)?;
         for key in keys {
             sign::attach(&registry, &one.manifest, &key.sign(&one.manifest), key.id())?;
@@ -249,20 +257,24 @@ struct Prepared<'a> {
     kernel: Blob,
     initramfs: Blob,
     deltas: Deltas,
+    extras: Additions,
     manifest: Vec<u8>,
 }
 
 impl<'a> Prepared<'a> {
     fn next(&self) -> Next {
-        Next { architecture: self.images.architecture, kernel: self.kernel, initramfs: self.initramfs }
+        let (kernel_args, devicetree) = (self.extras.kernel_args.clone(), self.extras.tree_blob());
+        let architecture = self.images.architecture;
+        Next { architecture, kernel: self.kernel, initramfs: self.initramfs, kernel_args, devicetree }
     }
 
     fn new(images: &'a Images, metadata: &Metadata, options: &Options) -> Result<Self> {
         if !options.unchecked_kernel {
             kernel::check(&images.kernel, images.architecture)?;
         }
-        let initramfs::Contents { unpacked, data_layout } = initramfs::check(&images.initramfs)?;
+        let initramfs::Contents { unpacked, data_layout, agent } = initramfs::check(&images.initramfs)?;
         let data_layout = metadata.data_layout.or(data_layout);
+        let extras = metadata.extras.of(images.architecture, agent.as_deref())?;
         let (kernel, initramfs) = (blob(&images.kernel)?, blob(&images.initramfs)?);
         let from = delta::From { places: &options.delta_from, access: &options.access };
         let deltas = Deltas::new(images, initramfs, unpacked, &from)?;
@@ -271,6 +283,7 @@ impl<'a> Prepared<'a> {
             descriptor(release::INITRAMFS_TYPE, &initramfs, "kubesolo-os.gz"),
         ];
         layers.extend(delta_layers(&deltas));
+        layers.extend(extras.layer());
         let mut annotations = BTreeMap::from([
             (release::VERSION, metadata.version.to_string()),
             (release::CHANNEL, metadata.channel.clone()),
@@ -288,7 +301,8 @@ impl<'a> Prepared<'a> {
             (release::REVOKED_KEYS, metadata.revoked()),
             (release::ROLLOUT, metadata.rollout.as_ref().map(ToString::to_string)),
         ];
-        annotations.extend(optional.into_iter().filter_map(|(key, value)| Some((key, value?))));
+        annotations
+            .extend(optional.into_iter().chain(extras.annotations()).filter_map(|(key, value)| Some((key, value?))));
         let manifest = document(&json!({
             "schemaVersion": 2,
             "mediaType": release::OCI_MANIFEST_TYPE,
@@ -300,7 +314,7 @@ impl<'a> Prepared<'a> {
         // The device's own parser and limits have the last word.
         Release::from_oci_manifest(&manifest)
             .map_err(|e| e.context(format!("no device would accept the {} release", images.architecture)))?;
-        Ok(Self { images, kernel, initramfs, deltas, manifest })
+        Ok(Self { images, kernel, initramfs, deltas, extras, manifest })
     }
 }
 

@@ -2,23 +2,38 @@
 //! version, splits a fleet: devices refuse both.
 
 use kubesolo_update::base::error::{Error, Exit, Reason, Result};
+use kubesolo_update::release::extras::KernelArgs;
 use kubesolo_update::release::release::{Architecture, Blob, Release};
 
 use crate::Metadata;
 use crate::read;
 use crate::registry::Registry;
 
-/// The images of one architecture that are about to be published.
+/// Everything that boots, for one architecture, of the release that is about to be published.
 pub(crate) struct Next {
     pub(crate) architecture: Architecture,
     pub(crate) kernel: Blob,
     pub(crate) initramfs: Blob,
+    pub(crate) kernel_args: Option<KernelArgs>,
+    pub(crate) devicetree: Option<Blob>,
+}
+
+impl Next {
+    /// The part that boots otherwise in an earlier release.
+    fn differs(&self, old: &Release) -> Option<&'static str> {
+        match () {
+            () if !old.kernel.is(&self.kernel) || !old.initramfs.is(&self.initramfs) => Some("other images"),
+            () if old.kernel_args != self.kernel_args => Some("other kernel arguments"),
+            () if old.devicetree != self.devicetree => Some("another device tree"),
+            () => None,
+        }
+    }
 }
 
 /// Compares a release with the one that `place` has. The same images with other metadata, such as other waves, may replace it.
 ///
 /// # Errors
-/// 77 for a lower version, and for other images under the same version.
+/// 77 for a lower version, and for other images, kernel arguments or another device tree under the same version.
 pub(crate) fn check(place: &str, published: &[Release], metadata: &Metadata, next: &[Next]) -> Result<()> {
     let version = &metadata.version;
     for old in published {
@@ -32,12 +47,12 @@ pub(crate) fn check(place: &str, published: &[Release], metadata: &Metadata, nex
             ));
         }
         let of_the_same = next.iter().find(|next| next.architecture == old.architecture);
-        let same = of_the_same.is_none_or(|next| old.kernel.is(&next.kernel) && old.initramfs.is(&next.initramfs));
-        if order.is_eq() && !same {
-            let message = format!("{place} has version {} with other images for {}", old.version, old.architecture);
+        let other = of_the_same.and_then(|next| next.differs(old));
+        if let Some(other) = other.filter(|_| order.is_eq()) {
+            let message = format!("{place} has version {} with {other} for {}", old.version, old.architecture);
             return Err(Error::new(Reason::VersionPublished, message).remedy(
-                "Nothing was published. Publish the images under a new version: devices that installed this version \
-                 refuse another release of it. Only --replace publishes other images.",
+                "Nothing was published. Publish it under a new version: devices that installed this version \
+                 refuse another release of it. Only --replace publishes it.",
             ));
         }
     }

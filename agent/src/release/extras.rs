@@ -143,7 +143,7 @@ pub fn requires(words: &str) -> Result<BTreeSet<Requirement>> {
 }
 
 /// A setting that the agent in a release knows.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct AgentSetting {
     /// Its key in `update.conf`.
     pub key: String,
@@ -151,7 +151,7 @@ pub struct AgentSetting {
     pub required: bool,
     /// Its value may contain a password.
     pub secret: bool,
-    /// Its default, as text of `update.conf`; `None`: it has none, or the setting is secret.
+    /// Its default, as text of `update.conf`; absent: it has none, or the setting is secret.
     pub default: Option<String>,
 }
 

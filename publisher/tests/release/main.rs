@@ -10,6 +10,7 @@ mod access;
 mod carried;
 mod delta;
 mod docs;
+mod extras;
 mod factory;
 mod login;
 mod offline;
