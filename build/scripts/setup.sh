@@ -185,6 +185,7 @@ need_qemu() {
     need mke2fs e2fsprogs 'fills the slots without root'
     need sfdisk fdisk 'partitions the disk image'
     need sgdisk gdisk 'makes disks of tests'
+    need sqlite3 sqlite3 'the database of the application in the virtual device'
     need_initramfs
 }
 

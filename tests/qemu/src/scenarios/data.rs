@@ -20,7 +20,7 @@ pub(crate) const OLD: &str = "ok 1.0.0|100 0";
 /// The same after the migration of 2.0.0.
 pub(crate) const NEW: &str = "ok 1.0.0|20 2.0.0|81 2";
 /// Size of the data partition in MiB, beside the share that a checkpoint leaves free.
-const DATA_MIB: u64 = 192;
+pub(super) const DATA_MIB: u64 = 192;
 /// The tries left as each try of a trial finds them.
 const TRIES: [u8; 3] = [2, 1, 0];
 
@@ -32,13 +32,22 @@ fn sqlite() -> Result<Vec<(PathBuf, String)>> {
     Ok(libraries.chain([program]).map(|path| (PathBuf::from(path), path.trim_start_matches('/').to_owned())).collect())
 }
 
-/// A device with such a stand-in, and with room for a checkpoint and for what it leaves free.
-pub(crate) fn bench<'a>(run: &'a Run, settings: &str, data_mib: u64) -> Result<Bench<'a>> {
+/// The stand-in, and `sqlite3` for it.
+fn kubesolo() -> Result<Vec<(PathBuf, String)>> {
     let mut files = sqlite()?;
     files.push((root().join("tests/qemu/guest/kubesolo"), KUBESOLO.to_owned()));
-    let kernel_args = "ks.deadline=40".to_owned();
-    let settings = settings.to_owned();
-    Bench::with(run, More { settings, files, kernel_args, data_mib: Some(data_mib), ..More::default() })
+    Ok(files)
+}
+
+/// A device with such a stand-in, and with room for a checkpoint and for what it leaves free.
+pub(crate) fn bench<'a>(run: &'a Run, settings: &str, data_mib: u64) -> Result<Bench<'a>> {
+    let (settings, kernel_args) = (settings.to_owned(), "ks.deadline=40".to_owned());
+    Bench::with(run, More { settings, kernel_args, ..device(data_mib)? })
+}
+
+/// The same with the time limits of a device.
+pub(super) fn device(data_mib: u64) -> Result<More> {
+    Ok(More { files: kubesolo()?, data_mib: Some(data_mib), ..More::default() })
 }
 
 /// In 1.0.0, once it is healthy: runs these commands, then the plug is pulled.
@@ -177,8 +186,7 @@ pub(super) fn absent(run: &Run) -> Result<()> {
 
 /// The release before has no step for data: it could put nothing back. The trial says so, and goes on.
 pub(super) fn first_release(run: &Run) -> Result<()> {
-    let mut files = sqlite()?;
-    files.push((root().join("tests/qemu/guest/kubesolo"), KUBESOLO.to_owned()));
+    let mut files = kubesolo()?;
     let step = run.write("no-step", b"#!/bin/sh\n")?;
     crate::run(Command::new("chmod").arg("755").arg(&step))?;
     let whole = files.clone();
