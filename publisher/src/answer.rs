@@ -32,10 +32,12 @@ impl Answer {
         Ok(Self { text, data, failure: None })
     }
 
+    /// Fails the command, in spite of its answer. The object has the failure as a member.
     pub(super) fn failing(self, failure: Option<Error>) -> Self {
         Self { failure, ..self }
     }
 
+    /// Prints the one object, or the lines.
     pub(super) fn print(self, json: bool) -> Result<()> {
         console::print(&if json { document(self.data) } else { self.text });
         self.failure.map_or(Ok(()), Err)

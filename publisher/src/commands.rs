@@ -76,13 +76,18 @@ pub fn main() -> ExitCode {
         .with_module_level("kubesolo_release", level)
         .with_module_level("kubesolo_update", level);
     console::log_to_stderr(levels);
-    let result = run(cli.command).and_then(|answer| answer.print(cli.json));
+    let result = match run(cli.command) {
+        Ok(answer) => answer.print(cli.json),
+        Err(error) => {
+            if cli.json {
+                answer::print_error(&error);
+            }
+            Err(error)
+        }
+    };
     match result.and_then(|()| console::all_printed()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => {
-            if cli.json {
-                answer::print_error(&e);
-            }
             let remedy = if e.remedy.is_empty() { String::new() } else { format!("  {}\n", e.remedy) };
             console::print_error(&format!(
                 "kubesolo-release: {e}\n{remedy}{}",
@@ -355,8 +360,10 @@ fn freshness(args: Freshness) -> Result<Answer> {
 
 fn inspect(args: Inspect) -> Result<Answer> {
     let keys = args.pubkey.as_deref().map(KeySet::load).transpose()?;
-    let found = crate::inspect::inspect(&args.reference, keys.as_ref(), &args.network.into())?;
-    Ok(Answer::new(found.to_string(), &found)?.failing(found.trusted().err()))
+    let mut found = crate::inspect::inspect(&args.reference, keys.as_ref(), &args.network.into())?;
+    let failure = found.trusted().err();
+    found.error = failure.as_ref().map(Error::report);
+    Ok(Answer::new(found.to_string(), &found)?.failing(failure))
 }
 
 fn list(args: List) -> Result<Answer> {
@@ -366,9 +373,11 @@ fn list(args: List) -> Result<Answer> {
 }
 
 fn receipts(args: &Receipts) -> Result<Answer> {
-    let table = Table::read(&args.dir, &args.devices)?;
+    let mut table = Table::read(&args.dir, &args.devices)?;
+    let failure = table.whole().err();
+    table.error = failure.as_ref().map(Error::report);
     let text = if args.csv { table.csv() } else { table.to_string() };
-    Ok(Answer::new(text, &table)?.failing(table.whole().err()))
+    Ok(Answer::new(text, &table)?.failing(failure))
 }
 
 fn tag(args: Tag) -> Result<Answer> {

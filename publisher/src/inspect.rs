@@ -9,7 +9,7 @@ use super::freshness::Place;
 use super::registry::{Access, Registry, Rights};
 use super::{date, read};
 use kubesolo_update::base::digest::Digest;
-use kubesolo_update::base::error::{Error, Reason, Result};
+use kubesolo_update::base::error::{Error, ErrorReport, Reason, Result};
 use kubesolo_update::base::text;
 use kubesolo_update::release::extras::AgentSetting;
 use kubesolo_update::release::release::{Blob, Image, Patches, SIGNATURE_TYPE};
@@ -28,6 +28,9 @@ pub struct Inspection {
     pub freshness: Option<Freshness>,
     /// One for each architecture that devices can choose.
     pub manifests: Vec<Inspected>,
+    /// The failure of the command, if a release is not trusted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<ErrorReport>,
 }
 
 /// The release for one architecture.
@@ -158,7 +161,7 @@ pub fn inspect(reference: &str, keys: Option<&KeySet>, access: &Access) -> Resul
     // Statements are about a tag.
     let freshness = registry.tag().filter(|_| registry.digest().is_none()).and_then(|_| freshness(reference, access));
     let index = found.is_index.then_some(found.digest);
-    Ok(Inspection { reference: registry.reference(), index, freshness, manifests })
+    Ok(Inspection { reference: registry.reference(), index, freshness, manifests, error: None })
 }
 
 /// All that is attached to a manifest, without its signatures.

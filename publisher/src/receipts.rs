@@ -29,6 +29,9 @@ pub struct Table {
     pub receipts: Vec<Row>,
     /// Files and receipts that do not count.
     pub refused: Vec<Refused>,
+    /// The failure of the command, if there are any.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<ErrorReport>,
 }
 
 /// A receipt that its device signed.
@@ -111,7 +114,7 @@ impl Table {
             last.insert(row.device.clone(), number);
         }
         last.into_values().for_each(|number| rows[number].current = true);
-        Ok(Self { receipts: rows, refused })
+        Ok(Self { receipts: rows, refused, error: None })
     }
 
     /// The first refusal.

@@ -83,6 +83,29 @@ fn an_error_is_one_object_with_its_reason() {
     }
 }
 
+#[test]
+fn an_answer_that_fails_is_one_object_with_its_error() {
+    let fleet = receipts::Fleet::new();
+    fleet.collect();
+    std::fs::write(fleet.path("collected/broken.json"), "{}").unwrap();
+    let [collected, devices] = ["collected", "devices"].map(|name| fleet.path(name));
+    let (registry, folder) = (Registry::start(), TempDir::new().unwrap());
+    let ((signer, _), _) = (key(&folder, "key"), key(&folder, "other"));
+    let reference = format!("{}/os:stable", registry.address);
+    let options = Options { access: access(&registry), ..Options::default() };
+    publisher::release(&reference, &metadata("1.0.0"), &both(&folder), &[signer], &options).unwrap();
+    let other = folder.path().join("other.pub");
+    let network = ["--plain-http", &registry.address];
+    for (arguments, member, code) in [
+        (&["receipts", path(&collected), "--devices", path(&devices)][..], "receipts", 65),
+        (&["inspect", &reference, "--pubkey", path(&other), network[0], network[1]], "manifests", 77),
+    ] {
+        let (exit, json) = answer(arguments);
+        assert_eq!((exit, &json["error"]["exit_code"]), (code, &json!(code)), "{json}");
+        assert!(json[member].as_array().is_some_and(|all| !all.is_empty()), "{json}");
+    }
+}
+
 /// A registry with two releases, one of them under two tags and signed by both keys for amd64 only, and other tags.
 #[test]
 fn list_shows_tags_versions_dates_and_signers() {
