@@ -13,6 +13,13 @@ use crate::{OutsideAlphabet, SlotId, TrialId};
 /// The layout of a checkpoint that this version writes, and the highest that it reads.
 pub const LAYOUT: u32 = 1;
 
+/// The layout of a checkpoint that a trial writes, of those up to `own`: the announcing system must be able to read it.
+/// `announced` is the highest one that it reads; without an announcement it may know only the first.
+#[must_use]
+pub fn layout(own: u32, announced: Option<u32>) -> u32 {
+    own.min(announced.unwrap_or(1))
+}
+
 /// The state of a checkpoint: the part of its name behind the trial.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Mark {

@@ -125,7 +125,7 @@ fn data_rules_hold(limits: data::Limits) {
     assert!(broken.is_empty(), "{broken}");
 }
 
-const DATA: data::Limits = data::Limits { faults: 0, trials: 3, old: 0, mutation: None };
+const DATA: data::Limits = data::Limits { faults: 0, trials: 3, old: 0, newer: 0, mutation: None };
 
 #[test]
 fn data_go_back_with_the_slot_without_faults() {
@@ -152,13 +152,25 @@ fn data_rules_hold_beside_agents_that_know_no_checkpoints() {
     data_rules_hold(data::Limits { faults: 1, trials: 2, old: 0b001, ..DATA });
 }
 
+/// Agents that write and read a later layout, before and after others.
+#[test]
+fn no_boot_is_held_by_a_checkpoint_of_a_later_layout() {
+    for newer in [0b0010, 0b0101, 0b0110] {
+        data_rules_hold(data::Limits { newer, ..DATA });
+    }
+    data_rules_hold(data::Limits { faults: 1, trials: 2, newer: 0b010, ..DATA });
+    let mutation = Some(data::Mutation::WritesItsOwnLayout);
+    let (_, broken) = explore_data(data::Limits { newer: 0b010, mutation, ..DATA });
+    assert!(!broken.is_empty(), "the model does not notice a trial that writes its own layout");
+}
+
 #[test]
 fn every_mistake_with_data_is_noticed() {
     let mut missed = Vec::new();
     for (mutation, faults, old) in data::MUTATIONS {
         let trials = if *faults == 0 { 3 } else { 2 };
         let (states, broken) =
-            explore_data(data::Limits { faults: *faults, trials, old: *old, mutation: Some(*mutation) });
+            explore_data(data::Limits { faults: *faults, trials, old: *old, mutation: Some(*mutation), ..DATA });
         let names: Vec<&str> = broken.iter().map(|(rule, _)| *rule).collect();
         println!("{mutation:?}, {faults} faults, {states} states: {}", names.join("; "));
         if names.is_empty() {

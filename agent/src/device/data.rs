@@ -11,7 +11,7 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use bootenv::data::{Checkpoint, LAYOUT, Mark, Move, Name, Place, put_back};
+use bootenv::data::{Checkpoint, LAYOUT, Mark, Move, Name, Place, layout, put_back};
 use nix::unistd::syncfs;
 
 pub use self::about::{About, Base, PathAbout};
@@ -223,9 +223,11 @@ impl Data {
         for socket in &copier.left_out {
             log::info!("{} is a socket, and not in the checkpoint", socket.display());
         }
-        let about = About { layout: LAYOUT, paths, took: began.elapsed().as_secs(), ..order.about };
-        let synced = write_about(&new, &about).and_then(|()| Ok(syncfs(open_folder(&new)?)?));
-        synced.map_err(|e| not_taken(&new, &e))?;
+        open_folder(&new).and_then(|folder| Ok(syncfs(folder)?)).map_err(|e| not_taken(&new, &e))?;
+        // Until the medium has it: the estimate for the next checkpoint is made from this time.
+        let layout = layout(LAYOUT, order.about.noted.then_some(order.about.layout));
+        let about = About { layout, paths, took: began.elapsed().as_secs(), ..order.about };
+        write_about(&new, &about).map_err(|e| not_taken(&new, &e))?;
         self.rename(name, Mark::Held)?;
         Ok(about)
     }

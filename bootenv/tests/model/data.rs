@@ -4,7 +4,9 @@
 use std::collections::BTreeMap;
 
 use bootenv::boot::{Files, PowerOn, decide};
-use bootenv::data::{Act, Checkpoint, Found, Mark, Move, Name, OrElse, Place, is_ordinary, put_back, step, tidy};
+use bootenv::data::{
+    Act, Checkpoint, Found, Mark, Move, Name, OrElse, Place, is_ordinary, layout, put_back, step, tidy,
+};
 use bootenv::protocol::{BootState, Booted, FallbackBlock, SlotState, View};
 use bootenv::{SlotId, TrialId};
 use stateright::{Model, Property};
@@ -23,6 +25,8 @@ pub struct Limits {
     pub trials: u8,
     /// Releases whose agent knows no checkpoints, as bits; the device begins with release 0.
     pub old: u8,
+    /// Releases whose agent writes layout 2 and reads both layouts, as bits; the others know layout 1 alone.
+    pub newer: u8,
     pub mutation: Option<Mutation>,
 }
 
@@ -50,11 +54,13 @@ pub enum Mutation {
     OnlyTrialsTake,
     /// The announcement is forgotten when the copy begins.
     ForgetsTheNote,
+    /// A trial writes the latest layout that it knows, and not one that the announcement permits.
+    WritesItsOwnLayout,
     /// This sync is left out.
     Unsynced(Sync),
 }
 
-/// Every mistake, how many faults it takes to show, and the old agents.
+/// Every mistake with one layout, how many faults it takes to show, and the old agents.
 pub const MUTATIONS: &[(Mutation, u8, u8)] = &[
     (Mutation::WaitsForTheVerdict, 1, 0),
     (Mutation::NeverSettles, 1, 0),
@@ -115,6 +121,7 @@ struct Folder {
     slot: SlotId,
     base: u8,
     noted: bool,
+    layout: u32,
     tree: [Copy; PATHS],
     aside: [bool; PATHS],
 }
@@ -128,11 +135,11 @@ struct Disk {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Write {
-    Make { trial: TrialId, slot: SlotId, base: u8, noted: bool },
+    Make { trial: TrialId, slot: SlotId, base: u8, noted: bool, layout: u32 },
     Mark(TrialId, Mark),
     Remove(TrialId),
     Empty(TrialId),
-    Copy(TrialId),
+    Copy(TrialId, u32),
     Move(TrialId, usize, Move),
 }
 
@@ -250,12 +257,13 @@ fn bit(trial: TrialId) -> u8 {
 impl Disk {
     fn write(&mut self, write: Write) {
         match write {
-            Write::Make { trial, slot, base, noted } => {
+            Write::Make { trial, slot, base, noted, layout } => {
                 let folder = Folder {
                     mark: if noted { Mark::Note } else { Mark::New },
                     slot,
                     base,
                     noted,
+                    layout,
                     tree: [Copy::Part; PATHS],
                     aside: [false; PATHS],
                 };
@@ -272,10 +280,10 @@ impl Disk {
                     folder.tree = [Copy::Part; PATHS];
                 }
             }
-            Write::Copy(trial) => {
+            Write::Copy(trial, layout) => {
                 let copies = self.live.map(|live| live.map_or(Copy::Absent, Copy::Whole));
                 if let Some(folder) = self.folders.get_mut(&trial) {
-                    folder.tree = copies;
+                    (folder.tree, folder.layout) = (copies, layout);
                 }
             }
             Write::Move(trial, path, step) => {
@@ -374,13 +382,19 @@ impl World {
         self.unsynced.clear();
     }
 
-    fn checkpoints(&self, disk: &Disk, booted: SlotId) -> Vec<Checkpoint> {
+    /// The latest layout that the agent in this slot knows.
+    fn layout(&self, slot: SlotId, limits: Limits) -> u32 {
+        let newer = |release: u8| limits.newer & (1 << release) != 0;
+        if self.content(slot).release.is_some_and(newer) { 2 } else { 1 }
+    }
+
+    fn checkpoints(&self, disk: &Disk, booted: SlotId, limits: Limits) -> Vec<Checkpoint> {
         let one = |(trial, folder): (&TrialId, &Folder)| Checkpoint {
             name: Name { trial: *trial, mark: folder.mark },
             slot: folder.slot,
             of_booted: self.content(booted).release == Some(folder.base),
             noted: folder.noted,
-            readable: true,
+            readable: folder.layout <= self.layout(booted, limits),
         };
         disk.folders.iter().map(one).collect()
     }
@@ -433,7 +447,7 @@ impl World {
     /// The act that the product asks for in this boot.
     fn act(&self, booted: Booted, limits: Limits) -> Act {
         let disk = self.seen();
-        let checkpoints = self.checkpoints(&disk, booted.slot);
+        let checkpoints = self.checkpoints(&disk, booted.slot, limits);
         let settle_failed = self.settle_failed || limits.mutation == Some(Mutation::NeverSettles);
         let found = Found { checkpoints: &checkpoints, booted, env: self.main.view(), legacy: false, settle_failed };
         mistaken(&found, &disk, limits.mutation)
@@ -482,7 +496,8 @@ impl World {
 
     /// A folder that no activation announced.
     fn make(&self, trial: TrialId, booted: Booted) -> Op {
-        Op::Write(Write::Make { trial, slot: booted.slot, base: self.base(booted.slot), noted: false })
+        let (slot, base) = (booted.slot, self.base(booted.slot));
+        Op::Write(Write::Make { trial, slot, base, noted: false, layout: 1 })
     }
 
     fn folder_for(&self, trial: TrialId, mark: Mark, booted: Booted, disk: &Disk) -> Vec<Op> {
@@ -499,7 +514,13 @@ impl World {
             }
             _ => self.folder_for(trial, Mark::New, booted, disk),
         };
-        ops.extend([Op::Write(Write::Empty(trial)), Op::Write(Write::Copy(trial)), Op::Sync(Sync::Copied)]);
+        let own = self.layout(booted.slot, limits);
+        let announced = disk.folders.get(&trial).filter(|folder| folder.noted).map(|folder| folder.layout);
+        let layout = match limits.mutation {
+            Some(Mutation::WritesItsOwnLayout) => own,
+            _ => layout(own, announced),
+        };
+        ops.extend([Op::Write(Write::Empty(trial)), Op::Write(Write::Copy(trial, layout)), Op::Sync(Sync::Copied)]);
         ops.extend(marked(trial, Mark::Held, Sync::Held));
         ops
     }
@@ -638,7 +659,7 @@ impl World {
                 self.slots[slot as usize] = Content { release: Some(release), rotten: false };
                 self.ghost.proven[slot as usize] = false;
             }
-            Op::Tidy => self.tidy(booted),
+            Op::Tidy => self.tidy(booted, limits),
             Op::Services => self.services(booted, limits),
             Op::Reboot => {
                 self.sync();
@@ -647,19 +668,19 @@ impl World {
         }
     }
 
-    fn next_tidy(&self, booted: Booted) -> Option<Act> {
-        let checkpoints = self.checkpoints(&self.seen(), booted.slot);
+    fn next_tidy(&self, booted: Booted, limits: Limits) -> Option<Act> {
+        let checkpoints = self.checkpoints(&self.seen(), booted.slot, limits);
         let env = self.main.view();
         tidy(&Found { checkpoints: &checkpoints, booted, env, legacy: false, settle_failed: false })
     }
 
     /// The agent clears away before it activates.
-    fn clears_away(&self, booted: Booted) -> bool {
-        self.next_tidy(booted).is_some()
+    fn clears_away(&self, booted: Booted, limits: Limits) -> bool {
+        self.next_tidy(booted, limits).is_some()
     }
 
-    fn tidy(&mut self, booted: Booted) {
-        let mut ops = match self.next_tidy(booted) {
+    fn tidy(&mut self, booted: Booted, limits: Limits) {
+        let mut ops = match self.next_tidy(booted, limits) {
             Some(Act::Drop(name, _)) => vec![Op::Write(Write::Remove(name.trial)), Op::Sync(Sync::Other), Op::Tidy],
             Some(Act::Keep(name, _)) => {
                 let mut ops = marked(name.trial, Mark::Kept, Sync::Other);
@@ -702,8 +723,8 @@ impl World {
                 let fill = Op::Fill(booted.slot.other(), self.releases + 1);
                 [tidies(ops), vec![fill]].concat()
             }),
-            (Action::Activate, View::Ours(state)) => self.activate(state, booted, old),
-            (Action::Rollback { with_data }, View::Ours(state)) => self.rollback(state, booted, with_data, old),
+            (Action::Activate, View::Ours(state)) => self.activate(state, booted, limits),
+            (Action::Rollback { with_data }, View::Ours(state)) => self.rollback(state, booted, with_data, limits),
             _ => None,
         };
         let tidied = !matches!(action, Action::Revert | Action::Activate | Action::Apply);
@@ -715,36 +736,36 @@ impl World {
         self.seen().folders.values().all(|folder| matches!(folder.mark, Mark::Kept | Mark::None))
     }
 
-    fn note(&self, trial: TrialId, slot: SlotId, booted: Booted) -> Vec<Op> {
-        let base = self.content(booted.slot).release.unwrap_or(0);
-        vec![Op::Write(Write::Make { trial, slot, base, noted: true }), Op::Sync(Sync::Noted)]
+    fn note(&self, trial: TrialId, slot: SlotId, booted: Booted, limits: Limits) -> Vec<Op> {
+        let (base, layout) = (self.content(booted.slot).release.unwrap_or(0), self.layout(booted.slot, limits));
+        vec![Op::Write(Write::Make { trial, slot, base, noted: true, layout }), Op::Sync(Sync::Noted)]
     }
 
-    fn activate(&self, state: BootState, booted: Booted, old: bool) -> Option<Vec<Op>> {
+    fn activate(&self, state: BootState, booted: Booted, limits: Limits) -> Option<Vec<Op>> {
         let target = state.target(booted.slot).ok()?;
         let trial = TrialId(u32::from(self.trials) + 1);
         let staged = self.files(target) == Files::Hold && state.slot(target) == SlotState::Void;
         let next = state.activate(booted, trial).ok().filter(|next| staged && state.success && *next != state)?;
-        if old {
+        if self.is_old(booted.slot, limits) {
             return Some(self.store(next));
         }
-        if self.clears_away(booted) {
+        if self.clears_away(booted, limits) {
             return Some(vec![Op::Tidy]);
         }
-        self.is_settled().then(|| [self.note(trial, target, booted), self.store(next)].concat())
+        self.is_settled().then(|| [self.note(trial, target, booted, limits), self.store(next)].concat())
     }
 
-    fn rollback(&self, state: BootState, booted: Booted, with_data: bool, old: bool) -> Option<Vec<Op>> {
+    fn rollback(&self, state: BootState, booted: Booted, with_data: bool, limits: Limits) -> Option<Vec<Op>> {
         if let Ok(next) = state.cancel(booted.slot) {
             return (!with_data).then(|| self.store(next));
         }
         let trial = TrialId(u32::from(self.trials) + 1);
         let other = booted.slot.other();
         let next = state.rollback(booted, trial).ok().filter(|_| self.files(other) == Files::Hold)?;
-        if old {
+        if self.is_old(booted.slot, limits) {
             return (!with_data).then(|| self.store(next));
         }
-        if self.clears_away(booted) {
+        if self.clears_away(booted, limits) {
             return Some(vec![]);
         }
         let disk = self.seen();
@@ -754,7 +775,7 @@ impl World {
         if !self.is_settled() {
             return None;
         }
-        let mut ops = self.note(trial, other, booted);
+        let mut ops = self.note(trial, other, booted, limits);
         if with_data {
             ops.extend(marked(*kept?.0, Mark::For(trial), Sync::Noted));
         }
