@@ -13,6 +13,7 @@ use crate::device::boot::{Boot, BootedBasis, is_out_of_sight};
 use crate::device::reboot;
 use crate::device::seen::Step;
 use crate::policy::gate::Lifted;
+use crate::update::attempt;
 use crate::update::records::{LockedRecords, Records};
 use crate::update::update::{Update, no_slot_touched};
 
@@ -93,17 +94,26 @@ impl Call<'_> {
     /// # Errors
     /// 75 when one puts it off.
     pub(super) fn before_trial(&self, records: &mut LockedRecords) -> Result<()> {
-        let mut boot = self.find()?;
-        self.update(&mut boot, records, Lifted::default()).before_trial().map_err(|error| {
-            let remedy = format!("{} The release is activated: any reboot starts it.", error.remedy);
-            error.remedy(remedy)
-        })
+        before_trial(&mut self.update(&mut self.find()?, records, Lifted::default()))
     }
 
     /// Restarts into the active slot after an activation.
     pub(super) fn restart_into_trial(&self) -> Result<()> {
         restart(&mut self.find()?, "the new release starts on trial")
     }
+}
+
+/// Runs the hooks of a restart into the trial that was activated.
+///
+/// # Errors
+/// 75 when one puts it off.
+pub(super) fn before_trial(update: &mut Update<'_>) -> Result<()> {
+    update.before_trial().map_err(|error| {
+        let remedy = format!("{} The release is activated: any reboot starts it.", error.remedy);
+        let error = error.remedy(remedy);
+        attempt::put_off(update.records, &error);
+        error
+    })
 }
 
 /// Ends here, before the command has changed anything, if another one runs.

@@ -168,8 +168,13 @@ fn costs_of(costs: &Costs, took: Duration) -> String {
     if parts.is_empty() { String::new() } else { format!("{}\n", parts.join(", ")) }
 }
 
-/// The outcome of `apply` or `activate`, which took that long.
-pub(super) fn applied(applied: &ApplyReport, took: Duration) -> String {
+/// The line with the next step; none where the command takes it.
+pub(super) fn next(step: &str, taken: bool) -> String {
+    if taken { String::new() } else { format!("next: {step}\n") }
+}
+
+/// The outcome of `apply` or `activate`, which took that long. `restarts`: the command restarts the device.
+pub(super) fn applied(applied: &ApplyReport, took: Duration, restarts: bool) -> String {
     let ApplyReport { version, slot, .. } = applied;
     let costs = applied.costs.as_ref().map_or(String::new(), |costs| costs_of(costs, took));
     match applied.outcome {
@@ -185,13 +190,15 @@ pub(super) fn applied(applied: &ApplyReport, took: Duration) -> String {
             format!("{version} is {how} slot {slot} and verified\n{costs}next: kubesolo-update activate --reboot\n")
         }
         _ => format!(
-            "{version} in slot {slot} boots next, on trial {}\n{costs}next: reboot; then kubesolo-update healthcheck commits or reverts it\n",
-            applied.trial.as_deref().unwrap_or_default()
+            "{version} in slot {slot} boots next, on trial {}\n{costs}{}",
+            applied.trial.as_deref().unwrap_or_default(),
+            next("reboot; then kubesolo-update healthcheck commits or reverts it", restarts)
         ),
     }
 }
 
-pub(super) fn health(judged: &HealthReport, checks: &[Check]) -> String {
+/// `restarts`: the command restarts the device.
+pub(super) fn health(judged: &HealthReport, checks: &[Check], restarts: bool) -> String {
     let mut out = String::new();
     for check in checks {
         let verdict = match (check.passed, check.wanted) {
@@ -208,15 +215,14 @@ pub(super) fn health(judged: &HealthReport, checks: &[Check]) -> String {
         (false, false) => "unhealthy",
     };
     let _ = writeln!(out, "{healthy}: {}", judged.message);
-    let next = match judged.verdict {
+    let step = match judged.verdict {
         _ if judged.unknown => "make room on the data partition, then kubesolo-update healthcheck",
         Verdict::Reverted => "reboot",
         Verdict::Waiting => "kubesolo-update healthcheck; or end the trial: kubesolo-update rollback",
         Verdict::Committed => "kubesolo-update check",
         Verdict::Settled | Verdict::TakenOver | Verdict::Nothing => "kubesolo-update status",
     };
-    let _ = writeln!(out, "next: {next}");
-    out
+    out + &next(step, restarts)
 }
 
 pub(super) fn settings(settings: &[Effective], explained: bool) -> String {

@@ -43,6 +43,8 @@ words! {
     pub enum Stage {
         /// Nothing is known of it: the bootloader or the kernel ended it.
         NoTrace = "loader or kernel: no trace",
+        /// A health run came, and the step `evidence` did not run: the stage is not known.
+        NotFollowed = "not followed",
         /// The kernel panicked before the step `evidence`.
         Kernel = "kernel",
         /// The step `evidence` ran, and no health run.

@@ -497,14 +497,21 @@ impl Client {
             .into())
     }
 
+    /// Refuses a URL without TLS, unless the settings list its host.
+    ///
+    /// # Errors
+    /// 69 for such a URL.
+    pub(crate) fn permits(&self, url: &Url) -> Result<()> {
+        if url.scheme() == "https" || self.plain.contain(url) {
+            return Ok(());
+        }
+        Err(Error::new(Reason::NotHttps, format!("{} has no TLS", shown(url)))
+            .remedy("Use https, or list this host and port in plain_http= if its network is trusted."))
+    }
+
     /// Sends one request to `url`, which is that of `sent` or what a redirect made of it.
     async fn send(&self, sent: &Sent<'_>, url: &Url, what: &str) -> Result<Response, Failure> {
-        if url.scheme() != "https" && !self.plain.contain(url) {
-            let message = format!("cannot fetch {what}: {} has no TLS", shown(url));
-            return Err(Error::new(Reason::NotHttps, message)
-                .remedy("Use https, or list this host and port in plain_http= if its network is trusted.")
-                .into());
-        }
+        self.permits(url).map_err(|error| error.context(format_args!("cannot fetch {what}")))?;
         let mut request =
             self.http(self.peer(url))?.request(sent.method.clone(), url.clone()).headers(sent.headers.clone());
         if let Some(authorization) = sent.authorization.as_ref().filter(|_| origin(url) == origin(sent.url)) {

@@ -279,6 +279,9 @@ fn version(release: &Release, device: &Device<'_>) -> Gate {
     Gate::closed(name, held.0, held.1, "Run `kubesolo-update apply --allow-downgrade` to install it.")
 }
 
+/// The next step after a failed trial.
+pub const AFTER_FAILURE: &str = "Publish a fixed release, or run `kubesolo-update apply --retry-failed`.";
+
 fn failed_before(device: &Device<'_>) -> Gate {
     let name = "failed-before";
     match &device.failed {
@@ -288,7 +291,7 @@ fn failed_before(device: &Device<'_>) -> Gate {
             name,
             Reason::FailedBefore,
             format!("this release failed on this device: {when}"),
-            "Publish a fixed release, or run `kubesolo-update apply --retry-failed`.",
+            AFTER_FAILURE,
         ),
     }
 }

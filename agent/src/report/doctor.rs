@@ -11,16 +11,19 @@ use chrono::Utc;
 use nix::libc;
 use nix::sys::statfs::{EXT4_SUPER_MAGIC, Statfs, statfs};
 use nix::unistd::{AccessFlags, access, geteuid};
+use reqwest::Url;
 use serde::Serialize;
 
 use crate::base::console::progress::size;
-use crate::base::error::{Error, Result};
+use crate::base::error::{Context, Error, Reason, Result};
 use crate::base::{files, replace, text};
 use crate::config::{Config, Origin, conf};
 use crate::device::blocks::{CommandLine, DEADLINE_MARGIN, System};
 use crate::device::boot::Boot;
 use crate::device::health::WANTED;
 use crate::device::{programs, reboot};
+use crate::fetch::client::Client;
+use crate::fetch::url;
 use crate::policy::{node, preflight, trust_policy};
 use crate::report::status::DataStatus;
 use crate::schedule::clock::{self, Clock};
@@ -113,6 +116,7 @@ pub fn look(conf: &Path, config: Result<Config>, state: &Path, boot: impl FnOnce
     let Some(config) = all.take("settings", config) else { return all };
     settings(&mut all, conf, &config);
     source(&mut all, &config);
+    receivers(&mut all, &config);
     keys(&mut all, &config);
     window(&mut all, &config);
     health(&mut all, &config);
@@ -231,6 +235,26 @@ fn source(all: &mut Findings, config: &Config) {
     }
     if !config.plain_http.is_empty() {
         all.add("source", Verdict::Warn, format!("without TLS: {}", text::escape(&config.plain_http.join(", "))));
+    }
+}
+
+/// The receivers of events and of requests for locks, as far as it shows without a request. Without an event nothing waits; without
+/// a lock an activation does.
+fn receivers(all: &mut Findings, config: &Config) {
+    let rows = [
+        ("events", &config.event_url, "event_url", Verdict::Warn),
+        ("fleetlock", &config.fleetlock_url, "fleetlock_url", Verdict::Fail),
+    ];
+    for (name, url, key, bad) in rows {
+        let Some(url) = url else { continue };
+        let usable = Url::parse(url).context(Reason::BadConfig, format_args!("read {key}=")).and_then(|url| {
+            Client::new(&open::network(config))?.permits(&url)?;
+            Ok(url::shown(&url))
+        });
+        match usable {
+            Ok(place) => all.add(name, Verdict::Ok, place),
+            Err(error) => all.add(name, bad, format!("{key}= cannot be used: {error}. {}", error.remedy)),
+        }
     }
 }
 
@@ -480,10 +504,15 @@ fn on_boot(timers: &str) -> Option<u64> {
 /// deadline is that of its timer.
 fn deadline(all: &mut Findings, config: &Config, line: &CommandLine, timer: Option<u64>) {
     let checks = config.health_timeout.as_secs();
-    let least = line.health_window.saturating_add(checks).saturating_add(DEADLINE_MARGIN);
+    // Either runs after the verdict, while the deadline is on, which would cut them off.
+    let after_verdict = [Moment::PostCommit, Moment::PreReboot];
+    let with_hooks = after_verdict.into_iter().any(|moment| crate::policy::hooks::are_there(config, moment));
+    let hooks = if with_hooks { config.hook_timeout.as_secs() } else { 0 };
+    let least = [checks, hooks, DEADLINE_MARGIN].into_iter().fold(line.health_window, u64::saturating_add);
     let (window, deadline) = (line.health_window, timer.unwrap_or(line.deadline));
+    let hooks = if with_hooks { format!(", hook_timeout={hooks}") } else { String::new() };
     let message = format!(
-        "{deadline} s; the health window of {window} s, health_timeout={checks} and {DEADLINE_MARGIN} s need {least} s"
+        "{deadline} s; the health window of {window} s, health_timeout={checks}{hooks} and {DEADLINE_MARGIN} s need {least} s"
     );
     if deadline >= least {
         return all.add("deadline", Verdict::Ok, message);
@@ -596,6 +625,28 @@ mod tests {
             let mut all = Findings::default();
             deadline(&mut all, &config, &CommandLine::parse(line), None);
             assert_eq!(all.0[0].verdict, verdict, "{line} {checks}: {}", all.0[0].message);
+        }
+    }
+
+    #[test]
+    fn the_deadline_leaves_time_for_the_hooks_after_a_verdict() {
+        let defaults = Config::resolve(&Conf::default(), &Overrides::default()).unwrap();
+        for (moment, with_hook) in [
+            ("pre-update", Verdict::Ok),
+            ("pre-reboot", Verdict::Warn),
+            ("post-commit", Verdict::Warn),
+            ("post-revert", Verdict::Ok),
+        ] {
+            let (folder, hook_timeout) = (tempfile::tempdir().unwrap(), Duration::from_secs(60));
+            let config = Config { hooks_dir: folder.path().to_owned(), hook_timeout, ..defaults.clone() };
+            let hooks = folder.path().join(format!("{moment}.d"));
+            std::fs::create_dir(&hooks).unwrap();
+            let hook = hooks.join("10-drain");
+            std::fs::write(&hook, "#!/bin/sh\n").unwrap();
+            std::fs::set_permissions(&hook, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+            let mut all = Findings::default();
+            deadline(&mut all, &config, &CommandLine::parse("ks.deadline=1559"), None);
+            assert_eq!(all.0[0].verdict, with_hook, "{moment}: {}", all.0[0].message);
         }
     }
 

@@ -462,6 +462,11 @@ impl State {
     /// Notes that now is not the time. The phase is what it was before the attempt.
     pub fn skip(&mut self, error: &Error, now: DateTime<Utc>) {
         self.go_back(now);
+        self.put_off(error, now);
+    }
+
+    /// Notes that now is not the time for the next step of an attempt, which goes on.
+    pub fn put_off(&mut self, error: &Error, now: DateTime<Utc>) {
         self.last_skip = Some(Skip { at: now, reason: error.reason.into(), message: told(error) });
     }
 

@@ -68,7 +68,7 @@ pub struct Adopted {
     /// The kernel arguments that the new loader file passes on, if they were written by this run.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub kernel_args: Option<String>,
-    /// In words, with what to do next.
+    /// The same in words.
     pub message: String,
 }
 
@@ -130,11 +130,7 @@ pub fn adopt(mut folder: Folder, boot: &mut Boot, options: &Options) -> Result<A
     Ok(Adopted {
         outcome: if switched { AdoptOutcome::Placed } else { AdoptOutcome::Adopted },
         reboot: true,
-        message: format!(
-            "{how}\nslot {} is committed, slot {} is void\nnext: reboot; then kubesolo-update status",
-            state.good,
-            state.good.other()
-        ),
+        message: format!("{how}\nslot {} is committed, slot {} is void", state.good, state.good.other()),
         kernel_args: arguments,
     })
 }

@@ -75,6 +75,17 @@ pub fn failed_early(records: &mut LockedRecords, called: Called, error: &Error) 
     failed(records, called, &before, error);
 }
 
+/// Records that the restart into an activated trial was put off: the attempt goes on with the next one.
+pub fn put_off(records: &mut LockedRecords, error: &Error) {
+    let now = Utc::now();
+    records.state.ran_into(error, now);
+    records.state.put_off(error, now);
+    records.record_failure(error);
+    if let Err(error) = records.save() {
+        log::error!("{error}");
+    }
+}
+
 fn succeeded(records: &mut LockedRecords, done: &impl Ended) {
     let (outcome, reason) = done.outcome();
     records.state.ran(outcome, reason, Utc::now());

@@ -6,7 +6,7 @@ use std::path::Path;
 use bootenv::protocol::{TRIES, View};
 
 use crate::base::words::Recorded;
-use crate::device::evidence::{Announced, Trace, Traces, tail};
+use crate::device::evidence::{Announced, Stage, Trace, Traces, tail};
 use crate::device::health::Check;
 use crate::state::history::TrialOutcome;
 use crate::state::records::{CheckRun, DataRun, Evidence, Try};
@@ -24,8 +24,10 @@ pub fn first_lines(state: &Path) -> Vec<String> {
     data::done(state).map(|step| line(&step)).into_iter().collect()
 }
 
+/// `data checkpoint of kine: 13 KiB, 0 s` or `data back: kine back to ...`: the first word is the deed.
 fn line(step: &StepReport) -> String {
-    format!("data {} {}", step.did, step.message)
+    let StepReport { did, message, .. } = step;
+    if message.starts_with(did) { format!("data {message}") } else { format!("data {did}: {message}") }
 }
 
 /// Adds what the step for the data did.
@@ -94,6 +96,13 @@ impl Update<'_> {
     }
 
     fn facts(&self, announced: &Announced, tries: &[Trace]) -> Evidence {
+        // A health run came, and no step `evidence` before it: the logs show nothing of how far a try came.
+        let unfollowed = tries.iter().all(|one| one.log.is_empty()) && self.records.was_judged(&announced.attempt);
+        let one_try = |trace: &Trace| Try {
+            stage: if unfollowed { Stage::NotFollowed } else { trace.stage() }.to_string(),
+            ..one_try(trace)
+        };
+        let missing = "the log of the kernel: a health run came, but the step `evidence` did not run before it";
         let last = |text: fn(&Trace) -> &String| {
             tries.iter().rev().map(text).find(|text| !text.is_empty()).map(|text| tail(text, TEXT_BYTES).to_owned())
         };
@@ -111,6 +120,7 @@ impl Update<'_> {
             log: last(|one| &one.log),
             data: self.data_of(tries),
             verdict: Some(verdict.unwrap_or_else(without)),
+            missing: unfollowed.then(|| missing.to_owned()).into_iter().collect(),
             ..Evidence::default()
         }
     }
@@ -125,8 +135,12 @@ impl Update<'_> {
             return Some(DataRun { outcome: "restored".into(), message });
         }
         let said = tries.iter().find_map(|one| one.said("data").find(|line| !line.starts_with("ordinary")))?;
-        let (did, message) = said.split_once(' ')?;
-        let outcome = if did == "checkpoint" { "taken" } else { did };
+        let (did, rest) = said.split_once(' ')?;
+        let (outcome, message) = match did.strip_suffix(':') {
+            Some(did) => (did, rest),
+            None if did == "checkpoint" => ("taken", said),
+            None => (did, said),
+        };
         Some(DataRun { outcome: outcome.to_owned(), message: message.to_owned() })
     }
 }

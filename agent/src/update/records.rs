@@ -20,6 +20,7 @@ use crate::device::data::Data;
 use crate::device::evidence::Traces;
 use crate::device::slot::SlotManifest;
 use crate::policy::freshness::FreshnessFinding;
+use crate::policy::rules;
 use crate::schedule::clock::Clock;
 use crate::source::source::Source;
 use crate::state::fetches::Fetches;
@@ -157,6 +158,13 @@ impl LockedRecords {
     /// The evidence of an attempt, as far as it is there.
     pub fn evidence(&self, attempt: &str) -> Option<Evidence> {
         Store::new(&self.path).read_record(attempt).ok()??.evidence
+    }
+
+    /// True if a health run came in the trial of an attempt.
+    pub fn was_judged(&self, attempt: &str) -> bool {
+        let record = Store::new(&self.path).read_record(attempt).ok().flatten();
+        let came = |step: &Step| step.step.known() == Some(StepName::HealthChecking);
+        record.is_some_and(|record| record.steps.iter().any(came))
     }
 
     /// Writes `state.json`.
@@ -388,16 +396,19 @@ impl LockedRecords {
         self.lock.save_trust(&self.records.trust)
     }
 
-    /// The noted trial ended in a failure.
+    /// The noted trial ended in a failure, for this cause.
     ///
     /// # Errors
     /// 73 when it cannot be written.
-    pub fn failed(&mut self, trial: &Trial, why: &str, now: DateTime<Utc>) -> Result<()> {
-        self.remember(trial.failure(why, now))?;
+    pub fn failed(&mut self, trial: &Trial, cause: &Error, now: DateTime<Utc>) -> Result<()> {
+        self.remember(trial.failure(&cause.message, now))?;
         self.end_trial(trial, TrialOutcome::Failed, now);
         self.state.health_failures = 0;
-        self.state.last_error = format!("{} failed its trial: {why}", trial.version);
-        self.enter(Phase::RolledBack, now)
+        let message = format!("{} failed its trial: {}", trial.version, cause.message);
+        self.state.last_error.clone_from(&message);
+        self.state.enter(Phase::RolledBack, now)?;
+        self.record_failure(&Error::new(cause.reason, message).remedy(rules::AFTER_FAILURE));
+        self.save()
     }
 
     /// Ends the noted trial, and signs a receipt of it. No verdict depends on the receipt.
@@ -461,7 +472,7 @@ impl LockedRecords {
             }
             match self.ending(&env, &trial) {
                 Ending::Committed => self.keep_commit(&trial, now)?,
-                Ending::Failed(why) => return self.failed(&trial, why, now),
+                Ending::Failed(why) => return self.failed(&trial, &Error::new(Reason::TrialFailed, why), now),
                 Ending::NotStarted => self.without_verdict(&trial, None, now)?,
                 Ending::Withdrawn => self.withdrawn(&trial, now)?,
                 Ending::NotJudged(cause) => self.without_verdict(&trial, Some(cause), now)?,
@@ -519,7 +530,8 @@ impl LockedRecords {
         let what = cause.as_ref().map_or("never started".to_owned(), |cause| format!("was not judged: {cause}"));
         let mut memory = self.lock.load_memory()?;
         if self.state.not_started.contains(&release) || memory.not_judged(release).is_some() {
-            return self.failed(trial, &format!("its trial ended without a verdict, twice: it {what}"), now);
+            let why = format!("its trial ended without a verdict, twice: it {what}");
+            return self.failed(trial, &Error::new(Reason::TrialFailed, why), now);
         }
         log::warn!("the trial of {} {what}; one more attempt is possible", trial.version);
         let outcome = if cause.is_some() { TrialOutcome::NotJudged } else { TrialOutcome::NotStarted };

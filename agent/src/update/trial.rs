@@ -186,8 +186,9 @@ fn judge_trial(update: &mut Update<'_>, env: BootState, checks: &[Check]) -> Res
     match trust_policy::locked_out(update.config, update.boot, &update.records.trust, slot, proof) {
         Ok(None) => commit(update, env),
         Ok(Some(why)) => {
-            revert(update.boot, update.records, env, &why, update.now)?;
-            Ok((Verdict::Reverted, format!("slot {slot} is reverted: {why}; slot {} boots next", env.good)))
+            let cause = Error::new(Reason::TrialFailed, why);
+            revert(update.boot, update.records, env, &cause, update.now)?;
+            Ok((Verdict::Reverted, format!("slot {slot} is reverted: {cause}; slot {} boots next", env.good)))
         }
         Err(error) => {
             log::error!("{error}");
@@ -221,13 +222,13 @@ fn count_failure(update: &mut Update<'_>, env: BootState, bad: &[String]) -> Res
     }
     // However many checks an image has, the file that remembers this is of bounded size.
     let why = format!("unhealthy: {}", text::escape(&bad.join(", ")));
-    revert(update.boot, update.records, env, &why, update.now)?;
+    revert(update.boot, update.records, env, &Error::new(Reason::Unhealthy, why), update.now)?;
     let message = format!("slot {slot} is reverted after failed run {failures}; slot {} boots next", env.good);
     Ok((Verdict::Reverted, message))
 }
 
 /// The store comes first: its mark and the noted trial together say what failed, even if the power goes in between.
-fn revert(boot: &mut Boot, records: &mut LockedRecords, env: BootState, why: &str, now: DateTime<Utc>) -> Result<()> {
+fn revert(boot: &mut Boot, records: &mut LockedRecords, env: BootState, why: &Error, now: DateTime<Utc>) -> Result<()> {
     boot.env.store(&env.revert(boot.booted).map_err(illegal)?)?;
     settled_later(match records.state.trial.clone() {
         Some(trial) => records.failed(&trial, why, now),
@@ -359,8 +360,10 @@ pub struct RollbackReport {
     pub outcome: RollbackOutcome,
     /// True if a reboot completes it.
     pub reboot: bool,
-    /// In words, with what to do next.
+    /// The same in words.
     pub message: String,
+    /// The next step.
+    pub next: String,
 }
 
 /// Goes back one step; what is left behind is remembered, so that no unattended run returns to it. That comes before
@@ -378,10 +381,11 @@ pub fn rollback(update: &mut Update<'_>, data: WithData) -> Result<RollbackRepor
     if env.revert(boot.booted).is_ok() {
         records.can_look(boot.booted.trial);
         seen(boot, records, now)?;
-        revert(boot, records, env, "reverted by rollback", now)?;
-        records.traces().end("reverted by rollback");
-        let message = format!("the trial of slot {booted} is over\nnext: reboot into slot {}", env.good);
-        return Ok(RollbackReport { outcome: RollbackOutcome::Reverted, reboot: true, message });
+        let cause = Error::new(Reason::TrialFailed, "reverted by rollback");
+        revert(boot, records, env, &cause, now)?;
+        records.traces().end(&cause.message);
+        let (message, next) = (format!("the trial of slot {booted} is over"), format!("reboot into slot {}", env.good));
+        return Ok(RollbackReport { outcome: RollbackOutcome::Reverted, reboot: true, message, next });
     }
     if let Ok(next) = env.cancel(booted) {
         let left = boot.slots.get(env.active).manifest()?;
@@ -392,11 +396,9 @@ pub fn rollback(update: &mut Update<'_>, data: WithData) -> Result<RollbackRepor
         }
         records.enter(Phase::RolledBack, now)?;
         update.tidy_data();
-        let message = format!(
-            "cancelled the activation of slot {}; slot {booted} boots next\nnext: kubesolo-update check",
-            env.active
-        );
-        return Ok(RollbackReport { outcome: RollbackOutcome::Cancelled, reboot: false, message });
+        let message = format!("cancelled the activation of slot {}; slot {booted} boots next", env.active);
+        let next = "kubesolo-update check".into();
+        return Ok(RollbackReport { outcome: RollbackOutcome::Cancelled, reboot: false, message, next });
     }
     try_previous(update, env, data)
 }
@@ -435,8 +437,8 @@ fn try_previous(update: &mut Update<'_>, env: BootState, data: WithData) -> Resu
     boot.env.store(&next).or_else(|refusal| records.not_stored(refusal))?;
     records.enter(Phase::Activated, now)?;
     let with = if wanted.is_some() { "with the data that it left" } else { "on the data as they are now" };
-    let message = format!("{version} in slot {} boots next, on trial, {with}\nnext: reboot", booted.other());
-    Ok(RollbackReport { outcome: RollbackOutcome::TrialOfPrevious, reboot: true, message })
+    let message = format!("{version} in slot {} boots next, on trial, {with}", booted.other());
+    Ok(RollbackReport { outcome: RollbackOutcome::TrialOfPrevious, reboot: true, message, next: "reboot".into() })
 }
 
 /// The data that a person wants back.

@@ -251,6 +251,22 @@ impl Device {
         self.shell(script, Path::new("health.d/10-node"));
     }
 
+    /// The activated release is booted, and a health run reverts it.
+    pub fn fails_its_trial(&self) {
+        self.power_on();
+        self.make_unhealthy();
+        let judged = self.here(&["healthcheck", "--auto-rollback-after", "1"]).code(1);
+        judged.says(&["the node is not ready", "reverted"]);
+        self.make_healthy();
+    }
+
+    /// The same, and the previous release is back.
+    pub fn fails_its_trial_and_is_back(&self) {
+        self.fails_its_trial();
+        self.power_on();
+        self.here(&["healthcheck"]).code(0);
+    }
+
     /// A shell script that can be run.
     pub fn script(&self, name: &str, script: &str) {
         let path = self.path(name);

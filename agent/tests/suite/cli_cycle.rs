@@ -26,12 +26,7 @@ fn install(device: &Device, registry: &Registry) {
 /// Applies what is on offer, and lets its trial fail.
 fn install_bad(device: &Device, registry: &Registry) {
     device.from(registry, &["apply", "--activate"]).code(0);
-    device.power_on();
-    device.make_unhealthy();
-    device.here(&["healthcheck", "--auto-rollback-after", "1"]).code(1).says(&["the node is not ready", "reverted"]);
-    device.make_healthy();
-    device.power_on();
-    device.here(&["healthcheck"]).code(0);
+    device.fails_its_trial_and_is_back();
 }
 
 fn metadata(version: &str) -> Metadata {

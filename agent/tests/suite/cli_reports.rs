@@ -48,12 +48,7 @@ fn each_attempt_is_kept_with_what_became_of_it() {
 
     publish(&registry, "2.0.0", 2);
     device.from(&registry, &["apply", "--activate"]).code(0);
-    device.power_on();
-    device.make_unhealthy();
-    device.here(&["healthcheck", "--auto-rollback-after", "1"]).code(1);
-    device.make_healthy();
-    device.power_on();
-    device.here(&["healthcheck"]).code(0);
+    device.fails_its_trial_and_is_back();
     device.from(&registry, &["apply"]).code(75); // held back, and no attempt
     let all = history(&device);
     assert_eq!(all.len(), 2);
@@ -401,6 +396,26 @@ fn entries_of_folders_that_do_not_count_are_reported() {
     device
         .here(&["healthcheck"])
         .says(&["failed (optional): 40-check: not run", "failed (optional): 50-check: not run"]);
+}
+
+/// No request shows it: a receiver without TLS that `plain_http=` does not list gets nothing.
+#[test]
+fn the_doctor_names_a_receiver_that_cannot_be_used() {
+    let device = Device::new();
+    for (key, name, verdict) in [("event_url", "events", "warn"), ("fleetlock_url", "fleetlock", "fail")] {
+        for (settings, expected) in [
+            (format!("{key}=http://hub.example.com/hook\n"), verdict),
+            (format!("{key}=http://hub.example.com/hook\nplain_http=hub.example.com\n"), "ok"),
+            (format!("{key}=https://user:word@hub.example.com/hook\n"), "ok"),
+        ] {
+            device.write("conf", settings.as_bytes());
+            let all = device.here(&["doctor", "--json"]).json();
+            let finding = all.as_array().unwrap().iter().find(|one| one["name"] == name).unwrap().clone();
+            assert_eq!(finding["verdict"], expected, "{settings}: {finding}");
+            let message = finding["message"].as_str().unwrap();
+            assert!(message.contains("hub.example.com") && !message.contains("word"), "{message}");
+        }
+    }
 }
 
 #[test]

@@ -25,16 +25,6 @@ fn run(device: &Device, server: &impl AsRef<str>, setting: &str) -> Ran {
     device.from(server, &["run", "--json"])
 }
 
-/// The trial of what was activated ends badly, and the device is back.
-fn let_it_fail(device: &Device) {
-    device.power_on();
-    device.make_unhealthy();
-    device.here(&["healthcheck", "--auto-rollback-after", "1"]).code(1).says(&["reverted"]);
-    device.make_healthy();
-    device.power_on();
-    device.here(&["healthcheck"]).code(0);
-}
-
 fn let_it_prove_itself(device: &Device) {
     device.power_on();
     device.here(&["healthcheck"]).code(0).says(&["committed"]);
@@ -80,7 +70,7 @@ fn what_failed_its_trial_is_not_tried_again_unless_a_person_says_so_and_a_fixed_
 
     publish(&registry, "2.0.0", 2);
     run(&device, &registry, "auto=activate").code(0);
-    let_it_fail(&device);
+    device.fails_its_trial_and_is_back();
     let before = (device.tree("A"), device.tree("B"), device.env_bytes());
     for _ in 0..3 {
         run(&device, &registry, "auto=activate").refused(75, "failed-before");
@@ -92,7 +82,7 @@ fn what_failed_its_trial_is_not_tried_again_unless_a_person_says_so_and_a_fixed_
 
     // A person: it fails once more, and is held again.
     device.from(&registry, &["apply", "--retry-failed", "--activate"]).code(0);
-    let_it_fail(&device);
+    device.fails_its_trial_and_is_back();
     run(&device, &registry, "auto=activate").refused(75, "failed-before");
 
     publish(&registry, "2.0.1", 3);

@@ -97,12 +97,7 @@ fn the_end_of_a_trial_is_a_word_until_the_next_attempt() {
     publish(&registry, "2.0.0", 1);
     device.from(&registry, &["apply", "--activate"]).code(0);
     assert_eq!(outcome(&device), Value::Null);
-    device.power_on();
-    device.make_unhealthy();
-    device.here(&["healthcheck", "--auto-rollback-after", "1"]).code(1);
-    device.make_healthy();
-    device.power_on();
-    device.here(&["healthcheck"]).code(0);
+    device.fails_its_trial_and_is_back();
     assert_eq!(outcome(&device), "failed");
     // The words of other versions are kept, and a file without any is that of version 0.1.
     let mut state = device.state();
@@ -161,10 +156,7 @@ fn a_second_trial_is_judged_like_any_other() {
     let (registry, device) = activated("1.0.0");
     Cause::Lock.tries(&device);
     device.from(&registry, &["apply", "--activate"]).code(0);
-    device.power_on();
-    device.make_unhealthy();
-    device.here(&["healthcheck", "--auto-rollback-after", "1"]).code(1).says(&["slot B is reverted"]);
-    device.make_healthy();
+    device.fails_its_trial();
     back(&device);
     device.from(&registry, &["apply", "--json"]).refused(75, "failed-before");
 }

@@ -66,12 +66,7 @@ fn two_updates(registry: &Registry, device: &Device) {
     device.here(&["healthcheck"]).code(0);
     publish(registry, "2.0.0", 2);
     device.here(&["run"]).code(0);
-    device.power_on();
-    device.make_unhealthy();
-    device.here(&["healthcheck", "--auto-rollback-after", "1"]).code(1);
-    device.make_healthy();
-    device.power_on();
-    device.here(&["healthcheck"]).code(0);
+    device.fails_its_trial_and_is_back();
 }
 
 const STEPS: [&str; 12] = [
@@ -104,6 +99,7 @@ fn each_step_of_an_update_reaches_the_receiver_once_and_in_order() {
     let failed = &events[9]["data"];
     assert_eq!((&failed["to_version"], &failed["asked_by"]), (&json!("2.0.0"), &json!("timer")));
     assert!(failed["error"].as_str().unwrap().contains("unhealthy: 10-node"), "{failed}");
+    assert_eq!((&failed["exit_code"], &failed["reason"]), (&json!(77), &json!("unhealthy")));
     device.here(&["metrics"]).code(0).says(&["kubesolo_update_events_pending 0\n"]);
 }
 

@@ -266,6 +266,22 @@ fn tries_without_a_trace_are_reported_as_such() {
     assert_eq!(kept["verdict"], "2.0.0 failed its trial: it never reached its health check");
 }
 
+/// A health run judged the trial of a system without the step `evidence`.
+#[test]
+fn a_trial_that_nobody_followed_is_reported_as_such() {
+    let registry = Registry::start();
+    let device = activated(&registry);
+    device.fails_its_trial();
+    device.power_on();
+    device.here(&["healthcheck"]).code(0);
+    let kept = evidence(&device);
+    assert_eq!(kept["tries"][0]["stage"], "not followed");
+    let missing = "the log of the kernel: a health run came, but the step `evidence` did not run before it";
+    assert_eq!(kept["missing"], serde_json::json!([missing]));
+    let shown = device.here(&["history", "--last"]).code(0).says(&["missing:", "step `evidence` did not run"]);
+    assert!(!shown.stdout.contains("no trace"), "{shown:?}");
+}
+
 #[test]
 fn the_data_of_a_failed_trial_are_in_its_record() {
     let registry = Registry::start();
@@ -289,7 +305,7 @@ fn the_data_of_a_failed_trial_are_in_its_record() {
     device.here(&["healthcheck", "--auto-rollback-after", "1"]).code(1);
     follower.wait().unwrap();
     let taken = file(&device, ".1.log");
-    assert!(taken.contains(" data checkpoint checkpoint of kine: 3 B"), "{taken}");
+    assert!(taken.contains(" data checkpoint of kine: 3 B"), "{taken}");
     device.power_on();
     step();
     device.make_healthy();

@@ -99,6 +99,11 @@ fn a_hook_can_put_off_the_restart_into_a_trial_and_no_other() {
     assert!(error["message"].as_str().unwrap().contains("pre-reboot.d/20-drain says \"later\": pods leave"), "{error}");
     assert!(error["remedy"].as_str().unwrap().contains("The release is activated"), "{error}");
     assert_eq!(device.env().active, SlotId::B);
+    let skip = device.state()["last_skip"].clone();
+    assert_eq!(skip["reason"], "hook-later", "{skip}");
+    let attempt = device.here(&["history", "--last", "--json"]).code(0).json()["attempt"].clone();
+    assert_eq!((&attempt["phase"], &attempt["findings"][0]["exit_code"]), (&json!("activated"), &json!(75)));
+    assert_eq!(attempt["findings"][0]["reason"], "hook-later");
     moments(&device);
     device.from(&registry, &["run"]).code(75);
     assert_eq!(moments(&device), ["pre-reboot trial"], "the next run asks again");

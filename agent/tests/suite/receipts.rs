@@ -57,12 +57,7 @@ fn each_trial_leaves_a_receipt_that_openssl_verifies() {
     device.here(&["healthcheck"]).code(0).says(&["committed"]);
     publish(&registry, "2.0.0", 2);
     device.from(&registry, &["apply", "--activate"]).code(0);
-    device.power_on();
-    device.make_unhealthy();
-    device.here(&["healthcheck", "--auto-rollback-after", "1"]).code(1).says(&["reverted"]);
-    device.make_healthy();
-    device.power_on();
-    device.here(&["healthcheck"]).code(0);
+    device.fails_its_trial_and_is_back();
 
     let (all, public) = (receipts(&device), public(&device));
     let said: Vec<_> = all.iter().map(|receipt| verified(receipt, &public)).collect();

@@ -43,10 +43,7 @@ fn committed() -> (Registry, Device) {
 /// 2.0.0 fails its trial by a check.
 fn failed_trial(registry: &Registry, device: &Device) {
     device.from(registry, &["apply", "--activate"]).code(0);
-    device.power_on();
-    device.make_unhealthy();
-    device.here(&["healthcheck", "--auto-rollback-after", "1"]).code(1);
-    device.make_healthy();
+    device.fails_its_trial();
 }
 
 #[test]
@@ -111,12 +108,7 @@ fn a_rollback_is_an_attempt_that_ends_rolled_back_or_failed() {
     device.here(&["history", "--last"]).code(0).says(&["rolled back: 1.0.0 is committed"]);
 
     device.here(&["rollback"]).code(0);
-    device.power_on();
-    device.make_unhealthy();
-    device.here(&["healthcheck", "--auto-rollback-after", "1"]).code(1);
-    device.make_healthy();
-    device.power_on();
-    device.here(&["healthcheck"]).code(0);
+    device.fails_its_trial_and_is_back();
     assert_eq!(steps(&last(&device)), ["rollback-started", "activated", "health-checking", "rollback-failed"]);
 
     // An activation that is taken back before its first boot.
@@ -139,6 +131,35 @@ fn an_attempt_that_fails_has_its_finding_with_code_reason_and_next_step() {
     let finding = &attempt["findings"][0];
     assert_eq!((&finding["exit_code"], &finding["reason"]), (&json!(69), &json!("unreachable")));
     device.here(&["history", "--last"]).code(0).says(&["finding:      69 unreachable: ", "times:        2 in a row"]);
+}
+
+#[test]
+fn a_trial_that_fails_has_its_finding_with_code_reason_and_next_step() {
+    let finding = |device: &Device| {
+        let attempt = last(device);
+        let all = attempt["findings"].as_array().unwrap().clone();
+        assert_eq!(all.len(), 1, "{attempt}");
+        all[0].clone()
+    };
+    let (registry, device) = committed();
+    failed_trial(&registry, &device);
+    let judged = finding(&device);
+    assert_eq!((&judged["exit_code"], &judged["reason"]), (&json!(77), &json!("unhealthy")));
+    assert_eq!(judged["message"], "2.0.0 failed its trial: unhealthy: 10-node");
+    let shown =
+        device.here(&["history", "--last"]).code(0).says(&["finding:      77 unhealthy: 2.0.0 failed its trial"]);
+    assert_eq!(shown.stdout.matches("failed its trial: unhealthy").count(), 1, "said once: {}", shown.stdout);
+
+    // Given up by the bootloader.
+    device.power_on();
+    device.from(&registry, &["apply", "--activate", "--retry-failed"]).code(0);
+    for _ in 0..4 {
+        device.power_on();
+    }
+    device.here(&["healthcheck"]).code(0);
+    let gone = finding(&device);
+    assert_eq!((&gone["exit_code"], &gone["reason"]), (&json!(77), &json!("trial-failed")));
+    assert_eq!(gone["remedy"], "Publish a fixed release, or run `kubesolo-update apply --retry-failed`.");
 }
 
 #[test]

@@ -373,6 +373,10 @@ reasons! {
             "Fewer keys signed the release than signature_threshold= requires. Add signatures by other keys; each key counts once.",
         TooOld = "too-old":
             "The release requires a newer version than the running one. Install a release in between first.",
+        TrialFailed = "trial-failed":
+            "The trial of the release ended, and no health run committed it. Read `kubesolo-update history --last`, then publish a fixed release.",
+        Unhealthy = "unhealthy":
+            "A required health check failed in the trial of the release. Read `kubesolo-update history --last`, then publish a fixed release.",
         VersionLower = "version-lower":
             "The tag or tree has a higher version, and devices refuse to go back. Publish a higher version, or move the tag back with `kubesolo-release tag`.",
         VersionPublished = "version-published":

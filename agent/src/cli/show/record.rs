@@ -88,7 +88,9 @@ impl Report {
         if entry.times > 1 {
             self.screen.line("times:", &format!("{} in a row", entry.times));
         }
-        if !entry.error.is_empty() {
+        // The finding says it with its code.
+        let said = record.findings.last().is_some_and(|last| last.message == entry.error);
+        if !entry.error.is_empty() && !said {
             self.screen.toned("error:", Tone::Bad, &text::escape(&entry.error));
         }
         for finding in &record.findings {

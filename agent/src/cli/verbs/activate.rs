@@ -20,7 +20,7 @@ pub(in crate::cli) fn activate(call: &Call<'_>, lifted: Lifted, reboot: bool) ->
     if reboot {
         call.before_trial(&mut records)?;
     }
-    print(call.cli, &applied, || show::applied(&applied, call.started.elapsed()));
+    print(call.cli, &applied, || show::applied(&applied, call.started.elapsed(), reboot));
     if reboot {
         call.restart_into_trial()?;
     }

@@ -3,6 +3,7 @@
 use crate::base::error::Result;
 use crate::cli::call::Call;
 use crate::cli::output::print;
+use crate::cli::show;
 use crate::device::reboot;
 use crate::update::adopt::{self, Folder, Options};
 
@@ -13,7 +14,8 @@ pub(in crate::cli) fn adopt(call: &Call<'_>, options: &Options, reboot: bool) ->
         .map_err(adopt::boots_as_before)?;
     let mut boot = call.find_to_change(reboot)?;
     let adopted = adopt::adopt(folder, &mut boot, options).map_err(adopt::boots_as_before)?;
-    print(call.cli, &adopted, || format!("{}\n", adopted.message));
+    let next = show::next("reboot; then kubesolo-update status", reboot || !adopted.reboot);
+    print(call.cli, &adopted, || format!("{}\n{next}", adopted.message));
     if adopted.reboot && reboot {
         reboot::now("the new loader file is in place")?;
     }

@@ -16,7 +16,7 @@ pub(in crate::cli) fn dry_run(call: &Call<'_>, lifted: Lifted) -> Result<u8> {
     log_lifted(lifted);
     let (boot, records) = (call.find()?, call.read()?);
     let planned = apply::dry_run(&Session::new(call.config, &boot, &records, lifted, call.now))?;
-    print(call.cli, &planned, || show::applied(&planned, call.started.elapsed()));
+    print(call.cli, &planned, || show::applied(&planned, call.started.elapsed(), false));
     Ok(0)
 }
 
@@ -33,7 +33,7 @@ pub(in crate::cli) fn apply(call: &Call<'_>, lifted: Lifted, activate: bool, reb
     if due {
         call.before_trial(&mut records)?;
     }
-    print(call.cli, &applied, || show::applied(&applied, call.started.elapsed()));
+    print(call.cli, &applied, || show::applied(&applied, call.started.elapsed(), due));
     if due {
         call.restart_into_trial()?;
     }

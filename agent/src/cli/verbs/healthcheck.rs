@@ -64,7 +64,9 @@ fn judge(call: &Call<'_>, no_reboot: bool) -> Result<u8> {
     evidence::add_verdict(&update.records.traces(), &judged);
     let report =
         HealthDocument { healthy: judged.healthy, outcome: judged.verdict, message: &judged.message, checks: &checks };
-    print(call.cli, &report, || show::health(&judged, &checks));
+    // Slots in folders boot nothing.
+    let restarts = judged.verdict == Verdict::Reverted && !no_reboot && !update.boot.folders();
+    print(call.cli, &report, || show::health(&judged, &checks, restarts));
     if judged.healthy {
         update.send_events();
         update.report_node();
@@ -74,8 +76,7 @@ fn judge(call: &Call<'_>, no_reboot: bool) -> Result<u8> {
         if let Some(trial) = &on_trial {
             update.before_revert(trial);
         }
-        // Slots in folders boot nothing.
-        if !boot.folders() {
+        if restarts {
             reboot::now("the trial was reverted")?;
         }
     }

@@ -1,8 +1,9 @@
 //! `rollback`.
 
 use crate::base::error::Result;
-use crate::cli::call::{Call, log_lifted, restart};
+use crate::cli::call::{Call, before_trial, log_lifted, restart};
 use crate::cli::output::print;
+use crate::cli::show;
 use crate::policy::gate::Lifted;
 use crate::state::records::AskedBy;
 use crate::update::trial::{self, RollbackOutcome, WithData};
@@ -21,10 +22,10 @@ pub(in crate::cli) fn rollback(call: &Call<'_>, lifted: Lifted, reboot: bool, da
     let restarts = back.reboot && reboot;
     match &reverted {
         Some(trial) if restarts => update.before_revert(trial),
-        None if restarts => update.before_trial()?,
+        None if restarts => before_trial(&mut update)?,
         _ => {}
     }
-    print(call.cli, &back, || format!("{}\n", back.message));
+    print(call.cli, &back, || format!("{}\n{}", back.message, show::next(&back.next, restarts)));
     if restarts {
         restart(&mut boot, "rollback")?;
     }

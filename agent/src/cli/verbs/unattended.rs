@@ -72,9 +72,10 @@ fn report(call: &Call<'_>, records: &mut LockedRecords, done: Done) -> Result<u8
             if due {
                 call.before_trial(records)?;
             }
-            print(call.cli, &applied, || show::applied(&applied, call.started.elapsed()));
             // Slots in folders boot nothing.
-            if due && !call.find()?.folders() {
+            let restarts = due && !call.find()?.folders();
+            print(call.cli, &applied, || show::applied(&applied, call.started.elapsed(), restarts));
+            if restarts {
                 call.restart_into_trial()?;
             }
         }
