@@ -25,7 +25,7 @@ use crate::device::{programs, reboot};
 use crate::fetch::client::Client;
 use crate::fetch::url;
 use crate::policy::{node, preflight, trust_policy};
-use crate::report::status::DataStatus;
+use crate::report::status::{self, DataStatus};
 use crate::schedule::clock::{self, Clock};
 use crate::schedule::window::Window;
 use crate::schedule::zone::Zone;
@@ -37,8 +37,7 @@ use crate::trust::keys::KeySet;
 use crate::update::adopt;
 use integration::Seen;
 
-/// Free bytes of the data partition below which a state may not be written any more, and below which it is time to look.
-const SPACE_LEAST: u64 = 1 << 20;
+/// Free bytes of the data partition below which it is time to look.
 const SPACE_WANTED: u64 = 16 << 20;
 
 /// How a finding is meant.
@@ -149,14 +148,15 @@ fn memory(all: &mut Findings, path: &Path) -> Option<Loaded> {
         all.either("state", writable, Verdict::Warn, &Words { good: &good, bad: &bad });
     }
     if let Ok(filesystem) = statfs(existing(folder)) {
-        let block = u64::try_from(filesystem.block_size()).unwrap_or(0);
-        let free = filesystem.blocks_available().saturating_mul(block);
+        let free = status::available(&filesystem);
         let verdict = match free {
-            _ if free < SPACE_LEAST => Verdict::Fail,
+            _ if free < status::SPACE_LEAST => Verdict::Fail,
             _ if free < SPACE_WANTED => Verdict::Warn,
             _ => Verdict::Ok,
         };
-        all.add("data space", verdict, format!("{} free in {}", size(free), folder.display()));
+        let words =
+            status::full(existing(folder)).unwrap_or_else(|| format!("{} free in {}", size(free), folder.display()));
+        all.add("data space", verdict, words);
         reserve(all, existing(folder), &filesystem);
     }
     Some(memory)
@@ -454,7 +454,7 @@ fn machine(all: &mut Findings, config: &Config, boot: &Boot, memory: Option<&Loa
 /// The last time that both slots were read again.
 fn scrub(all: &mut Findings, config: &Config, memory: &Memory) {
     let name = "slots read";
-    let Some(Scrub { at, booted, fallback, .. }) = &memory.scrub else {
+    let Some(scrub @ Scrub { at, booted, .. }) = &memory.scrub else {
         if config.scrub_days == 0 {
             all.add(name, Verdict::Warn, "scrub_days=0: nobody notices when a slot rots");
         }
@@ -465,8 +465,9 @@ fn scrub(all: &mut Findings, config: &Config, memory: &Memory) {
         let next = "it may not boot again. Install a release now, then replace the medium";
         all.add(name, Verdict::Fail, format!("on {date}, the running slot was damaged: {why}; {next}"));
     }
+    let fallback = scrub.fallback_damage();
     if let Some(why) = fallback {
-        let next = "`kubesolo-update run` tries again to repair it";
+        let next = "`kubesolo-update run` tries again once a day to repair it";
         all.add(name, Verdict::Fail, format!("on {date}, the slot to fall back to was damaged: {why}; {next}"));
     }
     if booted.is_none() && fallback.is_none() {

@@ -75,7 +75,7 @@ pub fn series(status: &Status, loaded: &Loaded, memory: &Memory) -> Vec<Series> 
         let help = "1 if the running slot, or the one to fall back to, was damaged then and is not repaired.";
         let mut damaged = page.family("slot_damaged", Kind::Gauge, help);
         damaged.is(&[("slot", "running")], u64::from(scrub.booted.is_some()));
-        damaged.is(&[("slot", "fallback")], u64::from(scrub.fallback.is_some()));
+        damaged.is(&[("slot", "fallback")], u64::from(scrub.fallback_damage().is_some()));
     }
     if let Some(events) = status.pending_events {
         let help = "Number of events that wait for their receiver.";

@@ -7,11 +7,14 @@ use bootenv::boot::{Files, PowerOn, decide_with};
 use bootenv::protocol::{SlotState, View};
 use bootenv::{Fallback, SlotId};
 use chrono::{DateTime, SecondsFormat, Utc};
+use nix::sys::statfs::{Statfs, statfs};
 use nix::unistd::geteuid;
 use semver::Version;
 use serde::{Serialize, Serializer};
 
+use crate::base::console::progress::size;
 use crate::base::error::Result;
+use crate::base::replace;
 use crate::base::words::{Recorded, words};
 use crate::config::Config;
 use crate::device::blocks::CommandLine;
@@ -251,13 +254,31 @@ pub struct NextBoot {
     pub reason: &'static str,
 }
 
+/// Free bytes of the data partition below which the records of an update may not be written any more.
+pub(super) const SPACE_LEAST: u64 = 1 << 20;
+
+/// Bytes of a filesystem that every account can fill.
+pub(super) fn available(filesystem: &Statfs) -> u64 {
+    let block = u64::try_from(filesystem.block_size()).unwrap_or(0);
+    filesystem.blocks_available().saturating_mul(block)
+}
+
+/// The words for a folder without room for the records of an update; `None` while there is room.
+pub(super) fn full(folder: &Path) -> Option<String> {
+    let free = available(&statfs(folder).ok()?);
+    let next = "too little for the records of an update. Make room on the data partition";
+    (free < SPACE_LEAST).then(|| format!("{} free in {}, {next}", size(free), folder.display()))
+}
+
 /// Gathers the report.
 #[must_use]
 pub fn find(boot: Result<Boot>, slots: impl FnOnce() -> Result<Slots>, state: &Path) -> Status {
     let store = Store::new(state);
+    let full = full(replace::folder_of(state));
     let (memory, unreadable) = store.read_each();
     let mut problems: Vec<_> =
         memory.warnings.iter().cloned().chain(unreadable.into_iter().map(|e| e.message)).collect();
+    problems.extend(full);
     let needs_root = !geteuid().is_root() && boot.as_ref().is_err_and(is_out_of_sight);
     let boot = boot.inspect_err(|e| problems.push(e.message.clone())).ok();
     let (state, trust) = (memory.state, memory.trust);

@@ -111,8 +111,8 @@ impl Default for History {
 
 impl History {
     /// Adds an attempt, or the outcome of the last one. A server that is down for a month is one entry, not a hundred that
-    /// push out all others.
-    pub fn add(&mut self, mut entry: Entry) {
+    /// push out all others. Returns the id of an attempt that failed in the same way, and whose place the new one takes.
+    pub fn add(&mut self, mut entry: Entry) -> Option<String> {
         let alike = |last: &Entry| {
             last.phase == Phase::Failed
                 && (entry.phase, &entry.error, entry.attempt.to_release)
@@ -121,13 +121,16 @@ impl History {
         // A trial may end after attempts that failed meanwhile.
         let same = self.attempts.iter().rposition(|known| known.attempt.id == entry.attempt.id);
         let again = self.attempts.len().checked_sub(1).filter(|last| alike(&self.attempts[*last]));
+        let mut replaced = None;
         if let Some(n) = same.or(again) {
             let known = self.attempts.remove(n);
             entry.times = if same.is_some() { known.times } else { known.times.saturating_add(1) };
             entry.attempt.started_at = known.attempt.started_at;
+            replaced = same.is_none().then_some(known.attempt.id);
         }
         self.attempts.push(entry);
         let surplus = self.attempts.len().saturating_sub(ATTEMPTS_KEPT);
         self.attempts.drain(..surplus);
+        replaced
     }
 }

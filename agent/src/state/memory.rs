@@ -60,9 +60,19 @@ pub struct Scrub {
     /// Damage of the slot to fall back to, which could not be repaired; escaped.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fallback: Option<String>,
-    /// The release that the slot to fall back to is being filled with.
+    /// The release that the slot to fall back to is being filled with. Without damage beside it, that is under way, or was cut
+    /// off.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub refill: Option<Digest>,
+}
+
+impl Scrub {
+    /// The damage of the slot to fall back to, also while it is filled again.
+    #[must_use]
+    pub fn fallback_damage(&self) -> Option<&str> {
+        let unfinished = self.refill.map(|_| "it was not filled to the end");
+        self.fallback.as_deref().or(unfinished)
+    }
 }
 
 /// A release that came on a removable medium.

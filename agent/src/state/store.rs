@@ -399,14 +399,19 @@ impl Lock {
         Ok(())
     }
 
-    /// Puts an attempt into `history.json`, or updates its outcome.
+    /// Puts an attempt into `history.json`, or updates its outcome. Of attempts in a row that fail in the same way, only the last
+    /// one keeps its record: a server that is down would push out the evidence of a failed trial within hours.
     pub fn record(&self, entry: Entry) -> Result<()> {
         let path = self.store.history();
         let mut history: History = read_or_set_aside(&path)?;
-        history.add(entry);
+        let replaced = history.add(entry);
         file::write(&path, &history, PRIVATE)?;
         console::log_step(Step::History);
-        Ok(())
+        let replaced = replaced.as_deref().and_then(record_name).map(|name| self.store.records().join(name));
+        match replaced.filter(|path| path.symlink_metadata().is_ok()) {
+            Some(path) => file::remove(&path),
+            None => Ok(()),
+        }
     }
 
     /// Changes the record of an attempt, or begins it; `change` says whether it changed anything. A damaged record is begun

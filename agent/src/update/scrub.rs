@@ -21,6 +21,11 @@ use crate::state::memory::{Memory, Scrub};
 use crate::update::candidate::Candidate;
 use crate::update::update::Update;
 
+/// A damaged slot to fall back to is looked at again after this time, not only after `scrub_days`.
+const AGAIN: TimeDelta = TimeDelta::days(1);
+const BOTH_DAMAGED: &str = "Make a source available that has one of their releases, or install another release: \
+                            `kubesolo-update apply --bundle FILE --activate`.";
+
 impl Update<'_> {
     /// Reads both slots again if that is due and the window is open, and repairs the one that is not booted; `answers`: the
     /// source answered this run. An update does not fail for the sake of it.
@@ -81,6 +86,8 @@ impl Update<'_> {
         }
         let refilled = match self.refill(memory, answers) {
             Ok(content) => content,
+            // Cut off by a shutdown, and not failed.
+            Err(error) if error.reason == Reason::Interrupted => return Err(error),
             Err(error) => {
                 if let Some(scrub) = &mut memory.scrub {
                     scrub.fallback = Some(text::escape(&error.message));
@@ -97,65 +104,83 @@ impl Update<'_> {
     }
 
     /// The slot is void before its first byte changes, and good again after it was read back. Its own release comes from the
-    /// source; where that does not give it, the running release is copied.
+    /// source; where that does not give it, the running release is copied, or fetched if its slot is damaged as well.
     fn refill(&mut self, memory: &mut Memory, answers: bool) -> Result<String> {
         self.boot.alone()?;
         let target = self.session().target()?;
         let place = self.boot.slots.get(target.slot).clone();
         let running = self.boot.slots.get(self.boot.booted.slot).clone();
-        let begun = memory.scrub.as_ref().and_then(|scrub| scrub.refill);
+        let known = memory.scrub.clone();
+        let begun = known.as_ref().and_then(|scrub| scrub.refill);
         if place.verify().is_ok_and(|content| Some(content.digest) == begun) {
             // Cut off before the last store.
             return self.refilled(&place);
         }
-        if let Some(why) = memory.scrub.as_ref().and_then(|scrub| scrub.booted.as_ref()) {
-            let message = format!("slot {} is damaged as well: {why}", running.id);
-            return Err(Error::new(Reason::SlotDamaged, message).remedy("Run `kubesolo-update apply`."));
-        }
+        let damaged = known.and_then(|scrub| scrub.booted);
         let copied = running.manifest()?.ok_or_else(|| {
             Error::new(Reason::SlotIncomplete, format!("slot {} has no manifest: a factory filled it", running.id))
                 .remedy("Run `kubesolo-update apply`.")
         })?;
         place.check_room(copied.kernel.size.saturating_add(copied.initramfs.size))?;
-        let own = place.manifest().ok().flatten().filter(|own| answers && own.digest != copied.digest);
-        let fetched = own.and_then(|own| match self.fetchable(&own) {
-            Ok(candidate) => Some((own, candidate)),
-            Err(error) => {
-                log::warn!("slot {} gets a copy of the running release: {error}", place.id);
-                None
-            }
-        });
-        let wanted = fetched.as_ref().map_or(copied.digest, |(own, _)| own.digest);
-        if let Some(scrub) = &mut memory.scrub {
-            scrub.refill = Some(wanted);
+        let fetched = if answers { self.find_at_source(&place, &copied, damaged.is_none()) } else { None };
+        if let (None, Some(why)) = (&fetched, &damaged) {
+            let message = format!("slot {} is damaged as well: {why}", running.id);
+            return Err(Error::new(Reason::SlotDamaged, message).remedy(BOTH_DAMAGED));
         }
-        self.records.keep_memory(memory)?;
+        let wanted = fetched.as_ref().map_or(copied.digest, |(wanted, _)| wanted.digest);
+        self.keep_refill(memory, wanted)?;
         let void = target.env.invalidate(self.boot.booted.slot);
         self.boot.env.store(&void.map_err(|why| Error::new(Reason::Trial, why.to_string()))?)?;
         // Data were kept for the release that leaves this slot.
         self.tidy_data();
-        if let Some((own, mut candidate)) = fetched {
-            let written = fill(&place, &own, self.now, |part| {
-                let blob = [own.kernel, own.initramfs][part as usize];
+        if let Some((wanted, mut candidate)) = fetched {
+            let written = fill(&place, &wanted, self.now, |part| {
+                let blob = [wanted.kernel, wanted.initramfs][part as usize];
                 candidate.source.open(&blob)
             });
             match written {
                 Ok(()) => return self.refilled(&place),
-                Err(error) if error.exit() == Exit::CannotWrite || error.reason == Reason::Interrupted => {
+                Err(error)
+                    if damaged.is_some()
+                        || error.exit() == Exit::CannotWrite
+                        || error.reason == Reason::Interrupted =>
+                {
                     return Err(error);
                 }
-                Err(error) => log::warn!("slot {} gets a copy of the running release: {error}", place.id),
+                Err(error) => log::warn!("cannot fetch the release of slot {}: {error}", place.id),
             }
         }
-        if let Some(scrub) = memory.scrub.as_mut().filter(|_| wanted != copied.digest) {
-            scrub.refill = Some(copied.digest);
-            self.records.keep_memory(memory)?;
+        log::warn!("slot {} gets a copy of the running release", place.id);
+        if wanted != copied.digest {
+            self.keep_refill(memory, copied.digest)?;
         }
         fill(&place, &copied, self.now, |part| Ok(Box::new(running.image(part)?)))?;
         self.refilled(&place)
     }
 
-    /// The release that the slot had, if its keys still count and the source still has it.
+    /// Remembers the release that the slot is being filled with. The damage is noted again if that fails, so that a repair that
+    /// was cut off goes on at the next run, and one that failed is due after a day.
+    fn keep_refill(&self, memory: &mut Memory, release: Digest) -> Result<()> {
+        if let Some(scrub) = &mut memory.scrub {
+            (scrub.refill, scrub.fallback) = (Some(release), None);
+        }
+        self.records.keep_memory(memory)
+    }
+
+    /// The release that the slot had, or the running one if that cannot be copied; `None` if the source gives neither.
+    fn find_at_source(&self, place: &Slot, running: &SlotManifest, copies: bool) -> Option<(SlotManifest, Candidate)> {
+        let own = place.manifest().ok().flatten().filter(|own| own.digest != running.digest);
+        let running = (!copies).then(|| running.clone());
+        own.into_iter().chain(running).find_map(|wanted| match self.fetchable(&wanted) {
+            Ok(candidate) => Some((wanted, candidate)),
+            Err(error) => {
+                log::warn!("the source does not give {} for slot {}: {error}", wanted.version, place.id);
+                None
+            }
+        })
+    }
+
+    /// A release that was committed here, if its keys still count and the source still has it.
     fn fetchable(&self, own: &SlotManifest) -> Result<Candidate> {
         if own.file_signatures.is_some() {
             // Its images count by their own signatures, and would have to be fetched to see that.
@@ -187,14 +212,19 @@ fn rests(boot: &Boot, env: &BootState) -> bool {
     !boot.legacy && boot.booted.fallback.is_none() && env.success && env.active == booted && env.good == booted
 }
 
-/// A slot is read back when it is filled, so that counts as the first time. A clock that went back makes it due.
+/// A slot is read back when it is filled, so that counts as the first time. A clock that went back makes it due, and a repair
+/// that was cut off. A fallback that could not be repaired is due each day: its source may be back, and neither the line nor
+/// the medium has to bear more.
 fn is_due(config: &Config, boot: &Boot, known: Option<&Scrub>, now: DateTime<Utc>) -> bool {
-    if known.is_some_and(|scrub| scrub.refill.is_some()) {
+    if known.is_some_and(|scrub| scrub.refill.is_some() && scrub.fallback.is_none()) {
         return true;
     }
+    let unrepaired = known.is_some_and(|scrub| scrub.fallback.is_some()) && config.auto != Auto::Check;
+    let days = TimeDelta::days(config.scrub_days.into());
+    let pause = if unrepaired { days.min(AGAIN) } else { days };
     let filled = || Some(boot.slots.get(boot.booted.slot).manifest().ok()??.written_at);
     let last = known.map(|scrub| scrub.at).or_else(filled);
-    last.is_none_or(|last| last > now || now - last >= TimeDelta::days(config.scrub_days.into()))
+    last.is_none_or(|last| last > now || now - last >= pause)
 }
 
 /// The damage of a slot, by the check that the bootloader makes, and by its manifest where it has one.

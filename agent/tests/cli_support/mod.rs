@@ -20,7 +20,7 @@ use kubesolo_release::registry::Access;
 use kubesolo_release::{self as publisher, Images, Metadata, Options};
 use kubesolo_update::base::digest::Digest;
 use kubesolo_update::release::release::Architecture;
-use serde_json::Value;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::common::{images, registry::Registry};
@@ -274,6 +274,17 @@ impl Device {
         self.shell("cat script >\"$0\" && chmod 755 \"$0\" && rm script", &path);
     }
 
+    /// Replaces `memory.json`, as a file that the agent trusts.
+    pub fn remember(&self, memory: &Value) {
+        self.write("memory", memory.to_string().as_bytes());
+        self.shell("install -m 600 memory \"$0\" && rm memory", &self.path("S/memory.json"));
+    }
+
+    /// The slots were read for the last time years ago.
+    pub fn forget_scrub(&self) {
+        self.remember(&json!({"schema": 1, "scrub": {"at": "2001-02-03T04:05:06Z"}}));
+    }
+
     /// Makes an executable from outside: a program that this process has open for writing, and with it for a moment every
     /// child of another test, cannot be started.
     pub fn shell(&self, script: &str, argument: &Path) {
@@ -382,6 +393,12 @@ pub fn on_tiny_slot(device: &Device, options: &str, arguments: &[&str], meanwhil
 pub fn key(seed: u8) -> PrivateKey {
     let scratch = TempDir::new().unwrap();
     let file = scratch.path().join("key");
+    key_file(seed, &file);
+    PrivateKey::load(&file).unwrap()
+}
+
+/// The same as the file of a private key.
+pub fn key_file(seed: u8, file: &Path) {
     // The DER of RFC 8410 around the seed.
     let mut der = hex::decode("302e020100300506032b657004220420").unwrap();
     der.extend([seed; 32]);
@@ -389,10 +406,9 @@ pub fn key(seed: u8) -> PrivateKey {
         "-----BEGIN PRIVATE KEY-----\n{}\n-----END PRIVATE KEY-----\n",
         base64::Engine::encode(&base64::engine::general_purpose::STANDARD, der)
     );
-    fs::write(&file, pem).unwrap();
+    fs::write(file, pem).unwrap();
     use std::os::unix::fs::PermissionsExt;
-    fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
-    PrivateKey::load(&file).unwrap()
+    fs::set_permissions(file, fs::Permissions::from_mode(0o600)).unwrap();
 }
 
 /// Publishes and signs a release for this device as `os:stable`, as `kubesolo-release` does. Another `salt` gives other images.

@@ -168,13 +168,18 @@ impl World {
 
     /// With this manifest.
     pub fn of_manifest(manifest: &Value, initramfs: Vec<u8>) -> Self {
+        Self::signed_by(manifest, initramfs, 1)
+    }
+
+    /// The same, signed by the key made from this byte.
+    pub fn signed_by(manifest: &Value, initramfs: Vec<u8>, seed: u8) -> Self {
         let manifest = bytes(manifest);
         let mut world = Self { files: BTreeMap::new(), manifest: manifest.clone(), initramfs: initramfs.clone() };
         world.blob(b"kernel");
         world.blob(&initramfs);
         world.manifest(&manifest);
         world.tag("stable", &bytes(&super::index(&[("amd64", &manifest)])));
-        let signature = world.signature(&manifest, 1);
+        let signature = world.signature(&manifest, seed);
         world.tag(&world.fallback_tag(), &bytes(&super::referrers(&[&signature])));
         world
     }

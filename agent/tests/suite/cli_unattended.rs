@@ -6,15 +6,16 @@ use std::fs;
 use std::time::Duration;
 
 use bootenv::SlotId;
-use chrono::TimeDelta;
+use chrono::{DateTime, TimeDelta, Utc};
 use cli_support::{Device, Ran, publish};
 use common::fault::{self, Fault, World};
 use common::registry::Registry;
-use kubesolo_update::base::error::Reason;
+use kubesolo_update::base::error::{Error, Reason};
 use kubesolo_update::config::{Config, Overrides};
 use kubesolo_update::device::boot::Boot;
 use kubesolo_update::schedule::clock::build_date;
 use kubesolo_update::state::state::Outcome;
+use kubesolo_update::update::attempt::by_timer;
 use kubesolo_update::update::records::LockedRecords;
 use kubesolo_update::update::unattended::{self, Done};
 use serde_json::{Value, json};
@@ -23,6 +24,35 @@ use serde_json::{Value, json};
 fn run(device: &Device, server: &impl AsRef<str>, setting: &str) -> Ran {
     device.write("conf", format!("{setting}\n").as_bytes());
     device.from(server, &["run", "--json"])
+}
+
+/// Settings for runs in this process, with paths that need no working directory: `os:stable` of this server.
+pub fn config(device: &Device, server: &impl AsRef<str>, more: &str) -> Config {
+    let path = |name: &str| device.path(name).display().to_string();
+    let conf = format!(
+        "registry={0}/os\ntag=stable\nplain_http={0}\npubkey={1}\nslot_a={2}\nslot_b={3}\nbootenv=grub:{4}\n\
+         auto=activate\n{more}",
+        server.as_ref(),
+        path("K"),
+        path("A"),
+        path("B"),
+        path("grubenv")
+    );
+    device.write("conf-here", conf.as_bytes());
+    Config::load(&device.path("conf-here"), &Overrides::default()).unwrap()
+}
+
+/// The work of the timer in this process, at this time.
+pub fn hour(device: &Device, config: &Config, now: DateTime<Utc>) -> Result<Done, Error> {
+    let find = || Boot::find(config, None, Some(&device.path("cmdline")));
+    let mut records = loop {
+        // A child of another test holds the lock between its fork and its exec.
+        match LockedRecords::lock(&device.path("S/state.json")) {
+            Err(error) if error.reason == Reason::Locked => std::thread::yield_now(),
+            records => break records.unwrap(),
+        }
+    };
+    by_timer(config, &mut records, find, &|| now)
 }
 
 fn let_it_prove_itself(device: &Device) {
@@ -119,18 +149,7 @@ fn outside_the_window_nobody_is_asked_and_nothing_changes() {
 fn what_was_fetched_for_too_long_is_not_activated_outside_the_window() {
     let (registry, device) = (Registry::start(), Device::new());
     publish(&registry, "1.0.0", 1);
-    let path = |name: &str| device.path(name).display().to_string();
-    let conf = format!(
-        "registry={0}/os\nplain_http={0}\npubkey={1}\nslot_a={2}\nslot_b={3}\nbootenv=grub:{4}\nauto=activate\n\
-         maintenance_window=02:00-04:00\n",
-        registry.address,
-        path("K"),
-        path("A"),
-        path("B"),
-        path("grubenv")
-    );
-    device.write("conf", conf.as_bytes());
-    let config = Config::load(&device.path("conf"), &Overrides::default()).unwrap();
+    let config = config(&device, &registry, "maintenance_window=02:00-04:00\n");
     let run = |hours: &[i64]| {
         let hours = std::cell::RefCell::new(hours.iter());
         let clock = || build_date() + TimeDelta::minutes(60 * hours.borrow_mut().next().unwrap() + 30);
@@ -248,8 +267,8 @@ fn a_server_that_wants_to_be_left_alone_is_left_alone_until_then() {
     let error = run(&device, &server, "").refused(69, "rate-limited");
     assert!(error["message"].as_str().unwrap().contains("3600 s"), "{error}");
     assert_eq!(server.requests().len(), 1);
-    let until: chrono::DateTime<chrono::Utc> = device.state()["not_before"].as_str().unwrap().parse().unwrap();
-    let wait = until - chrono::Utc::now();
+    let until: DateTime<Utc> = device.state()["not_before"].as_str().unwrap().parse().unwrap();
+    let wait = until - Utc::now();
     assert!((3590..7210).contains(&wait.num_seconds()), "{wait}");
 
     let before = (device.tree("A"), device.tree("B"), device.env_bytes());

@@ -29,6 +29,7 @@ mod compat;
 mod config;
 mod data;
 mod delta;
+mod despair;
 mod device;
 mod devicetree;
 mod disk;

@@ -126,6 +126,7 @@ fn an_attempt_that_fails_has_its_finding_with_code_reason_and_next_step() {
     for _ in 0..2 {
         device.from(&address, &["run"]).code(69);
     }
+    assert_eq!(device.names("S/records").len(), 1, "attempts that fail alike have one record");
     let attempt = last(&device);
     assert_eq!(steps(&attempt), ["failed"]);
     let finding = &attempt["findings"][0];

@@ -58,13 +58,14 @@ impl Shelf {
 
     /// An unattended run, long after the last time that the slots were read.
     fn months_later(&self, settings: &str) -> Ran {
-        self.remember(&json!({"schema": 1, "scrub": {"at": "2001-02-03T04:05:06Z"}}));
+        self.device.forget_scrub();
         self.run(settings)
     }
 
-    fn remember(&self, memory: &serde_json::Value) {
-        self.device.write("memory", memory.to_string().as_bytes());
-        self.device.shell("install -m 600 memory \"$0\" && rm memory", &self.device.path("S/memory.json"));
+    /// A repair of slot B with this release was cut off.
+    fn cut_off(&self, release: Digest) {
+        let scrub = json!({"at": "2001-02-03T04:05:06Z", "refill": release.to_string()});
+        self.device.remember(&json!({"schema": 1, "scrub": scrub}));
     }
 
     fn run(&self, settings: &str) -> Ran {
@@ -139,7 +140,7 @@ fn a_source_that_is_gone_keeps_no_fallback_from_its_repair() {
     drop(registry);
     let shelf = Shelf { registry: Registry::start(), device, previous };
     shelf.rot("B");
-    shelf.remember(&json!({"schema": 1, "scrub": {"at": "2001-02-03T04:05:06Z"}}));
+    shelf.device.forget_scrub();
     shelf.device.write("conf", b"");
     warns(&shelf.device.from(&nobody, &["run"]).code(69), &["holds 2.0.0 again"]);
     shelf.is_whole("2.0.0");
@@ -154,13 +155,44 @@ fn a_rotten_running_slot_is_told_and_nothing_is_activated_or_copied() {
     assert_eq!((shelf.device.tree("B"), shelf.device.env_bytes()), before);
     shelf.device.here(&["doctor"]).says(&["the running slot was damaged"]);
     shelf.device.here(&["metrics"]).code(0).says(&["kubesolo_update_slot_damaged{slot=\"running\"} 1"]);
+}
 
-    // Both are bad: nothing to copy from. Slot B stays as it is.
-    shelf.rot("B");
-    shelf.withdraw_previous();
-    let before = (shelf.device.tree("B"), shelf.device.env_bytes());
-    warns(&shelf.months_later("").code(0), &["slot A runs, and is damaged", "slot B, to which this device falls back"]);
-    assert_eq!((shelf.device.tree("B"), shelf.device.env_bytes()), before);
+#[test]
+fn where_both_slots_are_bad_the_fallback_comes_from_the_source() {
+    // Its own release, and, where the source lost that, the one that runs.
+    for (lost, version) in [(false, "1.0.0"), (true, "2.0.0")] {
+        let shelf = Shelf::new();
+        ["A", "B"].iter().for_each(|slot| shelf.rot(slot));
+        if lost {
+            shelf.withdraw_previous();
+        }
+        let running = shelf.device.tree("A");
+        warns(&shelf.months_later("").code(0), &["slot A runs, and is damaged", &format!("holds {version} again")]);
+        shelf.is_whole(version);
+        assert_eq!(shelf.device.tree("A"), running);
+        assert_eq!(shelf.device.power_on().start.map(|start| start.slot), Some(SlotId::B));
+    }
+}
+
+#[test]
+fn where_both_slots_are_bad_and_no_source_answers_nothing_changes_and_the_next_day_tries_again() {
+    let Shelf { registry, device, previous } = Shelf::new();
+    let nobody = Registry::start().address.clone();
+    let shelf = Shelf { registry, device, previous };
+    ["A", "B"].iter().for_each(|slot| shelf.rot(slot));
+    let before = (shelf.device.tree("A"), shelf.device.tree("B"), shelf.device.env_bytes());
+    let damage = |ran: &Ran| ran.stderr.contains("to which this device falls back, is damaged");
+    shelf.device.forget_scrub();
+    shelf.device.write("conf", b"");
+    assert!(damage(&shelf.device.from(&nobody, &["run"]).code(69)));
+    assert!(!damage(&shelf.run("").code(0)), "not at each run");
+    assert_eq!((shelf.device.tree("A"), shelf.device.tree("B"), shelf.device.env_bytes()), before);
+
+    let mut memory = shelf.memory();
+    memory["scrub"]["at"] = json!(chrono::Utc::now() - chrono::TimeDelta::hours(25));
+    shelf.device.remember(&memory);
+    warns(&shelf.run("").code(0), &["holds 1.0.0 again"]);
+    shelf.is_whole("1.0.0");
 }
 
 #[test]
@@ -185,8 +217,7 @@ fn a_repair_that_was_cut_off_goes_on_at_the_next_run() {
     let void = shelf.device.env().invalidate(SlotId::A).unwrap();
     let lines: Vec<String> = void.variables().iter().map(|(name, value)| format!("{name}={value}\n")).collect();
     shelf.device.set_env(&lines.concat());
-    shelf
-        .remember(&json!({"schema": 1, "scrub": {"at": "2001-02-03T04:05:06Z", "refill": shelf.previous.to_string()}}));
+    shelf.cut_off(shelf.previous);
     warns(&shelf.run("").code(0), &["holds 2.0.0 again"]);
     shelf.is_whole("2.0.0");
 }
@@ -195,8 +226,7 @@ fn a_repair_that_was_cut_off_goes_on_at_the_next_run() {
 fn a_release_that_is_staged_after_a_repair_was_cut_off_stays() {
     let shelf = Shelf::new();
     publish(&shelf.registry, "3.0.0", 3);
-    shelf
-        .remember(&json!({"schema": 1, "scrub": {"at": "2001-02-03T04:05:06Z", "refill": shelf.previous.to_string()}}));
+    shelf.cut_off(shelf.previous);
     shelf.run("auto=stage").code(0);
     assert_eq!(shelf.device.version_in(SlotId::B).as_deref(), Some("3.0.0"));
     assert_eq!(shelf.device.env().b, SlotState::Void, "no release is good before its trial");

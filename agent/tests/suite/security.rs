@@ -667,7 +667,7 @@ fn is_a_test(root: &Path, stories: &str, test: &str) -> Option<()> {
 }
 
 /// The cells of a table whose last column names its tests, which must be there.
-fn rows_with_tests<const N: usize>(page: &str, head: &str) -> Vec<[String; N]> {
+pub fn rows_with_tests<const N: usize>(page: &str, head: &str) -> Vec<[String; N]> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let document = fs::read_to_string(root.join(page)).unwrap();
     let (_, table) = document.split_once(&format!("{head}\n|{}\n", "---|".repeat(N))).unwrap();

@@ -401,7 +401,8 @@ impl Plan {
             (SlotState::Void, _) => self.world.refilling,
             (SlotState::Fail, _) => false,
         };
-        if !rests || !damaged || self.world.slot(booted).files() != Files::Hold {
+        // A damaged running slot cannot be copied: only the source helps then.
+        if !rests || !damaged || (self.world.slot(booted).files() != Files::Hold && !own) {
             return None;
         }
         let running = self.world.slot(booted).manifest()?;

@@ -1,5 +1,7 @@
 //! `activate`.
 
+use chrono::Utc;
+
 use crate::base::error::Result;
 use crate::cli::call::{Call, log_lifted};
 use crate::cli::output::print;
@@ -13,7 +15,7 @@ pub(in crate::cli) fn activate(call: &Call<'_>, lifted: Lifted, reboot: bool) ->
     log_lifted(lifted);
     let mut records = call.lock()?;
     records.asked_by(AskedBy::Console);
-    let applied = recorded(&mut records, Called::Activation, |records| {
+    let applied = recorded(&mut records, Called::Activation, &Utc::now, |records| {
         let boot = &mut call.find_to_change(reboot)?;
         call.update(boot, records, lifted).activate().map_err(no_slot_touched)
     })?;

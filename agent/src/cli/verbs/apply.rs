@@ -1,5 +1,7 @@
 //! `apply`.
 
+use chrono::Utc;
+
 use crate::base::error::Result;
 use crate::cli::call::{Call, log_lifted};
 use crate::cli::output::print;
@@ -25,7 +27,7 @@ pub(in crate::cli) fn apply(call: &Call<'_>, lifted: Lifted, activate: bool, reb
     // Kept to the end: nobody changes anything between the activation and the restart.
     let mut records = call.lock()?;
     records.asked_by(AskedBy::Console);
-    let applied = recorded(&mut records, Called::Attempt, |records| {
+    let applied = recorded(&mut records, Called::Attempt, &Utc::now, |records| {
         let boot = &mut call.find_to_change(reboot)?;
         call.update(boot, records, lifted).apply(activate)
     })?;

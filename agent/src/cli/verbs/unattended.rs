@@ -5,16 +5,15 @@ use std::path::Path;
 use chrono::Utc;
 use serde::Serialize;
 
-use crate::base::error::{Exit, Result};
+use crate::base::error::Result;
 use crate::cli::call::Call;
 use crate::cli::output::print;
 use crate::cli::show;
 use crate::config::{Auto, RemovableBundles};
 use crate::device::seen::Step;
-use crate::policy::gate::Lifted;
 use crate::state::records::AskedBy;
 use crate::state::state::Outcome;
-use crate::update::attempt::{Called, recorded};
+use crate::update::attempt::{Called, by_timer, recorded};
 use crate::update::records::LockedRecords;
 use crate::update::unattended::{self, Done};
 
@@ -26,23 +25,9 @@ struct NoStick {
 }
 
 pub(in crate::cli) fn run(call: &Call<'_>) -> Result<u8> {
-    let config = call.config;
     let mut records = call.lock()?;
-    records.asked_by(AskedBy::Timer);
-    let called = if config.auto == Auto::Check { Called::Question } else { Called::Attempt };
-    let mut boot = None;
-    let ran = recorded(&mut records, called, |records| {
-        unattended::run(config, boot.insert(call.find_by(Step::Run)?), records, &Utc::now)
-    });
-    // Also where the source is gone: a slot to fall back to counts most then.
-    if let Some(boot) = &mut boot {
-        let answers = !ran.as_ref().is_err_and(|error| error.exit() == Exit::Unavailable);
-        let mut update = call.update(boot, &mut records, Lifted::default());
-        update.send_events();
-        update.report_node();
-        update.scrub(answers);
-    }
-    report(call, &mut records, ran?)
+    let done = by_timer(call.config, &mut records, || call.find_by(Step::Run), &Utc::now)?;
+    report(call, &mut records, done)
 }
 
 /// The same with removable media alone: with the device of an event, or with each one that is plugged in.
@@ -54,7 +39,7 @@ pub(in crate::cli) fn stick(call: &Call<'_>, device: Option<&Path>) -> Result<u8
     }
     let mut records = call.lock()?;
     records.asked_by(AskedBy::Stick);
-    let done = recorded(&mut records, Called::Attempt, |records| {
+    let done = recorded(&mut records, Called::Attempt, &Utc::now, |records| {
         unattended::run_sticks(config, &mut call.find_to_change(false)?, records, device, &Utc::now)
     })?;
     report(call, &mut records, done)

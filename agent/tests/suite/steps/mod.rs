@@ -140,8 +140,7 @@ impl Pair {
             fs::remove_file(self.device.path(&format!("{slot}/manifest.json"))).unwrap();
             self.world.slots[slot as usize] = Content::Junk;
         }
-        self.device.write("memory", br#"{"schema": 1, "scrub": {"at": "2001-02-03T04:05:06Z"}}"#);
-        self.device.shell("install -m 600 memory \"$0\" && rm memory", &self.device.path("S/memory.json"));
+        self.device.forget_scrub();
     }
 
     fn state(&self) -> BootState {
