@@ -61,3 +61,4 @@ mod steps;
 mod sticks;
 mod systemd;
 mod trust;
+mod wear;

@@ -12,6 +12,7 @@ mod old;
 mod stage;
 mod stick;
 mod uboot;
+mod wear;
 
 use std::fmt::Debug;
 
@@ -133,6 +134,16 @@ pub const ALL: &[Scenario] = &[
             "two of three keys sign; one is rotated out and revoked, and stays so after a rollback to an image that has it",
             keys::rotation,
         ),
+    ),
+    long(
+        "loader-0.1",
+        Bios,
+        "under the loader file of 0.1 a release is committed, and one that panics comes back",
+        old::loader_0_1,
+    ),
+    only(
+        ONCE,
+        long("wear", Bios, "writes and flushes of the disk: at rest, for a check, an update, a trial", wear::wear),
     ),
     long("env-of-go-agent", Bios, "an environment written by KubeSolo OS's agent boots, and is taken over", old::env),
     only(

@@ -203,6 +203,42 @@ pub(super) fn env(run: &Run) -> Result<()> {
     bench.stays_in("1.0.0", SlotId::A)
 }
 
+/// The loader file of 0.1, which stays on its device: a release of today is committed, and a bad one comes back.
+pub(super) fn loader_0_1(run: &Run) -> Result<()> {
+    let bench = Bench::build(run)?;
+    let script = fs::read(root().join("tests/fixtures/0.1/loader/grub.cfg"))?;
+    bench.disk.put_esp_file("grub/grub.cfg", &script)?;
+    bench.publish("2.0.0", Flaw::None)?;
+    let mut machine = bench
+        .power_on(&[("1.0.0", "kubesolo-update apply --activate --reboot"), ("2.0.0", "kubesolo-update status")])?;
+    machine.wait_for("ks: boot slot=A committed")?;
+    machine.wait_for(HEALTHY)?;
+    machine.wait_for("ks: boot slot=B try counter=2")?;
+    machine.wait_for(HEALTHY)?;
+    succeeded(&mut machine)?;
+    machine.power_cut()?;
+    let committed = BootState { a: SlotState::Good, counter: 2, ..BootState::committed(SlotId::B) };
+    expect("the environment after the commit", &state(&bench.disk)?, &committed)?;
+
+    bench.publish("3.0.0", Flaw::Panics)?;
+    let script = "kubesolo-update apply --activate --reboot; echo \"refused: $?\"";
+    let mut machine = bench.power_on(&[("2.0.0", script)])?;
+    machine.wait_for("ks: boot slot=B committed")?;
+    for counter in [2, 1, 0] {
+        machine.wait_for(&format!("ks: boot slot=A try counter={counter}"))?;
+    }
+    machine.wait_for("ks: no tries left for slot A: back to slot B")?;
+    machine.wait_for(HEALTHY)?;
+    machine.wait_for("refused: 75")?;
+    machine.power_cut()?;
+    expect("slot A", &state(&bench.disk)?.a, &SlotState::Fail)?;
+    expect(
+        "the loader file",
+        &bench.disk.esp_file("grub/grub.cfg")?,
+        &fs::read(root().join("tests/fixtures/0.1/loader/grub.cfg"))?,
+    )
+}
+
 /// The bootloader alone, switched by hand as the agent does it.
 pub(super) fn switch(run: &Run) -> Result<()> {
     let initramfs = run.write("v1.gz", &initramfs::make("v1", Then::Idle)?)?;
