@@ -1,6 +1,8 @@
 //! Agent 0.1 may be in the other slot of a device: each agent reads what the other one writes, and means the same.
 //! `tests/fixtures/0.1` has what 0.1 writes. The same with 0.1 itself takes its binary, so `make test-all` runs that.
 
+mod matrix;
+
 use crate::{cli_rpi, cli_support, cli_uboot};
 
 use std::fs;
