@@ -1,6 +1,6 @@
 # One verb per habit. Every target installs its tools and prints them (build/scripts/setup.sh).
 .DEFAULT_GOAL := help
-.PHONY: help try demo agent builder install dist reproduce kernel initramfs image schemas lint test test-all test-loaders prove soak fuzz qemu qemu-arm64 prove-uboot bench bench-delta large deny rollout
+.PHONY: help try demo agent builder install dist reproduce kernel initramfs image schemas lint test test-all test-loaders prove soak soak-device power-cuts fuzz qemu qemu-arm64 prove-uboot bench bench-delta large deny rollout
 export PATH := $(PATH):/usr/sbin:/sbin:$(CURDIR)/target/tools/usr/bin:$(CURDIR)/target/tools/bin
 
 # One target, one profile and one set of features for everything that is built and tried here, so that nothing is
@@ -117,9 +117,19 @@ soak: ## Run random cycles of the real programs beside a book of what must be tr
 	SOAK_CYCLES=$(or $(CYCLES),1000) SOAK_SEED=$(or $(SEED),1) \
 	    cargo test --locked -p kubesolo-update --test suite -- --ignored --nocapture soak::
 
-fuzz: ## Run every parser of bytes from outside under libFuzzer, SECONDS= (10) each
+soak-device: ## Run update cycles of one virtual device that stays in target/soak-device: CYCLES= (10) more, SEED= (1)
+	@build/scripts/setup.sh rust qemu try $(arm64:%=qemu-%)
+	@PROFILE=dev ARCH="amd64 $(arm64)" build/scripts/build-agent.sh
+	cargo run --quiet --locked -p qemu-tests --bin prove -- --live $(or $(CYCLES),10) --seed $(or $(SEED),1) $(if $(arm64),--u-boot)
+
+power-cuts: ## Cut the power of running devices at random moments: COUNT= (50), SEED= (1); ARCH=arm64 for U-Boot
+	@build/scripts/setup.sh rust qemu try $(arm64:%=qemu-%)
+	@PROFILE=dev ARCH="amd64 $(arm64)" build/scripts/build-agent.sh
+	cargo run --quiet --locked -p qemu-tests --bin prove -- power-cuts --cuts $(or $(COUNT),50) --seed $(or $(SEED),1) $(if $(arm64),--u-boot)
+
+fuzz: ## Run every parser of bytes from outside under libFuzzer, SECONDS= (10) or RUNS= each, PARSERS="a b" only these
 	@build/scripts/setup.sh fuzz
-	@build/scripts/fuzz.sh $(or $(SECONDS),10)
+	@RUNS=$(RUNS) build/scripts/fuzz.sh $(or $(SECONDS),$(if $(RUNS),7200,10)) $(PARSERS)
 
 qemu-arm64: ## Run all stories of arm64 with U-Boot, and one with UEFI and GRUB
 	@build/scripts/setup.sh qemu-arm64

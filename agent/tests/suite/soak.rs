@@ -6,18 +6,19 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use bootenv::SlotId;
 use bootenv::protocol::SlotState;
+use chrono::{TimeDelta, Utc};
 use kubesolo_release::registry::Access;
 use kubesolo_release::{self as publisher, Images, Metadata, Options, bundle::bundle};
 use kubesolo_update::base::digest::Digest;
 use kubesolo_update::release::release::Architecture;
-use serde_json::json;
 
 use crate::cli_support::{self, Device, Ran};
+use crate::cli_unattended;
 use crate::common::images;
 use crate::common::registry::Registry;
 
@@ -26,6 +27,10 @@ const KEPT_BYTES: u64 = 2 << 20;
 const KEPT_FILES: usize = 200;
 /// A registry is thrown away after so many releases: it is not what is tried here.
 const RELEASES: u64 = 500;
+/// Bytes of the file in an initramfs that is similar to others.
+const SIMILAR: usize = 400_000;
+/// Files that a run may have open at once.
+const OPEN_FILES: &str = "40";
 
 /// The fate of the device in one cycle.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -34,6 +39,7 @@ enum Cycle {
     GoodAfterPowerCuts,
     GoodByBundle,
     GoodOfHigherEpoch,
+    GoodByPatch,
     Unhealthy,
     Dead,
     Cancelled,
@@ -43,14 +49,16 @@ enum Cycle {
     DamagedFile,
     KilledRun,
     OtherKey,
+    ClockJump,
     Idle,
 }
 
-const CYCLES: [Cycle; 14] = [
+const CYCLES: [Cycle; 16] = [
     Cycle::Good,
     Cycle::GoodAfterPowerCuts,
     Cycle::GoodByBundle,
     Cycle::GoodOfHigherEpoch,
+    Cycle::GoodByPatch,
     Cycle::Unhealthy,
     Cycle::Dead,
     Cycle::Cancelled,
@@ -60,6 +68,7 @@ const CYCLES: [Cycle; 14] = [
     Cycle::DamagedFile,
     Cycle::KilledRun,
     Cycle::OtherKey,
+    Cycle::ClockJump,
     Cycle::Idle,
 ];
 
@@ -116,6 +125,11 @@ impl Soak {
 
     /// Publishes the next release, and returns its version.
     fn publish(&mut self, epoch: u64) -> String {
+        self.publish_as(epoch, None)
+    }
+
+    /// The same. `similar_to`: most of the image is that of others, and patches lead here from the releases in these places.
+    fn publish_as(&mut self, epoch: u64, similar_to: Option<Vec<String>>) -> String {
         self.releases += 1;
         if self.releases.is_multiple_of(RELEASES) {
             self.registry = Registry::start();
@@ -123,9 +137,11 @@ impl Soak {
         let version = format!("1.{}.0", self.releases);
         let metadata = Metadata { security_epoch: Some(epoch), ..Metadata::new(version.parse().unwrap(), "stable") };
         let folder = tempfile::TempDir::new().unwrap();
-        let images = self.images(folder.path());
+        let images = self.images(folder.path(), similar_to.is_some());
         let reference = format!("{}/os:stable", self.registry.address);
-        publisher::release(&reference, &metadata, &[images], &[cli_support::key(self.key)], &self.options()).unwrap();
+        let delta_from = similar_to.unwrap_or_default();
+        let options = Options { delta_from, also_tags: vec![version.clone()], ..self.options() };
+        publisher::release(&reference, &metadata, &[images], &[cli_support::key(self.key)], &options).unwrap();
         version
     }
 
@@ -134,11 +150,17 @@ impl Soak {
         Options { access, replace: true, ..Options::default() }
     }
 
-    /// Images that no other release has.
-    fn images(&self, folder: &Path) -> Images {
+    /// Images that no other release has; `similar`: most of the initramfs is that of all similar ones.
+    fn images(&self, folder: &Path, similar: bool) -> Images {
         let mut kernel = images::kernel(Architecture::current(), 0);
         kernel[4000..4008].copy_from_slice(&self.releases.to_le_bytes());
-        let initramfs = images::gzip(&images::archive(&images::noise(self.releases, 20_000)));
+        let initramfs = if similar {
+            let mut init = images::noise(1, SIMILAR);
+            init[SIMILAR / 2..][..8].copy_from_slice(&self.releases.to_le_bytes());
+            images::repacked(&init)
+        } else {
+            images::gzip(&images::archive(&images::noise(self.releases, 20_000)))
+        };
         let [kernel_path, initramfs_path] = ["vmlinuz", "initramfs.gz"].map(|name| folder.join(name));
         fs::write(&kernel_path, kernel).unwrap();
         fs::write(&initramfs_path, initramfs).unwrap();
@@ -153,7 +175,12 @@ impl Soak {
     }
 
     fn run(&self) -> Ran {
-        self.device.from(&self.registry, &["run", "--json"])
+        let arguments = [&self.device.asking(&self.registry, &["run", "--json"])[..], &["--pubkey", "K"]].concat();
+        let program = self.device.command(&arguments);
+        let mut limited = Command::new("sh");
+        limited.args(["-c", "ulimit -n $0 && exec \"$@\"", OPEN_FILES]).arg(program.get_program()).args(&arguments);
+        let output = limited.current_dir(self.device.dir.path()).stdin(Stdio::null()).output().unwrap();
+        output.into()
     }
 
     fn activated(&self) {
@@ -223,6 +250,21 @@ impl Soak {
                 self.activated();
                 self.commit(version, epoch + 1);
             }
+            Cycle::GoodByPatch => {
+                let first = self.publish_as(epoch, Some(vec![]));
+                self.activated();
+                self.commit(first.clone(), epoch);
+                // A registry that is thrown away now has nothing to begin with.
+                if !(self.releases + 1).is_multiple_of(RELEASES) {
+                    let from = format!("{}/os:{first}", self.registry.address);
+                    let version = self.publish_as(epoch, Some(vec![from]));
+                    let report = self.run().code(0).json();
+                    assert_eq!(report["outcome"], "activated");
+                    let fetched = report["bytes_fetched"].as_u64().unwrap();
+                    assert!(fetched < SIMILAR as u64 / 2, "{report}");
+                    self.commit(version, epoch);
+                }
+            }
             Cycle::Unhealthy => {
                 self.publish(epoch);
                 self.activated();
@@ -257,6 +299,17 @@ impl Soak {
                 self.activated();
                 self.device.here(&["rollback"]).code(0).says(&["cancelled"]);
                 self.fell_back();
+            }
+            Cycle::ClockJump => {
+                let version = self.publish(epoch);
+                let config = cli_unattended::config(&self.device, &self.registry, "");
+                let days = [-20_000, 3_650, -1, 400][self.random(4) as usize];
+                let jumped = Utc::now() + TimeDelta::days(days);
+                let done = cli_unattended::hour(&self.device, &config, jumped);
+                assert!(done.is_ok(), "{days} days: {done:?}");
+                self.commit(version, epoch);
+                // At the right time again.
+                assert_eq!(self.run().code(0).json()["outcome"], "up-to-date");
             }
             Cycle::RolledBack => self.roll_back(),
             Cycle::RottenFallback => self.rot(),
@@ -332,9 +385,7 @@ impl Soak {
         let middle = bytes.len() / 2;
         bytes[middle] ^= 1;
         fs::write(path, bytes).unwrap();
-        let memory = json!({"schema": 1, "scrub": {"at": "2001-02-03T04:05:06Z"}});
-        self.device.write("memory", memory.to_string().as_bytes());
-        self.device.shell("install -m 600 memory \"$0\" && rm memory", &self.device.path("S/memory.json"));
+        self.device.forget_scrub();
         // Where the registry was thrown away meanwhile, a copy of the running release stands in.
         self.run();
         let running = self.book.content[self.book.running as usize].clone();
@@ -374,10 +425,32 @@ impl Soak {
     }
 }
 
+/// The largest size of each kind of file that the agent keeps, in bytes, and the number of these files.
+#[derive(Default)]
+struct Kept(BTreeMap<String, (usize, usize)>);
+
+impl Kept {
+    fn look(&mut self, device: &Device) {
+        let mut now: BTreeMap<String, (usize, usize)> = BTreeMap::new();
+        let folder = device.path("S");
+        for (path, (content, ..)) in device.tree("S").into_iter().filter(|(path, _)| path.is_file()) {
+            let name = path.strip_prefix(&folder).unwrap().display().to_string();
+            // Of a folder with a file for each attempt, all files count as one.
+            let kind = name.split_once('/').map_or(name.clone(), |(folder, _)| format!("{folder}/"));
+            let (bytes, files) = now.entry(kind).or_default();
+            (*bytes, *files) = (*bytes + content.len(), *files + 1);
+        }
+        for (kind, (bytes, files)) in now {
+            let most = self.0.entry(kind).or_default();
+            *most = (most.0.max(bytes), most.1.max(files));
+        }
+    }
+}
+
 /// Runs cycles, and returns how long each took.
 fn soak(seed: u64, cycles: usize) -> Vec<(Cycle, Duration)> {
     let mut soak = Soak::new(seed);
-    let mut all = vec![];
+    let (mut all, mut kept) = (vec![], [Kept::default(), Kept::default()]);
     for number in 0..cycles {
         let cycle = CYCLES[soak.random(CYCLES.len() as u64) as usize];
         let begin = Instant::now();
@@ -387,6 +460,11 @@ fn soak(seed: u64, cycles: usize) -> Vec<(Cycle, Duration)> {
             std::panic::resume_unwind(panic);
         }
         all.push((cycle, begin.elapsed()));
+        kept[usize::from(number >= cycles / 2)].look(&soak.device);
+    }
+    let [first, second] = &kept;
+    for (kind, most) in &second.0 {
+        println!("{kind}: at most {:?} bytes and files in the first half, {most:?} in the second", first.0.get(kind));
     }
     let kept = soak.device.tree("S");
     let bytes: usize = kept.values().map(|(content, ..)| content.len()).sum();

@@ -65,7 +65,15 @@ impl Line {
     /// # Errors
     /// There is no free port.
     pub fn open(registry: &Registry) -> Result<Self> {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+        Self::open_at(registry, 0)
+    }
+
+    /// The same on this port, which a device knows already; 0 is any free one.
+    ///
+    /// # Errors
+    /// The port is not free.
+    pub fn open_at(registry: &Registry, port: u16) -> Result<Self> {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port))?;
         let (port, target) = (listener.local_addr()?.port(), registry.port);
         let allowed = Arc::new(Mutex::new(u64::MAX));
         let shared = Arc::clone(&allowed);
@@ -78,6 +86,12 @@ impl Line {
             }
         });
         Ok(Self { port, allowed })
+    }
+
+    /// The port on this machine.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.port
     }
 
     /// `host:port` as a device sees it.

@@ -10,7 +10,7 @@ use qemu_tests::Result;
 use qemu_tests::machine::Firmware;
 use qemu_tests::prove::cuts::{self, Cuts};
 use qemu_tests::prove::cycle::Cycle;
-use qemu_tests::prove::{self, Effort};
+use qemu_tests::prove::{self, Effort, years};
 
 /// Prove that no power cut leaves a device that does not boot a published release
 ///
@@ -36,6 +36,9 @@ struct Cli {
     /// Number of power cuts of a running device
     #[arg(long, value_name = "N", default_value_t = 50)]
     cuts: usize,
+    /// Run so many update cycles of one device instead, which stays in target/soak-device: the next call continues
+    #[arg(long, value_name = "N")]
+    live: Option<u64>,
     /// The parts to run [default: all]
     #[arg(value_name = "PART", value_parser = PossibleValuesParser::new(parts()))]
     parts: Vec<String>,
@@ -54,6 +57,12 @@ fn main() -> ExitCode {
     let (effort, firmware) = (cli.effort(), if cli.u_boot { Firmware::UBoot } else { Firmware::Uefi });
     let mut failed = false;
     let begin = Instant::now();
+    if let Some(cycles) = cli.live {
+        let ended = prove::lasting("soak-device", firmware).and_then(|run| years::live(&run, cli.seed, cycles));
+        let failed = ended.inspect_err(|error| println!("FAIL  {error}")).is_err();
+        println!("{cycles} cycles, {} s", begin.elapsed().as_secs());
+        return ExitCode::from(u8::from(failed));
+    }
     for cycle in Cycle::ALL.into_iter().filter(|cycle| cli.wants(cycle.as_str())) {
         if let Err(error) = one_cycle(cycle, effort, firmware) {
             println!("FAIL  {}: {error}", cycle.as_str());

@@ -3,7 +3,8 @@
 //! A device runs a whole update while QEMU records every write and flush ([`cycle`], [`log`]). Every disk that a power
 //! cut could have left is made again from that ([`replay`]) and judged: what boots, and whether it is a published release
 //! ([`judge`], [`read`]). Of the disks that differ in anything that matters, a sample is read by GRUB's or U-Boot's own code,
-//! gone on from by the agent, and booted ([`next`]). Beside that, running devices lose their power at random moments ([`cuts`]).
+//! gone on from by the agent, and booted ([`next`]). Beside that, running devices lose their power at random moments ([`cuts`]),
+//! and one device goes through years of updates ([`years`]).
 
 pub mod cuts;
 pub mod cycle;
@@ -13,6 +14,7 @@ pub mod log;
 pub mod next;
 pub mod read;
 pub mod replay;
+pub mod years;
 
 use std::collections::HashMap;
 use std::fs;
@@ -202,6 +204,16 @@ pub fn run(name: &str, firmware: Firmware) -> Result<Run> {
     if dir.exists() {
         fs::remove_dir_all(&dir)?;
     }
+    fs::create_dir_all(&dir)?;
+    Ok(Run { dir, firmware, jobs: 1 })
+}
+
+/// The folder of a device that outlives a call.
+///
+/// # Errors
+/// It cannot be made.
+pub fn lasting(name: &str, firmware: Firmware) -> Result<Run> {
+    let dir: PathBuf = root().join("target").join(name).join(firmware.as_str());
     fs::create_dir_all(&dir)?;
     Ok(Run { dir, firmware, jobs: 1 })
 }

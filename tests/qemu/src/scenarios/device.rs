@@ -163,10 +163,25 @@ impl<'a> Bench<'a> {
     }
 
     pub(super) fn without_disk(run: &'a Run) -> Result<Self> {
-        let registry = Arc::new(Registry::start(&run.file("registry"))?);
         let keys = run.file("keys");
         crate::run(Command::new(built(PUBLISHER, BUILD)?).args(["--quiet", "keygen"]).arg(&keys))?;
-        let line = Line::open(&registry)?;
+        Self::of_folder(run, 0)
+    }
+
+    /// The device, the key and the registry that an earlier run left in this folder. The device knows the port of its line.
+    pub(crate) fn resume(run: &'a Run, port: u16) -> Result<Self> {
+        Self::of_folder(run, port)
+    }
+
+    /// The port of the line, for [`Bench::resume`].
+    pub(crate) fn port(&self) -> u16 {
+        self.line.port()
+    }
+
+    fn of_folder(run: &'a Run, port: u16) -> Result<Self> {
+        let registry = Arc::new(Registry::start(&run.file("registry"))?);
+        let keys = run.file("keys");
+        let line = Line::open_at(&registry, port)?;
         Ok(Self {
             run,
             registry,
