@@ -157,6 +157,7 @@ fn extras(args: ExtrasArgs) -> Result<Extras> {
         arm64_kernel_args: line(args.arm64_kernel_args)?,
         arm64_dtb: args.arm64_dtb,
         requires: args.requires.map(|words| crate::extras::requires(&words)).transpose()?.unwrap_or_default(),
+        agent_settings: None,
     })
 }
 

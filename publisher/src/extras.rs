@@ -34,6 +34,8 @@ pub struct Extras {
     pub arm64_dtb: Option<PathBuf>,
     /// Needs of the release.
     pub requires: BTreeSet<Requirement>,
+    /// The settings that the agent in the images knows; absent: as this program knows them.
+    pub agent_settings: Option<AgentSettings>,
 }
 
 /// The same for one architecture, checked.
@@ -71,7 +73,8 @@ impl Extras {
         let lines: Vec<&str> = [&self.kernel_args, more].into_iter().flatten().map(KernelArgs::as_str).collect();
         let kernel_args = (!lines.is_empty()).then(|| lines.join(" ").parse()).transpose()?;
         let tree = dtb.map(tree).transpose()?;
-        Ok(Additions { kernel_args, tree, requires: self.requires.clone(), agent_settings: settings(agent) })
+        let agent_settings = self.agent_settings.clone().or_else(|| settings(agent));
+        Ok(Additions { kernel_args, tree, requires: self.requires.clone(), agent_settings })
     }
 }
 

@@ -1,5 +1,6 @@
 //! Results of the commands, for people.
 
+mod changes;
 mod check;
 mod record;
 mod screen;
@@ -173,18 +174,27 @@ pub(super) fn next(step: &str, taken: bool) -> String {
     if taken { String::new() } else { format!("next: {step}\n") }
 }
 
+/// The outcome of `apply --dry-run`.
+pub(super) fn planned(planned: &ApplyReport, terminal: Terminal) -> String {
+    if planned.outcome != Outcome::WouldStage {
+        return applied(planned, Duration::ZERO, false);
+    }
+    let ApplyReport { version, slot, .. } = planned;
+    let expected = planned.expected.as_ref().map_or(String::new(), expected);
+    let mut screen = Screen::new(terminal);
+    planned.changes.iter().for_each(|changes| changes::changes(&mut screen, changes, true));
+    let changes = screen.finish();
+    format!(
+        "would write {version} into slot {slot}; nothing was changed\n{expected}{changes}next: kubesolo-update apply\n"
+    )
+}
+
 /// The outcome of `apply` or `activate`, which took that long. `restarts`: the command restarts the device.
 pub(super) fn applied(applied: &ApplyReport, took: Duration, restarts: bool) -> String {
     let ApplyReport { version, slot, .. } = applied;
     let costs = applied.costs.as_ref().map_or(String::new(), |costs| costs_of(costs, took));
     match applied.outcome {
         Outcome::UpToDate => format!("{version} is running; nothing to do\n"),
-        Outcome::WouldStage => {
-            let expected = applied.expected.as_ref().map_or(String::new(), expected);
-            format!(
-                "would write {version} into slot {slot}; nothing was changed\n{expected}next: kubesolo-update apply\n"
-            )
-        }
         Outcome::Staged => {
             let how = if applied.written { "written into" } else { "already complete in" };
             format!("{version} is {how} slot {slot} and verified\n{costs}next: kubesolo-update activate --reboot\n")

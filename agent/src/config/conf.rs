@@ -1,5 +1,6 @@
 //! `update.conf`, its drop-ins, and the command line over them: settings as text, each with its place.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::fs;
 use std::io;
@@ -104,6 +105,8 @@ pub struct Conf {
     name: String,
     entries: Vec<Entry>,
     bundle: Option<PathBuf>,
+    /// Keys that no setting has; false: reset by an empty value. Another version of the agent may know them.
+    others: BTreeMap<String, bool>,
     /// Lines without an effect, to be logged.
     pub warnings: Vec<Problem>,
 }
@@ -206,6 +209,7 @@ impl Conf {
     fn insert(&mut self, key: &str, value: &str, line: usize) -> Result<(), Problem> {
         let Some(setting) = rows::named(key) else {
             let message = if is_name(key) {
+                self.others.insert(key.to_owned(), !value.is_empty());
                 let meant = rows::nearest(key).map_or(String::new(), |key| format!(". Did you mean {key}?"));
                 format!("unknown key \"{key}\" has no effect{meant}")
             } else {
@@ -263,6 +267,7 @@ impl Conf {
             !(replaced || has_source && earlier.is_source() || has_tag && key == "tag")
         });
         self.entries.extend(later.entries);
+        self.others.extend(later.others);
         self.warnings.extend(later.warnings);
         self.bundle = later.bundle.or(self.bundle.take());
     }
@@ -275,6 +280,13 @@ impl Conf {
     /// The setting of this key, if it is set to anything.
     pub(super) fn entry(&self, key: &str) -> Option<&Entry> {
         self.entries.iter().find(|entry| entry.setting.key == key && !entry.value.is_empty())
+    }
+
+    /// All keys that are set to anything.
+    fn keys(&self) -> BTreeSet<String> {
+        let known = self.entries.iter().filter(|entry| !entry.value.is_empty()).map(|entry| entry.setting.key);
+        let others = self.others.iter().filter(|(_, set)| **set).map(|(key, _)| key.as_str());
+        known.chain(others).map(str::to_owned).collect()
     }
 
     /// The file with a release that the command line names.
@@ -351,6 +363,7 @@ impl Config {
     /// 78 for the first value that cannot be used, with its place. Of a setting that is replaced, only the last value counts.
     pub fn resolve(conf: &Conf, over: &Overrides) -> Result<Self> {
         let (config, problems) = conf.clone().overridden(over).read();
+        let config = Self { keys: conf.keys(), ..config };
         problems.into_iter().next().map_or(Ok(config), |problem| Err(problem.error()))
     }
 }

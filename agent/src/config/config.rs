@@ -1,5 +1,6 @@
 //! The settings with their types, one field per row.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -129,6 +130,8 @@ pub struct Config {
     pub checkpoint_keep: u32,
     /// `scrub_days=`: days after which both slots are read again; 0 is never.
     pub scrub_days: u32,
+    /// Keys that the files set to anything, also those that no setting has.
+    pub keys: BTreeSet<String>,
     /// Lines of the files that were ignored, with file and line, for the log.
     pub warnings: Vec<String>,
 }

@@ -1,5 +1,6 @@
 //! May this release be installed here and now? Each gate gives a verdict, even when an earlier one is closed.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
@@ -137,6 +138,8 @@ pub struct Device<'a> {
     pub epoch: u64,
     /// The highest that is known here besides the release's own; `None`: the device knows none.
     pub known_epoch: Option<u64>,
+    /// Keys that the files of this device set to anything.
+    pub keys: &'a BTreeSet<String>,
     /// Gates that a person bypasses.
     pub lifted: Lifted,
     /// When and why this very release failed before.
@@ -151,6 +154,7 @@ pub fn release(release: &Release, device: &Device<'_>) -> Vec<Gate> {
         architecture(release),
         board(release, device.board),
         minimum(release, device),
+        settings(release, device.keys),
         security_epoch(release, device),
         version(release, device),
         failed_before(device),
@@ -226,6 +230,24 @@ fn minimum(release: &Release, device: &Device<'_>) -> Gate {
             "Set version_file= to the file with the running version.",
         ),
     }
+}
+
+/// Open if this device sets the keys that the agent in the release cannot do without.
+fn settings(release: &Release, keys: &BTreeSet<String>) -> Gate {
+    let name = "settings";
+    let Some(settings) = &release.agent_settings else {
+        return Gate::open(name, "the release does not name the settings of its agent");
+    };
+    let missing: Vec<&str> = settings.missing(keys).collect();
+    if missing.is_empty() {
+        return Gate::open(name, "its agent lacks no setting");
+    }
+    Gate::closed(
+        name,
+        Reason::SettingMissing,
+        format!("the agent of the release needs settings that this device does not have: {}", missing.join(", ")),
+        "Set them in update.conf. The running agent ignores a key that it does not know.",
+    )
 }
 
 fn security_epoch(release: &Release, device: &Device<'_>) -> Gate {

@@ -173,6 +173,11 @@ impl AgentSettings {
         Self(rows::all().map(one).collect())
     }
 
+    /// Required keys that are not among these.
+    pub fn missing<'a>(&'a self, set: &'a BTreeSet<String>) -> impl Iterator<Item = &'a str> {
+        self.iter().filter(|one| one.required && !set.contains(&one.key)).map(|one| &*one.key)
+    }
+
     /// The settings.
     pub fn iter(&self) -> impl Iterator<Item = &AgentSetting> {
         self.0.iter()

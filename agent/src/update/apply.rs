@@ -25,6 +25,7 @@ use crate::state::state::{self, Outcome};
 use crate::trust::keys::KeySet;
 use crate::trust::stream::StreamVerifier;
 use crate::update::candidate::Candidate;
+use crate::update::changes::Changes;
 use crate::update::pieces::{self, Asking};
 use crate::update::records::LockedRecords;
 use crate::update::session::{Depth, Evaluation, Session, Target, advised};
@@ -44,8 +45,10 @@ pub fn dry_run(session: &Session<'_>) -> Result<ApplyReport> {
             return Ok(ApplyReport::new(Outcome::UpToDate, release, session.boot.booted.slot));
         }
         let target = found.free_slot()?;
-        let Some(images) = target.images else { return Ok(ApplyReport::new(Outcome::Staged, release, target.slot)) };
-        let report = ApplyReport::new(Outcome::WouldStage, release, target.slot);
+        let outcome = if target.images.is_some() { Outcome::WouldStage } else { Outcome::Staged };
+        let changes = Changes::of(&found, session.config);
+        let report = ApplyReport { changes, ..ApplyReport::new(outcome, release, target.slot) };
+        let Some(images) = target.images else { return Ok(report) };
         let Session { config, boot, records, lifted, .. } = session;
         let asking = Asking { config, boot, running: &found.running, fetches: &records.fetches, lifted: *lifted };
         Ok(ApplyReport { expected: Some(asking.expected(&mut found.candidate, images)?), ..report })

@@ -17,6 +17,7 @@ use crate::state::format::optional_seconds;
 use crate::state::freshness::FreshnessReport;
 use crate::state::state::Outcome;
 use crate::update::candidate::Candidate;
+use crate::update::changes::Changes;
 use crate::update::session::{Evaluation, advised};
 
 /// The outcome of `check`.
@@ -35,6 +36,9 @@ pub struct CheckReport {
     pub running_supported_until: Option<DateTime<Utc>>,
     /// The release on offer.
     pub offered: Offered,
+    /// Differences to the running release; absent if it runs already, or where the device is not seen.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub changes: Option<Changes>,
     /// Freshness of this release; absent if it was not asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub freshness: Option<FreshnessReport>,
@@ -102,8 +106,9 @@ impl DeltaOffer {
 impl CheckReport {
     /// Says what was found.
     #[must_use]
-    pub fn of(found: Evaluation) -> Self {
+    pub fn of(found: Evaluation, config: &Config) -> Self {
         let (verdict, reason) = verdict(&found);
+        let changes = Changes::of(&found, config);
         let delta = DeltaOffer::of(found.candidate.release(), found.patches());
         let running = found.running.manifest.as_ref().and_then(|manifest| manifest.release().ok());
         Self {
@@ -113,6 +118,7 @@ impl CheckReport {
             running_supported_until: running.and_then(|release| release.supported_until),
             running: found.running.version.map(|version| version.to_string()),
             delta,
+            changes,
             freshness: found.freshness.map(|seen| seen.verdict),
             gates: found.gates,
             device: None,
@@ -147,6 +153,7 @@ pub fn without_device(config: &Config, now: DateTime<Utc>, why: &Error) -> Resul
         running_supported_until: None,
         offered: Offered::of(&candidate),
         delta: DeltaOffer::of(release, None),
+        changes: None,
         freshness: None,
         gates,
         device: Some(format!("{}. {}", why.message, why.remedy)),

@@ -5,6 +5,7 @@ pub mod adopt;
 pub mod apply;
 pub mod attempt;
 pub mod candidate;
+pub mod changes;
 pub mod check;
 pub mod data;
 mod events;

@@ -319,6 +319,7 @@ impl Session<'_> {
             folders: self.boot.folders(),
             epoch: policy.epoch,
             known_epoch: policy.known_epoch(release.digest),
+            keys: &self.config.keys,
             lifted: self.lifted,
             failed: failed.map(|f| format!("{} on {}", f.reason, f.failed_at.format("%Y-%m-%d"))),
         };

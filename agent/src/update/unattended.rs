@@ -89,7 +89,7 @@ fn go(update: &mut Update<'_>, clock: &dyn Fn() -> DateTime<Utc>) -> Result<Done
         let (clock, found) = (session.clock, session.evaluate(Depth::EveryGate)?);
         update.records.keep_look(&clock, found.freshness.as_ref())?;
         update.records.keep_answer(&*found.candidate.source);
-        return Ok(Done::Checked(Box::new(CheckReport::of(found))));
+        return Ok(Done::Checked(Box::new(CheckReport::of(found, update.config))));
     }
     let staged = update.apply(false)?;
     if auto == Auto::Stage || staged.outcome != Outcome::Staged {

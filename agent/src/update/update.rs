@@ -16,6 +16,7 @@ use crate::release::release::Release;
 use crate::schedule::clock::Clock;
 use crate::state::history::Origins;
 use crate::state::state::Outcome;
+use crate::update::changes::Changes;
 use crate::update::data;
 use crate::update::records::LockedRecords;
 use crate::update::session::{Session, TrialOf};
@@ -54,6 +55,9 @@ pub struct ApplyReport {
     /// Bytes of the images, where this run wrote them.
     #[serde(flatten, skip_serializing_if = "Option::is_none")]
     pub costs: Option<Costs>,
+    /// Differences to the running release, of `--dry-run`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub changes: Option<Changes>,
     /// The expected cost of `apply`, of `--dry-run`.
     #[serde(flatten, skip_serializing_if = "Option::is_none")]
     pub expected: Option<Expected>,
@@ -122,6 +126,7 @@ impl ApplyReport {
             trial: None,
             written: false,
             costs: None,
+            changes: None,
             expected: None,
         }
     }

@@ -14,6 +14,7 @@ use cli_support::{Device, Ran, publish, publish_as};
 use common::nginx::Nginx;
 use common::registry::Registry;
 use kubesolo_release::Metadata;
+use kubesolo_release::extras::Extras;
 use kubesolo_update::base::digest::Digest;
 use kubesolo_update::base::limits;
 use kubesolo_update::release::release::Architecture;
@@ -398,11 +399,12 @@ fn a_token_goes_to_the_cluster_of_its_context_only() {
 /// The others: no source offers a release of another architecture (`http` refuses it before the gates), and slots in folders
 /// boot nothing that could need memory. Only `run` asks not-before, see [`only_a_run_waits_for_retry_after`]. A device whose
 /// slot is on trial has no free one that could be too small. The clock closes only where no time server sets it.
-const CLOSABLE: [(&str, i32, &str); 17] = [
+const CLOSABLE: [(&str, i32, &str); 18] = [
     ("maintenance-window", 75, "window"),
     ("channel", 77, "other-channel"),
     ("board", 77, "other-board"),
     ("minimum-version", 77, "too-old"),
+    ("settings", 78, "setting-missing"),
     ("security-epoch", 77, "security-epoch"),
     ("version", 77, "downgrade"),
     ("failed-before", 75, "failed-before"),
@@ -437,6 +439,7 @@ fn held_by(closed: &[&str], digests: [Digest; 2], kubeconfig: &str) -> (Device, 
         choose("node-block", "kubeconfig=kubeconfig", ""),
         choose("rollout", "wariness=100", "wariness=0"),
         choose("pre-update", "pre_update_dir=version", ""),
+        choose("settings", "", "region=eu"),
         "version_file=version",
         "data_dir=data",
     ];
@@ -519,6 +522,7 @@ fn publish_for_gates(registry: &Registry) -> [Digest; 2] {
             board: Some("this".into()),
             rollout: Some("1%@0h,100%@8000h".parse().unwrap()),
             release_date: Utc::now().to_rfc3339_opts(SecondsFormat::Secs, true),
+            extras: Extras { agent_settings: Some("region!".parse().unwrap()), ..Extras::default() },
             ..Metadata::new("1.0.0".parse().unwrap(), "stable")
         };
         publish_as(registry, 1, metadata, &format!("os:{tag}"))

@@ -12,9 +12,11 @@ use bootenv::loader::{self, Kind};
 use bootenv::protocol::{BootState, SlotState};
 use bootenv::{SlotId, TrialId};
 use cli_support::{Device, Ran};
+use kubesolo_release::extras::Extras;
 use kubesolo_release::registry::Access;
 use kubesolo_release::{Metadata, Options};
 use kubesolo_update::device::slot::SlotManifest;
+use kubesolo_update::release::extras::AgentSettings;
 use kubesolo_update::release::release::Architecture;
 use kubesolo_update::state::store::Store;
 use kubesolo_update::trust::signature::Fingerprint;
@@ -394,7 +396,8 @@ fn a_rollback_of_either_agent_is_understood_by_the_other() {
     }
 }
 
-/// Index of pieces, and patches from eight releases: 11 layers.
+/// Index of pieces, and patches from eight releases: 11 layers. The one that 0.1 takes also has kernel arguments, a need that 0.1
+/// does not have, and the settings of its agent: 0.1 ignores them.
 #[test]
 #[ignore = "takes the binary of 0.1: `make test-all` builds it and runs this"]
 fn a_release_with_all_of_a_delta_is_a_whole_image_for_0_1_and_a_source_for_the_next_agent() {
@@ -412,7 +415,14 @@ fn a_release_with_all_of_a_delta_is_a_whole_image_for_0_1_and_a_source_for_the_n
         fs::write(&files.initramfs, image(version)).unwrap();
         let (tag, files, key) = (format!("v{version}.0.0"), [files], [cli_support::key(1)]);
         let access = || Access { plain_http: vec![registry.address.clone()], ..Access::default() };
-        let metadata = Metadata::new(tag[1..].parse().unwrap(), "stable");
+        let extras = Extras {
+            kernel_args: Some("quiet".parse().unwrap()),
+            requires: ["loader-99".into()].into(),
+            agent_settings: Some(AgentSettings::own()),
+            ..Extras::default()
+        };
+        let extras = if version == 9 { extras } else { Extras::default() };
+        let metadata = Metadata { extras, ..Metadata::new(tag[1..].parse().unwrap(), "stable") };
         let delta_from: Vec<_> = from.map(|from| format!("{}/os:v{from}.0.0", registry.address)).collect();
         let own =
             kubesolo_release::http::Options { delta_from: delta_from.clone(), access: access(), ..Default::default() };

@@ -13,6 +13,7 @@ mod tmpfs;
 
 mod adopt;
 mod bundle;
+mod changes;
 mod cli_cycle;
 mod cli_env;
 mod cli_freshness;

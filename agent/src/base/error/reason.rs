@@ -471,6 +471,8 @@ reasons! {
             "There is no key to verify a release with. Name one with --pubkey.",
         OldLoader = "old-loader":
             "The loader file of KubeSolo OS started this boot. Run `kubesolo-update adopt`, then reboot.",
+        SettingMissing = "setting-missing":
+            "The agent of the release cannot do without a setting that this device lacks. Set it in update.conf before the update; the message names it.",
         SlotMismatch = "slot-mismatch":
             "The booted slot is not the partition that the bootloader started. Correct slot_a= and slot_b=, or the labels of the slots.",
         SlotUnusable = "slot-unusable":

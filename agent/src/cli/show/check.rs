@@ -39,6 +39,9 @@ pub(in crate::cli) fn checked(checked: &CheckReport, terminal: Terminal, details
         let over = if ends < Utc::now() { screen.paint(Tone::Bad, ", which is over") } else { String::new() };
         screen.line("support:", &format!("{which} release until {}{over}", clock::shown(ends)));
     }
+    if let Some(changes) = &checked.changes {
+        super::changes::changes(&mut screen, changes, false);
+    }
     if let Some(notes) = &offered.release_notes {
         screen.line("notes:", &text::escape(notes));
     }

@@ -18,7 +18,7 @@ pub(in crate::cli) fn dry_run(call: &Call<'_>, lifted: Lifted) -> Result<u8> {
     log_lifted(lifted);
     let (boot, records) = (call.find()?, call.read()?);
     let planned = apply::dry_run(&Session::new(call.config, &boot, &records, lifted, call.now))?;
-    print(call.cli, &planned, || show::applied(&planned, call.started.elapsed(), false));
+    print(call.cli, &planned, || show::planned(&planned, call.cli.terminal()));
     Ok(0)
 }
 

@@ -21,7 +21,7 @@ pub(in crate::cli) fn check(call: &Call<'_>, lifted: Lifted, exit_code: bool) ->
         Ok(boot) => {
             let records = call.read()?;
             let session = Session::new(call.config, &boot, &records, lifted, call.now);
-            CheckReport::of(session.evaluate(Depth::EveryGate)?)
+            CheckReport::of(session.evaluate(Depth::EveryGate)?, call.config)
         }
         // A machine without slots, or an account that cannot see them. Root on a device without a source on the command
         // line gets the error: that device is not set up right.

@@ -241,6 +241,18 @@ fn all_that_boots_is_in_the_release() {
 }
 
 #[test]
+fn the_largest_release_has_twelve_layers() {
+    let packs: Vec<Value> = (0..limits::PATCHES as u8).map(|n| patches(70 + 2 * n)).collect();
+    let mut layers = 0;
+    let release = accepted(|m| {
+        pieced(&packs)(m);
+        beside(layer(DEVICETREE_TYPE, 60, 4000))(m);
+        layers = m["layers"].as_array().unwrap().len();
+    });
+    assert_eq!((layers, release.patches.len(), release.devicetree.is_some()), (12, 8, true));
+}
+
+#[test]
 fn kernel_arguments_and_trees_are_refused_where_they_are_taken() {
     for wrong in ["a=\"b\"", "a\nb", "ks.trial=1", " a", &"a".repeat(2048)] {
         refused("malformed-kernel-args", annotate(KERNEL_ARGS, wrong));
