@@ -1,3 +1,4 @@
+# kubesolo-update loader 1
 # The bootloader's side of the A/B slot protocol for U-Boot: which slot a power-on boots, and what is stored before.
 # bootenv/src/boot.rs is the same decision in Rust; a test replays one against the other.
 #
@@ -31,6 +32,9 @@ setexpr ks_work ${kernel_addr_r} - 100000
 setexpr ks_raw ${ks_work} + 10000
 setexpr ks_back ${ks_work} + 20000
 setexpr ks_sum ${ks_work} + 30000
+# A device tree of the release, 80000 bytes at most: where the board wants it, else behind the work areas.
+setexpr ks_tree_at ${ks_work} + 40000
+if test -n "${fdt_addr_r}"; then setexpr ks_tree_at ${fdt_addr_r} + 0; fi
 if test -n "${distro_bootpart}"; then
     if load ${ks_disk}:${distro_bootpart} 0x${ks_work} kernel-args.txt 1000; then
         env import -t 0x${ks_work} ${filesize} ks_args ks_delay
@@ -130,13 +134,19 @@ if test -z "${ks_odd}"; then
 fi
 
 # --- Slots -----------------------------------------------------------------------------------------------------------------
-# Loads slot ${ks_slot} as it is. A kernel that would reach into the initramfs, or is no arm64 Image, does not load.
-setenv ks_load 'if test ${ks_slot} = A; then setenv ks_part ${ks_part_a}; else setenv ks_part ${ks_part_b}; fi; mw.l ${kernel_addr_r} 0 20; setenv filesize; if test -n "${ks_part}" && load ${ks_disk}:${ks_part} ${kernel_addr_r} vmlinuz && test -n "${filesize}"; then setenv ks_kernel ${filesize}; setexpr ks_behind ${kernel_addr_r} + 0x${ks_kernel}; setexpr ks_magic ${kernel_addr_r} + 38; setenv filesize; if itest 0x${ks_behind} -le ${ramdisk_addr_r} && itest.l *0x${ks_magic} == 0x644d5241 && load ${ks_disk}:${ks_part} ${ramdisk_addr_r} kubesolo-os.gz && test -n "${filesize}" && itest 0x${filesize} -gt 0; then setenv ks_initramfs ${filesize}; true; else false; fi; else false; fi'
+# Loads slot ${ks_slot} as it is, without what its release adds. A kernel that would reach into the initramfs, or is no arm64
+# Image, does not load.
+setenv ks_load 'setenv ks_slot_args; setenv ks_fdt_slot; if test ${ks_slot} = A; then setenv ks_part ${ks_part_a}; else setenv ks_part ${ks_part_b}; fi; mw.l ${kernel_addr_r} 0 20; setenv filesize; if test -n "${ks_part}" && load ${ks_disk}:${ks_part} ${kernel_addr_r} vmlinuz && test -n "${filesize}"; then setenv ks_kernel ${filesize}; setexpr ks_behind ${kernel_addr_r} + 0x${ks_kernel}; setexpr ks_magic ${kernel_addr_r} + 38; setenv filesize; if itest 0x${ks_behind} -le ${ramdisk_addr_r} && itest.l *0x${ks_magic} == 0x644d5241 && load ${ks_disk}:${ks_part} ${ramdisk_addr_r} kubesolo-os.gz && test -n "${filesize}" && itest 0x${filesize} -gt 0; then setenv ks_initramfs ${filesize}; true; else false; fi; else false; fi'
 # True if ${ks_size_of} bytes at ${ks_from} have the checksum ${ks_told}, eight digits. `crc32` stores big-endian.
 setenv ks_compare 'crc32 ${ks_from} ${ks_size_of} 0x${ks_sum}; setenv ks_match; setexpr ks_match sub "^[0123456789abcdef][0123456789abcdef][0123456789abcdef][0123456789abcdef][0123456789abcdef][0123456789abcdef][0123456789abcdef][0123456789abcdef]$" yes "${ks_told}"; if test "x${ks_match}" = xyes; then setexpr ks_wanted sub "^(..)(..)(..)(..)$" "\\\\4\\\\3\\\\2\\\\1" "${ks_told}"; itest.l *0x${ks_sum} == 0x${ks_wanted}; else false; fi'
-# Loads slot ${ks_slot} if both images match their checksums. These find damage; an attacker who can write the slot can
-# write them too.
-setenv ks_hold 'echo "ks: checking slot=${ks_slot}"; setenv kernel_crc32; setenv initramfs_crc32; if run ks_load && load ${ks_disk}:${ks_part} 0x${ks_work} crc32.txt 100 && env import -t 0x${ks_work} ${filesize} kernel_crc32 initramfs_crc32; then setenv ks_from ${kernel_addr_r}; setenv ks_size_of ${ks_kernel}; setenv ks_told ${kernel_crc32}; if run ks_compare; then setenv ks_from ${ramdisk_addr_r}; setenv ks_size_of ${ks_initramfs}; setenv ks_told ${initramfs_crc32}; run ks_compare; else false; fi; else false; fi'
+# Takes what the release adds to the images in memory. False where it belongs to these images, and is damaged: args.env has a
+# checksum, and names the checksums of the images. What an older agent left behind names others. No file: there is nothing.
+# No word of ours may come from a release: the last one of a name counts.
+setenv ks_tree 'setenv filesize; if test -z "${dtb_size}" -a -z "${dtb_crc32}"; then true; elif itest 0x${dtb_size} -le 0x80000 && load ${ks_disk}:${ks_part} 0x${ks_tree_at} board.dtb 80001 && test "x${filesize}" = "x${dtb_size}"; then setenv ks_from 0x${ks_tree_at}; setenv ks_size_of ${dtb_size}; setenv ks_told ${dtb_crc32}; if run ks_compare && fdt addr 0x${ks_tree_at} && fdt resize 2000; then setenv ks_fdt_slot 0x${ks_tree_at}; else false; fi; else false; fi'
+setenv ks_extras 'setenv filesize; if test -e ${ks_disk}:${ks_part} args.env; then if load ${ks_disk}:${ks_part} 0x${ks_work} args.env 801 && test "x${filesize}" = x800 && env import -c 0x${ks_work} 800 ks_slot_args ks_of dtb_crc32 dtb_size; then if test "x${ks_of}" = "x${kernel_crc32}${initramfs_crc32}"; then setenv ks_match; setexpr ks_match sub " (ks|kubesolo)[.]" yes " ${ks_slot_args}"; if test -z "${ks_match}"; then run ks_tree; else false; fi; else setenv ks_slot_args; true; fi; else false; fi; else true; fi'
+# Loads slot ${ks_slot} if both images match their checksums, with what the release adds. These find damage; an attacker who
+# can write the slot can write them too.
+setenv ks_hold 'echo "ks: checking slot=${ks_slot}"; setenv kernel_crc32; setenv initramfs_crc32; if run ks_load && load ${ks_disk}:${ks_part} 0x${ks_work} crc32.txt 100 && env import -t 0x${ks_work} ${filesize} kernel_crc32 initramfs_crc32; then setenv ks_from ${kernel_addr_r}; setenv ks_size_of ${ks_kernel}; setenv ks_told ${kernel_crc32}; if run ks_compare; then setenv ks_from ${ramdisk_addr_r}; setenv ks_size_of ${ks_initramfs}; setenv ks_told ${initramfs_crc32}; if run ks_compare; then run ks_extras; else false; fi; else false; fi; else false; fi'
 
 # --- The decision: which slot is first, in which states both are, and what is stored ----------------------------------------
 setenv ks_id 00000000
@@ -277,13 +287,20 @@ for ks_want in asked good void fail any; do
             fi
         fi
         if test -n "${ks_go}"; then
-            setenv bootargs "panic=5 ${ks_args} kubesolo.slot=${ks_slot} ks.trial=${ks_id} ks.proto=1"
+            # Ours first: a line that is too long loses its end. Of the others the last one counts: the device's settings
+            # override the release.
+            setenv bootargs "kubesolo.slot=${ks_slot} ks.trial=${ks_id} ks.proto=1"
             # The identity of the slot's partition, so that userspace finds the disk that this boot came from.
             setenv ks_guid
             part uuid ${ks_disk}:${ks_part} ks_guid
             if test -n "${ks_guid}"; then setenv bootargs "${bootargs} ks.part=${ks_guid}"; fi
+            setenv bootargs "${bootargs} ks.loader=1"
             if test -n "${ks_why}"; then setenv bootargs "${bootargs} ks.fallback=${ks_why}"; fi
+            setenv bootargs "${bootargs} panic=5"
+            if test -n "${ks_slot_args}"; then setenv bootargs "${bootargs} ${ks_slot_args}"; fi
+            setenv bootargs "${bootargs} ${ks_args}"
             if test -n "${fdt_addr}"; then setenv ks_fdt ${fdt_addr}; else setenv ks_fdt ${fdtcontroladdr}; fi
+            if test -n "${ks_fdt_slot}"; then setenv ks_fdt ${ks_fdt_slot}; fi
             echo "ks: boot slot=${ks_slot} ${ks_words} trial=${ks_id}"
             booti ${kernel_addr_r} ${ramdisk_addr_r}:${ks_initramfs} ${ks_fdt}
             # It came back: no kernel that can be started.

@@ -9,9 +9,10 @@ use crate::{Fallback, SlotId, TrialId};
 /// Files of a slot, as the bootloader finds them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Files {
-    /// Both files are there, and both match their non-empty hash files.
+    /// Both files are there, and both match their non-empty hash files. The additions of the release (`extras`) are whole, or
+    /// there are none.
     Hold,
-    /// Both files can be loaded, but a hash file is missing, empty or does not match.
+    /// Both files can be loaded, but a hash file is missing, empty or does not match, or an addition of the release is damaged.
     Load,
     /// A file is missing, or the kernel is none.
     Broken,

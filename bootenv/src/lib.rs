@@ -5,6 +5,7 @@
 //! * [`protocol`]: what the variables mean and which change of them is legal. Pure: state in, state out.
 //! * [`grub`]: the bytes of GRUB's environment block. Pure: bytes in, bytes out.
 //! * [`data`]: checkpoints of data, and what a boot does with them before services start. Pure.
+//! * [`extras`]: the files in a slot with the kernel arguments and the device tree of a release. Pure.
 //! * [`medium`]: one atomic write of such a block in place, synced and read back.
 //! * [`rpi`]: the bytes of a Raspberry Pi's `autoboot.txt`.
 //! * [`lock`]: a lock file that no other account can hold.
@@ -23,6 +24,7 @@
 
 pub mod boot;
 pub mod data;
+pub mod extras;
 pub mod grub;
 pub mod loader;
 pub mod lock;

@@ -1,5 +1,5 @@
-/* A kernel for arm64 that says which file it came from, which command line and which initramfs it was given, and switches
- * the board off. Its name lies at byte 1024. */
+/* A kernel for arm64 that says which file it came from, which command line, which initramfs and which device tree it was given,
+ * and switches the board off. Its name lies at byte 1024. */
 typedef unsigned char u8;
 typedef unsigned int u32;
 typedef unsigned long u64;
@@ -40,11 +40,11 @@ static int same(const char *a, const char *b) {
     return *a == *b;
 }
 
-/* The device tree: a property `bootargs`, and where the initramfs lies. */
+/* The device tree: a property `bootargs`, where the initramfs lies, and the name of a tree of the tests. */
 void tell(const u8 *tree) {
     const u8 *at = tree + number(tree + 8);
     const char *names = (const char *)tree + number(tree + 12);
-    const char *line = "", *initramfs = " none\n";
+    const char *line = "", *initramfs = " none\n", *name_of_tree = 0;
     for (;;) {
         u32 token = number(at);
         at += 4;
@@ -57,6 +57,7 @@ void tell(const u8 *tree) {
             const char *name = names + number(at + 4);
             const u8 *value = at + 8;
             if (same(name, "bootargs")) line = (const char *)value;
+            if (same(name, "kubesolo,test")) name_of_tree = (const char *)value;
             if (same(name, "linux,initrd-start")) {
                 u64 start = number(value);
                 if (length == 8) start = start << 32 | number(value + 4);
@@ -69,5 +70,9 @@ void tell(const u8 *tree) {
     }
     say(head + 1024);
     say(line);
+    if (name_of_tree) {
+        say(" tree=");
+        say(name_of_tree);
+    }
     say(initramfs);
 }

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use bootenv::SlotId;
+use bootenv::extras::{self, ARGUMENTS, LIST, LIST_OF, TREE};
 use bootenv::grub::{Block, SIZE};
 use bootenv::protocol::View;
 use bootenv::uboot::{Environment, Format, flags, newest};
@@ -357,6 +358,33 @@ impl Disk {
     pub fn put_slot_file_and_hash(&self, slot: SlotId, name: &str, bytes: &[u8]) -> Result<()> {
         self.put_slot_file(slot, name, bytes)?;
         self.put_slot_file(slot, &format!("{name}.sha256"), hash_line(name, bytes).as_bytes())
+    }
+
+    /// Adds kernel arguments and a device tree to a slot with hash files, as a release has them for GRUB.
+    ///
+    /// # Errors
+    /// They cannot be written.
+    pub fn put_extras(&self, slot: SlotId, arguments: Option<&str>, tree: Option<&[u8]>) -> Result<()> {
+        let arguments = arguments.map(|arguments| (ARGUMENTS, extras::grub(arguments)));
+        let files: Vec<_> = arguments.into_iter().chain(tree.map(|tree| (TREE, tree.to_vec()))).collect();
+        self.put_extras_of(slot, &files)
+    }
+
+    /// The same with these bytes.
+    ///
+    /// # Errors
+    /// They cannot be written.
+    pub fn put_extras_of(&self, slot: SlotId, files: &[(&str, Vec<u8>)]) -> Result<()> {
+        let mut list = String::new();
+        for name in [KERNEL, INITRAMFS].map(|name| format!("{name}.sha256")) {
+            list += &hash_line(&name, &self.slot_file(slot, &name)?);
+        }
+        self.put_slot_file(slot, LIST_OF, list.as_bytes())?;
+        for (name, bytes) in files {
+            self.put_slot_file(slot, name, bytes)?;
+            list += &hash_line(name, bytes);
+        }
+        self.put_slot_file(slot, LIST, list.as_bytes())
     }
 
     fn debugfs(&self, slot: SlotId, write: bool, request: &str) -> Result<()> {

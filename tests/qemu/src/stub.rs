@@ -60,10 +60,11 @@ pub fn kernel(name: &str) -> Vec<u8> {
     put(0x1f1, &[1]); // setup_sects
     put(0x1fe, &[0x55, 0xaa]); // boot_flag
     put(0x202, b"HdrS");
-    put(0x206, &0x0203_u16.to_le_bytes()); // version
+    put(0x206, &0x0206_u16.to_le_bytes()); // version: the first with a size of the command line
     put(0x211, &[1]); // loadflags: loaded high
     put(0x214, &LOADED_AT.to_le_bytes()); // code32_start
     put(0x22c, &0x37ff_ffff_u32.to_le_bytes()); // initrd_addr_max
+    put(0x238, &2047_u32.to_le_bytes()); // cmdline_size
     image.extend_from_slice(CODE);
     image.extend_from_slice(name.as_bytes());
     image.push(0);
@@ -112,6 +113,27 @@ pub fn arm64_plan(run: &Run) -> Result<Plan> {
     plan.size = Size { esp: 34, slot: 2, data: 2 };
     plan.firmware = run.firmware;
     Ok(plan)
+}
+
+/// A flattened device tree without devices, which [`arm64_plan`]'s kernel prints the name of (Devicetree Specification 0.4, 5).
+#[must_use]
+pub fn tree(name: &str) -> Vec<u8> {
+    const NAMES: &[u8] = b"#address-cells\0#size-cells\0kubesolo,test\0";
+    let cell = |number: usize| (number as u32).to_be_bytes().to_vec();
+    let property = |at: usize, value: &[u8]| {
+        let mut bytes = [cell(3), cell(value.len()), cell(at), value.to_vec()].concat();
+        bytes.resize(bytes.len().next_multiple_of(4), 0);
+        bytes
+    };
+    let name = format!("{name}\0");
+    let properties = [property(0, &cell(2)), property(15, &cell(2)), property(27, name.as_bytes())].concat();
+    let structure = [cell(1), cell(0), properties, cell(2), cell(9)].concat();
+    let reserved = vec![0; 16];
+    let (header, at) = (40, 40 + reserved.len());
+    let names = at + structure.len();
+    let sizes = [names + NAMES.len(), at, names, header, 17, 16, 0, NAMES.len(), structure.len()];
+    let header = [vec![0xd0, 0x0d, 0xfe, 0xed], sizes.map(cell).concat()].concat();
+    [header, reserved, structure, NAMES.to_vec()].concat()
 }
 
 /// A kernel for arm64 that prints `name`.

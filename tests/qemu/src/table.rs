@@ -12,6 +12,7 @@ use std::sync::Mutex;
 use std::thread;
 
 use bootenv::boot::{Decision, Files, PowerOn, decide, decide_with};
+use bootenv::extras::{self, ARGUMENTS, LIST, LIST_OF, RELEASE_BYTES};
 use bootenv::grub::{Block, SIGNATURE, SIZE};
 use bootenv::protocol::{BootState, FOREIGN_SEAL, FallbackBlock, SlotState, View};
 use bootenv::{SlotId, TrialId};
@@ -33,66 +34,203 @@ const SETTINGS: &str = "set ks_args=\"table\"\nset ks_delay=0\n";
 pub(crate) struct Variant {
     pub(crate) name: &'static str,
     pub(crate) class: Files,
+    /// Kernel arguments of the release that the kernel gets if the slot holds.
+    pub(crate) arguments: &'static str,
     pub(crate) spoil: fn(&Disk, SlotId) -> Result<()>,
 }
 
 const VARIANTS: &[Variant] = &[
-    Variant { name: "whole", class: Files::Hold, spoil: |_, _| Ok(()) },
+    Variant { name: "whole", class: Files::Hold, arguments: "", spoil: |_, _| Ok(()) },
     Variant {
         name: "kernel changed",
         class: Files::Load,
+        arguments: "",
         spoil: |disk, slot| disk.put_slot_file(slot, KERNEL, &stub::kernel(&format!("\nks-stub: changed {slot}: "))),
     },
     Variant {
         name: "initramfs changed",
         class: Files::Load,
+        arguments: "",
         spoil: |disk, slot| disk.put_slot_file(slot, INITRAMFS, b" changed\n\0"),
     },
     Variant {
         name: "kernel's hash file missing",
         class: Files::Load,
+        arguments: "",
         spoil: |disk, slot| disk.remove_slot_file(slot, "vmlinuz.sha256"),
     },
     Variant {
         name: "kernel's hash file empty",
         class: Files::Load,
+        arguments: "",
         spoil: |disk, slot| disk.put_slot_file(slot, "vmlinuz.sha256", b""),
     },
     Variant {
         name: "initramfs' hash file empty",
         class: Files::Load,
+        arguments: "",
         spoil: |disk, slot| disk.put_slot_file(slot, "kubesolo-os.gz.sha256", b""),
     },
     Variant {
         name: "hash file without a hash",
         class: Files::Load,
+        arguments: "",
         spoil: |disk, slot| disk.put_slot_file(slot, "kubesolo-os.gz.sha256", b"kubesolo-os.gz\n"),
     },
-    Variant { name: "kernel missing", class: Files::Broken, spoil: |disk, slot| disk.remove_slot_file(slot, KERNEL) },
+    Variant {
+        name: "kernel missing",
+        class: Files::Broken,
+        arguments: "",
+        spoil: |disk, slot| disk.remove_slot_file(slot, KERNEL),
+    },
     Variant {
         name: "initramfs missing",
         class: Files::Broken,
+        arguments: "",
         spoil: |disk, slot| disk.remove_slot_file(slot, INITRAMFS),
     },
     Variant {
         name: "kernel is none, with a fitting hash",
         class: Files::Broken,
+        arguments: "",
         spoil: |disk, slot| disk.put_slot_file_and_hash(slot, KERNEL, b"This is no kernel.\n"),
     },
     Variant {
         name: "initramfs empty, with a fitting hash",
         class: Files::Broken,
+        arguments: "",
         spoil: |disk, slot| disk.put_slot_file_and_hash(slot, INITRAMFS, b""),
     },
     Variant {
         name: "filesystem destroyed",
         class: Files::Broken,
+        arguments: "",
         spoil: |disk, slot| {
             let (at, _) = disk.slot(slot);
             Ok(File::options().write(true).open(&disk.path)?.write_all_at(&[0x5a; 65536], at)?)
         },
     },
+    Variant {
+        name: "arguments of the release",
+        class: Files::Hold,
+        arguments: SHORT,
+        spoil: |disk, slot| disk.put_extras(slot, Some(SHORT), None),
+    },
+    Variant {
+        name: "the longest arguments of the release",
+        class: Files::Hold,
+        arguments: LONGEST,
+        spoil: |disk, slot| disk.put_extras(slot, Some(LONGEST), None),
+    },
+    Variant {
+        name: "arguments with other variables",
+        class: Files::Hold,
+        arguments: SHORT,
+        spoil: |disk, slot| {
+            let lines = format!("ks_why=load\nks_args=odd\nks_slot_args={SHORT}\nks_id=00000001\n");
+            disk.put_extras_of(slot, &[(ARGUMENTS, block(&lines))])
+        },
+    },
+    Variant {
+        name: "arguments, list of hash files changed",
+        class: Files::Hold,
+        arguments: SHORT,
+        spoil: |disk, slot| {
+            disk.put_extras(slot, Some(SHORT), None)?;
+            disk.put_slot_file(slot, LIST_OF, b"odd\n")
+        },
+    },
+    Variant {
+        name: "arguments that an older agent left",
+        class: Files::Hold,
+        arguments: "",
+        spoil: |disk, slot| {
+            let kernel = disk.slot_file(slot, KERNEL)?;
+            disk.put_slot_file_and_hash(slot, KERNEL, b"An earlier kernel.\n")?;
+            disk.put_extras(slot, Some(SHORT), None)?;
+            disk.put_slot_file_and_hash(slot, KERNEL, &kernel)
+        },
+    },
+    Variant {
+        name: "arguments, no lists",
+        class: Files::Hold,
+        arguments: "",
+        spoil: |disk, slot| {
+            disk.put_extras(slot, Some(SHORT), None)?;
+            disk.remove_slot_file(slot, LIST)?;
+            disk.remove_slot_file(slot, LIST_OF)
+        },
+    },
+    Variant {
+        name: "arguments changed",
+        class: Files::Load,
+        arguments: "",
+        spoil: |disk, slot| {
+            disk.put_extras(slot, Some(SHORT), None)?;
+            disk.put_slot_file(slot, ARGUMENTS, &extras::grub("other=1"))
+        },
+    },
+    Variant {
+        name: "arguments missing",
+        class: Files::Load,
+        arguments: "",
+        spoil: |disk, slot| {
+            disk.put_extras(slot, Some(SHORT), None)?;
+            disk.remove_slot_file(slot, ARGUMENTS)
+        },
+    },
+    Variant {
+        name: "arguments, list missing",
+        class: Files::Load,
+        arguments: "",
+        spoil: |disk, slot| {
+            disk.put_extras(slot, Some(SHORT), None)?;
+            disk.remove_slot_file(slot, LIST)
+        },
+    },
+    Variant {
+        name: "arguments, list empty",
+        class: Files::Load,
+        arguments: "",
+        spoil: |disk, slot| {
+            disk.put_extras(slot, Some(SHORT), None)?;
+            disk.put_slot_file(slot, LIST, b"")
+        },
+    },
+    Variant {
+        name: "arguments with a word of the bootloader",
+        class: Files::Load,
+        arguments: "",
+        spoil: |disk, slot| disk.put_extras(slot, Some("quiet ks.trial=beef0001"), None),
+    },
 ];
+
+/// Kernel arguments of a release.
+pub(crate) const SHORT: &str = "release.word=1 loglevel=3";
+/// As many bytes as a release may have.
+pub(crate) const LONGEST: &str = {
+    const BYTES: [u8; RELEASE_BYTES] = {
+        let mut bytes = [b'r'; RELEASE_BYTES];
+        let mut at = 15;
+        while at < RELEASE_BYTES {
+            bytes[at] = b' ';
+            at += 16;
+        }
+        bytes[RELEASE_BYTES - 1] = b'l';
+        bytes
+    };
+    match str::from_utf8(&BYTES) {
+        Ok(text) => text,
+        Err(_) => panic!("these are letters and blanks"),
+    }
+};
+
+/// An environment block with these lines.
+fn block(lines: &str) -> Vec<u8> {
+    let mut bytes = [SIGNATURE, lines.as_bytes()].concat();
+    bytes.resize(SIZE, b'#');
+    bytes
+}
 
 /// The largest file of an environment in the table, in bytes.
 const MAX_SIZE: usize = 2048;
@@ -190,13 +328,24 @@ pub fn all(run: &Run) -> Result<()> {
 /// # Errors
 /// As [`all`].
 pub fn changed(run: &Run) -> Result<()> {
+    replay(run, &only(VARIANTS, |variant| ["kernel changed", "initramfs changed"].contains(&variant.name)))
+}
+
+/// The cells in which the active slot has kernel arguments of its release, whole, damaged or left by an older agent.
+///
+/// # Errors
+/// As [`all`].
+pub fn arguments(run: &Run) -> Result<()> {
+    replay(run, &only(VARIANTS, |variant| variant.name.contains("arguments")))
+}
+
+/// A committed slot A in each of these ways, beside a whole one.
+pub(crate) fn only(variants: &[Variant], wanted: fn(&Variant) -> bool) -> Vec<Cell> {
     let state = BootState::committed(SlotId::A);
     let [main, second] = [Block::main(&state), Block::second(&FallbackBlock::of(&state))]
         .map(|block| EnvFile::Bytes(block.bytes().to_vec()));
-    let changed = ["kernel changed", "initramfs changed"];
-    let cells = (0..VARIANTS.len()).filter(|v| changed.contains(&VARIANTS[*v].name));
     let cell = |variant| Cell { main: main.clone(), second: second.clone(), files: [variant, 0], can_save: true };
-    replay(run, &cells.map(cell).collect::<Vec<_>>())
+    (0..variants.len()).filter(|v| wanted(&variants[*v])).map(cell).collect()
 }
 
 /// Cells in which every combination of values of any `strength` conditions occurs, and every outcome of the model.
@@ -565,15 +714,18 @@ fn one(run: &Run, parts: &Parts, cell: &Cell, file: &Path, dir: &Path) -> Result
 fn wanted(cell: &Cell, decision: &Decision, part_ids: &[String; 2]) -> Option<String> {
     let start = decision.start?;
     let slot = start.slot;
-    let (kernel, initramfs) = match VARIANTS[cell.files[slot as usize]].name {
+    let variant = &VARIANTS[cell.files[slot as usize]];
+    let (kernel, initramfs) = match variant.name {
         "kernel changed" => (format!("changed {slot}"), format!("initramfs {slot}")),
         "initramfs changed" => (format!("kernel {slot}"), "changed".to_owned()),
         _ => (format!("kernel {slot}"), format!("initramfs {slot}")),
     };
     let fallback = start.fallback.map_or(String::new(), |f| format!(" ks.fallback={}", f.as_str()));
     let partition = if slot == SlotId::A { 2 } else { 3 };
+    let release = if variant.arguments.is_empty() { String::new() } else { format!(" {}", variant.arguments) };
     Some(format!(
-        "{kernel}: BOOT_IMAGE=(hd0,gpt{partition})/vmlinuz panic=5 table kubesolo.slot={slot} ks.trial={} ks.proto=1 ks.part={}{fallback} {initramfs}",
+        "{kernel}: BOOT_IMAGE=(hd0,gpt{partition})/vmlinuz kubesolo.slot={slot} ks.trial={} ks.proto=1 ks.part={} \
+         ks.loader=1{fallback} panic=5{release} table {initramfs}",
         start.trial, part_ids[slot as usize]
     ))
 }

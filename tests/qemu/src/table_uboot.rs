@@ -8,6 +8,7 @@ use std::path::Path;
 
 use bootenv::SlotId;
 use bootenv::boot::{Decision, Files, PowerOn, decide};
+use bootenv::extras::{self, ARGUMENTS, TREE, UBOOT_BYTES};
 use bootenv::grub::Block;
 use bootenv::protocol::{BootState, NAMES, View};
 use bootenv::uboot::{Environment, Format};
@@ -15,7 +16,7 @@ use bootenv::uboot::{Environment, Format};
 use crate::image::{Disk, INITRAMFS, KERNEL, UBOOT_SIZE};
 use crate::machine::{Device, Machine};
 use crate::runner::Run;
-use crate::table::{Cell, EnvFile, Variant, each, table, write_sparse};
+use crate::table::{Cell, EnvFile, LONGEST, SHORT, Variant, each, only, table, write_sparse};
 use crate::{Result, stub};
 
 const CHECKSUMS: &str = "crc32.txt";
@@ -41,11 +42,38 @@ fn first_line(disk: &Disk, slot: SlotId) -> Result<String> {
     Ok(text.lines().next().unwrap_or_default().to_owned() + "\n")
 }
 
+/// CRC-32 of both images of a slot.
+fn checksums(disk: &Disk, slot: SlotId) -> Result<[u32; 2]> {
+    let one = |name: &str| -> Result<u32> { Ok(crc(&disk.slot_file(slot, name)?)) };
+    Ok([one(KERNEL)?, one(INITRAMFS)?])
+}
+
+fn crc(bytes: &[u8]) -> u32 {
+    let mut checksum = flate2::Crc::new();
+    checksum.update(bytes);
+    checksum.sum()
+}
+
+/// Adds kernel arguments and a device tree of a release, as the agent does.
+fn put_extras(disk: &Disk, slot: SlotId, arguments: Option<&str>, tree: Option<&[u8]>) -> Result<()> {
+    put(disk, slot, ARGUMENTS, &extras::uboot(arguments, checksums(disk, slot)?, tree))?;
+    tree.map_or(Ok(()), |tree| put(disk, slot, TREE, tree))
+}
+
+/// Adds the file with these variables, and a checksum that is right.
+fn put_variables(disk: &Disk, slot: SlotId, variables: &[(&str, &str)]) -> Result<()> {
+    let of = checksums(disk, slot)?;
+    let mut all = vec![("ks_of", format!("{:08x}{:08x}", of[0], of[1]))];
+    all.extend(variables.iter().map(|(name, value)| (*name, (*value).to_owned())));
+    put(disk, slot, ARGUMENTS, &Environment::default().with(&all).encode(UBOOT_BYTES, Format::Single, 0)?)
+}
+
 const VARIANTS: &[Variant] = &[
-    Variant { name: "whole", class: Files::Hold, spoil: |_, _| Ok(()) },
+    Variant { name: "whole", class: Files::Hold, arguments: "", spoil: |_, _| Ok(()) },
     Variant {
         name: "kernel changed",
         class: Files::Load,
+        arguments: "",
         spoil: |disk, slot| {
             // The blank behind its name.
             let mut kernel = disk.slot_file(slot, KERNEL)?;
@@ -57,50 +85,183 @@ const VARIANTS: &[Variant] = &[
     Variant {
         name: "initramfs changed",
         class: Files::Load,
+        arguments: "",
         spoil: |disk, slot| put(disk, slot, INITRAMFS, b" changed\n\0"),
     },
     Variant {
         name: "checksums missing",
         class: Files::Load,
+        arguments: "",
         spoil: |disk, slot| disk.remove_slot_file(slot, CHECKSUMS),
     },
-    Variant { name: "checksums empty", class: Files::Load, spoil: |disk, slot| put(disk, slot, CHECKSUMS, b"") },
+    Variant {
+        name: "checksums empty",
+        class: Files::Load,
+        arguments: "",
+        spoil: |disk, slot| put(disk, slot, CHECKSUMS, b""),
+    },
     Variant {
         name: "one checksum only",
         class: Files::Load,
+        arguments: "",
         spoil: |disk, slot| put(disk, slot, CHECKSUMS, first_line(disk, slot)?.as_bytes()),
     },
     Variant {
         name: "checksum with blanks",
         class: Files::Load,
+        arguments: "",
         spoil: |disk, slot| {
             let line = first_line(disk, slot)?;
             put(disk, slot, CHECKSUMS, format!("{line}initramfs_crc32=0 -eq 0\n").as_bytes())
         },
     },
-    Variant { name: "kernel missing", class: Files::Broken, spoil: |disk, slot| disk.remove_slot_file(slot, KERNEL) },
+    Variant {
+        name: "kernel missing",
+        class: Files::Broken,
+        arguments: "",
+        spoil: |disk, slot| disk.remove_slot_file(slot, KERNEL),
+    },
     Variant {
         name: "initramfs missing",
         class: Files::Broken,
+        arguments: "",
         spoil: |disk, slot| disk.remove_slot_file(slot, INITRAMFS),
     },
     Variant {
         name: "kernel is none, with a fitting checksum",
         class: Files::Broken,
+        arguments: "",
         spoil: |disk, slot| put_fitting(disk, slot, KERNEL, b"This is no kernel.\n"),
     },
     Variant {
         name: "initramfs empty, with a fitting checksum",
         class: Files::Broken,
+        arguments: "",
         spoil: |disk, slot| put_fitting(disk, slot, INITRAMFS, b""),
     },
     Variant {
         name: "filesystem destroyed",
         class: Files::Broken,
+        arguments: "",
         spoil: |disk, slot| {
             let (at, _) = disk.slot(slot);
             Ok(File::options().write(true).open(&disk.path)?.write_all_at(&[0x5a; 65536], at)?)
         },
+    },
+    Variant {
+        name: "arguments of the release",
+        class: Files::Hold,
+        arguments: SHORT,
+        spoil: |disk, slot| put_extras(disk, slot, Some(SHORT), None),
+    },
+    Variant {
+        name: "the longest arguments of the release",
+        class: Files::Hold,
+        arguments: LONGEST,
+        spoil: |disk, slot| put_extras(disk, slot, Some(LONGEST), None),
+    },
+    Variant {
+        name: "arguments with other variables",
+        class: Files::Hold,
+        arguments: SHORT,
+        spoil: |disk, slot| {
+            put_variables(
+                disk,
+                slot,
+                &[("ks_why", "load"), ("ks_args", "odd"), ("ks_slot_args", SHORT), ("ks_id", "1")],
+            )
+        },
+    },
+    Variant {
+        name: "arguments that an older agent left",
+        class: Files::Hold,
+        arguments: "",
+        spoil: |disk, slot| put(disk, slot, ARGUMENTS, &extras::uboot(Some(SHORT), [1, 2], None)),
+    },
+    Variant {
+        name: "arguments changed",
+        class: Files::Load,
+        arguments: "",
+        spoil: |disk, slot| {
+            put_extras(disk, slot, Some(SHORT), None)?;
+            let mut bytes = disk.slot_file(slot, ARGUMENTS)?;
+            bytes[UBOOT_BYTES - 1] ^= 1;
+            put(disk, slot, ARGUMENTS, &bytes)
+        },
+    },
+    Variant {
+        name: "arguments cut off",
+        class: Files::Load,
+        arguments: "",
+        spoil: |disk, slot| {
+            put_extras(disk, slot, Some(SHORT), None)?;
+            let bytes = disk.slot_file(slot, ARGUMENTS)?;
+            put(disk, slot, ARGUMENTS, &bytes[..UBOOT_BYTES - 1])
+        },
+    },
+    Variant {
+        name: "arguments empty",
+        class: Files::Load,
+        arguments: "",
+        spoil: |disk, slot| put(disk, slot, ARGUMENTS, b""),
+    },
+    Variant {
+        name: "arguments with a word of the bootloader",
+        class: Files::Load,
+        arguments: "",
+        spoil: |disk, slot| put_extras(disk, slot, Some("quiet ks.trial=beef0001"), None),
+    },
+    Variant {
+        name: "arguments with a word of the slot",
+        class: Files::Load,
+        arguments: "",
+        spoil: |disk, slot| put_extras(disk, slot, Some("kubesolo.slot=B"), None),
+    },
+    Variant {
+        name: "device tree and arguments of the release",
+        class: Files::Hold,
+        arguments: SHORT,
+        spoil: |disk, slot| put_extras(disk, slot, Some(SHORT), Some(&stub::tree("release"))),
+    },
+    Variant {
+        name: "device tree of the release",
+        class: Files::Hold,
+        arguments: "",
+        spoil: |disk, slot| put_extras(disk, slot, None, Some(&stub::tree("release"))),
+    },
+    Variant {
+        name: "device tree changed",
+        class: Files::Load,
+        arguments: "",
+        spoil: |disk, slot| {
+            put_extras(disk, slot, None, Some(&stub::tree("release")))?;
+            put(disk, slot, TREE, &stub::tree("another"))
+        },
+    },
+    Variant {
+        name: "device tree missing",
+        class: Files::Load,
+        arguments: "",
+        spoil: |disk, slot| {
+            put_extras(disk, slot, None, Some(&stub::tree("release")))?;
+            disk.remove_slot_file(slot, TREE)
+        },
+    },
+    Variant {
+        name: "device tree longer",
+        class: Files::Load,
+        arguments: "",
+        spoil: |disk, slot| {
+            let tree = stub::tree("release");
+            put_extras(disk, slot, None, Some(&tree))?;
+            put(disk, slot, TREE, &[&tree[..], b"more"].concat())
+        },
+    },
+    Variant {
+        name: "device tree is none, with a fitting checksum",
+        class: Files::Load,
+        arguments: "",
+        spoil: |disk, slot| put_extras(disk, slot, None, Some(b"This is no device tree.\n")),
     },
 ];
 
@@ -159,8 +320,21 @@ pub fn all(run: &Run) -> Result<()> {
     let mut seen = HashSet::new();
     let mut cells = table(3, VARIANTS);
     cells.retain(|cell| seen.insert((cell.main.clone(), cell.files, cell.can_save)));
+    replay(run, &cells)
+}
+
+/// The cells in which the active slot has kernel arguments or a device tree of its release, whole, damaged or left by an older
+/// agent.
+///
+/// # Errors
+/// As [`all`].
+pub fn extras(run: &Run) -> Result<()> {
+    replay(run, &only(VARIANTS, |variant| variant.name.contains("arguments") || variant.name.contains("device tree")))
+}
+
+fn replay(run: &Run, cells: &[Cell]) -> Result<()> {
     let bench = Bench::build(run)?;
-    each(run, &cells, |number, cell, disk| {
+    each(run, cells, |number, cell, disk| {
         one(run, &bench, (number, cell), disk).map_err(|difference| {
             let [a, b] = cell.files.map(|f| VARIANTS[f].name);
             format!("{:?}, A {a}, B {b}\n{difference}", power_on(cell)).into()
@@ -262,12 +436,19 @@ fn one(run: &Run, bench: &Bench, (number, cell): (usize, &Cell), file: &Path) ->
 fn wanted(cell: &Cell, decision: &Decision, part_ids: &[String; 2]) -> Option<String> {
     let start = decision.start?;
     let slot = start.slot;
-    let variant = VARIANTS[cell.files[slot as usize]].name;
+    let Variant { name: variant, arguments, .. } = VARIANTS[cell.files[slot as usize]];
     let behind = if variant == "kernel changed" { '!' } else { ' ' };
     let initramfs = if variant == "initramfs changed" { "changed".to_owned() } else { format!("initramfs {slot}") };
     let fallback = start.fallback.map_or(String::new(), |f| format!(" ks.fallback={}", f.as_str()));
+    let release = if arguments.is_empty() { String::new() } else { format!(" {arguments}") };
+    let tree = if variant.contains("device tree") && VARIANTS[cell.files[slot as usize]].class == Files::Hold {
+        " tree=release"
+    } else {
+        ""
+    };
     Some(format!(
-        "kernel {slot}:{behind}panic=5 table kubesolo.slot={slot} ks.trial={} ks.proto=1 ks.part={}{fallback} {initramfs}",
+        "kernel {slot}:{behind}kubesolo.slot={slot} ks.trial={} ks.proto=1 ks.part={} ks.loader=1{fallback} \
+         panic=5{release} table{tree} {initramfs}",
         start.trial, part_ids[slot as usize]
     ))
 }

@@ -321,7 +321,8 @@ impl<'a> Bench<'a> {
         crate::run(&mut self.publishing(version, images)?).map(drop)
     }
 
-    fn publishing(&self, version: &str, images: &[(Architecture, &PathBuf)]) -> Result<Command> {
+    /// The command that publishes a signed release for these architectures, to which options may be added.
+    pub(super) fn publishing(&self, version: &str, images: &[(Architecture, &PathBuf)]) -> Result<Command> {
         let mut publish = Command::new(built(PUBLISHER, BUILD)?);
         publish.args(["--quiet", "publish", &format!("{}/os", self.registry.host()), "--version", version]);
         publish.args(["--channel", "stable"]);

@@ -5,6 +5,7 @@ pub(crate) mod data;
 pub mod demo;
 pub(crate) mod device;
 mod evidence;
+mod extras;
 mod first_boot;
 mod keys;
 mod loader;
@@ -170,6 +171,12 @@ pub const ALL: &[Scenario] = &[
         "after a release that panics, the previous one shows its last words: kernel log of each try, and the panic",
         evidence::panic,
     ),
+    long(
+        "kernel-arguments",
+        Uefi,
+        "a release with another kernel argument is tried, fails, and the old one is back; a healthy one stays",
+        extras::on_trial,
+    ),
     quick(
         "panic",
         Uefi,
@@ -297,6 +304,15 @@ pub const ALL: &[Scenario] = &[
         loader::variable_twice,
     ),
     only(STUB, quick("loader-hash", Bios, "the bootloader starts no changed file", table::changed)),
+    only(
+        STUB,
+        quick(
+            "loader-arguments",
+            Bios,
+            "the bootloader passes the kernel arguments of a release, refuses damaged ones, and ignores those of another release",
+            table::arguments,
+        ),
+    ),
     long(
         "loader-empty-kernel",
         Uefi,
@@ -356,6 +372,16 @@ pub const ALL: &[Scenario] = &[
         wide: true,
         ..arm64("arm64-table", "U-Boot and the model decide alike, every three conditions", table_uboot::all)
     },
+    arm64(
+        "arm64-kernel-arguments",
+        "a release with another kernel argument and device tree is tried, fails, and the old ones are back",
+        extras::on_trial,
+    ),
+    arm64(
+        "arm64-extras",
+        "U-Boot passes the kernel arguments and the device tree of a release, refuses damaged ones, and ignores others",
+        table_uboot::extras,
+    ),
     arm64("arm64-cut-points", "after every power cut in an update a published release boots", prove::scenario),
     arm64(
         "arm64-one-tag",
