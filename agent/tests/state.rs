@@ -117,7 +117,7 @@ fn busy() -> State {
 }
 
 fn identity(release: u32, kernel: u32, initramfs: u32) -> Identity {
-    Identity { release: digest(release), kernel: digest(kernel), initramfs: digest(initramfs) }
+    Identity { release: digest(release), kernel: digest(kernel), initramfs: digest(initramfs), extras: None }
 }
 
 fn failed(n: u32) -> FailedRelease {

@@ -208,7 +208,9 @@ fn filled(
     let offer = source::offer(&mut source, architecture, Some(keys))?;
     keys.verify(&offer.signed, &offer.signatures)?;
     let blobs = [source.locate(offer.release.kernel)?, source.locate(offer.release.initramfs)?];
+    let tree = source::devicetree(&mut source, &offer.release, &mut 0)?;
     let mut writer = slot.writer()?;
+    writer.add_tree(tree);
     let mut progress = Shown::new("writing", blobs.iter().map(|blob| blob.size).sum());
     for (part, blob) in Part::BOTH.into_iter().zip(&blobs) {
         writer.part(part, blob, &mut *source.open(blob)?, &mut progress)?;

@@ -13,7 +13,7 @@ use crate::delta::plan::{self, Plan};
 use crate::device::slot::{Part, Slot};
 use crate::fetch::body::{Body as _, Start};
 use crate::release::release::{Blob, Patches, Release};
-use crate::source::source::Source;
+use crate::source::source::{self, Source};
 
 /// Bytes of an unpacked initramfs for each of its own, where the release does not say it.
 const UNPACKED_PER_BYTE: u64 = 8;
@@ -87,7 +87,10 @@ pub fn none(why: impl std::fmt::Display) -> Error {
 /// Each cause for which the image is better fetched whole; 75 `interrupted` ends the update.
 pub fn prepare(source: &mut dyn Source, wanted: &Wanted<'_>, spent: &mut u64) -> Result<Delta> {
     let pieces = wanted.release.pieces.ok_or_else(|| none("the release has no index of pieces"))?;
-    let bytes = whole(source, &pieces, spent)?;
+    if pieces.size > limits::PIECES_BYTES {
+        return Err(limits::exceeded("index of pieces", format_args!("{} bytes", limits::PIECES_BYTES)));
+    }
+    let bytes = source::whole(source, &pieces, "the index of pieces", spent)?;
     let index = Index::parse(&bytes, wanted.image.size)?;
     drop(bytes);
     let known = Known::scan(Box::new(wanted.slot.image(Part::Initramfs)?))?;
@@ -109,27 +112,6 @@ pub fn prepare(source: &mut dyn Source, wanted: &Wanted<'_>, spent: &mut u64) ->
         return Err(none(format_args!("it would fetch {fetched} of {} bytes", wanted.image.size - wanted.start)));
     }
     Ok(delta)
-}
-
-/// A small file as a whole.
-fn whole(source: &mut dyn Source, blob: &Blob, spent: &mut u64) -> Result<Vec<u8>> {
-    if blob.size > limits::PIECES_BYTES {
-        return Err(limits::exceeded("index of pieces", format_args!("{} bytes", limits::PIECES_BYTES)));
-    }
-    let (mut body, mut bytes) = (source.open(blob)?, vec![]);
-    let mut read = || {
-        while let Some(chunk) = body.chunk()? {
-            bytes.extend_from_slice(&chunk);
-        }
-        Ok(())
-    };
-    let result = read();
-    *spent += body.fetched();
-    result?;
-    if Digest::of(&bytes) != blob.digest {
-        return Err(Error::new(Reason::DigestMismatch, "the index of pieces has other bytes than the release says"));
-    }
-    Ok(bytes)
 }
 
 impl Delta {

@@ -161,6 +161,8 @@ pub struct CommandLine {
     pub proto: Result<u32, ParameterError>,
     /// `ks.part=`: identity of the booted slot's partition. Bootloaders before 0.2 do not pass it.
     pub part: Result<PartId, ParameterError>,
+    /// `ks.loader=`: number of the loader file. Loader files before 0.2 do not pass it, and those pass on nothing of a release.
+    pub loader: Result<u32, ParameterError>,
     /// `kubesolo.seed=removable`: settings may come from a medium that somebody brings along.
     pub seed_removable: bool,
     /// `kubesolo.seed=fixed`: settings may come from another fixed disk on a device that was configured before.
@@ -204,6 +206,7 @@ impl CommandLine {
             fallback: parameter(line, "ks.fallback"),
             proto: parameter(line, "ks.proto"),
             part: parameter(line, "ks.part"),
+            loader: parameter(line, "ks.loader"),
             seed_removable: seed("removable"),
             seed_fixed: seed("fixed"),
             health_window: seconds("ks.health_window", HEALTH_WINDOW),

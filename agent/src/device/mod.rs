@@ -2,6 +2,7 @@
 
 pub mod blocks;
 pub mod boot;
+pub mod cmdline;
 pub mod data;
 pub mod disk;
 pub mod env;

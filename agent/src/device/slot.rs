@@ -1,7 +1,8 @@
-//! A slot: the place of one kernel and one initramfs, their hash files and their manifest.
+//! A slot: the place of one kernel and one initramfs, their hash files, what the release adds to them, and their manifest.
 
 pub mod checksums;
 mod dir;
+pub mod extras;
 mod filesystem;
 mod image;
 mod manifest;
@@ -39,12 +40,11 @@ use crate::trust::stream::StreamVerifier;
 
 /// Name of the slot manifest.
 pub const MANIFEST_FILE: &str = "manifest.json";
-/// Every file of a slot, in the order in which they go when it is emptied.
-const FILES: [&str; 6] =
-    [MANIFEST_FILE, "vmlinuz.sha256", "kubesolo-os.gz.sha256", checksums::FILE, "vmlinuz", "kubesolo-os.gz"];
-/// How many of them are small: they go first.
-const SMALL: usize = 4;
-/// Room beside the images, in bytes: hash files, manifest, and the filesystem's own blocks for all of them.
+/// The hash files and the manifest.
+const HASHES: [&str; 4] = [MANIFEST_FILE, "vmlinuz.sha256", "kubesolo-os.gz.sha256", checksums::FILE];
+/// Every file of a slot, in the order in which they go when it is emptied: the images last.
+const FILES: [&[&str]; 3] = [&HASHES, &extras::FILES, &["vmlinuz", "kubesolo-os.gz"]];
+/// Room beside the images and a device tree, in bytes: the other files, and the filesystem's own blocks for all of them.
 const MARGIN_BYTES: u64 = 1024 * 1024;
 /// One read of an image that is copied, in bytes.
 const COPY_BYTES: usize = 256 * 1024;
@@ -232,11 +232,12 @@ impl Slot {
         })
     }
 
-    /// Does the bootloader's check of the slot: both images, read from the medium, against their hash files.
+    /// Does the bootloader's check of the slot: both images, read from the medium, against their hash files, and what the release
+    /// adds to them.
     /// [`Exit::Data`] if it would refuse them.
     pub fn hashes(&self) -> Result<[Blob; 2]> {
         self.drop_cache()?;
-        self.read(|dir| hashes(dir, self.checksums))
+        self.read(|dir| hashes(dir, self.checksums).map(|(images, _)| images))
     }
 
     /// Writes the hash files that a bootloader needs, where a slot was filled by who writes none. Nothing that is there changes:
@@ -272,10 +273,12 @@ impl Slot {
         self.drop_cache()?;
         self.read(|dir| {
             let manifest = manifest(dir)?.ok_or_else(|| incomplete(dir, MANIFEST_FILE))?;
-            if hashes(dir, self.checksums)? != [manifest.kernel, manifest.initramfs] {
+            let (images, checksums) = hashes(dir, self.checksums)?;
+            if images != [manifest.kernel, manifest.initramfs] {
                 let message = format!("{}: the images do not match {MANIFEST_FILE}", dir.shown());
                 return Err(Error::new(Reason::SlotDamaged, message).remedy(DAMAGED_REMEDY));
             }
+            extras::compare(dir, &manifest, checksums.as_ref())?;
             console::log_step(Step::ReadBack(self.id));
             Ok(manifest)
         })
@@ -313,7 +316,7 @@ impl Slot {
         }
     }
 
-    /// True if `need` bytes of images can be written here in place of what the slot holds now. Asked before anything is
+    /// True if `need` bytes of images and of a device tree can be written here in place of what the slot holds now. Asked before anything is
     /// erased.
     pub fn check_room(&self, need: u64) -> Result<()> {
         match &self.place {
@@ -383,6 +386,15 @@ impl Slot {
             Ok(SlotBody { file, place, _mounted: mounted })
         };
         open().map_err(|e: Error| e.context(format_args!("slot {}", self.id)))
+    }
+
+    /// The device tree of `content`, which the slot holds; `None` if it has none.
+    ///
+    /// # Errors
+    /// 65 when the slot lacks it.
+    pub fn tree(&self, content: &SlotManifest) -> Result<Option<Vec<u8>>> {
+        let tree = if content.extras { content.release()?.devicetree } else { None };
+        tree.map(|tree| self.read(|dir| extras::tree(dir, &tree))).transpose()
     }
 
     /// Empties the slot, which makes it void, and begins to fill it. Recreates a filesystem that is not trusted.
@@ -463,23 +475,21 @@ fn manifest(dir: &Dir) -> Result<Option<SlotManifest>> {
     SlotManifest::parse(&bytes).map(Some).map_err(|e| e.context(dir.shown()))
 }
 
-fn hashes(dir: &Dir, checksums: bool) -> Result<[Blob; 2]> {
-    let (mut blobs, mut sums) = (vec![], Checksums::default());
+/// Both images as they match their hash files, and their checksums where the bootloader compares these.
+fn hashes(dir: &Dir, checksums: bool) -> Result<([Blob; 2], Option<Checksums>)> {
+    let (mut blobs, mut sums) = (vec![], checksums.then(Checksums::default));
     for part in Part::BOTH {
         let line = dir.read(part.hash_file(), HASH_FILE_BYTES)?.ok_or_else(|| incomplete(dir, part.hash_file()))?;
-        let also = |bytes: &[u8]| {
-            if checksums {
-                sums.update(part, bytes);
-            }
-        };
+        let also = |bytes: &[u8]| sums.iter_mut().for_each(|sums| sums.update(part, bytes));
         let blob = dir.hash(part.file(), also)?.ok_or_else(|| incomplete(dir, part.file()))?;
         fits(dir, part, &blob, &line)?;
         blobs.push(blob);
     }
-    if checksums {
+    if let Some(sums) = &sums {
         sums.compare(dir)?;
     }
-    Ok([blobs[0], blobs[1]])
+    extras::check(dir, sums.as_ref())?;
+    Ok(([blobs[0], blobs[1]], sums))
 }
 
 fn fits(dir: &Dir, part: Part, blob: &Blob, line: &[u8]) -> Result<()> {
@@ -511,7 +521,7 @@ fn room(dir: &Dir, place: &Place) -> Result<u64> {
         Place::Device(_) => fs.blocks_free().saturating_sub((fs.blocks() / 50 + 1).min(4096)),
     };
     let mut free = blocks.saturating_mul(fs.fragment_size());
-    for name in FILES.into_iter().flat_map(|name| [name.to_owned(), part_name(name)]) {
+    for name in FILES.concat().into_iter().flat_map(|name| [name.to_owned(), part_name(name)]) {
         // The blocks of a file with a second name stay.
         if let Some(stat) = dir.stat(&name)?.filter(|stat| is_regular(stat) && stat.st_nlink == 1) {
             free = free.saturating_add(stat.st_blocks.cast_unsigned() * 512);

@@ -8,5 +8,6 @@ pub mod kubernetes;
 pub mod kubesolo;
 pub mod node;
 pub mod preflight;
+pub mod requires;
 pub mod rules;
 pub mod trust_policy;

@@ -10,7 +10,9 @@ use crate::base::digest::Digest;
 use crate::base::error::{Error, Reason, Result};
 use crate::base::{limits, text};
 use crate::config::{Config, DeltaSetting};
+use crate::device::cmdline::Origins;
 use crate::policy::gate::{Gate, Lifted};
+use crate::policy::requires;
 use crate::release::release::{Architecture, Blob, Patches, Release};
 use crate::schedule::clock::{self, Clock};
 use crate::schedule::rollout::{Place, Wariness};
@@ -132,6 +134,8 @@ pub struct Device<'a> {
     pub running: Option<&'a Version>,
     /// The running release's digest, if it is known.
     pub running_digest: Option<Digest>,
+    /// Words of the kernel command line; `None`: nothing boots the slots.
+    pub booted: Option<Origins>,
     /// True if the slots are folders, where an unknown running version does not hold an update back.
     pub folders: bool,
     /// The highest security epoch that was committed here.
@@ -154,6 +158,7 @@ pub fn release(release: &Release, device: &Device<'_>) -> Vec<Gate> {
         architecture(release),
         board(release, device.board),
         minimum(release, device),
+        requires::gate(release, device.booted.as_ref()),
         settings(release, device.keys),
         security_epoch(release, device),
         version(release, device),

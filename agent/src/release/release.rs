@@ -290,7 +290,21 @@ impl Release {
     /// Identity of the release.
     #[must_use]
     pub fn identity(&self) -> Identity {
-        Identity { release: self.digest, kernel: self.kernel.digest, initramfs: self.initramfs.digest }
+        let (kernel, initramfs) = (self.kernel.digest, self.initramfs.digest);
+        Identity { release: self.digest, kernel, initramfs, extras: self.extras() }
+    }
+
+    /// Digest of its kernel arguments and its device tree; `None` if it has neither.
+    fn extras(&self) -> Option<Digest> {
+        let arguments = self.kernel_args.as_ref().map(KernelArgs::as_str).unwrap_or_default();
+        let tree = self.devicetree.map(|tree| tree.digest.hex()).unwrap_or_default();
+        self.has_extras().then(|| Digest::of(format!("{arguments}\n{tree}\n").as_bytes()))
+    }
+
+    /// True if kernel arguments or a device tree belong to its images.
+    #[must_use]
+    pub fn has_extras(&self) -> bool {
+        self.kernel_args.is_some() || self.devicetree.is_some()
     }
 
     /// Reads an OCI or Docker v2 manifest: exactly one kernel, exactly one initramfs, the mandatory annotations.

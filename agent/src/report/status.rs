@@ -19,6 +19,7 @@ use crate::base::words::{Recorded, words};
 use crate::config::Config;
 use crate::device::blocks::CommandLine;
 use crate::device::boot::{Boot, BootedBasis, is_out_of_sight};
+use crate::device::cmdline::Origins;
 use crate::device::data::Data;
 use crate::device::slot::{Facts, SlotManifest, Slots};
 use crate::policy::preflight::{self, Safety};
@@ -134,6 +135,9 @@ pub struct Booted {
     pub fallback: Option<Fallback>,
     /// True if KubeSolo OS's own loader file started it: updates wait for `adopt`.
     pub old_loader: bool,
+    /// The kernel command line, by the origin of its words; absent where nothing boots the slots.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kernel_command_line: Option<Origins>,
 }
 
 /// Content of a slot, at a glance.
@@ -326,6 +330,7 @@ pub fn find(boot: Result<Boot>, slots: impl FnOnce() -> Result<Slots>, state: &P
 impl Status {
     /// Adds the booted slot from the kernel command line, which every account can read, where the device is not seen.
     pub fn name_booted(&mut self, line: &str) {
+        let origins = Origins::of(line, None);
         let line = CommandLine::parse(line);
         let Some(slot) = line.slot.ok().filter(|_| self.booted.is_none()) else { return };
         self.booted = Some(Booted {
@@ -336,6 +341,7 @@ impl Status {
             trial: line.trial.ok().filter(|trial| !trial.is_none()).map(|trial| trial.to_string()),
             fallback: line.fallback.ok(),
             old_loader: line.proto != Ok(1),
+            kernel_command_line: Some(origins),
         });
     }
 
@@ -406,6 +412,7 @@ impl Status {
         let booted = boot.booted;
         self.safety = preflight::safety(boot);
         let running = boot.slots.get(booted.slot).manifest().ok().flatten();
+        let kernel_command_line = Origins::find(boot, running.as_ref());
         let running = running.and_then(|content| content.release().ok());
         let epoch = running.as_ref().map_or(0, |release| release.security_epoch);
         self.below_security_epoch = epoch < self.security_epoch;
@@ -417,6 +424,7 @@ impl Status {
             trial: (!booted.trial.is_none()).then(|| booted.trial.to_string()),
             fallback: booted.fallback,
             old_loader: boot.legacy,
+            kernel_command_line,
         });
         self.environment = Some(environment(boot, view));
         self.next_boot = Some(match view {

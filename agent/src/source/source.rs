@@ -6,8 +6,9 @@ use crate::base::digest::Digest;
 use crate::base::error::{Error, Reason, Result};
 use crate::base::limits;
 use crate::fetch::body::{Body, Parts, Start};
+use crate::release::devicetree;
 use crate::release::offer::Offer;
-use crate::release::release::{Architecture, Blob, Image};
+use crate::release::release::{Architecture, Blob, Image, Release};
 use crate::release::statement::Published;
 use crate::state::fetches::Tagged;
 use crate::trust::keys::KeySet;
@@ -59,6 +60,38 @@ fn gather(offer: &mut Offer, more: Vec<Signature>, keys: Option<&KeySet>) {
     });
     kept.truncate(limits::SIGNATURES);
     offer.signatures = kept.into_iter().map(|(_, signature)| signature).collect();
+}
+
+/// A small file of the release as a whole, proven by its digest. `spent` grows by the bytes that came for it.
+///
+/// # Errors
+/// Those of the source, 65 for other bytes.
+pub fn whole(source: &mut dyn Source, blob: &Blob, what: &str, spent: &mut u64) -> Result<Vec<u8>> {
+    let (mut body, mut bytes) = (source.open(blob)?, vec![]);
+    let mut read = || {
+        while let Some(chunk) = body.chunk()? {
+            bytes.extend_from_slice(&chunk);
+        }
+        Ok(())
+    };
+    let result = read();
+    *spent += body.fetched();
+    result?;
+    if Digest::of(&bytes) != blob.digest {
+        return Err(Error::new(Reason::DigestMismatch, format!("{what} has other bytes than the release says")));
+    }
+    Ok(bytes)
+}
+
+/// The device tree of a release, if it has one: its bytes, and no tree that a kernel cannot use.
+///
+/// # Errors
+/// Those of the source, 65 for other bytes or none that are a tree.
+pub fn devicetree(source: &mut dyn Source, release: &Release, spent: &mut u64) -> Result<Option<Vec<u8>>> {
+    let Some(blob) = release.devicetree else { return Ok(None) };
+    let tree = whole(source, &blob, "the device tree", spent)?;
+    devicetree::check(&tree)?;
+    Ok(Some(tree))
 }
 
 /// The knowledge of a caller before it looks, so that a server need not send it again.

@@ -70,6 +70,13 @@ impl Update<'_> {
             return Err(Error::new(Reason::NothingStaged, message).remedy("Run `kubesolo-update apply` first."));
         }
         let content = place.verify()?;
+        if content.lacks_extras() {
+            let message = format!(
+                "slot {} lacks the kernel arguments or the device tree of its release: an older agent filled it",
+                target.slot
+            );
+            return Err(Error::new(Reason::NothingStaged, message).remedy("Run `kubesolo-update apply` again."));
+        }
         let release = content.release()?;
         Ok(Staged { target, content, release })
     }

@@ -17,7 +17,7 @@ use crate::policy::gate;
 use crate::release::release::Blob;
 use crate::schedule::clock::Clock;
 use crate::source::guarded::Guarded;
-use crate::source::source::Source;
+use crate::source::source::{self, Source};
 use crate::state::fetches::Beginning;
 use crate::state::hooks::Step;
 use crate::state::phase::Phase;
@@ -167,8 +167,11 @@ impl Update<'_> {
             fetches: &self.records.fetches,
             lifted: self.lifted,
         };
-        let start = begun.iter().find(|begun| begun.part == Part::Initramfs).map_or(0, |begun| begun.offset);
+        // Before anything is erased, as the first image.
         let mut spent = 0;
+        let offer = &found.candidate.offer;
+        let tree = source::devicetree(&mut *found.candidate.source, &offer.release, &mut spent).map_err(untouched)?;
+        let start = begun.iter().find(|begun| begun.part == Part::Initramfs).map_or(0, |begun| begun.offset);
         let delta = asking.prepare(&mut found.candidate, images[Part::Initramfs as usize], start, &mut spent);
         let delta = delta.map_err(untouched)?;
         let mut transfer =
@@ -177,6 +180,7 @@ impl Update<'_> {
         transfer.only = self.config.delta == DeltaSetting::Only;
         transfer.delta = delta.map(Box::new).map(ByPieces::Planned);
         transfer.spent = spent;
+        transfer.tree = tree;
         let booted = self.boot.slots.get(self.boot.booted.slot);
         transfer.running = found
             .running
@@ -253,6 +257,8 @@ struct Transfer<'a> {
     only: bool,
     /// Bytes that came for it until now.
     spent: u64,
+    /// The device tree of the release.
+    tree: Option<Vec<u8>>,
     /// There is a record of these images, which is to go when they are complete.
     recorded: bool,
     /// Where only the images are signed.
@@ -275,6 +281,7 @@ impl<'a> Transfer<'a> {
             delta: None,
             only: false,
             spent: 0,
+            tree: None,
             recorded: false,
             verifiers,
         })
@@ -352,6 +359,7 @@ impl<'a> Transfer<'a> {
         records: &mut LockedRecords,
     ) -> Result<Costs> {
         let mut writer = slot.writer_from(begun)?;
+        writer.add_tree(self.tree.take());
         let held = interrupt::Held::begin()?;
         let total = self.images[0].size.saturating_add(self.images[1].size);
         let mut arrival = Arrival {

@@ -14,7 +14,6 @@ use chrono::{DateTime, Utc};
 
 use crate::base::digest::Digest;
 use crate::base::error::{Error, Exit, Reason, Result};
-use crate::base::text;
 use crate::base::words::Recorded;
 use crate::device::boot::Boot;
 use crate::device::data::Data;
@@ -568,16 +567,11 @@ impl LockedRecords {
         if memory.withdraw(Withdrawn { release: trial.identity.release, trial: trial.id }) {
             self.lock.save_memory(&memory)?;
         }
-        let new = Name { trial: trial.id, mark: Mark::New };
-        let why = self.data().about(new).ok().flatten().map_or(String::new(), |about| about.why);
-        let why = if why.is_empty() { why } else { format!(": {}", text::escape(&why)) };
-        let message = format!("the trial of {} was withdrawn, because its data could not be saved{why}", trial.version);
-        log::warn!("{message}");
+        log::warn!("the trial of {} was withdrawn: its data could not be saved", trial.version);
         self.end_trial(trial, TrialOutcome::Withdrawn, now);
-        self.state.last_error.clone_from(&message);
+        self.state.last_error = format!("the trial of {} was withdrawn: its data could not be saved", trial.version);
         self.state.enter(Phase::RolledBack, now)?;
-        let remedy = "`kubesolo-update data check` shows what a checkpoint needs. The next attempt follows by itself.";
-        self.record_failure(&Error::new(Reason::DataCheckpoint, message).remedy(remedy));
+        self.record();
         self.save()
     }
 

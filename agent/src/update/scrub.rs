@@ -16,7 +16,7 @@ use crate::device::boot::Boot;
 use crate::device::slot::{Part, Slot, SlotManifest};
 use crate::fetch::body::Body;
 use crate::policy::trust_policy::TrustPolicy;
-use crate::source::open;
+use crate::source::{open, source};
 use crate::state::memory::{Memory, Scrub};
 use crate::update::candidate::Candidate;
 use crate::update::update::Update;
@@ -134,11 +134,7 @@ impl Update<'_> {
         // Data were kept for the release that leaves this slot.
         self.tidy_data();
         if let Some((wanted, mut candidate)) = fetched {
-            let written = fill(&place, &wanted, self.now, |part| {
-                let blob = [wanted.kernel, wanted.initramfs][part as usize];
-                candidate.source.open(&blob)
-            });
-            match written {
+            match fetch(&place, &wanted, &mut candidate, self.now) {
                 Ok(()) => return self.refilled(&place),
                 Err(error)
                     if damaged.is_some()
@@ -154,7 +150,8 @@ impl Update<'_> {
         if wanted != copied.digest {
             self.keep_refill(memory, copied.digest)?;
         }
-        fill(&place, &copied, self.now, |part| Ok(Box::new(running.image(part)?)))?;
+        let tree = running.tree(&copied)?;
+        fill(&place, &copied, tree, self.now, |part| Ok(Box::new(running.image(part)?)))?;
         self.refilled(&place)
     }
 
@@ -243,15 +240,24 @@ fn damage(slot: &Slot) -> Result<Option<String>> {
     }
 }
 
+/// Fills a slot with a release as its source has it.
+fn fetch(place: &Slot, content: &SlotManifest, candidate: &mut Candidate, now: DateTime<Utc>) -> Result<()> {
+    let Candidate { source, offer, .. } = candidate;
+    let tree = source::devicetree(&mut **source, &offer.release, &mut 0)?;
+    fill(place, content, tree, now, |part| source.open(&[content.kernel, content.initramfs][part as usize]))
+}
+
 /// Fills a slot with a release that was committed on this device.
 fn fill(
     place: &Slot,
     content: &SlotManifest,
+    tree: Option<Vec<u8>>,
     now: DateTime<Utc>,
     mut open: impl FnMut(Part) -> Result<Box<dyn Body>>,
 ) -> Result<()> {
     let _held = interrupt::Held::begin()?;
     let mut writer = place.writer()?;
+    writer.add_tree(tree);
     for part in Part::BOTH {
         let blob = [content.kernel, content.initramfs][part as usize];
         writer.part(part, &blob, &mut *open(part)?, &mut ())?;

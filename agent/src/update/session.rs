@@ -13,6 +13,7 @@ use crate::config::Config;
 use crate::delta::plan;
 use crate::device::blocks::System;
 use crate::device::boot::Boot;
+use crate::device::cmdline::Origins;
 use crate::device::slot::{Slot, SlotManifest};
 use crate::policy::freshness::{self, FreshnessCheck, FreshnessFinding};
 use crate::policy::gate::{self, Gate, Lifted};
@@ -316,6 +317,7 @@ impl Session<'_> {
             board: self.config.board.as_deref(),
             running: running.version.as_ref(),
             running_digest: running.manifest.as_ref().map(|manifest| manifest.digest),
+            booted: Origins::find(self.boot, running.manifest.as_ref()),
             folders: self.boot.folders(),
             epoch: policy.epoch,
             known_epoch: policy.known_epoch(release.digest),
@@ -396,7 +398,8 @@ impl Session<'_> {
         let release = &found.candidate.offer.release;
         let mut locate = || -> Result<[Blob; 2]> {
             let images = [source.locate(release.kernel)?, source.locate(release.initramfs)?];
-            place.check_room(images[0].size.saturating_add(images[1].size))?;
+            let tree = release.devicetree.map_or(0, |tree| tree.size);
+            place.check_room(images[0].size.saturating_add(images[1].size).saturating_add(tree))?;
             Ok(images)
         };
         let located = locate();
@@ -434,7 +437,8 @@ impl Session<'_> {
     /// By the slot's manifest; an update also hashes the images, and proves them by the signatures in the slot, since better
     /// ones may have been published meanwhile.
     fn holds(&self, place: &Slot, release: Digest, keys: Option<&KeySet>, depth: Depth) -> bool {
-        let named = place.manifest().ok().flatten().is_some_and(|content| content.digest == release);
+        let content = place.manifest().ok().flatten();
+        let named = content.is_some_and(|content| content.digest == release && !content.lacks_extras());
         let proven = || place.verify().is_ok_and(|content| self.vouched(place, &content, keys).is_ok());
         named && (depth == Depth::EveryGate || proven())
     }

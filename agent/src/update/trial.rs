@@ -128,7 +128,7 @@ fn note_content(id: bootenv::TrialId, slot: &Slot) -> Result<Trial> {
         return Ok(note(id, slot.id, &slot.verify()?));
     }
     let [kernel, initramfs] = slot.hashes()?.map(|image| image.digest);
-    let identity = Identity { release: Digest::of(&[kernel.0, initramfs.0].concat()), kernel, initramfs };
+    let identity = Identity { release: Digest::of(&[kernel.0, initramfs.0].concat()), kernel, initramfs, extras: None };
     let version = "unknown".into();
     Ok(Trial { id, slot: slot.id, version, identity, started: false, proof: None, attempt: None })
 }

@@ -615,6 +615,7 @@ fn check_shows_every_gate_whatever_an_earlier_one_says() {
         ("architecture", true),
         ("board", true),
         ("minimum-version", false),
+        ("requires", true),
         ("settings", true),
         ("security-epoch", true),
         ("version", false),

@@ -17,6 +17,7 @@ use kubesolo_release::Metadata;
 use kubesolo_release::extras::Extras;
 use kubesolo_update::base::digest::Digest;
 use kubesolo_update::base::limits;
+use kubesolo_update::release::extras::Requirement;
 use kubesolo_update::release::release::Architecture;
 use kubesolo_update::schedule::clock::Clock;
 use serde_json::{Value, json};
@@ -399,11 +400,12 @@ fn a_token_goes_to_the_cluster_of_its_context_only() {
 /// The others: no source offers a release of another architecture (`http` refuses it before the gates), and slots in folders
 /// boot nothing that could need memory. Only `run` asks not-before, see [`only_a_run_waits_for_retry_after`]. A device whose
 /// slot is on trial has no free one that could be too small. The clock closes only where no time server sets it.
-const CLOSABLE: [(&str, i32, &str); 18] = [
+const CLOSABLE: [(&str, i32, &str); 19] = [
     ("maintenance-window", 75, "window"),
     ("channel", 77, "other-channel"),
     ("board", 77, "other-board"),
     ("minimum-version", 77, "too-old"),
+    ("requires", 77, "loader-too-old"),
     ("settings", 78, "setting-missing"),
     ("security-epoch", 77, "security-epoch"),
     ("version", 77, "downgrade"),
@@ -471,10 +473,15 @@ fn held_by(closed: &[&str], digests: [Digest; 2], kubeconfig: &str) -> (Device, 
         device.write("S/fetch.json", json!({"schema": 1, "wrong": [wrong]}).to_string().as_bytes());
     }
     let mut state = BootState::committed(SlotId::A);
+    let loader = choose("requires", "", " ks.loader=1");
+    if is("requires") {
+        device.write("cmdline", b"panic=5 kubesolo.slot=A ks.trial=00000000 ks.proto=1\n");
+    }
     if is("trial") {
         let activated = state.activate(Booted::ordinary(SlotId::A), TrialId(42)).unwrap();
         state = BootState { counter: 2, ..activated };
-        device.write("cmdline", b"panic=5 kubesolo.slot=B ks.trial=0000002a ks.proto=1\n");
+        let line = format!("panic=5 kubesolo.slot=B ks.trial=0000002a ks.proto=1{loader}\n");
+        device.write("cmdline", line.as_bytes());
     }
     if is("boot-environment") {
         device.bootenv = "uboot:fw_env.config";
@@ -522,7 +529,11 @@ fn publish_for_gates(registry: &Registry) -> [Digest; 2] {
             board: Some("this".into()),
             rollout: Some("1%@0h,100%@8000h".parse().unwrap()),
             release_date: Utc::now().to_rfc3339_opts(SecondsFormat::Secs, true),
-            extras: Extras { agent_settings: Some("region!".parse().unwrap()), ..Extras::default() },
+            extras: Extras {
+                requires: [Requirement::KernelArgs].into(),
+                agent_settings: Some("region!".parse().unwrap()),
+                ..Extras::default()
+            },
             ..Metadata::new("1.0.0".parse().unwrap(), "stable")
         };
         publish_as(registry, 1, metadata, &format!("os:{tag}"))

@@ -36,6 +36,7 @@ mod devicetree;
 mod disk;
 mod events;
 mod evidence;
+mod extras;
 mod fleet;
 mod fleetlock;
 mod hooks;

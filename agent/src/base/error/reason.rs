@@ -329,6 +329,8 @@ reasons! {
             "The maintenance window is closed. Wait until it opens, or run `apply --force`.",
     }
     NotAllowed {
+        AgentTooOld = "agent-too-old":
+            "The release needs a newer agent than this one. Install a release in between first.",
         DataUnprotected = "data-unprotected":
             "The release does not say that its agent saves the data before a trial. Publish it with --data-layout, or use --allow-unprotected-data.",
         Downgrade = "downgrade":
@@ -341,6 +343,8 @@ reasons! {
             "A hook in pre-update.d refused the update or failed. The message has its output.",
         KeysRevoked = "keys-revoked":
             "Too many keys of this device are revoked. Install the public keys that replaced them.",
+        LoaderTooOld = "loader-too-old":
+            "The loader file that started this boot is too old for the release. Bring it up to date, and reboot once.",
         Memory = "memory":
             "The unpacked initramfs does not fit into the memory of this machine. Publish a smaller initramfs.",
         NoKey = "no-key":
@@ -351,6 +355,8 @@ reasons! {
             "The release is for another board. Publish a release for this board, or correct board=.",
         OtherChannel = "other-channel":
             "The release or the freshness statement is for another channel. Set channel= if this device should follow that channel.",
+        RequiresUnknown = "requires-unknown":
+            "The release needs something that this agent does not know. Install a release with a newer agent first.",
         SameVersion = "same-version":
             "This is another release of the running version. Publish it with a new version, or run `apply --allow-downgrade`.",
         SecurityEpoch = "security-epoch":

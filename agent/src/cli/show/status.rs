@@ -243,12 +243,23 @@ impl Page<'_> {
         }
     }
 
+    /// The kernel command line, a line for each origin of its words.
+    fn command_line(&mut self, booted: &Booted) {
+        let Some(origins) = &booted.kernel_command_line else { return };
+        let release = origins.release.as_deref().unwrap_or("none");
+        let parts = [("by loader:", &*origins.loader), ("by release:", release), ("by device:", &origins.device)];
+        for (label, words) in parts {
+            self.screen.line(label, &text::escape(words));
+        }
+    }
+
     /// The same facts in the terms of the slot protocol, and the places of everything.
     fn details(&mut self) {
         if let Some(booted) = &self.status.booted {
             let Booted { slot, known, .. } = booted;
             let trial = booted.trial.as_ref().map_or(String::new(), |trial| format!(", trial {trial}"));
             self.screen.line("booted:", &format!("slot {slot} ({known}){trial}"));
+            self.command_line(booted);
         }
         for slot in &self.status.slots {
             let complete = if slot.complete { "complete" } else { "incomplete" };

@@ -22,10 +22,16 @@ impl Checksums {
         self.0[part as usize].update(bytes);
     }
 
+    /// CRC-32 of kernel and initramfs.
+    #[must_use]
+    pub fn values(&self) -> [u32; 2] {
+        self.0.clone().map(crc32fast::Hasher::finalize)
+    }
+
     /// The content of the file: two variables as `env import -t` reads them, with eight hex digits each.
     #[must_use]
     pub fn text(&self) -> String {
-        let [kernel, initramfs] = [0, 1].map(|part: usize| self.0[part].clone().finalize());
+        let [kernel, initramfs] = self.values();
         format!("kernel_crc32={kernel:08x}\ninitramfs_crc32={initramfs:08x}\n")
     }
 

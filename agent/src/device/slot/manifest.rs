@@ -46,6 +46,9 @@ pub struct SlotManifest {
     pub initramfs: Blob,
     /// When the slot was completed, by the device's clock; whole seconds.
     pub written_at: DateTime<Utc>,
+    /// True if kernel arguments or a device tree of the release are in the slot. An agent before 0.2 writes none, whatever the
+    /// release has.
+    pub extras: bool,
 }
 
 /// The JSON. All members but `signed` follow from `signed`. They are there for people and scripts, and the agent compares them.
@@ -66,6 +69,8 @@ struct Document {
     statements: Vec<StatementDocument>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     file_signatures: Option<FileSignaturesDocument>,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    extras: bool,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -108,13 +113,27 @@ impl SlotManifest {
             kernel,
             initramfs,
             written_at,
+            extras: offer.release.has_extras(),
         }
     }
 
     /// Identity of the release.
     #[must_use]
     pub fn identity(&self) -> Identity {
-        Identity { release: self.digest, kernel: self.kernel.digest, initramfs: self.initramfs.digest }
+        let images = Identity {
+            release: self.digest,
+            kernel: self.kernel.digest,
+            initramfs: self.initramfs.digest,
+            extras: None,
+        };
+        // The signed bytes were read before: the manifest was compared with them.
+        if self.extras { self.release().map_or(images, |release| release.identity()) } else { images }
+    }
+
+    /// True if the release has kernel arguments or a device tree, and the slot lacks them: an older agent filled it.
+    #[must_use]
+    pub fn lacks_extras(&self) -> bool {
+        !self.extras && self.release().is_ok_and(|release| release.has_extras())
     }
 
     /// All that the release says about itself.
@@ -164,6 +183,7 @@ impl SlotManifest {
                 kernel: documents(&files.kernel),
                 initramfs: documents(&files.initramfs),
             }),
+            extras: self.extras,
         };
         let mut bytes = serde_json::to_vec_pretty(&document).expect("strings and numbers only");
         bytes.push(b'\n');
@@ -210,6 +230,7 @@ impl SlotManifest {
             written_at: DateTime::parse_from_rfc3339(&document.written_at)
                 .map_err(|_| malformed("written_at is not a time in the form of RFC 3339"))?
                 .to_utc(),
+            extras: document.extras,
         };
         let release = manifest.release()?;
         let same = Digest::of(&manifest.signed) == manifest.digest

@@ -4,13 +4,15 @@ use bootenv::step::Step;
 
 use super::checksums::{self, Checksums};
 use super::dir::{Dir, part_name};
+use super::extras::Extras;
 use super::filesystem::{self, Condition};
 use super::image::{Begun, ImageFile, Kept, Watch};
-use super::{FILES, MANIFEST_FILE, Part, Place, SMALL, Slot, SlotManifest};
+use super::{FILES, MANIFEST_FILE, Part, Place, Slot, SlotManifest};
 use crate::base::error::{Error, Exit, Reason, Result};
 use crate::base::{console, interrupt};
 use crate::device::mount::{self, Filesystem, Mounted};
 use crate::fetch::body::Body;
+use crate::release::extras::KernelArgs;
 use crate::release::release::Blob;
 
 /// A slot that is being filled. Void from the beginning; given up, it stays void.
@@ -23,6 +25,7 @@ pub struct Writer {
     mounted: Option<Mounted>,
     written: [Option<Blob>; 2],
     checksums: Option<Checksums>,
+    tree: Option<Vec<u8>>,
 }
 
 impl Writer {
@@ -57,13 +60,20 @@ impl Writer {
     fn emptied(slot: &Slot, dir: Dir, mounted: Option<Mounted>, begun: &[Begun]) -> Result<Self> {
         // In one value from here on: given up, the folder is closed before the unmount.
         let checksums = slot.checksums.then(Checksums::default);
-        let mut writer =
-            Self { slot: slot.clone(), begun: [None, None], dir, mounted, written: [None, None], checksums };
+        let mut writer = Self {
+            slot: slot.clone(),
+            begun: [None, None],
+            dir,
+            mounted,
+            written: [None, None],
+            checksums,
+            tree: None,
+        };
         let dir = &writer.dir;
         // Without hash files no bootloader and without manifest no agent takes the slot for filled: they are gone for sure
         // before an image changes.
-        let (small, images) = FILES.split_at(SMALL);
-        for (names, step) in [(small, Step::Unhash(slot.id)), (images, Step::Erase(slot.id))] {
+        let [hashes, extras, images] = FILES;
+        for (names, step) in [(&[hashes, extras].concat()[..], Step::Unhash(slot.id)), (images, Step::Erase(slot.id))] {
             for name in names {
                 let part = part_name(name);
                 if !begun.iter().any(|begun| begun.part.file() == *name) {
@@ -180,7 +190,13 @@ impl Writer {
         Ok(())
     }
 
-    /// Completes the slot: hash files, the manifest last, all of it read back from the medium and compared.
+    /// The device tree of the release, proven by its digest: [`Self::finish`] writes it beside the images.
+    pub fn add_tree(&mut self, tree: Option<Vec<u8>>) {
+        self.tree = tree;
+    }
+
+    /// Completes the slot: what the release adds, hash files, the manifest last, all of it read back from the medium and
+    /// compared.
     pub fn finish(self, manifest: &SlotManifest) -> Result<()> {
         if self.written != [Some(manifest.kernel), Some(manifest.initramfs)] {
             return Err(Error::new(Reason::Internal, "the slot lacks an image at the end of the write"));
@@ -198,6 +214,17 @@ impl Writer {
     }
 
     fn complete(self, manifest: &SlotManifest) -> Result<()> {
+        // Before the hash files: without these no bootloader takes the slot, and so none starts the images without what belongs
+        // to them.
+        if manifest.extras {
+            let release = manifest.release()?;
+            let arguments = release.kernel_args.as_ref().map(KernelArgs::as_str);
+            let extras = Extras { arguments, tree: self.tree.as_deref() };
+            let images = [&manifest.kernel.digest, &manifest.initramfs.digest];
+            for (name, bytes) in extras.files(images, self.checksums.as_ref()) {
+                self.dir.put(name, &bytes)?;
+            }
+        }
         for (part, blob) in [(Part::Kernel, manifest.kernel), (Part::Initramfs, manifest.initramfs)] {
             self.dir.put(part.hash_file(), part.hash_line(&blob.digest).as_bytes())?;
         }
