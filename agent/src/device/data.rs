@@ -122,6 +122,16 @@ impl Data {
         bytes.map(|bytes| About::parse(&bytes)).transpose()
     }
 
+    /// Leaves the cause in a checkpoint that could not be made, for the system that records the end of its trial.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub fn explain(&self, name: Name, why: &str) -> Result<()> {
+        let Some(about) = self.about(name)? else { return Ok(()) };
+        let folder = self.path(name);
+        write_about(&folder, &About { why: text::escape(why), ..about }).map_err(|e| unwritable(&folder, &e))
+    }
+
     /// Size of data that an activation may drop: those that are kept, and those that wait to be deleted.
     ///
     /// # Errors

@@ -289,7 +289,8 @@ impl Step<'_> {
             at: Utc::now(),
             took: 0,
         });
-        (About { at: Utc::now(), ..about }, all)
+        // A try before this one may have left a cause.
+        (About { at: Utc::now(), why: String::new(), ..about }, all)
     }
 
     /// Nobody could put the data back, or nobody could withdraw the trial.
@@ -314,6 +315,9 @@ impl Step<'_> {
         let next = env.withdraw(self.boot.booted).map_err(|why| {
             Error::new(Reason::DataIncomplete, format!("the trial cannot be withdrawn ({why}): {}", cause.message))
         })?;
+        // A disk may be full, and the withdrawal needs no write to it.
+        let new = Name { trial: self.boot.booted.trial, mark: Mark::New };
+        self.data.explain(new, &cause.message).unwrap_or_else(|e| log::debug!("the cause is not kept: {e}"));
         self.boot.env.store(&next)?;
         let message = format!("the trial of slot {} is withdrawn: {}", self.boot.booted.slot, cause.message);
         Err(Error::new(Reason::DataCheckpoint, message).remedy("Reboot: the last good slot starts."))

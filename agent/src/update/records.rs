@@ -14,6 +14,7 @@ use chrono::{DateTime, Utc};
 
 use crate::base::digest::Digest;
 use crate::base::error::{Error, Exit, Reason, Result};
+use crate::base::text;
 use crate::base::words::Recorded;
 use crate::device::boot::Boot;
 use crate::device::data::Data;
@@ -567,11 +568,16 @@ impl LockedRecords {
         if memory.withdraw(Withdrawn { release: trial.identity.release, trial: trial.id }) {
             self.lock.save_memory(&memory)?;
         }
-        log::warn!("the trial of {} was withdrawn: its data could not be saved", trial.version);
+        let new = Name { trial: trial.id, mark: Mark::New };
+        let why = self.data().about(new).ok().flatten().map_or(String::new(), |about| about.why);
+        let why = if why.is_empty() { why } else { format!(": {}", text::escape(&why)) };
+        let message = format!("the trial of {} was withdrawn, because its data could not be saved{why}", trial.version);
+        log::warn!("{message}");
         self.end_trial(trial, TrialOutcome::Withdrawn, now);
-        self.state.last_error = format!("the trial of {} was withdrawn: its data could not be saved", trial.version);
+        self.state.last_error.clone_from(&message);
         self.state.enter(Phase::RolledBack, now)?;
-        self.record();
+        let remedy = "`kubesolo-update data check` shows what a checkpoint needs. The next attempt follows by itself.";
+        self.record_failure(&Error::new(Reason::DataCheckpoint, message).remedy(remedy));
         self.save()
     }
 

@@ -193,7 +193,13 @@ fn a_trial_whose_data_cannot_be_saved_is_withdrawn_and_its_release_not_blamed() 
         boot(&device, 0).says(&["ordinary"]);
         device.here(&["healthcheck"]).code(0);
         assert_eq!((device.names("S/data").len(), data(&device).as_str()), (0, "old"));
-        assert!(device.state()["last_error"].as_str().unwrap().contains("withdrawn"));
+        let attempt = device.here(&["history", "--last", "--json"]).code(0).json()["attempt"].clone();
+        let finding = &attempt["findings"][0];
+        assert_eq!((&finding["exit_code"], &finding["reason"]), (&75.into(), &"data-checkpoint".into()), "{attempt}");
+        let message = finding["message"].as_str().unwrap();
+        let cause = "the trial of 2.0.0 was withdrawn, because its data could not be saved: data are in use: ";
+        assert!(message.starts_with(cause) && message.contains("sleep"), "{message}");
+        assert_eq!(device.state()["last_error"], message);
         assert!(
             !device.path("S/trust.json").exists() || device.here(&["status"]).code(0).stdout.contains("failed: none")
         );
