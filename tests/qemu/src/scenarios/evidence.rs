@@ -13,10 +13,33 @@ const WORDS: &str = "guest: the valve does not answer";
 
 /// A release panics in its health check, in each try.
 pub(super) fn panic(run: &Run) -> Result<()> {
-    let mut bench = Bench::build(run)?;
+    each_try_ends(Bench::build(run)?, "echo c >/proc/sysrq-trigger", "Kernel panic - not syncing: sysrq triggered")
+}
+
+/// A task that hangs in the kernel is a panic in a trial. This device has no UEFI: `ramoops` keeps the panic in a range of
+/// memory.
+pub(super) fn hang(run: &Run) -> Result<()> {
+    const RANGE: &str = "memmap=1M$0x14000000 ramoops.mem_address=0x14000000 ramoops.mem_size=0x100000 \
+                         ramoops.record_size=0x10000 ramoops.ecc=1";
+    // A write to a frozen filesystem waits in the kernel. The agent permits 300 s.
+    const HANG: &str = "echo 5 >/proc/sys/kernel/hung_task_timeout_secs; mkdir -p /run/frozen; \
+                        mount -t ext4 $(kubesolo-update disk slot-b) /run/frozen; fsfreeze --freeze /run/frozen; \
+                        touch /run/frozen/file";
+    let bench = Bench::build(run)?;
+    // The command that makes a disk permits no `$`.
+    let file = "grub/kernel-args.cfg";
+    let arguments = String::from_utf8(bench.disk.esp_file(file)?)?;
+    let (start, rest) = arguments.split_once('"').ok_or("no arguments of the kernel")?;
+    let (known, _) = rest.split_once('"').ok_or("no end of the arguments of the kernel")?;
+    bench.disk.put_esp_file(file, format!("{start}'{known} {RANGE}'\n").as_bytes())?;
+    each_try_ends(bench, HANG, "Kernel panic - not syncing: hung_task")
+}
+
+/// Each try of 2.0.0 ends in its health check by these commands, with these words of the kernel.
+fn each_try_ends(mut bench: Bench, end: &str, panic: &str) -> Result<()> {
     // The log is synced once a second.
-    let script = format!("#!/bin/sh\necho '{WORDS}' >/dev/kmsg\nsleep 3\necho c >/proc/sysrq-trigger\n");
-    let check = run.write("application", script.as_bytes())?;
+    let script = format!("#!/bin/sh\necho '{WORDS}' >/dev/kmsg\nsleep 3\n{end}\n");
+    let check = bench.run.write("application", script.as_bytes())?;
     crate::run(Command::new("chmod").arg("755").arg(&check))?;
     bench.set_files(vec![(check, "etc/kubesolo/health.d/50-application".to_owned())]);
     bench.publish("2.0.0", Flaw::None)?;
@@ -43,7 +66,7 @@ pub(super) fn panic(run: &Run) -> Result<()> {
     }
     machine.wait_for("panic:")?;
     machine.wait_for(WORDS)?;
-    machine.wait_for("Kernel panic - not syncing: sysrq triggered")?;
+    machine.wait_for(panic)?;
     machine.wait_for("last words:")?;
     machine.wait_for(WORDS)?;
     machine.wait_for("test: nothing else is left")?;

@@ -177,6 +177,12 @@ pub const ALL: &[Scenario] = &[
         "a release with another kernel argument is tried, fails, and the old one is back; a healthy one stays",
         extras::on_trial,
     ),
+    long(
+        "evidence-hang",
+        Bios,
+        "after a release that hangs, a range of memory that survives resets has its last words",
+        evidence::hang,
+    ),
     quick(
         "panic",
         Uefi,
