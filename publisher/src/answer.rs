@@ -180,6 +180,8 @@ pub(super) struct OneRelease {
     pub freshness: Option<FreshnessReport>,
     /// Bytes of both images, which were fetched and have the signed digests; null with `--metadata-only`.
     pub image_bytes: Option<u64>,
+    /// Bytes of the device tree, which was fetched and has the signed digest; null without one, and with `--metadata-only`.
+    pub devicetree_bytes: Option<u64>,
 }
 
 /// Result of `tag`.

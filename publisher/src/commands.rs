@@ -302,6 +302,9 @@ fn verify(args: Verify) -> Result<Answer> {
             Some(bytes) => say!(text, "  images     {bytes} bytes, as signed"),
             None => say!(text, "  images     not fetched"),
         }
+        if let Some(bytes) = release.tree_bytes {
+            say!(text, "  devicetree {bytes} bytes, as signed");
+        }
         all.push(answer::OneRelease {
             architecture: release.architecture.to_string(),
             digest: release.digest,
@@ -309,6 +312,7 @@ fn verify(args: Verify) -> Result<Answer> {
             signed_by: words(&release.keys),
             freshness: release.freshness,
             image_bytes: release.bytes,
+            devicetree_bytes: release.tree_bytes,
         });
     }
     Answer::new(text, &answer::Verified { releases: all })

@@ -39,6 +39,8 @@ pub struct Verified {
     pub freshness: Option<FreshnessReport>,
     /// Bytes of both images, which were fetched and are right; `None` where they were not asked for.
     pub bytes: Option<u64>,
+    /// Bytes of the device tree, which was fetched and is right; `None` where there is none, or images were not asked for.
+    pub tree_bytes: Option<u64>,
 }
 
 /// Judges what the source in `config` offers, for one architecture or for each that there is. With `images`, both images are
@@ -114,9 +116,10 @@ fn one(
         rules::board(&offer.release, config.board.as_deref()),
         freshness::gate(config, seen.as_ref()),
     ])?;
+    let tree = offer.release.devicetree.filter(|_| images);
+    tree.map(|tree| check_tree(&mut *source, &tree)).transpose()?;
     let bytes = match images {
         true => {
-            offer.release.devicetree.map(|tree| check_tree(&mut *source, &tree)).transpose()?;
             let sizes = [offer.release.kernel, offer.release.initramfs].map(|image| fetch(&mut *source, image));
             let [kernel, initramfs] = sizes;
             Some(kernel? + initramfs?)
@@ -130,6 +133,7 @@ fn one(
         keys: by,
         freshness: seen.map(|seen| seen.verdict),
         bytes,
+        tree_bytes: tree.map(|tree| tree.size),
     })
 }
 

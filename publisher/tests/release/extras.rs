@@ -127,6 +127,8 @@ fn a_web_server_has_all_that_boots_and_verify_compares_the_tree() {
     verify.push(path(&public));
     let verified = run(&verify, &[]);
     assert!(verified.status.success(), "{}", text(&verified.stderr));
+    let line = format!("  devicetree {} bytes, as signed\n", tree.len());
+    assert!(text(&verified.stdout).contains(&line), "{}", text(&verified.stdout));
     let file = folder.path().join(format!("www/arm64/files/board.dtb-{}", &Digest::of(&tree).hex()[..16]));
     assert_eq!(std::fs::read(&file).unwrap(), tree);
     std::fs::write(&file, [&tree[..tree.len() - 1], b"\x01"].concat()).unwrap();
