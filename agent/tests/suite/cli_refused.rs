@@ -86,6 +86,12 @@ fn releases_that_are_malformed_or_not_for_this_device_are_refused() {
         changed["layers"] = types.iter().map(|media_type| descriptor(media_type, b"kernel")).collect();
         (OCI_MANIFEST_TYPE, put(&changed))
     };
+    let arguments = |line: &str| {
+        let mut changed = good.clone();
+        changed["annotations"]["io.kubesolo.os.kernel_args"] = line.into();
+        (OCI_MANIFEST_TYPE, put(&changed))
+    };
+    let long = "a".repeat(2048);
     let foreign = put(&manifest("1.0.0", other, b"kernel", b"initramfs"));
     for (name, (media_type, offered), expected, words) in [
         ("no initramfs", layers(&[KERNEL_TYPE]), (65, "malformed-manifest"), &["no initramfs", INITRAMFS_TYPE][..]),
@@ -102,6 +108,10 @@ fn releases_that_are_malformed_or_not_for_this_device_are_refused() {
             (65, "malformed-manifest"),
             &["more than one initramfs"],
         ),
+        ("an argument with quotes", arguments("a=\"b\""), (65, "malformed-kernel-args"), &["character"]),
+        ("an argument in a new line", arguments("a\nb"), (65, "malformed-kernel-args"), &["character"]),
+        ("an argument of the loader", arguments("quiet ks.trial=1"), (65, "malformed-kernel-args"), &["ks.trial=1"]),
+        ("arguments of 2 KiB", arguments(&long), (65, "malformed-kernel-args"), &["2048 bytes", "960"]),
         (
             "manifest of the other architecture",
             (OCI_MANIFEST_TYPE, foreign.clone()),
