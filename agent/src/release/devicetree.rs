@@ -40,7 +40,7 @@ fn walk(bytes: &[u8]) -> Result<(), String> {
         return Err(format!("it has {} bytes, and its header says {total}", bytes.len()));
     }
     let (version, compatible) = (field(5)?, field(6)?);
-    if version < VERSION || compatible > VERSION || compatible < COMPATIBLE {
+    if version < VERSION || !(COMPATIBLE..=VERSION).contains(&compatible) {
         return Err(format!("it has version {version}, compatible with {compatible}, not version {VERSION}"));
     }
     let part = |offset: u32, size: u32| {

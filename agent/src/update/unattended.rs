@@ -23,14 +23,14 @@ pub enum Done {
     /// With `auto=check`.
     Checked(Box<CheckReport>),
     /// With the other ones.
-    Applied(ApplyReport),
+    Applied(Box<ApplyReport>),
     /// There is no source but removable media, and none of them has another release than the one that runs.
     NoStick,
 }
 
 impl From<ApplyReport> for Done {
     fn from(report: ApplyReport) -> Self {
-        Self::Applied(report)
+        Self::Applied(Box::new(report))
     }
 }
 
@@ -93,12 +93,12 @@ fn go(update: &mut Update<'_>, clock: &dyn Fn() -> DateTime<Utc>) -> Result<Done
     }
     let staged = update.apply(false)?;
     if auto == Auto::Stage || staged.outcome != Outcome::Staged {
-        return Ok(Done::Applied(staged));
+        return Ok(staged.into());
     }
     update.now = clock();
     gate::pass(&[update.session().window()?])?;
     let activated = update.activate()?;
-    Ok(Done::Applied(ApplyReport { written: staged.written, costs: staged.costs, ..activated }))
+    Ok(ApplyReport { written: staged.written, costs: staged.costs, ..activated }.into())
 }
 
 fn may_ask(not_before: Option<DateTime<Utc>>, now: DateTime<Utc>) -> Result<()> {
