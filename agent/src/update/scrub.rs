@@ -35,7 +35,7 @@ impl Update<'_> {
             return;
         }
         if let Err(error) = self.scrub_if_due(answers) {
-            log::warn!("the slots are not read again: {error}");
+            log::warn!("the slots are not read to the end, or not repaired: {error}");
         }
     }
 
