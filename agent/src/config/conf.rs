@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use super::config::Config;
 use super::rows::{self, Setting};
-use super::values::{Freshness, Origin};
+use super::values::{AutoSwitch, Origin};
 use crate::base::error::{Error, Reason, Result};
 use crate::base::{files, limits, text};
 
@@ -333,10 +333,9 @@ impl Conf {
                 remedy: "Set both registry_cert and registry_key, or neither.",
             });
         }
-        let never = Freshness::No;
         if let (Some(required), Some(asked)) = (self.entry("require_fresh"), self.entry("freshness"))
             && config.require_fresh
-            && config.freshness == never
+            && config.freshness == AutoSwitch::No
         {
             problems.push(Problem {
                 place: required.place.clone(),

@@ -5,9 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::proxy::{NoProxy, ProxySetting};
-use super::values::{
-    Auto, BootEnv, DeltaSetting, Freshness, KubernetesSetting, Origin, RegistryMirror, RemovableBundles, Threshold,
-};
+use super::values::{Auto, AutoSwitch, BootEnv, DeltaSetting, Origin, RegistryMirror, RemovableBundles, Threshold};
 use crate::schedule::rollout::Wariness;
 use crate::schedule::window::Window;
 
@@ -65,8 +63,10 @@ pub struct Config {
     pub pubkey: Option<PathBuf>,
     /// `signature_threshold=`: keys that must sign a release, each counted once; 1 unless set.
     pub signature_threshold: Threshold,
-    /// `freshness=`: whether statements of freshness are asked for.
-    pub freshness: Freshness,
+    /// `freshness=`: when the agent asks for statements of freshness. `auto`: with each release that is new here; at every look
+    /// once one was seen, or `freshness_pubkey` or `require_fresh` is set. A source without statements then costs no request
+    /// while nothing is new.
+    pub freshness: AutoSwitch,
     /// `freshness_pubkey=`: file or folder with the keys that sign statements of freshness, and vouch for nothing else; without
     /// it they are the keys of releases, in the same number.
     pub freshness_pubkey: Option<PathBuf>,
@@ -120,8 +120,8 @@ pub struct Config {
     pub health_dir: PathBuf,
     /// `health_timeout=`, in seconds: for all checks of one run together.
     pub health_timeout: Duration,
-    /// `health_kubernetes=`
-    pub health_kubernetes: KubernetesSetting,
+    /// `health_kubernetes=`: when a health run looks at Kubernetes. `auto`: where it is used.
+    pub health_kubernetes: AutoSwitch,
     /// `data_dir=`: must be writable on a healthy device.
     pub data_dir: PathBuf,
     /// `state_paths=`: folders below the data partition that go back with the slot; `None`: the default, `kine`.

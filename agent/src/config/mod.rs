@@ -14,9 +14,7 @@ pub mod values;
 
 pub use self::conf::{Conf, Overrides};
 pub use self::config::Config;
-pub use self::values::{
-    Auto, BootEnv, DeltaSetting, Freshness, KubernetesSetting, Origin, RegistryMirror, RemovableBundles, Threshold,
-};
+pub use self::values::{Auto, AutoSwitch, BootEnv, DeltaSetting, Origin, RegistryMirror, RemovableBundles, Threshold};
 
 /// Where the settings are unless `--conf` says otherwise.
 pub const CONF_FILE: &str = "/etc/kubesolo/update.conf";

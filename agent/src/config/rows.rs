@@ -5,7 +5,7 @@
 
 use super::config::Config;
 use super::proxy::{NoProxy, ProxySetting};
-use super::values::{Auto, BootEnv, DeltaSetting, Freshness, KubernetesSetting, Origin, RemovableBundles, Threshold};
+use super::values::{Auto, AutoSwitch, BootEnv, DeltaSetting, Origin, RemovableBundles, Threshold};
 use super::values::{
     hosts, http_url, number, number_within, path, rate, registry, registry_mirrors, seconds, seconds_within,
     server_mirrors, state_paths, switch, word,
@@ -310,7 +310,7 @@ const TRUST: &[Setting] = &[
             ("yes", "at every look"),
             ("no", "never"),
         ],
-        read: |c, v| put(&mut c.freshness, v.parse::<Freshness>()),
+        read: |c, v| put(&mut c.freshness, v.parse::<AutoSwitch>()),
         ..ROW
     },
     Setting {
@@ -585,7 +585,7 @@ const HEALTH: &[Setting] = &[
             ("yes", "always: a device without an answer is unhealthy"),
             ("no", "never"),
         ],
-        read: |c, v| put(&mut c.health_kubernetes, v.parse::<KubernetesSetting>()),
+        read: |c, v| put(&mut c.health_kubernetes, v.parse::<AutoSwitch>()),
         ..ROW
     },
     Setting {

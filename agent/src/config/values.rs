@@ -207,20 +207,19 @@ impl FromStr for Threshold {
     }
 }
 
-/// When the agent asks for freshness statements.
+/// A switch of which the agent knows the right position by itself.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Freshness {
-    /// With each release that is new here; at every look once one was seen, or `freshness_pubkey` or `require_fresh` is set. A
-    /// source without statements then costs no request while nothing is new.
+pub enum AutoSwitch {
+    /// The agent decides.
     #[default]
     Auto,
-    /// At every look.
+    /// On.
     Yes,
-    /// Never.
+    /// Off.
     No,
 }
 
-impl FromStr for Freshness {
+impl FromStr for AutoSwitch {
     type Err = &'static str;
 
     fn from_str(value: &str) -> Result<Self, &'static str> {
@@ -254,31 +253,6 @@ impl FromStr for DeltaSetting {
             (_, Ok(true)) => Ok(Self::Yes),
             (_, Ok(false)) => Ok(Self::No),
             _ => Err("expected yes, no or only"),
-        }
-    }
-}
-
-/// When a health run looks at Kubernetes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum KubernetesSetting {
-    /// Where it is used.
-    #[default]
-    Auto,
-    /// Always.
-    Yes,
-    /// Never.
-    No,
-}
-
-impl FromStr for KubernetesSetting {
-    type Err = &'static str;
-
-    fn from_str(value: &str) -> Result<Self, &'static str> {
-        match (value, switch(value)) {
-            ("auto", _) => Ok(Self::Auto),
-            (_, Ok(true)) => Ok(Self::Yes),
-            (_, Ok(false)) => Ok(Self::No),
-            _ => Err("expected auto, yes or no"),
         }
     }
 }

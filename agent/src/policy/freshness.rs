@@ -5,7 +5,7 @@ use chrono::{DateTime, Utc};
 use crate::base::digest::Digest;
 use crate::base::error::{Error, Reason, Result};
 use crate::base::text;
-use crate::config::{Config, Freshness};
+use crate::config::{AutoSwitch, Config};
 use crate::policy::gate::Gate;
 use crate::policy::trust_policy::TrustPolicy;
 use crate::release::release::{Architecture, Release};
@@ -56,7 +56,7 @@ impl FreshnessCheck<'_> {
     pub fn look(&self, source: &mut dyn Source) -> Result<Option<FreshnessFinding>> {
         let config = self.config;
         let expected = self.is_expected();
-        if config.freshness == Freshness::No || !(expected || self.changed) {
+        if config.freshness == AutoSwitch::No || !(expected || self.changed) {
             return Ok(None);
         }
         let keys = match &config.freshness_pubkey {
@@ -93,7 +93,7 @@ impl FreshnessCheck<'_> {
     /// Without a statement the release is not known to be the latest: the settings say so, or there was one before.
     fn is_expected(&self) -> bool {
         let config = self.config;
-        let set = config.freshness == Freshness::Yes || config.require_fresh || config.freshness_pubkey.is_some();
+        let set = config.freshness == AutoSwitch::Yes || config.require_fresh || config.freshness_pubkey.is_some();
         let of_channel = |known: &Serial| self.channel().is_none_or(|channel| channel == known.channel);
         set || self.trust.serials.iter().any(of_channel)
     }

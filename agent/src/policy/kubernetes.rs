@@ -12,7 +12,7 @@ use serde::de::DeserializeOwned;
 use serde_json::json;
 
 use crate::base::{files, limits, text};
-use crate::config::{Config, KubernetesSetting};
+use crate::config::{AutoSwitch, Config};
 use crate::device::health::{Check, Room};
 use crate::fetch::cluster::{self, Credentials, Failure, Line, Question};
 use crate::policy::{kubeconfig, kubesolo};
@@ -48,7 +48,7 @@ enum Look {
 #[must_use]
 pub fn check(config: &Config, room: &Room, window: u64) -> Option<Check> {
     let setting = config.health_kubernetes;
-    if setting == KubernetesSetting::No || setting == KubernetesSetting::Auto && !is_here(config) {
+    if setting == AutoSwitch::No || setting == AutoSwitch::Auto && !is_here(config) {
         return None;
     }
     if room.left.is_zero() {
@@ -58,7 +58,7 @@ pub fn check(config: &Config, room: &Room, window: u64) -> Option<Check> {
     let watch = Watch::new(room, START.min(Duration::from_secs(window)).saturating_sub(uptime()));
     let begin = Instant::now();
     let result = watch.follow(|left| look(config, left), || begin.elapsed(), std::thread::sleep);
-    let unable = matches!(result, Look::Unable(_)) && setting == KubernetesSetting::Auto;
+    let unable = matches!(result, Look::Unable(_)) && setting == AutoSwitch::Auto;
     let check = Check::of(
         NAME,
         match result {
