@@ -83,6 +83,13 @@ pub fn reboot_with(argument: &str) -> io::Result<()> {
     Ok(())
 }
 
+/// Gives each buffer of 128 KiB and more back to the system when it is dropped, from now on (`mallopt(3)`). By default glibc
+/// keeps them once it has seen one of their size, and the gaps between them count as memory of this process.
+pub fn give_back_buffers() {
+    // SAFETY: passes two numbers. glibc takes its own lock.
+    unsafe { libc::mallopt(libc::M_MMAP_THRESHOLD, 128 * 1024) };
+}
+
 /// Shares the blocks of a file with a new one (`FICLONE`); an error where the filesystem cannot.
 pub fn clone_blocks(from: &File, to: &File) -> io::Result<()> {
     let from = libc::c_ulong::try_from(from.as_raw_fd()).map_err(io::Error::other)?;

@@ -67,6 +67,10 @@ pub struct DeltaBody {
     requests: usize,
     /// Bytes of that part that were not taken.
     here: Bytes,
+    /// The last piece. The next one takes its memory, if nothing else has it: allocated for each piece, it would leave gaps
+    /// between the buffers of the connections that none of them fits into.
+    last: Bytes,
+    patch: Vec<u8>,
     tally: Tally,
 }
 
@@ -81,7 +85,8 @@ impl DeltaBody {
     #[must_use]
     pub fn new(from: Ingredients) -> Self {
         let (next, position) = (from.plan.first(), from.start);
-        Self { from, next, position, asked_to: 0, requests: 0, here: Bytes::new(), tally: Tally::default() }
+        let (here, last, patch) = (Bytes::new(), Bytes::new(), vec![]);
+        Self { from, next, position, asked_to: 0, requests: 0, here, last, patch, tally: Tally::default() }
     }
 
     /// Asks for the first range of the plan, if it has one, so that a server without the image costs no slot.
@@ -119,6 +124,13 @@ impl DeltaBody {
         Ok(())
     }
 
+    /// Memory for a piece.
+    fn room(&mut self) -> Vec<u8> {
+        let mut room = Vec::from(std::mem::take(&mut self.last));
+        room.clear();
+        room
+    }
+
     /// The bytes of a piece.
     fn piece(&mut self, at: usize) -> Result<Bytes> {
         let piece = self.from.index.pieces()[at];
@@ -135,7 +147,7 @@ impl DeltaBody {
     }
 
     fn copy(&mut self, piece: &Piece) -> Result<Bytes, Fallback> {
-        let mut bytes = Vec::with_capacity(piece.len);
+        let mut bytes = self.room();
         if !self.from.known.append(&piece.hash, &mut bytes) {
             return Err(Fallback::Source);
         }
@@ -144,12 +156,13 @@ impl DeltaBody {
     }
 
     fn patch(&mut self, at: usize, piece: &Piece) -> Result<Bytes, Fallback> {
+        let mut bytes = self.room();
         let Patching { pack, maker } = self.from.patching.as_mut().ok_or(Fallback::Ended)?;
-        let mut patch = vec![];
-        let entry = pack.patch(at, &mut patch)?.ok_or(Fallback::Ended)?;
-        let made = maker.make(&entry, &patch, piece, &mut &self.from.known)?.to_vec();
+        let entry = pack.patch(at, &mut self.patch)?.ok_or(Fallback::Ended)?;
+        let made = maker.make(&entry, &self.patch, piece, &mut &self.from.known)?;
+        bytes.extend_from_slice(made);
         self.tally.patched += piece.len as u64;
-        Ok(made.into())
+        Ok(bytes.into())
     }
 
     fn fetch(&mut self, at: usize, piece: &Piece) -> Result<Bytes> {
@@ -157,7 +170,7 @@ impl DeltaBody {
         if reached != piece.offset || self.asked_to < piece.end() {
             self.ask(at)?;
         }
-        let mut bytes = Vec::with_capacity(piece.len);
+        let mut bytes = self.room();
         while bytes.len() < piece.len {
             if self.here.is_empty() {
                 let ended = || Error::new(Reason::SizeMismatch, "a part of the image ends too early");
@@ -193,6 +206,7 @@ impl Body for DeltaBody {
         let Some(piece) = self.from.index.pieces().get(self.next).copied() else { return Ok(None) };
         interrupt::check()?;
         let mut bytes = self.piece(self.next)?;
+        self.last = bytes.clone();
         self.next += 1;
         // The beginning of the first piece may be here from an earlier run.
         let known = self.position - piece.offset;

@@ -37,10 +37,16 @@ impl Deflate1 {
     /// Appends one piece to `out` and returns its length; `None` where the encoder expands the bytes by more than an eighth,
     /// which no content is known to cause.
     pub fn piece(&mut self, raw: &[u8], out: &mut Vec<u8>) -> Option<usize> {
+        // Nine bits for each literal, and the flush.
+        self.piece_within(raw, raw.len() + raw.len() / 8 + 127, out)
+    }
+
+    /// The same for a piece of known length, in bytes; `None` where it is longer.
+    pub fn piece_within(&mut self, raw: &[u8], len: usize, out: &mut Vec<u8>) -> Option<usize> {
         self.0.reset();
         let start = out.len();
-        // Nine bits for each literal, and the flush.
-        out.resize(start + raw.len() + raw.len() / 8 + 128, 0);
+        // The encoder is done where it leaves a byte of its room.
+        out.resize(start + len + 1, 0);
         let done = deflate(&mut self.0, raw, &mut out[start..], MZFlush::Full);
         let complete = done.status == Ok(MZStatus::Ok)
             && done.bytes_consumed == raw.len()
@@ -92,6 +98,12 @@ mod tests {
             let mut alone = vec![];
             Deflate1::default().piece(piece, &mut alone).unwrap();
             assert!(out[before..] == alone[..]);
+            // Nor has the room.
+            let (len, mut tight) = (alone.len(), vec![]);
+            assert_eq!(Deflate1::default().piece_within(piece, len, &mut tight), Some(len));
+            assert!(tight == alone);
+            assert_eq!(Deflate1::default().piece_within(piece, len - 1, &mut tight), None);
+            assert!(tight == alone);
         }
         let golden = (878_298, "91a60346c19c74a5b7a9a737f59a9471d1a18d5ea9dec6a02521f5b6b76d2806");
         assert_eq!((out.len(), Digest::of(&out).hex().as_str()), golden);

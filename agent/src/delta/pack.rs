@@ -321,7 +321,7 @@ impl Maker {
             self.inflate(entry.sources, from)?;
             self.raw.clear();
             patch::apply(bytes, &self.sources, entry.raw, &mut self.raw).map_err(|_| Fallback::Broken)?;
-            self.encoder.piece(&self.raw, &mut self.made).ok_or(Fallback::Result)?;
+            self.encoder.piece_within(&self.raw, piece.len, &mut self.made).ok_or(Fallback::Result)?;
         }
         let right = self.made.len() == piece.len && hash(&self.made) == piece.hash;
         if right { Ok(&self.made) } else { Err(Fallback::Result) }

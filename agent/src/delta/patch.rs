@@ -91,10 +91,10 @@ fn number(stream: &mut impl Read, may_end: bool) -> io::Result<Option<u64>> {
 /// `InvalidData`.
 pub fn inflate(piece: &[u8], limit: usize, out: &mut Vec<u8>) -> io::Result<()> {
     let start = out.len();
-    // One more than is allowed, to notice more.
-    out.resize(start + limit + 1, 0);
+    // One more than is allowed, to notice more. Memory that is not written to is not taken.
+    out.reserve_exact(limit + 1);
     let mut decoder = Decompress::new(false);
-    let done = decoder.decompress(piece, &mut out[start..], FlushDecompress::Sync);
+    let done = decoder.decompress_vec(piece, out, FlushDecompress::Sync);
     let len = usize::try_from(decoder.total_out()).unwrap_or(usize::MAX);
     let complete = matches!(done, Ok(Status::Ok | Status::BufError))
         && decoder.total_in() == piece.len() as u64

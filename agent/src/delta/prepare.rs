@@ -4,7 +4,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::base::digest::Digest;
 use crate::base::error::{Error, Reason, Result};
-use crate::base::{interrupt, limits};
+use crate::base::{interrupt, limits, sys};
 use crate::delta::body::{DeltaBody, Ingredients, Patching};
 use crate::delta::index::Index;
 use crate::delta::known::Known;
@@ -90,6 +90,8 @@ pub fn prepare(source: &mut dyn Source, wanted: &Wanted<'_>, spent: &mut u64) ->
     if pieces.size > limits::PIECES_BYTES {
         return Err(limits::exceeded("index of pieces", format_args!("{} bytes", limits::PIECES_BYTES)));
     }
+    // Two connections and the patches have large buffers, of various sizes.
+    sys::give_back_buffers();
     let bytes = source::whole(source, &pieces, "the index of pieces", spent)?;
     let index = Index::parse(&bytes, wanted.image.size)?;
     drop(bytes);

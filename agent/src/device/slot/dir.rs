@@ -21,7 +21,7 @@ use crate::release::release::Blob;
 
 /// One read of an image, in bytes: few waits for the medium, and little memory. A multiple of every block size that O_DIRECT
 /// asks for.
-const READ_BYTES: usize = 1024 * 1024;
+const READ_BYTES: usize = 512 * 1024;
 /// Alignment of buffers for O_DIRECT, in bytes: the largest logical block of common media.
 const ALIGNMENT: usize = 4096;
 
