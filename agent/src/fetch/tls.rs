@@ -193,7 +193,7 @@ fn authorities(system: Vec<CertificateDer<'_>>, registry_ca: Option<&Path>) -> R
     store.add_parsable_certificates(system);
     if store.is_empty() {
         log::debug!("no certificate store in this system: using the built-in one");
-        store.add_parsable_certificates(webpki_root_certs::TLS_SERVER_ROOT_CERTS.iter().cloned());
+        store.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
     }
     let Some(file) = registry_ca else { return Ok(store) };
     let bad = |why: &dyn fmt::Display| {
@@ -218,9 +218,9 @@ mod tests {
     /// A minimal initramfs has no /etc/ssl.
     #[test]
     fn a_system_without_certificates_has_the_built_in_ones() {
-        let built_in = webpki_root_certs::TLS_SERVER_ROOT_CERTS;
+        let (built_in, certificates) = (webpki_roots::TLS_SERVER_ROOTS, webpki_root_certs::TLS_SERVER_ROOT_CERTS);
         assert_eq!(authorities(vec![], None).unwrap().len(), built_in.len());
         assert_eq!(authorities(vec![CertificateDer::from(vec![0])], None).unwrap().len(), built_in.len());
-        assert_eq!(authorities(vec![built_in[0].clone()], None).unwrap().len(), 1);
+        assert_eq!(authorities(vec![certificates[0].clone()], None).unwrap().len(), 1);
     }
 }

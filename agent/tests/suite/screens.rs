@@ -132,7 +132,7 @@ fn progress(columns: u32, term: &str) -> String {
     child.kill().unwrap();
     child.wait().unwrap();
     let line = screen.split(['\r', '\n']).rfind(|line| line.contains(DONE)).unwrap();
-    // `indicatif` erases a line before it draws it (ECMA-48, EL).
+    // A bar erases its line before it is drawn (ECMA-48, EL).
     line.trim_start_matches("\x1b[2K").trim_end().to_owned()
 }
 

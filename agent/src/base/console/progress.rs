@@ -1,16 +1,20 @@
 //! Progress of long work: a bar on a terminal, a plain line every few seconds elsewhere. Always on stderr.
 
-use std::fmt;
-use std::io::{IsTerminal, Write as _};
+use std::io::{self, IsTerminal, Write as _};
 use std::ops::RangeInclusive;
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-use indicatif::{ProgressBar, ProgressState, ProgressStyle};
 use serde::Serialize;
 
 use crate::base::{console, sys};
 
+/// How often a bar is drawn.
+const EVERY_BAR: Duration = Duration::from_millis(100);
+/// The seconds whose rate a bar shows.
+const RATE_SECONDS: f64 = 5.0;
+/// Moves to the start of the line and erases it (ECMA-48, CR and EL).
+const ERASE: &str = "\r\x1b[2K";
 /// How often a plain line is printed where there is no terminal.
 const EVERY: Duration = Duration::from_secs(5);
 /// How often a line of JSON is printed.
@@ -75,7 +79,9 @@ pub struct Shown {
     done: u64,
     last: Instant,
     mode: Mode,
-    bar: Option<ProgressBar>,
+    /// Bytes at the last drawing of the bar, and the rate until then in bytes per second.
+    drawn: u64,
+    rate: f64,
 }
 
 impl Shown {
@@ -88,8 +94,7 @@ impl Shown {
             Mode::Auto if !can_move_the_cursor() => Mode::Plain,
             mode => mode,
         };
-        let bar = (mode == Mode::Auto).then(|| bar(what, total));
-        let shown = Self { what, total, done: 0, last: Instant::now(), mode, bar };
+        let shown = Self { what, total, done: 0, last: Instant::now(), mode, drawn: 0, rate: 0.0 };
         if mode == Mode::Json {
             shown.print_json();
         }
@@ -100,7 +105,34 @@ impl Shown {
         let step = Step { schema: 1, progress: self.what, done: self.done, total: self.total };
         let line = serde_json::to_string(&step).unwrap_or_default();
         // Without the priority of the journal: the line is for a program.
-        let _ = std::io::stderr().write_all(format!("{line}\n").as_bytes());
+        let _ = io::stderr().write_all(format!("{line}\n").as_bytes());
+    }
+
+    /// Draws the bar over the line before, after this time.
+    fn draw(&mut self, passed: Duration) {
+        let passed = passed.as_secs_f64();
+        let now = (self.done - self.drawn) as f64 / passed;
+        let weight = if self.drawn == 0 { 1.0 } else { (passed / RATE_SECONDS).min(1.0) };
+        self.rate += (now - self.rate) * weight;
+        self.drawn = self.done;
+        let columns = sys::columns(&io::stderr()).filter(|columns| *columns > 0).map_or(80, usize::from);
+        let _ = io::stderr().write_all(format!("{ERASE}{}", self.bar(columns)).as_bytes());
+    }
+
+    /// A bar that never needs a second line: on a narrow terminal it has numbers alone.
+    fn bar(&self, columns: usize) -> String {
+        let Self { what, total, done, .. } = *self;
+        let (share, part) = (percent(done, total), part(done, total));
+        match columns.saturating_sub(AROUND_BAR).min(*BAR.end()) {
+            _ if columns < NUMBERS => format!("{what} {share}"),
+            length if length < *BAR.start() => format!("{what} {share} {part}"),
+            length => {
+                let full = (done as f64 / total as f64 * length as f64) as usize;
+                let bar: String = "=".repeat(full.min(length)) + if full < length { ">" } else { "" };
+                let rest = rest_of_time(total.saturating_sub(done) as f64 / self.rate);
+                format!("{what} [{bar:length$}] {part} {}/s {rest}", size(self.rate as u64))
+            }
+        }
     }
 
     /// True once in that time, and at the end.
@@ -118,7 +150,12 @@ impl Progress for Shown {
         self.done += bytes;
         let mode = self.mode;
         match mode {
-            Mode::Auto => self.bar.iter().for_each(|bar| bar.set_position(self.done)),
+            Mode::Auto => {
+                let passed = self.last.elapsed();
+                if self.is_due(EVERY_BAR) {
+                    self.draw(passed);
+                }
+            }
             Mode::Plain if self.is_due(EVERY) => {
                 let line =
                     format!("{} {}, {}\n", self.what, percent(self.done, self.total), part(self.done, self.total));
@@ -132,45 +169,25 @@ impl Progress for Shown {
 
 impl Drop for Shown {
     fn drop(&mut self) {
-        if let Some(bar) = &self.bar {
-            bar.finish_and_clear();
+        if self.drawn > 0 {
+            let _ = io::stderr().write_all(ERASE.as_bytes());
         }
     }
 }
 
-/// A bar that never needs a second line: on a narrow terminal it has numbers alone.
-fn bar(what: &'static str, total: u64) -> ProgressBar {
-    let columns = sys::columns(&std::io::stderr()).filter(|columns| *columns > 0).map_or(80, usize::from);
-    let template = template(columns);
-    let style = ProgressStyle::with_template(&template).unwrap_or_else(|_| ProgressStyle::default_bar());
-    let style = style
-        .with_key("share", |state: &ProgressState, out: &mut dyn fmt::Write| {
-            let _ = out.write_str(&percent(state.pos(), state.len().unwrap_or_default()));
-        })
-        .with_key("part", |state: &ProgressState, out: &mut dyn fmt::Write| {
-            let _ = out.write_str(&part(state.pos(), state.len().unwrap_or_default()));
-        })
-        .with_key("rate", |state: &ProgressState, out: &mut dyn fmt::Write| {
-            let _ = write!(out, "{}/s", size(state.per_sec() as u64));
-        });
-    ProgressBar::new(total).with_message(what).with_style(style.progress_chars("=> "))
-}
-
-/// The parts that fit into so many columns.
-fn template(columns: usize) -> String {
-    match columns.saturating_sub(AROUND_BAR).min(*BAR.end()) {
-        _ if columns < NUMBERS => "{msg} {share}".to_owned(),
-        length if length < *BAR.start() => "{msg} {share} {part}".to_owned(),
-        length => format!("{{msg}} [{{bar:{length}}}] {{part}} {{rate}} {{eta}}"),
-    }
+/// A time in its largest unit: at most three characters.
+fn rest_of_time(seconds: f64) -> String {
+    let units = [("d", 86_400.0), ("h", 3600.0), ("m", 60.0)];
+    let (unit, length) = units.into_iter().find(|(_, length)| seconds >= 1.5 * length).unwrap_or(("s", 1.0));
+    format!("{:.0}{unit}", (seconds / length).min(99.0))
 }
 
 /// A serial console is a terminal too, but what it shows is usually a log.
 fn can_move_the_cursor() -> bool {
-    let name = nix::unistd::ttyname(std::io::stderr()).unwrap_or_default();
+    let name = nix::unistd::ttyname(io::stderr()).unwrap_or_default();
     let name = name.to_string_lossy();
     let screen = name.strip_prefix("/dev/tty").is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()));
-    std::io::stderr().is_terminal() && !console::is_dumb() && (screen || name.starts_with("/dev/pts/"))
+    io::stderr().is_terminal() && !console::is_dumb() && (screen || name.starts_with("/dev/pts/"))
 }
 
 fn percent(done: u64, total: u64) -> String {
@@ -205,26 +222,32 @@ pub fn size(bytes: u64) -> String {
 mod tests {
     use super::*;
 
+    fn shown(done: u64, total: u64, rate: f64) -> Shown {
+        let (what, last, mode) = ("fetching", Instant::now(), Mode::Auto);
+        Shown { what, total, done, last, mode, drawn: done, rate }
+    }
+
     #[test]
     fn a_line_of_progress_fits_into_the_terminal() {
+        const MOST: u64 = (1 << 30) - 1;
         for columns in 16..200 {
-            let template = template(columns);
-            let longest = [
-                ("{msg}", "fetching".to_owned()),
-                ("{share}", percent(1, 1)),
-                ("{part}", part((1 << 30) - 1, (1 << 30) - 1)),
-                ("{rate}", format!("{}/s", size((1 << 30) - 1))),
-                ("{eta}", "99d".to_owned()),
-            ];
-            let line = longest.iter().fold(template, |line, (key, text)| line.replace(key, text));
-            let (before, bar) = line.split_once("{bar:").map_or((line.as_str(), 0), |(before, rest)| {
-                (before, rest.split('}').next().unwrap().parse().unwrap())
-            });
-            let after = line.split_once("{bar:").map_or("", |(_, rest)| rest.split_once('}').unwrap().1);
-            assert!(before.len() + bar + after.len() <= columns, "{columns}: {line}");
+            for done in [0, MOST / 2, MOST] {
+                let line = shown(done, MOST, MOST as f64).bar(columns);
+                assert!(line.len() <= columns, "{columns}: {line}");
+            }
         }
-        assert_eq!(template(40), "{msg} {share} {part}");
-        assert!(template(80).contains("{bar:24}") && template(120).contains("{bar:30}"));
+        let of = |columns| shown(7 << 20, 16 << 20, (4 << 20) as f64).bar(columns);
+        assert_eq!(of(30), "fetching 43 %");
+        assert_eq!(of(40), "fetching 43 % 7.0 of 16.0 MiB");
+        assert_eq!(of(80), "fetching [==========>             ] 7.0 of 16.0 MiB 4.0 MiB/s 2s");
+        assert_eq!(of(200), "fetching [=============>                ] 7.0 of 16.0 MiB 4.0 MiB/s 2s");
+        assert!(shown(5, 5, 1.0).bar(80).contains("[========================] "));
+    }
+
+    #[test]
+    fn a_rest_of_time_is_short() {
+        let rests = [0.0, 2.4, 89.0, 91.0, 5400.0, 130_000.0, 1e12, f64::INFINITY, f64::NAN].map(rest_of_time);
+        assert_eq!(rests, ["0s", "2s", "89s", "2m", "2h", "2d", "99d", "99d", "99s"]);
     }
 
     #[test]
