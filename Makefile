@@ -157,7 +157,7 @@ bench: ## Measure the cost of an update and of other tools: 10 min; DOCS=1 write
 	@cargo build --quiet --locked --release -p bench
 	$(released)/bench $(if $(DOCS),--docs) $(if $(SIZES),--sizes $(SIZES))
 
-bench-delta: ## Measure updates to similar releases, beside casync, zchunk and zsync; SIZE=full takes whole OS images, DOCS=1 writes docs/performance.md
+bench-delta: ## Measure updates to similar releases, beside casync, RAUC, zchunk and zsync; SIZE=full takes whole OS images, DOCS=1 writes docs/performance.md
 	@build/scripts/setup.sh rust bench
 	@build/scripts/build-agent.sh
 	@cargo build --quiet --locked --release -p bench

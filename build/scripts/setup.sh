@@ -166,6 +166,9 @@ need_bench() {
     need mender-artifact mender-artifact 'makes what the Mender client fetches'
     need casync casync 'is compared with, by bytes fetched for a similar release'
     need zsync zsync 'is compared with, by bytes fetched for a similar release'
+    need rauc rauc 'is compared with, by bytes fetched for a similar release'
+    need mksquashfs squashfs-tools 'makes bundles of RAUC'
+    need dbus-daemon dbus-daemon 'RAUC is a service on it'
     need zck zchunk 'makes and fetches the format of the deltas of SWUpdate: is compared with in the same way'
 }
 

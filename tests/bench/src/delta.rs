@@ -29,6 +29,9 @@ const MOST_CPU: [f64; 2] = [3.0, 10.0];
 /// Peak memory of the agent, in KiB: its promise for every update.
 const MOST_MEMORY: u64 = 12 * 1024;
 
+/// Bytes written for each byte of the images: hash files, manifest, state and the filesystem's own are the rest.
+const MOST_WRITTEN: f64 = 1.01;
+
 /// One row of the table.
 struct Row {
     update: &'static str,
@@ -40,6 +43,8 @@ struct Row {
     cost: Cost,
     /// Bytes of the new initramfs.
     image: u64,
+    /// Bytes of the kernel, where the tool installs it too.
+    kernel: u64,
 }
 
 /// Everything that is measured in.
@@ -85,11 +90,13 @@ pub fn run_all(size: &str, docs: bool) -> Result<()> {
     field.fill()?;
     let mut rows = vec![];
     for (update, new) in UPDATES {
-        let image = fs::metadata(field.file(new, "os.gz"))?.len();
+        let [image, vmlinuz] = [field.file(new, "os.gz"), field.file("v1", "vmlinuz")].map(fs::metadata);
+        let [image, vmlinuz] = [image?.len(), vmlinuz?.len()];
         let mut row = |tool, done: Result<((u64, u64), Cost)>| -> Result<()> {
             let (fetched, cost) = done?;
-            let row = Row { update, new, tool, fetched, cost, image };
-            println!("{update}, {tool}: {:.2} %, {} requests", row.percent(), row.fetched.1);
+            let kernel = if is_ours(tool) { vmlinuz } else { 0 };
+            let row = Row { update, new, tool, fetched, cost, image, kernel };
+            println!("{update}, {tool}: {:.2} %, {} requests, {} KiB of memory", row.percent(), fetched.1, cost.peak);
             rows.push(row);
             Ok(())
         };
@@ -102,13 +109,17 @@ pub fn run_all(size: &str, docs: bool) -> Result<()> {
             row(BEHIND, field.agent(new, way("v2k-behind", "yes")))?;
         }
         row("kubesolo-update, whole image", field.agent(new, way(new, "no")))?;
-        let others: [(&str, &str, Other); 3] = [
+        let others: [(&str, &str, Other); 4] = [
             ("casync", "casync, of the unpacked archive", Field::casync),
+            ("rauc", "RAUC by casync, of the unpacked archive", Field::rauc),
             ("zckdl", "zchunk (the deltas of SWUpdate), of the unpacked archive", Field::zchunk),
             ("zsync", "zsync", Field::zsync),
         ];
         for (program, name, other) in others {
             match tool(program) {
+                Ok(_) if program == "rauc" && !nix::unistd::geteuid().is_root() => {
+                    println!("not measured: rauc needs root, for loop devices");
+                }
                 Ok(_) => row(name, other(&field, new))?,
                 Err(e) => println!("not measured: {e}"),
             }
@@ -124,12 +135,21 @@ pub fn run_all(size: &str, docs: bool) -> Result<()> {
     if size == "full" { check(&rows) } else { Ok(()) }
 }
 
+fn is_ours(tool: &str) -> bool {
+    tool.starts_with("kubesolo-update")
+}
+
 /// Another tool, which ends with the new image.
 type Other = fn(&Field, &str) -> Result<((u64, u64), Cost)>;
 
 impl Row {
     fn percent(&self) -> f64 {
         self.fetched.0 as f64 * 100.0 / self.image as f64
+    }
+
+    /// Bytes written, for each byte that is installed.
+    fn written(&self) -> f64 {
+        self.cost.written as f64 / (self.image + self.kernel) as f64
     }
 
     /// The promise about its bytes, in percent.
@@ -141,7 +161,7 @@ impl Row {
 /// Compares with the promises.
 fn check(rows: &[Row]) -> Result<()> {
     let mut missed = vec![];
-    for row in rows.iter().filter(|row| row.tool.starts_with("kubesolo-update")) {
+    for row in rows.iter().filter(|row| is_ours(row.tool)) {
         let Row { update, tool, .. } = row;
         let mut miss = |what: String| missed.push(format!("{update}, {tool}: {what}"));
         if let Some(bar) = row.bar().filter(|bar| row.percent() > *bar) {
@@ -156,6 +176,9 @@ fn check(rows: &[Row]) -> Result<()> {
         }
         if row.cost.peak > MOST_MEMORY {
             miss(format!("{} KiB of memory, and not at most {MOST_MEMORY}", row.cost.peak));
+        }
+        if row.written() > MOST_WRITTEN {
+            miss(format!("{:.3} times the image written, and not at most {MOST_WRITTEN}", row.written()));
         }
     }
     if missed.is_empty() { Ok(()) } else { Err(missed.join("\n").into()) }
@@ -291,6 +314,34 @@ impl Field {
         Ok(done)
     }
 
+    /// RAUC fetches a casync bundle of the unpacked archive, into a loop device for its slot.
+    fn rauc(&self, new: &str) -> Result<((u64, u64), Cost)> {
+        let keys = release::place().join("keys");
+        for image in ["v1", new] {
+            let (packed, archive) = (self.file(image, "os.gz"), self.file(image, "os.cpio"));
+            run(Command::new("sh").args(["-euc", "zcat \"$1\" >\"$2\"", "sh"]).args([&packed, &archive]))?;
+        }
+        let package = ["-euc", include_str!("package-rauc.sh"), "package"];
+        let store = self.place.join("rauc.castr");
+        run(Command::new("sh").args(package).args([&self.file(new, ""), &store, &keys]))?;
+        let url = |name: &str| format!("http://127.0.0.1:{}/{name}", self.web.port);
+        let (old, archive) = (self.file("v1", "os.cpio"), self.file(new, "os.cpio"));
+        let slot = self.place.join("run/slot/os.img");
+        let size = fs::metadata(&archive)?.len();
+        let command = || -> Result<Vec<String>> {
+            // As large as it must be, and of whole pages.
+            fs::File::create(&slot)?.set_len(size.next_multiple_of(4096))?;
+            let words = ["sh", "-euc", include_str!("rauc.sh"), "rauc"].map(str::to_owned).into_iter();
+            let urls = [url(&format!("{new}/os.raucb")), url("rauc.castr")];
+            let paths = [&old, &slot, &self.place.join("run/stage"), &keys.join("rauc.pem")];
+            Ok(words.chain(urls).chain(paths.map(|path| path.display().to_string())).collect())
+        };
+        let done = self.measured(&command)?;
+        fs::OpenOptions::new().write(true).open(&slot)?.set_len(size)?;
+        same(&slot, &archive)?;
+        Ok(done)
+    }
+
     /// zchunk cuts the unpacked archive, too, and compresses each chunk. SWUpdate takes its format for deltas.
     fn zchunk(&self, new: &str) -> Result<((u64, u64), Cost)> {
         for image in ["v1", new] {
@@ -345,8 +396,8 @@ fn same(written: &Path, expected: &Path) -> Result<()> {
 
 fn table(rows: &[Row]) -> String {
     let mut text =
-        "| update | tool | fetched, of the initramfs | promised, of whole OS images | requests | CPU s | peak MiB |\n\
-                    |---|---|---|---|---|---|---|\n"
+        "| update | tool | fetched, of the initramfs | promised, of whole OS images | requests | written | CPU s | peak MiB |\n\
+                    |---|---|---|---|---|---|---|---|\n"
             .to_owned();
     for row in rows {
         let Row { update, tool, fetched, cost, .. } = row;
@@ -355,7 +406,11 @@ fn table(rows: &[Row]) -> String {
         let percent = row.percent();
         // TLS hides them.
         let requests = if fetched.1 == 0 { String::new() } else { fetched.1.to_string() };
-        let _ = writeln!(text, "| {update} | {tool} | {percent:.2} % | {bar} | {requests} | {cpu:.2} | {peak:.1} |");
+        let written = row.written();
+        let _ = writeln!(
+            text,
+            "| {update} | {tool} | {percent:.2} % | {bar} | {requests} | {written:.3} | {cpu:.2} | {peak:.1} |"
+        );
     }
     text
 }
@@ -379,7 +434,7 @@ fn picture(rows: &[Row]) -> String {
         top += 26.0;
         for row in rows.iter().filter(|row| row.new == new) {
             let wide = row.percent() / largest * (WIDTH - NAMES - 80.0);
-            let color = if row.tool.starts_with("kubesolo-update") { "#2166ac" } else { "#d6803c" };
+            let color = if is_ours(row.tool) { "#2166ac" } else { "#d6803c" };
             let _ = writeln!(
                 svg,
                 "<text x=\"20\" y=\"{:.0}\">{}</text>\
