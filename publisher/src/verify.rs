@@ -15,8 +15,7 @@ use kubesolo_update::policy::freshness::{self, FreshnessCheck};
 use kubesolo_update::policy::gate;
 use kubesolo_update::policy::rules;
 use kubesolo_update::policy::trust_policy::{self, TrustPolicy};
-use kubesolo_update::release::devicetree;
-use kubesolo_update::release::release::{Architecture, Blob, Image};
+use kubesolo_update::release::release::{Architecture, Image};
 use kubesolo_update::schedule::clock::Clock;
 use kubesolo_update::source::source::{self, Source};
 use kubesolo_update::source::{open, reference};
@@ -116,8 +115,7 @@ fn one(
         rules::board(&offer.release, config.board.as_deref()),
         freshness::gate(config, seen.as_ref()),
     ])?;
-    let tree = offer.release.devicetree.filter(|_| images);
-    tree.map(|tree| check_tree(&mut *source, &tree)).transpose()?;
+    let tree = if images { source::devicetree(&mut *source, &offer.release, &mut 0)? } else { None };
     let bytes = match images {
         true => {
             let sizes = [offer.release.kernel, offer.release.initramfs].map(|image| fetch(&mut *source, image));
@@ -133,24 +131,8 @@ fn one(
         keys: by,
         freshness: seen.map(|seen| seen.verdict),
         bytes,
-        tree_bytes: tree.map(|tree| tree.size),
+        tree_bytes: tree.map(|tree| tree.len() as u64),
     })
-}
-
-/// Fetches a device tree to check it.
-fn check_tree(source: &mut dyn Source, tree: &Blob) -> Result<()> {
-    let mut body = source.open(tree)?;
-    let mut bytes = vec![];
-    while let Some(chunk) = body.chunk()? {
-        bytes.extend_from_slice(&chunk);
-    }
-    if Blob::of(&bytes) != *tree {
-        let message = format!("device tree {}: its bytes are others", tree.digest);
-        return Err(
-            Error::new(Reason::DigestMismatch, message).remedy("Publish it again, and find out who changed it.")
-        );
-    }
-    devicetree::check(&bytes)
 }
 
 /// Fetches an image to compare its digest. Returns its size.

@@ -109,6 +109,33 @@ fn a_registry_a_bundle_and_a_copy_carry_all_that_boots() {
 }
 
 #[test]
+fn the_slot_of_a_factory_has_all_that_boots() {
+    let (registry, folder) = (Registry::start(), TempDir::new().unwrap());
+    let tree = board(&folder);
+    key(&folder, "key");
+    let reference = format!("{}/os:stable", registry.address);
+    let network = ["--plain-http", &registry.address];
+    let done = try_publish(&folder, &[&reference, "--key", "key"], &[&ALL[..], &network].concat());
+    assert!(done.status.success(), "{}", text(&done.stderr));
+    let public = folder.path().join("key.pub");
+    for (boot, architecture) in [("grub", "amd64"), ("grub", "arm64"), ("uboot", "arm64")] {
+        let device = folder.path().join(format!("{boot}-{architecture}"));
+        let content = [path(&device), &reference, "--pubkey", path(&public)];
+        let how = ["--architecture", architecture, "--boot", boot];
+        let made = run(&[&["factory"], &content[..], &how, &network].concat(), &[]);
+        assert!(made.status.success(), "{}", text(&made.stderr));
+        let slot = device.join("slot-a");
+        let arguments = text(&std::fs::read(slot.join("args.env")).unwrap());
+        assert!(arguments.contains("quiet console=tty0"), "{arguments}");
+        assert_eq!(arguments.contains("ttyAMA0"), architecture == "arm64", "{arguments}");
+        assert_eq!(std::fs::read(slot.join("board.dtb")).ok(), (architecture == "arm64").then(|| tree.clone()));
+        if boot == "grub" {
+            tool("sha256sum", &slot, &["--check", "--strict", "extras.sha256"]).unwrap();
+        }
+    }
+}
+
+#[test]
 fn a_web_server_has_all_that_boots_and_verify_compares_the_tree() {
     let folder = TempDir::new().unwrap();
     let tree = board(&folder);

@@ -18,7 +18,7 @@ const LIST_BYTES: u64 = 4 * HASH_FILE_BYTES;
 /// Kernel arguments and device tree of a release, for one slot.
 #[derive(Clone, Copy, Debug)]
 pub struct Extras<'a> {
-    /// Kernel arguments; they passed `bootenv::extras::check`.
+    /// Kernel arguments, as a [`KernelArgs`] has them.
     pub arguments: Option<&'a str>,
     /// The device tree.
     pub tree: Option<&'a [u8]>,
