@@ -5,6 +5,7 @@
 //! script tries out the commands that the new file needs and checks its hash, and goes on with the copy of the old one if
 //! either fails: whatever GRUB is installed, the device boots as before or as wanted.
 
+use crate::extras::DEVICE_BYTES;
 use crate::grub::SECTOR;
 
 /// The loader file of the slot protocol.
@@ -77,18 +78,20 @@ fn sector(script: &str) -> [u8; SECTOR] {
     sector
 }
 
-/// The file [`ARGUMENTS`] for these kernel arguments.
+/// The file [`ARGUMENTS`] for these kernel arguments, [`DEVICE_BYTES`] at most.
 ///
 /// # Errors
-/// The first argument that GRUB could take for something else.
+/// The reason: an argument that a bootloader could take for something else, or too many of them.
 pub fn arguments(line: &str) -> Result<String, String> {
-    match line.split_ascii_whitespace().find(|word| !is_plain(word)) {
-        Some(word) => Err(word.to_owned()),
-        None => {
-            let words: Vec<&str> = line.split_ascii_whitespace().collect();
-            Ok(format!("set ks_args=\"{}\"\n", words.join(" ")))
-        }
+    let words: Vec<&str> = line.split_ascii_whitespace().collect();
+    if let Some(word) = words.iter().find(|word| !is_plain(word)) {
+        return Err(format!("a bootloader would change \"{}\"", word.escape_default()));
     }
+    let words = words.join(" ");
+    if words.len() > DEVICE_BYTES {
+        return Err(format!("{} bytes, and {DEVICE_BYTES} are the most", words.len()));
+    }
+    Ok(format!("set ks_args=\"{words}\"\n"))
 }
 
 /// True for a kernel argument that every loader passes on as it is. Of quotes, `$`, `\`, `;`, `*` and their like only GRUB's
@@ -134,5 +137,7 @@ mod tests {
             let line = format!("quiet {bad} splash");
             assert_eq!(arguments(&line).is_err(), bad != "c", "{bad}");
         }
+        assert!(arguments(&"a".repeat(DEVICE_BYTES)).is_ok());
+        assert!(arguments(&"a".repeat(DEVICE_BYTES + 1)).unwrap_err().contains("701 bytes, and 700"));
     }
 }

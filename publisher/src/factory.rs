@@ -14,7 +14,7 @@ use chrono::DateTime;
 use kubesolo_update::base::console::progress::Shown;
 use kubesolo_update::base::error::{Error, Reason, Result};
 use kubesolo_update::base::replace::Replacement;
-use kubesolo_update::base::{files, replace, text};
+use kubesolo_update::base::{files, replace};
 use kubesolo_update::device::slot::checksums::{self, Checksums};
 use kubesolo_update::device::slot::{Part, Place, Slot, SlotManifest};
 use kubesolo_update::release::release::{Architecture, Blob};
@@ -135,9 +135,9 @@ fn check(device: &Device) -> Result<Option<String>> {
         return Err(Error::new(Reason::Usage, message));
     }
     let Some(line) = &device.kernel_args else { return Ok(None) };
-    let grub = loader::arguments(line).map_err(|word| {
-        let message = format!("--kernel-args: a bootloader would change \"{}\"", text::escape(&word));
-        Error::new(Reason::Usage, message).remedy("Use letters, digits and . _ , : = / @ + % ~ - only.")
+    let grub = loader::arguments(line).map_err(|why| {
+        Error::new(Reason::Usage, format!("--kernel-args: {why}"))
+            .remedy("Use letters, digits and . _ , : = / @ + % ~ - only, 700 bytes at most.")
     })?;
     let words: Vec<&str> = line.split_ascii_whitespace().collect();
     Ok(Some(match device.boot {

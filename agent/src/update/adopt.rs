@@ -16,8 +16,8 @@ use serde::Serialize;
 
 use crate::base::digest::Digest;
 use crate::base::error::{Context, Error, Reason, Result};
+use crate::base::files;
 use crate::base::replace::folder_of;
-use crate::base::{files, text};
 use crate::config::Config;
 use crate::device::blocks::{self, CommandLine, System};
 use crate::device::boot::{Boot, BootedBasis};
@@ -280,8 +280,8 @@ fn without_those_of_the_loader(line: &str) -> String {
 }
 
 fn line_of(arguments: &str) -> Result<Vec<u8>> {
-    loader::arguments(arguments).map(String::into_bytes).map_err(|word| {
-        let message = format!("the loader file cannot pass the kernel argument \"{}\"", text::escape(&word));
+    loader::arguments(arguments).map(String::into_bytes).map_err(|why| {
+        let message = format!("the loader file cannot pass on the kernel arguments: {why}");
         Error::new(Reason::KernelArgs, message).remedy("Give all arguments with --kernel-args, without quotes.")
     })
 }
