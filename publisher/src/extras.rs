@@ -89,7 +89,7 @@ fn tree(path: &Path) -> Result<Vec<u8>> {
 /// The settings of the agent in the images, if it is the one of this version.
 fn settings(agent: Option<&str>) -> Option<AgentSettings> {
     let agent = agent?;
-    if OWN_AGENT.split(['-', '+']).next() == Some(agent) {
+    if agent == OWN_AGENT {
         return Some(AgentSettings::own());
     }
     log::warn!(

@@ -63,7 +63,7 @@ pub(crate) struct Contents {
     pub(crate) unpacked: Option<u64>,
     /// Layout of the checkpoints that the agent in it writes; `None` if no such agent was found.
     pub(crate) data_layout: Option<u64>,
-    /// Version of the agent in it, as `X.Y.Z`; `None` if no agent was found.
+    /// Version of the agent in it; `None` if no agent was found.
     pub(crate) agent: Option<String>,
 }
 
@@ -140,11 +140,13 @@ impl Agent {
     }
 }
 
-/// The version at the start of `bytes`, as three numbers, if something else follows it.
+/// The version at the start of `bytes`. A blank ends it; in agents before 0.2 other text may follow at once, so only its three
+/// numbers count.
 fn version(bytes: &[u8]) -> Option<String> {
-    let end = bytes.iter().position(|b| !b.is_ascii_digit() && *b != b'.')?;
-    let text = std::str::from_utf8(&bytes[..end]).ok()?.trim_end_matches('.');
-    (text.len() < 16).then(|| semver::Version::parse(text).ok())?.map(|version| version.to_string())
+    let parsed = |end: usize| semver::Version::parse(std::str::from_utf8(&bytes[..end]).ok()?).ok();
+    let end = bytes.iter().take(Agent::OVERLAP).position(|b| *b == b' ').filter(|end| bytes[*end..].starts_with(b" ("));
+    let numbers = || bytes.iter().position(|b| !b.is_ascii_digit() && *b != b'.');
+    end.and_then(parsed).or_else(|| parsed(numbers()?)).map(|version| version.to_string())
 }
 
 /// Looks for `/init`, the program that the kernel starts. A later entry of that name replaces an earlier one.
@@ -570,6 +572,10 @@ mod tests {
         for at in (0..200_000).step_by(40_009).chain(BUFFER_BYTES - 300..BUFFER_BYTES) {
             assert_eq!(found(&[gzip(&archive_of("usr/bin/agent", &program(at)))]), expected, "{at}");
         }
+        let named = |text: &[u8]| found(&[gzip(&archive_of("usr/bin/agent", text))]).1;
+        assert_eq!(named(b"kubesolo-update/1.2.3-rc.4 (linux)5").as_deref(), Some("1.2.3-rc.4"));
+        assert_eq!(named(b"kubesolo-update/1.2.3 (linux)5").as_deref(), Some("1.2.3"));
+        assert_eq!(named(b"kubesolo-update/1.2.3and more (linux)").as_deref(), Some("1.2.3"));
         assert_eq!(found(&[gzip(&archive_of("usr/bin/agent", &DATA_LAYOUT.as_bytes()[1..]))]), (None, None));
         for text in [DATA_LAYOUT, "kubesolo-update/10.2.33GET"] {
             let (one, other) = text.as_bytes().split_at(9);

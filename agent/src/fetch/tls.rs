@@ -80,7 +80,8 @@ pub(super) fn http(
     let proxies = proxies.clone();
     let http = reqwest::Client::builder()
         .tls_backend_preconfigured(tls)
-        .user_agent(concat!(env!("CARGO_PKG_NAME"), "/", env!("CARGO_PKG_VERSION")))
+        // Publishers find the version of an agent by this text in its program, so it has an end of its own.
+        .user_agent(concat!(env!("CARGO_PKG_NAME"), "/", env!("CARGO_PKG_VERSION"), " (linux)"))
         // Followed in `answer`, which knows what may be sent where.
         .redirect(reqwest::redirect::Policy::none())
         .retry(reqwest::retry::never())

@@ -224,10 +224,10 @@ fn with_agent(folder: &TempDir, content: &str) -> Images {
 #[test]
 fn a_release_names_the_settings_of_its_agent_if_this_program_knows_them() {
     let folder = TempDir::new().unwrap();
-    let own = format!("kubesolo-update/{}", env!("CARGO_PKG_VERSION"));
+    let own = format!("kubesolo-update/{} (linux)", env!("CARGO_PKG_VERSION"));
     let warning = |version: &str| format!("the agent in the initramfs has version {version}");
     for (content, known, words) in [
-        (format!("{own}GET"), true, None),
+        (format!("{own}9"), true, None),
         ("kubesolo-update/0.1.0GET".into(), false, Some(warning("0.1.0"))),
         ("kubesolo-update/99.0.1GET".into(), false, Some(warning("99.0.1"))),
         ("/usr/lib/kubesolo-update/stage".into(), false, None),
