@@ -118,6 +118,8 @@ impl DeltaBody {
         let (pieces, enough) = (self.from.index.pieces(), self.requests >= limits::RANGES);
         let last = if enough { pieces.len() } else { self.from.plan.range_end(at) } - 1;
         self.here = Bytes::new();
+        // No piece is patched before the range is over, and the connection takes as much.
+        self.from.patching.iter_mut().for_each(|patching| patching.maker.rest());
         self.from.parts.part(pieces[at].offset, pieces[last].end())?;
         self.asked_to = pieces[last].end();
         self.requests += usize::from(!self.from.parts.is_whole());

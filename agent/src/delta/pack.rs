@@ -285,7 +285,8 @@ pub trait Sources {
 /// Makes pieces by patches. The publisher and the device do this by the same code.
 #[derive(Debug)]
 pub struct Maker {
-    encoder: Deflate1,
+    /// Made when it is needed.
+    encoder: Option<Deflate1>,
     /// Bytes that sources may still be inflated to.
     budget: u64,
     piece: Vec<u8>,
@@ -300,7 +301,12 @@ impl Maker {
     pub fn new(unpacked: u64) -> Self {
         let budget = unpacked.saturating_mul(limits::SOURCES_PER_BYTE);
         let (piece, sources, raw, made) = (vec![], vec![], vec![], vec![]);
-        Self { encoder: Deflate1::default(), budget, piece, sources, raw, made }
+        Self { encoder: None, budget, piece, sources, raw, made }
+    }
+
+    /// Gives its memory back until the next piece: about 1 MiB.
+    pub fn rest(&mut self) {
+        *self = Self { budget: self.budget, ..Self::new(0) };
     }
 
     /// Makes `piece` of a patch that is the one of the table.
@@ -321,7 +327,8 @@ impl Maker {
             self.inflate(entry.sources, from)?;
             self.raw.clear();
             patch::apply(bytes, &self.sources, entry.raw, &mut self.raw).map_err(|_| Fallback::Broken)?;
-            self.encoder.piece_within(&self.raw, piece.len, &mut self.made).ok_or(Fallback::Result)?;
+            let encoder = self.encoder.get_or_insert_default();
+            encoder.piece_within(&self.raw, piece.len, &mut self.made).ok_or(Fallback::Result)?;
         }
         let right = self.made.len() == piece.len && hash(&self.made) == piece.hash;
         if right { Ok(&self.made) } else { Err(Fallback::Result) }
