@@ -17,7 +17,7 @@ use std::os::unix::process::ExitStatusExt;
 use bootenv::SlotId;
 use bootenv::boot::{Files, PowerOn, decide};
 use bootenv::grub::Block;
-use bootenv::loader::{self, Kind};
+use bootenv::loader::{self, FileId, Kind, Stage};
 use bootenv::protocol::{BootState, SlotState, View};
 use cli_support::trace::{can_trace, traced};
 use cli_support::{Device, key, publish};
@@ -388,23 +388,39 @@ const OLD_LOADER: &[u8] = include_bytes!("../../bootenv/tests/kubesolo-os.cfg");
 
 /// GRUB would boot slot B: by the old loader file, or by the whole new one with an environment of ours.
 fn boots_by_either_loader(device: &Device, case: &str) {
-    let read = |name: &str| fs::read(device.path(name)).unwrap_or_default();
     let block = Block::parse(&device.env_bytes()).unwrap_or_else(|e| panic!("{case}: {e}"));
-    match loader::kind(&read("grub.cfg")) {
-        Kind::Switched => {
-            assert!(read("ksbefore.cfg") == OLD_LOADER, "{case}: the old loader file is lost");
-            let sum = format!("{}  ksloader.cfg\n", Digest::of(&read("ksloader.cfg")).hex());
-            assert_eq!(read("ksloader.sum"), sum.as_bytes(), "{case}");
-            assert_eq!(read("kernel-args.cfg"), b"set ks_args=\"quiet\"\n", "{case}");
+    match next_loader(device, OLD_LOADER, case) {
+        Some(FileId::Second) => {
+            let arguments = fs::read(device.path("kernel-args.cfg")).unwrap_or_default();
+            assert_eq!(arguments, b"set ks_args=\"quiet\"\n", "{case}");
             assert_eq!(holds(device, case), SlotId::B, "{case}");
         }
         _ => {
-            assert!(read("grub.cfg") == OLD_LOADER, "{case}: grub.cfg is neither the old nor the new one");
             let get = |name| block.get(name);
             let confirmed = (get("active_slot"), get("boot_success"), get("boot_counter"));
             assert_eq!(confirmed, (Some("B"), Some("1"), Some("3")), "{case}");
         }
     }
+}
+
+/// The loader file that GRUB runs, which must be whole: `None` where `grub.cfg` is as it was. The old one is never lost.
+fn next_loader(device: &Device, old: &[u8], case: &str) -> Option<FileId> {
+    let read = |name: &str| fs::read(device.path(name)).unwrap_or_default();
+    let entry = read("grub.cfg");
+    if loader::kind(&entry) != Kind::Staged {
+        assert!(entry == old, "{case}: grub.cfg is neither the old nor the new one");
+        return None;
+    }
+    let matches = |file: FileId| {
+        read(file.sum()) == format!("{}  {}\n", Digest::of(&read(file.script())).hex(), file.script()).as_bytes()
+    };
+    assert!(read("ksl1.cfg") == old && matches(FileId::First), "{case}: the old loader file is lost");
+    let stage = Block::parse(&read(loader::STAGE)).ok().and_then(|block| Stage::read(&block));
+    let next = Stage::next(stage, matches);
+    if next == FileId::Second {
+        assert!(read("ksl2.cfg") == loader::TEXT.as_bytes(), "{case}: the new loader file is not whole");
+    }
+    Some(next)
 }
 
 fn adoption(every: usize) {
@@ -413,10 +429,39 @@ fn adoption(every: usize) {
         let ran = device.here(&["adopt"]);
         assert_eq!(ran.code, Some(0), "{case}: {ran:#?}");
         boots_by_either_loader(device, case);
-        assert_eq!(loader::kind(&fs::read(device.path("grub.cfg")).unwrap()), Kind::Switched, "{case}");
+        assert_eq!(next_loader(device, OLD_LOADER, case), Some(FileId::Second), "{case}");
         assert_eq!(device.power_on().start.unwrap().slot, SlotId::B, "{case}");
         let ran = device.here(&["healthcheck"]);
         assert_eq!(ran.code, Some(0), "{case}: {ran:#?}");
+    });
+}
+
+const LOADER_0_1: &[u8] = include_bytes!("../../tests/fixtures/0.1/loader/grub.cfg");
+
+/// A health run that replaces the loader file of 0.1.
+fn loader_update(every: usize) {
+    let arguments = ["healthcheck"];
+    let prepare = |bench: &Bench| {
+        let device = &bench.device;
+        device.write("grub.cfg", LOADER_0_1);
+        device.power_on();
+        assert_eq!(device.here(&["healthcheck"]).code, Some(0));
+        device.write("conf", b"loader_update=auto\n");
+    };
+    let either = |device: &Device, case: &str| {
+        next_loader(device, LOADER_0_1, case);
+        holds(device, case);
+    };
+    cross_holding(&arguments, every, prepare, either, |bench, case| {
+        let device = &bench.device;
+        for _ in 0..2 {
+            let ran = device.here(&arguments);
+            assert_eq!(ran.code, Some(0), "{case}: {ran:#?}");
+            either(device, case);
+            device.power_on();
+        }
+        assert_eq!(device.here(&arguments).code, Some(0), "{case}");
+        assert_eq!(next_loader(device, LOADER_0_1, case), Some(FileId::Second), "{case}: it is not the good one");
     });
 }
 
@@ -553,9 +598,15 @@ fn an_adoption_goes_on_after_a_fault_at_any_step() {
 }
 
 #[test]
+fn a_replaced_loader_file_goes_on_after_a_fault_at_any_step() {
+    loader_update(7);
+}
+
+#[test]
 #[ignore = "minutes: `make prove` runs it"]
 fn every_fault_at_every_step() {
     adoption(1);
+    loader_update(1);
     update(1);
     delta(1);
     commit(1);

@@ -137,7 +137,7 @@ impl Block {
         Self::fixed(&second.variables())
     }
 
-    fn fixed(variables: Variables<'_>) -> Self {
+    pub(crate) fn fixed(variables: Variables<'_>) -> Self {
         Self::create(variables).expect("fixed-width variables fit into the first sector")
     }
 

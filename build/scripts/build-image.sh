@@ -14,7 +14,7 @@
 #                     sizes of the EFI partition, of each slot, of the data partition (128, 256, 256)
 #   ARCH=             amd64 or arm64 (amd64)
 #   BOOT=             grub or uboot (grub)
-#   GRUB_CFG=FILE     the bootloader's script (bootenv/loader/grub.cfg)
+#   GRUB_CFG=FILE     one script of GRUB in place of the two loader files and the sector that picks one of them
 #   LOADER=DIR        GRUB, as publisher/factory/make-loader.sh makes it (made anew)
 #   RELEASE=PROGRAM   kubesolo-release (the one that cargo built)
 #
@@ -76,7 +76,10 @@ make_factory() { # DIR KERNEL INITRAMFS
 }
 make_factory "$factory" "$KERNEL" "$INITRAMFS"
 [ -z "${MANIFEST:-}" ] || cp "$MANIFEST" "$factory/slot-a/manifest.json"
-[ -z "${GRUB_CFG:-}" ] || [ "$boot" = uboot ] || cp "$GRUB_CFG" "$factory/boot/grub/grub.cfg"
+if [ -n "${GRUB_CFG:-}" ] && [ "$boot" = grub ]; then
+    rm "$factory"/boot/grub/ksl?.* "$factory/boot/grub/ksstage"
+    cp "$GRUB_CFG" "$factory/boot/grub/grub.cfg"
+fi
 if [ -n "${KERNEL_B:-}" ]; then
     make_factory "$work/b" "$KERNEL_B" "$INITRAMFS_B"
     [ -z "${MANIFEST_B:-}" ] || cp "$MANIFEST_B" "$work/b/slot-a/manifest.json"

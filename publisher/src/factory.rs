@@ -7,11 +7,13 @@ use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
 
 use bootenv::grub::Block;
+use bootenv::loader::{FileId, Stage};
 use bootenv::protocol::{BootState, FallbackBlock};
 use bootenv::uboot::{self, Environment, Format};
 use bootenv::{SlotId, loader};
 use chrono::DateTime;
 use kubesolo_update::base::console::progress::Shown;
+use kubesolo_update::base::digest::Digest;
 use kubesolo_update::base::error::{Error, Reason, Result};
 use kubesolo_update::base::replace::Replacement;
 use kubesolo_update::base::{files, replace};
@@ -287,7 +289,14 @@ fn put_boot(dir: &Path, boot: Boot, arguments: Option<&str>) -> Result<()> {
     }
     let grub = partition.join("grub");
     make_dir(dir, "boot/grub")?;
-    put(&grub.join(loader::ENTRY), loader::TEXT.as_bytes(), 0o644)?;
+    put(&grub.join(loader::ENTRY), &loader::stage1(), 0o644)?;
+    // The same file twice: if one rots, the other one boots.
+    for file in FileId::BOTH {
+        put(&grub.join(file.script()), loader::TEXT.as_bytes(), 0o644)?;
+        let line = format!("{}  {}\n", Digest::of(loader::TEXT.as_bytes()).hex(), file.script());
+        put(&grub.join(file.sum()), line.as_bytes(), 0o644)?;
+    }
+    put(&grub.join(loader::STAGE), Stage::settled(FileId::First).block().bytes(), 0o644)?;
     put(&grub.join("grubenv"), Block::main(&state).bytes(), 0o644)?;
     put(&grub.join("ksenv2"), Block::second(&FallbackBlock::of(&state)).bytes(), 0o644)?;
     put(&dir.join("make-loader.sh"), MAKE_LOADER.as_bytes(), 0o755)?;

@@ -132,6 +132,8 @@ pub struct Config {
     pub scrub_days: u32,
     /// Keys that the files set to anything, also those that no setting has.
     pub keys: BTreeSet<String>,
+    /// `loader_update=`: whether a health run replaces the loader file.
+    pub loader_update: bool,
     /// Lines of the files that were ignored, with file and line, for the log.
     pub warnings: Vec<String>,
 }

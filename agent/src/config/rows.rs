@@ -7,7 +7,7 @@ use super::config::Config;
 use super::proxy::{NoProxy, ProxySetting};
 use super::values::{Auto, AutoSwitch, BootEnv, DeltaSetting, Origin, RemovableBundles, Threshold};
 use super::values::{
-    hosts, http_url, number, number_within, path, rate, registry, registry_mirrors, seconds, seconds_within,
+    automatic, hosts, http_url, number, number_within, path, rate, registry, registry_mirrors, seconds, seconds_within,
     server_mirrors, state_paths, switch, word,
 };
 use crate::base::limits;
@@ -625,6 +625,20 @@ const HEALTH: &[Setting] = &[
                source still has it, else with a copy of the running one; nothing is activated. With auto=check, damage is only \
                reported.",
         read: |c, v| put(&mut c.scrub_days, number_within(v, 0..=365)),
+        ..ROW
+    },
+    Setting {
+        key: "loader_update",
+        form: "auto|no",
+        default: "no",
+        help: "Replace the loader file of GRUB, after a healthy boot, by a later one that the agent carries.",
+        more: "The new file is tried once, at the next boot, and the old one boots after a failure. But no bootloader ends a \
+               loader file that hangs: such a device comes back only when the power is cut.",
+        choices: &[
+            ("auto", "a later loader file is tried at the next boot after a healthy run, beside no other trial"),
+            ("no", "the loader file stays as it is; `kubesolo-update adopt` replaces it"),
+        ],
+        read: |c, v| put(&mut c.loader_update, automatic(v)),
         ..ROW
     },
     Setting {

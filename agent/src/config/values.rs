@@ -257,6 +257,15 @@ impl FromStr for DeltaSetting {
     }
 }
 
+/// True for `auto`.
+pub(super) fn automatic(value: &str) -> Result<bool, &'static str> {
+    match (value, switch(value)) {
+        ("auto", _) => Ok(true),
+        (_, Ok(false)) => Ok(false),
+        _ => Err("expected auto or no"),
+    }
+}
+
 /// Any text but none.
 pub(super) fn word(value: &str) -> Result<String, &'static str> {
     if value.is_empty() { Err("expected a value") } else { Ok(value.to_owned()) }

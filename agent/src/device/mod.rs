@@ -8,6 +8,7 @@ pub mod disk;
 pub mod env;
 pub mod evidence;
 pub mod health;
+pub mod loader;
 pub mod mount;
 pub mod programs;
 pub mod reboot;

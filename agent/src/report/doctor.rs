@@ -5,7 +5,7 @@ mod integration;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use bootenv::loader::Kind;
+use bootenv::loader::{FileId, Kind};
 use bootenv::protocol::View;
 use chrono::Utc;
 use nix::libc;
@@ -21,7 +21,8 @@ use crate::config::{Config, Origin, conf};
 use crate::device::blocks::{CommandLine, DEADLINE_MARGIN, System};
 use crate::device::boot::Boot;
 use crate::device::health::WANTED;
-use crate::device::{programs, reboot};
+use crate::device::loader::Folder;
+use crate::device::{env, programs, reboot};
 use crate::fetch::client::Client;
 use crate::fetch::url;
 use crate::policy::{node, preflight, trust_policy};
@@ -31,10 +32,11 @@ use crate::schedule::window::Window;
 use crate::schedule::zone::Zone;
 use crate::source::open;
 use crate::state::hooks::Moment;
-use crate::state::memory::{Memory, Scrub};
+use crate::state::memory::{LOADER_FAILURES, Memory, Scrub};
 use crate::state::store::{Loaded, Store};
 use crate::trust::keys::KeySet;
 use crate::update::adopt;
+use crate::update::loader::carried;
 use integration::Seen;
 
 /// Free bytes of the data partition below which it is time to look.
@@ -388,6 +390,7 @@ fn device(all: &mut Findings, config: &Config, boot: &Boot, memory: Option<&Load
     }
     integration::release_settings(all, config, boot);
     loader(all, config, boot);
+    loader_files(all, config, boot, &Store::new(state).read_memory());
     environment(all, boot);
     room(all, boot);
     scrub(all, config, &Store::new(state).read_memory());
@@ -538,6 +541,7 @@ fn loader(all: &mut Findings, config: &Config, boot: &Boot) {
     let outdated = next == Some(Kind::Switched) && adopt::has_outdated_switch(config, boot).unwrap_or_default();
     let ours = matches!(next, None | Some(Kind::Ours | Kind::Switched));
     let (verdict, words) = match (boot.legacy, next) {
+        (false, Some(Kind::Staged)) => (Verdict::Ok, "a new file started this boot, on trial: a healthy run keeps it"),
         (true, Some(Kind::Ours | Kind::Switched)) => {
             (Verdict::Warn, "the old one started this boot, and the new one is in place: reboot")
         }
@@ -559,6 +563,39 @@ fn loader(all: &mut Findings, config: &Config, boot: &Boot) {
         }
     };
     all.add(name, verdict, words);
+}
+
+/// The two loader files, and the setting that replaces them.
+fn loader_files(all: &mut Findings, config: &Config, boot: &Boot, memory: &Memory) {
+    let name = "loader files";
+    if config.loader_update && !env::has_loader_file(config) {
+        let words = "loader_update=auto has no effect: only the loader file of GRUB is replaced in the field";
+        return all.add(name, Verdict::Warn, words);
+    }
+    // A folder that cannot be read is a finding of `loader`.
+    let Ok(Some(scripts)) = Folder::of(config, boot).and_then(|folder| folder.map_or(Ok(None), |it| it.scripts()))
+    else {
+        return;
+    };
+    if scripts.kind != Kind::Staged {
+        return;
+    }
+    let damaged = FileId::BOTH.into_iter().find(|file| !scripts.holds(*file));
+    let failures = memory.loader_failures(carried());
+    if let Some(file) = damaged {
+        let words = format!("{} does not match its hash; the other one boots", file.script());
+        all.add(name, Verdict::Warn, words);
+    } else if scripts.stage().is_none() {
+        all.add(name, Verdict::Warn, "ksstage is damaged: a healthy boot writes it again");
+    } else if failures >= LOADER_FAILURES {
+        let words = format!(
+            "the loader file of this agent failed {failures} times, and is not tried again: see the console of a boot, then \
+             `kubesolo-update apply --retry-failed` permits another try"
+        );
+        all.add(name, Verdict::Warn, words);
+    } else {
+        all.add(name, Verdict::Ok, "both match their hashes");
+    }
 }
 
 fn environment(all: &mut Findings, boot: &Boot) {

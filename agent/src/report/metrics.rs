@@ -81,6 +81,10 @@ pub fn series(status: &Status, loaded: &Loaded, memory: &Memory) -> Vec<Series> 
         let help = "Number of events that wait for their receiver.";
         page.family("events_pending", Kind::Gauge, help).is(&[], events);
     }
+    if let Some(number) = status.loader.as_ref().and_then(|loader| loader.booted) {
+        let help = "Number of the loader file that started this boot; 0 for one of version 0.1.";
+        page.family("loader_info", Kind::Gauge, help).is(&[("version", &number.to_string())], 1);
+    }
     page.family("problems", Kind::Gauge, "Number of items that status cannot read.")
         .is(&[], status.problems.len() as u64);
     page.0

@@ -21,6 +21,7 @@ use crate::device::blocks::CommandLine;
 use crate::device::boot::{Boot, BootedBasis, is_out_of_sight};
 use crate::device::cmdline::Origins;
 use crate::device::data::Data;
+use crate::device::loader::Folder;
 use crate::device::slot::{Facts, SlotManifest, Slots};
 use crate::policy::preflight::{self, Safety};
 use crate::policy::trust_policy::TrustPolicy;
@@ -36,6 +37,7 @@ use crate::state::state::{LastRun, Skip, Waiting};
 use crate::state::store::Store;
 use crate::state::trust::Trust;
 use crate::update::data::{self, Need};
+use crate::update::loader;
 
 /// The whole report. An unknown member is absent, and `problems` has the cause.
 #[derive(Debug, Serialize)]
@@ -85,6 +87,9 @@ pub struct Status {
     /// The maintenance window; absent where the settings cannot be used.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub window: Option<WindowStatus>,
+    /// The loader files; absent where the bootloader is not GRUB.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub loader: Option<LoaderStatus>,
     /// Means that end a failed boot before userspace can; absent where no boot uses these slots.
     pub safety: Option<Safety>,
     /// When a trial last showed that agent and bootloader use the same environment.
@@ -159,6 +164,49 @@ pub struct SlotStatus {
     /// Both images are there, with or without a manifest.
     #[serde(skip)]
     pub has_images: bool,
+}
+
+/// The loader files of GRUB.
+#[derive(Debug, Serialize)]
+pub struct LoaderStatus {
+    /// Number of the one that started this boot: 0 for one of version 0.1; absent for one of KubeSolo OS.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub booted: Option<u32>,
+    /// Number of the one that boots next; absent where a device has no second one, or it is not of the slot protocol.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub good: Option<u32>,
+    /// Number of the one that the next boot tries.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub on_trial: Option<u32>,
+    /// How often a try of the one that this agent carries failed.
+    pub failures: u32,
+}
+
+impl LoaderStatus {
+    /// The same in words.
+    #[must_use]
+    pub fn words(&self) -> String {
+        let booted = match self.booted {
+            None => "of KubeSolo OS".to_owned(),
+            Some(0) => "of version 0.1".to_owned(),
+            Some(number) => format!("file {number}"),
+        };
+        let tried = self.on_trial.map_or(String::new(), |number| format!(", the next boot tries file {number}"));
+        let failed = if self.failures > 0 { format!(", failed tries: {}", self.failures) } else { String::new() };
+        format!("{booted}{tried}{failed}")
+    }
+
+    fn find(config: &Config, state: &Path, boot: &Boot) -> Result<Option<Self>> {
+        let Some(folder) = Folder::of(config, boot)? else { return Ok(None) };
+        let Some(scripts) = folder.scripts()? else { return Ok(None) };
+        let stage = scripts.stage();
+        Ok(Some(Self {
+            booted: loader::started_by(boot),
+            good: stage.and_then(|stage| scripts.number(stage.good)),
+            on_trial: stage.and_then(|stage| scripts.number(stage.tried?)),
+            failures: Store::new(state).read_memory().loader_failures(loader::carried()),
+        }))
+    }
 }
 
 /// The data that go back with a slot.
@@ -306,6 +354,7 @@ pub fn find(boot: Result<Boot>, slots: impl FnOnce() -> Result<Slots>, state: &P
         waiting: state.waiting,
         data: None,
         window: None,
+        loader: None,
         safety: None,
         link_shown: state.link_shown.map(rfc3339),
         security_epoch: trust.security_epoch,
@@ -359,6 +408,15 @@ impl Status {
         let file = &config.machine_id_file;
         let state = Store::new(state).read_each().0.state;
         self.public_id = boot.and_then(|boot| state.public_id(file, boot.loses(file)));
+    }
+
+    /// Adds the loader files, where the bootloader is GRUB and this account may see them.
+    pub fn add_loader(&mut self, config: &Config, state: &Path, boot: Option<&Boot>) {
+        match boot.map(|boot| LoaderStatus::find(config, state, boot)) {
+            Some(Ok(loader)) => self.loader = loader,
+            Some(Err(error)) => self.problems.push(error.message),
+            None => {}
+        }
     }
 
     /// Adds the maintenance window of the settings, by now.

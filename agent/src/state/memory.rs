@@ -27,6 +27,12 @@ const WITHDRAWN_KEPT: usize = 8;
 /// Releases from removable media that are remembered; the oldest is forgotten for one more.
 const CARRIED_KEPT: usize = 8;
 
+/// Loader files that are remembered; the oldest is forgotten for one more.
+const LOADER_FILES_KEPT: usize = 4;
+
+/// Failed tries after which no run tries a loader file again by itself. A power cut in the boot of a try looks like a failure.
+pub const LOADER_FAILURES: u32 = 2;
+
 /// `memory.json`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
@@ -43,9 +49,25 @@ pub struct Memory {
     /// The last time that both slots were read again.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub scrub: Option<Scrub>,
+    /// Loader files on trial, or that failed, the latest first.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub loader_files: Vec<LoaderFile>,
     /// A trial that ended and whose hooks have not run yet.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ended: Option<Facts>,
+}
+
+/// A loader file that was tried.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LoaderFile {
+    /// Digest of its bytes.
+    pub file: Digest,
+    /// How many tries of it ended without a healthy boot.
+    #[serde(default)]
+    pub failures: u32,
+    /// True from the store of a try until a health run knows how it ended.
+    #[serde(default)]
+    pub tried: bool,
 }
 
 /// The result of reading both slots again.
@@ -113,7 +135,15 @@ pub struct NotJudged {
 
 impl Default for Memory {
     fn default() -> Self {
-        Self { schema: SCHEMA, not_judged: vec![], withdrawn: vec![], carried: vec![], scrub: None, ended: None }
+        Self {
+            schema: SCHEMA,
+            not_judged: vec![],
+            withdrawn: vec![],
+            carried: vec![],
+            scrub: None,
+            loader_files: vec![],
+            ended: None,
+        }
     }
 }
 
@@ -145,6 +175,50 @@ impl Memory {
         self.not_judged.retain(|one| one.release != release);
         self.withdrawn.retain(|one| one.release != release);
         self.not_judged.len() + self.withdrawn.len() < before
+    }
+
+    /// Remembers that this loader file is about to be tried; whether that is news.
+    pub fn loader_tried(&mut self, file: Digest) -> bool {
+        if self.loader_files.first().is_some_and(|known| known.file == file && known.tried) {
+            return false;
+        }
+        self.loader_put_off();
+        let failures = self.loader_failures(file);
+        self.loader_files.retain(|known| known.file != file);
+        self.loader_files.insert(0, LoaderFile { file, failures, tried: true });
+        self.loader_files.truncate(LOADER_FILES_KEPT);
+        true
+    }
+
+    /// Forgets a loader file that started a healthy boot; whether there was anything.
+    pub fn loader_good(&mut self, file: Digest) -> bool {
+        let before = self.loader_files.len();
+        self.loader_files.retain(|known| known.file != file);
+        self.loader_files.len() < before
+    }
+
+    /// Takes back a try before it began; whether there was one.
+    pub fn loader_put_off(&mut self) -> bool {
+        self.loader_files.iter_mut().map(|file| std::mem::take(&mut file.tried)).fold(false, |any, tried| any | tried)
+    }
+
+    /// Counts a failure of the loader file on trial, if there is one: its failures so far.
+    pub fn loader_failed(&mut self) -> Option<u32> {
+        let failed = self.loader_files.iter_mut().find(|file| file.tried)?;
+        (failed.tried, failed.failures) = (false, failed.failures + 1);
+        Some(failed.failures)
+    }
+
+    /// How often this loader file failed.
+    #[must_use]
+    pub fn loader_failures(&self, file: Digest) -> u32 {
+        self.loader_files.iter().find(|known| known.file == file).map_or(0, |known| known.failures)
+    }
+
+    /// Forgets the failures of loader files; whether there were any.
+    pub fn forget_loader_failures(&mut self) -> bool {
+        let failed = self.loader_files.iter_mut().map(|file| std::mem::take(&mut file.failures));
+        failed.fold(false, |any, failures| any | (failures > 0))
     }
 
     /// Remembers that this trial was withdrawn; false if that was known, as after a run that could not write all its records.

@@ -106,6 +106,7 @@ impl Update<'_> {
         let next = next.map_err(|e| Error::new(Reason::Trial, e.to_string()))?;
         // Before the store: a trial that is not noted could fail without being remembered.
         let proof = trust_policy::proof(self.config, release, policy.keys.as_ref());
+        self.put_off_loader()?;
         self.announce_data(id)?;
         let trial = Trial { proof, ..trial::note(id, target.slot, content) };
         self.announce_evidence(&trial);

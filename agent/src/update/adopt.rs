@@ -1,35 +1,40 @@
 //! From KubeSolo OS's old loader file to the slot protocol, on a device in the field.
 //!
 //! All that is new is put beside the old `grub.cfg`, synced, and read back from the medium, while GRUB still reads the old
-//! one. Then one store of the environment, and one sector of `grub.cfg` is the switch: `bootenv::loader`. Wherever the power
-//! goes, the device boots as before, or as wanted; called again, it goes on.
+//! one. Then comes one store of the environment, and two stores of one sector: `grub.cfg` becomes stage 1, which runs the old
+//! file, and `ksstage` says that the new one is to be tried (`bootenv::loader`). Wherever the power goes, the device boots as
+//! before, or as wanted; called again, it goes on.
 
-use std::fs;
-use std::io::{ErrorKind, Read};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use bootenv::grub::{Block, MAX_SIZE, SECTOR};
-use bootenv::loader::{self, Kind};
-use bootenv::medium::{Medium, drop_cache};
+use bootenv::grub::Block;
+use bootenv::loader::{self, FileId, Kind, Stage};
 use bootenv::protocol::{BootState, FallbackBlock, View};
 use serde::Serialize;
 
-use crate::base::digest::Digest;
-use crate::base::error::{Context, Error, Reason, Result};
-use crate::base::files;
-use crate::base::replace::folder_of;
+use crate::base::error::{Error, Reason, Result};
 use crate::config::Config;
-use crate::device::blocks::{self, CommandLine, System};
+use crate::device::blocks;
 use crate::device::boot::{Boot, BootedBasis};
 use crate::device::env;
-use crate::device::mount::{self, Filesystem, Mounted};
+use crate::device::loader::{Folder, NewFile, Scripts, read};
+use crate::update::loader::{Change, before_of, is_tried_now};
+use crate::update::records::LockedRecords;
 
-/// A larger `grub.cfg` is not one that is known here. In bytes.
-const SCRIPT_BYTES: u64 = 256 * 1024;
 /// Arguments of the bootloader itself on the kernel command line, up to `=`.
-const OF_LOADER: [&str; 8] =
+const OF_LOADER: [&str; 9] =
     // `panic=` has its own value there: with another one a kernel that panics may hang for ever.
-    ["BOOT_IMAGE", "initrd", "kubesolo.slot", "ks.trial", "ks.fallback", "ks.proto", "ks.part", "panic"];
+    [
+        "BOOT_IMAGE",
+        "initrd",
+        "kubesolo.slot",
+        "ks.trial",
+        "ks.fallback",
+        "ks.proto",
+        "ks.part",
+        "ks.loader",
+        "panic",
+    ];
 
 /// Options of `adopt`.
 #[derive(Clone, Debug, Default)]
@@ -54,8 +59,6 @@ pub enum AdoptOutcome {
     Placed,
     /// The new loader file started this boot: there is nothing to do.
     InUse,
-    /// The same, and the first sector that version 0.1 stored was replaced.
-    Renewed,
 }
 
 /// The outcome of `adopt`.
@@ -72,87 +75,97 @@ pub struct Adopted {
     pub message: String,
 }
 
-/// Switches this device over to the slot protocol.
+/// Switches this device over to the slot protocol, or to a later loader file.
 ///
 /// # Errors
 /// 65 when the booted slot's files do not fit their hashes, 73 when something cannot be written, 75 when this boot is not
 /// confirmed, 78 when the loader file or the kernel arguments are not ones that can be taken over. The device boots as before
 /// then.
-pub fn adopt(mut folder: Folder, boot: &mut Boot, options: &Options) -> Result<Adopted> {
-    folder.shared = boot.holds_esp();
+pub fn adopt(folder: Folder, boot: &mut Boot, records: &mut LockedRecords, options: &Options) -> Result<Adopted> {
+    let folder = folder.with_boot(boot);
     boot.alone()?;
     if boot.folders() && boot.basis != BootedBasis::CommandLine {
         return Err(Error::new(Reason::AdoptWithFolders, "adopt needs a device, and these slots are folders")
             .remedy("Give a kernel command line with --cmdline to try adopt on folders."));
     }
-    if !boot.legacy {
-        return renew_switch(&folder);
-    }
     let new = new_loader(options)?;
-    let before = folder.reading(|dir| read(&dir.join(loader::ENTRY), SCRIPT_BYTES))?.ok_or_else(|| {
+    let scripts = folder.scripts()?;
+    if !boot.legacy {
+        return renew(&Change { folder: &folder, scripts: scripts.as_ref(), new: &new }, boot, records);
+    }
+    let scripts = scripts.ok_or_else(|| {
         let message = format!("{} is missing", folder.shown(loader::ENTRY));
         Error::new(Reason::NoGrubCfg, message)
             .remedy("Name the folder that GRUB reads with --bootenv grub:FOLDER/grubenv.")
     })?;
     let state = adopted_state(boot)?;
-    let kind = loader::kind(&before);
-    admit(&folder, kind, &before, options)?;
+    admit(&folder, &scripts, options)?;
 
-    let mut files = vec![
-        (loader::FILE, new.clone()),
-        (loader::SUM, format!("{}  {}\n", Digest::of(&new).hex(), loader::FILE).into_bytes()),
-    ];
-    if kind != Kind::Switched {
-        files.push((loader::BEFORE, before.clone()));
-    }
-    let arguments = folder.reading(|dir| kernel_arguments(dir, options))?;
-    if let Some(line) = &arguments {
-        files.push((loader::ARGUMENTS, line_of(line)?));
-    }
-    if folder.reading(|dir| Ok(valid_second(&dir.join(env::SECOND)).is_none()))? {
-        files.push((env::SECOND, Block::second(&FallbackBlock::of(&state)).bytes().to_vec()));
-    }
+    let (more, arguments) = more_files(&folder, options, &state)?;
     // The bootloader will ask for the hashes of what it boots; KubeSolo OS wrote none.
     boot.slots.get(boot.booted.slot).complete_hashes()?;
-    folder.put(&files)?;
+    let change = Change { folder: &folder, scripts: Some(&scripts), new: &new };
+    let placed = is_placed(&scripts, &new);
+    change.place(boot.legacy, more)?;
     boot.env.store(&state)?;
-    let switched = kind == Kind::Switched;
-    if !switched {
-        folder.switch(&before)?;
-    }
-    let how = if switched {
-        "the new loader file is already in place, but the old one started this boot. If a reboot does not change \
-         that, the GRUB of this device lacks commands of the new file (hashsum, regexp): install GRUB again"
+    change.switch()?;
+    change.begin_try(records)?;
+    let how = if placed {
+        "the new loader file is already in place, but the old one started this boot. It is tried again. If a reboot does \
+         not change that, the GRUB of this device lacks commands of the new file (hashsum, regexp): install GRUB again"
     } else {
-        "the new loader file is in place; the old one is kept as ksbefore.cfg, and boots the device if this GRUB \
-         cannot run the new one"
+        "the new loader file is in place and tried at the next boot; the old one is kept as ksl1.cfg, and boots the device if \
+         this GRUB cannot run the new one"
     };
     Ok(Adopted {
-        outcome: if switched { AdoptOutcome::Placed } else { AdoptOutcome::Adopted },
+        outcome: if placed { AdoptOutcome::Placed } else { AdoptOutcome::Adopted },
         reboot: true,
         message: format!("{how}\nslot {} is committed, slot {} is void", state.good, state.good.other()),
         kernel_args: arguments,
     })
 }
 
-/// On a device that was switched before: replaces a first sector of version 0.1 by the current one.
-fn renew_switch(folder: &Folder) -> Result<Adopted> {
-    let done = |outcome: AdoptOutcome, message: &str| Adopted {
+/// True if an earlier run put this file in place.
+fn is_placed(scripts: &Scripts, new: &[u8]) -> bool {
+    let tried = scripts.stage().unwrap_or(Stage::settled(FileId::First)).good.other();
+    scripts.kind == Kind::Staged && scripts.is(tried, new)
+}
+
+/// The settings and the second file of the environment, where they are missing; and the kernel arguments, if they are written.
+fn more_files(folder: &Folder, options: &Options, state: &BootState) -> Result<(Vec<NewFile>, Option<String>)> {
+    let mut more = vec![];
+    let arguments = kernel_arguments(folder, options)?;
+    if let Some(line) = &arguments {
+        more.push((loader::ARGUMENTS, line_of(line)?));
+    }
+    if valid_second(folder.read(env::SECOND).ok().flatten()).is_none() {
+        more.push((env::SECOND, Block::second(&FallbackBlock::of(state)).bytes().to_vec()));
+    }
+    Ok((more, arguments))
+}
+
+/// A device with the slot protocol gets a later loader file, or the script that can try one.
+fn renew(change: &Change<'_>, boot: &Boot, records: &mut LockedRecords) -> Result<Adopted> {
+    let done = |outcome, message: &str| Adopted {
         outcome,
-        reboot: false,
+        reboot: outcome != AdoptOutcome::InUse,
         kernel_args: None,
         message: message.into(),
     };
-    let before = folder.reading(|dir| read(&dir.join(loader::ENTRY), SCRIPT_BYTES))?.unwrap_or_default();
-    if !loader::is_outdated_switch(&before) {
+    if change.is_due() {
+        return Ok(done(AdoptOutcome::Placed, "the new loader file is tried at the next boot"));
+    }
+    if !change.is_later(boot) {
         let message =
             "the loader file of the slot protocol started this boot; nothing to do\nnext: kubesolo-update check";
         return Ok(done(AdoptOutcome::InUse, message));
     }
-    folder.switch(&before)?;
-    let message = "the first sector of grub.cfg is up to date: another disk cannot hide the slots any more\nnext: \
-                   kubesolo-update check";
-    Ok(done(AdoptOutcome::Renewed, message))
+    change.place(boot.legacy, vec![])?;
+    change.switch()?;
+    change.begin_try(records)?;
+    let message = "a later loader file is in place, and is tried once at the next boot; the one of today boots after a \
+                   failure";
+    Ok(done(AdoptOutcome::Adopted, message))
 }
 
 /// True if version 0.1 switched this device, so that a disk that GRUB finds first can hide the slots. `adopt` corrects it.
@@ -160,36 +173,26 @@ fn renew_switch(folder: &Folder) -> Result<Adopted> {
 /// # Errors
 /// 73 or 78 when `grub.cfg` cannot be read.
 pub fn has_outdated_switch(config: &Config, boot: &Boot) -> Result<bool> {
-    let Some(folder) = folder_of_loader(config, boot)? else { return Ok(false) };
-    let script = folder.reading(|dir| read(&dir.join(loader::ENTRY), SCRIPT_BYTES))?;
-    Ok(script.is_some_and(|script| loader::is_outdated_switch(&script)))
-}
-
-/// GRUB's folder; `None` where the bootloader is another one.
-fn folder_of_loader(config: &Config, boot: &Boot) -> Result<Option<Folder>> {
-    if !env::has_loader_file(config) {
-        return Ok(None);
-    }
-    Ok(Some(Folder { shared: boot.holds_esp(), ..Folder::locate(config)? }))
+    let Some(folder) = Folder::of(config, boot)? else { return Ok(false) };
+    Ok(folder.scripts()?.is_some_and(|scripts| scripts.kind == Kind::Switched))
 }
 
 /// Whose loader file GRUB reads at the next boot; `None` where that is not GRUB, or `grub.cfg` is not beside the environment.
-/// A file that was switched over counts as the old one if it would turn to it.
+/// A file that was switched over counts as the old one if it would turn to it. [`Kind::Staged`] while the file of this boot is
+/// on trial.
 ///
 /// # Errors
 /// 73 or 78 when it cannot be read.
 pub fn next_loader(config: &Config, boot: &Boot) -> Result<Option<Kind>> {
-    let Some(folder) = folder_of_loader(config, boot)? else { return Ok(None) };
-    folder.reading(|dir| {
-        let Some(script) = read(&dir.join(loader::ENTRY), SCRIPT_BYTES)? else { return Ok(None) };
-        let kind = loader::kind(&script);
-        if kind != Kind::Switched {
-            return Ok(Some(kind));
-        }
-        let [file, sum] = [loader::FILE, loader::SUM].map(|name| read(&dir.join(name), SCRIPT_BYTES));
-        let holds = file?.zip(sum?).is_some_and(|(file, sum)| sum.starts_with(Digest::of(&file).hex().as_bytes()));
-        Ok(Some(if holds { Kind::Switched } else { Kind::KubeSoloOs }))
-    })
+    let Some(folder) = Folder::of(config, boot)? else { return Ok(None) };
+    let Some(scripts) = folder.scripts()? else { return Ok(None) };
+    if is_tried_now(&scripts, boot) {
+        return Ok(Some(Kind::Staged));
+    }
+    match scripts.next() {
+        Kind::Switched if !folder.holds(loader::FILE, loader::SUM)? => Ok(Some(Kind::KubeSoloOs)),
+        kind => Ok(Some(kind)),
+    }
 }
 
 /// States that the device still boots, the first question of a reader.
@@ -200,12 +203,13 @@ pub(crate) fn boots_as_before(error: Error) -> Error {
 
 fn new_loader(options: &Options) -> Result<Vec<u8>> {
     let Some(path) = &options.loader_file else { return Ok(loader::TEXT.into()) };
-    let bytes = read(path, SCRIPT_BYTES)?.unwrap_or_default();
-    if loader::kind(&bytes) == Kind::Ours {
+    let bytes = read(path)?.unwrap_or_default();
+    if loader::number(&bytes).is_some_and(|number| number > 0) {
         return Ok(bytes);
     }
     let message = format!(
-        "{} is not a loader file of the slot protocol: it does not pass ks.proto=1 to the kernel",
+        "{} is not a loader file of the slot protocol: it does not begin with \"# kubesolo-update loader N\", or does not pass \
+         ks.proto=1 to the kernel",
         path.display()
     );
     Err(Error::new(Reason::BadLoaderFile, message).remedy("Omit --loader-file: the agent contains a loader file."))
@@ -229,10 +233,11 @@ fn adopted_state(boot: &Boot) -> Result<BootState> {
     }
 }
 
-fn admit(folder: &Folder, kind: Kind, script: &[u8], options: &Options) -> Result<()> {
+/// Refuses a script that nobody knows, and one that should not have started this boot.
+fn admit(folder: &Folder, scripts: &Scripts, options: &Options) -> Result<()> {
     let shown = folder.shown(loader::ENTRY);
-    match kind {
-        Kind::Switched | Kind::KubeSoloOs => {}
+    let good = scripts.stage().unwrap_or(Stage::settled(FileId::First)).good;
+    match scripts.kind {
         Kind::Unknown if options.any_grub_cfg => log::warn!(
             "--any-grub-cfg is in effect: {shown} is not the loader \
             file of KubeSolo OS"
@@ -244,31 +249,28 @@ fn admit(folder: &Folder, kind: Kind, script: &[u8], options: &Options) -> Resul
             );
             return Err(Error::new(Reason::UnknownGrubCfg, message).remedy(
                 "Read it. If the slots boot without it, run `kubesolo-update adopt --any-grub-cfg`, which keeps the \
-                 file as ksbefore.cfg.",
+                 file as ksl1.cfg.",
             ));
         }
-        Kind::Ours => {
+        Kind::Staged if scripts.number(good).is_none() => {}
+        Kind::Ours | Kind::Staged => {
             let message = format!("{shown} is a loader file of the slot protocol, but another one started this boot");
             return Err(Error::new(Reason::LoaderNotInUse, message).remedy(
                 "Reboot. If the error remains, GRUB reads another folder: name it with --bootenv \
                     grub:FOLDER/grubenv.",
             ));
         }
+        Kind::Switched | Kind::KubeSoloOs => {}
     }
-    if script.len() < SECTOR {
-        let message = format!("{shown} has only {} bytes, less than the one sector that adopt replaces", script.len());
-        return Err(Error::new(Reason::UnknownGrubCfg, message)
-            .remedy(format!("Append comment lines to it until it has {SECTOR} bytes.")));
-    }
-    Ok(())
+    before_of(folder, scripts, true).map(drop)
 }
 
 /// The arguments to be passed on: `None` if the device has its own file for that already.
-fn kernel_arguments(dir: &Path, options: &Options) -> Result<Option<String>> {
+fn kernel_arguments(folder: &Folder, options: &Options) -> Result<Option<String>> {
     if let Some(line) = &options.kernel_args {
         return Ok(Some(line.clone()));
     }
-    if dir.join(loader::ARGUMENTS).exists() {
+    if folder.read(loader::ARGUMENTS)?.is_some() {
         return Ok(None);
     }
     Ok(Some(without_those_of_the_loader(&blocks::command_line(options.cmdline.as_deref())?)))
@@ -286,183 +288,8 @@ fn line_of(arguments: &str) -> Result<Vec<u8>> {
     })
 }
 
-fn valid_second(path: &Path) -> Option<FallbackBlock> {
-    let bytes = files::read(path, MAX_SIZE as u64, Reason::LoaderUnreadable).ok()??;
-    Block::parse(&bytes).ok()?.as_second()
-}
-
-/// GRUB's folder.
-#[derive(Debug)]
-pub struct Folder {
-    place: FolderPlace,
-    /// File name of the main block.
-    environment: String,
-    /// This process has the partition mounted for writing already.
-    shared: bool,
-}
-
-#[derive(Debug)]
-enum FolderPlace {
-    Path(PathBuf),
-    /// On the EFI partition, which nobody else may have mounted.
-    Partition(PathBuf),
-}
-
-impl Folder {
-    /// Finds it beside the environment.
-    ///
-    /// # Errors
-    /// 73 when the EFI partition is mounted elsewhere, 78 when there is none, or it is not GRUB's.
-    pub fn find(config: &Config) -> Result<Self> {
-        let folder = Self::locate(config)?;
-        if let FolderPlace::Partition(partition) = &folder.place {
-            // Another mount could write its cache over the new bytes.
-            mount::claim(partition, true)?;
-        }
-        Ok(folder)
-    }
-
-    fn locate(config: &Config) -> Result<Self> {
-        if !env::has_loader_file(config) {
-            let message =
-                "adopt is for GRUB: an image for U-Boot or a Raspberry Pi's firmware already contains its loader file";
-            return Err(Error::new(Reason::BootenvKind, message));
-        }
-        let (place, environment) = match env::file_beside_loader(config) {
-            Some(file) => (FolderPlace::Path(folder_of(file).to_owned()), file),
-            None => (FolderPlace::Partition(System::default().find(blocks::ESP_LABEL)?), Path::new(env::MAIN)),
-        };
-        let environment = environment.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        Ok(Self { place, environment, shared: false })
-    }
-
-    /// Makes the main block of the environment where a device has none at all, so that it can be found.
-    ///
-    /// # Errors
-    /// 73 when it cannot be written, 78 when no slot is named on the kernel command line.
-    pub fn make_missing_environment(&self, cmdline: Option<&Path>) -> Result<()> {
-        // Without a grub.cfg this is not the folder that GRUB reads.
-        let there = |dir: &Path, name: &str| dir.join(name).try_exists().unwrap_or(true);
-        if self.reading(|dir| Ok(there(dir, &self.environment) || !there(dir, loader::ENTRY)))? {
-            return Ok(());
-        }
-        let booted = CommandLine::parse(&blocks::command_line(cmdline)?).booted()?;
-        self.put(&[(&self.environment, Block::main(&BootState::committed(booted)).bytes().to_vec())])
-    }
-
-    fn shown(&self, name: &str) -> String {
-        match &self.place {
-            FolderPlace::Path(path) => path.join(name).display().to_string(),
-            FolderPlace::Partition(partition) => {
-                format!("{} on {}", in_partition(Path::new("")).join(name).display(), partition.display())
-            }
-        }
-    }
-
-    fn reading<T>(&self, f: impl FnOnce(&Path) -> Result<T>) -> Result<T> {
-        // A second mount of a partition is for reading and writing if the first one is.
-        self.with(if self.shared { Mounted::read_write } else { Mounted::read_only }, f)
-    }
-
-    fn with<T>(
-        &self,
-        mount: fn(&Path, Filesystem) -> Result<Mounted>,
-        f: impl FnOnce(&Path) -> Result<T>,
-    ) -> Result<T> {
-        match &self.place {
-            FolderPlace::Path(path) => f(path),
-            FolderPlace::Partition(partition) => {
-                let mounted = mount(partition, Filesystem::Vfat)?;
-                let result = f(&in_partition(mounted.path()));
-                mounted.unmount().and(result)
-            }
-        }
-    }
-
-    /// Puts files there that are not in use, and reads them back from the medium.
-    fn put(&self, files: &[(&str, Vec<u8>)]) -> Result<()> {
-        let differ = |dir: &Path| -> Result<Vec<usize>> {
-            let same = |(name, bytes): &(&str, Vec<u8>)| Ok(read_from_medium(&dir.join(name))?.as_ref() == Some(bytes));
-            let same = files.iter().map(same).collect::<Result<Vec<bool>>>()?;
-            Ok((0..files.len()).filter(|at| !same[*at]).collect())
-        };
-        let missing = self.reading(differ)?;
-        if missing.is_empty() {
-            return Ok(());
-        }
-        self.with(Mounted::read_write, |dir| {
-            missing.iter().try_for_each(|at| env::create(&dir.join(files[*at].0), &files[*at].1))
-        })?;
-        match &self.place {
-            FolderPlace::Partition(partition) if !self.shared => mount::claim(partition, false)?,
-            _ => {}
-        }
-        let wrong = self.reading(differ)?;
-        let Some(first) = wrong.first() else { return Ok(()) };
-        // The next run takes what is there for settings of the device.
-        let removed = self.with(Mounted::read_write, |dir| {
-            wrong.iter().try_for_each(|at| {
-                let gone = fs::remove_file(dir.join(files[*at].0));
-                let gone = gone.or_else(|e| if e.kind() == ErrorKind::NotFound { Ok(()) } else { Err(e) });
-                gone.context(Reason::ReadBackFailed, "remove the written files")
-            })
-        });
-        if let Err(left) = removed {
-            log::warn!("{left}");
-        }
-        let message = format!("the bytes read back from {} differ from the written ones", self.shown(files[*first].0));
-        Err(Error::new(Reason::ReadBackFailed, message)
-            .remedy("The old loader file is unchanged. See the kernel log (dmesg): the medium may be failing."))
-    }
-
-    /// The one sector.
-    fn switch(&self, before: &[u8]) -> Result<()> {
-        let mut current = [0; SECTOR];
-        current.copy_from_slice(&before[..SECTOR]);
-        let store = |medium: &Medium| {
-            medium.store_sector(&current, &loader::switch()).map_err(|e| {
-                let message = format!("cannot store the first sector of {}: {e}", self.shown(loader::ENTRY));
-                Error::new(Reason::LoaderWrite, message).remedy("Run `kubesolo-update adopt` again.")
-            })
-        };
-        let FolderPlace::Partition(partition) = &self.place else {
-            return self.with(Mounted::read_write, |dir| store(&Medium::File(dir.join(loader::ENTRY))));
-        };
-        let mapped = self.reading(|dir| Ok(Medium::map_sector(&dir.join(loader::ENTRY), partition)))?;
-        match mapped {
-            Ok(medium) => store(&medium),
-            Err(why) => {
-                log::info!("the loader file through its filesystem: {why}");
-                self.with(Mounted::read_write, |dir| store(&Medium::File(dir.join(loader::ENTRY))))
-            }
-        }
-    }
-}
-
-fn in_partition(root: &Path) -> PathBuf {
-    root.join(env::MAIN).parent().map(Path::to_owned).unwrap_or_default()
-}
-
-/// A whole file; `None` if it is not there.
-fn read(path: &Path, limit: u64) -> Result<Option<Vec<u8>>> {
-    let Some(file) = files::open(path, Reason::LoaderUnreadable)? else { return Ok(None) };
-    let mut bytes = vec![];
-    let what = || format!("read {}", path.display());
-    file.take(limit + 1).read_to_end(&mut bytes).context(Reason::LoaderUnreadable, what())?;
-    if bytes.len() as u64 > limit {
-        let message = format!("{} has more than {limit} bytes", path.display());
-        return Err(Error::new(Reason::UnknownGrubCfg, message));
-    }
-    Ok(Some(bytes))
-}
-
-/// The same past the cache. A file of an unexpected size differs.
-fn read_from_medium(path: &Path) -> Result<Option<Vec<u8>>> {
-    if let Some(file) = files::open(path, Reason::LoaderUnreadable)? {
-        let what = format_args!("drop the page cache of {}", path.display());
-        drop_cache(&file).context(Reason::ReadBackFailed, what)?;
-    }
-    read(path, SCRIPT_BYTES)
+fn valid_second(bytes: Option<Vec<u8>>) -> Option<FallbackBlock> {
+    Block::parse(&bytes?).ok()?.as_second()
 }
 
 #[cfg(test)]

@@ -13,6 +13,7 @@ pub mod evidence;
 mod fleetlock;
 mod hooks;
 mod intake;
+pub mod loader;
 mod node_report;
 mod pieces;
 pub mod records;

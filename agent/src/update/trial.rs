@@ -424,6 +424,7 @@ fn try_previous(update: &mut Update<'_>, env: BootState, data: WithData) -> Resu
     let previous = Trial { proof: Some(trust_policy::known(config)), ..previous };
     let version = previous.version.clone();
     let left = boot.slots.get(booted).manifest()?;
+    update.put_off_loader()?;
     update.announce_data(trial)?;
     if let Some(kept) = wanted {
         update.records.data().rename(kept, Mark::For(trial))?;

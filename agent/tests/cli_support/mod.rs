@@ -14,6 +14,7 @@ use std::process::{Command, Output, Stdio};
 use bootenv::SlotId;
 use bootenv::boot::{Decision, Files, PowerOn, decide, decide_with};
 use bootenv::grub::{Block, SIGNATURE, SIZE};
+use bootenv::loader::{self, FileId, Kind, Stage};
 use bootenv::protocol::{BootState, View};
 use kubesolo_release::key::{PrivateKey, PublicFormat};
 use kubesolo_release::registry::Access;
@@ -176,10 +177,33 @@ impl Device {
         let decision = decide_with(&on, |stored| block.saved(stored).holds);
         let start = decision.start.expect("something to boot");
         let fallback = start.fallback.map_or(String::new(), |f| format!(" ks.fallback={}", f.as_str()));
-        let line =
-            format!("quiet panic=5 kubesolo.slot={} ks.trial={}{fallback} ks.proto=1\n", start.slot, start.trial);
+        let proto = match self.loader() {
+            Some(0) => " ks.proto=1".to_owned(),
+            Some(number) => format!(" ks.proto=1 ks.loader={number}"),
+            None => String::new(),
+        };
+        let line = format!("quiet panic=5 kubesolo.slot={} ks.trial={}{fallback}{proto}\n", start.slot, start.trial);
         self.write("cmdline", line.as_bytes());
         decision
+    }
+
+    /// Number of the loader file that GRUB runs, `None` for one without the slot protocol. A try of one is over then.
+    fn loader(&self) -> Option<u32> {
+        let read = |name: &str| fs::read(self.path(name)).unwrap_or_default();
+        if loader::kind(&read("grub.cfg")) != Kind::Staged {
+            return Some(0);
+        }
+        let holds = |file: FileId| {
+            let hash = format!("{}  {}\n", Digest::of(&read(file.script())).hex(), file.script());
+            read(file.sum()) == hash.as_bytes()
+        };
+        let block = Block::parse(&read(loader::STAGE)).ok();
+        let stage = block.as_ref().and_then(Stage::read);
+        if let Some((block, stage)) = block.as_ref().zip(stage) {
+            let settled = block.with(&Stage::settled(stage.good).variables()).unwrap();
+            self.write(loader::STAGE, settled.bytes());
+        }
+        loader::number(&read(Stage::next(stage, holds).script()))
     }
 
     fn files(&self, slot: &str) -> Files {

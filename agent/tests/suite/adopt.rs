@@ -6,7 +6,7 @@ use std::fs;
 
 use bootenv::SlotId;
 use bootenv::grub::{Block, SECTOR};
-use bootenv::loader::{self, Kind, kind};
+use bootenv::loader::{self, FileId, Kind, Stage, kind};
 use bootenv::protocol::{BootState, FallbackBlock, View};
 use cli_support::{Device, Ran, publish};
 use common::registry::Registry;
@@ -38,10 +38,16 @@ fn tree(device: &Device) -> cli_support::Tree {
     device.tree("").into_iter().filter(|(path, _)| !path.ends_with("lock") && !path.ends_with("S")).collect()
 }
 
-/// The file that the switched `grub.cfg` makes GRUB run.
+/// True if the next boot tries the new loader file, and the old one boots after a failure.
 fn starts_the_new_loader(device: &Device) -> bool {
-    let sum = format!("{}  ksloader.cfg\n", Digest::of(&read(device, "ksloader.cfg")).hex());
-    kind(&read(device, "grub.cfg")) == Kind::Switched && read(device, "ksloader.sum") == sum.as_bytes()
+    let sum = |file: FileId| format!("{}  {}\n", Digest::of(&read(device, file.script())).hex(), file.script());
+    kind(&read(device, "grub.cfg")) == Kind::Staged
+        && stage(device) == Stage { good: FileId::First, tried: Some(FileId::Second) }
+        && FileId::BOTH.into_iter().all(|file| read(device, file.sum()) == sum(file).as_bytes())
+}
+
+fn stage(device: &Device) -> Stage {
+    Stage::read(&Block::parse(&read(device, loader::STAGE)).unwrap()).unwrap()
 }
 
 #[test]
@@ -70,8 +76,8 @@ fn an_old_device_is_switched_by_one_sector_and_updates_itself_then() {
     let adopted = adopt(&device, &[]).code(0).json();
     assert_eq!((adopted["outcome"].as_str(), adopted["reboot"].as_bool()), (Some("adopted"), Some(true)));
     assert!(starts_the_new_loader(&device));
-    assert_eq!(read(&device, "ksloader.cfg"), loader::TEXT.as_bytes());
-    assert_eq!(read(&device, "ksbefore.cfg"), OLD);
+    assert_eq!(read(&device, "ksl2.cfg"), loader::TEXT.as_bytes());
+    assert_eq!(read(&device, "ksl1.cfg"), OLD);
     let grub_cfg = read(&device, "grub.cfg");
     assert_eq!((grub_cfg.len(), &grub_cfg[SECTOR..]), (OLD.len(), &OLD[SECTOR..]), "one sector and nothing else");
     assert_eq!(read(&device, "kernel-args.cfg"), b"set ks_args=\"console=ttyS0,115200n8 quiet\"\n");
@@ -83,7 +89,9 @@ fn an_old_device_is_switched_by_one_sector_and_updates_itself_then() {
     // The bootloader asks for hash files now.
     let start = device.power_on().start.unwrap();
     assert_eq!((start.slot, start.fallback), (SlotId::A, None));
+    assert_eq!(stage(&device), Stage::settled(FileId::First));
     device.here(&["healthcheck"]).code(0);
+    assert_eq!(stage(&device), Stage::settled(FileId::Second));
     device.from(&registry, &["apply", "--activate"]).code(0);
     assert_eq!(device.power_on().start.unwrap().slot, SlotId::B);
     device.here(&["healthcheck"]).code(0).says(&["slot B is committed"]);
@@ -97,29 +105,36 @@ fn calling_it_again_changes_nothing() {
     assert_eq!(adopt(&device, &[]).code(0).json()["outcome"], "placed");
     assert_eq!(tree(&device), before);
     device.power_on();
+    device.here(&["healthcheck"]).code(0);
     let before = tree(&device);
     assert_eq!(adopt(&device, &[]).code(0).json()["outcome"], "in-use");
     assert_eq!(tree(&device), before);
 }
 
-/// The sector of 0.1 finds its slots by a search that another disk can answer first.
+/// The sector of 0.1 finds its slots by a search that another disk can answer first. Stage 1 searches nothing.
 #[test]
-fn the_first_sector_of_version_0_1_is_renewed_on_a_device_that_was_adopted_before() {
+fn a_device_that_version_0_1_switched_gets_the_sector_that_no_other_disk_can_hide_from() {
     let device = old_device();
     adopt(&device, &[]).code(0);
     device.power_on();
-    let mut grub_cfg = read(&device, "grub.cfg");
+    let mut grub_cfg = OLD.to_vec();
     let before_0_2 = include_bytes!("../../../bootenv/loader/switch-0.1.cfg");
     grub_cfg[..SECTOR].fill(b'#');
     grub_cfg[..before_0_2.len()].copy_from_slice(before_0_2);
+    let loader_0_1 = include_bytes!("../../../tests/fixtures/0.1/loader/grub.cfg");
     device.write("grub.cfg", &grub_cfg);
+    device.write("ksloader.cfg", loader_0_1);
+    device.write("ksloader.sum", format!("{}  ksloader.cfg\n", Digest::of(loader_0_1).hex()).as_bytes());
+    device.power_on();
     device.here(&["doctor"]).says(&["warn  loader", "run `kubesolo-update adopt`"]);
-    let before = tree(&device);
     let renewed = adopt(&device, &[]).code(0).json();
-    assert_eq!((renewed["outcome"].as_str(), renewed["reboot"].as_bool()), (Some("renewed"), Some(false)));
-    assert_eq!(read(&device, "grub.cfg"), [&loader::switch()[..], &OLD[SECTOR..]].concat());
-    let others = |tree: cli_support::Tree| tree.into_iter().filter(|(path, _)| !path.ends_with("grub.cfg"));
-    assert!(others(tree(&device)).eq(others(before)), "one sector and nothing else");
+    assert_eq!((renewed["outcome"].as_str(), renewed["reboot"].as_bool()), (Some("adopted"), Some(true)));
+    assert_eq!(read(&device, "grub.cfg"), [&loader::stage1()[..], &OLD[SECTOR..]].concat());
+    assert_eq!(read(&device, "ksl1.cfg"), loader_0_1);
+    assert!(starts_the_new_loader(&device));
+    device.power_on();
+    device.here(&["healthcheck"]).code(0);
+    assert_eq!(stage(&device), Stage::settled(FileId::Second));
     assert_eq!(adopt(&device, &[]).code(0).json()["outcome"], "in-use");
 }
 
@@ -135,12 +150,14 @@ fn the_doctor_looks_at_the_file_that_starts_the_next_boot_too() {
     adopt(&device, &[]).code(0);
     assert!(loader().starts_with("warn") && loader().ends_with("reboot"), "{}", loader());
     device.power_on();
+    assert!(loader().starts_with("ok: a new file started this boot, on trial"), "{}", loader());
+    device.here(&["healthcheck"]).code(0);
     assert_eq!(loader(), "ok: uses the slot protocol, version 1");
-    // The switch turns to the old file where the new one does not fit its hash.
-    let [switched, new] = ["grub.cfg", "ksloader.cfg"].map(|name| read(&device, name));
-    device.write("ksloader.cfg", &new[1..]);
+    // Stage 1 turns to the old file where the new one does not fit its hash.
+    let [switched, new] = ["grub.cfg", "ksl2.cfg"].map(|name| read(&device, name));
+    device.write("ksl2.cfg", &new[1..]);
     assert!(loader().starts_with("fail: one with the slot protocol started this boot"), "{}", loader());
-    device.write("ksloader.cfg", &new);
+    device.write("ksl2.cfg", &new);
     device.write("grub.cfg", OLD);
     assert!(loader().starts_with("fail"), "{}", loader());
     device.write("grub.cfg", b"reboot\n");
@@ -175,8 +192,9 @@ fn a_loader_file_that_is_not_known_is_left_alone_unless_a_person_says_so() {
     assert_eq!(tree(&device), before);
     adopt(&device, &["--any-grub-cfg"]).code(0);
     assert!(starts_the_new_loader(&device));
-    assert_eq!(read(&device, "ksbefore.cfg"), theirs);
+    assert_eq!(read(&device, "ksl1.cfg"), theirs);
 
+    let device = old_device();
     for (script, reason) in [
         (&OLD[..SECTOR - 1], "unknown-grub-cfg"),
         (loader::TEXT.as_bytes(), "loader-not-in-use"),
@@ -220,7 +238,7 @@ fn files_that_do_not_fit_their_hashes_are_not_adopted() {
 }
 
 #[test]
-fn an_environment_that_is_missing_or_damaged_is_made_anew() {
+fn an_environment_that_is_missing_or_damaged_is_recreated() {
     for damage in [None, Some(&b"not a block"[..]), Some(&[0; 1024])] {
         let device = old_device();
         fs::remove_file(device.path("grubenv")).unwrap();
@@ -248,9 +266,12 @@ fn another_loader_file_must_be_one_of_the_protocol() {
     device.write("other.cfg", b"reboot\n");
     adopt(&device, &["--loader-file", "other.cfg"]).refused(78, "bad-loader-file");
     assert_eq!(read(&device, "grub.cfg"), OLD);
-    let other = [b"# other\n", loader::TEXT.as_bytes()].concat();
+    let unnumbered = [b"# other\n", loader::TEXT.as_bytes()].concat();
+    device.write("other.cfg", &unnumbered);
+    adopt(&device, &["--loader-file", "other.cfg"]).refused(78, "bad-loader-file");
+    let other = [loader::TEXT.as_bytes(), b"# other\n"].concat();
     device.write("other.cfg", &other);
     adopt(&device, &["--loader-file", "other.cfg"]).code(0);
-    assert_eq!(read(&device, "ksloader.cfg"), other);
+    assert_eq!(read(&device, "ksl2.cfg"), other);
     assert!(starts_the_new_loader(&device));
 }

@@ -306,7 +306,7 @@ fn a_device_that_0_1_adopted_goes_on() {
     device.power_on();
     device.here(&["healthcheck"]).code(0);
     device.here(&["adopt"]).code(0);
-    assert_eq!(loader::kind(&fs::read(device.path("grub.cfg")).unwrap()), Kind::Switched);
+    assert_eq!(loader::kind(&fs::read(device.path("grub.cfg")).unwrap()), Kind::Staged);
     assert_eq!(device.power_on().start.unwrap().slot, SlotId::A);
 }
 

@@ -44,6 +44,7 @@ mod http;
 mod intake;
 mod kubernetes;
 mod layout;
+mod loader;
 mod network;
 mod oci;
 mod parsers;

@@ -17,12 +17,7 @@ fn messages(script: &str) -> Vec<String> {
 fn the_recovery_page_explains_each_line_of_a_bootloader() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let page = fs::read_to_string(root.join("docs/recovery.md")).unwrap();
-    let scripts = [
-        "bootenv/loader/grub.cfg",
-        "bootenv/loader/boot.cmd",
-        "bootenv/loader/switch.cfg",
-        "publisher/factory/make-loader.sh",
-    ];
+    let scripts = ["bootenv/loader/grub.cfg", "bootenv/loader/boot.cmd", "publisher/factory/make-loader.sh"];
     let all: Vec<_> = scripts.iter().flat_map(|name| messages(&fs::read_to_string(root.join(name)).unwrap())).collect();
     assert!(all.len() > 20, "{all:#?}");
     for message in all {

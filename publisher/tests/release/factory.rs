@@ -64,7 +64,11 @@ fn a_device_with_grub_starts_with_a_published_release() {
         "ks_v=1 active_slot=A boot_success=1 boot_counter=3 ks_good=A ks_a=good ks_b=void ks_trial=00000000 ks_seal=A1 ks_end=1"
     );
     assert_eq!(list("ksenv2").lines().collect::<Vec<_>>().join(" "), "ks_v=1 ks_good=A ks_a=good ks_b=void ks_end=1");
-    script(&folder, "cd device/boot/grub; grub-script-check grub.cfg; grub-script-check kernel-args.cfg");
+    script(
+        &folder,
+        "cd device/boot/grub; for file in *.cfg; do grub-script-check $file; done; sha256sum -c ksl1.sum ksl2.sum",
+    );
+    assert_eq!(list("ksstage").lines().collect::<Vec<_>>().join(" "), "g=1 t=0");
 
     // Another slot size, as an image builder would choose it.
     script(

@@ -14,6 +14,7 @@ pub mod scenarios;
 pub mod server;
 pub mod stub;
 pub mod table;
+pub mod table_stage1;
 pub mod table_uboot;
 pub mod views;
 

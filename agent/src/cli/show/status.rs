@@ -281,6 +281,9 @@ impl Page<'_> {
             let shown = self.status.link_shown.as_deref().map(clock::plain);
             self.screen.line("env link:", &shown.unwrap_or_else(|| "not yet, the next trial shows it".into()));
         }
+        if let Some(loader) = &self.status.loader {
+            self.screen.line("loader file:", &loader.words());
+        }
         if let Some(data) = &self.status.data {
             self.screen.line("next data:", &data.words());
         }

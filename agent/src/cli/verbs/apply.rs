@@ -29,7 +29,9 @@ pub(in crate::cli) fn apply(call: &Call<'_>, lifted: Lifted, activate: bool, reb
     records.asked_by(AskedBy::Console);
     let applied = recorded(&mut records, Called::Attempt, &Utc::now, |records| {
         let boot = &mut call.find_to_change(reboot)?;
-        call.update(boot, records, lifted).apply(activate)
+        let mut update = call.update(boot, records, lifted);
+        update.retry_loader();
+        update.apply(activate)
     })?;
     let due = reboot && applied.outcome == Outcome::Activated;
     if due {

@@ -68,6 +68,7 @@ fn judge(call: &Call<'_>, no_reboot: bool) -> Result<u8> {
     let restarts = judged.verdict == Verdict::Reverted && !no_reboot && !update.boot.folders();
     print(call.cli, &report, || show::health(&judged, &checks, restarts));
     if judged.healthy {
+        update.renew_loader();
         update.send_events();
         update.report_node();
         update.run_expected_hooks();

@@ -26,6 +26,7 @@ pub(in crate::cli) fn status(call: &Call<'_>) -> Result<u8> {
     let boot = call.find().ok();
     status.add_data(call.config, &call.cli.state, boot.as_ref());
     status.add_public_id(call.config, &call.cli.state, boot.as_ref());
+    status.add_loader(call.config, &call.cli.state, boot.as_ref());
     if let (None, Ok(line)) = (&status.booted, blocks::command_line(call.cli.places.cmdline.as_deref())) {
         status.name_booted(&line);
     }

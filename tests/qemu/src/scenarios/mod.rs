@@ -23,7 +23,7 @@ use crate::Result;
 use crate::image::Disk;
 use crate::machine::Firmware::{self, Bios, UBoot, Uefi, UefiArm64};
 use crate::runner::{Run, Scenario};
-use crate::{prove, table, table_uboot, views};
+use crate::{prove, table, table_stage1, table_uboot, views};
 
 const fn quick(name: &'static str, firmware: Firmware, about: &'static str, body: fn(&Run) -> Result<()>) -> Scenario {
     Scenario { name, about, firmware, only: None, quick: true, wide: false, body }
@@ -60,6 +60,19 @@ pub const ALL: &[Scenario] = &[
         wide: true,
         only: Some(STUB),
         ..long("table", Bios, "GRUB and the model decide alike, every three conditions", table::all)
+    },
+    Scenario {
+        wide: true,
+        ..quick(
+            "loader-files",
+            Bios,
+            "of two loader files a broken one on trial ends in the good one, and a good one boots",
+            table_stage1::all,
+        )
+    },
+    Scenario {
+        wide: true,
+        ..only("it is `loader-files`", long("loader-files-uefi", Uefi, "the same through UEFI", table_stage1::all))
     },
     quick(
         "adopt",
@@ -338,11 +351,14 @@ pub const ALL: &[Scenario] = &[
         "a power cut while GRUB saves leaves the old or the new environment",
         loader::cut_in_save,
     ),
-    long(
-        "loader-switch",
-        Uefi,
-        "a switched device continues with its old loader file where the new one cannot run",
-        old::switch,
+    only(
+        "BIOS names the booted disk first",
+        long(
+            "loader-switch",
+            Uefi,
+            "a device adopted by 0.1 boots its slot beside a stick, and by its old loader file where the new one cannot run",
+            old::switch,
+        ),
     ),
     long("loader-foreign-env", Uefi, "a second kernel loaded by GRUB gets its own command line", loader::foreign_env),
     only(BARE, quick("stage-deadline", Bios, "a trial that nobody decides ends by the deadline", stage::deadline)),

@@ -7,7 +7,7 @@ use std::process::Command;
 
 use bootenv::SlotId;
 use bootenv::grub::{Block, SECTOR};
-use bootenv::loader;
+use bootenv::loader::{self, FileId, Stage};
 use bootenv::protocol::{BootState, FallbackBlock, SlotState, View};
 
 use super::device::{Bench, Flaw, HEALTHY, SCRIPT_ENDED, succeeded};
@@ -117,8 +117,8 @@ pub(super) fn cut_points(run: &Run) -> Result<()> {
         *seen.entry(how).or_default() += 1;
     }
     println!("      {} cuts of an adoption: {seen:?}", cuts.len());
-    if seen.len() < 2 {
-        return Err("the cuts do not show both loader files".into());
+    if seen.len() < 3 {
+        return Err("the cuts do not show both loader files, and the old one by both ways".into());
     }
     Ok(())
 }
@@ -173,11 +173,16 @@ impl Old {
         if grub_cfg == self.loader {
             return Ok("the old loader file");
         }
-        let switched = [&loader::switch()[..], &self.loader[SECTOR..]].concat();
-        is("GRUB    CFG", &switched)?;
-        is("KSBEFORECFG", &self.loader)?;
-        is("KSLOADERCFG", loader::TEXT.as_bytes())?;
-        is("KSLOADERSUM", hash_line(loader::FILE, loader::TEXT.as_bytes()).as_bytes())?;
+        is("GRUB    CFG", &[&loader::stage1()[..], &self.loader[SECTOR..]].concat())?;
+        is("KSL1    CFG", &self.loader)?;
+        is("KSL1    SUM", hash_line(FileId::First.script(), &self.loader).as_bytes())?;
+        let stage = file("KSSTAGE").and_then(|bytes| Stage::read(&Block::parse(&bytes).ok()?));
+        if stage == Some(Stage::settled(FileId::First)) {
+            return Ok("the old loader file, by the first sector");
+        }
+        expect("ksstage", &stage, &Some(TRIED)).map_err(|e| e.to_string())?;
+        is("KSL2    CFG", loader::TEXT.as_bytes())?;
+        is("KSL2    SUM", hash_line(FileId::Second.script(), loader::TEXT.as_bytes()).as_bytes())?;
         let arguments = loader::arguments(&format!("console=ttyS0,115200n8 quiet {OWN_ARGUMENT}"))?;
         is("KERNEL~1CFG", arguments.as_bytes())?;
         let committed = BootState::committed(SlotId::A);
@@ -239,45 +244,35 @@ pub(super) fn loader_0_1(run: &Run) -> Result<()> {
     )
 }
 
-/// The bootloader alone, switched by hand as the agent does it.
+/// The bootloader alone, on a device that version 0.1 adopted, with a stick in front that has a slot A of its own. The first
+/// sector of 0.1 searches without a hint, and hides slot A; the one of today does not search.
 pub(super) fn switch(run: &Run) -> Result<()> {
-    let initramfs = run.write("v1.gz", &initramfs::make("v1", Then::Idle)?)?;
-    let mut plan = Plan::new(Content::new(&kernel()?, &initramfs));
+    let initramfs = |name: &str| -> Result<PathBuf> { run.write(name, &initramfs::make(name, Then::Idle)?) };
+    let content = |name: &str| -> Result<Content> { Ok(Content::new(&kernel()?, &initramfs(name)?)) };
+    let mut plan = Plan { b: Some(content("v2")?), ..Plan::new(content("v1")?) };
     plan.grub_cfg = Some(old_loader());
     plan.kernel_args = Some("console=ttyS0,115200n8 quiet".to_owned());
     let disk = plan.build(&run.file("disk.img"))?;
-    put_switch(&disk)?;
-    let power_on = |disk: &Disk| Machine::power_on(&Device::new(run.firmware, &disk.path), &run.dir);
-    let up = "test: release=v1";
-    // With a stick that has a slot A of its own, and that firmware and GRUB find first.
-    let stick = Plan::new(Content::new(&kernel()?, &run.write("v9.gz", &initramfs::make("v9", Then::Idle)?)?));
-    let mut device = Device::new(run.firmware, &disk.path);
-    device.front_disk = Some(stick.build(&run.file("stick.img"))?.path);
-    let mut machine = Machine::power_on(&device, &run.dir)?;
-    machine.wait_for("ks: boot slot=A committed")?;
-    let line = machine.wait_for(up)?;
-    expect("ks.proto=1", &line.contains("ks.proto=1"), &true)?;
-    machine.power_cut()?;
-
-    let goes_on = |disk: &Disk| -> Result<()> {
-        let mut machine = power_on(disk)?;
-        machine.wait_for("ks: continuing with the old loader file")?;
-        machine.wait_for("old loader: slot A")?;
-        let line = machine.wait_for(up)?;
-        expect("ks.proto=1", &line.contains("ks.proto=1"), &false)?;
-        machine.power_cut()?;
-        // As the health hook confirms it.
-        disk.set_env(&Block::main(&BootState::committed(SlotId::A)))
+    let stick = Plan::new(content("v9")?).build(&run.file("stick.img"))?;
+    let boots = |disk: &Disk, stick: Option<&Disk>, lines: &[&str]| -> Result<()> {
+        let front_disk = stick.map(|stick| stick.path.clone());
+        let mut machine = Machine::power_on(&Device { front_disk, ..Device::new(run.firmware, &disk.path) }, &run.dir)?;
+        lines.iter().try_for_each(|line| machine.wait_for(line).map(drop))?;
+        machine.power_cut()
     };
-    // The new file rots.
-    let mut rotten = loader::TEXT.as_bytes().to_vec();
-    rotten[5000] ^= 1;
-    disk.put_esp_file(&format!("grub/{}", loader::FILE), &rotten)?;
-    goes_on(&disk)?;
-    // An empty list of hashes would pass.
-    disk.put_esp_file(&format!("grub/{}", loader::SUM), b"")?;
-    goes_on(&disk)?;
-    // A GRUB that cannot hash.
+    let of_0_1 = fs::read(root().join("tests/fixtures/0.1/loader/grub.cfg"))?;
+    put_switch_of_0_1(&disk, &of_0_1)?;
+    boots(&disk, None, &["ks: boot slot=A committed", "test: release=v1"])?;
+    boots(&disk, Some(&stick), &["ks: boot slot=B fallback=load", "test: release=v2"])?;
+
+    put_stage1(&disk, &of_0_1, Stage::settled(FileId::First))?;
+    boots(&disk, Some(&stick), &["ks: boot slot=A committed", "test: release=v1"])?;
+    put_stage1(&disk, &of_0_1, TRIED)?;
+    boots(&disk, Some(&stick), &["ks: boot slot=A committed", "test: release=v1"])?;
+    let stage = Block::parse(&disk.esp_file("grub/ksstage")?).map_err(|e| e.to_string())?;
+    expect("ksstage", &Stage::read(&stage), &Some(Stage::settled(FileId::First)))?;
+
+    // A GRUB that lacks a command of the new file.
     let script = fs::read_to_string(root().join("publisher/factory/make-loader.sh"))?;
     for without in [" hashsum gcry_sha256", " regexp"] {
         let script = run.write("make-loader", script.replacen(without, "", 1).as_bytes())?;
@@ -285,17 +280,34 @@ pub(super) fn switch(run: &Run) -> Result<()> {
         crate::run(Command::new("sh").arg(&script).arg(&lame))?;
         plan.loader = Some(lame);
         let disk = plan.build(&run.file("lame.img"))?;
-        put_switch(&disk)?;
-        goes_on(&disk)?;
+        put_stage1(&disk, &fs::read(old_loader())?, TRIED)?;
+        boots(&disk, None, &["ks: this GRUB lacks commands", "old loader: slot A", "test: release=v1"])?;
     }
     Ok(())
 }
 
-fn put_switch(disk: &Disk) -> Result<()> {
+const TRIED: Stage = Stage { good: FileId::First, tried: Some(FileId::Second) };
+
+fn put_switch_of_0_1(disk: &Disk, file: &[u8]) -> Result<()> {
     let old = fs::read(old_loader())?;
+    let sector = fs::read(root().join("bootenv/loader/switch-0.1.cfg"))?;
+    let mut entry = old.clone();
+    entry[..SECTOR].fill(b'#');
+    entry[..sector.len()].copy_from_slice(&sector);
     let put = |name: &str, bytes: &[u8]| disk.put_esp_file(&format!("grub/{name}"), bytes);
-    put(loader::FILE, loader::TEXT.as_bytes())?;
-    put(loader::SUM, hash_line(loader::FILE, loader::TEXT.as_bytes()).as_bytes())?;
+    put(loader::FILE, file)?;
+    put(loader::SUM, hash_line(loader::FILE, file).as_bytes())?;
     put(loader::BEFORE, &old)?;
-    put(loader::ENTRY, &[&loader::switch()[..], &old[SECTOR..]].concat())
+    put(loader::ENTRY, &entry)
+}
+
+/// As the agent does it: the old file first, the new one second.
+fn put_stage1(disk: &Disk, old: &[u8], stage: Stage) -> Result<()> {
+    let put = |name: &str, bytes: &[u8]| disk.put_esp_file(&format!("grub/{name}"), bytes);
+    for (file, script) in [(FileId::First, old), (FileId::Second, loader::TEXT.as_bytes())] {
+        put(file.script(), script)?;
+        put(file.sum(), hash_line(file.script(), script).as_bytes())?;
+    }
+    put(loader::STAGE, stage.block().bytes())?;
+    put(loader::ENTRY, &loader::stage1())
 }
