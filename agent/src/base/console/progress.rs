@@ -236,7 +236,7 @@ mod tests {
                 assert!(line.len() <= columns, "{columns}: {line}");
             }
         }
-        let of = |columns| shown(7 << 20, 16 << 20, (4 << 20) as f64).bar(columns);
+        let of = |columns| shown(7 << 20, 16 << 20, f64::from(4 << 20)).bar(columns);
         assert_eq!(of(30), "fetching 43 %");
         assert_eq!(of(40), "fetching 43 % 7.0 of 16.0 MiB");
         assert_eq!(of(80), "fetching [==========>             ] 7.0 of 16.0 MiB 4.0 MiB/s 2s");
