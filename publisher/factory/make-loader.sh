@@ -54,9 +54,9 @@ modules='part_gpt part_msdos fat ext2 normal configfile echo test true loadenv h
     search_label probe regexp sleep reboot serial terminal'
 # shellcheck disable=SC2086 # a list of module names
 if [ "$arch" = arm64 ]; then
-    # arm64 has no multiboot, and no kernel to forget with it.
+    # arm64 has no multiboot, and no kernel to forget with it. fdt: the device tree of a release.
     grub-mkimage -d "$lib/arm64-efi" -O arm64-efi -o "$work/BOOTAA64.EFI" -p '(,gpt1)/grub' -c "$work/early-efi.cfg" \
-        all_video $modules
+        all_video fdt $modules
 else
     modules="$modules multiboot"
     grub-mkimage -d "$lib/i386-pc" -O i386-pc -o "$work/core.img" -p '(,gpt1)/grub' -c "$work/early-pc.cfg" \

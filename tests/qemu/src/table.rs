@@ -198,6 +198,12 @@ const VARIANTS: &[Variant] = &[
         },
     },
     Variant {
+        name: "arguments and a device tree, which GRUB for PCs cannot pass on",
+        class: Files::Load,
+        arguments: "",
+        spoil: |disk, slot| disk.put_extras(slot, Some(SHORT), Some(&stub::tree("release"))),
+    },
+    Variant {
         name: "arguments with a word of the bootloader",
         class: Files::Load,
         arguments: "",
