@@ -13,8 +13,8 @@ use crate::{Result, tool};
 
 /// QEMU's own tree for the virtual board, with a name in it.
 fn tree(run: &Run, name: &str) -> Result<PathBuf> {
-    let tree = run.file(&format!("{name}.dtb"));
-    let machine = format!("virt,dumpdtb={}", tree.display());
+    let (dumped, tree) = (run.file(&format!("{name}.dump")), run.file(&format!("{name}.dtb")));
+    let machine = format!("virt,dumpdtb={}", dumped.display());
     let mut board = Command::new(tool("qemu-system-aarch64")?);
     crate::run(board.args([
         "-machine",
@@ -27,7 +27,9 @@ fn tree(run: &Run, name: &str) -> Result<PathBuf> {
         "-display",
         "none",
     ]))?;
-    crate::run(Command::new(tool("fdtput")?).args(["-t", "s"]).arg(&tree).args(["/", "kubesolo,test", name]))?;
+    crate::run(Command::new(tool("fdtput")?).args(["-t", "s"]).arg(&dumped).args(["/", "kubesolo,test", name]))?;
+    // QEMU pads its tree to 1 MiB.
+    crate::run(Command::new(tool("dtc")?).args(["-q", "-I", "dtb", "-O", "dtb", "-o"]).arg(&tree).arg(&dumped))?;
     Ok(tree)
 }
 
