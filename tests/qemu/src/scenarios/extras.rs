@@ -66,6 +66,7 @@ pub(super) fn on_trial(run: &Run) -> Result<()> {
     let none = "! grep -q story.release /proc/cmdline || exit 10";
     let first = format!("{none}; kubesolo-update apply --activate --reboot");
     let mut machine = bench.power_on(&[("1.0.0", &first), ("2.0.0", &has(run, 2))])?;
+    machine.wait_for(HEALTHY)?;
     machine.wait_for("ks: boot slot=B try counter=2")?;
     machine.wait_for(HEALTHY)?;
     succeeded(&mut machine)?;
@@ -76,6 +77,7 @@ pub(super) fn on_trial(run: &Run) -> Result<()> {
     publish(&bench, run, "3.0.0", Flaw::Unhealthy)?;
     let second = format!("{}; kubesolo-update apply --activate --reboot", has(run, 2));
     let mut machine = bench.power_on(&[("2.0.0", &second)])?;
+    machine.wait_for(HEALTHY)?;
     machine.wait_for("ks: boot slot=A try counter=2")?;
     machine.wait_for("ks: boot slot=B committed")?;
     machine.wait_for(HEALTHY)?;
@@ -88,6 +90,7 @@ pub(super) fn on_trial(run: &Run) -> Result<()> {
     bench.push("4.0.0", &[(run.firmware.architecture(), &plain)])?;
     let third = format!("{}; kubesolo-update apply --activate --reboot", has(run, 2));
     let mut machine = bench.power_on(&[("2.0.0", &third), ("4.0.0", none)])?;
+    machine.wait_for(HEALTHY)?;
     machine.wait_for("ks: boot slot=A try counter=2")?;
     machine.wait_for(HEALTHY)?;
     succeeded(&mut machine)?;
