@@ -215,7 +215,7 @@ impl Update<'_> {
         let Some(stage) = scripts.stage().filter(|stage| stage.tried.is_some()) else { return Ok(()) };
         folder.claim()?;
         folder.store_stage(&scripts, Stage::settled(stage.good))?;
-        self.change_memory(|memory| memory.loader_put_off())
+        self.change_memory(Memory::loader_put_off)
     }
 
     /// With `--retry-failed`: the next healthy boot tries a loader file again that failed before.

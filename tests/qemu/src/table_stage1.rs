@@ -100,7 +100,7 @@ impl Row {
 /// Files that end, or that GRUB cannot run.
 fn broken() -> Vec<Row> {
     let text = loader::TEXT;
-    let until = |what: &str| text[..text.find(what).expect("a part of the loader file")].as_bytes();
+    let until = |what: &str| &text.as_bytes()[..text.find(what).expect("a part of the loader file")];
     let whole = good(FileId::Second);
     let mut junk = Seeded::new(19);
     let junk: Vec<u8> = (0..4096).map(|_| junk.below(256) as u8).collect();
