@@ -190,6 +190,8 @@ pub struct Machine {
     serial: PathBuf,
     /// Where in the serial log the next wait begins.
     at: usize,
+    /// How long a wait may last.
+    pub patience: Duration,
 }
 
 impl Machine {
@@ -222,7 +224,7 @@ impl Machine {
                 }
             }
         });
-        let mut machine = Self { child, qmp, answers, serial, at };
+        let mut machine = Self { child, qmp, answers, serial, at, patience: PATIENCE };
         machine.command("qmp_capabilities").map_err(|e| {
             let said = fs::read_to_string(dir.join("qemu.log")).unwrap_or_default();
             format!("QEMU does not start: {e}\n{said}")
@@ -236,6 +238,16 @@ impl Machine {
     /// QEMU refuses.
     pub fn plug_in(&mut self, driver: &str, drive: &str) -> Result<()> {
         self.command_with("device_add", &json!({ "driver": driver, "drive": drive, "id": drive }))
+    }
+
+    /// Limits reads and writes of the disk together to so many bytes per second; 0: no limit.
+    ///
+    /// # Errors
+    /// QEMU refuses.
+    pub fn slow_disk(&mut self, rate: u64) -> Result<()> {
+        let limits =
+            json!({ "device": "disk0", "bps": rate, "bps_rd": 0, "bps_wr": 0, "iops": 0, "iops_rd": 0, "iops_wr": 0 });
+        self.command_with("block_set_io_throttle", &limits)
     }
 
     /// One QMP command without arguments.
@@ -287,7 +299,7 @@ impl Machine {
     /// # Errors
     /// As [`Machine::wait_for`].
     pub fn wait_for_any(&mut self, texts: &[&str]) -> Result<String> {
-        let end = Instant::now() + PATIENCE;
+        let end = Instant::now() + self.patience;
         loop {
             // Asked before the log is read, so that the last words of a device that ended are read.
             let ended = self.child.try_wait()?;
@@ -304,7 +316,7 @@ impl Machine {
             }
             let why = match ended {
                 Some(status) => format!("QEMU ended ({status})"),
-                None if Instant::now() > end => format!("{} s went by", PATIENCE.as_secs()),
+                None if Instant::now() > end => format!("{} s went by", self.patience.as_secs()),
                 None => {
                     thread::sleep(LOOK);
                     continue;

@@ -6,6 +6,7 @@ use std::process::Command;
 use bootenv::SlotId;
 
 use super::device::{Bench, Flaw, HEALTHY, More, SCRIPT_ENDED, succeeded};
+use super::expect;
 use crate::image::KERNEL;
 use crate::machine::Machine;
 use crate::runner::Run;
@@ -236,4 +237,39 @@ pub(super) fn with_data(run: &Run) -> Result<()> {
     machine.wait_for(&format!("kubesolo 2.0.0: {NEW}"))?;
     machine.wait_for(SCRIPT_ENDED)?;
     machine.power_cut()
+}
+
+/// A sixteenth of 2 GiB on a disk of a sixteenth of the speed takes as long, and every time limit is that of a device. A copy
+/// that its limit permits is made, however long before the health run it takes; one that is slower is given up.
+pub(super) fn slow_disk(run: &Run) -> Result<()> {
+    const MIB: u64 = 128;
+    // Read and written: in 128 s, then in 512 s.
+    const PERMITTED: u64 = ((2 * MIB) << 20) / 128;
+    const TOO_SLOW: u64 = ((2 * MIB) << 20) / 512;
+    let bench = Bench::with(run, device(2 * MIB + DATA_MIB)?)?;
+    bench.publish("2.0.0", Flaw::None)?;
+    let fill = format!("dd if=/dev/zero of=/var/lib/kubesolo/kine/big bs=1M count={MIB} 2>/dev/null &&");
+    activate(&bench, &format!("{CREATE} && {fill}"), "fail")?;
+    let mut machine = bench.power_on(&[("1.0.0", REPORT)])?;
+    machine.wait_for("ks: boot slot=B try counter=2")?;
+    machine.wait_for("restart unless it is decided within 1800 s")?;
+    machine.slow_disk(PERMITTED)?;
+    let line = machine.wait_for("data: checkpoint of kine")?;
+    let seconds = line.trim_end().strip_suffix(" s").and_then(|line| line.rsplit(' ').next()?.parse().ok());
+    expect("a time that has the sync in it", &seconds.map(|seconds: u64| (90..180).contains(&seconds)), &Some(true))?;
+    machine.slow_disk(0)?;
+    machine.wait_for("kubesolo 2.0.0: migrated: 2")?;
+    machine.wait_for("data: kine back to what 1.0.0 left at")?;
+    is_back(machine, OLD)?;
+
+    activate(&bench, "", "fail")?;
+    let mut machine = bench.power_on(&[("1.0.0", REPORT)])?;
+    machine.wait_for("ks: boot slot=B try counter=2")?;
+    machine.wait_for("restart unless it is decided within 1800 s")?;
+    machine.slow_disk(TOO_SLOW)?;
+    machine.patience *= 4;
+    machine.wait_for("restarting: the trial is withdrawn")?;
+    machine.slow_disk(0)?;
+    machine.wait_for("ks: boot slot=A committed")?;
+    is_back(machine, OLD)
 }

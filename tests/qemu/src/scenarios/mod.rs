@@ -262,6 +262,15 @@ pub const ALL: &[Scenario] = &[
             data::withdrawn,
         ),
     ),
+    only(
+        ONCE,
+        long(
+            "data-slow-disk",
+            Bios,
+            "much data on a slow disk are saved within the time limits of a boot, or the trial is withdrawn",
+            data::slow_disk,
+        ),
+    ),
     only(ONCE, long("data-absent", Bios, "a data folder that only the trial made is gone afterwards", data::absent)),
     only(
         ONCE,
