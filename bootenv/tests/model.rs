@@ -61,7 +61,7 @@ fn all_rules_hold_with_any_fault() {
 }
 
 #[test]
-#[ignore = "explores some ten million states, about a minute on two cores"]
+#[ignore = "explores some twenty million states, minutes on two cores"]
 fn all_rules_hold_with_any_two_faults() {
     all_rules_hold(Grub, 2);
 }
@@ -77,7 +77,7 @@ fn all_rules_hold_over_two_copies_with_any_fault() {
 }
 
 #[test]
-#[ignore = "explores some ten million states, about a minute on two cores"]
+#[ignore = "explores some twenty million states, minutes on two cores"]
 fn all_rules_hold_over_two_copies_with_any_two_faults() {
     all_rules_hold(UBoot, 2);
 }
