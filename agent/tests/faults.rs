@@ -163,6 +163,7 @@ fn tidy(device: &Device, earlier: &Copy, case: &str) {
                 "device.key",
                 "fetch.json.damaged-1",
                 "history.json.damaged-1",
+                "memory.json.damaged-1",
                 "state.json.damaged-1",
                 "trust.json.damaged-1",
             ],
