@@ -438,6 +438,12 @@ pub(crate) fn succeeded(machine: &mut Machine) -> Result<()> {
 
 pub(super) fn commit(run: &Run) -> Result<()> {
     let bench = Bench::build(run)?;
+    commits(&bench)?;
+    bench.stays_in("2.0.0", SlotId::B)
+}
+
+/// The device installs 2.0.0 and commits it.
+pub(super) fn commits(bench: &Bench) -> Result<()> {
     bench.publish("2.0.0", Flaw::None)?;
     let mut machine = bench
         .power_on(&[("1.0.0", "kubesolo-update apply --activate --reboot"), ("2.0.0", "kubesolo-update status")])?;
@@ -448,8 +454,7 @@ pub(super) fn commit(run: &Run) -> Result<()> {
     succeeded(&mut machine)?;
     machine.power_cut()?;
     let committed = BootState { a: SlotState::Good, counter: 2, ..BootState::committed(SlotId::B) };
-    expect("the environment after the commit", &state(&bench.disk)?, &committed)?;
-    bench.stays_in("2.0.0", SlotId::B)
+    expect("the environment after the commit", &state(&bench.disk)?, &committed)
 }
 
 /// An account without rights that asks for the agent's locks and fills the data partition: none of it is in the trial's way.

@@ -10,7 +10,7 @@ use bootenv::grub::{Block, SECTOR};
 use bootenv::loader::{self, FileId, Stage};
 use bootenv::protocol::{BootState, FallbackBlock, SlotState, View};
 
-use super::device::{Bench, Flaw, HEALTHY, SCRIPT_ENDED, succeeded};
+use super::device::{Bench, Flaw, HEALTHY, SCRIPT_ENDED, commits, succeeded};
 use super::{expect, state};
 use crate::image::{Content, Disk, INITRAMFS, KERNEL, Plan, hash_line};
 use crate::initramfs::{self, Then};
@@ -213,17 +213,7 @@ pub(super) fn loader_0_1(run: &Run) -> Result<()> {
     let bench = Bench::build(run)?;
     let script = fs::read(root().join("tests/fixtures/0.1/loader/grub.cfg"))?;
     bench.disk.put_esp_file("grub/grub.cfg", &script)?;
-    bench.publish("2.0.0", Flaw::None)?;
-    let mut machine = bench
-        .power_on(&[("1.0.0", "kubesolo-update apply --activate --reboot"), ("2.0.0", "kubesolo-update status")])?;
-    machine.wait_for("ks: boot slot=A committed")?;
-    machine.wait_for(HEALTHY)?;
-    machine.wait_for("ks: boot slot=B try counter=2")?;
-    machine.wait_for(HEALTHY)?;
-    succeeded(&mut machine)?;
-    machine.power_cut()?;
-    let committed = BootState { a: SlotState::Good, counter: 2, ..BootState::committed(SlotId::B) };
-    expect("the environment after the commit", &state(&bench.disk)?, &committed)?;
+    commits(&bench)?;
 
     bench.publish("3.0.0", Flaw::Panics)?;
     let script = "kubesolo-update apply --activate --reboot; echo \"refused: $?\"";
